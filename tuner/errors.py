@@ -1,0 +1,45 @@
+"""The error tree: one sentence for the user, and the exit code it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TunerError(Exception):
+    """Base of every error that is shown to the user as one sentence."""
+
+    exit_code = 1
+
+
+class UsageError(TunerError):
+    """What the user wrote cannot be meant: a typo, an unknown name, a value out of range."""
+
+    exit_code = 2
+
+
+class PreflightError(TunerError):
+    """This machine cannot do it as it is; nothing was started."""
+
+    exit_code = 3
+
+
+class NoFeasibleConfigurationError(TunerError):
+    """Everything ran, and nothing met the SLO."""
+
+    exit_code = 4
+
+
+class OperatorNeededError(TunerError):
+    """A person has to look: going on would lose data or hurt the machine."""
+
+    exit_code = 5
+
+
+def unknown_name(what: str, found: str, allowed: Iterable[str]) -> str:
+    """Say that `found` is no `what`, and name the nearest allowed ones or all of them."""
+    names = sorted(allowed)
+    close = get_close_matches(found, names, n=2, cutoff=0.6)
+    if close:
+        return f"unknown {what} '{found}'; did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"unknown {what} '{found}'; allowed: {', '.join(names)}"

@@ -1,0 +1,46 @@
+"""Running a coroutine so that SIGINT and SIGTERM end it cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class InterruptedBySignalError(Exception):
+    """A signal ended the work after everything was put back; `exit_code` is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+def run_interruptible(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work`; the first signal cancels it and waits for its clean-up, later ones are ignored.
+
+    Raises `InterruptedBySignalError` once the clean-up is done.
+    """
+    received: list[int] = []
+
+    async def main() -> Result:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+
+        def cancel(number: int) -> None:
+            if not received:  # a second cancel would tear the clean-up itself
+                received.append(number)
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, cancel, number)
+        return await task
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if received:
+            raise InterruptedBySignalError(received[0]) from None
+        raise

@@ -1,0 +1,162 @@
+"""The raw records of a measurement: what a live run and the emulator both produce.
+
+All times are seconds on one monotonic clock per run. Unknown is `None`, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+TokenArray: TypeAlias = NDArray[np.int32]
+
+
+class Source(StrEnum):
+    """Where a number comes from; shown wherever the number is shown."""
+
+    MEASURED = "measured"
+    EMULATED = "emulated"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One request of a workload.
+
+    `arrival_s` is the offset from the start of the load at a mean rate of one request per second;
+    an open load of R req/s divides it by R, a closed load ignores it.
+    """
+
+    request_id: int
+    arrival_s: float
+    prompt_token_ids: TokenArray
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How requests are offered: closed loop (`concurrency`) or open loop (`request_rate`, 1/s)."""
+
+    concurrency: int | None = None
+    request_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.concurrency is None) == (self.request_rate is None):
+            raise ValueError("a load is either closed (concurrency) or open (request_rate)")
+
+
+class RequestState(StrEnum):
+    """How a request ended."""
+
+    DONE = "done"  # a finish reason, the end marker, and exactly the tokens asked for
+    FAILED = "failed"  # anything else that the server did; `error` says what
+    CUT = "cut"  # still under way when the load was ended on purpose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestRecord:
+    """What the client saw of one request. `token_times_s` has one entry per output token."""
+
+    request_id: int
+    prompt_tokens: int
+    output_tokens: int  # asked for
+    scheduled_s: float
+    sent_s: float
+    token_times_s: FloatArray
+    ended_s: float
+    state: RequestState
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PowerTimeline:
+    """Samples of the server's GPUs, summed. `energy_j` is the running energy counter."""
+
+    times_s: FloatArray
+    power_w: FloatArray
+    energy_j: FloatArray
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServerTimeline:
+    """What the server said of itself: requests running and waiting."""
+
+    times_s: FloatArray
+    running: FloatArray
+    waiting: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawRun:
+    """Everything recorded while one load ran against one server.
+
+    `energy_j` of `power` and the tokens in `requests` cover the whole load; which part of it is the
+    steady window is decided in `tuner.measure`.
+    """
+
+    requests: tuple[RequestRecord, ...]
+    power: PowerTimeline
+    server: ServerTimeline
+    window_start_s: float
+    window_end_s: float
+    latency_source: Source
+
+
+class SteadyWatch(Protocol):
+    """Decides, while a load runs, when the steady window begins and ends.
+
+    The driver of the load (live or virtual) reports each event in time order and ends the load at
+    `window_end_s`. Implemented in `tuner.measure.window`.
+    """
+
+    def started(self, now_s: float) -> None:
+        """The load begins."""
+
+    def sent(self, now_s: float) -> None:
+        """A request was sent."""
+
+    def finished(self, now_s: float) -> None:
+        """A request ended, in whatever state."""
+
+    @property
+    def window_start_s(self) -> float | None:
+        """When the steady window began, or None while warming up."""
+
+    @property
+    def window_end_s(self) -> float | None:
+        """When the load is to end, or None while that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The metrics of one steady window. A metric that could not be measured is absent."""
+
+    metrics: Mapping[str, float]
+    window_start_s: float
+    window_end_s: float
+    latency_source: Source
+    energy_source: Source
+
+
+class FailureKind(StrEnum):
+    """Whose fault a failed trial is."""
+
+    CONFIGURATION = "configuration"  # told as infeasible, so that the sampler learns
+    INFRASTRUCTURE = "infrastructure"  # told FAIL, the same point is tried again
+    UNSTABLE = "unstable"  # infrastructure the first time, the configuration the second
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no measurement."""
+
+    kind: FailureKind
+    reason: str
+    log_path: Path | None = None

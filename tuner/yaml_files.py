@@ -1,0 +1,88 @@
+"""Finding and reading the YAML files that users write: search spaces, workloads, studies."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tuner.errors import UsageError, unknown_name
+
+Kind = Literal["search_spaces", "workloads"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def shipped_folder(kind: Kind) -> Path:
+    """Return the folder of the files that come with the project (a checkout or an install)."""
+    checkout = Path(__file__).parent.parent / kind
+    return (
+        checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share/tuner" / kind
+    )
+
+
+def find_yaml(kind: Kind, name: str) -> Path:
+    """Return the file that `name` means: a path, or the name of a shipped file.
+
+    Raises `UsageError` if there is none.
+    """
+    as_path = Path(name)
+    if as_path.suffix in (".yaml", ".yml"):
+        if not as_path.is_file():
+            raise UsageError(f"no file '{name}'; give the path of a YAML file or a shipped name")
+        return as_path
+    shipped = {p.stem: p for p in shipped_folder(kind).glob("*.yaml")}
+    if name not in shipped:
+        what = kind.removesuffix("s").replace("_", " ")
+        raise UsageError(unknown_name(what, name, shipped) + " (or write a path ending in .yaml)")
+    return shipped[name]
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read and validate one file.
+
+    Raises `UsageError` that names file, field, what was found and what is allowed.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read '{path}': {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"'{path}' must hold a mapping (field: value), found {_shown(data)}")
+    return validate(str(path), data, model)
+
+
+def validate(origin: str, data: dict[str, Any], model: type[Model]) -> Model:
+    """Validate `data` from `origin`; raises `UsageError` as `read_yaml` does."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(_sentence(origin, error)) from None
+
+
+def _sentence(origin: str, error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    shown = [_problem(dict(p)) for p in problems[:3]]
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return f"'{origin}': " + "; ".join(shown) + more
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "the file"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{field}: this field is required"
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: there is no such field; check its spelling"
+    if problem["type"] == "value_error":
+        return f"{field}: {message}"
+    return f"{field}: found {_shown(problem['input'])}, {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
