@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import PreflightError
+from tuner.store import study_lock
+from tuner.store.lock import lock_path
+
+HOLDER = """
+import sys, time
+from tuner.store.lock import study_lock
+with study_lock(sys.argv[1], "night"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+PARENT = """
+import subprocess, sys, time
+from tuner.store.lock import study_lock
+with study_lock(sys.argv[1], "night"):
+    child = subprocess.Popen(["sleep", "60"], close_fds=sys.argv[2] == "1", stdout=2)
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tuner.db"
+
+
+def test_a_second_writer_is_told_who_holds_the_study(path: Path) -> None:
+    with (
+        study_lock(path, "night"),
+        pytest.raises(PreflightError, match=rf"'night' is being run by process {os.getpid()}"),
+        study_lock(f"sqlite:///{path}", "night"),
+    ):
+        pass
+
+
+def test_studies_of_one_store_are_locked_apart(path: Path) -> None:
+    with study_lock(path, "a/b \u2603"), study_lock(path, "c"):
+        assert lock_path(path, "c").exists()
+
+
+def test_nothing_is_left_after_release_and_it_can_be_taken_again(path: Path) -> None:
+    for _ in range(3):
+        with study_lock(path, "night"):
+            pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_an_error_inside_releases_it(path: Path) -> None:
+    with pytest.raises(RuntimeError), study_lock(path, "night"):
+        raise RuntimeError
+    with study_lock(path, "night"):
+        pass
+
+
+def test_a_killed_holder_releases_it(path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(PreflightError, match=f"process {holder.pid};"),
+            study_lock(path, "night"),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with study_lock(path, "night"):
+            pass
+
+
+@pytest.mark.parametrize("close_fds", [True, False])
+def test_a_child_that_outlives_its_killed_holder_does_not_keep_it(
+    path: Path, close_fds: bool
+) -> None:
+    command = [sys.executable, "-c", PARENT, str(path), str(int(close_fds))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        holder.kill()
+        holder.wait()
+        try:
+            with study_lock(path, "night"):
+                os.kill(child, 0)  # it lives
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    with (
+        pytest.raises(PreflightError, match="cannot lock study 'night'"),
+        study_lock(tmp_path / "f" / "t.db", "night"),
+    ):
+        pass

@@ -1,0 +1,176 @@
+"""Where a store is, whether it can be used, and the engine that talks to it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from tuner.errors import PreflightError, UsageError
+from tuner.store.faults import corrupt, sqlite_fault
+
+_MAGIC = b"SQLite format 3\0"
+_WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check
+_RAW_TABLE = "tuner_raw_runs"
+
+
+def parse_address(address: str | Path) -> URL:
+    """Return the URL that a path or a URL means.
+
+    Raises `UsageError` for what is neither a SQLite file nor a PostgreSQL URL.
+    """
+    text = str(address)
+    if isinstance(address, Path) or "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise UsageError(_expected(text)) from None
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    on_disk = url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (
+        None,
+        "",
+        ":memory:",
+    )
+    if not (on_disk or url.drivername == "postgresql+psycopg"):
+        raise UsageError(_expected(url.render_as_string(hide_password=True)))
+    return url
+
+
+def file_of(url: URL) -> Path | None:
+    """Return the SQLite file, or None for a server."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def shown(url: URL) -> str:
+    """Return how to name the store to people: without its password."""
+    path = file_of(url)
+    return str(path) if path else url.render_as_string(hide_password=True)
+
+
+def check_file(path: Path, *, create: bool) -> None:
+    """Check, without changing it, that `path` is or can become a sound SQLite file.
+
+    Raises `UsageError` if it is missing and not to be created, `PreflightError` if it cannot be
+    used, `OperatorNeededError` if it is damaged. The parent folder is created with `create`.
+    """
+    if path.is_dir():
+        raise PreflightError(
+            f"the store '{path}' is a folder; name a file with --store, e.g. {path / 'tuner.db'}"
+        )
+    try:
+        found = path.stat().st_size if path.exists() else None
+        if not create and not found:
+            raise UsageError(missing(str(path)))
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if found:
+            _check_content(path)
+    except OSError as error:
+        raise PreflightError(
+            f"cannot use the store '{path}' ({error.strerror}); mend that or name another with "
+            "--store"
+        ) from None
+    if create:
+        _check_writable(path)
+
+
+def missing(where: str) -> str:
+    """Return what to say where there is no store."""
+    return f"no store at {where}; start one with `tuner run`, or name it with --store"
+
+
+def database_engine(url: URL, *, busy_timeout_s: float) -> Engine:
+    """Return an engine for our tables."""
+    try:
+        return create_engine(url, **engine_options(url, busy_timeout_s=busy_timeout_s))
+    except ModuleNotFoundError as error:
+        raise PreflightError(
+            f"the store {shown(url)} needs the package {error.name}; run "
+            "`pip install 'tuner[postgres]'`"
+        ) from None
+
+
+def engine_options(url: URL, *, busy_timeout_s: float) -> dict[str, Any]:
+    """Return the arguments of `create_engine`, for our tables and for Optuna's."""
+    if file_of(url) is None:
+        return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    return {
+        "connect_args": {"timeout": busy_timeout_s, "factory": _DurableConnection},
+        "poolclass": NullPool,  # opening a file is cheap, and nothing stays open
+    }
+
+
+class _DurableConnection(sqlite3.Connection):
+    """A connection whose commits survive a power cut, and which enforces foreign keys.
+
+    A transaction takes the write lock at once: one that starts as a reader can fail without
+    waiting when it turns to writing. EXTRA is FULL plus a sync of the folder after the rollback
+    journal is gone, without which a power cut may bring the journal, and the old state, back.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.isolation_level = "IMMEDIATE"
+        self.execute("PRAGMA journal_mode=DELETE").close()
+        self.execute("PRAGMA synchronous=EXTRA").close()
+        self.execute("PRAGMA foreign_keys=ON").close()
+
+
+def _expected(text: str) -> str:
+    return f"'{text}' is no store; write the path of a SQLite file or postgresql://user@host/name"
+
+
+def _check_content(path: Path) -> None:
+    with path.open("rb") as file:
+        magic = file.read(len(_MAGIC))
+    if magic != _MAGIC:
+        raise PreflightError(
+            f"'{path}' is not a SQLite database and was left untouched; name another with --store"
+        )
+    problem = _quick_check(path)
+    if problem is not None:
+        raise corrupt(str(path), problem)
+
+
+def _quick_check(path: Path) -> str | None:
+    """Return the first thing wrong, or None; a half-written transaction is rolled back by this."""
+    address = f"file:{quote(str(path.absolute()))}?mode=rw"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=60.0)) as connection:
+            if path.stat().st_size <= _WHOLE_CHECK_BYTES:
+                checks = ["PRAGMA quick_check(1)"]
+            else:
+                names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+                checks = [
+                    f'PRAGMA quick_check("{name.replace(chr(34), chr(34) * 2)}")'
+                    for (name,) in names.fetchall()
+                    if name != _RAW_TABLE
+                ]
+            for check in checks:
+                found = connection.execute(check).fetchone()
+                if found != ("ok",):
+                    return " ".join(str(found[0]).split()) if found else "no answer"
+    except sqlite3.Error as error:
+        fault = sqlite_fault(error, str(path))
+        if fault is None:
+            return str(error)
+        raise fault from error
+    return None
+
+
+def _check_writable(path: Path) -> None:
+    target = path if path.exists() else path.parent
+    for needed in {target, path.parent}:
+        if not os.access(needed, os.W_OK):
+            raise PreflightError(
+                f"'{needed}' is not writable; make it so or name another store with --store"
+            )

@@ -1,0 +1,151 @@
+"""Between the frozen types of the tuner and the rows of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from tuner.configuration import Configuration
+from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.store.rows import Owner, StudyIdentity, TrialRow, TrialState
+from tuner.store.schema import StudyRecord, TrialRecord, storable
+
+
+def study_record(identity: StudyIdentity) -> StudyRecord:
+    """Return the row of a study."""
+    return StudyRecord(
+        name=identity.name,
+        created_at=identity.created_at,
+        model=identity.model,
+        workload_name=identity.workload_name,
+        workload_sha256=identity.workload_sha256,
+        space_name=identity.space_name,
+        space_sha256=identity.space_sha256,
+        slos=list(identity.slos),
+        objectives=list(identity.objectives),
+        evaluation=identity.evaluation,
+        server_version=identity.server_version,
+        gpu=identity.gpu,
+        driver=identity.driver,
+        energy_source=identity.energy_source.value,
+        latency_source=identity.latency_source.value,
+        budget_trials=identity.budget_trials,
+        budget_s=identity.budget_s,
+        spent_s=identity.spent_s,
+        spec_json=identity.spec_json,
+    )
+
+
+def identity(record: StudyRecord) -> StudyIdentity:
+    """Return the study of a row."""
+    return StudyIdentity(
+        name=record.name,
+        created_at=record.created_at,
+        model=record.model,
+        workload_name=record.workload_name,
+        workload_sha256=record.workload_sha256,
+        space_name=record.space_name,
+        space_sha256=record.space_sha256,
+        slos=tuple(record.slos),
+        objectives=tuple(record.objectives),
+        evaluation=record.evaluation,
+        server_version=record.server_version,
+        gpu=record.gpu,
+        driver=record.driver,
+        energy_source=Source(record.energy_source),
+        latency_source=Source(record.latency_source),
+        budget_trials=record.budget_trials,
+        budget_s=record.budget_s,
+        spent_s=record.spent_s,
+        spec_json=record.spec_json,
+    )
+
+
+def trial_record(
+    study_id: int, number: int, configuration: Configuration, baseline: bool, owner: Owner
+) -> TrialRecord:
+    """Return the row of a trial that begins now."""
+    record = TrialRecord(
+        study_id=study_id,
+        number=number,
+        configuration=configuration.to_json(),
+        baseline=baseline,
+        state=TrialState.RUNNING.value,
+        started_at=datetime.now(UTC),
+        warnings=[],
+    )
+    set_owner(record, owner)
+    return record
+
+
+def set_owner(record: TrialRecord, owner: Owner) -> None:
+    """Note who runs the trial."""
+    record.owner_pid = owner.pid
+    record.owner_boot_id = owner.boot_id
+    record.owner_host = owner.host
+    record.owner_run_tag = owner.run_tag
+
+
+def set_measurement(record: TrialRecord, measurement: Measurement, warnings: Sequence[str]) -> None:
+    """End the trial as measured."""
+    record.state = TrialState.MEASURED.value
+    record.ended_at = datetime.now(UTC)
+    record.metrics = {name: float(value) for name, value in measurement.metrics.items()}
+    record.window_start_s = float(measurement.window_start_s)
+    record.window_end_s = float(measurement.window_end_s)
+    record.energy_source = measurement.energy_source.value
+    record.latency_source = measurement.latency_source.value
+    record.failure_kind = record.failure_reason = record.failure_log_path = None
+    record.warnings = [storable(warning) for warning in warnings]
+
+
+def set_failure(record: TrialRecord, failure: Failure) -> None:
+    """End the trial as failed."""
+    record.state = TrialState.FAILED.value
+    record.ended_at = datetime.now(UTC)
+    record.failure_kind = failure.kind.value
+    record.failure_reason = failure.reason
+    record.failure_log_path = None if failure.log_path is None else str(failure.log_path)
+
+
+def trial_row(row: Row[Any]) -> TrialRow:
+    """Return the trial of a row of `tuner_trials`."""
+    return TrialRow(
+        number=row.number,
+        configuration=Configuration.from_json(row.configuration),
+        baseline=row.baseline,
+        state=TrialState(row.state),
+        measurement=_measurement(row),
+        failure=_failure(row),
+        warnings=tuple(row.warnings),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        owner=Owner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag),
+    )
+
+
+def _measurement(row: Row[Any]) -> Measurement | None:
+    if row.metrics is None:
+        return None
+    return Measurement(
+        metrics=row.metrics,
+        window_start_s=row.window_start_s,
+        window_end_s=row.window_end_s,
+        latency_source=Source(row.latency_source),
+        energy_source=Source(row.energy_source),
+    )
+
+
+def _failure(row: Row[Any]) -> Failure | None:
+    if row.failure_kind is None:
+        return None
+    log_path = row.failure_log_path
+    return Failure(
+        kind=FailureKind(row.failure_kind),
+        reason=row.failure_reason,
+        log_path=None if log_path is None else Path(log_path),
+    )

@@ -1,0 +1,114 @@
+"""One writer per study: a lock that dies with its holder and is not passed on to its children."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, text
+
+from tuner.errors import PreflightError
+from tuner.store.address import database_engine, file_of, parse_address, shown
+from tuner.store.faults import BUSY_TIMEOUT_S, database_faults
+
+
+def study_lock(store_url: str | Path, study: str) -> AbstractContextManager[None]:
+    """Hold the right to write to `study` for the length of the `with` block.
+
+    Raises `PreflightError` naming the holder if somebody else has it. A SQLite store is locked by
+    a file beside it, PostgreSQL by an advisory lock of one connection. A program that is executed
+    meanwhile does not inherit either; a bare `os.fork` does.
+    """
+    url = parse_address(store_url)
+    path = file_of(url)
+    return _server_lock(url, study) if path is None else _file_lock(lock_path(path, study), study)
+
+
+def lock_path(store: Path, study: str) -> Path:
+    """Return the lock file of a study, whose name may hold any character."""
+    return store.with_name(f"{store.name}.{hashlib.sha256(study.encode()).hexdigest()[:12]}.lock")
+
+
+@contextmanager
+def _file_lock(path: Path, study: str) -> Iterator[None]:
+    descriptor = _acquire(path, study)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while still held, so that nobody's new file is removed
+        os.close(descriptor)
+
+
+def _acquire(path: Path, study: str) -> int:
+    """Return a locked descriptor, closed on exec, of the file that is at `path` now."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise PreflightError(
+                f"cannot lock study '{study}' ({path}: {error.strerror}); make the folder of the "
+                "store writable"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 64, 0).decode(errors="replace").partition("\n")[0]
+            os.close(descriptor)
+            raise _held(study, f"process {holder or 'that is just starting'}") from None
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # the holder before us removed this file
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _server_lock(url: URL, study: str) -> Iterator[None]:
+    key = int.from_bytes(hashlib.sha256(b"tuner\0" + study.encode()).digest()[:8], signed=True)
+    engine = database_engine(url, busy_timeout_s=BUSY_TIMEOUT_S)
+    try:
+        with (
+            database_faults(shown(url)),
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            name = f"tuner {os.getpid()} on {socket.gethostname()}"[:63]
+            connection.execute(
+                text("SELECT set_config('application_name', :n, false)"), {"n": name}
+            )
+            got = connection.scalar(text("SELECT pg_try_advisory_lock(:k)"), {"k": key})
+            if not got:
+                holder = connection.scalar(text(_HOLDER), {"k": key})
+                raise _held(study, f"process {(holder or 'unknown').removeprefix('tuner ')}")
+            try:
+                yield
+            finally:
+                connection.invalidate()  # the lock is the connection's: end it, do not pool it
+    finally:
+        engine.dispose()
+
+
+_HOLDER = """
+    SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted
+      AND ((l.classid::bigint << 32) | l.objid::bigint) = :k AND l.objsubid = 1 LIMIT 1
+"""
+
+
+def _held(study: str, holder: str) -> PreflightError:
+    return PreflightError(
+        f"study '{study}' is being run by {holder}; wait for it, end it, or name another study "
+        "with --study"
+    )

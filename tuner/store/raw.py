@@ -1,0 +1,153 @@
+"""Raw runs as bytes: columns of numbers, packed for zlib, behind a format version byte.
+
+Layout: version (1 byte), zlib of [header length (4 bytes, little endian), header (JSON), columns].
+Time stamps grow in small steps, so a column holds the differences of its 64-bit patterns (which
+is lossless, unlike differences of floats), transposed so that equal bytes lie side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.records import (
+    FloatArray,
+    PowerTimeline,
+    RawRun,
+    RequestRecord,
+    RequestState,
+    ServerTimeline,
+    Source,
+)
+
+FORMAT_VERSION = 1
+_STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is part of the format
+
+
+def encode(run: RawRun) -> bytes:
+    """Return `run` as bytes; `decode` gives it back exactly."""
+    columns = _columns(run)
+    header = {
+        "columns": [[name, len(values)] for name, values in columns.items()],
+        "errors": {str(i): r.error for i, r in enumerate(run.requests) if r.error is not None},
+        "power_source": run.power.source.value,
+        "latency_source": run.latency_source.value,
+        "window_s": [float(run.window_start_s), float(run.window_end_s)],
+    }
+    text = json.dumps(header).encode()
+    body = b"".join([len(text).to_bytes(4, "little"), text, *map(_pack, columns.values())])
+    return bytes([FORMAT_VERSION]) + zlib.compress(body, 6)
+
+
+def decode(encoded: bytes) -> RawRun:
+    """Return the run that `encode` was given.
+
+    Raises `PreflightError` for a newer format and `OperatorNeededError` for damaged bytes.
+    """
+    if encoded[:1] != bytes([FORMAT_VERSION]):
+        raise PreflightError(
+            f"raw records have format {encoded[:1].hex() or 'none'}, this tuner reads "
+            f"{FORMAT_VERSION:02x}; upgrade tuner"
+        )
+    try:
+        body = zlib.decompress(encoded[1:])
+        end = 4 + int.from_bytes(body[:4], "little")
+        return _run(json.loads(body[4:end]), body[end:])
+    except (zlib.error, ValueError, KeyError, IndexError) as error:
+        raise OperatorNeededError(
+            f"raw records are damaged ({error}); the metrics are kept apart and still hold"
+        ) from error
+
+
+def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
+    requests = run.requests
+    tokens = [_floats(r.token_times_s) for r in requests]
+    return {
+        "request_id": _integers(r.request_id for r in requests),
+        "prompt_tokens": _integers(r.prompt_tokens for r in requests),
+        "output_tokens": _integers(r.output_tokens for r in requests),
+        "state": _integers(_STATES.index(r.state) for r in requests),
+        "token_count": _integers(len(t) for t in tokens),
+        "scheduled_s": _bits([r.scheduled_s for r in requests]),
+        "sent_s": _bits([r.sent_s for r in requests]),
+        "ended_s": _bits([r.ended_s for r in requests]),
+        "token_times_s": _bits(np.concatenate(tokens) if tokens else []),
+        "power_times_s": _bits(run.power.times_s),
+        "power_w": _bits(run.power.power_w),
+        "energy_j": _bits(run.power.energy_j),
+        "server_times_s": _bits(run.server.times_s),
+        "running": _bits(run.server.running),
+        "waiting": _bits(run.server.waiting),
+    }
+
+
+def _run(header: dict[str, Any], body: bytes) -> RawRun:
+    columns: dict[str, NDArray[np.int64]] = {}
+    at = 0
+    for name, length in header["columns"]:
+        columns[name] = _unpack(body[at : at + 8 * length], length)
+        at += 8 * length
+    floats = {name: column.view(np.float64) for name, column in columns.items()}
+    return RawRun(
+        requests=_requests(columns, floats, header["errors"]),
+        power=PowerTimeline(
+            floats["power_times_s"],
+            floats["power_w"],
+            floats["energy_j"],
+            Source(header["power_source"]),
+        ),
+        server=ServerTimeline(floats["server_times_s"], floats["running"], floats["waiting"]),
+        window_start_s=header["window_s"][0],
+        window_end_s=header["window_s"][1],
+        latency_source=Source(header["latency_source"]),
+    )
+
+
+def _requests(
+    columns: dict[str, NDArray[np.int64]], floats: dict[str, FloatArray], errors: dict[str, str]
+) -> tuple[RequestRecord, ...]:
+    ends = np.cumsum(columns["token_count"])
+    tokens = np.split(floats["token_times_s"], ends[:-1]) if len(ends) else []
+    return tuple(
+        RequestRecord(
+            request_id=int(columns["request_id"][i]),
+            prompt_tokens=int(columns["prompt_tokens"][i]),
+            output_tokens=int(columns["output_tokens"][i]),
+            scheduled_s=float(floats["scheduled_s"][i]),
+            sent_s=float(floats["sent_s"][i]),
+            token_times_s=times,
+            ended_s=float(floats["ended_s"][i]),
+            state=_STATES[int(columns["state"][i])],
+            error=errors.get(str(i)),
+        )
+        for i, times in enumerate(tokens)
+    )
+
+
+def _integers(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _floats(values: ArrayLike) -> FloatArray:
+    return np.ascontiguousarray(values, dtype="<f8")
+
+
+def _bits(values: ArrayLike) -> NDArray[np.int64]:
+    return _floats(values).view("<i8")
+
+
+def _pack(column: NDArray[np.int64]) -> bytes:
+    steps = np.diff(column, prepend=np.int64(0)).astype("<i8")  # wraps around, as _unpack does
+    return steps.view(np.uint8).reshape(-1, 8).T.tobytes()
+
+
+def _unpack(packed: bytes, length: int) -> NDArray[np.int64]:
+    rows = np.frombuffer(packed, dtype=np.uint8).reshape(8, length)
+    steps = np.ascontiguousarray(rows.T).view("<i8").reshape(length)
+    return np.cumsum(steps, dtype=np.int64)

@@ -1,0 +1,160 @@
+"""Our tables. Optuna owns `studies` and `trials`, so each of ours starts with `tuner_`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = 1
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite, which has no time zones, keeps it naive in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time, and store the rest in UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        in_utc = value.astimezone(UTC)
+        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class FreeText(TypeDecorator[str]):
+    """Text from logs and errors: what no database can hold in it becomes U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace NUL and lone surrogates."""
+        return value if value is None else storable(value)
+
+
+def storable(text: str) -> str:
+    """Return `text` with NUL and lone surrogates, which databases refuse, replaced."""
+    return (
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    )
+
+
+class Base(DeclarativeBase):
+    """Base of our tables."""
+
+    type_annotation_map = {datetime: UtcDateTime, float: Double, dict[str, Any]: JSON}  # noqa: RUF012
+
+
+class SchemaRecord(Base):
+    """One row: the version of this schema."""
+
+    __tablename__ = "tuner_schema"
+
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+
+
+class StudyRecord(Base):
+    """The identity of a study."""
+
+    __tablename__ = "tuner_studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(512), unique=True)
+    created_at: Mapped[datetime]
+    model: Mapped[str] = mapped_column(Text)
+    workload_name: Mapped[str] = mapped_column(Text)
+    workload_sha256: Mapped[str] = mapped_column(String(64))
+    space_name: Mapped[str] = mapped_column(Text)
+    space_sha256: Mapped[str] = mapped_column(String(64))
+    slos: Mapped[list[str]] = mapped_column(JSON)
+    objectives: Mapped[list[str]] = mapped_column(JSON)
+    evaluation: Mapped[str] = mapped_column(String(32))
+    server_version: Mapped[str] = mapped_column(Text)
+    gpu: Mapped[str] = mapped_column(Text)
+    driver: Mapped[str | None] = mapped_column(Text)
+    energy_source: Mapped[str] = mapped_column(String(16))
+    latency_source: Mapped[str] = mapped_column(String(16))
+    budget_trials: Mapped[int | None]
+    budget_s: Mapped[float | None]
+    spent_s: Mapped[float]
+    spec_json: Mapped[dict[str, Any]]
+
+
+class TrialRecord(Base):
+    """A trial: its configuration, and either a measurement or a failure once it has ended."""
+
+    __tablename__ = "tuner_trials"
+    __table_args__ = (UniqueConstraint("study_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    configuration: Mapped[dict[str, Any]]
+    baseline: Mapped[bool]
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    owner_pid: Mapped[int] = mapped_column(BigInteger)
+    owner_boot_id: Mapped[str] = mapped_column(Text)
+    owner_host: Mapped[str] = mapped_column(Text)
+    owner_run_tag: Mapped[str] = mapped_column(Text)
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    window_start_s: Mapped[float | None]
+    window_end_s: Mapped[float | None]
+    energy_source: Mapped[str | None] = mapped_column(String(16))
+    latency_source: Mapped[str | None] = mapped_column(String(16))
+    failure_kind: Mapped[str | None] = mapped_column(String(16))
+    failure_reason: Mapped[str | None] = mapped_column(FreeText)
+    failure_log_path: Mapped[str | None] = mapped_column(FreeText)
+    warnings: Mapped[list[str]] = mapped_column(JSON)
+
+
+class RawRunRecord(Base):
+    """The raw records of a trial, as `tuner.store.raw` encodes them; apart, for they are large."""
+
+    __tablename__ = "tuner_raw_runs"
+
+    trial_id: Mapped[int] = mapped_column(
+        ForeignKey("tuner_trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    encoded: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class EventRecord(Base):
+    """An event of a study."""
+
+    __tablename__ = "tuner_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(
+        ForeignKey("tuner_studies.id", ondelete="CASCADE"), index=True
+    )
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(FreeText)
+    message: Mapped[str] = mapped_column(FreeText)
+    trial: Mapped[int | None]
