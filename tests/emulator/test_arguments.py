@@ -1,0 +1,80 @@
+import pytest
+
+from tuner.emulator.arguments import parse
+from tuner.errors import UsageError
+
+
+def test_vllms_spellings() -> None:
+    arguments = parse(
+        [
+            "serve",
+            "m",
+            "--max-num-seqs=32",
+            "--max_num_batched_tokens",
+            "4096",
+            "--gpu-memory-utilization=0.8",
+            "--enforce-eager",
+            "--no-enable-chunked-prefill",
+            "--load-format",
+            "dummy",
+            "--skip-tokenizer-init",
+            "--seed=7",
+            "--disable-log-stats",
+            "--no-enable-prefix-caching",
+        ],
+        "v",
+    )
+    assert arguments.configuration.flags == {
+        "max_num_seqs": 32,
+        "max_num_batched_tokens": 4096,
+        "gpu_memory_utilization": 0.8,
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+    }
+    assert (arguments.model, arguments.served_model_name, arguments.seed) == ("m", "m", 7)
+
+
+def test_what_is_not_given_stays_at_the_servers_default() -> None:
+    arguments = parse(["serve", "m"], "v")
+    assert arguments.configuration.flags == {}
+    assert arguments.configuration.device == {}
+    assert arguments.gpu == "H100-SXM"
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_EMULATED_GPU", "L4")
+    monkeypatch.setenv("TUNER_EMULATED_POWER_LIMIT_W", "60")
+    monkeypatch.setenv("TUNER_EMULATED_SM_CLOCK_MHZ", "1500")
+    arguments = parse(["serve", "m"], "v")
+    assert arguments.gpu == "L4"
+    assert arguments.configuration.device == {"power_limit_w": 60.0, "sm_clock_mhz": 1500.0}
+    assert parse(["serve", "m", "--emulated-gpu", "L40S"], "v").gpu == "L40S"
+
+
+def test_a_device_variable_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_EMULATED_POWER_LIMIT_W", "lots")
+    with pytest.raises(UsageError, match="must be a number, found 'lots'"):
+        parse(["serve", "m"], "v")
+
+
+def test_speed_must_be_positive() -> None:
+    with pytest.raises(UsageError, match="--emulated-speed must be above 0"):
+        parse(["serve", "m", "--emulated-speed=0"], "v")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-num-sequences", "3"], "unrecognized arguments: --max-num-sequences 3"),
+        (["--max-num", "3"], "unrecognized arguments"),
+        (["--max-num-seqs", "many"], "invalid int value: 'many'"),
+        (["--enable-prefix-caching"], "unrecognized arguments"),
+    ],
+)
+def test_unknown_flags_exit_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(["serve", "m", *words], "v")
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,192 @@
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.emulator.engine import Engine, EngineStalledError
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.launch_rules import Launch
+from tuner.emulator.model import load_model
+from tuner.emulator.power import PowerModel
+from tuner.emulator.sequences import Sequence
+from tuner.emulator.step import StepModel
+
+GPU = load_gpu("H100-SXM")
+MODEL = load_model("meta-llama/Llama-3.1-8B-Instruct")
+LAUNCH = Launch(
+    max_num_seqs=8,
+    max_num_batched_tokens=64,
+    max_model_len=512,
+    tensor_parallel_size=1,
+    chunked_prefill=True,
+    eager=False,
+    kv_bytes=2,
+    kv_blocks=1000,
+)
+shapes = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=20)
+
+
+def engine_of(launch: Launch = LAUNCH, *, jitter: float = 0.0, clock_mhz: int = 1200) -> Engine:
+    """At 1200 MHz no step reaches the power limit, so every step runs at one clock."""
+    power = PowerModel.under(GPU, {"sm_clock_mhz": clock_mhz})
+    return Engine(launch, StepModel(MODEL, GPU), power, jitter=jitter, seed=3)
+
+
+def run_all(engine: Engine, todo: list[tuple[int, int]], max_steps: int | None) -> list[Sequence]:
+    sequences = [Sequence(i, prompt, output) for i, (prompt, output) in enumerate(todo)]
+    for sequence in sequences:
+        engine.submit(sequence)
+    while engine.running or engine.waiting:
+        engine.advance(math.inf, max_steps)
+        assert 0 <= engine.free_blocks <= engine.launch.kv_blocks
+        assert engine.running <= engine.launch.max_num_seqs
+    return sequences
+
+
+def token_times(engine: Engine, sequence: Sequence) -> list[float]:
+    assert engine.log is not None
+    ends = engine.log.ends_s
+    return [float(ends[first + i]) for first, count in sequence.segments for i in range(count)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, st.integers(32, 80), st.booleans())
+def test_work_is_conserved_and_no_block_leaks(
+    todo: list[tuple[int, int]], blocks: int, chunked: bool
+) -> None:
+    launch = replace(
+        LAUNCH,
+        kv_blocks=blocks,
+        chunked_prefill=chunked,
+        max_num_batched_tokens=64 if chunked else 512,
+    )
+    engine = engine_of(launch)
+    sequences = run_all(engine, todo, None)
+    assert engine.free_blocks == blocks
+    assert engine.counters.generation_tokens == sum(output for _, output in todo)
+    assert engine.counters.prompt_tokens == sum(prompt for prompt, _ in todo)
+    for sequence in sequences:
+        times = token_times(engine, sequence)
+        assert len(times) == sequence.output_tokens
+        assert times == sorted(set(times))
+        for (first, count), (resumed, _) in pairwise(sequence.segments):
+            assert resumed > first + count  # preempted sequences sit out at least one step
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(32, 80))
+def test_steps_taken_together_equal_steps_taken_one_by_one(
+    todo: list[tuple[int, int]], blocks: int
+) -> None:
+    together, single = (engine_of(replace(LAUNCH, kv_blocks=blocks)) for _ in range(2))
+    first, second = run_all(together, todo, None), run_all(single, todo, 1)
+    assert together.step_count == single.step_count
+    assert together.energy_j == pytest.approx(single.energy_j, rel=1e-9)
+    assert together.counters == single.counters
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(token_times(together, a), token_times(single, b), rtol=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(0, 100))
+def test_energy_is_the_sum_of_power_over_time(todo: list[tuple[int, int]], pause: int) -> None:
+    engine = engine_of(jitter=0.02)
+    run_all(engine, todo, None)
+    engine.idle(engine.clock_s + pause)
+    assert engine.log is not None
+    ends, energies = engine.log.ends_s, engine.log.energies_j
+    seconds, joules = np.diff(ends, prepend=0.0), np.diff(energies, prepend=0.0)
+    assert np.all(seconds >= 0)
+    busy = engine.log.running > 0
+    powers = joules[busy] / seconds[busy]
+    assert np.all(powers > engine.idle_w)
+    assert np.all(powers <= GPU.default_limit_w * (1 + 1e-9))
+    assert joules[-1] == pytest.approx(pause * engine.idle_w)
+    assert energies[-1] == pytest.approx(engine.energy_j)
+
+
+def test_decode_goes_before_new_prefills_and_prompts_are_chunked() -> None:
+    engine = engine_of()
+    short, long = Sequence(0, 10, 50), Sequence(1, 200, 5)
+    engine.submit(short)
+    engine.advance(math.inf, 1)
+    engine.submit(long)
+    for step in range(2, 6):  # 63 prompt tokens per step: 63, 126, 189, 200
+        engine.advance(math.inf, 1)
+        assert short.tokens_by(engine.step_count) == step
+        assert long.tokens_by(engine.step_count) == (1 if step == 5 else 0)
+
+
+def test_admission_stops_at_max_num_seqs() -> None:
+    engine = engine_of(replace(LAUNCH, max_num_seqs=2))
+    for i in range(5):
+        engine.submit(Sequence(i, 4, 9))
+    engine.advance(math.inf, 1)
+    assert (engine.running, engine.waiting) == (2, 3)
+    engine.advance(math.inf)
+    assert engine.counters.generation_tokens == 18
+
+
+def test_without_chunks_a_prompt_waits_for_a_whole_budget() -> None:
+    launch = replace(LAUNCH, chunked_prefill=False, max_num_batched_tokens=64, max_model_len=64)
+    engine = engine_of(launch)
+    for sequence in (Sequence(0, 40, 4), Sequence(1, 40, 4)):
+        engine.submit(sequence)
+    engine.advance(math.inf, 1)
+    assert (engine.running, engine.waiting) == (1, 1)
+    engine.advance(math.inf, 1)
+    assert (engine.running, engine.waiting) == (2, 0)
+
+
+def test_the_last_admitted_is_preempted_and_computed_anew() -> None:
+    engine = engine_of(replace(LAUNCH, kv_blocks=6))
+    first, last = Sequence(0, 30, 40), Sequence(1, 30, 40)
+    engine.submit(first)
+    engine.submit(last)
+    while not first.done:
+        engine.advance(math.inf, 1)
+    assert engine.counters.preemptions == 1
+    assert len(first.segments) == 1
+    while not last.done:
+        engine.advance(math.inf)
+    assert len(last.segments) == 2
+    assert sum(count for _, count in last.segments) == 40
+
+
+@pytest.mark.parametrize("steps", [0, 1, 20])
+def test_abort_gives_everything_back(steps: int) -> None:
+    engine = engine_of()
+    sequence, other = Sequence(0, 100, 50), Sequence(1, 100, 50)
+    engine.submit(sequence)
+    engine.submit(other)
+    engine.advance(math.inf, steps)
+    engine.abort(other)
+    engine.abort(sequence)
+    engine.abort(sequence)
+    assert (engine.running, engine.waiting) == (0, 0)
+    assert engine.free_blocks == engine.launch.kv_blocks
+    assert run_all(engine, [(5, 5)], None)[0].done
+
+
+def test_advance_stops_with_the_step_that_reaches_the_time() -> None:
+    engine = engine_of()
+    engine.submit(Sequence(0, 10, 300))
+    engine.advance(0.5)
+    assert engine.log is not None
+    assert engine.log.ends_s[-2] < 0.5 <= engine.clock_s < 0.52
+
+
+def test_idling_for_ever_is_an_error_not_a_hang() -> None:
+    with pytest.raises(EngineStalledError):
+        engine_of().advance(math.inf)
+
+
+def test_a_sequence_that_can_never_fit_is_an_error_not_a_hang() -> None:
+    engine = engine_of(replace(LAUNCH, kv_blocks=2))
+    engine.submit(Sequence(0, 100, 5))
+    with pytest.raises(EngineStalledError, match="1 requests wait and none fits"):
+        engine.advance(math.inf)

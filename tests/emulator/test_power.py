@@ -1,0 +1,136 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.emulator.hardware import gpu_names, load_gpu
+from tuner.emulator.model import load_model
+from tuner.emulator.power import PowerModel
+from tuner.emulator.step import Batch, StepModel, StepParts
+from tuner.errors import UsageError
+
+GPUS = {name: load_gpu(name) for name in gpu_names()}
+MODEL = load_model("meta-llama/Llama-3.1-8B-Instruct")
+names = st.sampled_from(sorted(GPUS))
+shares = st.floats(0, 1)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    decoding = draw(st.integers(1, 512))
+    prefill = draw(st.integers(0, 8192))
+    return Batch(
+        decode_sequences=decoding,
+        decode_context_tokens=decoding * draw(st.integers(1, 4096)),
+        prefill_tokens=prefill,
+        prefill_pairs=prefill**2 / 2,
+        prefill_context_tokens=prefill,
+        sampled_sequences=decoding,
+        scheduled_sequences=decoding,
+    )
+
+
+def parts_of(name: str, batch: Batch) -> StepParts:
+    return StepModel(MODEL, GPUS[name]).parts(batch)
+
+
+def limited(name: str, share: float) -> PowerModel:
+    gpu = GPUS[name]
+    limit_w = gpu.min_limit_w + share * (gpu.max_limit_w - gpu.min_limit_w)
+    return PowerModel.under(gpu, {"power_limit_w": limit_w})
+
+
+@settings(deadline=None, max_examples=60)
+@given(names, batches(), shares, shares)
+def test_a_higher_limit_is_never_slower(name: str, batch: Batch, a: float, b: float) -> None:
+    parts = parts_of(name, batch)
+    low, high = (limited(name, share).step(parts) for share in sorted((a, b)))
+    assert high.duration_s <= low.duration_s
+
+
+@settings(deadline=None, max_examples=60)
+@given(names, batches())
+def test_a_lower_clock_never_draws_more_nor_is_faster(name: str, batch: Batch) -> None:
+    gpu, parts = GPUS[name], parts_of(name, batch)
+    model = PowerModel.under(gpu, {})
+    clocks = range(gpu.min_clock_mhz, gpu.max_clock_mhz + 1, 15)
+    costs = [model.at_clock(parts, clock) for clock in clocks]
+    for slow, fast in pairwise(costs):
+        assert slow.power_w <= fast.power_w * (1 + 1e-9)
+        assert slow.duration_s >= fast.duration_s
+
+
+@settings(deadline=None, max_examples=60)
+@given(names, batches(), shares)
+def test_the_governor_takes_the_highest_clock_that_keeps_the_limit(
+    name: str, batch: Batch, share: float
+) -> None:
+    model, parts = limited(name, share), parts_of(name, batch)
+    clock = model.clock_for(parts)
+    assert (clock - model.gpu.min_clock_mhz) % 15 == 0
+    if clock > model.gpu.min_clock_mhz:
+        assert model.at_clock(parts, clock).power_w <= model.limit_w
+    if clock < model.highest_clock_mhz:
+        assert model.at_clock(parts, clock + 15).power_w > model.limit_w
+
+
+def test_a_locked_clock_is_a_ceiling() -> None:
+    gpu = load_gpu("H100-SXM")
+    model = PowerModel.under(gpu, {"sm_clock_mhz": 1234})
+    assert model.clock_for(parts_of("H100-SXM", Batch(decode_sequences=1))) == 1230
+
+
+def test_voltage_is_flat_below_the_knee_and_one_at_the_top() -> None:
+    gpu = load_gpu("H100-SXM")
+    model = PowerModel.under(gpu, {})
+    assert model.voltage(gpu.min_clock_mhz) == model.voltage(gpu.knee_mhz) == gpu.knee_voltage
+    assert model.voltage(gpu.max_clock_mhz) == pytest.approx(1.0)
+
+
+def test_decode_has_headroom_and_prefill_has_none_at_the_default_limit() -> None:
+    gpu = load_gpu("H100-SXM")
+    decode = parts_of("H100-SXM", Batch(16, 16 * 600, sampled_sequences=16))
+    prefill = parts_of("H100-SXM", Batch(prefill_tokens=8192, prefill_pairs=8192 * 256))
+    model = PowerModel.under(gpu, {})
+    assert model.clock_for(decode) == model.highest_clock_mhz
+    assert model.clock_for(prefill) < model.highest_clock_mhz
+    assert model.step(prefill).power_w > 0.95 * gpu.default_limit_w
+
+
+def test_decode_is_not_slowed_down_to_sixty_percent_of_the_limit() -> None:
+    decode = parts_of("H100-SXM", Batch(16, 16 * 600, sampled_sequences=16))
+    gpu = load_gpu("H100-SXM")
+    stock = PowerModel.under(gpu, {}).step(decode).duration_s
+    at = {s: PowerModel.under(gpu, {"power_limit_w": s * 700}).step(decode) for s in (0.6, 0.35)}
+    assert at[0.6].duration_s == pytest.approx(stock, rel=0.01)
+    assert at[0.35].duration_s > 1.05 * stock
+
+
+def test_even_the_lowest_limit_is_kept_in_decode() -> None:
+    decode = parts_of("H100-SXM", Batch(16, 16 * 600, sampled_sequences=16))
+    lowest = PowerModel.under(load_gpu("H100-SXM"), {"power_limit_w": 200})
+    assert lowest.step(decode).power_w <= 200
+
+
+def test_idle_power_falls_with_a_locked_clock() -> None:
+    gpu = load_gpu("H100-SXM")
+    assert PowerModel.under(gpu, {}).idle_w == gpu.loaded_idle_w
+    assert gpu.idle_w < PowerModel.under(gpu, {"sm_clock_mhz": 900}).idle_w < gpu.loaded_idle_w
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ({"power_limit_w": 100}, r"power_limit_w=100 is out of range: H100-SXM takes 200 to 700 W"),
+        ({"power_limit_w": 701}, "out of range"),
+        ({"sm_clock_mhz": 5000}, "sm_clock_mhz=5000 is out of range"),
+        ({"power_limit_w": "full"}, "power_limit_w must be a number, found 'full'"),
+        ({"power_limit": 300}, "did you mean 'power_limit_w'"),
+    ],
+)
+def test_what_the_gpu_would_refuse_is_a_usage_error(
+    device: dict[str, float | str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        PowerModel.under(load_gpu("H100-SXM"), device)

@@ -1,0 +1,1 @@
+"""A vLLM-like server and a GPU that exist only in software."""

@@ -1,0 +1,85 @@
+"""`python -m tuner.emulator serve MODEL …`: a process that behaves like `vllm serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from tuner.emulator.arguments import ServeArguments, parse
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.launch_rules import LaunchRefusedError
+from tuner.emulator.live import LiveEngine
+from tuner.emulator.model import load_model
+from tuner.emulator.server import VERSION, run
+from tuner.emulator.virtual import engine_for
+from tuner.errors import UsageError
+
+_log = logging.getLogger("vllm")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(levelname)s %(asctime)s [emulator] %(message)s",
+        datefmt="%m-%d %H:%M:%S",
+    )
+    try:
+        arguments = parse(argv, VERSION)
+        return asyncio.run(_serve(arguments))
+    except UsageError as error:
+        sys.stderr.write(f"vllm serve (emulated): error: {error}\n")
+        return error.exit_code
+
+
+async def _serve(arguments: ServeArguments) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    model, gpu = load_model(arguments.model), load_gpu(arguments.gpu)
+    _log.info("Starting to load model %s...", arguments.model)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), arguments.startup_s)
+    try:
+        engine = engine_for(
+            model, gpu, arguments.configuration, seed=arguments.seed, keep_log=False
+        )
+    except LaunchRefusedError as error:
+        _log.error("EngineCore failed to start.\nValueError: %s", error)
+        _log.error("RuntimeError: Engine core initialization failed. See root cause above.")
+        return 1
+    live = LiveEngine(engine, speed=arguments.speed, after_step=_fault(arguments))
+    _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
+    try:
+        await run(live, arguments.served_model_name, arguments.host, arguments.port, stop)
+    except OSError as error:
+        _log.error("OSError: %s", error)
+        return 1
+    _log.info("Application shutdown complete.")
+    return 0
+
+
+def _fault(arguments: ServeArguments) -> Callable[[LiveEngine], None]:
+    """Return what lets the process or its engine die after as many tokens as asked for."""
+    die_after, fail_after = arguments.die_after_tokens, arguments.fail_after_tokens
+
+    def check(live: LiveEngine) -> None:
+        tokens = live.engine.counters.generation_tokens
+        if die_after is not None and tokens >= die_after:
+            os._exit(1)
+        if fail_after is not None and tokens >= fail_after and not live.broken:
+            _log.error("EngineCore encountered a fatal error.")
+            live.break_down()
+
+    return check
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""The command line of the emulated server: `vllm serve`'s spelling, and a few flags of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.configuration import Configuration, Value
+from tuner.emulator.launch_rules import EMULATED_FLAGS
+from tuner.errors import UsageError
+
+GPU_VARIABLE = "TUNER_EMULATED_GPU"
+DEVICE_VARIABLES = {
+    "power_limit_w": "TUNER_EMULATED_POWER_LIMIT_W",
+    "sm_clock_mhz": "TUNER_EMULATED_SM_CLOCK_MHZ",
+}
+
+# Flags of vLLM's that change nothing here: with a value, and without.
+_HARMLESS_VALUES = ("load-format", "dtype", "generation-config", "uvicorn-log-level", "tokenizer")
+_HARMLESS_SWITCHES = (
+    "skip-tokenizer-init",
+    "disable-log-stats",
+    "disable-log-requests",
+    "no-enable-log-requests",
+    "disable-uvicorn-access-log",
+    "no-enable-prefix-caching",
+    "trust-remote-code",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeArguments:
+    """What `serve` was asked to do."""
+
+    model: str
+    host: str
+    port: int
+    served_model_name: str
+    configuration: Configuration
+    gpu: str
+    speed: float
+    startup_s: float
+    seed: int
+    die_after_tokens: int | None
+    fail_after_tokens: int | None
+
+
+def parse(argv: Sequence[str], version: str) -> ServeArguments:
+    """Read the command line and the environment; exits 2 as vLLM does for an unknown flag.
+
+    Raises `UsageError` for what is spelt right and means nothing.
+    """
+    found = _parser(version).parse_args([_dashed(word) for word in argv])
+    values = vars(found)
+    flags: dict[str, Value] = {
+        name: values[name] for name in EMULATED_FLAGS if values[name] is not None
+    }
+    if not (found.emulated_speed > 0 and found.emulated_startup_s >= 0):
+        raise UsageError("--emulated-speed must be above 0 and --emulated-startup-s not below 0")
+    return ServeArguments(
+        model=found.model,
+        host=found.host,
+        port=found.port,
+        served_model_name=found.served_model_name or found.model,
+        configuration=Configuration(flags=flags, device=_device()),
+        gpu=found.emulated_gpu,
+        speed=found.emulated_speed,
+        startup_s=found.emulated_startup_s,
+        seed=found.seed,
+        die_after_tokens=found.emulated_die_after_tokens,
+        fail_after_tokens=found.emulated_fail_after_tokens,
+    )
+
+
+def _parser(version: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tuner.emulator", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", prog="vllm serve (emulated)", allow_abbrev=False)
+    serve.add_argument("model")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--served-model-name")
+    serve.add_argument("--seed", type=int, default=0)
+    for name, kind in EMULATED_FLAGS.items():
+        if kind is bool:
+            serve.add_argument(_flag(name), action=argparse.BooleanOptionalAction)
+        else:
+            serve.add_argument(_flag(name), type=kind)
+    for name in _HARMLESS_VALUES:
+        serve.add_argument(f"--{name}")
+    for name in _HARMLESS_SWITCHES:
+        serve.add_argument(f"--{name}", action="store_true")
+    serve.add_argument("--emulated-gpu", default=os.environ.get(GPU_VARIABLE, "H100-SXM"))
+    serve.add_argument("--emulated-speed", type=float, default=1.0)
+    serve.add_argument("--emulated-startup-s", type=float, default=0.0)
+    serve.add_argument("--emulated-die-after-tokens", type=int)
+    serve.add_argument("--emulated-fail-after-tokens", type=int)
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _dashed(word: str) -> str:
+    """Spell the name of a flag with dashes, as vLLM's parser does."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _device() -> dict[str, Value]:
+    device: dict[str, Value] = {}
+    for knob, variable in DEVICE_VARIABLES.items():
+        text = os.environ.get(variable)
+        if not text:
+            continue
+        try:
+            device[knob] = float(text)
+        except ValueError:
+            raise UsageError(f"{variable} must be a number, found '{text}'") from None
+    return device

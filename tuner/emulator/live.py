@@ -1,0 +1,122 @@
+"""The engine in real time: its clock is the schedule, and the wall clock waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+
+from tuner.emulator.engine import Engine
+from tuner.emulator.sequences import Sequence
+
+
+class _Stream:
+    """A sequence and what wakes the response that streams it."""
+
+    __slots__ = ("changed", "sequence", "tokens")
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self.tokens = 0  # made by steps that are over
+        self.changed = asyncio.Event()
+
+
+class LiveEngine:
+    """Steps an engine so that each step ends when its clock says, `speed` times faster.
+
+    `after_step` is called with the engine after each step. Once `broken`, the engine makes no more
+    steps, and streams end without being done, as with a dead vLLM engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        speed: float = 1.0,
+        after_step: Callable[[LiveEngine], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.broken = False
+        self._speed = speed
+        self._after_step = after_step
+        self._origin_s = time.monotonic()
+        self._streams: dict[Sequence, _Stream] = {}
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to step."""
+        self._origin_s = time.monotonic()
+        self._task = asyncio.create_task(self._loop())
+
+    async def stop(self) -> None:
+        """Stop stepping."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def break_down(self) -> None:
+        """Let the engine die while the server lives on."""
+        self.broken = True
+        for stream in self._streams.values():
+            stream.changed.set()
+
+    def now_s(self) -> float:
+        """Emulated time: the wall clock, `speed` times faster."""
+        return (time.monotonic() - self._origin_s) * self._speed
+
+    def energy_j(self) -> float:
+        """Energy used up to now; a step under way counts for the part that is over."""
+        ahead_s = self.engine.clock_s - self.now_s()
+        power_w = self.engine.power_w if ahead_s > 0 else self.engine.idle_w
+        return self.engine.energy_j - power_w * ahead_s
+
+    def power_w(self) -> float:
+        """Power at this moment."""
+        busy = self.engine.clock_s > self.now_s() or self.engine.running > 0
+        return self.engine.power_w if busy else self.engine.idle_w
+
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[int, None]:
+        """Run a sequence; yields how many tokens it has, each time there are more.
+
+        It is aborted if the caller stops before the end, and cut short if the engine breaks.
+        """
+        stream = self._streams[sequence] = _Stream(sequence)
+        self.engine.submit(sequence)
+        self._arrived.set()
+        seen = 0
+        try:
+            while seen < sequence.output_tokens and not self.broken:
+                await stream.changed.wait()
+                stream.changed.clear()
+                if stream.tokens > seen:
+                    seen = stream.tokens
+                    yield seen
+        finally:
+            del self._streams[sequence]
+            if not sequence.done:
+                self.engine.abort(sequence)
+
+    async def _loop(self) -> None:
+        engine = self.engine
+        while not self.broken:
+            if engine.running == 0 and engine.waiting == 0:
+                self._arrived.clear()
+                await self._arrived.wait()
+                engine.idle(max(self.now_s(), engine.clock_s))
+            engine.advance(math.inf, max_steps=1)
+            await asyncio.sleep(max((engine.clock_s - self.now_s()) / self._speed, 0.0))
+            self._publish()
+
+    def _publish(self) -> None:
+        """Show the tokens of the step that is over."""
+        for sequence, stream in self._streams.items():
+            tokens = sequence.tokens_by(self.engine.step_count)
+            if tokens > stream.tokens:
+                stream.tokens = tokens
+                stream.changed.set()
+        if self._after_step is not None:
+            self._after_step(self)

@@ -1,0 +1,125 @@
+"""The requests inside an engine, and the sums over them that a step needs."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+
+from tuner.emulator.launch_rules import BLOCK_TOKENS
+
+
+class Sequence:
+    """One request in the engine. While it decodes it gets one token at the end of every step."""
+
+    __slots__ = (
+        "blocks",
+        "computed",
+        "decode_from",
+        "done",
+        "generated",
+        "output_tokens",
+        "prompt_tokens",
+        "request_id",
+        "segments",
+        "started_decode_step",
+    )
+
+    def __init__(self, request_id: int, prompt_tokens: int, output_tokens: int) -> None:
+        self.request_id = request_id
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.computed = 0  # tokens of the prefill that are in the cache
+        self.blocks = 0  # held when the prefill was admitted
+        self.generated = 0  # tokens of closed segments
+        self.started_decode_step: int | None = None  # the step that gave this segment's first token
+        self.decode_from = 0  # tokens in the cache when this segment began
+        self.segments: list[tuple[int, int]] = []  # (step of the first token, tokens)
+        self.done = False
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens to compute before the next one can be sampled; more after a preemption."""
+        return self.prompt_tokens + self.generated
+
+    def tokens_by(self, steps: int) -> int:
+        """Output tokens after `steps` steps of the engine."""
+        if self.started_decode_step is None:
+            return self.generated
+        return self.generated + steps - self.started_decode_step
+
+    def close_segment(self, steps: int) -> None:
+        """Turn the tokens of the running segment into a closed one."""
+        if self.started_decode_step is not None:
+            tokens = steps - self.started_decode_step
+            self.segments.append((self.started_decode_step, tokens))
+            self.generated += tokens
+            self.started_decode_step = None
+
+
+class DecodePool:
+    """The decoding sequences as sums, so that a step costs the same whatever their number.
+
+    A sequence that begins with c cached tokens at step s needs a new block at each step i with
+    (c + i - s - 1) % 16 == 0, so sixteen counters say how many blocks any step needs.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.context_tokens = 0  # in the cache, before the next step
+        self._phases = [0] * BLOCK_TOKENS
+        self._finishing: list[tuple[int, int, Sequence]] = []
+        self._order = count()
+
+    def add(self, sequence: Sequence, step: int) -> None:
+        """Let a sequence that got a token at the end of `step` decode from the next one."""
+        sequence.started_decode_step = step
+        sequence.decode_from = sequence.prefill_tokens
+        self.count += 1
+        self.context_tokens += sequence.decode_from
+        self._phases[self._phase(sequence)] += 1
+        last = step + sequence.output_tokens - sequence.generated - 1
+        heapq.heappush(self._finishing, (last, next(self._order), sequence))
+
+    def remove(self, sequence: Sequence, steps: int) -> int:
+        """Take a sequence out after `steps` steps; returns the tokens it had in the cache."""
+        assert sequence.started_decode_step is not None
+        cached = sequence.decode_from + steps - sequence.started_decode_step - 1
+        self.count -= 1
+        self.context_tokens -= cached
+        self._phases[self._phase(sequence)] -= 1
+        sequence.close_segment(steps)
+        return cached
+
+    def ran(self, steps: int) -> None:
+        """Every sequence computed one token in each of `steps` steps."""
+        self.context_tokens += self.count * steps
+
+    def blocks_needed(self, first_step: int, steps: int) -> int:
+        """New blocks for the steps from `first_step` on."""
+        rounds, rest = divmod(steps, BLOCK_TOKENS)
+        partly = sum(self._phases[-(first_step + i) % BLOCK_TOKENS] for i in range(rest))
+        return rounds * self.count + partly
+
+    def next_finish(self) -> int | None:
+        """The step at whose end the next sequence has all its tokens."""
+        while self._finishing and self._stale(*self._finishing[0]):
+            heapq.heappop(self._finishing)
+        return self._finishing[0][0] if self._finishing else None
+
+    def pop_finished(self, steps: int) -> list[Sequence]:
+        """Return the sequences that have all their tokens after `steps` steps."""
+        finished = []
+        while (step := self.next_finish()) is not None and step < steps:
+            finished.append(heapq.heappop(self._finishing)[2])
+        return finished
+
+    @staticmethod
+    def _stale(last: int, _order: int, sequence: Sequence) -> bool:
+        """Say whether a preemption or an abort has made an entry wrong."""
+        started = sequence.started_decode_step
+        return started is None or last != started + sequence.output_tokens - sequence.generated - 1
+
+    @staticmethod
+    def _phase(sequence: Sequence) -> int:
+        assert sequence.started_decode_step is not None
+        return (sequence.decode_from - sequence.started_decode_step - 1) % BLOCK_TOKENS

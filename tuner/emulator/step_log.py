@@ -1,0 +1,60 @@
+"""The history of an engine: one entry per step or idle stretch, in arrays that grow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.records import FloatArray
+
+_FIRST_ROOM = 4096
+
+
+class StepLog:
+    """End time, energy so far, requests running and waiting of each entry."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._columns = np.empty((4, _FIRST_ROOM))
+
+    def append(self, end_s: float, energy_j: float, running: int, waiting: int) -> None:
+        """Add one entry."""
+        self._reserve(1)
+        self._columns[:, self.length] = (end_s, energy_j, running, waiting)
+        self.length += 1
+
+    def extend(
+        self, ends_s: FloatArray, energies_j: FloatArray, running: int, waiting: int
+    ) -> None:
+        """Add consecutive entries with the same requests."""
+        count = len(ends_s)
+        self._reserve(count)
+        new = self._columns[:, self.length : self.length + count]
+        new[0], new[1], new[2], new[3] = ends_s, energies_j, running, waiting
+        self.length += count
+
+    @property
+    def ends_s(self) -> FloatArray:
+        """When each entry ended."""
+        return self._columns[0, : self.length]
+
+    @property
+    def energies_j(self) -> FloatArray:
+        """Energy used up to the end of each entry."""
+        return self._columns[1, : self.length]
+
+    @property
+    def running(self) -> FloatArray:
+        """Requests running during each entry."""
+        return self._columns[2, : self.length]
+
+    @property
+    def waiting(self) -> FloatArray:
+        """Requests waiting during each entry."""
+        return self._columns[3, : self.length]
+
+    def _reserve(self, count: int) -> None:
+        room = self._columns.shape[1]
+        if self.length + count > room:
+            larger = np.empty((4, max(2 * room, self.length + count)))
+            larger[:, : self.length] = self._columns[:, : self.length]
+            self._columns = larger

@@ -1,0 +1,286 @@
+"""One load on one configuration, on the emulator's own clock: seconds of work for hours of load."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.configuration import Configuration
+from tuner.emulator.engine import Engine, EngineStalledError
+from tuner.emulator.hardware import Gpu
+from tuner.emulator.launch_rules import LaunchRefusedError, request_refusal, resolve
+from tuner.emulator.model import ModelShape
+from tuner.emulator.power import PowerModel
+from tuner.emulator.sequences import Sequence
+from tuner.emulator.step import Batch, StepModel
+from tuner.emulator.step_log import StepLog
+from tuner.errors import UsageError
+from tuner.records import (
+    Load,
+    PowerTimeline,
+    RawRun,
+    Request,
+    RequestRecord,
+    RequestState,
+    ServerTimeline,
+    Source,
+    SteadyWatch,
+)
+
+__all__ = ["LaunchRefusedError", "engine_for", "simulate", "steady_power_w"]
+
+HTTP_OVERHEAD_S = 0.004  # client, HTTP and tokenisation, from sent to queued
+STEP_JITTER = 0.015
+ENERGY_GAIN = 0.01  # standard deviation of a board's sensor gain between runs
+SAMPLE_S = 0.1
+_LONGEST_LOAD_S = 7 * 86_400.0
+_MOST_FAILURES_IN_A_ROW = 1_000
+
+
+def engine_for(
+    model: ModelShape,
+    gpu: Gpu,
+    configuration: Configuration,
+    *,
+    seed: int,
+    noise: bool = True,
+    keep_log: bool = True,
+) -> Engine:
+    """Start an engine.
+
+    Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
+    """
+    if configuration.environment:
+        names = ", ".join(configuration.environment)
+        raise UsageError(f"environment variables are not emulated: {names}; leave them out")
+    power = PowerModel.under(gpu, configuration.device)
+    launch = resolve(model, gpu, configuration.flags)
+    steps = StepModel(
+        model, gpu, launch.tensor_parallel_size, kv_bytes=launch.kv_bytes, eager=launch.eager
+    )
+    jitter = STEP_JITTER if noise else 0.0
+    return Engine(launch, steps, power, jitter=jitter, seed=seed, keep_log=keep_log)
+
+
+def simulate(
+    model: ModelShape,
+    gpu: Gpu,
+    configuration: Configuration,
+    requests: Iterator[Request],
+    load: Load,
+    watch: SteadyWatch,
+    *,
+    seed: int,
+    noise: bool = True,
+) -> RawRun:
+    """Run a load until `watch` says that its window has ended; times start at 0.
+
+    Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
+    """
+    engine = engine_for(model, gpu, configuration, seed=seed, noise=noise)
+    run = _Run(engine, requests, load, watch)
+    end_s = run.drive()
+    opened_s = watch.window_start_s
+    start_s = end_s if opened_s is None else min(opened_s, end_s)
+    gain = 1.0 + ENERGY_GAIN * float(np.random.default_rng([seed, 1]).standard_normal())
+    log = engine.log
+    assert log is not None
+    power, server = _timelines(engine, log, start_s, end_s, gain if noise else 1.0)
+    records = tuple(flight.record(log, end_s) for flight in run.flights)
+    return RawRun(records, power, server, start_s, end_s, Source.EMULATED)
+
+
+def steady_power_w(
+    model: ModelShape,
+    gpu: Gpu,
+    *,
+    generation_tok_s: float,
+    prompt_tok_s: float,
+    running: float,
+    mean_context_tokens: float,
+) -> float:
+    """Power of one GPU at its default limit that does what a server reports of itself.
+
+    The energy of the steps it takes to make those tokens, and idle power for the rest of the time.
+    """
+    power = PowerModel.under(gpu, {})
+    if generation_tok_s <= 0 and prompt_tok_s <= 0:
+        return power.idle_w
+    steps = StepModel(model, gpu)
+    busy = energy_w = 0.0
+    if generation_tok_s > 0:
+        sequences = max(round(running), 1)
+        context = round(sequences * mean_context_tokens)
+        batch = Batch(
+            decode_sequences=sequences,
+            decode_context_tokens=context,
+            sampled_sequences=sequences,
+            scheduled_sequences=sequences,
+        )
+        cost = power.step(steps.parts(batch))
+        share = generation_tok_s / sequences * cost.duration_s
+        busy, energy_w = busy + share, energy_w + share * cost.power_w
+    if prompt_tok_s > 0:
+        tokens = 2048
+        batch = Batch(prefill_tokens=tokens, prefill_pairs=tokens * mean_context_tokens / 2)
+        cost = power.step(steps.parts(batch))
+        share = prompt_tok_s / tokens * cost.duration_s
+        busy, energy_w = busy + share, energy_w + share * cost.power_w
+    if busy >= 1.0:
+        return energy_w / busy
+    return energy_w + (1.0 - busy) * power.idle_w
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request that was sent, or that waits for its time."""
+
+    request: Request
+    scheduled_s: float
+    sequence: Sequence
+    ended_s: float | None = None
+    error: str | None = None
+
+    def record(self, log: StepLog, end_s: float) -> RequestRecord:
+        """Return what the client saw up to `end_s`."""
+        times = [log.ends_s[first : first + tokens] for first, tokens in self.sequence.segments]
+        token_times_s = np.concatenate(times) if times else np.empty(0)
+        state = RequestState.CUT if self.ended_s is None else RequestState.DONE
+        return RequestRecord(
+            request_id=self.request.request_id,
+            prompt_tokens=len(self.request.prompt_token_ids),
+            output_tokens=self.request.output_tokens,
+            scheduled_s=self.scheduled_s,
+            sent_s=self.scheduled_s,
+            token_times_s=token_times_s[: np.searchsorted(token_times_s, end_s, side="right")],
+            ended_s=end_s if self.ended_s is None else self.ended_s,
+            state=RequestState.FAILED if self.error is not None else state,
+            error=self.error,
+        )
+
+
+class _Run:
+    """Offers requests to an engine and tells the watch, in time order."""
+
+    def __init__(
+        self, engine: Engine, requests: Iterator[Request], load: Load, watch: SteadyWatch
+    ) -> None:
+        self.flights: list[_Flight] = []
+        self._engine = engine
+        self._requests = requests
+        self._load = load
+        self._watch = watch
+        self._in_engine: dict[Sequence, _Flight] = {}
+        self._on_the_way: deque[_Flight] = deque()  # sent, not yet in the engine's queue
+        self._scheduled: _Flight | None = None  # the next request of an open load
+        self._failures_in_a_row = 0
+
+    def drive(self) -> float:
+        """Run the load; returns when it ended."""
+        self._watch.started(0.0)
+        if self._load.concurrency is not None:
+            for _ in range(self._load.concurrency):
+                self._send(self._next_flight(0.0))
+        else:
+            self._scheduled = self._next_open()
+        while not self._over():
+            if self._engine.clock_s >= _LONGEST_LOAD_S:
+                raise EngineStalledError(f"no end of the window in {_LONGEST_LOAD_S:g} s of load")
+            self._next_event()
+        for sequence in self._in_engine:
+            sequence.close_segment(self._engine.step_count)
+        return min(self._window_end_s(), self._engine.clock_s)
+
+    def _over(self) -> bool:
+        hopeless = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
+        return hopeless or self._engine.clock_s >= self._window_end_s()
+
+    def _next_event(self) -> None:
+        """Advance to the next arrival, end of a request, or end of the window."""
+        engine = self._engine
+        until_s = min(self._next_send_s(), self._next_arrival_s(), self._window_end_s())
+        finished = engine.advance(min(until_s, _LONGEST_LOAD_S))
+        while self._failures_in_a_row < _MOST_FAILURES_IN_A_ROW:
+            send_s, arrival_s = self._next_send_s(), self._next_arrival_s()
+            if min(send_s, arrival_s) > min(engine.clock_s, self._window_end_s()):
+                break
+            if send_s <= arrival_s:
+                self._send_open()
+            else:
+                self._arrive(self._on_the_way.popleft())
+        for sequence in finished:
+            if engine.clock_s <= self._window_end_s():
+                self._end(self._in_engine.pop(sequence), engine.clock_s)
+
+    def _arrive(self, flight: _Flight) -> None:
+        prompt, output = flight.sequence.prompt_tokens, flight.sequence.output_tokens
+        refusal = request_refusal(prompt, output, self._engine.launch.max_model_len)
+        if refusal is None:
+            self._in_engine[flight.sequence] = flight
+            self._engine.submit(flight.sequence)
+            return
+        flight.error = f"HTTP 400: {refusal}"
+        self._end(flight, flight.scheduled_s + HTTP_OVERHEAD_S)
+
+    def _end(self, flight: _Flight, now_s: float) -> None:
+        flight.ended_s = now_s
+        self._failures_in_a_row = 0 if flight.error is None else self._failures_in_a_row + 1
+        self._watch.finished(now_s)
+        if self._load.concurrency is not None and now_s < self._window_end_s():
+            self._send(self._next_flight(now_s))
+
+    def _send(self, flight: _Flight) -> None:
+        self.flights.append(flight)
+        self._on_the_way.append(flight)
+        self._watch.sent(flight.scheduled_s)
+
+    def _send_open(self) -> None:
+        assert self._scheduled is not None
+        self._send(self._scheduled)
+        self._scheduled = self._next_open()
+
+    def _next_flight(self, scheduled_s: float) -> _Flight:
+        return self._flight(next(self._requests), scheduled_s)
+
+    def _next_open(self) -> _Flight:
+        assert self._load.request_rate is not None
+        request = next(self._requests)
+        return self._flight(request, request.arrival_s / self._load.request_rate)
+
+    @staticmethod
+    def _flight(request: Request, scheduled_s: float) -> _Flight:
+        prompt = len(request.prompt_token_ids)
+        sequence = Sequence(request.request_id, prompt, request.output_tokens)
+        return _Flight(request, scheduled_s, sequence)
+
+    def _next_send_s(self) -> float:
+        return math.inf if self._scheduled is None else self._scheduled.scheduled_s
+
+    def _next_arrival_s(self) -> float:
+        if not self._on_the_way:
+            return math.inf
+        return self._on_the_way[0].scheduled_s + HTTP_OVERHEAD_S
+
+    def _window_end_s(self) -> float:
+        end_s = self._watch.window_end_s
+        return math.inf if end_s is None else end_s
+
+
+def _timelines(
+    engine: Engine, log: StepLog, start_s: float, end_s: float, gain: float
+) -> tuple[PowerTimeline, ServerTimeline]:
+    """Sample the engine's history; power is the mean since the sample before."""
+    regular = np.arange(0.0, end_s, SAMPLE_S)
+    times_s = np.union1d(regular, [start_s, end_s])
+    ends_s = np.concatenate([[0.0], log.ends_s])
+    energy_j = gain * np.interp(times_s, ends_s, np.concatenate([[0.0], log.energies_j]))
+    power_w = np.empty_like(times_s)
+    power_w[0] = gain * engine.idle_w
+    power_w[1:] = np.diff(energy_j) / np.diff(times_s)
+    entry = np.minimum(np.searchsorted(log.ends_s, times_s), log.length - 1)
+    server = ServerTimeline(times_s, log.running[entry], log.waiting[entry])
+    return PowerTimeline(times_s, power_w, energy_j, Source.EMULATED), server
