@@ -1,0 +1,1 @@
+"""Workloads, and the client that offers them to a server and records what it sees."""

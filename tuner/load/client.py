@@ -1,0 +1,172 @@
+"""One streamed completion over HTTP: sent once, timed token by token, never retried."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from tuner.load.stream import SHOWN_CHARACTERS, CompletionStream
+from tuner.records import Request, RequestRecord, RequestState
+
+# Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
+# into a connection that is being closed.
+_KEEP_ALIVE_S = 2.0
+# The silence deadline is moved once in so many shares of it: moving a timer costs as much as
+# reading a chunk.
+_DEADLINE_STEPS = 10
+_CLOSING_S = 1.0
+_BODY_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """How long the client waits before it calls a request failed.
+
+    `silence_s` is the longest pause between two chunks of one answer (noticed up to a tenth
+    later), and the longest time without a token from any request.
+    """
+
+    connect_s: float = 10.0
+    first_token_s: float = 600.0
+    silence_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if min(self.connect_s, self.first_token_s, self.silence_s) <= 0:
+            raise ValueError(f"every limit of the client must be more than 0 s, found {self}")
+
+
+def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
+    """Return a session without a limit of connections; the caller closes it."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
+        headers={"Content-Type": "application/json"},
+    )
+
+
+def completions_url(base_url: str) -> str:
+    """Return where completions are asked for; `base_url` is like `http://127.0.0.1:8000`."""
+    return base_url.rstrip("/") + "/v1/completions"
+
+
+def request_body(request: Request, served_name: str) -> bytes:
+    """Return the JSON body that asks for exactly `output_tokens` tokens, as token ids."""
+    body = {
+        "model": served_name,
+        "prompt": request.prompt_token_ids.tolist(),
+        "max_tokens": request.output_tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "detokenize": False,
+        "return_token_ids": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+class Exchange:
+    """One request under way, and its record at any time: also of a cancelled one."""
+
+    def __init__(self, request: Request, served_name: str, scheduled_s: float) -> None:
+        self.request = request
+        self.scheduled_s = scheduled_s
+        self.refused = False  # nobody listens at the server's address
+        self._body = request_body(request, served_name)
+        self._stream = CompletionStream(len(request.prompt_token_ids), request.output_tokens)
+        self._state = RequestState.CUT
+        self.error: str | None = None  # why it failed
+        self._ended_s: float | None = None
+        self.sent_s = time.monotonic()  # the body is ready: building it is not the server's time
+
+    @property
+    def last_token_s(self) -> float | None:
+        """When its last token arrived."""
+        return self._stream.last_token_s
+
+    async def run(self, session: aiohttp.ClientSession, url: str, limits: ClientLimits) -> None:
+        """Send, read to the end, and settle how it ended; a cancelled one stays unsettled."""
+        try:
+            problem = await self._talk(session, url, limits)
+        except aiohttp.ServerTimeoutError:
+            problem = f"timed out: no connection within {limits.connect_s:g} s"
+        except aiohttp.ClientConnectorError as error:
+            self.refused = isinstance(error.os_error, ConnectionRefusedError)
+            reason = "connection refused" if self.refused else str(error.os_error)
+            problem = f"cannot connect: {reason}"
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            problem = f"connection lost after {self._stream.progress()}: {reason}"
+        self._settle(problem)
+
+    def fail(self, reason: str) -> None:
+        """Settle a request under way as failed."""
+        self._settle(reason)
+
+    def record(self, now_s: float) -> RequestRecord:
+        """Return what is known; a request that is not settled was cut `now_s`."""
+        return RequestRecord(
+            request_id=self.request.request_id,
+            prompt_tokens=len(self.request.prompt_token_ids),
+            output_tokens=self.request.output_tokens,
+            scheduled_s=self.scheduled_s,
+            sent_s=self.sent_s,
+            token_times_s=self._stream.token_times_s(),
+            ended_s=now_s if self._ended_s is None else self._ended_s,
+            state=self._state,
+            error=self.error,
+        )
+
+    async def _talk(
+        self, session: aiohttp.ClientSession, url: str, limits: ClientLimits
+    ) -> str | None:
+        """Return why no stream was read to its end, or None if one was."""
+        try:
+            async with (
+                asyncio.timeout(limits.first_token_s) as deadline,
+                session.post(url, data=self._body) as response,
+            ):
+                if response.status != 200:
+                    text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")
+                    return f"HTTP {response.status}: {text[:SHOWN_CHARACTERS].strip()}"
+                await self._read(response.content, deadline, limits.silence_s)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return self._late(limits)
+        return None
+
+    async def _read(
+        self, content: aiohttp.StreamReader, deadline: asyncio.Timeout, silence_s: float
+    ) -> None:
+        stream = self._stream
+        step_s = silence_s / _DEADLINE_STEPS
+        move_s = 0.0
+        while stream.problem is None and (data := await content.readany()):
+            now_s = time.monotonic()
+            stream.feed(data, now_s)
+            if stream.ended_s is not None:
+                # The end of the response is awaited only to use the connection again.
+                deadline.reschedule(now_s + _CLOSING_S)
+            elif now_s >= move_s and stream.received:
+                deadline.reschedule(now_s + silence_s + step_s)
+                move_s = now_s + step_s
+
+    def _late(self, limits: ClientLimits) -> str:
+        if self._stream.received:
+            return f"timed out: silent for {limits.silence_s:g} s after {self._stream.progress()}"
+        return f"timed out: no token within {limits.first_token_s:g} s"
+
+    def _settle(self, problem: str | None) -> None:
+        now_s = time.monotonic()
+        if problem is None or self._stream.ended_s is not None:
+            # What happens to the connection after [DONE] says nothing about the answer.
+            self._stream.close(now_s)
+            problem = self._stream.problem
+        self._ended_s = now_s if self._stream.ended_s is None else self._stream.ended_s
+        self.error = problem
+        self._state = RequestState.DONE if problem is None else RequestState.FAILED

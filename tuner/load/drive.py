@@ -1,0 +1,133 @@
+"""Drives a server with a load until the watch says that the steady window is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import aiohttp
+
+from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.health import ServerHealth
+from tuner.records import Load, Request, RequestRecord, SteadyWatch
+
+# How often the watch and the server's health are looked at.
+_LOOK_S = 0.05
+# After a failure a closed-loop client waits, so that a dead server is not asked in a busy loop.
+_FAILURE_PAUSE_S = 0.1
+
+
+async def drive(
+    base_url: str,
+    served_name: str,
+    requests: Iterator[Request],
+    load: Load,
+    watch: SteadyWatch,
+    *,
+    limits: ClientLimits | None = None,
+) -> tuple[RequestRecord, ...]:
+    """Offer `requests` to the server and return a record of each one that was sent.
+
+    The load ends at `watch.window_end_s`, or when `requests` is used up; requests under way are
+    cancelled (which aborts them in the server) and are CUT. It ends early when the server is gone:
+    then requests under way are FAILED, and the watch has no end or one in the future.
+    """
+    limits = limits or ClientLimits()
+    async with open_session(limits) as session:
+        run = _Run(session, completions_url(base_url), served_name, load, watch, limits)
+        try:
+            return await run.until_the_end(requests)
+        except BaseExceptionGroup as group:
+            # A task's own fault (the watch raised, say): the first one is the cause.
+            raise group.exceptions[0] from None
+
+
+class _Run:
+    """The state of one load."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        served_name: str,
+        load: Load,
+        watch: SteadyWatch,
+        limits: ClientLimits,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._served_name = served_name
+        self._load = load
+        self._watch = watch
+        self._limits = limits
+        self._health = ServerHealth(load, limits)
+        self._under_way: set[Exchange] = set()
+        self._records: list[RequestRecord] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def until_the_end(self, requests: Iterator[Request]) -> tuple[RequestRecord, ...]:
+        """Run the load, end it, and return the records by request id."""
+        async with asyncio.TaskGroup() as group:
+            start_s = time.monotonic()
+            self._watch.started(start_s)
+            if self._load.concurrency is not None:
+                for _ in range(self._load.concurrency):
+                    self._spawn(group, self._closed_client(requests))
+            else:
+                self._spawn(group, self._open_arrivals(group, requests, start_s))
+            await self._until_over()
+            for task in self._tasks:
+                task.cancel()
+        self._end_under_way()
+        return tuple(sorted(self._records, key=lambda record: record.request_id))
+
+    def _spawn(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
+        task = group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_over(self) -> None:
+        while self._tasks and self._health.gone is None:
+            now_s = time.monotonic()
+            end_s = self._watch.window_end_s
+            if end_s is not None and now_s >= end_s:
+                return
+            self._health.check_silence(self._under_way, now_s)
+            await asyncio.sleep(_LOOK_S if end_s is None else min(_LOOK_S, end_s - now_s))
+
+    async def _closed_client(self, requests: Iterator[Request]) -> None:
+        for request in requests:
+            exchange = Exchange(request, self._served_name, time.monotonic())
+            await self._exchange(exchange)
+            if exchange.error is not None:
+                await asyncio.sleep(_FAILURE_PAUSE_S)
+
+    async def _open_arrivals(
+        self, group: asyncio.TaskGroup, requests: Iterator[Request], start_s: float
+    ) -> None:
+        assert self._load.request_rate is not None
+        for request in requests:
+            scheduled_s = start_s + request.arrival_s / self._load.request_rate
+            # Also when it is late already: the answers must be read meanwhile.
+            await asyncio.sleep(max(0.0, scheduled_s - time.monotonic()))
+            exchange = Exchange(request, self._served_name, scheduled_s)
+            self._spawn(group, self._exchange(exchange))
+
+    async def _exchange(self, exchange: Exchange) -> None:
+        exchange.sent_s = time.monotonic()
+        self._under_way.add(exchange)
+        self._watch.sent(exchange.sent_s)
+        await exchange.run(self._session, self._url, self._limits)
+        self._under_way.discard(exchange)
+        self._records.append(exchange.record(time.monotonic()))
+        self._health.ended(exchange)
+        self._watch.finished(time.monotonic())
+
+    def _end_under_way(self) -> None:
+        for exchange in self._under_way:
+            if self._health.gone is not None:
+                exchange.fail(f"the load was ended early: {self._health.gone}")
+            self._records.append(exchange.record(time.monotonic()))
+        self._under_way.clear()
