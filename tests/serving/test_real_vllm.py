@@ -1,0 +1,120 @@
+"""The same promises with a real vLLM: its processes, its words, its defaults."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tuner.configuration import Configuration, Value
+from tuner.records import FailureKind
+from tuner.serving.launch import LaunchFailedError, LaunchPlan, launched
+from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
+from tuner.serving.server_metrics import resolved_settings, scrape
+from tuner.serving.vllm import find_vllm, known_flags, vllm_version
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
+    pytest.mark.timeout(300),
+]
+
+TINY_LLAMA = """{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
+  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
+}"""
+
+
+@pytest.fixture
+def command() -> tuple[str, ...]:
+    return find_vllm(os.environ["TUNER_VLLM"])
+
+
+def plan(
+    command: tuple[str, ...],
+    run_tag: str,
+    folder: Path,
+    *,
+    flags: Mapping[str, Value] | None = None,
+    cache_gib: int = 1,
+) -> LaunchPlan:
+    (folder / "tiny").mkdir()
+    (folder / "tiny" / "config.json").write_text(TINY_LLAMA)
+    return LaunchPlan(
+        command=command,
+        model=str(folder / "tiny"),
+        configuration=Configuration(
+            flags=flags or {}, environment={"VLLM_CPU_KVCACHE_SPACE": cache_gib}
+        ),
+        run_tag=run_tag,
+        log_path=folder / "vllm.log",
+        startup_deadline_s=200.0,
+        fixed_flags={
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            "enforce_eager": True,
+            "dtype": "float32",
+        },
+        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
+    )
+
+
+async def test_defaults_tokens_and_a_killed_api_server(command, run_tag, tmp_path) -> None:
+    async with (
+        launched(plan(command, run_tag, tmp_path)) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        settings = await resolved_settings(session, server.base_url)
+        assert settings is not None
+        assert (settings.max_num_seqs, settings.max_num_batched_tokens) == (128, 2048)
+        assert (settings.max_model_len, settings.kv_cache_tokens) == (2048, 2**30 // 4096)
+        asked = {"model": server.served_name, "prompt": [5, 6, 7], "max_tokens": 4}
+        asked |= {"ignore_eos": True, "detokenize": False}
+        async with session.post(f"{server.base_url}/v1/completions", json=asked) as response:
+            assert response.status == 200
+            await response.read()
+        sample = await scrape(session, server.base_url)
+        assert (sample.prompt_tokens, sample.generation_tokens) == (3.0, 4.0)
+        assert (sample.running, sample.waiting, sample.preemptions) == (0.0, 0.0, 0.0)
+        assert sample.emulated_energy_j is None
+
+        os.kill(server.pid, signal.SIGKILL)
+        assert wait_until(lambda: server.exit_code() == -signal.SIGKILL, 10.0)
+        names = {p.name for p in tagged_processes(run_tag)}
+        assert {"VLLM::EngineCor", "VLLM::Worker"} <= names
+        assert stop_tagged(run_tag, grace_s=1.0) >= 2
+        assert tagged_processes(run_tag) == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "cache_gib", "says"),
+    [
+        ({"max_num_batched_tokens": 16, "max_num_seqs": 64}, 1, r"\(16\) must be greater"),
+        ({}, 900, r"does not fit into memory: .* requested memory for kv \(900\.0 GiB\)"),
+    ],
+    ids=["refused settings", "impossible memory"],
+)
+async def test_a_refusal_is_the_configurations_fault(
+    command, run_tag, tmp_path, flags, cache_gib, says
+) -> None:
+    asked = plan(command, run_tag, tmp_path, flags=flags, cache_gib=cache_gib)
+    with pytest.raises(LaunchFailedError) as caught:
+        async with launched(asked):
+            pytest.fail("it cannot start")
+    assert caught.value.failure.kind is FailureKind.CONFIGURATION
+    assert re.search(says, caught.value.failure.reason)
+
+
+def test_version_and_flags(command) -> None:
+    assert re.match(r"\d+\.\d+", vllm_version(command))
+    flags = known_flags(command)
+    assert {"max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization"} <= flags
+    assert {"enforce_eager", "load_format", "skip_tokenizer_init", "dtype"} <= flags
+    assert len(flags) > 100

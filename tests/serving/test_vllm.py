@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.configuration import Configuration
+from tuner.errors import PreflightError, UsageError
+from tuner.serving import vllm
+from tuner.serving.vllm import (
+    RESERVED_FLAGS,
+    find_vllm,
+    known_flags,
+    parse_flags,
+    serve_argv,
+    vllm_version,
+)
+
+HELP = """\
+usage: vllm serve [model_tag] [options]
+
+Search by using: `--help=<ConfigGroup>` to explore options by section (e.g.,
+  Use `--help=all` to show all available flags at once.
+
+positional arguments:
+  model_tag             The model tag to serve (default: None)
+
+options:
+  --api-server-count API_SERVER_COUNT, -asc API_SERVER_COUNT
+                        How many API server processes to run. See also
+                        --not-a-flag here.
+  --config CONFIG       Read CLI options from a config file. With --nor-this
+  --enforce-eager, --no-enforce-eager
+                        Always use eager-mode PyTorch. (default: False)
+  --disable-log-stats   Disable logging statistics. (default: False)
+  --max-num-seqs MAX_NUM_SEQS
+                        Maximum number of sequences (default: None)
+  --no-parent           An option whose own name starts with no.
+  -h, --help            show this help message and exit
+"""
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(f"#!{sys.executable} -IS\n{text}")
+    path.chmod(0o755)
+    return path
+
+
+def test_flags_are_those_at_the_head_of_an_entry() -> None:
+    expected = "api_server_count config enforce_eager disable_log_stats max_num_seqs no_parent help"
+    assert parse_flags(HELP) == set(expected.split())
+
+
+def test_known_flags_asks_the_command(tmp_path) -> None:
+    script = f"import sys\nassert sys.argv[1:] == ['serve', '--help=all']\nprint({HELP!r})"
+    assert known_flags((str(executable(tmp_path / "vllm", script)),)) == parse_flags(HELP)
+
+
+def test_something_that_is_no_vllm_is_refused(tmp_path) -> None:
+    other = (str(executable(tmp_path / "vllm", "print('hello')")),)
+    with pytest.raises(PreflightError, match="lists no --max-num-seqs"):
+        known_flags(other)
+    with pytest.raises(PreflightError, match="answered no version"):
+        vllm_version(other)
+    broken = executable(tmp_path / "broken", "raise SystemExit('no module named torch')")
+    with pytest.raises(PreflightError, match="failed with code 1: no module named torch"):
+        vllm_version((str(broken),))
+    with pytest.raises(PreflightError, match="cannot run"):
+        vllm_version((str(tmp_path / "nothing"),))
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(vllm, "_ASK_DEADLINE_S", 0.3)
+    slow = executable(tmp_path / "vllm", "import time\ntime.sleep(60)")
+    with pytest.raises(PreflightError, match="did not answer"):
+        vllm_version((str(slow),))
+
+
+def test_the_version_is_the_last_word(fake, tmp_path) -> None:
+    assert vllm_version(fake.command) == "0.32.0+cpu"
+
+
+def test_an_explicit_command_is_used(tmp_path, monkeypatch) -> None:
+    odd = executable(tmp_path / "my vllm", "")
+    assert find_vllm(str(odd)) == (str(odd),)
+    assert find_vllm(f"'{odd}' --verbose") == (str(odd), "--verbose")
+    monkeypatch.chdir(tmp_path)
+    assert find_vllm("./my vllm") == (str(odd),)
+
+
+@pytest.mark.parametrize("wrong", ["", "no-such-command", "'open quote", "/etc/passwd"])
+def test_a_wrong_explicit_command_is_refused(wrong: str) -> None:
+    with pytest.raises(PreflightError, match=r"command|executable"):
+        find_vllm(wrong)
+
+
+def test_beside_this_python_goes_before_the_path(tmp_path, monkeypatch) -> None:
+    for folder in ("beside", "path"):
+        (tmp_path / folder).mkdir()
+    on_path = executable(tmp_path / "path" / "vllm", "")
+    monkeypatch.setenv("PATH", str(on_path.parent))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "beside" / "python"))
+    assert find_vllm(None) == (str(on_path),)
+    beside = executable(tmp_path / "beside" / "vllm", "")
+    assert find_vllm(None) == (str(beside),)
+    beside.unlink()
+    on_path.unlink()
+    with pytest.raises(PreflightError, match=re.escape("pip install 'tuner[vllm]'")):
+        find_vllm(None)
+
+
+NAMES = st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True).filter(
+    lambda name: name not in RESERVED_FLAGS and not name.startswith("no_")
+)
+VALUES = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
+
+
+@given(flags=st.dictionaries(NAMES, VALUES, max_size=5), fixed=st.dictionaries(NAMES, VALUES))
+def test_a_parser_reads_back_what_was_meant(flags, fixed) -> None:
+    argv = serve_argv(
+        ("vllm",),
+        "-odd model-",
+        Configuration(flags=flags),
+        host="127.0.0.1",
+        port=8123,
+        served_name="nonce",
+        fixed=fixed,
+    )
+    expected = {**fixed, **flags}
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("host", "port", "served-model-name"):
+        parser.add_argument(f"--{name}")
+    for name, value in expected.items():
+        dashed = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parser.add_argument(dashed, action=argparse.BooleanOptionalAction)
+        else:
+            parser.add_argument(dashed, type=type(value))
+    found = vars(parser.parse_args(argv[3:]))
+    assert argv[:3] == ("vllm", "serve", "-odd model-")
+    assert (found.pop("host"), found.pop("port")) == ("127.0.0.1", "8123")
+    assert found.pop("served_model_name") == "nonce"
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_FLAGS))
+def test_the_address_cannot_be_a_knob(name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' is set by the tuner"):
+        serve_argv(
+            ("vllm",),
+            "m",
+            Configuration(flags={name: 1}),
+            host="127.0.0.1",
+            port=1,
+            served_name="n",
+            fixed={},
+        )

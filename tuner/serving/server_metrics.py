@@ -1,0 +1,127 @@
+"""What a running server says of itself: its counters, and the limits it chose."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+
+import aiohttp
+
+_FIELDS = {
+    b"vllm:num_requests_running": "running",
+    b"vllm:num_requests_waiting": "waiting",
+    b"vllm:prompt_tokens_total": "prompt_tokens",
+    b"vllm:generation_tokens_total": "generation_tokens",
+    b"vllm:num_preemptions_total": "preemptions",
+    b"tuner_emulated:energy_joules_total": "emulated_energy_j",
+    b"tuner_emulated:power_watts": "emulated_power_w",
+}
+# One pass over the page, which is mostly histograms. Label values may hold blanks and braces.
+_SAMPLE_LINE = re.compile(
+    b"^(" + b"|".join(map(re.escape, _FIELDS)) + rb")(?:\{.*\})? +(\S+)", re.MULTILINE
+)
+
+
+class ServerUnreachableError(Exception):
+    """The server did not answer, or not as vLLM does; the text says what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSample:
+    """Counters of one scrape, summed over engines; None for what the server does not report."""
+
+    running: float | None = None
+    waiting: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    preemptions: float | None = None
+    emulated_energy_j: float | None = None
+    emulated_power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSettings:
+    """What vLLM made of its flags and its defaults; None for what it does not report."""
+
+    max_num_seqs: int | None
+    max_num_batched_tokens: int | None
+    max_model_len: int | None
+    gpu_memory_utilization: float | None
+    kv_cache_tokens: int | None
+
+
+async def scrape(
+    session: aiohttp.ClientSession, base_url: str, *, deadline_s: float = 5.0
+) -> ServerSample:
+    """Read `/metrics`. Raises `ServerUnreachableError`."""
+    url = f"{base_url}/metrics"
+    page = await _get_if_there(session, url, deadline_s)
+    if page is None:
+        raise ServerUnreachableError(f"no answer from {url}: 404 Not Found")
+    return parse_metrics(page)
+
+
+def parse_metrics(page: bytes) -> ServerSample:
+    """Sum each metric over its labels; a value that is not finite counts as not reported."""
+    sums: dict[str, float] = {}
+    for name, text in _SAMPLE_LINE.findall(page):
+        try:
+            value = float(text)
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            sums[_FIELDS[name]] = sums.get(_FIELDS[name], 0.0) + value
+    return ServerSample(**sums)
+
+
+async def resolved_settings(
+    session: aiohttp.ClientSession, base_url: str, *, deadline_s: float = 10.0
+) -> ResolvedSettings | None:
+    """Read `/server_info`; None where the server has none (it needs VLLM_SERVER_DEV_MODE=1).
+
+    Only these fields are taken: the answer also holds the server's environment and tokens.
+    Raises `ServerUnreachableError`.
+    """
+    url = f"{base_url}/server_info?config_format=json"
+    page = await _get_if_there(session, url, deadline_s)
+    if page is None:
+        return None
+    try:
+        config = json.loads(page)["vllm_config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerUnreachableError(f"{url} answered no vLLM configuration") from error
+    if not isinstance(config, dict):
+        raise ServerUnreachableError(f"{url} answered no vLLM configuration but {type(config)}")
+
+    def setting(section: str, name: str) -> int | float | None:
+        fields = config.get(section)
+        value = fields.get(name) if isinstance(fields, dict) else None
+        return value if isinstance(value, int | float) else None
+
+    def whole(section: str, name: str) -> int | None:
+        value = setting(section, name)
+        return None if value is None else int(value)
+
+    return ResolvedSettings(
+        max_num_seqs=whole("scheduler_config", "max_num_seqs"),
+        max_num_batched_tokens=whole("scheduler_config", "max_num_batched_tokens"),
+        max_model_len=whole("model_config", "max_model_len"),
+        gpu_memory_utilization=setting("cache_config", "gpu_memory_utilization"),
+        kv_cache_tokens=whole("cache_config", "kv_cache_size_tokens"),
+    )
+
+
+async def _get_if_there(
+    session: aiohttp.ClientSession, url: str, deadline_s: float
+) -> bytes | None:
+    timeout = aiohttp.ClientTimeout(total=deadline_s)
+    try:
+        async with session.get(url, timeout=timeout) as response:
+            if response.status == 404:
+                return None
+            response.raise_for_status()
+            return await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ServerUnreachableError(f"no answer from {url}: {error or 'timed out'}") from error

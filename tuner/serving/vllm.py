@@ -1,0 +1,148 @@
+"""The vLLM command: where it is, which version and flags it has, how to start a server with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import PreflightError, UsageError
+
+# Importing vLLM takes 15 s on two slow cores, minutes on a cold network file system.
+_ASK_DEADLINE_S = 180.0
+
+# Flags by which the tuner reaches the server; a study cannot have them as well.
+_ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
+_SERVER_FLAGS = ("model", "served_model_name", "config", "grpc", "headless")
+RESERVED_FLAGS = frozenset((*_ADDRESS_FLAGS, *_SERVER_FLAGS))
+
+_OPTION_LINE = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)", re.MULTILINE)
+_FLAG = re.compile(r"--([a-zA-Z][\w-]*)")
+
+
+def find_vllm(explicit: str | None) -> tuple[str, ...]:
+    """Return the words that start vLLM: `explicit`, else beside this Python, else on the PATH.
+
+    Raises `PreflightError` saying what to install or to pass.
+    """
+    if explicit is not None:
+        return _explicit_command(explicit)
+    beside = Path(sys.executable).parent / "vllm"
+    if os.access(beside, os.X_OK) and beside.is_file():
+        return (str(beside),)
+    on_path = shutil.which("vllm")
+    if on_path is None:
+        raise PreflightError(
+            "no vLLM found beside this Python or on the PATH; install it here "
+            "(pip install 'tuner[vllm]') or name the executable of another environment"
+        )
+    return (on_path,)
+
+
+def _explicit_command(explicit: str) -> tuple[str, ...]:
+    try:
+        words = [explicit] if Path(explicit).is_file() else shlex.split(explicit)
+    except ValueError as error:
+        raise PreflightError(f"cannot read the vLLM command '{explicit}': {error}") from None
+    program = shutil.which(words[0]) if words else None
+    if program is None:
+        raise PreflightError(
+            f"no executable '{explicit}'; give the path of a `vllm` that can be run"
+        )
+    return (str(Path(program).absolute()), *words[1:])
+
+
+def vllm_version(command: tuple[str, ...]) -> str:
+    """Return the version that vLLM reports, e.g. `0.32.0+cpu`. Takes as long as its import."""
+    words = _ask(command, "--version").split()
+    if not words or not words[-1][0].isdigit():
+        raise PreflightError(f"{shlex.join(command)} --version answered no version; is it vLLM?")
+    return words[-1]
+
+
+def known_flags(command: tuple[str, ...]) -> frozenset[str]:
+    """Return the flags of this vLLM's `serve` in their Python spelling (`max_num_seqs`)."""
+    flags = parse_flags(_ask(command, "serve", "--help=all"))
+    if "max_num_seqs" not in flags:
+        raise PreflightError(
+            f"{shlex.join(command)} serve --help=all lists no --max-num-seqs; "
+            "is it a vLLM of version 0.11 or later?"
+        )
+    return flags
+
+
+def parse_flags(help_text: str) -> frozenset[str]:
+    """Return the options that a help text lists; `--no-x` beside `--x` is not one of its own."""
+    found = {
+        flag.replace("-", "_")
+        for options in _OPTION_LINE.findall(help_text)
+        for flag in _FLAG.findall(options)
+    }
+    return frozenset(name for name in found if name.removeprefix("no_") not in found - {name})
+
+
+def _ask(command: tuple[str, ...], *words: str) -> str:
+    asked = shlex.join([*command, *words])
+    try:
+        answer = subprocess.run(
+            [*command, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_DEADLINE_S,
+            check=False,
+        )
+    except OSError as error:
+        raise PreflightError(f"cannot run `{asked}`: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise PreflightError(
+            f"`{asked}` did not answer in {_ASK_DEADLINE_S:.0f} s; try it by hand"
+        ) from error
+    if answer.returncode != 0:
+        said = answer.stderr.decode(errors="replace").strip().splitlines()
+        raise PreflightError(
+            f"`{asked}` failed with code {answer.returncode}: {said[-1] if said else 'no message'}"
+        )
+    return answer.stdout.decode(errors="replace")
+
+
+def serve_argv(
+    command: tuple[str, ...],
+    model: str,
+    configuration: Configuration,
+    *,
+    host: str,
+    port: int,
+    served_name: str,
+    fixed: Mapping[str, Value],
+) -> tuple[str, ...]:
+    """Return the command line of a server; a flag of `configuration` goes before a fixed one.
+
+    Raises `UsageError` for a flag that the tuner sets itself.
+    """
+    flags = {**fixed, **configuration.flags}
+    reserved = sorted(RESERVED_FLAGS & flags.keys())
+    if reserved:
+        raise UsageError(f"the flag '{reserved[0]}' is set by the tuner; leave it out")
+    return (
+        *command,
+        "serve",
+        model,
+        f"--host={host}",
+        f"--port={port}",
+        f"--served-model-name={served_name}",
+        *(flag_word(name, value) for name, value in flags.items()),
+    )
+
+
+def flag_word(name: str, value: Value) -> str:
+    """Return one flag as vLLM's command line wants it."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{dashed}" if value else f"--no-{dashed}"
+    return f"--{dashed}={value}"
