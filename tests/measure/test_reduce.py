@@ -1,0 +1,190 @@
+"""The formulas, against hand-made records and against the laws they must keep."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.measure.reduce import e2el_ms, reduce_run, tpot_ms, ttft_ms, window_energy_j
+from tuner.records import (
+    Failure,
+    FailureKind,
+    Measurement,
+    PowerTimeline,
+    RawRun,
+    RequestRecord,
+    RequestState,
+    ServerTimeline,
+    Source,
+)
+
+
+def record(
+    request_id: int,
+    scheduled_s: float,
+    token_times_s: list[float],
+    state: RequestState = RequestState.DONE,
+    error: str | None = None,
+) -> RequestRecord:
+    times_s = np.array(token_times_s, dtype=np.float64)
+    return RequestRecord(
+        request_id=request_id,
+        prompt_tokens=5,
+        output_tokens=max(len(token_times_s), 1),
+        scheduled_s=scheduled_s,
+        sent_s=scheduled_s + 0.001,
+        token_times_s=times_s,
+        ended_s=float(times_s[-1]) if times_s.size else scheduled_s + 1,
+        state=state,
+        error=error,
+    )
+
+
+def run(
+    records: list[RequestRecord], *, watts: float = 100.0, window: tuple[float, float] = (10, 20)
+) -> RawRun:
+    times_s = np.arange(0.0, 30.01, 0.1)
+    return RawRun(
+        requests=tuple(records),
+        power=PowerTimeline(
+            times_s, np.full_like(times_s, watts), times_s * watts, Source.MEASURED
+        ),
+        server=ServerTimeline(np.array([0.0]), np.array([1.0]), np.array([0.0])),
+        window_start_s=10.0,
+        window_end_s=20.0,
+        latency_source=Source.MEASURED,
+    )
+
+
+def measured(result: Measurement | Failure) -> Measurement:
+    assert isinstance(result, Measurement), result
+    return result
+
+
+def test_tokens_count_by_arrival_and_energy_by_the_same_window() -> None:
+    cut_by_start = record(0, 8.0, [9.0, 9.5, 10.5, 11.0])  # two of four inside
+    inside = record(1, 11.0, [12.0, 13.0])
+    cut_by_end = record(2, 18.0, [19.0, 21.0], RequestState.CUT)  # one of two inside
+    metrics = measured(reduce_run(run([cut_by_start, inside, cut_by_end]), {})).metrics
+    assert metrics["output_throughput_tok_s"] == pytest.approx(5 / 10)
+    assert metrics["request_throughput_req_s"] == pytest.approx(2 / 10)
+    assert metrics["energy_per_output_token_j"] == pytest.approx(100 * 10 / 5)
+    assert metrics["mean_power_w"] == pytest.approx(100)
+    assert metrics["energy_per_request_j"] == pytest.approx(200 * 3)
+    assert metrics["mean_ttft_ms"] == pytest.approx(1000)  # of the two first tokens inside
+    assert metrics["mean_tpot_ms"] == pytest.approx((2000 / 3 + 1000) / 2)
+    assert metrics["mean_itl_ms"] == pytest.approx((1000 + 500 + 1000) / 3)
+
+
+def test_one_failed_request_spoils_the_run() -> None:
+    bad = record(1, 11.0, [12.0], RequestState.FAILED, "stream closed after 1 of 16 tokens")
+    result = reduce_run(run([record(0, 11.0, [12.0, 13.0]), bad]), {})
+    assert isinstance(result, Failure)
+    assert result.kind is FailureKind.UNSTABLE
+    assert "1 of 2 requests failed" in result.reason
+    assert "stream closed" in result.reason
+
+
+def test_a_window_in_which_nothing_finished_is_no_measurement() -> None:
+    result = reduce_run(run([record(0, 1.0, [2.0, 3.0])]), {})
+    assert isinstance(result, Failure)
+    assert "no request finished" in result.reason
+
+
+def test_missing_power_samples_are_no_zero() -> None:
+    raw = run([record(0, 11.0, [12.0, 13.0])])
+    short = PowerTimeline(
+        raw.power.times_s[:150], raw.power.power_w[:150], raw.power.energy_j[:150], Source.MEASURED
+    )
+    result = reduce_run(replace(raw, power=short), {})
+    assert isinstance(result, Failure)
+    assert result.kind is FailureKind.INFRASTRUCTURE
+
+
+def test_a_counter_that_stands_still_or_goes_back_is_no_measurement() -> None:
+    raw = run([record(0, 11.0, [12.0, 13.0])])
+    for energy_j in (np.zeros_like(raw.power.times_s), -raw.power.energy_j):
+        power = replace(raw.power, energy_j=energy_j)
+        assert isinstance(reduce_run(replace(raw, power=power), {}), Failure)
+
+
+def test_one_token_answers_have_no_tpot() -> None:
+    metrics = measured(reduce_run(run([record(0, 11.0, [12.0])]), {})).metrics
+    assert "p99_tpot_ms" not in metrics
+    assert "p99_itl_ms" not in metrics
+    assert metrics["p99_ttft_ms"] == pytest.approx(1000)
+
+
+def test_goodput_counts_requests_and_attainment_those_that_wait_too_long() -> None:
+    good = record(0, 11.0, [11.1, 11.2])
+    late = record(1, 11.0, [12.0, 12.1])
+    waiting = record(2, 12.0, [], RequestState.CUT)
+    fresh = record(3, 19.9, [], RequestState.CUT)
+    metrics = measured(reduce_run(run([good, late, waiting, fresh]), {"ttft_ms": 500})).metrics
+    assert metrics["goodput_req_s"] == pytest.approx(1 / 10)
+    assert metrics["slo_attainment"] == pytest.approx(1 / 3)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> RawRun:
+    records = []
+    for i in range(draw(st.integers(1, 12))):
+        scheduled_s = draw(st.floats(0, 24))
+        gaps = draw(st.lists(st.floats(1e-4, 2.0), min_size=1, max_size=8))
+        records.append(record(i, scheduled_s, list(scheduled_s + np.cumsum(gaps))))
+    return run(records, watts=draw(st.floats(1, 1000)))
+
+
+@given(runs())
+def test_tpot_and_ttft_add_up_to_the_latency(raw: RawRun) -> None:
+    for r in raw.requests:
+        first, per_token, last = ttft_ms(r), tpot_ms(r), e2el_ms(r)
+        assert first is not None and last is not None
+        rest = 0.0 if per_token is None else per_token * (r.token_times_s.size - 1)
+        assert first + rest == pytest.approx(last)
+
+
+@given(runs(), st.floats(1.5, 10))
+@settings(max_examples=50)
+def test_scaling_energy_scales_only_energy(raw: RawRun, factor: float) -> None:
+    power = raw.power
+    scaled = replace(power, power_w=power.power_w * factor, energy_j=power.energy_j * factor)
+    before, after = reduce_run(raw, {}), reduce_run(replace(raw, power=scaled), {})
+    if isinstance(before, Failure):
+        assert isinstance(after, Failure)
+        return
+    for name, value in measured(after).metrics.items():
+        expected = before.metrics[name] * (factor if name.endswith(("_j", "_w")) else 1.0)
+        assert value == pytest.approx(expected)
+
+
+@given(
+    runs(), st.dictionaries(st.sampled_from(["ttft_ms", "tpot_ms", "e2el_ms"]), st.floats(1, 5000))
+)
+def test_goodput_never_exceeds_throughput(raw: RawRun, limits: dict[str, float]) -> None:
+    result = reduce_run(raw, limits)
+    if isinstance(result, Measurement):
+        assert result.metrics["goodput_req_s"] <= result.metrics["request_throughput_req_s"] + 1e-12
+        assert 0.0 <= result.metrics["slo_attainment"] <= 1.0
+
+
+@given(runs(), st.permutations(range(12)))
+def test_the_order_of_records_does_not_matter(raw: RawRun, order: list[int]) -> None:
+    shuffled = tuple(raw.requests[i] for i in order if i < len(raw.requests))
+    before, after = reduce_run(raw, {}), reduce_run(replace(raw, requests=shuffled), {})
+    if isinstance(before, Measurement):
+        assert measured(after).metrics == pytest.approx(dict(before.metrics))
+
+
+def test_window_energy_is_linear_between_samples() -> None:
+    power = PowerTimeline(
+        np.array([0.0, 1.0, 3.0]),
+        np.array([1.0, 1.0, 1.0]),
+        np.array([0.0, 10.0, 50.0]),
+        Source.MEASURED,
+    )
+    assert window_energy_j(power, 0.5, 2.0) == pytest.approx(30 - 5)
+    with pytest.raises(ValueError, match="cover"):
+        window_energy_j(power, 0.5, 3.5)

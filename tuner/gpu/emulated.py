@@ -1,0 +1,79 @@
+"""GPUs that exist only in software, for servers on machines without NVML."""
+
+from __future__ import annotations
+
+from tuner.emulator.hardware import Gpu
+from tuner.emulator.model import ModelShape
+from tuner.emulator.virtual import steady_power_w
+from tuner.gpu.meter import Activity, PowerReading
+from tuner.records import Source
+
+
+class EmulatorServerMeter:
+    """The GPU inside the emulator's server, which reports its own counter."""
+
+    source = Source.EMULATED
+    driver: str | None = None
+
+    def __init__(self, gpu: str) -> None:
+        self.gpu = gpu
+        self._last: Activity | None = None
+
+    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+        """Pass on a new report once: the counter of an old one would seem to stand still."""
+        if activity is self._last or activity is None:
+            return None
+        self._last = activity
+        if activity.energy_j is None or activity.power_w is None:
+            return None
+        return PowerReading(power_w=activity.power_w, energy_j=activity.energy_j)
+
+
+class ActivityMeter:
+    """A GPU that would do what a real server reports it is doing.
+
+    Rates of prompt and output tokens between two reports give the power of `gpu` running `model`;
+    power is held until the next report and integrated into a counter. Before the second report the
+    server counts as idle: reading begins before the load.
+    """
+
+    source = Source.EMULATED
+    driver: str | None = None
+
+    def __init__(self, model: ModelShape, gpu: Gpu, mean_context_tokens: float) -> None:
+        self.gpu = gpu.name
+        self._model = model
+        self._gpu = gpu
+        self._mean_context_tokens = mean_context_tokens
+        self._energy_j = 0.0
+        self._power_w: float | None = None
+        self._read_s: float | None = None
+        self._report: tuple[float, Activity] | None = None
+
+    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+        """Advance the counter to `now_s` at the power of the newest report."""
+        if self._power_w is not None and self._read_s is not None:
+            self._energy_j += self._power_w * (now_s - self._read_s)
+        self._read_s = now_s
+        if activity is not None and (self._report is None or activity is not self._report[1]):
+            self._take(now_s, activity)
+        if self._power_w is None:
+            return None
+        return PowerReading(power_w=self._power_w, energy_j=self._energy_j)
+
+    def _take(self, now_s: float, activity: Activity) -> None:
+        generation_tok_s = prompt_tok_s = 0.0
+        if self._report is not None:
+            then_s, before = self._report
+            span_s = now_s - then_s
+            generation_tok_s = (activity.generation_tokens - before.generation_tokens) / span_s
+            prompt_tok_s = (activity.prompt_tokens - before.prompt_tokens) / span_s
+        self._power_w = steady_power_w(
+            self._model,
+            self._gpu,
+            generation_tok_s=generation_tok_s,
+            prompt_tok_s=prompt_tok_s,
+            running=activity.running,
+            mean_context_tokens=self._mean_context_tokens,
+        )
+        self._report = (now_s, activity)

@@ -1,0 +1,53 @@
+"""The one protocol behind which a real GPU and an emulated one sit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.records import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a server reports it is doing: running requests, and token counters since its start.
+
+    `energy_j` and `power_w` are known only to the emulator's server, which has its GPU inside.
+    """
+
+    running: float
+    prompt_tokens: float
+    generation_tokens: float
+    energy_j: float | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PowerReading:
+    """Power now (W) and the running energy counter (J), summed over the GPUs."""
+
+    power_w: float
+    energy_j: float
+
+
+class Meter(Protocol):
+    """Reads the power and energy of the GPUs that one server uses."""
+
+    @property
+    def gpu(self) -> str:
+        """What is measured, e.g. `2 x NVIDIA H100 80GB HBM3`."""
+
+    @property
+    def driver(self) -> str | None:
+        """Driver version, or None where there is no driver."""
+
+    @property
+    def source(self) -> Source:
+        """Whether readings are measured or emulated."""
+
+    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+        """Return a reading, or None while there is nothing to read yet.
+
+        `activity` is the newest report of the server; a real GPU does not need it.
+        Raises `OperatorNeededError` if the GPU is lost.
+        """

@@ -1,0 +1,130 @@
+"""One load on one running server: requests, power and the server's own counters, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from tuner.gpu.meter import Activity, Meter
+from tuner.load.drive import drive
+from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.records import Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
+from tuner.serving.server_metrics import ServerUnreachableError, scrape
+
+POWER_PERIOD_S = 0.1
+SERVER_PERIOD_S = 0.25
+_LAST_READING_S = 2.0
+
+
+@dataclass(slots=True)
+class _Samples:
+    """What the two samplers have seen so far."""
+
+    power: list[tuple[float, float, float]] = field(default_factory=list)
+    server: list[tuple[float, float, float]] = field(default_factory=list)
+    activity: Activity | None = None
+
+    def power_timeline(self, source: Source) -> PowerTimeline:
+        columns = np.array(self.power, dtype=np.float64).reshape(-1, 3).T
+        return PowerTimeline(columns[0], columns[1], columns[2], source)
+
+    def server_timeline(self) -> ServerTimeline:
+        columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
+        return ServerTimeline(columns[0], columns[1], columns[2])
+
+
+async def run_load(
+    base_url: str,
+    served_name: str,
+    requests: Iterator[Request],
+    load: Load,
+    meter: Meter,
+    plan: WindowPlan,
+) -> tuple[RawRun, tuple[str, ...]]:
+    """Drive the load until its steady window is over; return the records and warnings.
+
+    Raises `OperatorNeededError` if the meter stops answering.
+    """
+    watch = SteadyWindow(plan)
+    samples = _Samples()
+    async with aiohttp.ClientSession() as session:
+        await _look_at_server(session, base_url, samples)
+        power = asyncio.create_task(_sample_power(meter, samples))
+        server = asyncio.create_task(_sample_server(session, base_url, samples))
+        driving = asyncio.create_task(drive(base_url, served_name, requests, load, watch))
+        tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving)
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # a sampler ends only by an error
+            records = driving.result()
+            await _until_sampled(samples, watch.window_end_s)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    end_s = watch.window_end_s
+    if end_s is None:
+        raise RuntimeError("the driver returned before it started the load")
+    start_s = watch.window_start_s
+    warnings = () if watch.settled else ("the load had not settled when the window began",)
+    run = RawRun(
+        requests=records,
+        power=samples.power_timeline(meter.source),
+        server=samples.server_timeline(),
+        window_start_s=end_s - plan.window_s if start_s is None else start_s,
+        window_end_s=end_s,
+        latency_source=Source.MEASURED,
+    )
+    return run, warnings
+
+
+async def _until_sampled(samples: _Samples, end_s: float | None) -> None:
+    """Wait for a power reading past the window's end; without one the reducer says so."""
+    deadline_s = time.monotonic() + _LAST_READING_S
+    while end_s is not None and time.monotonic() < deadline_s:
+        if samples.power and samples.power[-1][0] >= end_s:
+            return
+        await asyncio.sleep(POWER_PERIOD_S / 2)
+
+
+async def _sample_power(meter: Meter, samples: _Samples) -> None:
+    due_s = time.monotonic()
+    while True:
+        now_s = time.monotonic()
+        reading = meter.read(now_s, samples.activity)
+        if reading is not None:
+            samples.power.append((now_s, reading.power_w, reading.energy_j))
+        due_s = max(due_s + POWER_PERIOD_S, now_s)
+        await asyncio.sleep(due_s - now_s)
+
+
+async def _sample_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
+    while True:
+        await asyncio.sleep(SERVER_PERIOD_S)
+        await _look_at_server(session, base_url, samples)
+
+
+async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
+    """Take one report; a server that is too busy to give one now is asked again."""
+    try:
+        report = await scrape(session, base_url)
+    except ServerUnreachableError:
+        return
+    if report.running is None or report.waiting is None:
+        return
+    samples.server.append((time.monotonic(), report.running, report.waiting))
+    if report.prompt_tokens is not None and report.generation_tokens is not None:
+        samples.activity = Activity(
+            running=report.running,
+            prompt_tokens=report.prompt_tokens,
+            generation_tokens=report.generation_tokens,
+            energy_j=report.emulated_energy_j,
+            power_w=report.emulated_power_w,
+        )

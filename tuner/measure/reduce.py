@@ -1,0 +1,211 @@
+"""From the raw records of a run to the metrics of its steady window.
+
+Every formula stands here once; live and virtual runs go through the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from tuner.metrics import STATISTICS
+from tuner.records import (
+    Failure,
+    FailureKind,
+    FloatArray,
+    Measurement,
+    PowerTimeline,
+    RawRun,
+    RequestRecord,
+    RequestState,
+)
+
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+
+
+def ttft_ms(record: RequestRecord) -> float | None:
+    """First token - scheduled time; None before the first token."""
+    if record.token_times_s.size == 0:
+        return None
+    return float(record.token_times_s[0] - record.scheduled_s) * 1e3
+
+
+def tpot_ms(record: RequestRecord) -> float | None:
+    """(Last token - first token) / (output tokens - 1); None for fewer than two tokens."""
+    n = record.token_times_s.size
+    if n < 2:
+        return None
+    return float(record.token_times_s[-1] - record.token_times_s[0]) / (n - 1) * 1e3
+
+
+def e2el_ms(record: RequestRecord) -> float | None:
+    """Last token - scheduled time; None before the first token."""
+    if record.token_times_s.size == 0:
+        return None
+    return float(record.token_times_s[-1] - record.scheduled_s) * 1e3
+
+
+def window_energy_j(power: PowerTimeline, start_s: float, end_s: float) -> float:
+    """Counter at `end_s` - counter at `start_s`, linear between samples.
+
+    Raises `ValueError` if the samples do not cover the window.
+    """
+    if power.times_s.size < 2 or power.times_s[0] > start_s or power.times_s[-1] < end_s:
+        raise ValueError("the power samples do not cover the window")
+    at_start, at_end = np.interp([start_s, end_s], power.times_s, power.energy_j)
+    return float(at_end - at_start)
+
+
+def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measurement | Failure:
+    """Return the metrics of the steady window, or why there are none.
+
+    Requests that failed make the whole run a failure: a server that refuses or drops work would
+    otherwise look fast. Tokens count by when they arrived, so a request that an edge cuts counts
+    for its part.
+
+    Args:
+        run: the raw records.
+        request_limits_ms: per latency (`tpot_ms`...) what a good request meets.
+    """
+    failed = [r for r in run.requests if r.state is RequestState.FAILED]
+    if failed:
+        reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
+        return Failure(FailureKind.UNSTABLE, reason)
+    start_s, end_s = run.window_start_s, run.window_end_s
+    tokens = sum(_within(r.token_times_s, start_s, end_s) for r in run.requests)
+    finished = [
+        r
+        for r in run.requests
+        if r.state is RequestState.DONE and start_s < r.token_times_s[-1] <= end_s
+    ]
+    if tokens == 0 or not finished:
+        return Failure(
+            FailureKind.UNSTABLE,
+            f"no request finished in the window of {end_s - start_s:.0f} s ({tokens} tokens "
+            "arrived); lengthen it with --window-s",
+        )
+    try:
+        energy_j = window_energy_j(run.power, start_s, end_s)
+    except ValueError as error:
+        return Failure(FailureKind.INFRASTRUCTURE, str(error))
+    if energy_j <= 0:
+        return Failure(
+            FailureKind.INFRASTRUCTURE,
+            f"the energy counter moved by {energy_j:.3f} J in the window",
+        )
+    metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
+    metrics |= _latencies(run.requests, finished, start_s, end_s)
+    metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
+    return Measurement(
+        metrics=MappingProxyType(metrics),
+        window_start_s=start_s,
+        window_end_s=end_s,
+        latency_source=run.latency_source,
+        energy_source=run.power.source,
+    )
+
+
+def _within(times_s: FloatArray, start_s: float, end_s: float) -> int:
+    """Count the sorted times in (start, end]."""
+    first, last = np.searchsorted(times_s, [start_s, end_s], side="right")
+    return int(last - first)
+
+
+def _throughput(
+    tokens: int, finished: list[RequestRecord], energy_j: float, window_s: float
+) -> dict[str, float]:
+    per_token_j = energy_j / tokens
+    mean_output_tokens = float(np.mean([r.output_tokens for r in finished]))
+    return {
+        "energy_per_output_token_j": per_token_j,
+        "energy_per_request_j": per_token_j * mean_output_tokens,
+        "mean_power_w": energy_j / window_s,
+        "output_throughput_tok_s": tokens / window_s,
+        "request_throughput_req_s": len(finished) / window_s,
+    }
+
+
+def _latencies(
+    requests: Iterable[RequestRecord],
+    finished: list[RequestRecord],
+    start_s: float,
+    end_s: float,
+) -> dict[str, float]:
+    """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
+    first_in_window = [
+        r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s
+    ]
+    samples = {
+        "ttft_ms": _known(ttft_ms(r) for r in first_in_window),
+        "tpot_ms": _known(tpot_ms(r) for r in finished),
+        "itl_ms": _gaps_ms(requests, start_s, end_s),
+        "e2el_ms": _known(e2el_ms(r) for r in finished),
+    }
+    return {
+        f"{statistic}_{name}": _statistic(statistic, values)
+        for name, values in samples.items()
+        if values.size
+        for statistic in STATISTICS
+    }
+
+
+def _known(values: Iterable[float | None]) -> FloatArray:
+    return np.array([v for v in values if v is not None], dtype=np.float64)
+
+
+def _gaps_ms(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> FloatArray:
+    gaps = []
+    for record in requests:
+        times_s = record.token_times_s
+        first, last = np.searchsorted(times_s, [start_s, end_s], side="right")
+        gaps.append(np.diff(times_s[max(first - 1, 0) : last]) * 1e3)
+    return np.concatenate(gaps) if gaps else np.empty(0)
+
+
+def _statistic(name: str, values: FloatArray) -> float:
+    return float(values.mean() if name == "mean" else np.percentile(values, _PERCENTILES[name]))
+
+
+def _goodput(
+    requests: Iterable[RequestRecord],
+    finished: list[RequestRecord],
+    limits_ms: Mapping[str, float],
+    start_s: float,
+    end_s: float,
+) -> dict[str, float]:
+    """Good requests per second, and their share of finished and of hopelessly waiting ones."""
+    good = sum(_is_good(r, limits_ms) for r in finished)
+    ttft_limit_ms = limits_ms.get("ttft_ms")
+    hopeless = 0
+    if ttft_limit_ms is not None:
+        hopeless = sum(
+            r.token_times_s.size == 0 and (end_s - r.scheduled_s) * 1e3 > ttft_limit_ms
+            for r in requests
+        )
+    return {
+        "goodput_req_s": good / (end_s - start_s),
+        "slo_attainment": good / (len(finished) + hopeless),
+    }
+
+
+def _is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
+    values = {
+        "ttft_ms": ttft_ms(record),
+        "tpot_ms": tpot_ms(record),
+        "e2el_ms": e2el_ms(record),
+        "itl_ms": _longest_gap_ms(record),
+    }
+    # a one-token answer has no TPOT and no gap to be late with
+    return all(
+        value is None or value <= limits_ms[name]
+        for name, value in values.items()
+        if name in limits_ms
+    )
+
+
+def _longest_gap_ms(record: RequestRecord) -> float | None:
+    if record.token_times_s.size < 2:
+        return None
+    return float(np.diff(record.token_times_s).max()) * 1e3
