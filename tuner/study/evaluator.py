@@ -1,0 +1,109 @@
+"""What evaluates a configuration: a live server, an attached one, or the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tuner.configuration import Configuration, Value
+from tuner.load.workload import Workload
+from tuner.measure.reduce import reduce_run
+from tuner.measure.window import WindowPlan
+from tuner.records import Failure, Load, Measurement, RawRun, Source
+from tuner.slo import Slo, request_limits_ms
+
+EvaluationKind = Literal["live", "attached", "virtual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What configurations are evaluated on; a resumed study must find the same.
+
+    `kind` says whether a server is launched, runs already, or exists on a virtual clock only.
+    """
+
+    kind: EvaluationKind
+    server_version: str
+    gpu: str
+    driver: str | None
+    energy_source: Source
+    latency_source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one evaluation brought, and how long it took (virtual seconds on the emulator)."""
+
+    result: Measurement | Failure
+    raw: RawRun | None
+    warnings: tuple[str, ...]
+    elapsed_s: float
+
+
+class Evaluator(Protocol):
+    """Evaluates one configuration at a time."""
+
+    async def prepare(self) -> Bench:
+        """Check that it can be done at all, and say on what.
+
+        Raises `UsageError` or `PreflightError` with what to do.
+        """
+
+    async def defaults(self) -> Mapping[str, Value]:
+        """Return the value of each knob that is not set, as far as it can be known.
+
+        Raises `PreflightError` if the default configuration does not start.
+        """
+
+    async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
+        """Evaluate; a configuration that does not work is a `Failure`, not an exception.
+
+        Raises `OperatorNeededError` when going on makes no sense.
+        """
+
+    async def close(self) -> None:
+        """Stop whatever was started."""
+
+
+def load_of(configuration: Configuration, otherwise: Load) -> Load:
+    """Return the load that the configuration's load knobs ask for, else `otherwise`."""
+    if "request_rate" in configuration.load:
+        return Load(request_rate=float(configuration.load["request_rate"]))
+    if "concurrency" in configuration.load:
+        return Load(concurrency=int(configuration.load["concurrency"]))
+    return otherwise
+
+
+def load_defaults(load: Load) -> dict[str, Value]:
+    """Return the load as the values of the load knobs that are not set."""
+    known = {"concurrency": load.concurrency, "request_rate": load.request_rate}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every configuration of a study is measured with.
+
+    `fixed` holds the settings that all configurations share, the baseline too.
+    """
+
+    model: str
+    workload: Workload
+    load: Load
+    slos: tuple[Slo, ...]
+    window: WindowPlan
+    fixed: Configuration
+
+    def whole(self, configuration: Configuration) -> Configuration:
+        """Return the configuration with the fixed settings added."""
+        return Configuration(
+            flags={**self.fixed.flags, **configuration.flags},
+            environment={**self.fixed.environment, **configuration.environment},
+            device=configuration.device,
+            load=configuration.load,
+        )
+
+    def reduce(self, raw: RawRun) -> Measurement | Failure:
+        """Return the metrics of a run under this task's SLOs."""
+        return reduce_run(raw, request_limits_ms(self.slos))

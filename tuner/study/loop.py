@@ -1,0 +1,200 @@
+"""The run loop: propose, evaluate, store, tell, until the budget is spent.
+
+The order makes every line safe to die on. A measurement is on disk before Optuna hears of it, and
+`reconcile` repeats or undoes whatever a dead tuner left half done.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.errors import OperatorNeededError
+from tuner.records import Failure, FailureKind, Measurement
+from tuner.store import Owner, Store
+from tuner.study.evaluator import Evaluation, Evaluator
+from tuner.study.proposals import Proposal, Proposals
+from tuner.study.spec import StudySpec
+
+MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
+MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look
+
+
+class Listener(Protocol):
+    """Is told what happens, to show it."""
+
+    def study_started(self, name: str, progress: Progress) -> None:
+        """The loop begins, or goes on."""
+
+    def trial_started(self, proposal: Proposal) -> None:
+        """An evaluation begins."""
+
+    def trial_ended(
+        self, proposal: Proposal, result: Measurement | Failure, progress: Progress
+    ) -> None:
+        """An evaluation ended and was told."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of the budget is spent."""
+
+    trials: int
+    budget_trials: int | None
+    spent_s: float
+    budget_s: float
+
+    @property
+    def share(self) -> float:
+        """The spent share of whichever budget is nearer to its end, 0 to 1."""
+        by_trials = self.trials / self.budget_trials if self.budget_trials else 0.0
+        return min(1.0, max(by_trials, self.spent_s / self.budget_s))
+
+
+class StudyRun:
+    """One run over one study: a new one, or the continuation of an interrupted one."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        store: Store,
+        proposals: Proposals,
+        evaluator: Evaluator,
+        owner: Owner,
+        listener: Listener,
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._store = store
+        self._proposals = proposals
+        self._evaluator = evaluator
+        self._owner = owner
+        self._listener = listener
+        self._spent_s = store.study(name).spent_s
+        self._durations_s: list[float] = []
+        self._given_up: list[str] = []
+
+    @property
+    def progress(self) -> Progress:
+        """How much of the budget is spent now."""
+        return Progress(
+            self._proposals.complete_count, self._spec.trials, self._spent_s, self._spec.budget_s
+        )
+
+    async def run(self) -> None:
+        """Evaluate until the budget is spent.
+
+        Raises `OperatorNeededError` when the machine, not the configurations, keeps failing. On
+        cancellation the running trial goes back to the queue.
+        """
+        while self._has_budget():
+            proposal = self._proposals.ask()
+            self._store.begin_trial(
+                self._name,
+                proposal.number,
+                proposal.configuration,
+                baseline=proposal.baseline,
+                owner=self._owner,
+            )
+            self._listener.trial_started(proposal)
+            evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
+            self._record(proposal, evaluation)
+            self._listener.trial_ended(proposal, evaluation.result, self.progress)
+
+    def _has_budget(self) -> bool:
+        progress = self.progress
+        if progress.budget_trials is not None and progress.trials >= progress.budget_trials:
+            return False
+        # a trial that would end after the last hour is not begun
+        next_s = statistics.median(self._durations_s) if self._durations_s else 0.0
+        return self._spent_s + next_s < progress.budget_s
+
+    def _record(self, proposal: Proposal, evaluation: Evaluation) -> None:
+        self._durations_s.append(evaluation.elapsed_s)
+        self._spent_s += evaluation.elapsed_s
+        self._store.add_spent_s(self._name, evaluation.elapsed_s)
+        result = evaluation.result
+        if isinstance(result, Measurement):
+            result = self._with_all_metrics(result)
+        if isinstance(result, Measurement):
+            self._store.save_measurement(
+                self._name,
+                proposal.number,
+                result,
+                evaluation.raw,
+                warnings=evaluation.warnings,
+            )
+        else:
+            self._store.save_failure(self._name, proposal.number, result, evaluation.raw)
+        self._tell(proposal, result)
+
+    def _with_all_metrics(self, measurement: Measurement) -> Measurement | Failure:
+        needed = [o.metric for o in self._spec.objectives] + [s.metric for s in self._spec.slos]
+        missing = [m for m in needed if m not in measurement.metrics]
+        if not missing:
+            return measurement
+        return Failure(FailureKind.UNSTABLE, f"the window gave no value for {', '.join(missing)}")
+
+    def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:
+        """Tell Optuna what is stored. Every branch may be repeated after a crash."""
+        number = proposal.number
+        if isinstance(result, Measurement):
+            self._proposals.tell_measured(number, result)
+            self._given_up.clear()
+        elif is_configurations_fault(result, proposal.attempt):
+            self._proposals.tell_infeasible(number, result.reason)
+            self._given_up.clear()
+        elif proposal.attempt < MAX_ATTEMPTS:
+            self._store.add_event(self._name, "retry", result.reason, trial=number)
+            self._proposals.retry(number, counted=True)
+        else:
+            self._store.add_event(self._name, "given_up", result.reason, trial=number)
+            self._proposals.give_up(number)
+            self._given_up.append(result.reason)
+            if proposal.baseline or len(self._given_up) >= MAX_POINTS_GIVEN_UP:
+                raise OperatorNeededError(
+                    f"trial {number} failed {MAX_ATTEMPTS} times for a reason outside the "
+                    f"configuration: {result.reason}; mend it, then `tuner resume {self._name}`"
+                )
+
+    def reconcile(self) -> None:
+        """Finish what a dead or interrupted tuner left half done.
+
+        A trial whose result is stored is told; one without a result goes back to the queue.
+        """
+        rows = {row.number: row for row in self._store.trials(self._name)}
+        open_numbers = set(self._proposals.running())
+        for number in sorted(open_numbers):
+            row = rows.get(number)
+            result = None if row is None else row.measurement or row.failure
+            if result is not None:
+                self._tell(self._proposals.proposal(number), result)
+            else:
+                self._put_back(number, known=row is not None)
+        for row in rows.values():
+            if row.state == "running" and row.number not in open_numbers:
+                self._store.save_failure(self._name, row.number, _interrupted())
+
+    def _put_back(self, number: int, *, known: bool) -> None:
+        self._proposals.retry(number, counted=False)
+        if known:
+            self._store.save_failure(self._name, number, _interrupted())
+        message = f"trial {number} was interrupted and is queued again"
+        self._store.add_event(self._name, "interrupted", message, trial=number)
+        self._listener.note(message)
+
+
+def is_configurations_fault(failure: Failure, attempt: int) -> bool:
+    """Say whether the sampler shall learn from the failure: an unstable one is by the second."""
+    return failure.kind is FailureKind.CONFIGURATION or (
+        failure.kind is FailureKind.UNSTABLE and attempt > 1
+    )
+
+
+def _interrupted() -> Failure:
+    return Failure(FailureKind.INFRASTRUCTURE, "the tuner was stopped while this trial ran")

@@ -1,0 +1,56 @@
+"""Objectives: metrics to be made small or large, told to the sampler in log space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.errors import UsageError
+from tuner.metrics import Direction, metric_named
+
+DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
+
+_SMALLEST = 1e-9  # a measured 0 (no goodput at all) stays finite in log space
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric and the direction that is better."""
+
+    metric: str
+    direction: Direction
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Read `METRIC` or `METRIC:min|max`; raises `UsageError`."""
+        name, colon, direction = text.partition(":")
+        try:
+            metric = metric_named(name.strip())
+        except UsageError as error:
+            raise UsageError(f"objective '{text}': {error}") from None
+        if not colon:
+            return cls(metric.name, metric.better)
+        if direction not in ("min", "max"):
+            raise UsageError(f"objective '{text}': found ':{direction}', allowed: ':min', ':max'")
+        return cls(metric.name, Direction(direction))
+
+    def cost(self, metrics: Mapping[str, float]) -> float | None:
+        """Return the log of the metric, negated for `max`: less is better. None if not measured."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return None
+        log = math.log(max(value, _SMALLEST))
+        return log if self.direction is Direction.MIN else -log
+
+    def __str__(self) -> str:
+        return f"{self.metric}:{self.direction}"
+
+
+def costs(
+    objectives: tuple[Objective, ...], metrics: Mapping[str, float]
+) -> tuple[float, ...] | None:
+    """Return every objective's cost, or None if one of them was not measured."""
+    values = [objective.cost(metrics) for objective in objectives]
+    known = tuple(v for v in values if v is not None)
+    return known if len(known) == len(values) else None

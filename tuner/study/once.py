@@ -1,0 +1,93 @@
+"""One configuration, measured once: no study, no search."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.errors import PreflightError, UsageError
+from tuner.load.workload import load_workload
+from tuner.records import Failure, Measurement
+from tuner.study.benches import RunPlace, make_evaluator, task_of
+from tuner.study.evaluator import Bench
+from tuner.study.space import Section
+from tuner.study.spec import StudySpec
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOnce:
+    """A measurement with what it was measured on."""
+
+    bench: Bench
+    configuration: Configuration
+    measurement: Measurement
+    warnings: tuple[str, ...]
+
+
+def parse_settings(settings: Iterable[str]) -> Configuration:
+    """Read `KNOB=VALUE` texts; a name in capitals is an environment variable of the server.
+
+    Raises `UsageError`.
+    """
+    values: dict[Section, dict[str, Value]] = {
+        "flags": {},
+        "environment": {},
+        "device": {},
+        "load": {},
+    }
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set max_num_seqs=64")
+        if any(name in section for section in values.values()):
+            raise UsageError(f"--set: '{name}' is given twice")
+        values[_section(name)][name] = _value(setting, text)
+    return Configuration(**values)
+
+
+def _section(name: str) -> Section:
+    if name in DEVICE_KNOBS:
+        return "device"
+    if name in LOAD_KNOBS:
+        return "load"
+    return "environment" if name.isupper() else "flags"
+
+
+def _value(setting: str, text: str) -> Value:
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if value is None or isinstance(value, str):
+        return text
+    if not isinstance(value, bool | int | float):
+        raise UsageError(f"--set '{setting}': the value must be a number, true, false or a text")
+    return value
+
+
+async def measure_once(spec: StudySpec, configuration: Configuration) -> MeasuredOnce:
+    """Measure; raises `PreflightError` with the reason if the configuration does not work."""
+    task = task_of(spec, load_workload(spec.workload), Configuration())
+    knobs = {
+        name: section for section, values in configuration.to_json().items() for name in values
+    }
+    place = RunPlace(f"measure-{secrets.token_hex(4)}", Path(tempfile.mkdtemp(prefix="tuner-")))
+    evaluator = make_evaluator(spec, task, knobs, place)
+    try:
+        bench = await evaluator.prepare()
+        evaluation = await evaluator.evaluate(configuration, 0)
+    finally:
+        await evaluator.close()
+    result = evaluation.result
+    if isinstance(result, Failure):
+        log = f" (log: {result.log_path})" if result.log_path else ""
+        raise PreflightError(f"no measurement: {result.reason}{log}")
+    return MeasuredOnce(bench, configuration, result, evaluation.warnings)

@@ -1,0 +1,191 @@
+"""Which configuration comes next: an Optuna study, driven by ask and tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import PreflightError
+from tuner.records import Measurement
+from tuner.slo import Slo
+from tuner.study.objective import Objective, costs
+from tuner.study.space import SearchSpace
+from tuner.study.spec import SamplerName
+
+LAUNCH_OK = "launch_ok"
+_RANDOM_STARTS = 10
+_UNKNOWN_VIOLATION = 1.0  # of an SLO that nothing was measured for yet; in log ratio
+_MET, _VIOLATED = -1.0, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration to evaluate, under its trial number; `attempt` counts from 1."""
+
+    number: int
+    configuration: Configuration
+    baseline: bool
+    attempt: int
+
+
+class Proposals:
+    """Asks Optuna for configurations and tells it what became of them.
+
+    Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
+    A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
+    imputed values, so that the sampler leaves its region; they live in Optuna alone.
+    """
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        space: SearchSpace,
+        slos: Sequence[Slo],
+        objectives: tuple[Objective, ...],
+        sampler: SamplerName,
+        seed: int,
+    ) -> None:
+        self._space = space
+        self._slos = tuple(slos)
+        self._objectives = objectives
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=["minimize"] * len(objectives),
+            load_if_exists=True,
+        )
+        # the same seed after a resume would replay the same start points
+        self._study.sampler = make_sampler(sampler, seed + len(self._trials()))
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            self._study.set_metric_names([f"log {o}" for o in objectives])
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked for or queued yet."""
+        return not self._trials()
+
+    @property
+    def complete_count(self) -> int:
+        """How many evaluations have been told, infeasible ones included."""
+        return len(self._trials(TrialState.COMPLETE))
+
+    def running(self) -> list[int]:
+        """Return the numbers of trials that were asked for and not told."""
+        return [t.number for t in self._trials(TrialState.RUNNING)]
+
+    def enqueue_baseline(self, defaults: Mapping[str, Value]) -> None:
+        """Make the default configuration the next trial."""
+        parameters = self._space.baseline_parameters(dict(defaults))
+        self._study.enqueue_trial(parameters, user_attrs={"baseline": True, "attempt": 1})
+
+    def ask(self) -> Proposal:
+        """Return the next configuration: one that is queued, or the sampler's."""
+        trial = self._study.ask(self._space.distributions())
+        return self._proposal(trial.number, trial.params, trial.user_attrs)
+
+    def proposal(self, number: int) -> Proposal:
+        """Return what trial `number` was asked for."""
+        trial = self._trial(number)
+        return self._proposal(number, trial.params, trial.user_attrs)
+
+    def _proposal(self, number: int, params: dict[str, Any], attrs: dict[str, Any]) -> Proposal:
+        baseline = bool(attrs.get("baseline", False))
+        return Proposal(
+            number=number,
+            # the baseline sets no knob: it is what vLLM and the GPU do by themselves
+            configuration=Configuration() if baseline else self._space.configuration(params),
+            baseline=baseline,
+            attempt=int(attrs.get("attempt", 1)),
+        )
+
+    def tell_measured(self, number: int, measurement: Measurement) -> None:
+        """Tell the metrics; raises `ValueError` if one that is needed was not measured."""
+        values = costs(self._objectives, measurement.metrics)
+        if values is None or any(s.metric not in measurement.metrics for s in self._slos):
+            raise ValueError(f"trial {number} lacks a metric of an objective or an SLO")
+        violations = {str(s): s.violation(measurement.metrics[s.metric]) for s in self._slos}
+        self._tell(number, values, {LAUNCH_OK: _MET, **violations}, dict(measurement.metrics))
+
+    def tell_infeasible(self, number: int, reason: str) -> None:
+        """Tell that the configuration itself does not work, with the worst values seen so far."""
+        told = self._trials(TrialState.COMPLETE)
+        worst = [max(column) for column in zip(*(t.values for t in told), strict=True)]
+        violations = {
+            str(slo): max([_UNKNOWN_VIOLATION, *(t.constraints[str(slo)] for t in told)])
+            for slo in self._slos
+        }
+        values = tuple(worst) if worst else (0.0,) * len(self._objectives)
+        self._tell(number, values, {LAUNCH_OK: _VIOLATED, **violations}, {"reason": reason})
+
+    def _tell(
+        self,
+        number: int,
+        values: tuple[float, ...],
+        constraints: Mapping[str, float],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        frozen = self._trial(number)
+        trial = Trial(self._study, frozen._trial_id)  # also for a trial that a dead tuner asked for
+        # GPSampler reads constraints by position and SQLite returns them sorted
+        for key in sorted(constraints):
+            if key not in frozen.constraints:
+                trial.set_constraint(key, constraints[key])
+        configuration = self._proposal(number, frozen.params, frozen.user_attrs).configuration
+        trial.set_user_attr("configuration", json.dumps(configuration.knobs()))
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        self._study.tell(number, [float(v) for v in values])
+
+    def retry(self, number: int, *, counted: bool) -> None:
+        """Tell FAIL and put the same point at the front of the queue.
+
+        `counted` is False when the evaluation was stopped from outside, which is no attempt.
+        Repeating it after a crash between the two steps does not queue the point twice.
+        """
+        frozen = self._trial(number)
+        waiting = self._trials(TrialState.WAITING)
+        if not any(t.user_attrs.get("retry_of") == number for t in waiting):
+            attrs = {
+                "retry_of": number,
+                "attempt": int(frozen.user_attrs.get("attempt", 1)) + counted,
+                "baseline": bool(frozen.user_attrs.get("baseline", False)),
+            }
+            self._study.enqueue_trial(dict(frozen.params), user_attrs=attrs)
+        self.give_up(number)
+
+    def give_up(self, number: int) -> None:
+        """Tell FAIL: nothing was learned of this configuration."""
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return next(t for t in self._trials() if t.number == number)
+
+
+def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
+    """Return Optuna's sampler of that name.
+
+    `auto` is the Gaussian process where torch and SciPy are installed (the extra `[gp]`), else TPE.
+    """
+    has_gp = all(importlib.util.find_spec(module) for module in ("torch", "scipy"))
+    if name == "gp" and not has_gp:
+        raise PreflightError("the sampler 'gp' needs torch and SciPy: pip install 'tuner[gp]'")
+    if name == "random":
+        return RandomSampler(seed=seed)
+    if name == "tpe" or not has_gp:
+        return TPESampler(seed=seed, multivariate=True, n_startup_trials=_RANDOM_STARTS)
+    return GPSampler(seed=seed, n_startup_trials=_RANDOM_STARTS)

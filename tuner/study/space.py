@@ -1,0 +1,264 @@
+"""Search spaces: the knobs of a study, read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.errors import UsageError, unknown_name
+from tuner.yaml_files import find_yaml, read_yaml
+
+Section = Literal["flags", "environment", "device", "load"]
+SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Range(_Model):
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Range:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
+        return self
+
+
+class PowerOfTwo(_Range):
+    """A power of two from low to high; the sampler sees its exponent."""
+
+    type: Literal["power_of_two"]
+    low: int = Field(ge=1)
+    high: int = Field(ge=1)
+    default: int | None = None
+
+    @model_validator(mode="after")
+    def _powers(self) -> PowerOfTwo:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                raise ValueError(f"{name}: found {value}, which is not a power of two")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """Integers: the exponents."""
+        return IntDistribution(int(math.log2(self.low)), int(math.log2(self.high)))
+
+    def encode(self, value: Value) -> Value:
+        """Return the exponent nearest to `value`."""
+        return round(math.log2(float(value)))
+
+    def decode(self, parameter: Value) -> Value:
+        """Return two to the power of the parameter."""
+        return 1 << int(parameter)
+
+
+class Integer(_Range):
+    """An integer from low to high in steps."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    default: int | None = None
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Integer:
+        if (self.high - self.low) % self.step:
+            raise ValueError(f"high - low must be a multiple of step ({self.step})")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """Integers in steps."""
+        return IntDistribution(self.low, self.high, step=self.step)
+
+    def encode(self, value: Value) -> Value:
+        """Return the grid point nearest to `value`."""
+        return self.low + self.step * round((float(value) - self.low) / self.step)
+
+    def decode(self, parameter: Value) -> Value:
+        """Return the parameter itself."""
+        return int(parameter)
+
+
+class Real(_Range):
+    """A number from low to high, in steps if `step` is given."""
+
+    type: Literal["float"]
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+    default: float | None = None
+
+    @model_validator(mode="after")
+    def _grid(self) -> Real:
+        if self.step is not None and self.log:
+            raise ValueError("log and step exclude each other")
+        if self.log and self.low <= 0:
+            raise ValueError("log needs low > 0")
+        if self.step is not None:
+            steps = (self.high - self.low) / self.step
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"high - low must be a multiple of step ({self.step:g})")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """Floats, on a grid or log-uniform if asked for."""
+        return FloatDistribution(self.low, self.high, step=self.step, log=self.log)
+
+    def encode(self, value: Value) -> Value:
+        """Return the grid point nearest to `value`."""
+        if self.step is None:
+            return float(value)
+        return self.decode(self.low + self.step * round((float(value) - self.low) / self.step))
+
+    def decode(self, parameter: Value) -> Value:
+        """Return the parameter, without the binary dust of a grid (0.7000000000000001)."""
+        return round(float(parameter), 10)
+
+
+class Choice(_Model):
+    """One of a list of values."""
+
+    type: Literal["choice"]
+    choices: tuple[bool | int | float | str, ...] = Field(min_length=2)
+    default: bool | int | float | str | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Choice:
+        if len({(type(c), c) for c in self.choices}) < len(self.choices):
+            raise ValueError("choices must differ")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """Categories."""
+        return CategoricalDistribution(self.choices)
+
+    def encode(self, value: Value) -> Value:
+        """Return the value itself."""
+        return value
+
+    def decode(self, parameter: Value) -> Value:
+        """Return the parameter itself."""
+        return parameter
+
+
+KnobType = Annotated[PowerOfTwo | Integer | Real | Choice, Field(discriminator="type")]
+
+
+class Fixed(_Model):
+    """Settings that every configuration of the study has, the baseline too."""
+
+    flags: dict[str, bool | int | float | str] = {}
+    environment: dict[str, bool | int | float | str] = {}
+
+
+class SearchSpace(_Model):
+    """Knobs by what has to be done to apply them.
+
+    A knob's `default` is what vLLM (or the GPU) uses when the knob is not set; trial 0 leaves every
+    knob unset. Where it is absent, the value that the server or device reports is used.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    fixed: Fixed = Fixed()
+    flags: dict[str, KnobType] = {}
+    environment: dict[str, KnobType] = {}
+    device: dict[str, KnobType] = {}
+    load: dict[str, KnobType] = {}
+
+    @model_validator(mode="after")
+    def _names(self) -> SearchSpace:
+        for section, allowed in (("device", DEVICE_KNOBS), ("load", LOAD_KNOBS)):
+            for name in getattr(self, section):
+                if name not in allowed:
+                    raise ValueError(f"{section}: " + unknown_name("knob", name, allowed))
+        names = [name for _, name, _ in self.knobs()]
+        if not names:
+            raise ValueError("there is no knob; write at least one under flags, environment, ...")
+        twice = {n for n in names if names.count(n) > 1}
+        both = (set(self.flags) & set(self.fixed.flags)) | (
+            set(self.environment) & set(self.fixed.environment)
+        )
+        if twice or both:
+            raise ValueError(f"named twice: {', '.join(sorted(twice | both))}")
+        return self
+
+    def knobs(self) -> Iterator[tuple[Section, str, PowerOfTwo | Integer | Real | Choice]]:
+        """Yield (section, name, knob) in a fixed order."""
+        for section in SECTIONS:
+            for name, knob in getattr(self, section).items():
+                yield section, name, knob
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution of each parameter."""
+        return {parameter_name(name, knob): knob.distribution() for _, name, knob in self.knobs()}
+
+    def configuration(self, parameters: dict[str, Value]) -> Configuration:
+        """Return the configuration that Optuna's parameters stand for."""
+        values: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
+        for section, name, knob in self.knobs():
+            values[section][name] = knob.decode(parameters[parameter_name(name, knob)])
+        return Configuration(**values)
+
+    def baseline_parameters(self, defaults: dict[str, Value]) -> dict[str, Value]:
+        """Return Optuna's parameters nearest to the default configuration.
+
+        `defaults` are what the server and the device report; a knob's own `default` comes first.
+        Raises `UsageError` where neither knows one, or it lies outside the range: trial 0 would
+        stand at a point that it was not measured at.
+        """
+        parameters: dict[str, Value] = {}
+        for section, name, knob in self.knobs():
+            default = knob.default if knob.default is not None else defaults.get(name)
+            field = f"{section}.{name}.default"
+            if default is None:
+                raise UsageError(
+                    f"search space '{self.name}': {field}: the default of '{name}' is not known "
+                    "here; write down what the server uses when it is not set"
+                )
+            encoded = knob.encode(default)
+            if not _contains(knob.distribution(), encoded):
+                raise UsageError(
+                    f"search space '{self.name}': {field}: found {default}, outside the knob's own "
+                    "range; widen low..high (or choices) so that it holds the default"
+                )
+            parameters[parameter_name(name, knob)] = encoded
+        return parameters
+
+    def sha256(self) -> str:
+        """Return a hash of what is searched; descriptions do not count."""
+        data = self.model_dump(mode="json", exclude={"description"})
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.low <= float(value) <= distribution.high
+
+
+def parameter_name(name: str, knob: PowerOfTwo | Integer | Real | Choice) -> str:
+    """Return the knob's name in Optuna: an exponent is not passed off as the value."""
+    return f"log2_{name}" if isinstance(knob, PowerOfTwo) else name
+
+
+def load_space(name: str) -> SearchSpace:
+    """Read a shipped search space or a YAML file; raises `UsageError`."""
+    return read_yaml(find_yaml("search_spaces", name), SearchSpace)

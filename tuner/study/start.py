@@ -1,0 +1,262 @@
+"""Starting a study, and going on with one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from tuner.configuration import Value
+from tuner.errors import PreflightError, UsageError
+from tuner.load.workload import Workload, load_workload
+from tuner.serving.processes import stop_tagged
+from tuner.store import Owner, Store, StudyIdentity, study_lock
+from tuner.store.address import file_of, parse_address
+from tuner.study.benches import (
+    RunPlace,
+    fixed_configuration,
+    make_evaluator,
+    space_knobs,
+    task_of,
+)
+from tuner.study.evaluator import Bench
+from tuner.study.loop import Listener, StudyRun
+from tuner.study.proposals import Proposals, make_sampler
+from tuner.study.space import SearchSpace, load_space
+from tuner.study.spec import StudySpec
+
+_ORPHAN_GRACE_S = 10.0
+
+
+async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
+    """Run a new study to the end of its budget; return its name.
+
+    Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
+    """
+    space = load_space(spec.space)
+    workload = load_workload(spec.workload)
+    name = spec.study or _free_name(spec, workload, store)
+    if name in {s.identity.name for s in store.studies()}:
+        raise UsageError(
+            f"there is a study '{name}' already; `tuner resume {name}` goes on with it, or choose "
+            "another --study"
+        )
+    make_sampler(spec.sampler, spec.seed)  # a missing package is told before a server starts
+    run = _Run(name, spec, space, workload, store, listener)
+    await run.go(new=True)
+    return name
+
+
+async def resume_study(
+    name: str,
+    store: Store,
+    listener: Listener,
+    *,
+    more_trials: int | None = None,
+    more_hours: float | None = None,
+) -> None:
+    """Go on with a study to its original budget, or beyond it by so much more.
+
+    Raises `PreflightError` if what it is measured with is no longer what it was.
+    """
+    spec = stored_spec(store.study(name))
+    if more_trials is not None or more_hours is not None:
+        spec = _with_more(spec, more_trials, more_hours)
+        store.set_budget(name, trials=spec.trials, hours=spec.hours)
+    run = _Run(
+        name,
+        spec,
+        load_space(spec.space),
+        load_workload(spec.workload),
+        store,
+        listener,
+    )
+    await run.go(new=False)
+
+
+def stored_spec(identity: StudyIdentity) -> StudySpec:
+    """Return the spec of a stored study with its present budget."""
+    hours = None if identity.budget_s is None else identity.budget_s / 3600.0
+    budget = {"trials": identity.budget_trials, "hours": hours}
+    asked = {k: v for k, v in identity.spec_json.items() if k in StudySpec.model_fields}
+    return StudySpec.model_validate({**asked, **budget})
+
+
+def log_folder(store: Store, study: str) -> Path:
+    """Return where the servers' logs go: beside the store's file, else under `results/`."""
+    path = file_of(parse_address(store.url))
+    return (Path("results") if path is None else path.parent) / "logs" / study
+
+
+def _with_more(spec: StudySpec, trials: int | None, hours: float | None) -> StudySpec:
+    """Return the spec with a larger budget; a bound that is not mentioned still counts."""
+    changes: dict[str, int | float] = {}
+    if trials is not None:
+        changes["trials"] = (spec.trials or 0) + trials
+    if hours is not None:
+        changes["hours"] = (spec.hours or 0.0) + hours
+    return spec.model_copy(update=changes)
+
+
+def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
+    """Return MODEL-WORKLOAD, with a number where that is taken."""
+    stem = f"{Path(spec.model).name}-{workload.name}".lower()
+    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+    taken = {s.identity.name for s in store.studies()}
+    names = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
+    return next(name for name in names if name not in taken)
+
+
+class _Run:
+    """The parts of one run, taken and given back in order."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        space: SearchSpace,
+        workload: Workload,
+        store: Store,
+        listener: Listener,
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._space = space
+        self._workload = workload
+        self._store = store
+        self._listener = listener
+        self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
+        self._evaluator = make_evaluator(
+            spec,
+            task_of(spec, workload, fixed_configuration(space)),
+            space_knobs(space),
+            RunPlace(self._owner.run_tag, log_folder(store, name)),
+        )
+
+    async def go(self, *, new: bool) -> None:
+        """Hold the study's lock, run, and leave nothing behind."""
+        with study_lock(self._store.url, self._name), self._store.optuna_faults():
+            try:
+                if not new:
+                    self._stop_orphans()
+                bench = await self._evaluator.prepare()
+                defaults = await self._evaluator.defaults() if new else {}
+                identity = self._identity(bench)
+                if new:
+                    self._space.baseline_parameters(dict(defaults))  # told before it is stored
+                    self._store.create_study(identity)
+                else:
+                    _require_same(self._store.study(self._name), identity)
+                await self._loop(defaults)
+            finally:
+                await self._evaluator.close()
+
+    async def _loop(self, defaults: Mapping[str, Value]) -> None:
+        proposals = Proposals(
+            self._store.optuna_storage(),
+            self._name,
+            self._space,
+            self._spec.slos,
+            self._spec.objectives,
+            self._spec.sampler,
+            self._spec.seed,
+        )
+        if proposals.is_empty:
+            proposals.enqueue_baseline(defaults or await self._evaluator.defaults())
+        run = StudyRun(
+            self._name,
+            self._spec,
+            self._store,
+            proposals,
+            self._evaluator,
+            self._owner,
+            self._listener,
+        )
+        run.reconcile()
+        self._listener.study_started(self._name, run.progress)
+        try:
+            await run.run()
+        finally:
+            run.reconcile()  # an interrupted trial goes back to the queue
+
+    def _stop_orphans(self) -> None:
+        """Stop servers that an earlier run of this study left when it was killed."""
+        for tag in {t.owner.run_tag for t in self._store.trials(self._name)}:
+            if stopped := stop_tagged(tag, grace_s=_ORPHAN_GRACE_S):
+                message = f"stopped {stopped} processes that an earlier run left behind"
+                self._store.add_event(self._name, "orphans", message)
+                self._listener.note(message)
+
+    def _identity(self, bench: Bench) -> StudyIdentity:
+        spec = self._spec
+        return StudyIdentity(
+            name=self._name,
+            created_at=datetime.now(UTC),
+            model=spec.model,
+            workload_name=self._workload.name,
+            workload_sha256=self._workload.sha256,
+            space_name=self._space.name,
+            space_sha256=self._space.sha256(),
+            slos=spec.slo,
+            objectives=tuple(str(o) for o in spec.objectives),
+            evaluation=bench.kind,
+            server_version=bench.server_version,
+            gpu=bench.gpu,
+            driver=bench.driver,
+            energy_source=bench.energy_source,
+            latency_source=bench.latency_source,
+            budget_trials=spec.trials,
+            budget_s=None if spec.hours is None else spec.budget_s,
+            spent_s=0.0,
+            spec_json={
+                **spec.model_copy(update={"study": self._name}).model_dump(mode="json"),
+                "fixed": fixed_configuration(self._space).to_json(),
+            },
+        )
+
+
+_SAME = {
+    "workload_sha256": "the workload",
+    "space_sha256": "the search space",
+    "server_version": "the server's version",
+    "gpu": "the GPU",
+    "driver": "the GPU driver",
+}
+
+
+def _require_same(stored: StudyIdentity, now: StudyIdentity) -> None:
+    """Raise `PreflightError` naming what differs: old and new results would not compare."""
+    changed = [
+        f"{what} (was {_short(getattr(stored, field))}, is {_short(getattr(now, field))})"
+        for field, what in _SAME.items()
+        if getattr(stored, field) != getattr(now, field)
+    ]
+    if changed:
+        raise PreflightError(
+            f"study '{stored.name}' was measured with something else: {'; '.join(changed)}; put it "
+            "back, or start a new study with `tuner run`"
+        )
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "none"
+    is_hash = len(value) == 64 and all(c in "0123456789abcdef" for c in value)
+    return value[:12] if is_hash else value
+
+
+def this_process(run_tag: str) -> Owner:
+    """Return this process as the owner of trials."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    return Owner(
+        pid=os.getpid(),
+        boot_id=boot_id.read_text().strip() if boot_id.exists() else str(psutil.boot_time()),
+        host=socket.gethostname(),
+        run_tag=run_tag,
+    )
