@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tuner.configuration import Configuration
+from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.report.recommend import recommend
+from tuner.slo import Slo
+from tuner.store import Owner, Store, StudyIdentity
+
+Fill = Callable[[Store, StudyIdentity], None]
+
+
+def test_the_least_energy_that_meets_the_slo_with_the_front_and_the_default(store: Store) -> None:
+    found = recommend(store)
+    assert found.best.number == 2
+    assert [t.number for t in found.alternatives] == [1, 0]
+    assert found.baseline is not None
+    assert found.baseline.number == 0
+    assert found.figures_of(found.best).saving_percent == pytest.approx(37.5)
+    assert not found.is_default
+    assert found.emulated == ()
+
+
+def test_another_slo_filters_without_measuring(store: Store) -> None:
+    assert recommend(store, slos=[Slo("p99_tpot_ms", 46.0)]).best.number == 1
+    assert recommend(store, slos=[Slo("p99_tpot_ms", 100.0)]).best.number == 3
+    assert recommend(store, slos=[]).best.number == 3
+
+
+def test_where_the_default_wins_it_says_so(store: Store) -> None:
+    assert recommend(store, slos=[Slo("p99_tpot_ms", 31.0)]).is_default
+
+
+def test_nothing_feasible_names_counts_and_the_nearest_miss(store: Store) -> None:
+    with pytest.raises(NoFeasibleConfigurationError) as caught:
+        recommend(store, slos=[Slo("p99_tpot_ms", 20.0)])
+    sentence = str(caught.value)
+    assert caught.value.exit_code == 4
+    assert "nothing in study 'night' met p99_tpot_ms<=20 (5 trials measured, 2 failed)" in sentence
+    assert "nearest: trial 0 with p99_tpot_ms 30 ms, 50 % over 20 ms" in sentence
+
+
+def test_the_nearest_miss_of_a_lower_bound_is_said_to_be_under(store: Store) -> None:
+    with pytest.raises(
+        NoFeasibleConfigurationError,
+        match=r"trial 1 with output_throughput_tok_s 5200 tok/s, 48 % under 10000 tok/s",
+    ):
+        recommend(store, slos=[Slo("output_throughput_tok_s", 10_000.0)])
+
+
+def test_a_bound_on_what_nobody_measured_says_so(store: Store) -> None:
+    with pytest.raises(NoFeasibleConfigurationError, match="measured all of: p99_itl_ms"):
+        recommend(store, slos=[Slo("p99_itl_ms", 1.0)])
+
+
+def test_a_study_where_everything_failed_says_so(empty: Store, identity: StudyIdentity) -> None:
+    empty.create_study(identity)
+    owner = Owner(1, "b", "h", "t")
+    empty.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
+    empty.save_failure("night", 0, Failure(FailureKind.CONFIGURATION, "oom"))
+    with pytest.raises(NoFeasibleConfigurationError, match=r"0 trials measured, 1 failed.*show"):
+        recommend(empty)
+
+
+def test_without_measured_energy_there_is_no_answer(empty: Store, identity: StudyIdentity) -> None:
+    empty.create_study(identity)
+    owner = Owner(1, "b", "h", "t")
+    empty.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
+    found = Measurement({"p99_tpot_ms": 1.0}, 0.0, 1.0, Source.MEASURED, Source.MEASURED)
+    empty.save_measurement("night", 0, found, None)
+    with pytest.raises(NoFeasibleConfigurationError, match="has a measured energy_per_output"):
+        recommend(empty)
+
+
+def test_of_two_studies_the_right_model_answers(
+    store: Store, identity: StudyIdentity, fill: Fill
+) -> None:
+    fill(store, replace(identity, name="qwen-night", model="Qwen/Qwen3-8B"))
+    assert recommend(store, "qwen3-8b").study.name == "qwen-night"
+    assert recommend(store, "Llama-3.1-8B").study.name == "night"
+    assert recommend(store, "Llama-3.1-8B").other_studies == ()
+    with pytest.raises(UsageError, match="it holds: Qwen/Qwen3-8B, meta-llama"):
+        recommend(store, "mistral")
+
+
+def test_a_newer_study_without_an_answer_is_passed_over_and_named(
+    store: Store, identity: StudyIdentity, fill: Fill
+) -> None:
+    strict = replace(
+        identity,
+        name="strict",
+        created_at=identity.created_at + timedelta(days=1),
+        slos=("p99_tpot_ms<=1",),
+    )
+    fill(store, strict)
+    found = recommend(store, "Llama-3.1-8B")
+    assert found.study.name == "night"
+    assert found.other_studies == ("strict",)
+    assert any("nothing in study 'strict' met" in warning for warning in found.warnings)
+    with pytest.raises(NoFeasibleConfigurationError, match="'strict'"):
+        recommend(store, study="strict")
+
+
+def warnings(store: Store, study: str = "night", **kwargs: list[Slo]) -> str:
+    return "; ".join(recommend(store, study=study, **kwargs).warnings)  # type: ignore[arg-type]
+
+
+def test_warnings_say_what_to_know_and_nothing_else(
+    store: Store, identity: StudyIdentity, fill: Fill
+) -> None:
+    fill(store, replace(identity, name="emu", energy_source=Source.EMULATED))
+    assert warnings(store) == "measured in a single window, not confirmed by a second one"
+    assert "energy is emulated" in warnings(store, "emu")
+    store.set_budget("night", trials=100, hours=None)
+    assert "not finished (7 trials ended" in warnings(store)
+
+
+def test_a_default_that_misses_the_slo_is_said(store: Store) -> None:
+    slo = [Slo("output_throughput_tok_s", 5050.0)]
+    assert "the default itself does not meet the SLO" in warnings(store, slos=slo)
+
+
+def test_a_second_measurement_of_the_same_configuration_confirms(store: Store) -> None:
+    best = recommend(store).best
+    assert best.measurement is not None
+    store.begin_trial("night", 7, best.configuration, baseline=False, owner=best.owner)
+    store.save_measurement("night", 7, best.measurement, None, warnings=["clock was low"])
+    assert "confirmed" not in warnings(store)
+
+
+def test_a_default_at_another_load_and_the_trials_own_warnings_are_said(
+    empty: Store, identity: StudyIdentity
+) -> None:
+    empty.create_study(identity)
+    owner = Owner(1, "b", "h", "t")
+    metrics = {"energy_per_output_token_j": 0.2, "p99_tpot_ms": 9.0}
+    for number, (energy_j, concurrency) in enumerate([(0.4, 8), (0.2, 64)]):
+        configuration = Configuration(load={"concurrency": concurrency})
+        empty.begin_trial("night", number, configuration, baseline=number == 0, owner=owner)
+        found = Measurement(
+            metrics | {"energy_per_output_token_j": energy_j},
+            0.0,
+            1.0,
+            Source.MEASURED,
+            Source.MEASURED,
+        )
+        empty.save_measurement("night", number, found, None, warnings=["clock was low"])
+    assert "another load" in warnings(empty)
+    assert "clock was low" in warnings(empty)

@@ -1,0 +1,138 @@
+"""What each command does: open the store, call the study or the report, print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.interruption import run_interruptible
+from tuner.slo import Slo
+from tuner.store import Store
+
+Options = Mapping[str, Any]
+
+
+def run_study(study_file: Path | None, options: Options, store_url: str, *, as_json: bool) -> None:
+    """`tuner run`."""
+    from tuner.report.progress import RunDisplay
+    from tuner.study.spec import spec_from
+    from tuner.study.start import start_study
+
+    spec = spec_from(study_file, options)
+    store = Store.open(store_url, create=True)
+    with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+        name = run_interruptible(start_study(spec, store, display))
+    _finish(store, name, as_json=as_json)
+
+
+def resume_named(
+    name: str, trials: int | None, hours: float | None, store_url: str, *, as_json: bool
+) -> None:
+    """`tuner resume`."""
+    from tuner.report.progress import RunDisplay
+    from tuner.study.start import resume_study, stored_spec
+
+    store = Store.open(store_url, create=False)
+    spec = stored_spec(store.study(name))
+    with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+        run_interruptible(resume_study(name, store, display, more_trials=trials, more_hours=hours))
+    _finish(store, name, as_json=as_json)
+
+
+def show_list(store_url: str, *, as_json: bool) -> None:
+    """`tuner list`."""
+    from tuner.report.json_forms import studies_json
+    from tuner.report.study_tables import show_studies
+
+    summaries = Store.open(store_url, create=False).studies()
+    if as_json:
+        _print_json(studies_json(summaries))
+    else:
+        show_studies(Console(), summaries)
+
+
+def show_study(name: str, store_url: str, *, as_json: bool) -> None:
+    """`tuner show`."""
+    from tuner.report import json_forms, study_tables
+
+    store = Store.open(store_url, create=False)
+    study, trials, events = store.study(name), store.trials(name), store.events(name)
+    if as_json:
+        _print_json(json_forms.study_json(study, trials, events))
+    else:
+        study_tables.show_study(Console(), study, trials, events)
+
+
+def show_recommendation(
+    model: str | None, study: str | None, slos: Sequence[str] | None, store_url: str, output: str
+) -> None:
+    """`tuner recommend`."""
+    from tuner.report.json_forms import recommendation_json
+    from tuner.report.recommend import recommend
+    from tuner.report.tables import show_recommendation as show
+    from tuner.report.vllm_config import vllm_config
+
+    bounds = [Slo.parse(text) for text in slos] if slos else None
+    recommendation = recommend(Store.open(store_url, create=False), model, study, bounds)
+    if output == "json":
+        _print_json(recommendation_json(recommendation))
+    elif output == "vllm":
+        print(vllm_config(recommendation), end="")  # noqa: T201 - the result on stdout
+    else:
+        show(Console(), recommendation)
+
+
+def export_study(name: str, csv: Path | None, parquet: Path | None, store_url: str) -> None:
+    """`tuner export`."""
+    from tuner.report.export import trial_rows, write_csv, write_parquet
+
+    if csv is None and parquet is None:
+        raise UsageError("nothing to write: give --csv FILE or --parquet FILE")
+    store = Store.open(store_url, create=False)
+    rows = trial_rows(store.study(name), store.trials(name))
+    console = Console(stderr=True)
+    for path, write in ((csv, write_csv), (parquet, write_parquet)):
+        if path is not None:
+            write(rows, path)
+            console.print(f"wrote {len(rows)} trials to {path}", highlight=False)
+
+
+def measure_configuration(options: Options, settings: Sequence[str], *, as_json: bool) -> None:
+    """`tuner measure`."""
+    from tuner.report.once import measured_json, show_measured
+    from tuner.study.once import measure_once, parse_settings
+    from tuner.study.spec import spec_from
+
+    configuration = parse_settings(settings)
+    spec = spec_from(None, {**options, "trials": 1})
+    measured = run_interruptible(measure_once(spec, configuration))
+    if as_json:
+        _print_json(measured_json(measured))
+    else:
+        show_measured(Console(), measured, spec.slos)
+
+
+def _finish(store: Store, name: str, *, as_json: bool) -> None:
+    """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
+    from tuner.report.infeasible import nothing_met
+    from tuner.report.json_forms import front_json
+    from tuner.report.tables import show_front
+    from tuner.report.trials import front, slos_of
+
+    study, trials = store.study(name), store.trials(name)
+    slos = slos_of(study)
+    if as_json:
+        _print_json(front_json(study, trials))
+    else:
+        show_front(Console(), study, trials)
+    if not front(study, trials, slos):
+        raise NoFeasibleConfigurationError(nothing_met(study, trials, slos))
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2, allow_nan=False))  # noqa: T201 - the result on stdout

@@ -1,0 +1,1 @@
+"""Reading the store: fronts, recommendations, tables, JSON and files. Nothing here measures."""

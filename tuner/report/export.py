@@ -1,0 +1,139 @@
+"""Studies as tables for other tools: one row per trial, or one per request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tuner.configuration import Value
+from tuner.errors import PreflightError
+from tuner.metrics import METRICS
+from tuner.report.trials import front, meets_slo, metric, slos_of
+from tuner.slo import Slo
+from tuner.store import Store
+from tuner.store.rows import StudyIdentity, TrialRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell: TypeAlias = Value | None
+RowCells: TypeAlias = dict[str, Cell]
+
+
+def trial_rows(
+    study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo] | None = None
+) -> list[RowCells]:
+    """Return one row per trial; a knob left at its default and a missing metric are None."""
+    bounds = slos_of(study, slos)
+    on_front = {t.number for t in front(study, trials, bounds)}
+    knobs = sorted({name for t in trials for name in t.configuration.knobs()})
+    return [_trial_row(study, t, bounds, t.number in on_front, knobs) for t in trials]
+
+
+def request_rows(store: Store, study: str) -> list[RowCells]:
+    """Return one row per request of every trial with raw records; each trial has its own clock."""
+    rows: list[RowCells] = []
+    for trial in store.trials(study):
+        run = store.raw_run(study, trial.number)
+        for r in () if run is None else run.requests:
+            tokens = len(r.token_times_s)
+            rows.append(
+                {
+                    "study": study,
+                    "trial": trial.number,
+                    "request_id": r.request_id,
+                    "state": r.state.value,
+                    "error": r.error,
+                    "prompt_tokens": r.prompt_tokens,
+                    "output_tokens": r.output_tokens,
+                    "received_tokens": tokens,
+                    "scheduled_s": r.scheduled_s,
+                    "sent_s": r.sent_s,
+                    "first_token_s": float(r.token_times_s[0]) if tokens else None,
+                    "last_token_s": float(r.token_times_s[-1]) if tokens else None,
+                    "ended_s": r.ended_s,
+                    "latency_source": None if run is None else run.latency_source.value,
+                }
+            )
+    return rows
+
+
+def write_csv(rows: Sequence[RowCells], path: Path) -> None:
+    """Write CSV: unknown is an empty field, floats are written so that they read back the same."""
+    table = frame(rows)
+    _write(path, lambda target: table.to_csv(target, index=False))
+
+
+def write_parquet(rows: Sequence[RowCells], path: Path) -> None:
+    """Write Parquet; raises `PreflightError` if pyarrow is not installed."""
+    if find_spec("pyarrow") is None:
+        raise PreflightError(
+            "Parquet needs pyarrow; run `pip install 'tuner[parquet]'`, or export with --csv"
+        )
+    table = frame(rows)
+    _write(path, lambda target: table.to_parquet(target, index=False))
+
+
+def frame(rows: Sequence[RowCells]) -> pd.DataFrame:
+    """Return the rows as a pandas table whose columns keep their type beside missing values."""
+    import pandas as pd
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pd.DataFrame({name: _column(name, rows) for name in names})
+
+
+def _trial_row(
+    study: StudyIdentity, trial: TrialRow, slos: Sequence[Slo], on_front: bool, knobs: Iterable[str]
+) -> RowCells:
+    own, failure, found = trial.configuration.knobs(), trial.failure, trial.measurement
+    row: RowCells = {
+        "study": study.name,
+        "number": trial.number,
+        "state": trial.state.value,
+        "baseline": trial.baseline,
+        "meets_slo": meets_slo(trial, slos),
+        "on_front": on_front,
+    }
+    row |= {f"knob.{name}": own.get(name) for name in knobs}
+    row |= {name: metric(trial, name) for name in METRICS}
+    return row | {
+        "energy_source": None if found is None else found.energy_source.value,
+        "latency_source": None if found is None else found.latency_source.value,
+        "failure_kind": None if failure is None else failure.kind.value,
+        "failure_reason": None if failure is None else failure.reason,
+        "warnings": "; ".join(trial.warnings) or None,
+        "started_at": trial.started_at.isoformat(),
+        "ended_at": None if trial.ended_at is None else trial.ended_at.isoformat(),
+    }
+
+
+def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:
+    import pandas as pd
+
+    values = [row.get(name) for row in rows]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds == {int} and name not in METRICS:
+        return pd.Series(values, dtype="Int64")
+    if name in METRICS or (kinds and kinds <= {int, float}):
+        return pd.Series(values, dtype="Float64")
+    return pd.Series([None if v is None else str(v) for v in values], dtype="string")
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `path` and move into place, so that `path` is never half a file."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # where it could not be made it cannot be removed
+            partial.unlink()
+        raise PreflightError(
+            f"cannot write '{path}' ({error.strerror or error}); name another file"
+        ) from None

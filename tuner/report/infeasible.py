@@ -1,0 +1,64 @@
+"""What to say when nothing met the SLO: how much was tried, and what came nearest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tuner.metrics import METRICS, Direction
+from tuner.report.trials import ENERGY, feasible, measured
+from tuner.slo import Slo
+from tuner.store.rows import StudyIdentity, TrialRow, TrialState
+
+
+def nothing_met(study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
+    """Return the sentence for a study without an answer."""
+    failed = sum(t.state is TrialState.FAILED for t in trials)
+    known = measured(trials)
+    counts = f"{len(known)} trials measured, {failed} failed"
+    wanted = ", ".join(str(slo) for slo in slos)
+    if not known:
+        return (
+            f"nothing in study '{study.name}' was measured ({counts}); see why with "
+            f"`tuner show {study.name}`"
+        )
+    if feasible(trials, slos):
+        return (
+            f"no trial of study '{study.name}' that met {wanted or 'its SLO'} has a measured "
+            f"{ENERGY} ({counts})"
+        )
+    start = f"nothing in study '{study.name}' met {wanted} ({counts})"
+    return f"{start}; {_nearest(known, slos)}"
+
+
+def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
+    """Return which trial's worst violation is the least, and what that is."""
+    worst = [w for w in (_worst(t, slos) for t in trials) if w is not None]
+    if not worst:
+        lacking = ", ".join(sorted({slo.metric for slo in slos}))
+        return f"no trial measured all of: {lacking}"
+    violation, number, slo, value = min(worst, key=lambda w: (w[0], w[1]))
+    unit = METRICS[slo.metric].unit
+    return (
+        f"nearest: trial {number} with {slo.metric} {value:.4g} {unit}, {_past(violation, slo)} "
+        f"{slo.bound:g} {unit}"
+    )
+
+
+def _worst(trial: TrialRow, slos: Sequence[Slo]) -> tuple[float, int, Slo, float] | None:
+    """Return the greatest violation of a trial, or None if a metric was not measured."""
+    if trial.measurement is None:
+        return None
+    metrics = trial.measurement.metrics
+    if any(slo.metric not in metrics for slo in slos):
+        return None
+    violations = [
+        (slo.violation(metrics[slo.metric]), trial.number, slo, metrics[slo.metric]) for slo in slos
+    ]
+    return max(violations, key=lambda v: v[0])
+
+
+def _past(violation: float, slo: Slo) -> str:
+    share = math.exp(violation) if slo.direction is Direction.MIN else math.exp(-violation)
+    percent = 100.0 * abs(share - 1.0)
+    return f"{percent:.2g} % {'over' if slo.direction is Direction.MIN else 'under'}"

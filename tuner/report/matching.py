@@ -1,0 +1,62 @@
+"""Finding the studies that a model's or a study's name means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tuner.errors import UsageError, unknown_name
+from tuner.store.rows import StudySummary
+
+
+def match_model(name: str, models: Iterable[str]) -> str:
+    """Return the one model that `name` means: itself, a path's last parts, or a part of it.
+
+    Raises `UsageError` if none or several are meant.
+    """
+    known = sorted(set(models))
+    wanted = name.rstrip("/")
+    for means in (_is_same, _is_suffix, _is_part):
+        found = [model for model in known if means(wanted, model.rstrip("/"))]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"'{name}' may be any of: {', '.join(found)}; write more of it")
+    raise UsageError(f"no study of model '{name}' in the store; it holds: {', '.join(known)}")
+
+
+def candidates(
+    summaries: Sequence[StudySummary], model: str | None, study: str | None
+) -> list[StudySummary]:
+    """Return the studies to answer from, finished ones first, the newest first among each.
+
+    Raises `UsageError` if the names mean none, or if none is given and there are several models.
+    """
+    if not summaries:
+        raise UsageError("the store holds no study yet; start one with `tuner run`")
+    chosen = list(summaries)
+    if study is not None:
+        chosen = [s for s in summaries if s.identity.name == study]
+        if not chosen:
+            raise UsageError(unknown_name("study", study, (s.identity.name for s in summaries)))
+    models = {s.identity.model for s in chosen}
+    if model is not None:
+        wanted = match_model(model, models)
+        chosen = [s for s in chosen if s.identity.model == wanted]
+    elif len(models) > 1:
+        raise UsageError(
+            f"the store holds several models; name one of: {', '.join(sorted(models))}"
+        )
+    chosen.sort(key=lambda s: s.identity.created_at, reverse=True)
+    return sorted(chosen, key=lambda s: not s.is_finished)
+
+
+def _is_same(wanted: str, model: str) -> bool:
+    return wanted == model
+
+
+def _is_suffix(wanted: str, model: str) -> bool:
+    return model.lower().endswith("/" + wanted.lower())
+
+
+def _is_part(wanted: str, model: str) -> bool:
+    return bool(wanted) and wanted.lower() in model.lower()

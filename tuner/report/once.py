@@ -1,0 +1,59 @@
+"""One configuration, measured once, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.metrics import METRICS
+from tuner.records import Source
+from tuner.report.tables import emulated_label, heading, number
+from tuner.slo import Slo
+from tuner.study.once import MeasuredOnce
+
+
+def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
+    """Return every metric of the window, and what it was measured on."""
+    m = measured.measurement
+    return {
+        "configuration": measured.configuration.knobs(),
+        "server_version": measured.bench.server_version,
+        "gpu": measured.bench.gpu,
+        "driver": measured.bench.driver,
+        "energy_source": m.energy_source.value,
+        "latency_source": m.latency_source.value,
+        "window_s": m.window_end_s - m.window_start_s,
+        "metrics": dict(m.metrics),
+        "warnings": list(measured.warnings),
+    }
+
+
+def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo]) -> None:
+    """Print the metrics as a table, those with an SLO marked."""
+    m = measured.measurement
+    sources = {"energy": m.energy_source, "latency": m.latency_source}
+    emulated = [what for what, source in sources.items() if source is Source.EMULATED]
+    console.print(heading(f"One window on {measured.bench.gpu}", emulated_label(emulated)))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    table.add_column("SLO")
+    bounds = {slo.metric: slo for slo in slos}
+    for name in METRICS:
+        if name in m.metrics:
+            slo = bounds.get(name)
+            mark = "" if slo is None else _mark(slo, m.metrics[name])
+            table.add_row(name, number(m.metrics[name]), METRICS[name].unit, mark)
+    console.print(table)
+    for warning in measured.warnings:
+        console.print(f"[yellow]warning:[/] {warning}")
+
+
+def _mark(slo: Slo, value: float) -> str:
+    met = slo.violation(value) <= 0
+    return f"{slo} [green]met[/]" if met else f"{slo} [red]missed[/]"

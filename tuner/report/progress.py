@@ -1,0 +1,103 @@
+"""What a user sees while a study runs: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tuner.metrics import metric_named
+from tuner.records import Failure, Measurement
+from tuner.slo import Slo, meets_all
+from tuner.study.loop import Progress as Spent
+from tuner.study.objective import Objective
+from tuner.study.proposals import Proposal
+
+
+class RunDisplay:
+    """A `Listener` that writes to stderr."""
+
+    def __init__(
+        self, console: Console, slos: tuple[Slo, ...], objectives: tuple[Objective, ...]
+    ) -> None:
+        self._console = console
+        self._slos = slos
+        self._shown = tuple(
+            dict.fromkeys([o.metric for o in objectives] + [s.metric for s in slos])
+        )
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[budget]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("preparing", total=1.0, budget="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def study_started(self, name: str, progress: Spent) -> None:
+        """Say which study, and how far it is."""
+        done = f", {progress.trials} trials done" if progress.trials else ""
+        self.note(f"study {name}{done}; interrupted or not, `tuner resume {name}` goes on with it")
+        self._update("study started", progress)
+
+    def trial_started(self, proposal: Proposal) -> None:
+        """Show what is being evaluated."""
+        self._bar.update(self._task, description=f"trial {proposal.number}  {describe(proposal)}")
+
+    def trial_ended(
+        self, proposal: Proposal, result: Measurement | Failure, progress: Spent
+    ) -> None:
+        """Write one line of what came out."""
+        line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
+        self._console.print(
+            f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]", highlight=False
+        )
+        self._update(f"trial {proposal.number} done", progress)
+
+    def _measured(self, measurement: Measurement) -> str:
+        values = []
+        for name in self._shown:
+            metric = metric_named(name)
+            value = measurement.metrics.get(name)
+            values.append(f"{'?' if value is None else format(value, '.4g')} {metric.unit}")
+        met = meets_all(measurement.metrics, self._slos)
+        return ("[green]ok  [/]" if met else "[yellow]slo [/]") + "  ".join(values)
+
+    def _failed(self, failure: Failure) -> str:
+        reason = failure.reason.replace("[", "\\[")
+        return f"[red]{failure.kind}[/] {reason}"
+
+    def note(self, message: str) -> None:
+        """Write a line."""
+        self._console.print(message.replace("[", "\\["), highlight=False)
+
+    def _update(self, description: str, progress: Spent) -> None:
+        parts = []
+        if progress.budget_trials is not None:
+            parts.append(f"{progress.trials}/{progress.budget_trials} trials")
+        if math.isfinite(progress.budget_s):
+            parts.append(f"{progress.spent_s / 3600:.1f}/{progress.budget_s / 3600:g} h")
+        self._bar.update(
+            self._task,
+            description=description,
+            completed=progress.share,
+            budget=", ".join(parts),
+        )
+
+
+def describe(proposal: Proposal) -> str:
+    """Return a configuration in one line."""
+    if proposal.baseline:
+        return "vLLM's defaults"
+    return " ".join(f"{name}={value}" for name, value in proposal.configuration.knobs().items())

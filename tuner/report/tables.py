@@ -1,0 +1,185 @@
+"""The front and the recommendation as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from tuner.configuration import Value
+from tuner.report.figures import Figures, figures
+from tuner.report.recommend import Recommendation
+from tuner.report.trials import baseline_of, emulated, front, measured, slos_of
+from tuner.slo import Slo
+from tuner.store.rows import StudyIdentity, TrialRow
+
+UNKNOWN = "\u2013"
+
+_FIGURES: tuple[tuple[str, Callable[[Figures], str]], ...] = (
+    ("J/token", lambda f: number(f.energy_per_output_token_j)),
+    ("saving", lambda f: percent(f.saving_percent)),
+    ("p99 TPOT\nms", lambda f: number(f.p99_tpot_ms)),
+    ("p99 TTFT\nms", lambda f: number(f.p99_ttft_ms)),
+    ("tok/s", lambda f: number(f.output_throughput_tok_s)),
+    ("W", lambda f: number(f.mean_power_w)),
+)
+
+
+def show_front(
+    console: Console,
+    study: StudyIdentity,
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo] | None = None,
+) -> None:
+    """Print the Pareto front, the default below it, and whether the default meets the SLO."""
+    bounds = slos_of(study, slos)
+    baseline = baseline_of(trials)
+    on_front = front(study, trials, bounds)
+    rows = [figures(t, baseline, bounds) for t in on_front]
+    label = emulated_label(emulated(study, measured(trials)))
+    console.print(heading(f"Pareto front of {study.name}", label))
+    console.print(_about(study, bounds))
+    if not rows:
+        console.print("[yellow]No measured configuration meets the SLO.[/]")
+    console.print(_trial_tables(console, rows, _default_row(rows, baseline, bounds)))
+    _note_default(console, baseline, bounds)
+
+
+def show_recommendation(console: Console, recommendation: Recommendation) -> None:
+    """Print the configuration to deploy, what it saves, the alternatives and the warnings."""
+    r = recommendation
+    best = r.figures_of(r.best)
+    title = f"Recommended for {r.study.model}: trial {r.best.number} of {r.study.name}"
+    console.print(heading(title, emulated_label(r.emulated)))
+    console.print(_about(r.study, r.slos))
+    if r.is_default:
+        console.print("vLLM's default itself uses the least energy of all that was measured.")
+    elif best.saving_percent is not None:
+        less = "less" if best.saving_percent >= 0 else "more"
+        console.print(
+            f"[bold green]{abs(best.saving_percent):.1f} % {less} energy[/] per output token than "
+            f"vLLM's default"
+        )
+    console.print(f"{number(best.kwh_per_million_output_tokens)} kWh per million output tokens\n")
+    rows = [best, *map(r.figures_of, r.alternatives)]
+    console.print(_trial_tables(console, rows, _default_row(rows, r.baseline, r.slos), best.number))
+    _note_default(console, r.baseline, r.slos)
+    for warning in r.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
+    if r.other_studies:
+        console.print(Text(f"other studies of this model: {', '.join(r.other_studies)}"))
+    console.print(
+        Text(f"to deploy: tuner recommend --study {r.study.name} --format vllm", style="dim")
+    )
+
+
+def emulated_label(which: Sequence[str]) -> str:
+    """Return `emulated energy and latency`, or the like, or nothing."""
+    return f"emulated {' and '.join(which)}" if which else ""
+
+
+def heading(title: str, label: str) -> Text:
+    """Return a title with the label of what is emulated."""
+    parts: list[tuple[str, str]] = [(title, "bold")]
+    if label:
+        parts.append((f"  [{label}]", "bold magenta"))
+    return Text.assemble(*parts)
+
+
+def number(value: float | None) -> str:
+    """Return a value to four significant digits, without an exponent below a million."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage with one decimal."""
+    return UNKNOWN if value is None else f"{value:.1f} %"
+
+
+def _about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
+    wanted = ", ".join(str(slo) for slo in slos) or "none"
+    place = " \u00b7 ".join((study.model, study.workload_name, study.gpu, study.server_version))
+    return Text(f"{place}\nSLO: {wanted}", style="dim")
+
+
+def _default_row(
+    rows: Sequence[Figures], baseline: TrialRow | None, slos: Sequence[Slo]
+) -> Figures | None:
+    """Return the default's row, unless it is among the rows already."""
+    if baseline is None or any(row.number == baseline.number for row in rows):
+        return None
+    return figures(baseline, baseline, slos)
+
+
+def _note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
+    if baseline is None:
+        console.print("[yellow]vLLM's default was not run in this study.[/]")
+        return
+    shown = figures(baseline, baseline, slos)
+    if shown.meets_slo is None:
+        reason = shown.reason or "it has not ended"
+        console.print(f"[yellow]vLLM's default was not measured: {escape(reason)}[/]")
+    elif not shown.meets_slo:
+        console.print("[yellow]vLLM's default does not meet the SLO.[/]")
+
+
+def _trial_tables(
+    console: Console, rows: Sequence[Figures], default: Figures | None, best: int | None = None
+) -> RenderableType:
+    """Return one table, or two with the same rows where one does not fit."""
+    shown = [*rows, *([] if default is None else [default])]
+    names = list(dict.fromkeys(name for row in shown for name in row.knobs))
+    same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
+    knobs = [_knob_column(name) for name in names if name not in same]
+    end = (("SLO", _slo_mark),)
+    tables = [_table(shown, default, best, (*knobs, *_FIGURES, *end))]
+    unlimited = console.options.update(width=10_000)
+    if Measurement.get(console, unlimited, tables[0]).maximum > console.width:
+        tables = [_table(shown, default, best, (*_FIGURES, *end))]
+        tables += [_table(shown, default, best, knobs)] if knobs else []
+    fixed = ", ".join(f"{n}={_knob(shown[0], n)}" for n in names if n in same)
+    note = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
+    return Group(*tables, *note)
+
+
+def _table(
+    rows: Sequence[Figures],
+    default: Figures | None,
+    best: int | None,
+    columns: Sequence[tuple[str, Callable[[Figures], str]]],
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("trial", no_wrap=True)
+    for title, _ in columns:
+        table.add_column(title, justify="right", overflow="fold", vertical="bottom")
+    for row in rows:
+        if row is default and len(rows) > 1:
+            table.add_section()
+        name = f"{row.number} default" if row.baseline else str(row.number)
+        cells = [Text(name), *(Text(cell(row)) for _, cell in columns)]
+        table.add_row(*cells, style="bold green" if row.number == best else None)
+    return table
+
+
+def _knob_column(name: str) -> tuple[str, Callable[[Figures], str]]:
+    return name.replace("_", "\n"), lambda row: _knob(row, name)
+
+
+def _knob(row: Figures, name: str) -> str:
+    value: Value | None = row.knobs.get(name)
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _slo_mark(row: Figures) -> str:
+    if row.meets_slo is None:
+        return row.state.value
+    return "yes" if row.meets_slo else "no"
