@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import UsageError
+from tuner.records import Load
+from tuner.study.spec import StudySpec, spec_from
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_options_merge_and_options_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: m\ntrials: 5\nslo: ['p99_tpot_ms<=50']\nconcurrency: 4\n")
+    spec = spec_from(path, {"trials": 7, "seed": None, "slo": None})
+    assert (spec.trials, spec.seed, spec.slo) == (7, 0, ("p99_tpot_ms<=50",))
+    assert spec.load == Load(concurrency=4)
+    assert spec.objective == ("energy_per_output_token_j", "p99_tpot_ms")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"trials": 3}, "no model"),
+        ({"model": "m"}, "no budget"),
+        ({"model": "m", "trials": 0}, "trials: found 0"),
+        ({"model": "m", "hours": -1.0}, "hours: found -1.0"),
+        ({"model": "m", "trials": 1, "slo": ["p99_tpt_ms<=5"]}, "did you mean 'p99_tpot_ms'"),
+        ({"model": "m", "trials": 1, "objective": ["engery"]}, "unknown metric"),
+        ({"model": "m", "trials": 1, "slo": ["p99_tpot_ms<=5", "p99_tpot_ms<=6"]}, "twice"),
+        ({"model": "m", "trials": 1, "request_rate": 1.0, "concurrency": 2}, "exclude each other"),
+        ({"model": "m", "trials": 1, "base_url": "localhost:8000"}, "base_url: found"),
+        ({"model": "m", "trials": 1, "live": True}, "live is for the emulator"),
+        ({"model": "m", "trials": 1, "sampler": "best"}, "sampler: found 'best'"),
+        ({"model": "m", "trials": 1, "study": "../x"}, "study: found '../x'"),
+        ({"model": "m", "trials": 1, "base_url": "http://x", "emulate": "L4"}, "exclude"),
+    ],
+)
+def test_errors_say_what_was_found_and_what_is_allowed(
+    options: dict[str, object], says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        spec_from(None, options)
+    assert says in str(caught.value)
+    assert "the command line" in str(caught.value) or "no " in str(caught.value)
+
+
+def test_a_misspelt_field_of_a_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: m\ntrails: 5\n")
+    with pytest.raises(UsageError, match="trails: there is no such field") as caught:
+        spec_from(path, {})
+    assert str(path) in str(caught.value)
+
+
+def test_a_spec_survives_json() -> None:
+    spec = StudySpec(model="m", slo=("p99_tpot_ms<=50",), hours=1.5)
+    assert StudySpec.model_validate(spec.model_dump(mode="json")) == spec
