@@ -109,6 +109,7 @@ def test_the_baseline_takes_own_defaults_first_and_must_lie_inside(tmp_path: Pat
         ("name: a\nflags: {x: {type: choice, choices: [a, a]}}\n", "choices must differ"),
         ("name: a\nflags: {x: {type: ints, low: 0, high: 5}}\n", "flags.x: found"),
         ("name: a\nfixed: {flags: {x: 1}}\nflags: {x: {type: int, low: 0, high: 5}}\n", "twice: x"),
+        ("name: a\nfixed: {environment: {HF_TOKEN: x}}\n", "HF_TOKEN looks like a secret"),
         ("name: a\nflags: {x: {type: float, low: .nan, high: 5}}\n", "low: found nan"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import secrets
 import signal
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tuner.configuration import Configuration, Value
+from tuner.configuration import Configuration, Value, is_secret_name
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.serving.diagnosis import diagnose_launch
@@ -30,7 +29,6 @@ _PROBE_S = 2.0
 _ORPHANS_S = 2.0
 _LOG_HEAD_BYTES = 262_144
 _LOG_TAIL_BYTES = 1_048_576
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
 
 class LaunchFailedError(Exception):
@@ -237,7 +235,7 @@ def _diagnosed(server: RunningServer, plan: LaunchPlan, *, timed_out: bool) -> F
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
     """Blank the values of variables that look like tokens or passwords by their name."""
     for name, value in environment.items():
-        if len(value) >= 4 and _SECRET_NAME.search(name):
+        if len(value) >= 4 and is_secret_name(name):
             text = text.replace(value, "***")
     return text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
@@ -20,21 +20,22 @@ _ANSWER_S = 30.0
 class AttachedEvaluator:
     """Measures a running server without starting, changing or stopping it."""
 
-    def __init__(self, base_url: str, task: Task, meter: Meter) -> None:
+    def __init__(self, base_url: str, task: Task, meter: Callable[[], Meter]) -> None:
         self._base_url = base_url.rstrip("/")
         self._task = task
-        self._meter = meter
-        self._served_name = ""
+        self._make_meter = meter
+        self._server: tuple[str, Meter] | None = None  # its model's name, and what measures it
 
     async def prepare(self) -> Bench:
         """Ask the server who it is."""
-        self._served_name = await self._ask_name()
+        name, meter = await self._ask()
+        self._server = name, meter
         return Bench(
             kind="attached",
             server_version=await self._ask_version(),
-            gpu=self._meter.gpu,
-            driver=self._meter.driver,
-            energy_source=self._meter.source,
+            gpu=meter.gpu,
+            driver=meter.driver,
+            energy_source=meter.source,
             latency_source=Source.MEASURED,
         )
 
@@ -59,6 +60,10 @@ class AttachedEvaluator:
             ) from error
         return data if isinstance(data, dict) else {}
 
+    async def _ask(self) -> tuple[str, Meter]:
+        name = await self._ask_name()
+        return name, self._make_meter()
+
     async def _ask_name(self) -> str:
         models = (await self._get("/v1/models")).get("data")
         names = [str(m["id"]) for m in models] if isinstance(models, list) else []
@@ -72,12 +77,13 @@ class AttachedEvaluator:
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Drive the load at the running server."""
         began_s = time.monotonic()
+        served_name, meter = self._server or await self._ask()
         raw, warnings = await run_load(
             self._base_url,
-            self._served_name,
+            served_name,
             self._task.workload.requests(),
             load_of(configuration, self._task.load),
-            self._meter,
+            meter,
             self._task.window,
         )
         result = self._task.reduce(raw)

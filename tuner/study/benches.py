@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
 def _live_vllm(
     spec: StudySpec, task: Task, knobs: Mapping[str, str], place: RunPlace
 ) -> LiveEvaluator:
-    _require_model_folder(spec.model)
+    _require_model_folder(spec.model, task.workload)
     if device := [name for name, section in knobs.items() if section == "device"]:
         raise PreflightError(
             f"{', '.join(device)} cannot be set on a real GPU by this version; use a search space "
@@ -115,9 +116,14 @@ def gpus_used(configuration: Configuration) -> int:
 
 
 def _activity_meter(spec: StudySpec, task: Task) -> ActivityMeter:
-    return ActivityMeter(
-        load_model(spec.model), load_gpu(spec.energy_gpu), _mean_context_tokens(task.workload)
-    )
+    try:
+        model = load_model(spec.model)
+    except UsageError as error:
+        raise UsageError(
+            f"there is no NVML here to measure energy, and to emulate it the model's shape must be "
+            f"known: {error}"
+        ) from None
+    return ActivityMeter(model, load_gpu(spec.energy_gpu), _mean_context_tokens(task.workload))
 
 
 def _mean_context_tokens(workload: Workload) -> float:
@@ -126,12 +132,26 @@ def _mean_context_tokens(workload: Workload) -> float:
     return float(np.mean([r.prompt_token_ids.size + r.output_tokens / 2 for r in sample]))
 
 
-def _require_model_folder(model: str) -> None:
+def _require_model_folder(model: str, workload: Workload) -> None:
+    """Check what can be known of a model on disk; a name is left to vLLM to find."""
     looks_like_path = model.startswith((".", "/", "~")) or Path(model).exists()
-    if looks_like_path and not (Path(model).expanduser() / "config.json").is_file():
+    if not looks_like_path:
+        return
+    path = Path(model).expanduser() / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
         raise UsageError(
             f"the model folder '{model}' does not exist or has no config.json; give the folder of "
             "a Hugging Face model, or its name (org/model)"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"'{path}' is not JSON: {error}") from None
+    vocab_size = config.get("vocab_size") if isinstance(config, dict) else None
+    if isinstance(vocab_size, int) and vocab_size < workload.spec.vocab_size:
+        raise UsageError(
+            f"workload '{workload.name}' has token ids up to {workload.spec.vocab_size}, the model "
+            f"knows {vocab_size}; copy the workload and set its vocab_size"
         )
 
 
@@ -160,7 +180,7 @@ def _attached(
             f"{', '.join(others)} cannot be changed in a server that is already running; with "
             "--base-url use a search space of load knobs only (--space load)"
         )
-    return AttachedEvaluator(base_url, task, nvml_meter() or _activity_meter(spec, task))
+    return AttachedEvaluator(base_url, task, lambda: nvml_meter() or _activity_meter(spec, task))
 
 
 def space_knobs(space: SearchSpace) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
+from tuner.errors import PreflightError
 from tuner.load.workload import Workload
 from tuner.measure.reduce import reduce_run
 from tuner.measure.window import WindowPlan
@@ -103,6 +104,16 @@ class Task:
             device=configuration.device,
             load=configuration.load,
         )
+
+    def require_room(self, max_model_len: Value | None) -> None:
+        """Raise `PreflightError` if the longest request does not fit into the server's context."""
+        longest = self.workload.max_request_tokens
+        if max_model_len is not None and longest > int(max_model_len):
+            raise PreflightError(
+                f"workload '{self.workload.name}' has requests of up to {longest} tokens, the "
+                f"server takes {max_model_len}; raise max_model_len under `fixed:` in the search "
+                "space, or choose another workload"
+            )
 
     def reduce(self, raw: RawRun) -> Measurement | Failure:
         """Return the metrics of a run under this task's SLOs."""

@@ -88,6 +88,7 @@ class LiveEvaluator:
             ) from error
         known = self._server.defaults
         flags = await _reported_defaults(self._held) if known is None else known
+        self._task.require_room(flags.get("max_model_len"))
         return {**flags, **load_defaults(self._task.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:

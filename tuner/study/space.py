@@ -16,7 +16,13 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.configuration import (
+    DEVICE_KNOBS,
+    LOAD_KNOBS,
+    Configuration,
+    Value,
+    is_secret_name,
+)
 from tuner.errors import UsageError, unknown_name
 from tuner.yaml_files import find_yaml, read_yaml
 
@@ -188,6 +194,12 @@ class SearchSpace(_Model):
             for name in getattr(self, section):
                 if name not in allowed:
                     raise ValueError(f"{section}: " + unknown_name("knob", name, allowed))
+        for name in [*self.environment, *self.fixed.environment]:
+            if is_secret_name(name):
+                raise ValueError(
+                    f"environment: {name} looks like a secret, which would be stored with the "
+                    "study; set it in the environment of the tuner instead"
+                )
         names = [name for _, name, _ in self.knobs()]
         if not names:
             raise ValueError("there is no knob; write at least one under flags, environment, ...")

@@ -91,7 +91,7 @@ def stored_spec(identity: StudyIdentity) -> StudySpec:
 def log_folder(store: Store, study: str) -> Path:
     """Return where the servers' logs go: beside the store's file, else under `results/`."""
     path = file_of(parse_address(store.url))
-    return (Path("results") if path is None else path.parent) / "logs" / study
+    return ((Path("results") if path is None else path.parent) / "logs" / study).absolute()
 
 
 def _with_more(spec: StudySpec, trials: int | None, hours: float | None) -> StudySpec:

@@ -1,0 +1,105 @@
+"""Running the command line as a user does: another process, its streams and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tuner.cli import main
+from tuner.errors import TunerError
+from tuner.serving.processes import tagged_processes
+from tuner.store import Store, TrialRow
+
+TINY_LLAMA = """{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
+  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
+}"""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`tuner` in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store_path(self) -> Path:
+        return self.folder / "results" / "tuner.db"
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *words],
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "160", **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: str, deadline_s: float = 100.0) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def tiny_model(self) -> Path:
+        model = self.folder / "tiny"
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(TINY_LLAMA)
+        return model
+
+    def trials(self, study: str) -> list[TrialRow]:
+        try:
+            return Store.open(self.store_path, create=False).trials(study)
+        except TunerError:
+            return []  # not there yet
+
+    def run_tags(self, study: str) -> set[str]:
+        return {t.owner.run_tag for t in self.trials(study)}
+
+    def servers(self, study: str) -> list[int]:
+        """The processes that runs of the study have left."""
+        return [p.pid for tag in self.run_tags(study) for p in tagged_processes(tag)]
+
+
+@dataclass(frozen=True)
+class InProcess(CommandLine):
+    """The same without a new interpreter for each command, which takes most of a second."""
+
+    def __call__(self, *words: str, deadline_s: float = 100.0) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(sys, "argv", ["tuner", *words])
+            patch.setenv("COLUMNS", "160")
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def wait_for(condition: Callable[[], bool], deadline_s: float) -> None:
+    end_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end_s, "the condition was not met in time"
+        time.sleep(0.05)

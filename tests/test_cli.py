@@ -1,0 +1,189 @@
+"""The command line as users meet it: results, exit codes, and one clear sentence per mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from studies import InProcess
+
+SHORT = ["--workload", "chat", "--window-s", "10"]
+EMULATED = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B", *SHORT]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
+    """A store with two studies: one with a front, and one in which nothing meets the SLO."""
+    tuner = InProcess(tmp_path_factory.mktemp("night"))
+    slo = ["--slo", "p99_tpot_ms<=100"]
+    done = tuner("run", *EMULATED, *slo, "--study", "eight", "--trials", "6")
+    assert done.returncode == 0, done.stderr
+    options = ["--emulate", "L4", "--model", "Qwen/Qwen3-1.7B", *SHORT]
+    nothing = ["--slo", "p99_ttft_ms<=0.001", "--study", "small", "--trials", "3"]
+    failed = tuner("run", *options, *nothing, "--concurrency", "4")
+    assert failed.returncode == 4, failed.stderr
+    return tuner
+
+
+def test_run_prints_the_front_beside_the_default_and_says_emulated(night: InProcess) -> None:
+    shown = night("resume", "eight")  # nothing is left to do: it shows the front again
+    assert shown.returncode == 0
+    assert "Pareto front of eight" in shown.stdout
+    assert "0 default" in shown.stdout
+    assert "emulated energy and latency" in shown.stdout
+    data = json.loads(night("resume", "eight", "--format", "json").stdout)
+    assert data["emulated"] == ["energy", "latency"]
+    assert data["default"]["baseline"] is True
+
+
+def test_recommend_answers_for_the_right_model(night: InProcess) -> None:
+    answer = json.loads(night("recommend", "Qwen3-8B", "--format", "json").stdout)
+    assert (answer["study"], answer["model"]) == ("eight", "Qwen/Qwen3-8B")
+    trials = {t.number: t for t in night.trials("eight")}
+    best = trials[answer["recommended"]["number"]].measurement
+    assert best is not None and best.metrics["p99_tpot_ms"] <= 100
+    for trial in trials.values():
+        assert trial.measurement is not None
+        metrics = trial.measurement.metrics
+        if metrics["p99_tpot_ms"] <= 100:
+            energy_j = metrics["energy_per_output_token_j"]
+            assert best.metrics["energy_per_output_token_j"] <= energy_j
+
+
+def test_recommend_says_plainly_when_nothing_met_the_slo(night: InProcess) -> None:
+    for words in (["Qwen3-1.7B"], ["--study", "eight", "--slo", "p99_ttft_ms<=0.001"]):
+        answer = night("recommend", *words)
+        assert answer.returncode == 4
+        assert "p99_ttft_ms" in answer.stderr and "Traceback" not in answer.stderr
+        assert answer.stdout == ""
+
+
+def test_a_budget_can_be_extended(night: InProcess) -> None:
+    more = night("resume", "small", "--trials", "1")
+    assert more.returncode == 4
+    assert len(night.trials("small")) == 4
+
+
+def test_list_show_and_export(night: InProcess) -> None:
+    names = {s["name"] for s in json.loads(night("list", "--format", "json").stdout)}
+    assert names == {"eight", "small"}
+    shown = json.loads(night("show", "eight", "--format", "json").stdout)
+    assert len(shown["trials"]) == 6
+    assert "Qwen/Qwen3-8B" in night("show", "eight").stdout
+    done = night("export", "eight", "--csv", "eight.csv", "--parquet", "eight.parquet")
+    assert done.returncode == 0, done.stderr
+    import pandas as pd
+
+    csv = pd.read_csv(night.folder / "eight.csv")
+    parquet = pd.read_parquet(night.folder / "eight.parquet")
+    assert list(csv["number"]) == list(parquet["number"]) == list(range(6))
+    measured = night.trials("eight")[3].measurement
+    assert measured is not None
+    assert csv["p99_tpot_ms"][3] == pytest.approx(measured.metrics["p99_tpot_ms"])
+
+
+def test_measure_answers_with_every_metric(night: InProcess) -> None:
+    words = ["--set", "max_num_seqs=64", "--set", "power_limit_w=400", "--format", "json"]
+    done = night("measure", *EMULATED, *words)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["energy_source"] == answer["latency_source"] == "emulated"
+    assert answer["metrics"]["mean_power_w"] <= 401
+    assert answer["configuration"] == {"max_num_seqs": 64, "power_limit_w": 400}
+    from tuner.metrics import METRICS
+
+    assert set(answer["metrics"]) == set(METRICS)
+
+
+def test_a_study_file_says_the_same(night: InProcess) -> None:
+    (night.folder / "study.yaml").write_text(
+        "model: Qwen/Qwen3-8B\nemulate: H100-SXM\nworkload: chat\nwindow_s: 10\ntrials: 2\n"
+        "study: filed\nconcurrency: 8\nobjective: ['output_throughput_tok_s:max']\n"
+    )
+    done = night("run", "study.yaml", "--format", "json", "--store", "other.db")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["objectives"] == ["output_throughput_tok_s:max"]
+
+
+BAD_INPUT = [
+    ("run --model m --trials 1 --space powr", 2, "did you mean 'power'"),
+    ("run --model m --trials 1 --workload caht", 2, "did you mean 'chat'"),
+    ("run --model m --trials 1 --slo p99_tpt_ms<=50", 2, "did you mean 'p99_tpot_ms'"),
+    ("run --model m --trials 1 --slo p99_tpot_ms=50", 2, "is not METRIC<=BOUND"),
+    ("run --model m --trials 1 --objective joules", 2, "unknown metric 'joules'"),
+    ("run --model m --trials none", 2, "Invalid value for '--trials'"),
+    ("run --trials 1", 2, "no model"),
+    ("run --model m", 2, "no budget"),
+    ("run none.yaml", 2, "none.yaml"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate H1000", 2, "H100-SXM"),
+    ("run --model Qwen/Qwen-none --trials 1 --emulate L4", 2, "Qwen/Qwen-none"),
+    ("run --model ./none --trials 1 --emulate L4", 2, "./none"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --space typo.yaml", 2, "max_num_seqs"),
+    ("run --model Qwen/Qwen3-32B --trials 1 --emulate L4", 3, "does not start on L4"),
+    ("run --model m --trials 1 --base-url http://127.0.0.1:9 --space load", 3, "127.0.0.1:9"),
+    ("run --model m --trials 1 --base-url http://127.0.0.1:9", 2, "--space load"),
+    ("run --model m --trials 1 --vllm ./no-vllm", 3, "no-vllm"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --study eight", 2, "tuner resume eight"),
+    ("resume nine", 2, "eight"),
+    ("show nine", 2, "unknown study 'nine'"),
+    ("recommend none", 2, "Qwen/Qwen3-8B"),
+    ("recommend --study nine", 2, "nine"),
+    ("export eight", 2, "--csv FILE"),
+    ("export eight --csv file.txt/x.csv", 3, "file.txt"),
+    ("measure --model Qwen/Qwen3-8B --emulate L4 --set max_num_seq=8", 2, "'max_num_seqs'"),
+    ("measure --model Qwen/Qwen3-8B --emulate L4 --set power_limit_w=9", 2, "40"),
+    ("list --store none.db", 2, "no store at"),
+    ("list --store folder", 3, "folder"),
+    ("list --store text.db", 3, "text.db"),
+    ("list --store corrupt.db", 5, "corrupt.db"),
+    ("run --model Qwen/Qwen3-8B --emulate L4 --trials 1 --store file.txt/x.db", 3, "file.txt"),
+]
+
+
+@pytest.fixture(scope="module")
+def traps(night: InProcess) -> InProcess:
+    (night.folder / "folder").mkdir()
+    (night.folder / "text.db").write_text("this is a shopping list, not a database\n" * 40)
+    (night.folder / "file.txt").write_text("")
+    (night.folder / "typo.yaml").write_text(
+        "name: typo\nflags: {max_num_seq: {type: power_of_two, low: 1, high: 8, default: 8}}\n"
+    )
+    whole = bytearray(night.store_path.read_bytes())
+    whole[8192:40960] = b"\x07" * (40960 - 8192)
+    (night.folder / "corrupt.db").write_bytes(whole)
+    return night
+
+
+@pytest.mark.parametrize(("words", "code", "says"), BAD_INPUT, ids=[b[0] for b in BAD_INPUT])
+def test_bad_input_is_one_sentence_and_an_exit_code(
+    traps: InProcess, words: str, code: int, says: str
+) -> None:
+    before = {p: p.read_bytes() for p in traps.folder.glob("*.db")}
+    done = traps(*words.split())
+    assert done.returncode == code, done.stderr
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    if not done.stderr.lstrip().startswith("Usage:"):  # Typer's own, in a box
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_port_that_is_taken_is_told(night: InProcess, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = ["run", *EMULATED, "--live", "--trials", "1", "--store", str(tmp_path / "s.db")]
+        done = night(*words, "--port", port)
+    assert done.returncode == 3
+    assert f"port {port}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_of_every_command(night: InProcess) -> None:
+    for command in ("", "run", "resume", "recommend", "list", "show", "export", "measure"):
+        done = night(*command.split(), "--help")
+        assert done.returncode == 0
+        assert "Usage: " in done.stdout
