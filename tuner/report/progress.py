@@ -8,8 +8,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tuner.metrics import metric_named
+from tuner.metrics import LATENCIES, metric_named
 from tuner.records import Failure, Measurement
+from tuner.report.tables import number
 from tuner.slo import Slo, meets_all
 from tuner.study.loop import Progress as Spent
 from tuner.study.objective import Objective
@@ -53,7 +54,7 @@ class RunDisplay:
 
     def trial_started(self, proposal: Proposal) -> None:
         """Show what is being evaluated."""
-        self._bar.update(self._task, description=f"trial {proposal.number}  {describe(proposal)}")
+        self._bar.update(self._task, description=f"trial {proposal.number}")
 
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Spent
@@ -61,16 +62,19 @@ class RunDisplay:
         """Write one line of what came out."""
         line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
         self._console.print(
-            f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]", highlight=False
+            f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]",
+            highlight=False,
+            no_wrap=self._console.is_terminal,  # a log keeps the whole line
+            overflow="ellipsis",
+            soft_wrap=not self._console.is_terminal,
         )
-        self._update(f"trial {proposal.number} done", progress)
+        self._update(f"trial {proposal.number}", progress)
 
     def _measured(self, measurement: Measurement) -> str:
         values = []
         for name in self._shown:
-            metric = metric_named(name)
             value = measurement.metrics.get(name)
-            values.append(f"{'?' if value is None else format(value, '.4g')} {metric.unit}")
+            values.append(f"{number(value):>6} {metric_named(name).unit}{_label(name)}")
         met = meets_all(measurement.metrics, self._slos)
         return ("[green]ok  [/]" if met else "[yellow]slo [/]") + "  ".join(values)
 
@@ -80,7 +84,7 @@ class RunDisplay:
 
     def note(self, message: str) -> None:
         """Write a line."""
-        self._console.print(message.replace("[", "\\["), highlight=False)
+        self._console.print(message.replace("[", "\\["), highlight=False, soft_wrap=True)
 
     def _update(self, description: str, progress: Spent) -> None:
         parts = []
@@ -94,6 +98,12 @@ class RunDisplay:
             completed=progress.share,
             budget=", ".join(parts),
         )
+
+
+def _label(metric: str) -> str:
+    """Return ` p99 TPOT` for a latency; a unit alone says what the others are."""
+    statistic, _, latency = metric.partition("_")
+    return f" {statistic} {latency.removesuffix('_ms').upper()}" if latency in LATENCIES else ""
 
 
 def describe(proposal: Proposal) -> str:
