@@ -24,10 +24,14 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class PowerReading:
-    """Power now (W) and the running energy counter (J), summed over the GPUs."""
+    """Power (W) and the running energy counter (J), summed over the GPUs.
+
+    `time_s` is the instant of the sample on `time.monotonic`, where it was not taken just now.
+    """
 
     power_w: float
     energy_j: float
+    time_s: float | None = None
 
 
 class Meter(Protocol):

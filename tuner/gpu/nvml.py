@@ -1,82 +1,114 @@
-"""Real GPUs, read through NVML (nvidia-ml-py)."""
+"""Real GPUs as a meter, read through the NVML process."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Sequence
-from typing import Any
-
-import pynvml
 
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.gpu.agent_channel import AgentChannel, ListedDevice, open_agent
+from tuner.gpu.device_state import DeviceState
 from tuner.gpu.meter import Activity, PowerReading
+from tuner.gpu.ring import COLUMNS
+from tuner.gpu.timeline import DeviceTimeline
+from tuner.gpu.visible import visible_devices
 from tuner.records import Source
+
+SAMPLE_PERIOD_S = 0.1
 
 
 class NvmlMeter:
-    """Energy counters and power of the visible GPUs, summed.
+    """Energy counters and power of some GPUs, summed, sampled by a process of their own.
 
-    Energy is `nvmlDeviceGetTotalEnergyConsumption` (mJ since driver load, Volta and later), power
-    `nvmlDeviceGetPowerUsage` (mW); see NVIDIA's NVML API reference.
+    Energy is `nvmlDeviceGetTotalEnergyConsumption`, power the instant one where the GPU has it,
+    else `nvmlDeviceGetPowerUsage`, a trailing average; see NVIDIA's NVML API reference.
     """
 
     source = Source.MEASURED
 
-    def __init__(self, handles: Sequence[Any], names: Sequence[str], driver: str) -> None:
-        self._handles = handles
-        self.driver: str | None = driver
-        kinds = {name: list(names).count(name) for name in names}
+    def __init__(
+        self,
+        agent: AgentChannel,
+        devices: Sequence[ListedDevice],
+        period_s: float = SAMPLE_PERIOD_S,
+    ) -> None:
+        names = [device.name for device in devices]
+        kinds = {name: names.count(name) for name in names}
         self.gpu = ", ".join(name if n == 1 else f"{n} x {name}" for name, n in kinds.items())
+        self.driver: str | None = agent.driver
+        self.uuids = tuple(device.uuid for device in devices)
+        self._agent = agent
+        self._ring = agent.start_sampling(self.uuids, period_s)
+        self._seen = 0
+        self._seen_s = time.monotonic()
 
     def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
-        """Read every GPU; raises `OperatorNeededError` if one does not answer."""
-        try:
-            energy_mj = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
-            power_mw = sum(pynvml.nvmlDeviceGetPowerUsage(h) for h in self._handles)
-        except pynvml.NVMLError as error:
-            raise OperatorNeededError(
-                f"NVML stopped answering ({error}); look at `nvidia-smi` and the kernel log for "
-                "Xid errors, then `tuner resume`"
-            ) from error
-        return PowerReading(power_w=power_mw / 1e3, energy_j=energy_mj / 1e3)
+        """Return the newest sample once, or None until there is a newer one; does not wait.
+
+        Raises `OperatorNeededError` if a GPU does not answer.
+        """
+        self._agent.check()
+        written = self._ring.written
+        if written == self._seen:
+            if now_s - self._seen_s > self._agent.deadline_s:
+                raise OperatorNeededError(
+                    f"the GPU has not answered NVML for {now_s - self._seen_s:.0f} s; look at "
+                    "`nvidia-smi` and the kernel log for Xid errors, then `tuner resume`"
+                )
+            return None
+        self._seen, self._seen_s = written, now_s
+        row = self._ring.row(written - 1)
+        energy_j, power_w = sum(row[1::COLUMNS]), sum(row[2::COLUMNS])
+        if math.isnan(energy_j) or math.isnan(power_w):
+            return None
+        return PowerReading(power_w=power_w, energy_j=energy_j, time_s=row[0])
+
+    def states(self) -> tuple[DeviceState, ...]:
+        """Read everything of each GPU now; waits for NVML, up to its deadline."""
+        return tuple(
+            DeviceState.from_json(self._agent.call("state", uuid=uuid)) for uuid in self.uuids
+        )
+
+    def timeline(self, start_s: float, end_s: float) -> DeviceTimeline:
+        """Return what was sampled from before `start_s` to after `end_s`, as far as it is kept."""
+        rows = self._ring.since(start_s)
+        return DeviceTimeline.from_rows(self.uuids, rows).part(start_s, end_s)
+
+    def close(self) -> None:
+        """End the NVML process; it also ends when the meter is no longer used."""
+        self._agent.close()
 
 
-def nvml_meter(gpu_count: int | None = None) -> NvmlMeter | None:
+def nvml_meter(
+    gpu_count: int | None = None, *, deadline_s: float = 5.0, period_s: float = SAMPLE_PERIOD_S
+) -> NvmlMeter | None:
     """Return a meter of the first `gpu_count` visible GPUs (all if None); None without NVML.
 
-    Raises `PreflightError` where NVML is there but its GPUs have no energy counter.
+    Raises `PreflightError` where NVML is there but its GPUs have no energy counter or cannot be
+    told apart, and `OperatorNeededError` where it does not answer.
     """
+    agent = open_agent(deadline_s)
+    if agent is None:
+        return None
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None  # no driver or no library: this machine has no NVIDIA GPU to measure
-    try:
-        handles = _visible_handles()[:gpu_count]
-        if not handles:
-            return None
-        for handle in handles:
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        names = [pynvml.nvmlDeviceGetName(h) for h in handles]
-        return NvmlMeter(handles, names, pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
-        raise PreflightError(
-            f"NVML is here but gives no energy counter ({error}); the counter needs a Volta or "
-            "newer GPU that is not split by MIG"
-        ) from error
+        devices = visible_devices(agent.devices, os.environ, gpu_count)
+        if devices:
+            meter = NvmlMeter(agent, devices, period_s)
+            _require_counters(meter)
+            return meter
+    except BaseException:
+        agent.close()
+        raise
+    agent.close()
+    return None
 
 
-def _visible_handles() -> list[Any]:
-    """Return the GPUs that CUDA programs started from here will see, by index or UUID."""
-    count = pynvml.nvmlDeviceGetCount()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
-    handles = []
-    for entry in (part.strip() for part in visible.split(",")):
-        if entry.isdecimal() and int(entry) < count:
-            handles.append(pynvml.nvmlDeviceGetHandleByIndex(int(entry)))
-        elif entry.startswith("GPU-"):
-            handles.append(pynvml.nvmlDeviceGetHandleByUUID(entry))
-        else:
-            break  # CUDA ignores everything from the first invalid entry on
-    return handles
+def _require_counters(meter: NvmlMeter) -> None:
+    for state in meter.states():
+        if state.energy_j is None or (state.power_w is None and state.power_1s_average_w is None):
+            raise PreflightError(
+                f"NVML is here but gives no energy counter for {state.name} ({state.uuid}); the "
+                "counter needs a Volta or newer GPU that is not split by MIG"
+            )

@@ -61,13 +61,11 @@ class RunDisplay:
     ) -> None:
         """Write one line of what came out."""
         line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
-        self._console.print(
-            f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]",
-            highlight=False,
-            no_wrap=self._console.is_terminal,  # a log keeps the whole line
-            overflow="ellipsis",
-            soft_wrap=not self._console.is_terminal,
-        )
+        text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]"
+        if self._console.is_terminal:
+            self._console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
+        else:
+            self._console.print(text, highlight=False, soft_wrap=True)  # a log keeps it whole
         self._update(f"trial {proposal.number}", progress)
 
     def _measured(self, measurement: Measurement) -> str:
