@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from postgres_server import postgres_server
 from studies import InProcess
 
 SHORT = ["--workload", "chat", "--window-s", "10"]
@@ -187,3 +188,17 @@ def test_help_of_every_command(night: InProcess) -> None:
         done = night(*command.split(), "--help")
         assert done.returncode == 0
         assert "Usage: " in done.stdout
+
+
+@pytest.mark.postgres
+def test_a_study_lives_in_postgresql_too(tmp_path: Path) -> None:
+    tuner = InProcess(tmp_path)
+    with postgres_server() as url:
+        words = ["--study", "shared", "--format", "json", "--store", url]
+        done = tuner("run", *EMULATED, "--trials", "3", *words)
+        assert done.returncode == 0, done.stderr
+        assert tuner("resume", "shared", "--trials", "1", "--store", url).returncode == 0
+        answer = json.loads(tuner("recommend", "Qwen3-8B", *words[:-2], "--store", url).stdout)
+        assert answer["study"] == "shared"
+        shown = json.loads(tuner("show", "shared", *words[2:]).stdout)
+        assert len(shown["trials"]) == 4

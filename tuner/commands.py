@@ -24,10 +24,10 @@ def run_study(study_file: Path | None, options: Options, store_url: str, *, as_j
     from tuner.study.start import start_study
 
     spec = spec_from(study_file, options)
-    store = Store.open(store_url, create=True)
-    with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
-        name = run_interruptible(start_study(spec, store, display))
-    _finish(store, name, as_json=as_json)
+    with Store.open(store_url, create=True) as store:
+        with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+            name = run_interruptible(start_study(spec, store, display))
+        _finish(store, name, as_json=as_json)
 
 
 def resume_named(
@@ -37,11 +37,13 @@ def resume_named(
     from tuner.report.progress import RunDisplay
     from tuner.study.start import resume_study, stored_spec
 
-    store = Store.open(store_url, create=False)
-    spec = stored_spec(store.study(name))
-    with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
-        run_interruptible(resume_study(name, store, display, more_trials=trials, more_hours=hours))
-    _finish(store, name, as_json=as_json)
+    with Store.open(store_url, create=False) as store:
+        spec = stored_spec(store.study(name))
+        with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+            run_interruptible(
+                resume_study(name, store, display, more_trials=trials, more_hours=hours)
+            )
+        _finish(store, name, as_json=as_json)
 
 
 def show_list(store_url: str, *, as_json: bool) -> None:
@@ -49,7 +51,8 @@ def show_list(store_url: str, *, as_json: bool) -> None:
     from tuner.report.json_forms import studies_json
     from tuner.report.study_tables import show_studies
 
-    summaries = Store.open(store_url, create=False).studies()
+    with Store.open(store_url, create=False) as store:
+        summaries = store.studies()
     if as_json:
         _print_json(studies_json(summaries))
     else:
@@ -60,8 +63,8 @@ def show_study(name: str, store_url: str, *, as_json: bool) -> None:
     """`tuner show`."""
     from tuner.report import json_forms, study_tables
 
-    store = Store.open(store_url, create=False)
-    study, trials, events = store.study(name), store.trials(name), store.events(name)
+    with Store.open(store_url, create=False) as store:
+        study, trials, events = store.study(name), store.trials(name), store.events(name)
     if as_json:
         _print_json(json_forms.study_json(study, trials, events))
     else:
@@ -78,7 +81,8 @@ def show_recommendation(
     from tuner.report.vllm_config import vllm_config
 
     bounds = [Slo.parse(text) for text in slos] if slos else None
-    recommendation = recommend(Store.open(store_url, create=False), model, study, bounds)
+    with Store.open(store_url, create=False) as store:
+        recommendation = recommend(store, model, study, bounds)
     if output == "json":
         _print_json(recommendation_json(recommendation))
     elif output == "vllm":
@@ -93,8 +97,8 @@ def export_study(name: str, csv: Path | None, parquet: Path | None, store_url: s
 
     if csv is None and parquet is None:
         raise UsageError("nothing to write: give --csv FILE or --parquet FILE")
-    store = Store.open(store_url, create=False)
-    rows = trial_rows(store.study(name), store.trials(name))
+    with Store.open(store_url, create=False) as store:
+        rows = trial_rows(store.study(name), store.trials(name))
     console = Console(stderr=True)
     for path, write in ((csv, write_csv), (parquet, write_parquet)):
         if path is not None:

@@ -42,6 +42,7 @@ class Store:
         self._url = url
         self._engine = engine
         self._busy_timeout_s = busy_timeout_s
+        self._optuna_storages: list[RDBStorage] = []
 
     @classmethod
     def open(cls, url: str | Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
@@ -75,8 +76,17 @@ class Store:
         """How to name the store to people."""
         return address.shown(self._url)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the connections; the store opens new ones when it is used again."""
+        """Close the connections, Optuna's too; the store opens new ones when it is used again."""
+        for storage in self._optuna_storages:
+            storage.remove_session()
+            storage.engine.dispose()
         self._engine.dispose()
 
     def optuna_storage(self) -> RDBStorage:
@@ -85,7 +95,9 @@ class Store:
 
         options = address.engine_options(self._url, busy_timeout_s=self._busy_timeout_s)
         with self.optuna_faults():
-            return RDBStorage(self.url, engine_kwargs=options)
+            storage = RDBStorage(self.url, engine_kwargs=options)
+        self._optuna_storages.append(storage)
+        return storage
 
     def optuna_faults(self) -> AbstractContextManager[None]:
         """Around calls of Optuna: database faults become the errors that this class raises."""
