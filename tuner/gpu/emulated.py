@@ -5,15 +5,32 @@ from __future__ import annotations
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
 from tuner.emulator.virtual import steady_power_w
-from tuner.gpu.meter import Activity, PowerReading
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.energy_window import WindowVerdict
+from tuner.gpu.meter import Activity, PowerReading, Surroundings
 from tuner.records import Source
 
 
-class EmulatorServerMeter:
-    """The GPU inside the emulator's server, which reports its own counter."""
+class _NothingToJudge:
+    """A GPU in software: nobody else is on it, and nothing can be wrong with its counter."""
 
     source = Source.EMULATED
     driver: str | None = None
+
+    def states(self) -> tuple[DeviceState, ...]:
+        """There is no real GPU."""
+        return ()
+
+    def judge(self, start_s: float, end_s: float, surroundings: Surroundings) -> WindowVerdict:
+        """Believe it."""
+        return WindowVerdict(valid=True, reasons=(), flags=(), energy_j=None, integral_j=None)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class EmulatorServerMeter(_NothingToJudge):
+    """The GPU inside the emulator's server, which reports its own counter."""
 
     def __init__(self, gpu: str) -> None:
         self.gpu = gpu
@@ -26,19 +43,16 @@ class EmulatorServerMeter:
         self._last = activity
         if activity.energy_j is None or activity.power_w is None:
             return None
-        return PowerReading(power_w=activity.power_w, energy_j=activity.energy_j)
+        return PowerReading(activity.power_w, activity.energy_j, activity.time_s)
 
 
-class ActivityMeter:
+class ActivityMeter(_NothingToJudge):
     """A GPU that would do what a real server reports it is doing.
 
     Rates of prompt and output tokens between two reports give the power of `gpu` running `model`;
     power is held until the next report and integrated into a counter. Before the second report the
     server counts as idle: reading begins before the load.
     """
-
-    source = Source.EMULATED
-    driver: str | None = None
 
     def __init__(self, model: ModelShape, gpu: Gpu, mean_context_tokens: float) -> None:
         self.gpu = gpu.name
@@ -48,24 +62,24 @@ class ActivityMeter:
         self._energy_j = 0.0
         self._power_w: float | None = None
         self._read_s: float | None = None
-        self._report: tuple[float, Activity] | None = None
+        self._report: Activity | None = None
 
     def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
         """Advance the counter to `now_s` at the power of the newest report."""
         if self._power_w is not None and self._read_s is not None:
             self._energy_j += self._power_w * (now_s - self._read_s)
         self._read_s = now_s
-        if activity is not None and (self._report is None or activity is not self._report[1]):
-            self._take(now_s, activity)
+        if activity is not None and activity is not self._report:
+            self._take(activity)
         if self._power_w is None:
             return None
         return PowerReading(power_w=self._power_w, energy_j=self._energy_j)
 
-    def _take(self, now_s: float, activity: Activity) -> None:
+    def _take(self, activity: Activity) -> None:
         generation_tok_s = prompt_tok_s = 0.0
-        if self._report is not None:
-            then_s, before = self._report
-            span_s = now_s - then_s
+        before = self._report
+        if before is not None:
+            span_s = activity.time_s - before.time_s
             generation_tok_s = (activity.generation_tokens - before.generation_tokens) / span_s
             prompt_tok_s = (activity.prompt_tokens - before.prompt_tokens) / span_s
         self._power_w = steady_power_w(
@@ -76,4 +90,4 @@ class ActivityMeter:
             running=activity.running,
             mean_context_tokens=self._mean_context_tokens,
         )
-        self._report = (now_s, activity)
+        self._report = activity

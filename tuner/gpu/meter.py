@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.energy_window import WindowVerdict
 from tuner.records import Source
 
 
@@ -12,9 +15,11 @@ from tuner.records import Source
 class Activity:
     """What a server reports it is doing: running requests, and token counters since its start.
 
-    `energy_j` and `power_w` are known only to the emulator's server, which has its GPU inside.
+    `time_s` is when, on `time.monotonic`. `energy_j` and `power_w` are known only to the emulator's
+    server, which has its GPU inside.
     """
 
+    time_s: float
     running: float
     prompt_tokens: float
     generation_tokens: float
@@ -32,6 +37,19 @@ class PowerReading:
     power_w: float
     energy_j: float
     time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a window's energy is judged by besides the samples.
+
+    `own_pids` are the processes of the server, `power_limit_w` is the limit that was set, None if
+    it was left alone.
+    """
+
+    before: tuple[DeviceState, ...]
+    own_pids: Collection[int]
+    power_limit_w: float | None
 
 
 class Meter(Protocol):
@@ -55,3 +73,12 @@ class Meter(Protocol):
         `activity` is the newest report of the server; a real GPU does not need it.
         Raises `OperatorNeededError` if the GPU is lost.
         """
+
+    def states(self) -> tuple[DeviceState, ...]:
+        """Return everything that is known of each real GPU now; waits for it, to a deadline."""
+
+    def judge(self, start_s: float, end_s: float, surroundings: Surroundings) -> WindowVerdict:
+        """Say whether the energy of a window that has just ended can be believed; waits."""
+
+    def close(self) -> None:
+        """Let go of the GPUs."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.agent_channel import AgentChannel, ListedDevice, open_agent
 from tuner.gpu.device_state import DeviceState
-from tuner.gpu.meter import Activity, PowerReading
+from tuner.gpu.energy_window import EnergyWindow, WindowVerdict, judge_window
+from tuner.gpu.meter import Activity, PowerReading, Surroundings
 from tuner.gpu.ring import COLUMNS
 from tuner.gpu.timeline import DeviceTimeline
 from tuner.gpu.visible import visible_devices
@@ -75,6 +76,19 @@ class NvmlMeter:
         """Return what was sampled from before `start_s` to after `end_s`, as far as it is kept."""
         rows = self._ring.since(start_s)
         return DeviceTimeline.from_rows(self.uuids, rows).part(start_s, end_s)
+
+    def judge(self, start_s: float, end_s: float, surroundings: Surroundings) -> WindowVerdict:
+        """Judge by the samples and by the GPUs' states now; waits for NVML, up to its deadline."""
+        window = EnergyWindow(
+            start_s=start_s,
+            end_s=end_s,
+            timeline=self.timeline(start_s, end_s),
+            before=surroundings.before,
+            after=self.states(),
+            own_pids=surroundings.own_pids,
+            power_limit_w=surroundings.power_limit_w,
+        )
+        return judge_window(window)
 
     def close(self) -> None:
         """End the NVML process; it also ends when the meter is no longer used."""

@@ -1,0 +1,20 @@
+"""No test reads or changes a real GPU: a stand-in for its library comes first for every process."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nvml_standin.standin import library_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_real_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("NVML_STANDIN_STATE", raising=False)
+        if shutil.which("cc"):  # the stand-in is built with it
+            patch.setenv("LD_LIBRARY_PATH", str(library_folder()))
+        else:
+            assert not Path("/dev/nvidiactl").exists(), "a GPU, and no compiler for its stand-in"
+        yield

@@ -1,0 +1,26 @@
+"""Whether a process still runs."""
+
+import os
+import time
+from pathlib import Path
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def ends(pid: int, within_s: float) -> bool:
+    """Wait for a process to end; say whether it did."""
+    end_s = time.monotonic() + within_s
+    while lives(pid):
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,87 @@
+"""The one place that calls NVML, and the stand-in under it."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pynvml
+import pytest
+from nvml_standin.standin import SOURCE
+
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.gpu import nvml_library
+from tuner.gpu.faults import Fault, PermissionDeniedError, error_of
+from tuner.gpu.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
+
+CODES = {
+    name: getattr(pynvml, name)
+    for name in dir(pynvml)
+    if name.startswith("NVML_ERROR_") and isinstance(getattr(pynvml, name), int)
+}
+
+
+@pytest.mark.parametrize("name", sorted(CODES))
+def test_every_error_of_nvml_is_mapped(name: str) -> None:
+    assert CODES[name] in FAULTS
+
+
+def test_a_code_from_a_newer_nvml_needs_an_operator() -> None:
+    def fail() -> None:
+        raise pynvml.NVMLError(4711)
+
+    with pytest.raises(NvmlFaultError) as caught:
+        ask("power", fail)
+    assert caught.value.fault is Fault.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "exit_code"),
+    [
+        (Fault.ABSENT, PreflightError, 3),
+        (Fault.UNSUPPORTED, PreflightError, 3),
+        (Fault.DENIED, PermissionDeniedError, 3),
+        (Fault.REFUSED, UsageError, 2),
+        (Fault.BROKEN, OperatorNeededError, 5),
+    ],
+)
+def test_every_fault_becomes_an_error(fault: Fault, error: type, exit_code: int) -> None:
+    found = error_of(fault, "power of GPU 0")
+    assert type(found) is error
+    assert found.exit_code == exit_code
+    assert "power of GPU 0" in str(found)
+
+
+def test_only_what_is_unsupported_or_forbidden_is_unknown() -> None:
+    def fail(code: int) -> None:
+        raise pynvml.NVMLError(code)
+
+    assert ask_maybe("power", fail, pynvml.NVML_ERROR_NOT_SUPPORTED) is None
+    assert ask_maybe("power", fail, pynvml.NVML_ERROR_NO_PERMISSION) is None
+    with pytest.raises(NvmlFaultError):
+        ask_maybe("power", fail, pynvml.NVML_ERROR_GPU_IS_LOST)
+
+
+def test_the_standin_covers_every_function_that_we_call() -> None:
+    """By name: nvmlDeviceGetFoo is nvmlDeviceGetFoo, _v2 or _v3 in the library."""
+    tree = ast.parse(inspect.getsource(nvml_library))
+    called = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("nvml")
+        and node.attr != "nvmlReturn"
+    }
+    assert len(called) > 20
+    source = SOURCE.read_text()
+    missing = {name for name in called if f'"{name}"' not in source}
+    assert not missing
+
+
+def test_nothing_else_in_the_tuner_calls_nvml() -> None:
+    package = Path(inspect.getfile(nvml_library)).parents[1]
+    users = {
+        path.name
+        for path in package.rglob("*.py")
+        if "import pynvml" in path.read_text() or "from pynvml" in path.read_text()
+    }
+    assert users == {"nvml_library.py"}

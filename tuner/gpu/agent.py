@@ -1,0 +1,149 @@
+"""The process that talks to NVML: `python -m tuner.gpu.agent RING_DESCRIPTOR`.
+
+A lost GPU can hang an NVML call in the kernel for good; here it takes down nobody else. Commands
+come as JSON lines on stdin, each is answered by one on stdout; samples go into a ring in shared
+memory. The process ends when its stdin does, whatever it is doing then, and leaves limits alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+from tuner.gpu.faults import Fault
+from tuner.gpu.nvml_library import NvmlDevice, NvmlFaultError, open_devices, open_library
+from tuner.gpu.ring import RingWriter
+
+
+class Sampler:
+    """Samples some GPUs at a steady rate; a slow sample is not followed by a burst."""
+
+    def __init__(self, devices: Sequence[NvmlDevice], ring: RingWriter, period_s: float) -> None:
+        self._devices = devices
+        self._ring = ring
+        self._period_s = period_s
+        self._due_s = time.monotonic()
+
+    def wait_s(self) -> float:
+        """Return for how long nothing is to be done."""
+        return max(0.0, self._due_s - time.monotonic())
+
+    def sample(self) -> None:
+        """Take one sample if it is due."""
+        began_s = time.monotonic()
+        if began_s < self._due_s:
+            return
+        values: list[float | None] = []
+        for device in self._devices:
+            values.extend(device.sample())
+        # each GPU is read at its own instant; the middle is off by half the reading at most
+        self._ring.append((began_s + time.monotonic()) / 2, values)
+        self._due_s = max(self._due_s + self._period_s, time.monotonic())
+
+
+class Agent:
+    """Carries out commands, and samples between them."""
+
+    def __init__(self, ring_descriptor: int) -> None:
+        self._ring_descriptor = ring_descriptor
+        self._devices: dict[str, NvmlDevice] = {}
+        self.sampler: Sampler | None = None
+        self._commands: dict[str, Callable[..., Any]] = {
+            "open": self._open,
+            "sample": self._sample,
+            "state": lambda uuid: asdict(self._device(uuid).state()),
+            "memory_used_bytes": lambda uuid: self._device(uuid).memory_used_bytes(),
+            "set_power_limit": lambda uuid, watts: self._device(uuid).set_power_limit(watts),
+            "await_power_limit": lambda uuid, watts: self._device(uuid).await_power_limit(watts),
+            "nearest_sm_clock": lambda uuid, mhz: self._device(uuid).nearest_sm_clock(mhz),
+            "lock_sm_clock": lambda uuid, mhz: self._device(uuid).lock_sm_clock(mhz),
+            "unlock_sm_clock": lambda uuid: self._device(uuid).unlock_sm_clock(),
+        }
+
+    def carry_out(self, command: str, arguments: dict[str, Any]) -> Any:
+        """Return the command's answer; raises `NvmlFaultError`."""
+        return self._commands[command](**arguments)
+
+    def _open(self) -> dict[str, Any]:
+        driver = open_library()
+        devices = open_devices()
+        self._devices = {device.uuid: device for device in devices}
+        listed = [{"uuid": d.uuid, "name": d.name, "mig_enabled": d.mig_enabled()} for d in devices]
+        return {"driver": driver, "devices": listed}
+
+    def _device(self, uuid: str) -> NvmlDevice:
+        try:
+            return self._devices[uuid]
+        except KeyError:
+            raise NvmlFaultError(Fault.REFUSED, f"this machine has no GPU {uuid}") from None
+
+    def _sample(self, uuids: list[str], period_s: float) -> None:
+        devices = [self._device(uuid) for uuid in uuids]
+        ring = RingWriter(self._ring_descriptor, len(devices))
+        self.sampler = Sampler(devices, ring, period_s)
+        self.sampler.sample()
+
+
+def serve(agent: Agent, commands: queue.SimpleQueue[bytes], answers: BinaryIO) -> None:
+    """Answer commands and take samples for ever."""
+    while True:
+        try:
+            wait_s = None if agent.sampler is None else agent.sampler.wait_s()
+            line = commands.get(timeout=wait_s)
+        except queue.Empty:
+            line = b""
+        if line:
+            message = json.loads(line)
+            answer = _answer(agent.carry_out, message["command"], message["arguments"])
+            _send(answers, {"id": message["id"], **answer})
+        elif agent.sampler is not None:
+            answer = _answer(agent.sampler.sample)
+            if "fault" in answer:
+                agent.sampler = None  # said once; the tuner stops at it
+                _send(answers, {"id": None, **answer})
+
+
+def _answer(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    try:
+        return {"answer": work(*arguments)}
+    except NvmlFaultError as error:
+        return {"fault": error.fault, "message": str(error)}
+
+
+def _send(answers: BinaryIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
+
+
+def _read_commands(commands: queue.SimpleQueue[bytes]) -> None:
+    """Pass lines on until the tuner is gone; then end, even in the middle of an NVML call."""
+    for line in sys.stdin.buffer:
+        commands.put(line)
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve the process that holds the other end of stdin."""
+    # signals to the group are for the tuner, which may still need limits put back
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not garble the answers
+    commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    try:
+        serve(Agent(int(sys.argv[1])), commands, answers)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

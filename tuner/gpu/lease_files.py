@@ -1,0 +1,114 @@
+"""What a lease says, and the file that says it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.gpu.owners import Owner, owner_from_json, text, whole_number
+
+_FORMAT = 1
+_GPU_UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A power limit and a locked SM clock. None: unknown as found, untouched as set."""
+
+    power_limit_w: float | None
+    sm_clock_mhz: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to change one GPU, what it was found at, and what it may be set to by now.
+
+    `taken_at` is ISO 8601 in UTC.
+    """
+
+    uuid: str
+    name: str
+    found: Limits
+    set: Limits
+    owner: Owner
+    taken_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the state folder: a lease, or the reason why it is none."""
+
+    path: Path
+    lease: Lease | None
+    problem: str | None
+
+
+def lease_path(folder: Path, uuid: str) -> Path:
+    """Return the file of a GPU's lease."""
+    if not _GPU_UUID.fullmatch(uuid):
+        raise ValueError(f"expected the UUID of a whole GPU (GPU-...), found {uuid!r}")
+    return folder / f"{uuid}.json"
+
+
+def lease_text(lease: Lease) -> str:
+    """Return the content of a lease's file; `read_entry` reads it back."""
+    content = {
+        "format": _FORMAT,
+        "gpu": {"uuid": lease.uuid, "name": lease.name},
+        "found": asdict(lease.found),
+        "set": asdict(lease.set),
+        "owner": lease.owner.to_json(),
+        "taken_at": lease.taken_at,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def read_entry(path: Path) -> Entry | None:
+    """Read a file of the state folder; None if it is gone."""
+    try:
+        lease = _lease(json.loads(path.read_text(encoding="utf-8")))
+        if path != lease_path(path.parent, lease.uuid):
+            raise ValueError(f"it is about {lease.uuid}, which its name does not say")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Entry(path, None, str(error.strerror))
+    except KeyError as error:
+        return Entry(path, None, f"it says nothing of {error}")
+    except (TypeError, ValueError) as error:  # torn, or not ours
+        return Entry(path, None, str(error))
+    return Entry(path, lease, None)
+
+
+def _lease(data: Any) -> Lease:
+    if not isinstance(data, dict):
+        raise ValueError("expected a JSON object")
+    if data["format"] != _FORMAT:
+        raise ValueError(f"expected format {_FORMAT}, found {data['format']!r}")
+    return Lease(
+        text(data["gpu"]["uuid"]),
+        text(data["gpu"]["name"]),
+        _limits(data["found"]),
+        _limits(data["set"]),
+        owner_from_json(data["owner"]),
+        text(data["taken_at"]),
+    )
+
+
+def _limits(data: Mapping[str, Any]) -> Limits:
+    power_limit_w, sm_clock_mhz = data["power_limit_w"], data["sm_clock_mhz"]
+    return Limits(
+        None if power_limit_w is None else _watts(power_limit_w),
+        None if sm_clock_mhz is None else whole_number(sm_clock_mhz),
+    )
+
+
+def _watts(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"expected watts, found {value!r}")
+    return float(value)

@@ -1,0 +1,278 @@
+"""The only place that calls NVML (nvidia-ml-py): units and errors are converted here.
+
+Used inside the process of `tuner.gpu.agent` alone, because any of these calls may never return.
+mW and mJ do not leave this module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import pynvml
+
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.faults import Fault
+
+Answer = TypeVar("Answer")
+
+FAULTS: Mapping[int, Fault] = MappingProxyType(
+    {
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: Fault.ABSENT,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: Fault.ABSENT,
+        pynvml.NVML_ERROR_NO_PERMISSION: Fault.DENIED,
+        pynvml.NVML_ERROR_NOT_SUPPORTED: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_NO_DATA: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_DEPRECATED: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_VGPU_ECC_NOT_SUPPORTED: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_RESET_TYPE_NOT_SUPPORTED: Fault.UNSUPPORTED,
+        pynvml.NVML_ERROR_INVALID_ARGUMENT: Fault.REFUSED,
+        pynvml.NVML_ERROR_NOT_FOUND: Fault.REFUSED,
+        pynvml.NVML_ERROR_FREQ_NOT_SUPPORTED: Fault.REFUSED,
+        pynvml.NVML_ERROR_UNINITIALIZED: Fault.BROKEN,
+        pynvml.NVML_ERROR_ALREADY_INITIALIZED: Fault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_SIZE: Fault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_POWER: Fault.BROKEN,
+        pynvml.NVML_ERROR_TIMEOUT: Fault.BROKEN,
+        pynvml.NVML_ERROR_IRQ_ISSUE: Fault.BROKEN,
+        pynvml.NVML_ERROR_CORRUPTED_INFOROM: Fault.BROKEN,
+        pynvml.NVML_ERROR_GPU_IS_LOST: Fault.BROKEN,
+        pynvml.NVML_ERROR_RESET_REQUIRED: Fault.BROKEN,
+        pynvml.NVML_ERROR_OPERATING_SYSTEM: Fault.BROKEN,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: Fault.BROKEN,
+        pynvml.NVML_ERROR_IN_USE: Fault.BROKEN,
+        pynvml.NVML_ERROR_MEMORY: Fault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES: Fault.BROKEN,
+        pynvml.NVML_ERROR_NOT_READY: Fault.BROKEN,
+        pynvml.NVML_ERROR_GPU_NOT_FOUND: Fault.BROKEN,
+        pynvml.NVML_ERROR_INVALID_STATE: Fault.BROKEN,
+        pynvml.NVML_ERROR_UNKNOWN: Fault.BROKEN,
+    }
+)
+_POLLS = 20  # reading a limit back: the driver may need a moment
+_POLL_S = 0.05
+_TOLERANCE_W = 0.5
+
+
+class NvmlFaultError(Exception):
+    """NVML did not do what was asked; `fault` says which kind of reason it gave."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+def ask(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    """Call an NVML function; raise `NvmlFaultError` naming `what` if it fails."""
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        # a code newer than this table is nothing that we know to be harmless
+        fault = FAULTS.get(error.value, Fault.BROKEN)
+        raise NvmlFaultError(fault, f"{what}: NVML says '{error}'") from error
+
+
+def ask_maybe(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer | None:
+    """Like `ask`; None where this GPU or driver does not know the answer, or may not tell it."""
+    try:
+        return ask(what, function, *arguments)
+    except NvmlFaultError as error:
+        if error.fault in (Fault.UNSUPPORTED, Fault.DENIED):
+            return None
+        raise
+
+
+def open_library() -> str:
+    """Initialise NVML; return the driver's version."""
+    ask("NVML cannot be started", pynvml.nvmlInit)
+    return str(ask("the driver's version", pynvml.nvmlSystemGetDriverVersion))
+
+
+class NvmlDevice:
+    """One GPU, found by index at the start and known by UUID from then on."""
+
+    def __init__(self, index: int) -> None:
+        self._handle = ask(f"GPU {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
+        self.uuid = str(ask(f"UUID of GPU {index}", pynvml.nvmlDeviceGetUUID, self._handle))
+        self.name = str(self._ask("name", pynvml.nvmlDeviceGetName))
+        self._has_instant = self._instant_power_w() is not None
+
+    def _ask(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        return ask(f"{what} of {self.uuid}", function, self._handle, *arguments)
+
+    def _maybe(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer | None:
+        return ask_maybe(f"{what} of {self.uuid}", function, self._handle, *arguments)
+
+    def mig_enabled(self) -> bool | None:
+        """Say whether the GPU is split; None where that is not known."""
+        modes = self._maybe("MIG mode", pynvml.nvmlDeviceGetMigMode)
+        return None if modes is None else bool(modes[0])
+
+    def energy_j(self) -> float | None:
+        """Return the energy counter, which runs since the driver was loaded."""
+        return _milli(self._maybe("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption))
+
+    def _average_power_w(self) -> float | None:
+        return _milli(self._maybe("power", pynvml.nvmlDeviceGetPowerUsage))
+
+    def _instant_power_w(self) -> float | None:
+        fields = [pynvml.NVML_FI_DEV_POWER_INSTANT]
+        values = self._maybe("instant power", pynvml.nvmlDeviceGetFieldValues, fields)
+        if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
+            return None
+        return int(values[0].value.uiVal) / 1e3
+
+    def power_w(self) -> float | None:
+        """Return the power at this instant, or an average where the GPU gives only that."""
+        return self._instant_power_w() if self._has_instant else self._average_power_w()
+
+    def sample(self) -> tuple[float | None, ...]:
+        """Return energy (J), power (W), SM clock (MHz), temperature (C), clock event bits."""
+        return (
+            self.energy_j(),
+            self.power_w(),
+            self._clock_mhz(pynvml.NVML_CLOCK_SM),
+            self._temperature_c(),
+            self._event_reasons(),
+        )
+
+    def _clock_mhz(self, kind: int) -> int | None:
+        return self._maybe("clock", pynvml.nvmlDeviceGetClockInfo, kind)
+
+    def _temperature_c(self) -> int | None:
+        return self._maybe(
+            "temperature", pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU
+        )
+
+    def _event_reasons(self) -> int | None:
+        return self._maybe("clock events", pynvml.nvmlDeviceGetCurrentClocksEventReasons)
+
+    def memory_used_bytes(self) -> int:
+        """Return how much of the device's memory is taken."""
+        return int(self._ask("memory", pynvml.nvmlDeviceGetMemoryInfo).used)
+
+    def _pids(self) -> tuple[int, ...] | None:
+        compute = self._maybe("processes", pynvml.nvmlDeviceGetComputeRunningProcesses)
+        if compute is None:
+            return None
+        graphics = self._maybe("processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses)
+        return tuple(sorted({int(p.pid) for p in [*compute, *(graphics or [])]}))
+
+    def _limits_w(self) -> dict[str, float | None]:
+        found = self._maybe("limits", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
+        low, high = found if found is not None else (None, None)
+        default = self._maybe(
+            "default power limit", pynvml.nvmlDeviceGetPowerManagementDefaultLimit
+        )
+        return {
+            "power_limit_w": self._limit_w(),
+            "default_power_limit_w": _milli(default),
+            "min_power_limit_w": _milli(low),
+            "max_power_limit_w": _milli(high),
+            "enforced_power_limit_w": self._enforced_w(),
+        }
+
+    def _limit_w(self) -> float | None:
+        return _milli(self._maybe("power limit", pynvml.nvmlDeviceGetPowerManagementLimit))
+
+    def _enforced_w(self) -> float | None:
+        return _milli(self._maybe("enforced limit", pynvml.nvmlDeviceGetEnforcedPowerLimit))
+
+    def state(self) -> DeviceState:
+        """Read everything."""
+        load = self._maybe("utilisation", pynvml.nvmlDeviceGetUtilizationRates)
+        memory = self._maybe("memory", pynvml.nvmlDeviceGetMemoryInfo)
+        sm = pynvml.NVML_CLOCK_SM
+        return DeviceState(
+            uuid=self.uuid,
+            name=self.name,
+            time_s=time.monotonic(),
+            energy_j=self.energy_j(),
+            power_w=self._instant_power_w(),
+            power_1s_average_w=self._average_power_w(),
+            sm_clock_mhz=self._clock_mhz(sm),
+            memory_clock_mhz=self._clock_mhz(pynvml.NVML_CLOCK_MEM),
+            max_sm_clock_mhz=self._maybe("clock", pynvml.nvmlDeviceGetMaxClockInfo, sm),
+            temperature_c=self._temperature_c(),
+            gpu_utilisation=None if load is None else load.gpu / 100,
+            memory_utilisation=None if load is None else load.memory / 100,
+            memory_used_bytes=None if memory is None else int(memory.used),
+            memory_total_bytes=None if memory is None else int(memory.total),
+            event_reasons=self._event_reasons(),
+            **self._limits_w(),
+            pids=self._pids(),
+            mig_enabled=self.mig_enabled(),
+        )
+
+    def set_power_limit(self, watts: float) -> None:
+        """Set the limit; `await_power_limit` reads it back."""
+        limits = self._limits_w()
+        low, high = limits["min_power_limit_w"], limits["max_power_limit_w"]
+        if low is None or high is None:
+            raise NvmlFaultError(Fault.UNSUPPORTED, f"{self.name} has no power limit to set")
+        if not low <= watts <= high:
+            raise NvmlFaultError(
+                Fault.REFUSED,
+                f"power_limit_w={watts:g} is out of range for {self.name}: {low:g} to {high:g} W",
+            )
+        what = f"power limit {watts:g} W"
+        self._ask(what, pynvml.nvmlDeviceSetPowerManagementLimit, round(watts * 1e3))
+
+    def await_power_limit(self, watts: float) -> None:
+        """Wait until the limit reads back, set by whomever."""
+        for _ in range(_POLLS):
+            found, enforced = self._limit_w(), self._enforced_w()
+            # another cap of the machine may hold the GPU below the limit, never above it
+            if _near(found, watts) and (enforced is None or enforced <= watts + _TOLERANCE_W):
+                return
+            time.sleep(_POLL_S)
+        raise NvmlFaultError(
+            Fault.BROKEN,
+            f"the power limit of {self.uuid} was set to {watts:g} W but reads {_watts(found)} "
+            f"(enforced: {_watts(enforced)}); does something else on this machine set it?",
+        )
+
+    def nearest_sm_clock(self, mhz: int) -> int:
+        """Return the nearest clock that can be locked."""
+        memory = self._maybe("memory clocks", pynvml.nvmlDeviceGetSupportedMemoryClocks) or [0]
+        function = pynvml.nvmlDeviceGetSupportedGraphicsClocks
+        clocks = self._maybe("SM clocks", function, max(memory))
+        if not clocks:
+            raise NvmlFaultError(Fault.UNSUPPORTED, f"{self.name} has no SM clocks to lock")
+        if not min(clocks) <= mhz <= max(clocks):
+            raise NvmlFaultError(
+                Fault.REFUSED,
+                f"sm_clock_mhz={mhz} is out of range for {self.name}: "
+                f"{min(clocks)} to {max(clocks)} MHz",
+            )
+        return int(min(clocks, key=lambda clock: abs(clock - mhz)))
+
+    def lock_sm_clock(self, mhz: int) -> None:
+        """Lock the SM clock; NVML has nothing to read it back with."""
+        self._ask(f"SM clock {mhz} MHz", pynvml.nvmlDeviceSetGpuLockedClocks, mhz, mhz)
+
+    def unlock_sm_clock(self) -> None:
+        """Let the driver choose the SM clock again."""
+        self._ask("unlocking the SM clock", pynvml.nvmlDeviceResetGpuLockedClocks)
+
+
+def open_devices() -> tuple[NvmlDevice, ...]:
+    """Return every GPU in NVML's order, which is that of their PCI addresses."""
+    count = ask("the number of GPUs", pynvml.nvmlDeviceGetCount)
+    return tuple(NvmlDevice(index) for index in range(count))
+
+
+def _milli(value: int | None) -> float | None:
+    return None if value is None else value / 1e3
+
+
+def _near(found_w: float | None, wanted_w: float) -> bool:
+    return found_w is not None and abs(found_w - wanted_w) <= _TOLERANCE_W
+
+
+def _watts(value_w: float | None) -> str:
+    return "unknown" if value_w is None else f"{value_w:g} W"

@@ -1,0 +1,99 @@
+"""Who changed something on this machine, and whether that process still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+_START_FIELD = 19  # of /proc/PID/stat, counted after the name
+
+
+class OwnerState(StrEnum):
+    """What is known of an owner from here."""
+
+    LIVING = "living"
+    DEAD = "dead"
+    EARLIER_BOOT = "earlier boot"  # or another machine, if the folder is shared between machines
+    ELSEWHERE = "elsewhere"  # in another container: its processes cannot be seen from here
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One process. A pid means the same process only with its start, namespace and boot."""
+
+    pid: int
+    start_ticks: int
+    pid_namespace: str
+    host: str
+    boot_id: str
+    run_tag: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-ready form; `owner_from_json` reads it back."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} (run {self.run_tag})"
+
+
+def this_owner(run_tag: str) -> Owner:
+    """Return this process as an owner."""
+    pid = os.getpid()
+    start_ticks = _start_ticks(pid)
+    assert start_ticks is not None  # this process lives
+    return Owner(pid, start_ticks, _pid_namespace(), socket.gethostname(), boot_id(), run_tag)
+
+
+def owner_from_json(data: Mapping[str, object]) -> Owner:
+    """Build from what `to_json` returned; raises `ValueError` or `KeyError` for anything else."""
+    return Owner(
+        whole_number(data["pid"]),
+        whole_number(data["start_ticks"]),
+        *(text(data[name]) for name in ("pid_namespace", "host", "boot_id", "run_tag")),
+    )
+
+
+def owner_state(owner: Owner) -> OwnerState:
+    """Say whether the owner lives, as far as that can be known from here."""
+    if owner.boot_id != boot_id():
+        return OwnerState.EARLIER_BOOT
+    if (owner.host, owner.pid_namespace) != (socket.gethostname(), _pid_namespace()):
+        return OwnerState.ELSEWHERE
+    return OwnerState.LIVING if _start_ticks(owner.pid) == owner.start_ticks else OwnerState.DEAD
+
+
+def boot_id() -> str:
+    """Return the name that the kernel gave to the present boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def whole_number(value: object) -> int:
+    """Return an integer that came out of JSON, or raise `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"expected a whole number, found {value!r}")
+    return value
+
+
+def text(value: object) -> str:
+    """Return a string that came out of JSON, or raise `ValueError`."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string, found {value!r}")
+    return value
+
+
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when the process started, or None for one that is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(b")")[2].split()  # the name, in brackets, may hold blanks
+    return None if fields[0] in (b"Z", b"X") else int(fields[_START_FIELD])

@@ -1,0 +1,48 @@
+"""What was sampled of each GPU, side by side with the load that ran on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.gpu.ring import COLUMNS
+from tuner.records import FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceTimeline:
+    """Samples over time: `times_s` has one entry per row, the others a column per GPU.
+
+    NaN is unknown. `event_reasons` are NVML's clock event bits, kept as numbers.
+    """
+
+    uuids: tuple[str, ...]
+    times_s: FloatArray
+    energy_j: FloatArray
+    power_w: FloatArray
+    sm_clock_mhz: FloatArray
+    temperature_c: FloatArray
+    event_reasons: FloatArray
+
+    @classmethod
+    def from_rows(cls, uuids: tuple[str, ...], rows: Sequence[tuple[float, ...]]) -> DeviceTimeline:
+        """Build from rows of the ring."""
+        table = np.array(rows, dtype=np.float64).reshape(-1, 1 + COLUMNS * len(uuids))
+        columns = [table[:, 1 + k :: COLUMNS] for k in range(COLUMNS)]
+        return cls(uuids, table[:, 0], *columns)
+
+    def part(self, start_s: float, end_s: float) -> DeviceTimeline:
+        """Return the samples of a window, and the one beside each edge of it."""
+        first = max(0, int(np.searchsorted(self.times_s, start_s, side="right")) - 1)
+        last = int(np.searchsorted(self.times_s, end_s, side="left")) + 1
+        return DeviceTimeline(
+            self.uuids,
+            self.times_s[first:last],
+            self.energy_j[first:last],
+            self.power_w[first:last],
+            self.sm_clock_mhz[first:last],
+            self.temperature_c[first:last],
+            self.event_reasons[first:last],
+        )
