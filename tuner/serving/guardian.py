@@ -1,0 +1,227 @@
+"""A process that outlives the tuner and cleans up behind it, and the repair if both were killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import tuner
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.gpu.leases import LeaseBook
+from tuner.gpu.limits import LimitControl
+from tuner.gpu.owners import OwnerState, owner_state, this_owner
+from tuner.gpu.restoring import RestoreAction
+from tuner.serving.clean_up import SERVER_GRACE_S
+from tuner.serving.guardian_process import DONE, READY, GuardianPlan
+from tuner.serving.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
+from tuner.serving.run_records import forget, register, registered
+
+_PROCESS = "tuner.serving.guardian_process"
+_START_DEADLINE_S = 45.0  # longer than a driver is given to wake up
+_END_DEADLINE_S = 60.0  # besides what it is given for device memory and leases
+
+
+class Guardian:
+    """The guardian of this run, as the tuner sees it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], pipe: int, log_path: Path) -> None:
+        self.pid = process.pid
+        self.log_path = log_path
+        self._process = process
+        self._pipe = pipe
+        self._gone = asyncio.Event()
+        self._descriptor = os.pidfd_open(process.pid)  # readable once it has ended
+        asyncio.get_running_loop().add_reader(self._descriptor, self._notice_end)
+
+    def alive(self) -> bool:
+        """Say whether it still watches."""
+        return self._process.poll() is None
+
+    async def wait_gone(self) -> int:
+        """Return its exit code once it has ended (negative: by that signal)."""
+        await self._gone.wait()
+        return self._process.wait()
+
+    def say_done(self) -> None:
+        """Tell it that the tuner has cleaned up; it then verifies that and ends."""
+        try:
+            os.write(self._pipe, DONE)
+        except BrokenPipeError:
+            return  # it has gone; nothing is left to tell
+
+    def close(self) -> None:
+        """Let go of it. If it was not told that the tuner is done, it cleans up."""
+        os.close(self._pipe)
+        if not self._gone.is_set():
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    def _notice_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._gone.set()
+
+
+@asynccontextmanager
+async def guarded(
+    run_tag: str,
+    *,
+    log_path: Path,
+    state_folder: Path,
+    gpu_memory_bytes: Mapping[str, int] | None = None,
+    deadline_s: float = 30.0,
+) -> AsyncIterator[Guardian]:
+    """Have the servers and leases of a run cleaned up, however this process ends.
+
+    Servers are to be stopped and leases given back inside the block. `gpu_memory_bytes` is what is
+    in use now of the GPUs that servers will use; if it is not given, the guardian looks at every
+    GPU, which takes it longer. Should the guardian itself be ended, the block is cancelled and
+    `OperatorNeededError` raised; the same is raised if the guardian could not put everything
+    right. Raises `PreflightError` if it cannot be started.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelling = task.cancelling()
+    with ExitStack() as undo:
+        register(state_folder, this_owner(run_tag))
+        undo.callback(forget, state_folder, run_tag)  # as long as nothing was started
+        memory_bytes = None if gpu_memory_bytes is None else dict(gpu_memory_bytes)
+        plan = GuardianPlan(run_tag, state_folder, None, memory_bytes, deadline_s)
+        guardian = await _started(plan, log_path)
+        undo.pop_all()
+    watch = asyncio.create_task(_cancel_when_gone(guardian, task))
+    try:
+        yield guardian
+        await asyncio.sleep(0)  # where a cancellation that is under way arrives
+    except asyncio.CancelledError:
+        if not watch.done() or task.uncancel() > cancelling:
+            raise
+        raise OperatorNeededError(
+            f"the guardian of this run (pid {guardian.pid}) was ended, so the run was stopped: "
+            "without it a crash would leave servers running and GPUs limited; find out what ended "
+            "it (out of memory? see `dmesg`), then go on with `tuner resume`"
+        ) from None
+    finally:
+        watch.cancel()
+        try:
+            guardian.say_done()
+            await _end_of(guardian, plan)
+        finally:
+            guardian.close()
+
+
+def repair(state_folder: Path, control: LimitControl | None) -> list[str]:
+    """Clean up what dead runs left whose guardians were killed too; say what was done.
+
+    To be called before a run begins. Raises `OperatorNeededError` if something cannot be mended.
+    """
+    messages = []
+    try:
+        for owner in registered(state_folder):
+            state = owner_state(owner)
+            if state is OwnerState.DEAD:
+                stopped = stop_tagged(owner.run_tag, grace_s=SERVER_GRACE_S)
+                if stopped:
+                    messages.append(f"stopped {stopped} processes that {owner} left behind")
+                forget(state_folder, owner.run_tag)
+            elif state is OwnerState.EARLIER_BOOT and owner.host == socket.gethostname():
+                forget(state_folder, owner.run_tag)
+    finally:
+        outcomes = LeaseBook(state_folder).restore_all(control)
+    failed = [o.message for o in outcomes if o.action is RestoreAction.FAILED]
+    if failed:
+        raise OperatorNeededError("; ".join(failed))
+    return messages + [o.message for o in outcomes if o.action is not RestoreAction.LEFT_ALONE]
+
+
+async def _started(plan: GuardianPlan, log_path: Path) -> Guardian:
+    reading, writing = os.pipe()
+    with ExitStack() as undo:
+        undo.callback(os.close, writing)
+        try:
+            process = _spawn(plan, reading, log_path)
+        except OSError as error:
+            raise PreflightError(
+                f"the guardian of this run cannot be started (log {log_path}): {error}"
+            ) from error
+        finally:
+            os.close(reading)
+        assert process.stdout is not None
+        undo.callback(process.stdout.close)  # last: closing waits for a thread that reads
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        if not await _says_ready(process.stdout):
+            raise PreflightError(
+                f"the guardian of this run did not start within {_START_DEADLINE_S:g} s; see "
+                f"{log_path}"
+            )
+        undo.pop_all()
+        process.stdout.close()
+    return Guardian(process, writing, log_path)
+
+
+def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[bytes]:
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in (RUN_TAG, LAUNCH_TAG)}
+    folder = str(Path(tuner.__file__).parents[1])  # this very version, wherever it is
+    environment["PYTHONPATH"] = os.pathsep.join(
+        part for part in (environment.get("PYTHONPATH"), folder) if part
+    )
+    tuner_descriptor = os.pidfd_open(os.getpid())
+    try:
+        with log_path.open("ab") as log:
+            inherited = replace(
+                plan, state_folder=plan.state_folder.resolve(), tuner_descriptor=tuner_descriptor
+            )
+            return subprocess.Popen(
+                # -P: nothing in the present folder is to be imported by a process run as root
+                [sys.executable, "-P", "-m", _PROCESS, inherited.to_argument()],
+                env=environment,
+                stdin=pipe,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(tuner_descriptor,),
+            )
+    finally:
+        os.close(tuner_descriptor)
+
+
+async def _says_ready(stdout: IO[bytes]) -> bool:
+    try:
+        async with asyncio.timeout(_START_DEADLINE_S):
+            return await asyncio.to_thread(stdout.readline) == READY
+    except TimeoutError:
+        return False
+
+
+async def _cancel_when_gone(guardian: Guardian, task: asyncio.Task[object]) -> None:
+    await guardian.wait_gone()
+    task.cancel()
+
+
+async def _end_of(guardian: Guardian, plan: GuardianPlan) -> None:
+    """Wait for it; if it was ended before it could verify, do that here."""
+    try:
+        async with asyncio.timeout(_END_DEADLINE_S + 2 * plan.deadline_s):
+            code = await guardian.wait_gone()
+    except TimeoutError:
+        raise OperatorNeededError(
+            f"the guardian of this run (pid {guardian.pid}) does not come to an end; a driver "
+            f"call may hang: see {guardian.log_path}"
+        ) from None
+    if code == OperatorNeededError.exit_code:
+        raise OperatorNeededError(
+            "something that this run changed or started could not be put right; see "
+            f"{guardian.log_path}, mend it, then run `tuner gpu restore`"
+        )
+    if code != 0:
+        await asyncio.to_thread(stop_tagged, plan.run_tag, grace_s=SERVER_GRACE_S)
+        forget(plan.state_folder, plan.run_tag)

@@ -1,0 +1,125 @@
+"""The guardian's own process: it waits for the tuner's end and cleans up what is left.
+
+Started by `tuner.serving.guardian`, which holds a pipe to its standard input. The pipe closes with
+the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives all night.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuner.errors import OperatorNeededError
+from tuner.serving.clean_up import CleanUp, memory_in_use
+from tuner.serving.run_records import forget
+
+READY = b"ready\n"
+DONE = b"done\n"
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardianPlan:
+    """What a guardian watches over.
+
+    Attributes:
+        run_tag: of the servers and the leases.
+        state_folder: where the leases are.
+        tuner_descriptor: a pidfd of the tuner that is inherited; None before that.
+        gpu_memory_bytes: the memory in use of each GPU before the first server; None to look.
+        deadline_s: how long it is waited for device memory, and how long restoring is tried.
+    """
+
+    run_tag: str
+    state_folder: Path
+    tuner_descriptor: int | None
+    gpu_memory_bytes: Mapping[str, int] | None
+    deadline_s: float
+
+    def to_argument(self) -> str:
+        """Return the one argument of the process; `plan_from_argument` reads it back."""
+        return json.dumps(asdict(self), default=str)
+
+
+def plan_from_argument(argument: str) -> GuardianPlan:
+    """Build from what `to_argument` returned."""
+    data = json.loads(argument)
+    return GuardianPlan(
+        data["run_tag"],
+        Path(data["state_folder"]),
+        data["tuner_descriptor"],
+        data["gpu_memory_bytes"],
+        data["deadline_s"],
+    )
+
+
+def main() -> int:
+    """Guard one run; return 0 if nothing of it is left, else the code of an operator's need."""
+    plan = plan_from_argument(sys.argv[1])
+    for number in _IGNORED:  # they go to a whole session or service; the tuner's end is awaited
+        signal.signal(number, _ignore)  # a handler, unlike SIG_IGN, is not inherited through exec
+    _log(f"guardian {os.getpid()} watches over run {plan.run_tag} of process {os.getppid()}")
+    known_bytes = plan.gpu_memory_bytes
+    memory_bytes = memory_in_use(_log) if known_bytes is None else known_bytes
+    with suppress(BrokenPipeError):
+        os.write(_STDOUT, READY)
+    is_done = _tuners_end(plan.tuner_descriptor)
+    clean_up = CleanUp(plan.run_tag, plan.state_folder, plan.deadline_s, _log)
+    if not is_done:
+        _log("the tuner has gone without a word; cleaning up")
+        is_clean = clean_up.run(memory_bytes)
+    elif clean_up.is_needed():
+        _log("the tuner is done but left something; cleaning up")
+        is_clean = clean_up.run(memory_bytes)
+    else:
+        is_clean = True
+    if is_clean:
+        forget(plan.state_folder, plan.run_tag)
+    _log("nothing of the run is left" if is_clean else "not everything could be put right")
+    return 0 if is_clean else OperatorNeededError.exit_code
+
+
+def _tuners_end(tuner_descriptor: int | None) -> bool:
+    """Wait for it; return whether the tuner said that it is done.
+
+    The pipe alone would not do if some child of the tuner had inherited its other end.
+    """
+    heard = b""
+    poll = select.poll()
+    poll.register(_STDIN, select.POLLIN)
+    if tuner_descriptor is not None:
+        poll.register(tuner_descriptor, select.POLLIN)
+    while not heard.endswith(DONE):
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if _STDIN in ready:
+            more = os.read(_STDIN, 64)
+            if not more:
+                return False
+            heard += more
+        elif ready:
+            return False
+    return True
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
+def _log(message: str) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with suppress(OSError):  # a full disk must not keep the GPUs from being put back
+        os.write(_STDERR, f"{now} {message}\n".encode())
+
+
+if __name__ == "__main__":
+    code = main()
+    os._exit(code)  # a thread that hangs in a driver call would keep it alive
