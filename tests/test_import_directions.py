@@ -14,6 +14,7 @@ ORDER = [
     "__main__",
     "cli",
     "commands",
+    "workload_commands",
     "report",
     "study",
     "measure",

@@ -9,10 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from tuner import DEFAULT_STORE
 from tuner.errors import TunerError
 from tuner.interruption import InterruptedBySignalError
-
-DEFAULT_STORE = "results/tuner.db"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -110,6 +109,13 @@ def run(
     startup_deadline_s: Annotated[
         float | None, typer.Option(help="Give up a start after so long [default: 1800].")
     ] = None,
+    allow_gpu_settings: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-gpu-settings",
+            help="Allow device knobs to change the limits of real GPUs (needs root).",
+        ),
+    ] = None,
     energy_gpu: Annotated[
         str | None,
         typer.Option(help="GPU whose energy is emulated without NVML [default: H100-SXM]."),
@@ -131,7 +137,7 @@ def run(
 def resume(
     name: Name,
     trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0, help="So many hours more.")] = None,
+    hours: Annotated[float | None, typer.Option(help="So many hours more.")] = None,
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
 ) -> None:
@@ -213,6 +219,10 @@ def measure(
         str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")
     ] = None,
     window_s: Annotated[float, typer.Option(help="Length of the steady window, s.")] = 60.0,
+    allow_gpu_settings: Annotated[
+        bool,
+        typer.Option("--allow-gpu-settings", help="Allow device knobs on real GPUs (needs root)."),
+    ] = False,
     energy_gpu: Annotated[
         str, typer.Option(help="GPU whose energy is emulated without NVML.")
     ] = "H100-SXM",
@@ -226,6 +236,33 @@ def measure(
     from tuner.commands import measure_configuration
 
     measure_configuration(options, settings or [], as_json=output is Format.JSON)
+
+
+gpu = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")
+app.add_typer(gpu, name="gpu")
+
+
+@gpu.command("status")
+def gpu_status(
+    output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
+) -> None:
+    """Show power limits and clocks: as found, as set, and the default."""
+    from tuner import commands
+
+    commands.gpu_status(as_json=output is Format.JSON)
+
+
+@gpu.command("restore")
+def gpu_restore(
+    force: Annotated[
+        bool, typer.Option("--force", help="Also take GPUs away from runs that are alive.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
+) -> None:
+    """Put back what a crash left set: to what was found, not to the default."""
+    from tuner import commands
+
+    commands.gpu_restore(force=force, as_json=output is Format.JSON)
 
 
 def main() -> NoReturn:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner import DEFAULT_STORE
+from tuner.errors import NoFeasibleConfigurationError, OperatorNeededError, UsageError
 from tuner.interruption import run_interruptible
 from tuner.slo import Slo
 from tuner.store import Store
@@ -21,11 +23,14 @@ def run_study(study_file: Path | None, options: Options, store_url: str, *, as_j
     """`tuner run`."""
     from tuner.report.progress import RunDisplay
     from tuner.study.spec import spec_from
-    from tuner.study.start import start_study
+    from tuner.study.start import check_names, start_study
 
     spec = spec_from(study_file, options)
+    check_names(spec)  # before a store is made for what cannot be run
     with Store.open(store_url, create=True) as store:
-        with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+        with RunDisplay(
+            Console(stderr=True), spec.slos, spec.objectives, _store_option(store_url)
+        ) as display:
             name = run_interruptible(start_study(spec, store, display))
         _finish(store, name, as_json=as_json)
 
@@ -39,7 +44,9 @@ def resume_named(
 
     with Store.open(store_url, create=False) as store:
         spec = stored_spec(store.study(name))
-        with RunDisplay(Console(stderr=True), spec.slos, spec.objectives) as display:
+        with RunDisplay(
+            Console(stderr=True), spec.slos, spec.objectives, _store_option(store_url)
+        ) as display:
             run_interruptible(
                 resume_study(name, store, display, more_trials=trials, more_hours=hours)
             )
@@ -88,7 +95,7 @@ def show_recommendation(
     elif output == "vllm":
         print(vllm_config(recommendation), end="")  # noqa: T201 - the result on stdout
     else:
-        show(Console(), recommendation)
+        show(Console(), recommendation, _store_option(store_url))
 
 
 def export_study(name: str, csv: Path | None, parquet: Path | None, store_url: str) -> None:
@@ -101,7 +108,9 @@ def export_study(name: str, csv: Path | None, parquet: Path | None, store_url: s
         rows = trial_rows(store.study(name), store.trials(name))
     console = Console(stderr=True)
     for path, write in ((csv, write_csv), (parquet, write_parquet)):
-        if path is not None:
+        if path == Path("-"):
+            write(rows, Path("/dev/stdout"))
+        elif path is not None:
             write(rows, path)
             console.print(f"wrote {len(rows)} trials to {path}", highlight=False)
 
@@ -114,11 +123,52 @@ def measure_configuration(options: Options, settings: Sequence[str], *, as_json:
 
     configuration = parse_settings(settings)
     spec = spec_from(None, {**options, "trials": 1})
-    measured = run_interruptible(measure_once(spec, configuration))
+    note = Console(stderr=True).print
+    measured = run_interruptible(measure_once(spec, configuration, note))
     if as_json:
         _print_json(measured_json(measured))
     else:
         show_measured(Console(), measured, spec.slos)
+
+
+def gpu_status(*, as_json: bool) -> None:
+    """`tuner gpu status`."""
+    from tuner.gpu.durable import state_folder
+    from tuner.gpu.leases import LeaseBook
+    from tuner.gpu.limits import open_limits
+    from tuner.report.gpu_status import machine_status, show_status, status_json
+
+    control = open_limits()
+    try:
+        status = machine_status(control, LeaseBook(state_folder()))
+    finally:
+        if control is not None:
+            control.close()
+    if as_json:
+        _print_json(status_json(status))
+    else:
+        show_status(Console(), status)
+
+
+def gpu_restore(*, force: bool, as_json: bool) -> None:
+    """`tuner gpu restore`; raises `OperatorNeededError` if something is still not as found."""
+    from tuner.gpu.durable import state_folder
+    from tuner.gpu.leases import LeaseBook
+    from tuner.gpu.limits import open_limits
+    from tuner.report.gpu_status import is_restored, restore_json, show_restore
+
+    control = open_limits()
+    try:
+        outcomes = LeaseBook(state_folder()).restore_all(control, force=force)
+    finally:
+        if control is not None:
+            control.close()
+    if as_json:
+        _print_json(restore_json(outcomes))
+    else:
+        show_restore(Console(), outcomes)
+    if not is_restored(outcomes):
+        raise OperatorNeededError("not every GPU is as it was found; see above")
 
 
 def _finish(store: Store, name: str, *, as_json: bool) -> None:
@@ -136,6 +186,11 @@ def _finish(store: Store, name: str, *, as_json: bool) -> None:
         show_front(Console(), study, trials)
     if not front(study, trials, slos):
         raise NoFeasibleConfigurationError(nothing_met(study, trials, slos))
+
+
+def _store_option(store_url: str) -> str:
+    """Return what a command has to be given to find this store again."""
+    return "" if store_url == DEFAULT_STORE else f" --store {shlex.quote(store_url)}"
 
 
 def _print_json(data: object) -> None:

@@ -1,4 +1,4 @@
-"""Running a coroutine so that SIGINT and SIGTERM end it cleanly."""
+"""Running a coroutine so that SIGINT, SIGTERM and SIGHUP end it cleanly."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def run_interruptible(work: Coroutine[Any, Any, Result]) -> Result:
                 received.append(number)
                 task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, cancel, number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, SIGHUP is ignored
+                loop.add_signal_handler(number, cancel, number)
         return await task
 
     try:

@@ -5,6 +5,7 @@ All times are seconds on one monotonic clock per run. Unknown is `None`, never 0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,6 +50,8 @@ class Load:
     def __post_init__(self) -> None:
         if (self.concurrency is None) == (self.request_rate is None):
             raise ValueError("a load is either closed (concurrency) or open (request_rate)")
+        if not 0 < (self.request_rate or self.concurrency or 0) < math.inf:
+            raise ValueError("a load must be greater than 0")
 
 
 class RequestState(StrEnum):

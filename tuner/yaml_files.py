@@ -45,6 +45,11 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 
     Raises `UsageError` that names file, field, what was found and what is allowed.
     """
+    return validate(str(path), read_mapping(path), model)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read one file that holds a mapping; raises `UsageError`."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -53,7 +58,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise UsageError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UsageError(f"'{path}' must hold a mapping (field: value), found {_shown(data)}")
-    return validate(str(path), data, model)
+    return data
 
 
 def validate(origin: str, data: dict[str, Any], model: type[Model]) -> Model:

@@ -117,6 +117,28 @@ def test_one_token_answers_have_no_tpot() -> None:
     assert metrics["p99_ttft_ms"] == pytest.approx(1000)
 
 
+def test_an_open_load_that_outgrows_the_server_is_no_measurement() -> None:
+    def arrivals(rate: float, served: float) -> list[RequestRecord]:
+        """First come, first served, one at a time."""
+        records, free_s = [], 0.0
+        for i in range(int(25 * rate)):
+            scheduled_s = i / rate
+            free_s = max(free_s, scheduled_s) + 1 / served
+            times = [free_s - 0.5 / served, free_s]
+            done = free_s <= 20.0
+            times = [t for t in times if t <= 20.0]
+            state = RequestState.DONE if done else RequestState.CUT
+            records.append(record(i, scheduled_s, times, state))
+        return records
+
+    keeps_up = reduce_run(run(arrivals(rate=40, served=41)), {})
+    assert isinstance(keeps_up, Measurement)
+    behind = reduce_run(run(arrivals(rate=40, served=20)), {})
+    assert isinstance(behind, Failure)
+    assert behind.kind is FailureKind.CONFIGURATION
+    assert "does not keep up" in behind.reason
+
+
 def test_goodput_counts_requests_and_attainment_those_that_wait_too_long() -> None:
     good = record(0, 11.0, [11.1, 11.2])
     late = record(1, 11.0, [12.0, 12.1])

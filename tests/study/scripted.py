@@ -66,7 +66,8 @@ class ScriptedEvaluator:
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         self.asked.append((trial, configuration))
-        return Evaluation(self.script(configuration, trial), None, (), 10.0)
+        result = self.script(configuration, trial)
+        return Evaluation(result, None, (), elapsed_s=10.0, is_virtual=True)
 
     async def close(self) -> None:
         self.closed += 1

@@ -42,6 +42,7 @@ async def evaluator(
         version="emulator",
         source=Source.EMULATED,
         meter=lambda _: EmulatorServerMeter("H100-SXM"),
+        widest=Configuration(),
         environment=lambda _: {"TUNER_EMULATED_GPU": "H100-SXM"},
         defaults={},
     )
@@ -54,7 +55,7 @@ async def evaluator(
         fixed=Configuration(flags=flags or {}),
     )
     settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None)
-    made = LiveEvaluator(server, task, settings)
+    made = LiveEvaluator(server, task, settings, None)
     try:
         yield made
     finally:

@@ -43,7 +43,7 @@ class Bench:
             self.spec.sampler,
             seed=0,
         )
-        if proposals.is_empty:
+        if not proposals.has_baseline:
             proposals.enqueue_baseline({})
         return StudyRun("s", self.spec, self.store, proposals, self.evaluator, OWNER, self.listener)
 
@@ -157,6 +157,58 @@ def test_a_machine_that_keeps_failing_needs_an_operator(store: Store) -> None:
     assert "tuner resume s" in str(caught.value)
     assert len(bench.evaluator.asked) == 1 + 3 + 3
     assert not [t for t in bench.optuna_trials if t.state is TrialState.RUNNING]
+
+    bench.evaluator.script = physics  # somebody mended it
+    bench.run()
+    assert [t.state for t in bench.optuna_trials].count(TrialState.COMPLETE) == 8
+
+
+def test_a_default_that_could_not_be_measured_comes_first_after_the_mending(store: Store) -> None:
+    bench = Bench(store, lambda configuration, trial: infrastructure())
+    with pytest.raises(OperatorNeededError):
+        bench.run()
+    bench.evaluator.script = physics
+    asked = len(bench.evaluator.asked)
+    bench.run()
+    assert bench.evaluator.asked[asked][1] == Configuration()
+    assert any(r.baseline and r.measurement for r in store.trials("s"))
+
+
+def test_a_kill_inside_ask_does_not_move_the_default(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(store)
+    run = bench.start()
+    suggested: list[str] = []
+    original = optuna.trial.Trial._suggest
+
+    def dying(self: optuna.trial.Trial, name: str, distribution: object) -> object:
+        if suggested:
+            raise Died
+        suggested.append(name)
+        return original(self, name, distribution)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.trial.Trial, "_suggest", dying)
+        with pytest.raises(Died):
+            asyncio.run(run.run())
+    assert len(bench.optuna_trials[0].params) == 1
+    bench.run()
+    told = next(t for t in bench.optuna_trials if t.state is TrialState.COMPLETE)
+    assert told.user_attrs["baseline"] is True
+    assert told.params == SPACE.baseline_parameters({})
+
+
+def test_what_is_shown_is_what_was_stored(store: Store) -> None:
+    def script(configuration: Configuration, trial: int) -> Measurement | Failure:
+        whole = physics(configuration, trial)
+        assert isinstance(whole, Measurement)
+        kept = {k: v for k, v in whole.metrics.items() if k != "p99_tpot_ms"}
+        return Measurement(kept, 1.0, 2.0, Source.MEASURED, Source.MEASURED)
+
+    bench = Bench(store, script, SPEC.model_copy(update={"trials": 1}))
+    bench.run()
+    assert all(isinstance(result, Failure) for _, result in bench.listener.ended)
 
 
 def test_an_unstable_point_is_retried_once_and_then_its_own_fault(store: Store) -> None:

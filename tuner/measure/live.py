@@ -100,7 +100,8 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
         now_s = time.monotonic()
         reading = meter.read(now_s, samples.activity)
         if reading is not None:
-            samples.power.append((now_s, reading.power_w, reading.energy_j))
+            time_s = now_s if reading.time_s is None else reading.time_s
+            samples.power.append((time_s, reading.power_w, reading.energy_j))
         due_s = max(due_s + POWER_PERIOD_S, now_s)
         await asyncio.sleep(due_s - now_s)
 
@@ -119,9 +120,11 @@ async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples
         return
     if report.running is None or report.waiting is None:
         return
-    samples.server.append((time.monotonic(), report.running, report.waiting))
+    now_s = time.monotonic()
+    samples.server.append((now_s, report.running, report.waiting))
     if report.prompt_tokens is not None and report.generation_tokens is not None:
         samples.activity = Activity(
+            time_s=now_s,
             running=report.running,
             prompt_tokens=report.prompt_tokens,
             generation_tokens=report.generation_tokens,

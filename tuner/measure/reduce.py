@@ -5,7 +5,8 @@ Every formula stands here once; live and virtual runs go through the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -62,8 +63,8 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     """Return the metrics of the steady window, or why there are none.
 
     Requests that failed make the whole run a failure: a server that refuses or drops work would
-    otherwise look fast. Tokens count by when they arrived, so a request that an edge cuts counts
-    for its part.
+    otherwise look fast. So does a load that the server does not keep up with. Tokens count by when
+    they arrived, so a request that an edge cuts counts for its part.
 
     Args:
         run: the raw records.
@@ -74,6 +75,8 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
         return Failure(FailureKind.UNSTABLE, reason)
     start_s, end_s = run.window_start_s, run.window_end_s
+    if behind := _falls_behind(run.requests, start_s, end_s):
+        return Failure(FailureKind.CONFIGURATION, behind)
     tokens = sum(_within(r.token_times_s, start_s, end_s) for r in run.requests)
     finished = [
         r
@@ -104,6 +107,28 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         window_end_s=end_s,
         latency_source=run.latency_source,
         energy_source=run.power.source,
+    )
+
+
+def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: float) -> str | None:
+    """Say that the load outgrew the server, or return None.
+
+    Of an open load that is not served in time, latency and throughput depend on when one looks. The
+    queue may grow by chance: by 5 % of the arrivals and three standard deviations of a Poisson
+    count of what is under way. A closed load cannot grow.
+    """
+    scheduled_s = np.array([r.scheduled_s for r in requests])
+    ended_s = np.array([np.inf if r.state is RequestState.CUT else r.ended_s for r in requests])
+    before, after = (
+        int(np.sum((scheduled_s <= t_s) & (ended_s > t_s))) for t_s in (start_s, end_s)
+    )
+    arrived = int(np.sum((scheduled_s > start_s) & (scheduled_s <= end_s)))
+    grown = after - before
+    if grown <= 0.05 * arrived + 3.0 * math.sqrt(before + after):
+        return None
+    return (
+        f"it does not keep up with the offered load: of {arrived} requests that arrived in "
+        f"{end_s - start_s:.0f} s, {grown} were added to the {before} under way"
     )
 
 

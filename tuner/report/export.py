@@ -125,7 +125,13 @@ def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path` and move into place, so that `path` is never half a file."""
+    """Write beside `path` and move into place, so that `path` is never half a file.
+
+    What is no regular file (a pipe, `/dev/stdout`) is written to directly.
+    """
+    if path.exists() and not path.is_file():
+        _write_directly(path, write)
+        return
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +140,15 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         with suppress(OSError):  # where it could not be made it cannot be removed
             partial.unlink()
-        raise PreflightError(
-            f"cannot write '{path}' ({error.strerror or error}); name another file"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _write_directly(path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> PreflightError:
+    return PreflightError(f"cannot write '{path}' ({error.strerror or error}); name another file")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.metrics import METRICS
@@ -51,7 +52,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             table.add_row(name, number(m.metrics[name]), METRICS[name].unit, mark)
     console.print(table)
     for warning in measured.warnings:
-        console.print(f"[yellow]warning:[/] {warning}")
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 def _mark(slo: Slo, value: float) -> str:

@@ -6,6 +6,7 @@ import math
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tuner.metrics import LATENCIES, metric_named
@@ -21,9 +22,14 @@ class RunDisplay:
     """A `Listener` that writes to stderr."""
 
     def __init__(
-        self, console: Console, slos: tuple[Slo, ...], objectives: tuple[Objective, ...]
+        self,
+        console: Console,
+        slos: tuple[Slo, ...],
+        objectives: tuple[Objective, ...],
+        store_option: str = "",
     ) -> None:
         self._console = console
+        self._store_option = store_option
         self._slos = slos
         self._shown = tuple(
             dict.fromkeys([o.metric for o in objectives] + [s.metric for s in slos])
@@ -49,7 +55,10 @@ class RunDisplay:
     def study_started(self, name: str, progress: Spent) -> None:
         """Say which study, and how far it is."""
         done = f", {progress.trials} trials done" if progress.trials else ""
-        self.note(f"study {name}{done}; interrupted or not, `tuner resume {name}` goes on with it")
+        resume = f"tuner resume {name}{self._store_option}"
+        self.note(f"study {name}{done}; interrupted or not, `{resume}` goes on with it")
+        if not self._slos:
+            self.note("no SLO: the least energy may come with any latency (see --slo)")
         self._update("study started", progress)
 
     def trial_started(self, proposal: Proposal) -> None:
@@ -61,7 +70,7 @@ class RunDisplay:
     ) -> None:
         """Write one line of what came out."""
         line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
-        text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{describe(proposal)}[/]"
+        text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{escape(describe(proposal))}[/]"
         if self._console.is_terminal:
             self._console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
         else:
@@ -77,12 +86,11 @@ class RunDisplay:
         return ("[green]ok  [/]" if met else "[yellow]slo [/]") + "  ".join(values)
 
     def _failed(self, failure: Failure) -> str:
-        reason = failure.reason.replace("[", "\\[")
-        return f"[red]{failure.kind}[/] {reason}"
+        return f"[red]{failure.kind}[/] {escape(failure.reason)}"
 
     def note(self, message: str) -> None:
         """Write a line."""
-        self._console.print(message.replace("[", "\\["), highlight=False, soft_wrap=True)
+        self._console.print(escape(message), highlight=False, soft_wrap=True)
 
     def _update(self, description: str, progress: Spent) -> None:
         parts = []

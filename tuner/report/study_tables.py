@@ -24,7 +24,7 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
         console.print("no study yet; start one with `tuner run`", markup=False)
         return
     table = _table()
-    table.add_column("study and model", overflow="fold")
+    table.add_column("study and model", no_wrap=True)  # to be copied
     table.add_column("workload", overflow="fold")
     table.add_column("started", no_wrap=True)
     table.add_column("trials", no_wrap=True)

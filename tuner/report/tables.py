@@ -50,15 +50,22 @@ def show_front(
     _note_default(console, baseline, bounds)
 
 
-def show_recommendation(console: Console, recommendation: Recommendation) -> None:
-    """Print the configuration to deploy, what it saves, the alternatives and the warnings."""
+def show_recommendation(
+    console: Console, recommendation: Recommendation, store_option: str = ""
+) -> None:
+    """Print the configuration to deploy, what it saves, the alternatives and the warnings.
+
+    `store_option` is what commands need to find the store again.
+    """
     r = recommendation
     best = r.figures_of(r.best)
     title = f"Recommended for {r.study.model}: trial {r.best.number} of {r.study.name}"
     console.print(heading(title, emulated_label(r.emulated)))
     console.print(_about(r.study, r.slos))
     if r.is_default:
-        console.print("vLLM's default itself uses the least energy of all that was measured.")
+        console.print(
+            "vLLM's default itself uses the least energy of all that this study measured."
+        )
     elif best.saving_percent is not None:
         less = "less" if best.saving_percent >= 0 else "more"
         console.print(
@@ -73,8 +80,13 @@ def show_recommendation(console: Console, recommendation: Recommendation) -> Non
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if r.other_studies:
         console.print(Text(f"other studies of this model: {', '.join(r.other_studies)}"))
+    given = "".join(f" --slo '{s}'" for s in r.slos if str(s) not in r.study.slos)
     console.print(
-        Text(f"to deploy: tuner recommend --study {r.study.name} --format vllm", style="dim")
+        Text(
+            f"to deploy: tuner recommend --study {r.study.name}{given}{store_option} --format vllm",
+            style="dim",
+        ),
+        soft_wrap=True,  # to be copied as one line
     )
 
 

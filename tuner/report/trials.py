@@ -15,8 +15,15 @@ ENERGY = "energy_per_output_token_j"
 
 
 def slos_of(study: StudyIdentity, slos: Sequence[Slo] | None = None) -> tuple[Slo, ...]:
-    """Return the SLOs to read a study by: the given ones, or else its own."""
-    return tuple(Slo.parse(text) for text in study.slos) if slos is None else tuple(slos)
+    """Return the SLOs to read a study by: its own, with the given ones over those they replace.
+
+    A given one replaces that on the same metric; an empty sequence is no SLO at all.
+    """
+    own = tuple(Slo.parse(text) for text in study.slos)
+    if not slos:
+        return own if slos is None else ()
+    given = {slo.metric for slo in slos}
+    return (*(slo for slo in own if slo.metric not in given), *slos)
 
 
 def metric(trial: TrialRow | None, name: str) -> float | None:

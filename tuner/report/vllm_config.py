@@ -6,13 +6,13 @@ import shlex
 
 import yaml
 
-from tuner.configuration import Value
+from tuner.configuration import Configuration, Value
 from tuner.report.recommend import Recommendation
 
 
 def vllm_config(recommendation: Recommendation) -> str:
     """Return YAML with the model and every flag; what YAML cannot set is in its comments."""
-    configuration = recommendation.best.configuration
+    configuration = _with_fixed(recommendation)
     notes = [
         *_provenance(recommendation),
         *_environment(dict(configuration.environment)),
@@ -23,6 +23,18 @@ def vllm_config(recommendation: Recommendation) -> str:
     for name, value in configuration.flags.items():
         settings.update([_setting(name, value)])
     return comments + yaml.safe_dump(settings, sort_keys=False, width=10_000)
+
+
+def _with_fixed(recommendation: Recommendation) -> Configuration:
+    """Return the configuration with the settings that every configuration of the study shared."""
+    best = recommendation.best.configuration
+    fixed = Configuration.from_json(recommendation.study.spec_json.get("fixed", {}))
+    return Configuration(
+        flags={**fixed.flags, **best.flags},
+        environment={**fixed.environment, **best.environment},
+        device=best.device,
+        load=best.load,
+    )
 
 
 def _setting(name: str, value: Value) -> tuple[str, Value]:

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import aiohttp
+import numpy as np
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.gpu.emulated import EmulatorServerMeter
 from tuner.gpu.meter import Meter
+from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.live import run_load
-from tuner.records import Failure, Source
+from tuner.records import Failure, Request, Source
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 
 _ANSWER_S = 30.0
+EMULATOR_VERSION_SUFFIX = "+emulator"
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The running server, and what measures it."""
+
+    name: str
+    version: str
+    latency_source: Source
+    meter: Meter
 
 
 class AttachedEvaluator:
     """Measures a running server without starting, changing or stopping it."""
 
+    needs_guardian = False
+
     def __init__(self, base_url: str, task: Task, meter: Callable[[], Meter]) -> None:
         self._base_url = base_url.rstrip("/")
         self._task = task
         self._make_meter = meter
-        self._server: tuple[str, Meter] | None = None  # its model's name, and what measures it
+        self._server: _Server | None = None
 
     async def prepare(self) -> Bench:
         """Ask the server who it is."""
-        name, meter = await self._ask()
-        self._server = name, meter
+        server = await self._known()
         return Bench(
             kind="attached",
-            server_version=await self._ask_version(),
-            gpu=meter.gpu,
-            driver=meter.driver,
-            energy_source=meter.source,
-            latency_source=Source.MEASURED,
+            server_version=server.version,
+            gpu=server.meter.gpu,
+            driver=server.meter.driver,
+            energy_source=server.meter.source,
+            latency_source=server.latency_source,
         )
 
     async def defaults(self) -> Mapping[str, Value]:
@@ -60,32 +78,48 @@ class AttachedEvaluator:
             ) from error
         return data if isinstance(data, dict) else {}
 
-    async def _ask(self) -> tuple[str, Meter]:
-        name = await self._ask_name()
-        return name, self._make_meter()
+    async def _known(self) -> _Server:
+        """Return what the server said of itself when it was first asked."""
+        if self._server is None:
+            name, version = await self._ask_name(), await self._ask_version()
+            is_emulated = version.endswith(EMULATOR_VERSION_SUFFIX)
+            self._server = _Server(
+                name=name,
+                version=version,
+                latency_source=Source.EMULATED if is_emulated else Source.MEASURED,
+                meter=EmulatorServerMeter("emulated") if is_emulated else self._make_meter(),
+            )
+        return self._server
 
     async def _ask_name(self) -> str:
         models = (await self._get("/v1/models")).get("data")
         names = [str(m["id"]) for m in models] if isinstance(models, list) else []
-        if not names:
-            raise PreflightError(f"the server at {self._base_url} serves no model")
-        return self._task.model if self._task.model in names else names[0]
+        if self._task.model not in names:
+            raise PreflightError(
+                f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
+                f"{self._task.model}; give its own name with --model"
+            )
+        return self._task.model
 
     async def _ask_version(self) -> str:
-        return str((await self._get("/version")).get("version", "unknown"))
+        try:
+            return str((await self._get("/version")).get("version", "unknown"))
+        except PreflightError:
+            return "unknown"  # not every OpenAI-compatible server has it
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Drive the load at the running server."""
         began_s = time.monotonic()
-        served_name, meter = self._server or await self._ask()
+        server = await self._known()
         raw, warnings = await run_load(
             self._base_url,
-            served_name,
-            self._task.workload.requests(),
+            server.name,
+            _salted(self._task.workload, secrets.randbits(30)),
             load_of(configuration, self._task.load),
-            meter,
+            server.meter,
             self._task.window,
         )
+        raw = dataclasses.replace(raw, latency_source=server.latency_source)
         result = self._task.reduce(raw)
         if isinstance(result, Failure) and not await self._answers():
             raise OperatorNeededError(
@@ -103,3 +137,17 @@ class AttachedEvaluator:
 
     async def close(self) -> None:
         """Leave the server as it is."""
+        if self._server is not None:
+            self._server.meter.close()
+
+
+def _salted(workload: Workload, salt: int) -> Iterator[Request]:
+    """Yield the workload's requests with every token id moved by `salt` within the vocabulary.
+
+    The server keeps the prefixes of earlier trials: the same prompts would be answered from its
+    cache. Lengths, arrivals and what prompts share with each other stay as they are.
+    """
+    span = workload.spec.vocab_size - FIRST_TOKEN_ID
+    for request in workload.requests():
+        moved = (request.prompt_token_ids - FIRST_TOKEN_ID + salt) % span + FIRST_TOKEN_ID
+        yield dataclasses.replace(request, prompt_token_ids=moved.astype(np.int32))

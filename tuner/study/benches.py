@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.launch_rules import check_flags
 from tuner.emulator.model import load_model
+from tuner.emulator.power import PowerModel
 from tuner.errors import PreflightError, UsageError, unknown_name
 from tuner.gpu.emulated import ActivityMeter, EmulatorServerMeter
 from tuner.gpu.meter import Meter
@@ -24,13 +28,15 @@ from tuner.measure.window import WindowPlan
 from tuner.records import Source
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 from tuner.study.attached import AttachedEvaluator
+from tuner.study.device_knobs import DeviceKnobs
 from tuner.study.evaluator import Evaluator, Task
 from tuner.study.live import LaunchSettings, LiveEvaluator, ServerKind
-from tuner.study.space import SearchSpace
+from tuner.study.space import Choice, SearchSpace
 from tuner.study.spec import StudySpec
 from tuner.study.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
+_PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _DEVICE_VARIABLES = {
     "power_limit_w": "TUNER_EMULATED_POWER_LIMIT_W",
     "sm_clock_mhz": "TUNER_EMULATED_SM_CLOCK_MHZ",
@@ -45,6 +51,23 @@ class RunPlace:
     log_folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """The knobs of a study, by name and section.
+
+    `widest` is a configuration that uses the most GPUs, `extremes` are the ends of the device
+    knobs' ranges.
+    """
+
+    sections: Mapping[str, str]
+    widest: Configuration
+    extremes: tuple[Configuration, ...]
+
+    def of(self, section: str) -> list[str]:
+        """Return the names in a section."""
+        return [name for name, where in self.sections.items() if where == section]
+
+
 def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
     """Return what every configuration of the spec is measured with."""
     return Task(
@@ -57,10 +80,8 @@ def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
     )
 
 
-def make_evaluator(
-    spec: StudySpec, task: Task, knobs: Mapping[str, str], place: RunPlace
-) -> Evaluator:
-    """Return the evaluator for a spec; `knobs` maps each knob's name to its section.
+def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Evaluator:
+    """Return the evaluator for a spec.
 
     Raises `UsageError` for knobs that this evaluator does not know, `PreflightError` for what this
     machine lacks.
@@ -71,7 +92,14 @@ def make_evaluator(
         return _live_vllm(spec, task, knobs, place)
     gpu = load_gpu(spec.emulate)
     model = load_model(spec.model)
-    check_flags([*task.fixed.flags, *(n for n, section in knobs.items() if section == "flags")])
+    check_flags([*task.fixed.flags, *knobs.of("flags")])
+    if variables := [*task.fixed.environment, *knobs.of("environment")]:
+        raise UsageError(
+            f"{', '.join(variables)}: environment variables are not emulated; leave them out of "
+            "the search space"
+        )
+    for extreme in knobs.extremes:
+        PowerModel.under(gpu, extreme.device)  # tells a limit or clock that this GPU does not have
     if spec.live:
         return _live_emulator(spec, gpu, task, place)
     return VirtualEvaluator(model, gpu, task, spec.seed)
@@ -81,19 +109,18 @@ def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
     return LaunchSettings(place.run_tag, place.log_folder, spec.startup_deadline_s, spec.port)
 
 
-def _live_vllm(
-    spec: StudySpec, task: Task, knobs: Mapping[str, str], place: RunPlace
-) -> LiveEvaluator:
+def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveEvaluator:
     _require_model_folder(spec.model, task.workload)
-    if device := [name for name, section in knobs.items() if section == "device"]:
+    if (device := knobs.of("device")) and not spec.allow_gpu_settings:
         raise PreflightError(
-            f"{', '.join(device)} cannot be set on a real GPU by this version; use a search space "
-            "without device knobs (--space default), or --emulate a GPU"
+            f"{', '.join(device)} would change settings of real GPUs; allow it with "
+            "--allow-gpu-settings (needs root; what was found is put back at the end, and after a "
+            "crash), use a search space without device knobs, or --emulate a GPU"
         )
     command = find_vllm(spec.vllm)
     version = vllm_version(command)
     flags = known_flags(command)
-    for name in [*task.fixed.flags, *(n for n, section in knobs.items() if section == "flags")]:
+    for name in [*task.fixed.flags, *knobs.of("flags")]:
         if name not in flags:
             raise UsageError(unknown_name(f"flag of vLLM {version}", name, flags))
 
@@ -102,17 +129,22 @@ def _live_vllm(
 
     # opens /server_info on 127.0.0.1, which says what the default of each flag is
     environment = {"VLLM_SERVER_DEV_MODE": "1"}
-    server = ServerKind(command, version, Source.MEASURED, meter, lambda _: environment, None)
-    return LiveEvaluator(server, task, _settings(spec, place))
+    server = ServerKind(
+        command=command,
+        version=version,
+        source=Source.MEASURED,
+        meter=meter,
+        widest=task.whole(knobs.widest),
+        environment=lambda _: environment,
+        defaults=None,
+    )
+    device_knobs = DeviceKnobs(place.run_tag, knobs.extremes) if device else None
+    return LiveEvaluator(server, task, _settings(spec, place), device_knobs)
 
 
 def gpus_used(configuration: Configuration) -> int:
     """Return how many GPUs a server with these flags takes."""
-    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    count = 1
-    for size in sizes:
-        count *= int(configuration.flags.get(size, 1))
-    return count
+    return math.prod(int(configuration.flags.get(size, 1)) for size in _PARALLEL_SIZES)
 
 
 def _activity_meter(spec: StudySpec, task: Task) -> ActivityMeter:
@@ -166,26 +198,56 @@ def _live_emulator(spec: StudySpec, gpu: Gpu, task: Task, place: RunPlace) -> Li
         version="emulator",
         source=Source.EMULATED,
         meter=lambda _: EmulatorServerMeter(gpu.name),
+        widest=Configuration(),
         environment=environment,
         defaults=emulated_defaults(gpu, task.load),
     )
-    return LiveEvaluator(server, task, _settings(spec, place))
+    return LiveEvaluator(server, task, _settings(spec, place), None)
 
 
-def _attached(
-    spec: StudySpec, base_url: str, task: Task, knobs: Mapping[str, str]
-) -> AttachedEvaluator:
-    if others := [name for name, section in knobs.items() if section != "load"]:
+def _attached(spec: StudySpec, base_url: str, task: Task, knobs: Knobs) -> AttachedEvaluator:
+    if others := [name for name, section in knobs.sections.items() if section != "load"]:
         raise UsageError(
             f"{', '.join(others)} cannot be changed in a server that is already running; with "
             "--base-url use a search space of load knobs only (--space load)"
         )
-    return AttachedEvaluator(base_url, task, lambda: nvml_meter() or _activity_meter(spec, task))
+
+    def meter() -> Meter:
+        # the GPUs of this machine say nothing of a server on another one
+        local = nvml_meter() if _is_here(base_url) else None
+        return local or _activity_meter(spec, task)
+
+    return AttachedEvaluator(base_url, task, meter)
 
 
-def space_knobs(space: SearchSpace) -> dict[str, str]:
-    """Return the section of each knob of a space."""
-    return {name: section for section, name, _ in space.knobs()}
+def _is_here(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "::1", socket.gethostname()) or host.startswith("127.")
+
+
+def space_knobs(space: SearchSpace) -> Knobs:
+    """Return the knobs of a space."""
+    sections = {name: section for section, name, _ in space.knobs()}
+    widest = {
+        name: max(int(v) for v in (knob.choices if isinstance(knob, Choice) else (knob.high,)))
+        for section, name, knob in space.knobs()
+        if section == "flags" and name in _PARALLEL_SIZES
+    }
+    extremes = tuple(
+        Configuration(device={name: end})
+        for section, name, knob in space.knobs()
+        if section == "device"
+        for end in (knob.choices if isinstance(knob, Choice) else (knob.low, knob.high))
+    )
+    return Knobs(sections, Configuration(flags=widest), extremes)
+
+
+def configuration_knobs(configuration: Configuration) -> Knobs:
+    """Return what one configuration sets as knobs."""
+    sections = {
+        name: section for section, values in configuration.to_json().items() for name in values
+    }
+    return Knobs(sections, configuration, (configuration,))
 
 
 def fixed_configuration(space: SearchSpace) -> Configuration:

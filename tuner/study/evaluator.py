@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import PreflightError
+from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import Workload
 from tuner.measure.reduce import reduce_run
 from tuner.measure.window import WindowPlan
@@ -34,16 +34,22 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation brought, and how long it took (virtual seconds on the emulator)."""
+    """What one evaluation brought, and how long it took, maybe on a virtual clock."""
 
     result: Measurement | Failure
     raw: RawRun | None
     warnings: tuple[str, ...]
     elapsed_s: float
+    is_virtual: bool = False
 
 
 class Evaluator(Protocol):
-    """Evaluates one configuration at a time."""
+    """Evaluates one configuration at a time.
+
+    `needs_guardian` says that a crash would leave servers running or GPUs changed.
+    """
+
+    needs_guardian: bool
 
     async def prepare(self) -> Bench:
         """Check that it can be done at all, and say on what.
@@ -68,12 +74,20 @@ class Evaluator(Protocol):
 
 
 def load_of(configuration: Configuration, otherwise: Load) -> Load:
-    """Return the load that the configuration's load knobs ask for, else `otherwise`."""
-    if "request_rate" in configuration.load:
-        return Load(request_rate=float(configuration.load["request_rate"]))
-    if "concurrency" in configuration.load:
-        return Load(concurrency=int(configuration.load["concurrency"]))
-    return otherwise
+    """Return the load that the configuration's load knobs ask for, else `otherwise`.
+
+    Raises `UsageError`.
+    """
+    load = configuration.load
+    if not load:
+        return otherwise
+    try:
+        return Load(
+            request_rate=float(load["request_rate"]) if "request_rate" in load else None,
+            concurrency=int(load["concurrency"]) if "concurrency" in load else None,
+        )
+    except ValueError as error:
+        raise UsageError(f"{', '.join(f'{k}={v}' for k, v in load.items())}: {error}") from None
 
 
 def load_defaults(load: Load) -> dict[str, Value]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,28 @@ import aiohttp
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError
-from tuner.gpu.meter import Meter
+from tuner.gpu import energy_window
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.energy_window import WindowVerdict
+from tuner.gpu.meter import Meter, Surroundings
 from tuner.measure.live import run_load
-from tuner.records import Failure, FailureKind, RawRun, Source
+from tuner.records import Failure, FailureKind, Measurement, RawRun, Source
 from tuner.serving.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
+from tuner.serving.processes import tagged_processes
 from tuner.serving.server_metrics import ServerUnreachableError, resolved_settings
+from tuner.study.device_knobs import DeviceKnobs, device_defaults
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+
+COOL_DOWN_S = 30.0
+
+_FLAGS = {
+    energy_window.COUNTER_APART: "the energy counter and integrated power are more than 5 % apart",
+    energy_window.LIMIT_NOT_BINDING: "limit_not_binding: power stayed below the limit",
+    energy_window.SLOWDOWN_UNKNOWN: "the GPU does not say whether it was slowed down",
+    energy_window.PROCESSES_UNKNOWN: "the GPU does not say who else was using it",
+    energy_window.MAX_LIMIT_UNKNOWN: "the GPU does not say its highest power limit",
+    energy_window.INTEGRAL_UNKNOWN: "power could not be integrated beside the energy counter",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +47,7 @@ class ServerKind:
         version: what it calls itself.
         source: emulated if the server itself is.
         meter: returns the meter of the GPUs that a configuration uses.
+        widest: a configuration that uses as many GPUs as any of the study.
         environment: returns the variables that apply a configuration's device knobs.
         defaults: the value of each unset flag; None to ask the running server.
     """
@@ -38,6 +56,7 @@ class ServerKind:
     version: str
     source: Source
     meter: Callable[[Configuration], Meter]
+    widest: Configuration
     environment: Callable[[Configuration], Mapping[str, str]]
     defaults: Mapping[str, Value] | None
 
@@ -52,19 +71,51 @@ class LaunchSettings:
     port: int | None
 
 
-class LiveEvaluator:
-    """Launches one server per configuration, measures it, and stops it."""
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """A run, what is to be known of it, and whether its energy can be believed."""
 
-    def __init__(self, server: ServerKind, task: Task, settings: LaunchSettings) -> None:
+    raw: RawRun
+    warnings: tuple[str, ...]
+    verdict: WindowVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A server that is ready, what measures it, and who was on its GPUs before it."""
+
+    server: RunningServer
+    meter: Meter
+    power_limit_w: float | None
+    pids_before: frozenset[int]
+
+
+class LiveEvaluator:
+    """Launches one server per configuration, measures it, and stops it.
+
+    `knobs` applies device knobs to real GPUs; None leaves those alone.
+    """
+
+    needs_guardian = True
+
+    def __init__(
+        self, server: ServerKind, task: Task, settings: LaunchSettings, knobs: DeviceKnobs | None
+    ) -> None:
         self._server = server
         self._task = task
         self._settings = settings
-        self._held: RunningServer | None = None  # the default configuration, started to ask it
+        self._knobs = knobs
+        self._held: _Running | None = None  # the default configuration, started to ask it
         self._stack = AsyncExitStack()
+        self._gpus: tuple[DeviceState, ...] = ()
 
     async def prepare(self) -> Bench:
-        """Say what is measured on."""
-        meter = self._server.meter(self._task.fixed)
+        """Say what is measured on; takes the leases of the GPUs whose limits are knobs."""
+        meter = await asyncio.to_thread(self._server.meter, self._server.widest)
+        with closing(meter):
+            self._gpus = await asyncio.to_thread(meter.states)
+        if self._knobs is not None:
+            await asyncio.to_thread(self._knobs.open, self._gpus)
         return Bench(
             kind="live",
             server_version=self._server.version,
@@ -78,7 +129,7 @@ class LiveEvaluator:
         """Start the default configuration and ask it; trial 0 is measured on that server."""
         try:
             self._held = await self._stack.enter_async_context(
-                launched(self._plan(Configuration(), "baseline"))
+                self._running(Configuration(), "baseline")
             )
         except LaunchFailedError as error:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
@@ -87,57 +138,98 @@ class LiveEvaluator:
                 f"{log}; mend it, or set what it needs under `fixed:` in the search space"
             ) from error
         known = self._server.defaults
-        flags = await _reported_defaults(self._held) if known is None else known
+        flags = await _reported_defaults(self._held.server) if known is None else known
         self._task.require_room(flags.get("max_model_len"))
-        return {**flags, **load_defaults(self._task.load)}
+        return {**flags, **device_defaults(self._gpus), **load_defaults(self._task.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Launch, measure, stop."""
         began_s = time.monotonic()
-        raw: RawRun | None = None
-        warnings: tuple[str, ...] = ()
         try:
             async with AsyncExitStack() as stack:
-                server = await self._take(stack, configuration, trial)
-                raw, warnings = await self._measure(server, configuration)
-                exit_code = server.exit_code()
-            result = self._task.reduce(raw)
-            if exit_code is not None:
-                result = _died(server, exit_code, result)
-            elif isinstance(result, Failure):
-                result = dataclasses.replace(result, log_path=server.log_path)
+                running = await self._take(stack, configuration, trial)
+                judged = await self._measure(running, configuration)
+                if not judged.verdict.valid and await _cool_down(running.server):
+                    judged = await self._measure(running, configuration)
+                exit_code = running.server.exit_code()
         except LaunchFailedError as error:
-            result = error.failure
+            return Evaluation(error.failure, None, (), time.monotonic() - began_s)
+        except PreflightError as error:  # a port that is taken for a moment must not end the night
+            failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
+            return Evaluation(failure, None, (), time.monotonic() - began_s)
+        raw = dataclasses.replace(judged.raw, latency_source=self._server.source)
+        result = self._result(running.server, exit_code, raw, judged.verdict)
+        warnings = (*judged.warnings, *map(_flag_in_words, judged.verdict.flags))
         return Evaluation(result, raw, warnings, time.monotonic() - began_s)
+
+    def _result(
+        self, server: RunningServer, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
+    ) -> Measurement | Failure:
+        result = self._task.reduce(raw)
+        if exit_code is not None:
+            return _died(server, exit_code, result)
+        if isinstance(result, Failure):
+            return dataclasses.replace(result, log_path=server.log_path)
+        if not verdict.valid:
+            return Failure(
+                FailureKind.INFRASTRUCTURE,
+                f"the energy of the window cannot be believed: {'; '.join(verdict.reasons)}",
+                server.log_path,
+            )
+        return result
 
     async def _take(
         self, stack: AsyncExitStack, configuration: Configuration, trial: int
-    ) -> RunningServer:
+    ) -> _Running:
         """Return the held server if it is the one that is wanted, else launch."""
         held, self._held = self._held, None
         if held is not None and not configuration.knobs():
             stack.push_async_exit(self._stack.pop_all())
             return held
         await self._stack.aclose()
-        plan = self._plan(configuration, f"trial-{trial:04d}")
-        return await stack.enter_async_context(launched(plan))
+        return await stack.enter_async_context(self._running(configuration, f"trial-{trial:04d}"))
 
-    async def _measure(
-        self, server: RunningServer, configuration: Configuration
-    ) -> tuple[RawRun, tuple[str, ...]]:
+    @asynccontextmanager
+    async def _running(self, configuration: Configuration, name: str) -> AsyncIterator[_Running]:
+        """Set the limits, then launch: they settle while the server loads."""
+        whole = self._task.whole(configuration)
+        power_limit_w = None
+        if self._knobs is not None:
+            power_limit_w = await asyncio.to_thread(self._knobs.apply, configuration)
+        meter = await asyncio.to_thread(self._server.meter, whole)
+        with closing(meter):
+            before = _pids(await asyncio.to_thread(meter.states))
+            async with launched(self._plan(whole, name)) as server:
+                yield _Running(server, meter, power_limit_w, before)
+
+    async def _measure(self, running: _Running, configuration: Configuration) -> JudgedRun:
         task = self._task
+        before = await asyncio.to_thread(running.meter.states)
         raw, warnings = await run_load(
-            server.base_url,
-            server.served_name,
+            running.server.base_url,
+            running.server.served_name,
             task.workload.requests(),
             load_of(configuration, task.load),
-            self._server.meter(task.whole(configuration)),
+            running.meter,
             task.window,
         )
-        return dataclasses.replace(raw, latency_source=self._server.source), warnings
+        surroundings = Surroundings(before, self._own_pids(running, before), running.power_limit_w)
+        verdict = await asyncio.to_thread(
+            running.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
+        )
+        return JudgedRun(raw, warnings, verdict)
 
-    def _plan(self, configuration: Configuration, name: str) -> LaunchPlan:
-        whole = self._task.whole(configuration)
+    def _own_pids(self, running: _Running, states: tuple[DeviceState, ...]) -> set[int]:
+        """Return the server's processes as NVML may name them.
+
+        In a container NVML names the host's pids, which cannot be found here: those that came with
+        the server are taken for it.
+        """
+        tagged = {process.pid for process in tagged_processes(self._settings.run_tag)}
+        came = _pids(states) - running.pids_before
+        return tagged | {pid for pid in came if not Path(f"/proc/{pid}").exists()}
+
+    def _plan(self, whole: Configuration, name: str) -> LaunchPlan:
         settings = self._settings
         return LaunchPlan(
             command=self._server.command,
@@ -151,9 +243,37 @@ class LiveEvaluator:
         )
 
     async def close(self) -> None:
-        """Stop the held server."""
+        """Stop the held server, then put the GPUs back."""
         self._held = None
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._knobs is not None:
+                await asyncio.to_thread(self._knobs.close)
+
+
+def _pids(states: tuple[DeviceState, ...]) -> frozenset[int]:
+    return frozenset(pid for state in states for pid in state.pids or ())
+
+
+def _flag_in_words(flag: str) -> str:
+    return _FLAGS.get(flag, flag)
+
+
+async def _cool_down(server: RunningServer) -> bool:
+    """Wait before a window is repeated; False if the server is not as it was before the first.
+
+    The same prompts are sent again, so the prefix cache has to be empty.
+    """
+    await asyncio.sleep(COOL_DOWN_S)
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{server.base_url}/reset_prefix_cache") as reply,
+        ):
+            return reply.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:

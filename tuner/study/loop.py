@@ -6,7 +6,9 @@ The order makes every line safe to die on. A measurement is on disk before Optun
 
 from __future__ import annotations
 
+import asyncio
 import statistics
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,6 +95,8 @@ class StudyRun:
         cancellation the running trial goes back to the queue.
         """
         while self._has_budget():
+            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+            began_s = time.monotonic()
             proposal = self._proposals.ask()
             self._store.begin_trial(
                 self._name,
@@ -103,8 +107,11 @@ class StudyRun:
             )
             self._listener.trial_started(proposal)
             evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
-            self._record(proposal, evaluation)
-            self._listener.trial_ended(proposal, evaluation.result, self.progress)
+            result = self._record(proposal, evaluation)
+            wall_s = time.monotonic() - began_s
+            self._spend(evaluation.elapsed_s if evaluation.is_virtual else wall_s)
+            self._tell(proposal, result)
+            self._listener.trial_ended(proposal, result, self.progress)
 
     def _has_budget(self) -> bool:
         progress = self.progress
@@ -114,10 +121,13 @@ class StudyRun:
         next_s = statistics.median(self._durations_s) if self._durations_s else 0.0
         return self._spent_s + next_s < progress.budget_s
 
-    def _record(self, proposal: Proposal, evaluation: Evaluation) -> None:
-        self._durations_s.append(evaluation.elapsed_s)
-        self._spent_s += evaluation.elapsed_s
-        self._store.add_spent_s(self._name, evaluation.elapsed_s)
+    def _spend(self, elapsed_s: float) -> None:
+        self._durations_s.append(elapsed_s)
+        self._spent_s += elapsed_s
+        self._store.add_spent_s(self._name, elapsed_s)
+
+    def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
+        """Store what came out, before anybody hears of it; return what was stored."""
         result = evaluation.result
         if isinstance(result, Measurement):
             result = self._with_all_metrics(result)
@@ -131,7 +141,7 @@ class StudyRun:
             )
         else:
             self._store.save_failure(self._name, proposal.number, result, evaluation.raw)
-        self._tell(proposal, result)
+        return result
 
     def _with_all_metrics(self, measurement: Measurement) -> Measurement | Failure:
         needed = [o.metric for o in self._spec.objectives] + [s.metric for s in self._spec.slos]
@@ -151,16 +161,23 @@ class StudyRun:
             self._given_up.clear()
         elif proposal.attempt < MAX_ATTEMPTS:
             self._store.add_event(self._name, "retry", result.reason, trial=number)
-            self._proposals.retry(number, counted=True)
+            self._proposals.retry(number, attempt=proposal.attempt + 1)
         else:
-            self._store.add_event(self._name, "given_up", result.reason, trial=number)
+            self._give_up(proposal, result.reason)
+
+    def _give_up(self, proposal: Proposal, reason: str) -> None:
+        """Leave a point; when the machine is at fault, keep it for after a person has looked."""
+        number = proposal.number
+        self._store.add_event(self._name, "given_up", reason, trial=number)
+        self._given_up.append(reason)
+        if not proposal.baseline and len(self._given_up) < MAX_POINTS_GIVEN_UP:
             self._proposals.give_up(number)
-            self._given_up.append(result.reason)
-            if proposal.baseline or len(self._given_up) >= MAX_POINTS_GIVEN_UP:
-                raise OperatorNeededError(
-                    f"trial {number} failed {MAX_ATTEMPTS} times for a reason outside the "
-                    f"configuration: {result.reason}; mend it, then `tuner resume {self._name}`"
-                )
+            return
+        self._proposals.retry(number, attempt=1)
+        raise OperatorNeededError(
+            f"trial {number} failed {MAX_ATTEMPTS} times for a reason outside the "
+            f"configuration: {reason}; mend it, then `tuner resume {self._name}`"
+        )
 
     def reconcile(self) -> None:
         """Finish what a dead or interrupted tuner left half done.
@@ -181,7 +198,7 @@ class StudyRun:
                 self._store.save_failure(self._name, row.number, _interrupted())
 
     def _put_back(self, number: int, *, known: bool) -> None:
-        self._proposals.retry(number, counted=False)
+        self._proposals.retry(number)
         if known:
             self._store.save_failure(self._name, number, _interrupted())
         message = f"trial {number} was interrupted and is queued again"

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.configuration import (
+    DEVICE_KNOBS,
+    LOAD_KNOBS,
+    Configuration,
+    Value,
+    is_secret_name,
+)
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
 from tuner.records import Failure, Measurement
-from tuner.study.benches import RunPlace, make_evaluator, task_of
+from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
 from tuner.study.evaluator import Bench
-from tuner.study.space import Section
+from tuner.study.guarding import watched_over
+from tuner.study.space import GPU_VARIABLES, Section
 from tuner.study.spec import StudySpec
 
 
@@ -49,6 +56,8 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
             raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set max_num_seqs=64")
         if any(name in section for section in values.values()):
             raise UsageError(f"--set: '{name}' is given twice")
+        if name in GPU_VARIABLES or is_secret_name(name):
+            raise UsageError(f"--set: set {name} in the environment of the tuner instead")
         values[_section(name)][name] = _value(setting, text)
     return Configuration(**values)
 
@@ -73,19 +82,19 @@ def _value(setting: str, text: str) -> Value:
     return value
 
 
-async def measure_once(spec: StudySpec, configuration: Configuration) -> MeasuredOnce:
-    """Measure; raises `PreflightError` with the reason if the configuration does not work."""
+async def measure_once(
+    spec: StudySpec, configuration: Configuration, note: Callable[[str], None]
+) -> MeasuredOnce:
+    """Measure; `note` is told what the user should know.
+
+    Raises `PreflightError` with the reason if the configuration does not work.
+    """
     task = task_of(spec, load_workload(spec.workload), Configuration())
-    knobs = {
-        name: section for section, values in configuration.to_json().items() for name in values
-    }
     place = RunPlace(f"measure-{secrets.token_hex(4)}", Path(tempfile.mkdtemp(prefix="tuner-")))
-    evaluator = make_evaluator(spec, task, knobs, place)
-    try:
+    evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)
+    async with watched_over(evaluator, place, note):
         bench = await evaluator.prepare()
         evaluation = await evaluator.evaluate(configuration, 0)
-    finally:
-        await evaluator.close()
     result = evaluation.result
     if isinstance(result, Failure):
         log = f" (log: {result.log_path})" if result.log_path else ""

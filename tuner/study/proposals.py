@@ -75,9 +75,10 @@ class Proposals:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing was asked for or queued yet."""
-        return not self._trials()
+    def has_baseline(self) -> bool:
+        """Whether the baseline was told, or is queued or under way."""
+        live = self._trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+        return any(t.user_attrs.get("baseline", False) for t in live)
 
     @property
     def complete_count(self) -> int:
@@ -151,21 +152,26 @@ class Proposals:
             trial.set_user_attr(key, value)
         self._study.tell(number, [float(v) for v in values])
 
-    def retry(self, number: int, *, counted: bool) -> None:
+    def retry(self, number: int, *, attempt: int | None = None) -> None:
         """Tell FAIL and put the same point at the front of the queue.
 
-        `counted` is False when the evaluation was stopped from outside, which is no attempt.
+        `attempt` is the new count; None leaves it, for an evaluation that was stopped from outside.
         Repeating it after a crash between the two steps does not queue the point twice.
         """
         frozen = self._trial(number)
+        # killed inside `ask`, a trial has some of its parameters only; a queued one had them before
+        parameters = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+        if parameters.keys() != self._space.distributions().keys():
+            self.give_up(number)
+            return
         waiting = self._trials(TrialState.WAITING)
         if not any(t.user_attrs.get("retry_of") == number for t in waiting):
             attrs = {
                 "retry_of": number,
-                "attempt": int(frozen.user_attrs.get("attempt", 1)) + counted,
+                "attempt": attempt or int(frozen.user_attrs.get("attempt", 1)),
                 "baseline": bool(frozen.user_attrs.get("baseline", False)),
             }
-            self._study.enqueue_trial(dict(frozen.params), user_attrs=attrs)
+            self._study.enqueue_trial(parameters, user_attrs=attrs)
         self.give_up(number)
 
     def give_up(self, number: int) -> None:

@@ -26,6 +26,8 @@ from tuner.configuration import (
 from tuner.errors import UsageError, unknown_name
 from tuner.yaml_files import find_yaml, read_yaml
 
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+
 Section = Literal["flags", "environment", "device", "load"]
 SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
 
@@ -51,7 +53,7 @@ class PowerOfTwo(_Range):
     type: Literal["power_of_two"]
     low: int = Field(ge=1)
     high: int = Field(ge=1)
-    default: int | None = None
+    default: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _powers(self) -> PowerOfTwo:
@@ -200,6 +202,14 @@ class SearchSpace(_Model):
                     f"environment: {name} looks like a secret, which would be stored with the "
                     "study; set it in the environment of the tuner instead"
                 )
+            if name in GPU_VARIABLES:
+                raise ValueError(
+                    f"environment: {name} chooses the GPUs that are measured, too; set it in the "
+                    "environment of the tuner instead"
+                )
+        for name, knob in self.load.items():
+            if isinstance(knob, Choice) or knob.low <= 0:
+                raise ValueError(f"load.{name}: needs a range above 0")
         names = [name for _, name, _ in self.knobs()]
         if not names:
             raise ValueError("there is no knob; write at least one under flags, environment, ...")

@@ -20,7 +20,7 @@ from tuner.errors import UsageError
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.study.objective import DEFAULT_OBJECTIVES, Objective
-from tuner.yaml_files import read_yaml, validate
+from tuner.yaml_files import read_mapping, validate
 
 SamplerName = Literal["auto", "gp", "tpe", "random"]
 
@@ -43,17 +43,18 @@ class StudySpec(BaseModel):
     trials: int | None = Field(default=None, ge=1)
     hours: float | None = Field(default=None, gt=0)
     request_rate: float | None = Field(default=None, gt=0)
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1, le=100_000)
     emulate: str | None = None
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
     energy_gpu: str = "H100-SXM"  # emulated where there is no NVML to read
+    allow_gpu_settings: bool = False
     vllm: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
-    window_s: float = Field(default=60.0, gt=0)
+    window_s: float = Field(default=60.0, gt=0, le=86400.0)
     startup_deadline_s: float = Field(default=1800.0, gt=0)
     sampler: SamplerName = "auto"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     @field_validator("slo", "objective")
     @classmethod
@@ -107,23 +108,31 @@ class StudySpec(BaseModel):
         return math.inf if self.hours is None else self.hours * 3600.0
 
 
-def load_spec(path: Path) -> StudySpec:
-    """Read a STUDY.yaml; raises `UsageError`."""
-    return read_yaml(path, StudySpec)
-
-
 def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
     """Merge a STUDY.yaml with command-line options, which win; an option that is None is absent.
 
-    Raises `UsageError`.
+    Paths in the file are relative to it, paths in options to the present folder; both become
+    absolute, so that the study can be resumed from anywhere. Raises `UsageError`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    written: dict[str, Any] = {}
+    data = _absolute(given, Path.cwd())
     if path is not None:
-        written = load_spec(path).model_dump(exclude_unset=True)
-    data = {**written, **given}
+        data = {**_absolute(read_mapping(path), path.absolute().parent), **data}
     if "model" not in data:
         raise UsageError("no model: say which with --model, or give a STUDY.yaml")
-    if "trials" not in data and "hours" not in data:
+    spec = validate("the command line" if path is None else str(path), data, StudySpec)
+    if spec.trials is None and spec.hours is None:
         raise UsageError("no budget: say how long with --hours or --trials")
-    return validate("the command line" if path is None else str(path), data, StudySpec)
+    return spec
+
+
+def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths in a spec absolute; shipped names and models on a hub stay."""
+    found = dict(data)
+    for field in ("model", "workload", "space"):
+        value = found.get(field)
+        if isinstance(value, str):
+            path = folder / Path(value).expanduser()
+            is_path = path.is_dir() if field == "model" else value.endswith((".yaml", ".yml"))
+            found[field] = str(path) if is_path else value
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import math
 import os
 import secrets
 import socket
@@ -13,9 +15,10 @@ from pathlib import Path
 import psutil
 
 from tuner.configuration import Value
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.model import load_model
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import Workload, load_workload
-from tuner.serving.processes import stop_tagged
 from tuner.store import Owner, Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.study.benches import (
@@ -25,13 +28,22 @@ from tuner.study.benches import (
     space_knobs,
     task_of,
 )
-from tuner.study.evaluator import Bench
+from tuner.study.evaluator import Bench, Evaluator
+from tuner.study.guarding import watched_over
 from tuner.study.loop import Listener, StudyRun
 from tuner.study.proposals import Proposals, make_sampler
 from tuner.study.space import SearchSpace, load_space
 from tuner.study.spec import StudySpec
+from tuner.yaml_files import validate
 
-_ORPHAN_GRACE_S = 10.0
+
+def check_names(spec: StudySpec) -> None:
+    """Raise `UsageError` for names in a spec that mean nothing; starts and stores nothing."""
+    load_space(spec.space)
+    load_workload(spec.workload)
+    if spec.emulate is not None:
+        load_gpu(spec.emulate)
+        load_model(spec.model)
 
 
 async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
@@ -67,8 +79,7 @@ async def resume_study(
     """
     spec = stored_spec(store.study(name))
     if more_trials is not None or more_hours is not None:
-        spec = _with_more(spec, more_trials, more_hours)
-        store.set_budget(name, trials=spec.trials, hours=spec.hours)
+        spec = _with_more(spec, store.study(name), more_trials, more_hours)
     run = _Run(
         name,
         spec,
@@ -85,7 +96,7 @@ def stored_spec(identity: StudyIdentity) -> StudySpec:
     hours = None if identity.budget_s is None else identity.budget_s / 3600.0
     budget = {"trials": identity.budget_trials, "hours": hours}
     asked = {k: v for k, v in identity.spec_json.items() if k in StudySpec.model_fields}
-    return StudySpec.model_validate({**asked, **budget})
+    return validate(f"study {identity.name}", {**asked, **budget}, StudySpec)
 
 
 def log_folder(store: Store, study: str) -> Path:
@@ -94,14 +105,21 @@ def log_folder(store: Store, study: str) -> Path:
     return ((Path("results") if path is None else path.parent) / "logs" / study).absolute()
 
 
-def _with_more(spec: StudySpec, trials: int | None, hours: float | None) -> StudySpec:
-    """Return the spec with a larger budget; a bound that is not mentioned still counts."""
-    changes: dict[str, int | float] = {}
-    if trials is not None:
-        changes["trials"] = (spec.trials or 0) + trials
-    if hours is not None:
-        changes["hours"] = (spec.hours or 0.0) + hours
-    return spec.model_copy(update=changes)
+def _with_more(
+    spec: StudySpec, study: StudyIdentity, trials: int | None, hours: float | None
+) -> StudySpec:
+    """Return the spec with a budget of so much more than was asked for or is spent already.
+
+    A bound that is not mentioned no longer counts: it may be spent, and `more` is what is wanted.
+    """
+    if hours is not None and not 0 < hours < math.inf:
+        raise UsageError(f"--hours {hours:g}: so many hours more must be greater than 0")
+    asked_hours = spec.hours or 0.0
+    more = {
+        "trials": None if trials is None else (spec.trials or 0) + trials,
+        "hours": None if hours is None else max(asked_hours, study.spent_s / 3600.0) + hours,
+    }
+    return validate("the new budget", {**spec.model_dump(), **more}, StudySpec)
 
 
 def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
@@ -132,32 +150,32 @@ class _Run:
         self._store = store
         self._listener = listener
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
-        self._evaluator = make_evaluator(
-            spec,
-            task_of(spec, workload, fixed_configuration(space)),
-            space_knobs(space),
-            RunPlace(self._owner.run_tag, log_folder(store, name)),
-        )
+        self._place = RunPlace(self._owner.run_tag, log_folder(store, name))
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
         with study_lock(self._store.url, self._name), self._store.optuna_faults():
-            try:
-                if not new:
-                    self._stop_orphans()
-                bench = await self._evaluator.prepare()
-                defaults = await self._evaluator.defaults() if new else {}
+            evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
+                make_evaluator,
+                self._spec,
+                task_of(self._spec, self._workload, fixed_configuration(self._space)),
+                space_knobs(self._space),
+                self._place,
+            )
+            async with watched_over(evaluator, self._place, self._listener.note):
+                bench = await evaluator.prepare()
+                defaults = await evaluator.defaults() if new else {}
                 identity = self._identity(bench)
                 if new:
                     self._space.baseline_parameters(dict(defaults))  # told before it is stored
                     self._store.create_study(identity)
                 else:
                     _require_same(self._store.study(self._name), identity)
-                await self._loop(defaults)
-            finally:
-                await self._evaluator.close()
+                    spec = self._spec
+                    self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
+                await self._loop(evaluator, defaults)
 
-    async def _loop(self, defaults: Mapping[str, Value]) -> None:
+    async def _loop(self, evaluator: Evaluator, defaults: Mapping[str, Value]) -> None:
         proposals = Proposals(
             self._store.optuna_storage(),
             self._name,
@@ -167,14 +185,14 @@ class _Run:
             self._spec.sampler,
             self._spec.seed,
         )
-        if proposals.is_empty:
-            proposals.enqueue_baseline(defaults or await self._evaluator.defaults())
+        if not proposals.has_baseline:
+            proposals.enqueue_baseline(defaults or await evaluator.defaults())
         run = StudyRun(
             self._name,
             self._spec,
             self._store,
             proposals,
-            self._evaluator,
+            evaluator,
             self._owner,
             self._listener,
         )
@@ -184,14 +202,6 @@ class _Run:
             await run.run()
         finally:
             run.reconcile()  # an interrupted trial goes back to the queue
-
-    def _stop_orphans(self) -> None:
-        """Stop servers that an earlier run of this study left when it was killed."""
-        for tag in {t.owner.run_tag for t in self._store.trials(self._name)}:
-            if stopped := stop_tagged(tag, grace_s=_ORPHAN_GRACE_S):
-                message = f"stopped {stopped} processes that an earlier run left behind"
-                self._store.add_event(self._name, "orphans", message)
-                self._listener.note(message)
 
     def _identity(self, bench: Bench) -> StudyIdentity:
         spec = self._spec

@@ -26,6 +26,8 @@ EMULATOR_VERSION = "emulator"
 class VirtualEvaluator:
     """Runs the emulator's engine for each configuration."""
 
+    needs_guardian = False
+
     def __init__(self, model: ModelShape, gpu: Gpu, task: Task, seed: int) -> None:
         self._model = model
         self._gpu = gpu
@@ -46,7 +48,7 @@ class VirtualEvaluator:
     async def defaults(self) -> Mapping[str, Value]:
         """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
         result = await self.evaluate(Configuration(), 0)
-        if isinstance(result.result, Failure):
+        if isinstance(result.result, Failure) and result.raw is None:
             raise PreflightError(
                 f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
                 f"configuration: {result.result.reason}; set what it needs under `fixed:` in the "
@@ -69,9 +71,11 @@ class VirtualEvaluator:
                 seed=_noise_seed(self._seed, trial),
             )
         except LaunchRefusedError as error:
-            return Evaluation(Failure(FailureKind.CONFIGURATION, str(error)), None, (), LAUNCH_S)
+            refused = Failure(FailureKind.CONFIGURATION, str(error))
+            return Evaluation(refused, None, (), LAUNCH_S, is_virtual=True)
         warnings = () if watch.settled else ("the load had not settled when the window began",)
-        return Evaluation(task.reduce(raw), raw, warnings, LAUNCH_S + raw.window_end_s)
+        elapsed_s = LAUNCH_S + raw.window_end_s
+        return Evaluation(task.reduce(raw), raw, warnings, elapsed_s, is_virtual=True)
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -1,0 +1,101 @@
+"""The power limit and SM clock of real GPUs as knobs of a study, always under a lease."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.durable import state_folder
+from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
+from tuner.gpu.limits import PermissionDeniedError, open_limits
+
+
+class DeviceKnobs:
+    """The limits of the GPUs that a study uses, from `open` to `close`.
+
+    A configuration without device knobs, the baseline above all, is measured at the GPU's
+    *default* limits; at the end everything is put back to what was *found*.
+    """
+
+    def __init__(self, run_tag: str, extremes: Sequence[Configuration]) -> None:
+        self._run_tag = run_tag
+        self._extremes = extremes
+        self._stack = ExitStack()
+        self._limits: LeasedLimits | None = None
+        self._default_power_limit_w: float | None = None
+
+    def open(self, gpus: Sequence[DeviceState]) -> None:
+        """Take the leases and go to the default limits, which shows that it is permitted.
+
+        Raises `PreflightError` where it is not, or where the GPUs are somebody else's.
+        """
+        for gpu in gpus:
+            for extreme in self._extremes:
+                _require_in_range(gpu, extreme.device)
+        control = open_limits()
+        if control is None:
+            raise PreflightError("there is no NVML, so power limits and clocks cannot be set")
+        self._stack.callback(control.close)
+        try:
+            book = LeaseBook(state_folder())
+            uuids = [gpu.uuid for gpu in gpus]
+            self._limits = self._stack.enter_context(leased(control, uuids, self._run_tag, book))
+            self._default_power_limit_w = gpus[0].default_power_limit_w
+            self._limits.apply(power_limit_w=self._default_power_limit_w)
+        except BaseException:
+            self.close()
+            raise
+
+    def apply(self, configuration: Configuration) -> float | None:
+        """Set what the configuration asks for; return the power limit that is now in force.
+
+        Raises `OperatorNeededError` if a GPU no longer takes it.
+        """
+        if self._limits is None:
+            raise RuntimeError("the leases were not taken")
+        device = configuration.device
+        power_limit_w = device.get("power_limit_w", self._default_power_limit_w)
+        sm_clock_mhz = device.get("sm_clock_mhz")
+        limit_w = None if power_limit_w is None else float(power_limit_w)
+        clock_mhz = None if sm_clock_mhz is None else int(sm_clock_mhz)
+        try:
+            self._limits.apply(power_limit_w=limit_w, sm_clock_mhz=clock_mhz)
+        except PermissionDeniedError as error:
+            raise OperatorNeededError(
+                f"the right to set the GPU's limits was lost during the run: {error}"
+            ) from error
+        return limit_w
+
+    def close(self) -> None:
+        """Put everything back to what was found."""
+        self._limits = None
+        self._stack.close()
+
+
+def _require_in_range(gpu: DeviceState, device: Mapping[str, Value]) -> None:
+    """Raise `UsageError` for a limit or clock that the GPU does not have."""
+    watts, mhz = device.get("power_limit_w"), device.get("sm_clock_mhz")
+    low_w, high_w, high_mhz = gpu.min_power_limit_w, gpu.max_power_limit_w, gpu.max_sm_clock_mhz
+    if (
+        watts is not None
+        and low_w is not None
+        and high_w is not None
+        and not low_w <= float(watts) <= high_w
+    ):
+        raise UsageError(f"power_limit_w={watts}: {gpu.name} takes {low_w:g} to {high_w:g} W")
+    if mhz is not None and high_mhz is not None and int(mhz) > high_mhz:
+        raise UsageError(f"sm_clock_mhz={mhz}: {gpu.name} has at most {high_mhz} MHz")
+
+
+def device_defaults(gpus: Sequence[DeviceState]) -> dict[str, Value]:
+    """Return the value that each device knob has when it is not set, as far as NVML says."""
+    if not gpus:
+        return {}
+    known = {
+        "power_limit_w": gpus[0].default_power_limit_w,
+        "sm_clock_mhz": gpus[0].max_sm_clock_mhz,
+    }
+    return {name: value for name, value in known.items() if value is not None}
