@@ -8,7 +8,16 @@ import pytest
 import tuner
 
 ROOT = Path(tuner.__file__).parent
-VOCABULARY = ["slo", "metrics", "records", "configuration", "yaml_files", "interruption", "errors"]
+VOCABULARY = [
+    "slo",
+    "metrics",
+    "records",
+    "configuration",
+    "yaml_files",
+    "interruption",
+    "own_process",
+    "errors",
+]
 # from top to bottom; what stands below may be imported
 ORDER = [
     "__main__",

@@ -24,3 +24,12 @@ def ends(pid: int, within_s: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def wait_until_stopped(pid: int, deadline_s: float = 5.0) -> None:
+    """Wait until SIGSTOP has reached every thread."""
+    end_s = time.monotonic() + deadline_s
+    tasks = Path(f"/proc/{pid}/task")
+    while any("\nState:\tT" not in (t / "status").read_text() for t in tasks.iterdir()):
+        assert time.monotonic() < end_s, f"{pid} does not stop"
+        time.sleep(0.01)

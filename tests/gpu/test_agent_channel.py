@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gpu.alive import ends, lives
+from gpu.alive import ends, lives, wait_until_stopped
 from nvml_standin import Standin
 from nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
 
@@ -165,6 +165,7 @@ def test_an_unkillable_process_is_left_behind(
 ) -> None:
     """As one in an uninterruptible kernel call is: KILL does nothing until the call returns."""
     os.kill(agent.pid, signal.SIGSTOP)
+    wait_until_stopped(agent.pid)
     monkeypatch.setattr(agent._popen, "kill", lambda: None)
     began_s = time.monotonic()
     agent.close()

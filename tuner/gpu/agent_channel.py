@@ -7,7 +7,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from typing import Any
 
 from tuner.gpu.faults import Fault, error_of
 from tuner.gpu.ring import RingReader, create_ring_file
+from tuner.own_process import PYTHON, own_environment
 
 # Without persistence mode the driver wakes every GPU at the first call.
 _START_FACTOR = 6.0
@@ -40,7 +40,8 @@ class AgentChannel:
         self._deadline_s = deadline_s
         self._ring_descriptor = create_ring_file()
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "tuner.gpu.agent", str(self._ring_descriptor)],
+            [*PYTHON, "tuner.gpu.agent", str(self._ring_descriptor)],
+            env=own_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -6,19 +6,18 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-import tuner
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.limits import LimitControl
 from tuner.gpu.owners import OwnerState, owner_state, this_owner
 from tuner.gpu.restoring import RestoreAction
+from tuner.own_process import PYTHON, own_environment
 from tuner.serving.clean_up import SERVER_GRACE_S
 from tuner.serving.guardian_process import DONE, READY, GuardianPlan
 from tuner.serving.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
@@ -169,11 +168,6 @@ async def _started(plan: GuardianPlan, log_path: Path) -> Guardian:
 
 def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k not in (RUN_TAG, LAUNCH_TAG)}
-    folder = str(Path(tuner.__file__).parents[1])  # this very version, wherever it is
-    environment["PYTHONPATH"] = os.pathsep.join(
-        part for part in (environment.get("PYTHONPATH"), folder) if part
-    )
     tuner_descriptor = os.pidfd_open(os.getpid())
     try:
         with log_path.open("ab") as log:
@@ -181,9 +175,8 @@ def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[by
                 plan, state_folder=plan.state_folder.resolve(), tuner_descriptor=tuner_descriptor
             )
             return subprocess.Popen(
-                # -P: nothing in the present folder is to be imported by a process run as root
-                [sys.executable, "-P", "-m", _PROCESS, inherited.to_argument()],
-                env=environment,
+                [*PYTHON, _PROCESS, inherited.to_argument()],
+                env=own_environment(RUN_TAG, LAUNCH_TAG),
                 stdin=pipe,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,0 +1,19 @@
+"""Starting modules of this package as processes of their own, which may run as root."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# -P: nothing in the present folder is imported instead of a module of the same name
+PYTHON = (sys.executable, "-P", "-m")
+
+
+def own_environment(*left_out: str) -> dict[str, str]:
+    """Return the environment in which this very version of the package is found, wherever it is."""
+    environment = {k: v for k, v in os.environ.items() if k not in left_out}
+    folder = str(Path(__file__).parents[1])
+    known = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = folder if known is None else f"{known}{os.pathsep}{folder}"
+    return environment
