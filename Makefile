@@ -22,6 +22,7 @@ test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up
 
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
 	$(BIN)/python tests/benchmarks/bench_sampling.py
+	$(BIN)/python tests/benchmarks/bench_client.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

@@ -239,7 +239,8 @@ def test_a_port_that_is_taken_is_told(night: InProcess, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command(night: InProcess) -> None:
-    for command in ("", "run", "resume", "recommend", "list", "show", "export", "measure"):
+    plain = ("", "run", "resume", "recommend", "list", "show", "export", "measure")
+    for command in (*plain, "gpu status", "gpu restore", "workload show", "workload import"):
         done = night(*command.split(), "--help")
         assert done.returncode == 0
         assert "Usage: " in done.stdout

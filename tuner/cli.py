@@ -238,6 +238,55 @@ def measure(
     measure_configuration(options, settings or [], as_json=output is Format.JSON)
 
 
+class ImportFormat(StrEnum):
+    """Formats of traces."""
+
+    AZURE = "azure"
+    MOONCAKE = "mooncake"
+    SHAREGPT = "sharegpt"
+    JSONL = "jsonl"
+
+
+WorkloadName = Annotated[str, typer.Argument(help="Shipped name or YAML file.")]
+workload_app = typer.Typer(no_args_is_help=True, help="Workloads: what is sent to the server.")
+app.add_typer(workload_app, name="workload")
+
+
+@workload_app.command("show")
+def workload_show(
+    name: WorkloadName,
+    output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
+) -> None:
+    """Show a workload: its load, hash, lengths and sources."""
+    from tuner.workload_commands import show_workload
+
+    show_workload(name, as_json=output is Format.JSON)
+
+
+@workload_app.command("preview")
+def workload_preview(
+    name: WorkloadName,
+    requests: Annotated[int, typer.Option(min=1, max=100_000, help="Look at so many.")] = 2000,
+) -> None:
+    """Draw histograms of lengths and arrivals."""
+    from tuner.workload_commands import preview_workload
+
+    preview_workload(name, requests)
+
+
+@workload_app.command("import")
+def workload_import(
+    file: Annotated[Path, typer.Argument(help="The trace; .gz is unpacked.")],
+    form: Annotated[ImportFormat, typer.Option("--format", help="What the file is.")],
+    out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
+) -> None:
+    """Make a workload of a trace: Azure CSV, Mooncake, ShareGPT, or JSONL with prompts."""
+    from tuner.workload_commands import import_trace
+
+    import_trace(file, form.value, out, limit)
+
+
 gpu = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")
 app.add_typer(gpu, name="gpu")
 

@@ -66,7 +66,7 @@ async def answer_well(talk: Talk) -> None:
 
 
 class ScriptedServer:
-    """Answers `/v1/completions` by its `script`."""
+    """Answers completions and chats by its `script`."""
 
     def __init__(self) -> None:
         self.script: Script = answer_well
@@ -97,6 +97,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
     scripted = ScriptedServer()
     app = web.Application()
     app.router.add_post("/v1/completions", scripted.handle)
+    app.router.add_post("/v1/chat/completions", scripted.handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from tuner.load.arrival_stamps import StampedResponse, StampingConnector
 from tuner.load.stream import SHOWN_CHARACTERS, CompletionStream
+from tuner.load.text_request import TextRequest
 from tuner.records import Request, RequestRecord, RequestState
 
 # Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
@@ -42,7 +44,8 @@ class ClientLimits:
 def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
     """Return a session without a limit of connections; the caller closes it."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        connector=StampingConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        response_class=StampedResponse,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
         headers={"Content-Type": "application/json"},
     )
@@ -53,19 +56,38 @@ def completions_url(base_url: str) -> str:
     return base_url.rstrip("/") + "/v1/completions"
 
 
+def request_url(base_url: str, request: Request) -> str:
+    """Return where this request is asked: messages go to the chat, all else to completions."""
+    if isinstance(request, TextRequest) and not isinstance(request.prompt, str):
+        return base_url.rstrip("/") + "/v1/chat/completions"
+    return completions_url(base_url)
+
+
 def request_body(request: Request, served_name: str) -> bytes:
-    """Return the JSON body that asks for exactly `output_tokens` tokens, as token ids."""
-    body = {
+    """Return the JSON body that asks for exactly `output_tokens` tokens."""
+    body: dict[str, object] = {
         "model": served_name,
-        "prompt": request.prompt_token_ids.tolist(),
         "max_tokens": request.output_tokens,
         "ignore_eos": True,
         "temperature": 0,
-        "detokenize": False,
         "return_token_ids": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if not isinstance(request, TextRequest):
+        body["prompt"] = request.prompt_token_ids.tolist()
+        body["detokenize"] = False
+        return _json(body)
+    # The server counts the prompt: it says so in every chunk, also in those of a cut answer.
+    body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    if isinstance(request.prompt, str):
+        body["prompt"] = request.prompt
+    else:
+        body["messages"] = [{"role": m.role, "content": m.content} for m in request.prompt]
+    return _json(body)
+
+
+def _json(body: dict[str, object]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
@@ -77,7 +99,8 @@ class Exchange:
         self.scheduled_s = scheduled_s
         self.refused = False  # nobody listens at the server's address
         self._body = request_body(request, served_name)
-        self._stream = CompletionStream(len(request.prompt_token_ids), request.output_tokens)
+        known = None if isinstance(request, TextRequest) else len(request.prompt_token_ids)
+        self._stream = CompletionStream(known, request.output_tokens)
         self._state = RequestState.CUT
         self.error: str | None = None  # why it failed
         self._ended_s: float | None = None
@@ -111,7 +134,7 @@ class Exchange:
         """Return what is known; a request that is not settled was cut `now_s`."""
         return RequestRecord(
             request_id=self.request.request_id,
-            prompt_tokens=len(self.request.prompt_token_ids),
+            prompt_tokens=self._prompt_tokens(),
             output_tokens=self.request.output_tokens,
             scheduled_s=self.scheduled_s,
             sent_s=self.sent_s,
@@ -120,6 +143,11 @@ class Exchange:
             state=self._state,
             error=self.error,
         )
+
+    def _prompt_tokens(self) -> int:
+        """Return what the server counted of a text; an estimate if it said nothing."""
+        counted = self._stream.prompt_tokens
+        return len(self.request.prompt_token_ids) if counted is None else counted
 
     async def _talk(
         self, session: aiohttp.ClientSession, url: str, limits: ClientLimits
@@ -133,7 +161,8 @@ class Exchange:
                 if response.status != 200:
                     text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")
                     return f"HTTP {response.status}: {text[:SHOWN_CHARACTERS].strip()}"
-                await self._read(response.content, deadline, limits.silence_s)
+                assert isinstance(response, StampedResponse)
+                await self._read(response, deadline, limits.silence_s)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -141,14 +170,15 @@ class Exchange:
         return None
 
     async def _read(
-        self, content: aiohttp.StreamReader, deadline: asyncio.Timeout, silence_s: float
+        self, response: StampedResponse, deadline: asyncio.Timeout, silence_s: float
     ) -> None:
-        stream = self._stream
+        stream, content = self._stream, response.content
         step_s = silence_s / _DEADLINE_STEPS
         move_s = 0.0
         while stream.problem is None and (data := await content.readany()):
+            for piece, arrived_s in response.stamps.split(data):
+                stream.feed(piece, arrived_s)
             now_s = time.monotonic()
-            stream.feed(data, now_s)
             if stream.ended_s is not None:
                 # The end of the response is awaited only to use the connection again.
                 deadline.reschedule(now_s + _CLOSING_S)

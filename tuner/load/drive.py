@@ -9,7 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client import ClientLimits, Exchange, open_session, request_url
+from tuner.load.client_watch import ClientWatch, DriveReport
 from tuner.load.health import ServerHealth
 from tuner.records import Load, Request, RequestRecord, SteadyWatch
 
@@ -34,14 +35,29 @@ async def drive(
     cancelled (which aborts them in the server) and are CUT. It ends early when the server is gone:
     then requests under way are FAILED, and the watch has no end or one in the future.
     """
+    report = await drive_watched(base_url, served_name, requests, load, watch, limits=limits)
+    return report.records
+
+
+async def drive_watched(
+    base_url: str,
+    served_name: str,
+    requests: Iterator[Request],
+    load: Load,
+    watch: SteadyWatch,
+    *,
+    limits: ClientLimits | None = None,
+) -> DriveReport:
+    """Drive as `drive` does, and say how late the client itself was in the steady window."""
     limits = limits or ClientLimits()
-    async with open_session(limits) as session:
-        run = _Run(session, completions_url(base_url), served_name, load, watch, limits)
+    async with open_session(limits) as session, ClientWatch() as client:
+        run = _Run(session, base_url, served_name, load, watch, limits)
         try:
-            return await run.until_the_end(requests)
+            records = await run.until_the_end(requests)
         except BaseExceptionGroup as group:
             # A task's own fault (the watch raised, say): the first one is the cause.
             raise group.exceptions[0] from None
+        return client.report(records, load, watch.window_start_s, watch.window_end_s)
 
 
 class _Run:
@@ -50,14 +66,14 @@ class _Run:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: str,
+        base_url: str,
         served_name: str,
         load: Load,
         watch: SteadyWatch,
         limits: ClientLimits,
     ) -> None:
         self._session = session
-        self._url = url
+        self._base_url = base_url
         self._served_name = served_name
         self._load = load
         self._watch = watch
@@ -119,7 +135,8 @@ class _Run:
         exchange.sent_s = time.monotonic()
         self._under_way.add(exchange)
         self._watch.sent(exchange.sent_s)
-        await exchange.run(self._session, self._url, self._limits)
+        url = request_url(self._base_url, exchange.request)
+        await exchange.run(self._session, url, self._limits)
         self._under_way.discard(exchange)
         self._records.append(exchange.record(time.monotonic()))
         self._health.ended(exchange)

@@ -11,6 +11,7 @@ from tuner.records import FloatArray
 
 SHOWN_CHARACTERS = 200
 _MAX_LINE_BYTES = 4 * 2**20
+_NO_DELTA: dict[str, Any] = {}
 _FINISH_REASONS = ("length", "stop")  # vLLM also says "abort" and "error"
 
 
@@ -40,13 +41,22 @@ class LineSplitter:
 class CompletionStream:
     """Follows one streamed completion and judges it.
 
-    Once `problem` is set the stream cannot become good any more; reading on is useless.
+    Once `problem` is set the stream cannot become good any more; reading on is useless. Without
+    `prompt_tokens` the prompt is text, and the stream has to say how many tokens it was.
     """
 
-    __slots__ = ("_asked", "_finish_reason", "_lines", "_prompt", "_times_s", "ended_s", "problem")
+    __slots__ = (
+        "_asked",
+        "_finish_reason",
+        "_lines",
+        "_times_s",
+        "ended_s",
+        "problem",
+        "prompt_tokens",
+    )
 
-    def __init__(self, prompt_tokens: int, output_tokens: int) -> None:
-        self._prompt = prompt_tokens
+    def __init__(self, prompt_tokens: int | None, output_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens  # as told to us, or by the server's usage
         self._asked = output_tokens
         self._lines = LineSplitter()
         self._times_s: list[float] = []
@@ -97,6 +107,8 @@ class CompletionStream:
             return f"finished ('{self._finish_reason}') after {self.progress()}"
         if self.ended_s is None:
             return f"stream closed without [DONE] after {self.progress()}"
+        if self.prompt_tokens is None:
+            return "the server did not say how many tokens the prompt has (no usage)"
         return None
 
     def _read_line(self, line: bytes, now_s: float) -> None:
@@ -133,7 +145,7 @@ class CompletionStream:
                 self._times_s.extend([now_s] * len(token_ids))
                 if len(self._times_s) > self._asked:
                     self.problem = f"too many tokens: {self.progress()}"
-            elif choice.get("text"):
+            elif choice.get("text") or (choice.get("delta") or _NO_DELTA).get("content"):
                 self.problem = "the server streams text without token_ids; it must support "
                 self.problem += "return_token_ids (vLLM 0.11 or later)"
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
@@ -142,7 +154,9 @@ class CompletionStream:
 
     def _check_usage(self, usage: dict[str, Any]) -> None:
         # vLLM can repeat the usage so far in every chunk: it must agree each time.
-        counted = {"prompt_tokens": self._prompt, "completion_tokens": self.received}
+        if self.prompt_tokens is None and isinstance(usage.get("prompt_tokens"), int):
+            self.prompt_tokens = usage["prompt_tokens"]
+        counted = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.received}
         for name, ours in counted.items():
             theirs = usage.get(name)
             if theirs is not None and theirs != ours and self.problem is None:

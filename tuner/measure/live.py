@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 
 from tuner.gpu.meter import Activity, Meter
-from tuner.load.drive import drive
+from tuner.load.drive import drive_watched
 from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.serving.server_metrics import ServerUnreachableError, scrape
@@ -57,13 +57,13 @@ async def run_load(
         await _look_at_server(session, base_url, samples)
         power = asyncio.create_task(_sample_power(meter, samples))
         server = asyncio.create_task(_sample_server(session, base_url, samples))
-        driving = asyncio.create_task(drive(base_url, served_name, requests, load, watch))
+        driving = asyncio.create_task(drive_watched(base_url, served_name, requests, load, watch))
         tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving)
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()  # a sampler ends only by an error
-            records = driving.result()
+            report = driving.result()
             await _until_sampled(samples, watch.window_end_s)
         finally:
             for task in tasks:
@@ -73,16 +73,18 @@ async def run_load(
     if end_s is None:
         raise RuntimeError("the driver returned before it started the load")
     start_s = watch.window_start_s
-    warnings = () if watch.settled else ("the load had not settled when the window began",)
+    warnings = [] if watch.settled else ["the load had not settled when the window began"]
+    if report.bottleneck is not None:
+        warnings.append(f"the load generator was late: {report.bottleneck}")
     run = RawRun(
-        requests=records,
+        requests=report.records,
         power=samples.power_timeline(meter.source),
         server=samples.server_timeline(),
         window_start_s=end_s - plan.window_s if start_s is None else start_s,
         window_end_s=end_s,
         latency_source=Source.MEASURED,
     )
-    return run, warnings
+    return run, tuple(warnings)
 
 
 async def _until_sampled(samples: _Samples, end_s: float | None) -> None:

@@ -1,0 +1,90 @@
+"""From a trace in another project's format to a workload: a YAML file with our trace beside it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import UsageError
+from tuner.load.importers import MOONCAKE_BLOCK_TOKENS, importer_named
+from tuner.load.spec import WorkloadSpec
+from tuner.load.trace_file import unreadable, write_trace
+from tuner.load.workload import Workload
+
+_CONCURRENCY = 64  # of a workload without times, until the user says otherwise
+_RATE_DIGITS = 4
+
+
+def import_workload(source: Path, form: str, out: Path, limit: int | None = None) -> Workload:
+    """Write `out` (a new YAML file) and its trace; returns the workload.
+
+    Raises `UsageError` for a source that is malformed, naming the line, or an `out` that exists;
+    then nothing is written.
+    """
+    rows = importer_named(form)
+    if out.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--out must be a YAML file, like workloads/{source.stem}.yaml")
+    trace = out.with_suffix(".jsonl.gz")
+    for path in (out, trace):
+        if path.exists():
+            raise UsageError(f"'{path}' exists; remove it, or import under another name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(trace) as new_trace, _replacing(out) as new_yaml:
+            if write_trace(new_trace, rows(source), limit) == 0:
+                raise UsageError(f"'{source}' has no requests")
+            spec = _spec(source, form, new_trace, limit)
+            spec["trace"]["file"] = trace.name
+            new_yaml.write_text(
+                yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100),
+                encoding="utf-8",
+            )
+    except OSError as error:
+        raise unreadable(out, error) from None
+    return Workload(out.stem, WorkloadSpec.model_validate(spec), out.parent)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a file that takes the name of `path` if all goes well, and is gone if not."""
+    suffix = "".join(path.suffixes[-2:])
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".importing-", suffix=suffix)
+    os.close(handle)
+    new = Path(name)
+    try:
+        yield new
+        new.chmod(0o644)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _spec(source: Path, form: str, trace: Path, limit: int | None) -> dict[str, Any]:
+    """Return the YAML file's content for the trace in the file `trace`."""
+    fields: dict[str, Any] = {
+        "description": f"Imported from {source.name} ({form}).",
+        "sources": [_source(source, form, limit)],
+        "trace": {"file": trace.name},
+        "load": {"concurrency": _CONCURRENCY},
+    }
+    if form == "mooncake":
+        fields["trace"]["block_tokens"] = MOONCAKE_BLOCK_TOKENS
+    facts = Workload(trace.name, WorkloadSpec.model_validate(fields), trace.parent).facts
+    assert facts is not None
+    fields["sources"].append(f"{facts.rows} requests, up to {facts.max_request_tokens} tokens each")
+    if facts.span_s > 0:
+        rate = (facts.rows - 1) / facts.span_s
+        fields["load"] = {"request_rate": float(f"{rate:.{_RATE_DIGITS}g}"), "arrivals": "trace"}
+    return fields
+
+
+def _source(source: Path, form: str, limit: int | None) -> str:
+    first = "" if limit is None else f", the first {limit} requests"
+    estimated = ", output lengths estimated from the answers' text" if form == "sharegpt" else ""
+    return f"{source.name} ({form}){first}{estimated}"
