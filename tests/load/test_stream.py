@@ -32,7 +32,7 @@ def judged(*parts: bytes) -> CompletionStream:
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n"))), st.data())
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))), st.data())
 def test_lines_do_not_depend_on_where_the_network_cuts(
     lines: list[str], data: st.DataObject
 ) -> None:
