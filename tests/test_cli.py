@@ -134,7 +134,7 @@ def test_list_show_and_export(night: InProcess) -> None:
 
 def test_measure_answers_with_every_metric(night: InProcess) -> None:
     words = ["--set", "max_num_seqs=64", "--set", "power_limit_w=400", "--format", "json"]
-    done = night("measure", *EMULATED, *words)
+    done = night("measure", *EMULATED, *words, "--window-s", "60")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["energy_source"] == answer["latency_source"] == "emulated"
@@ -143,6 +143,9 @@ def test_measure_answers_with_every_metric(night: InProcess) -> None:
     from tuner.metrics import METRICS
 
     assert set(answer["metrics"]) == set(METRICS)
+    assert {"energy_per_output_token_j", "p50_tpot_ms"} <= set(answer["intervals_95"])
+    for name, (low, high) in answer["intervals_95"].items():
+        assert low <= answer["metrics"][name] <= high, name
 
 
 def test_a_study_file_says_the_same(night: InProcess) -> None:

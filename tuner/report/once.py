@@ -29,6 +29,7 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
         "latency_source": m.latency_source.value,
         "window_s": m.window_end_s - m.window_start_s,
         "metrics": dict(m.metrics),
+        "intervals_95": {k: [i.low, i.high] for k, i in measured.intervals.items()},
         "warnings": list(measured.warnings),
     }
 
@@ -42,6 +43,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
     table.add_column("unit")
     table.add_column("SLO")
     bounds = {slo.metric: slo for slo in slos}
@@ -49,7 +51,9 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
         if name in m.metrics:
             slo = bounds.get(name)
             mark = "" if slo is None else _mark(slo, m.metrics[name])
-            table.add_row(name, number(m.metrics[name]), METRICS[name].unit, mark)
+            interval = measured.intervals.get(name)
+            shown = "" if interval is None else f"{number(interval.low)} - {number(interval.high)}"
+            table.add_row(name, number(m.metrics[name]), shown, METRICS[name].unit, mark)
     console.print(table)
     for warning in measured.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")

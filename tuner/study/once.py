@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from tuner.configuration import (
 )
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
+from tuner.measure.intervals import Interval, intervals
 from tuner.records import Failure, Measurement
+from tuner.slo import request_limits_ms
 from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
 from tuner.study.evaluator import Bench
 from tuner.study.guarding import watched_over
@@ -35,6 +37,7 @@ class MeasuredOnce:
     bench: Bench
     configuration: Configuration
     measurement: Measurement
+    intervals: Mapping[str, Interval]  # 95 %, of the metrics where the window is long enough to say
     warnings: tuple[str, ...]
 
 
@@ -96,7 +99,9 @@ async def measure_once(
         bench = await evaluator.prepare()
         evaluation = await evaluator.evaluate(configuration, 0)
     result = evaluation.result
+    limits_ms = request_limits_ms(spec.slos)
     if isinstance(result, Failure):
         log = f" (log: {result.log_path})" if result.log_path else ""
         raise PreflightError(f"no measurement: {result.reason}{log}")
-    return MeasuredOnce(bench, configuration, result, evaluation.warnings)
+    known = {} if evaluation.raw is None else intervals(evaluation.raw, limits_ms)
+    return MeasuredOnce(bench, configuration, result, known, evaluation.warnings)

@@ -1,0 +1,367 @@
+"""95 % intervals of the metrics of one steady window.
+
+What is seen within a window is correlated: requests share batches, and a batch changes as slowly as
+requests live. A window is therefore cut into equal stretches of time, and the spread between them
+is inflated by their lag-1 correlation (an AR(1) process), with Student's t for as many independent
+stretches as are left. What is the same for a whole run, such as the gain of a board's power sensor,
+cannot be seen from within: that takes repeats (`tuner.measure.comparison`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.measure.reduce import _is_good, e2el_ms, tpot_ms, ttft_ms
+from tuner.records import FloatArray, RawRun, RequestState
+
+LEVEL = 0.95
+BATCHES = 16
+# A window that holds fewer lifetimes of its requests has not seen its own variation.
+LEAST_LIFETIMES = 4.0
+# From so many on, twice as many batches are still long enough, and tell their correlation better.
+_MANY_LIFETIMES = 20.0
+_TAIL = (1.0 - LEVEL) / 2.0
+_LEAST_REQUESTS = 10
+# A closed loop's batches may well make up for each other, but so few can seem to by chance.
+_LEAST_CORRELATION = -0.1
+_MOST_CORRELATION = 0.95
+_SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Holds the true value in 95 % of measurements; both ends in the metric's unit."""
+
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's length."""
+        return (self.high - self.low) / 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """A latency of many requests, each with the time at which it counts."""
+
+    times_s: FloatArray
+    values: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Standard error of a sum over batches, and its degrees of freedom."""
+
+    error: float
+    freedom: float
+
+
+def student_t_quantile(probability: float, freedom: float) -> float:
+    """Return t with P(T <= t) = `probability` >= 0.5 for Student's t distribution."""
+    if not 0.5 <= probability < 1.0:
+        raise ValueError(f"expected a probability in [0.5, 1), found {probability:g}")
+    if probability == 0.5:
+        return 0.0
+    log_norm = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    t = NormalDist().inv_cdf(probability)  # left of the root; the CDF is concave: Newton rises
+    while True:
+        below = 1.0 - 0.5 * regular_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+        log_density = log_norm - 0.5 * math.log(freedom * math.pi)
+        log_density -= (freedom + 1) / 2 * math.log1p(t * t / freedom)
+        step = (probability - below) / math.exp(log_density)
+        t += step
+        if step <= 1e-9 * t:
+            return t
+
+
+def regular_beta(a: float, b: float, x: float) -> float:
+    """Return the regularised incomplete beta function, by its continued fraction (Lentz)."""
+    if x <= 0.0 or x >= 1.0:
+        return 0.0 if x <= 0.0 else 1.0
+    if x > (a + 1.0) / (a + b + 2.0):
+        return 1.0 - regular_beta(b, a, 1.0 - x)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    log_front += a * math.log(x) + b * math.log1p(-x)
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0))
+    value, m = d, 0
+    while True:
+        m += 1
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for term in (even, odd):
+            c, d = 1.0 + term / c, 1.0 / (1.0 + term * d)
+            value *= c * d
+        if abs(c * d - 1.0) < 1e-12:
+            return math.exp(log_front) * value / a
+
+
+def _spread(residuals: FloatArray, *, centre: bool = False) -> _Spread:
+    """Return the error of the sum of correlated residuals around 0.
+
+    The lag-1 correlation of few values is estimated too low by (1 + 4 r) / n (Kendall), and their
+    variance by 1 / (independent values). `centre` takes the mean off for the correlation.
+    """
+    n = residuals.size
+    square = float(residuals @ residuals)
+    if square == 0.0:
+        return _Spread(0.0, n - 1.0)
+    around = residuals - residuals.mean() if centre else residuals
+    spread = float(around @ around)
+    found = float(around[1:] @ around[:-1]) / spread if spread > 0.0 else 0.0
+    correlation = found + (1.0 + 4.0 * found) / n
+    correlation = min(max(correlation, _LEAST_CORRELATION), _MOST_CORRELATION)
+    inflation = (1.0 + correlation) / (1.0 - correlation)
+    independent = n / inflation
+    variance = square / (n - 1) / (1.0 - 1.0 / max(independent, 1.5))
+    freedom = min(max(math.floor(independent) - 1.0, 2.0), n - 1.0)
+    return _Spread(math.sqrt(n * variance * inflation), freedom)
+
+
+def batches_for(lifetimes: float) -> int:
+    """Return into how many batches to cut a window of so many mean lifetimes of its requests."""
+    return BATCHES if lifetimes < _MANY_LIFETIMES else 2 * BATCHES
+
+
+def product_interval(
+    value: float, over: Sequence[FloatArray], under: Sequence[FloatArray]
+) -> Interval | None:
+    """Return the interval of `value`, a product of sums over batches divided by another.
+
+    For one sum over another this is the ratio estimator; None if a sum is 0.
+    """
+    sums = [batches.sum() for batches in (*over, *under)]
+    if not all(sums):
+        return None
+    relative = sum((b / b.sum() for b in over), start=np.zeros(over[0].size))
+    relative = relative - sum((b / b.sum() for b in under), start=np.zeros(over[0].size))
+    spread = _spread(relative)
+    half = float(value) * student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error
+    return Interval(max(float(value) - half, 0.0), float(value) + half)
+
+
+def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
+    """Return the interval of sum(good) / sum(counted), a share of requests, given per batch.
+
+    Clopper and Pearson's, for as many requests as there are independent ones (Korn and Graubard).
+    """
+    total = float(counted.sum())
+    share = float(good.sum()) / total
+    independent = _independent(good, counted, share)
+    hits, misses = share * independent, (1.0 - share) * independent
+    low, high = 0.0, 1.0
+    if hits > 0.0:
+        low = _least(lambda p: regular_beta(hits, misses + 1.0, p) >= _TAIL)
+    if misses > 0.0:
+        high = _least(lambda p: regular_beta(hits + 1.0, misses, p) >= 1.0 - _TAIL)
+    return Interval(low, high)
+
+
+def percentile_interval(
+    samples: Samples, share: float, start_s: float, end_s: float, batches: int = BATCHES
+) -> Interval | None:
+    """Return the interval of a quantile, or None where the samples are too few to say.
+
+    With enough requests in each of `batches / 2` stretches of time: from the quantile of each. Else
+    from two order statistics, at the levels that hold the quantile of as many independent requests.
+    """
+    times_s, values = samples.times_s, samples.values
+    if values.size < _LEAST_REQUESTS:
+        return None
+    sections = batches // 2
+    section = _batch_of(times_s, start_s, end_s, sections)
+    least = max(5.0, 2.0 / (1.0 - share))
+    if np.bincount(section, minlength=sections).min() >= least:
+        quantile = float(np.quantile(values, share))
+        parts = [float(np.quantile(values[section == i], share)) for i in range(sections)]
+        spread = _spread(np.array(parts) - quantile, centre=True)
+        half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
+        return Interval(max(quantile - half, 0.0), quantile + half)
+    return _order_interval(samples, share, start_s, end_s)
+
+
+def _order_interval(
+    samples: Samples, share: float, start_s: float, end_s: float
+) -> Interval | None:
+    ranked = np.sort(samples.values)
+    n = ranked.size
+    batch = _batch_of(samples.times_s, start_s, end_s, BATCHES)
+    below: FloatArray = (samples.values <= np.quantile(ranked, share)).astype(np.float64)
+    counted = np.bincount(batch, minlength=BATCHES).astype(np.float64)
+    under = np.bincount(batch, weights=below, minlength=BATCHES).astype(np.float64)
+    independent = _independent(under, counted, float(below.mean()))
+    low = _binomial_quantile(_TAIL, independent, share) / independent
+    high = (_binomial_quantile(1.0 - _TAIL, independent, share) + 1.0) / independent
+    if low <= 0.0 or high > 1.0:
+        return None
+    first, last = max(math.floor(low * n) - 1, 0), min(math.ceil(high * n) - 1, n - 1)
+    return Interval(float(ranked[first]), float(ranked[last]))
+
+
+def _independent(part: FloatArray, counted: FloatArray, share: float) -> float:
+    """Return how many independent requests tell as much of a share as these do."""
+    total = float(counted.sum())
+    spread = _spread((part - share * counted) / total)
+    if spread.error == 0.0:
+        return total
+    return min(total, share * (1.0 - share) / spread.error**2)
+
+
+def _binomial_quantile(probability: float, trials: float, share: float) -> float:
+    """Return the least k, a real number, with P(Binomial <= k) >= `probability`; from -1."""
+
+    def reaches(x: float) -> bool:
+        k = x * (trials + 1.0) - 1.0
+        return regular_beta(trials - k, k + 1.0, 1.0 - share) >= probability
+
+    return _least(reaches) * (trials + 1.0) - 1.0
+
+
+def _least(reaches: Callable[[float], bool]) -> float:
+    """Return the least x in (0, 1) for which the rising predicate holds."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def _batch_of(times_s: FloatArray, start_s: float, end_s: float, batches: int) -> NDArray[np.intp]:
+    """Return the number of the stretch of (start, end] that each time lies in."""
+    edges_s = np.linspace(start_s, end_s, batches + 1)
+    batch: NDArray[np.intp] = np.searchsorted(edges_s, times_s, side="left") - 1
+    return np.clip(batch, 0, batches - 1)
+
+
+def intervals(run: RawRun, request_limits_ms: Mapping[str, float]) -> Mapping[str, Interval]:
+    """Return the 95 % interval of each metric of `reduce_run` for which one can be had.
+
+    There is none where the window is too short for its requests, and none for a percentile that too
+    few requests speak of. `run` is one that `reduce_run` has accepted.
+    """
+    window = _Window(run)
+    if not window.long_enough:
+        return MappingProxyType({})
+    found = window.rates() | window.goodput(request_limits_ms) | window.latencies()
+    return MappingProxyType({name: known for name, known in found.items() if known is not None})
+
+
+class _Window:
+    """The steady window of a run, cut into batches."""
+
+    def __init__(self, run: RawRun) -> None:
+        self._run = run
+        self._start_s, self._end_s = run.window_start_s, run.window_end_s
+        self._length_s = self._end_s - self._start_s
+        self._finished = [
+            r
+            for r in run.requests
+            if r.state is RequestState.DONE and self._within(r.token_times_s[-1:]).size
+        ]
+        self._ends_s = np.array([r.token_times_s[-1] for r in self._finished])
+        lifetimes_s = [r.token_times_s[-1] - r.sent_s for r in self._finished]
+        self._lifetimes = self._length_s / float(np.mean(lifetimes_s)) if lifetimes_s else 0.0
+        self._batches = batches_for(self._lifetimes)
+        self._done = self._sums(self._ends_s)
+        self._seconds = np.full(self._batches, self._length_s / self._batches)
+
+    @property
+    def long_enough(self) -> bool:
+        """Say whether enough requests, and enough of their lifetimes, are in the window."""
+        return len(self._finished) >= _LEAST_REQUESTS and self._lifetimes >= LEAST_LIFETIMES
+
+    def rates(self) -> dict[str, Interval | None]:
+        """Intervals of energy, power and throughput."""
+        times_s = np.concatenate([r.token_times_s for r in self._run.requests])
+        tokens = self._sums(self._within(times_s))
+        asked = np.array([r.output_tokens for r in self._finished], dtype=np.float64)
+        edges_s = np.linspace(self._start_s, self._end_s, self._batches + 1)
+        power = self._run.power
+        joules = np.diff(np.interp(edges_s, power.times_s, power.energy_j))
+        seconds, done, output = self._seconds, self._done, self._sums(self._ends_s, asked)
+        used, made = joules.sum(), tokens.sum()
+        per_request = float(used / made * output.sum() / done.sum())
+        return {
+            "energy_per_output_token_j": product_interval(used / made, [joules], [tokens]),
+            "energy_per_request_j": product_interval(per_request, [joules, output], [tokens, done]),
+            "mean_power_w": product_interval(used / self._length_s, [joules], [seconds]),
+            "output_throughput_tok_s": product_interval(made / self._length_s, [tokens], [seconds]),
+            "request_throughput_req_s": product_interval(
+                done.sum() / self._length_s, [done], [seconds]
+            ),
+        }
+
+    def goodput(self, limits_ms: Mapping[str, float]) -> dict[str, Interval | None]:
+        """Intervals of goodput and of attainment, over the requests that `reduce_run` counts."""
+        good = self._sums(
+            self._ends_s, np.array([float(_is_good(r, limits_ms)) for r in self._finished])
+        )
+        late_s = self._hopeless_s(limits_ms.get("ttft_ms"))
+        return {
+            "goodput_req_s": product_interval(good.sum() / self._length_s, [good], [self._seconds]),
+            "slo_attainment": share_interval(good, self._done + self._sums(late_s)),
+        }
+
+    def latencies(self) -> dict[str, Interval | None]:
+        """Intervals of means and percentiles; a gap between tokens counts where it ends."""
+        started = [r for r in self._run.requests if self._within(r.token_times_s[:1]).size]
+        firsts_s = np.array([r.token_times_s[0] for r in started])
+        found: dict[str, Interval | None] = {}
+        for name, samples in {
+            "ttft_ms": _known(firsts_s, [ttft_ms(r) for r in started]),
+            "tpot_ms": _known(self._ends_s, [tpot_ms(r) for r in self._finished]),
+            "e2el_ms": _known(self._ends_s, [e2el_ms(r) for r in self._finished]),
+            "itl_ms": self._gaps_ms(),
+        }.items():
+            if samples.values.size < _LEAST_REQUESTS:
+                continue
+            sums = self._sums(samples.times_s, samples.values)
+            mean = float(samples.values.mean())
+            found[f"mean_{name}"] = product_interval(mean, [sums], [self._sums(samples.times_s)])
+            for statistic, share in _SHARES.items():
+                found[f"{statistic}_{name}"] = percentile_interval(
+                    samples, share, self._start_s, self._end_s, self._batches
+                )
+        return found
+
+    def _hopeless_s(self, ttft_limit_ms: float | None) -> FloatArray:
+        """Return when each request that has no token yet passed the limit."""
+        if ttft_limit_ms is None:
+            return np.empty(0)
+        late_s = np.array(
+            [
+                r.scheduled_s + ttft_limit_ms / 1e3
+                for r in self._run.requests
+                if r.token_times_s.size == 0
+            ]
+        )
+        return late_s[late_s < self._end_s]
+
+    def _gaps_ms(self) -> Samples:
+        empty: list[FloatArray] = [np.empty(0)]
+        times_s, gaps_s = list(empty), list(empty)
+        for record in self._run.requests:
+            inside = (record.token_times_s > self._start_s) & (record.token_times_s <= self._end_s)
+            times_s.append(record.token_times_s[1:][inside[1:]])
+            gaps_s.append(np.diff(record.token_times_s)[inside[1:]])
+        return Samples(np.concatenate(times_s), np.concatenate(gaps_s) * 1e3)
+
+    def _within(self, times_s: FloatArray) -> FloatArray:
+        return times_s[(times_s > self._start_s) & (times_s <= self._end_s)]
+
+    def _sums(self, times_s: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+        batch = _batch_of(times_s, self._start_s, self._end_s, self._batches)
+        return np.bincount(batch, weights=weights, minlength=self._batches).astype(np.float64)
+
+
+def _known(times_s: FloatArray, values: Sequence[float | None]) -> Samples:
+    has = np.array([v is not None for v in values], dtype=bool)
+    known = np.array([v for v in values if v is not None], dtype=np.float64)
+    return Samples(times_s[has], known)
