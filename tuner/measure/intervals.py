@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.reduce import _is_good, e2el_ms, tpot_ms, ttft_ms
+from tuner.measure.reduce import e2el_ms, is_good, tpot_ms, ttft_ms
 from tuner.records import FloatArray, RawRun, RequestState
 
 LEVEL = 0.95
@@ -301,7 +301,7 @@ class _Window:
     def goodput(self, limits_ms: Mapping[str, float]) -> dict[str, Interval | None]:
         """Intervals of goodput and of attainment, over the requests that `reduce_run` counts."""
         good = self._sums(
-            self._ends_s, np.array([float(_is_good(r, limits_ms)) for r in self._finished])
+            self._ends_s, np.array([float(is_good(r, limits_ms)) for r in self._finished])
         )
         late_s = self._hopeless_s(limits_ms.get("ttft_ms"))
         return {

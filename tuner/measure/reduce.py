@@ -201,7 +201,7 @@ def _goodput(
     end_s: float,
 ) -> dict[str, float]:
     """Good requests per second, and their share of finished and of hopelessly waiting ones."""
-    good = sum(_is_good(r, limits_ms) for r in finished)
+    good = sum(is_good(r, limits_ms) for r in finished)
     ttft_limit_ms = limits_ms.get("ttft_ms")
     hopeless = 0
     if ttft_limit_ms is not None:
@@ -215,7 +215,8 @@ def _goodput(
     }
 
 
-def _is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
+def is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
+    """Say whether a request met the limit of every latency that has one."""
     values = {
         "ttft_ms": ttft_ms(record),
         "tpot_ms": tpot_ms(record),

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from tuner.configuration import Value
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.model import load_model
 from tuner.errors import PreflightError, UsageError
+from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.store import Owner, Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
@@ -263,10 +262,9 @@ def _short(value: str | None) -> str:
 
 def this_process(run_tag: str) -> Owner:
     """Return this process as the owner of trials."""
-    boot_id = Path("/proc/sys/kernel/random/boot_id")
     return Owner(
         pid=os.getpid(),
-        boot_id=boot_id.read_text().strip() if boot_id.exists() else str(psutil.boot_time()),
+        boot_id=boot_id(),
         host=socket.gethostname(),
         run_tag=run_tag,
     )
