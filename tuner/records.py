@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,20 @@ class SteadyWatch(Protocol):
     @property
     def window_end_s(self) -> float | None:
         """When the load is to end, or None while that is not known."""
+
+
+@runtime_checkable
+class InformedWatch(SteadyWatch, Protocol):
+    """A watch that also looks at energy, tokens and latencies, where the driver can tell them."""
+
+    def sampled(self, now_s: float, energy_j: float, tokens: float) -> None:
+        """Report the energy used and the output tokens made, both since some fixed time."""
+
+    def answered(self, now_s: float, scheduled_s: float, first_token_s: float, tokens: int) -> None:
+        """Report an answer whose last token came at `now_s`; told before `finished`."""
+
+    def exhausted(self, now_s: float) -> None:
+        """No request is sent after `now_s`."""
 
 
 @dataclass(frozen=True, slots=True)

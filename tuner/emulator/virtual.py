@@ -20,6 +20,7 @@ from tuner.emulator.step import Batch, StepModel
 from tuner.emulator.step_log import StepLog
 from tuner.errors import UsageError
 from tuner.records import (
+    InformedWatch,
     Load,
     PowerTimeline,
     RawRun,
@@ -174,6 +175,7 @@ class _Run:
         self._requests = requests
         self._load = load
         self._watch = watch
+        self._informed = watch if isinstance(watch, InformedWatch) else None
         self._in_engine: dict[Sequence, _Flight] = {}
         self._on_the_way: deque[_Flight] = deque()  # sent, not yet in the engine's queue
         self._scheduled: _Flight | None = None  # the next request of an open load
@@ -214,6 +216,7 @@ class _Run:
                 self._arrive(self._on_the_way.popleft())
         for sequence in finished:
             if engine.clock_s <= self._window_end_s():
+                self._inform(self._in_engine[sequence])
                 self._end(self._in_engine.pop(sequence), engine.clock_s)
 
     def _arrive(self, flight: _Flight) -> None:
@@ -232,6 +235,15 @@ class _Run:
         self._watch.finished(now_s)
         if self._load.concurrency is not None and now_s < self._window_end_s():
             self._send(self._next_flight(now_s))
+
+    def _inform(self, flight: _Flight) -> None:
+        engine, log = self._engine, self._engine.log
+        if self._informed is None or log is None:
+            return
+        now_s, first_step = engine.clock_s, flight.sequence.segments[0][0]
+        self._informed.sampled(now_s, engine.energy_j, engine.counters.generation_tokens)
+        first_token_s, tokens = float(log.ends_s[first_step]), flight.sequence.output_tokens
+        self._informed.answered(now_s, flight.scheduled_s, first_token_s, tokens)
 
     def _send(self, flight: _Flight) -> None:
         self.flights.append(flight)

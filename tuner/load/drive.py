@@ -12,7 +12,14 @@ import aiohttp
 from tuner.load.client import ClientLimits, Exchange, open_session, request_url
 from tuner.load.client_watch import ClientWatch, DriveReport
 from tuner.load.health import ServerHealth
-from tuner.records import Load, Request, RequestRecord, SteadyWatch
+from tuner.records import (
+    InformedWatch,
+    Load,
+    Request,
+    RequestRecord,
+    RequestState,
+    SteadyWatch,
+)
 
 # How often the watch and the server's health are looked at.
 _LOOK_S = 0.05
@@ -77,6 +84,7 @@ class _Run:
         self._served_name = served_name
         self._load = load
         self._watch = watch
+        self._informed = watch if isinstance(watch, InformedWatch) else None
         self._limits = limits
         self._health = ServerHealth(load, limits)
         self._under_way: set[Exchange] = set()
@@ -119,6 +127,7 @@ class _Run:
             await self._exchange(exchange)
             if exchange.error is not None:
                 await asyncio.sleep(_FAILURE_PAUSE_S)
+        self._exhausted()
 
     async def _open_arrivals(
         self, group: asyncio.TaskGroup, requests: Iterator[Request], start_s: float
@@ -130,6 +139,11 @@ class _Run:
             await asyncio.sleep(max(0.0, scheduled_s - time.monotonic()))
             exchange = Exchange(request, self._served_name, scheduled_s)
             self._spawn(group, self._exchange(exchange))
+        self._exhausted()
+
+    def _exhausted(self) -> None:
+        if self._informed is not None:
+            self._informed.exhausted(time.monotonic())
 
     async def _exchange(self, exchange: Exchange) -> None:
         exchange.sent_s = time.monotonic()
@@ -138,7 +152,12 @@ class _Run:
         url = request_url(self._base_url, exchange.request)
         await exchange.run(self._session, url, self._limits)
         self._under_way.discard(exchange)
-        self._records.append(exchange.record(time.monotonic()))
+        record = exchange.record(time.monotonic())
+        self._records.append(record)
+        if self._informed is not None and record.state is RequestState.DONE:
+            first_s, last_s = record.token_times_s[[0, -1]].tolist()
+            tokens = record.token_times_s.size
+            self._informed.answered(last_s, record.scheduled_s, first_s, tokens)
         self._health.ended(exchange)
         self._watch.finished(time.monotonic())
 

@@ -56,7 +56,7 @@ async def run_load(
     async with aiohttp.ClientSession() as session:
         await _look_at_server(session, base_url, samples)
         power = asyncio.create_task(_sample_power(meter, samples))
-        server = asyncio.create_task(_sample_server(session, base_url, samples))
+        server = asyncio.create_task(_sample_server(session, base_url, samples, watch))
         driving = asyncio.create_task(drive_watched(base_url, served_name, requests, load, watch))
         tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving)
         try:
@@ -108,10 +108,19 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
         await asyncio.sleep(due_s - now_s)
 
 
-async def _sample_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
+async def _sample_server(
+    session: aiohttp.ClientSession, base_url: str, samples: _Samples, watch: SteadyWindow
+) -> None:
     while True:
         await asyncio.sleep(SERVER_PERIOD_S)
+        before = samples.activity
         await _look_at_server(session, base_url, samples)
+        after = samples.activity
+        if after is not before and after is not None and samples.power:
+            # both as they were when the newer of them was read
+            read_s, power_w, energy_j = samples.power[-1]
+            energy_j += power_w * (after.time_s - read_s)
+            watch.sampled(after.time_s, energy_j, after.generation_tokens)
 
 
 async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
