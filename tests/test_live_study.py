@@ -12,6 +12,8 @@ import pytest
 from optuna.trial import TrialState
 from studies import CommandLine, wait_for
 
+from tuner.measure.outputs import PROBES
+
 EMULATED_SPACE = """
 name: emulated
 flags:
@@ -29,6 +31,11 @@ flags:
   max_num_batched_tokens: {type: power_of_two, low: 256, high: 4096}
 environment:
   VLLM_CPU_KVCACHE_SPACE: {type: choice, choices: [1, 900, 901], default: 1} # GiB
+"""
+CLOCK_SPACE = """
+name: clock
+device:
+  sm_clock_mhz: {type: choice, choices: [900, 1000, 1100, 1200, 1980]}
 """
 TRIALS = 6
 
@@ -87,6 +94,40 @@ def test_a_study_on_the_emulators_server_survives_a_kill(tuner: CommandLine) -> 
     kill_in_trial_4_and_resume(tuner, [*options.split(), *slo], 60)
 
 
+def test_a_kill_in_the_confirmation_loses_the_repeat_that_ran_and_no_other(
+    tuner: CommandLine,
+) -> None:
+    space = tuner.folder / "space.yaml"
+    space.write_text(CLOCK_SPACE)
+    options = (
+        "run --emulate H100-SXM --live --model Qwen/Qwen3-8B --workload smoke --window-s 0.5 "
+        f"--space {space} --study night --trials 2 --sampler random --confirm-repeats 2"
+    )
+    process = tuner.start(*options.split())
+    try:
+        wait_for(lambda: process.poll() is not None or len(tuner.repeats("night")) == 3, 60)
+        assert process.poll() is None, process.communicate()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    kept = [r for r in tuner.repeats("night") if r.measurement or r.failure]
+    assert [r.number for r in kept] == [0, 1]
+    assert json.loads(tuner("list", "--format", "json").stdout)[0]["finished"] is False
+
+    resumed = tuner("resume", "night", "--format", "json", deadline_s=100)
+    assert resumed.returncode == 0, resumed.stderr
+    wait_for(lambda: not tuner.servers("night"), 30)
+    repeats = tuner.repeats("night")
+    assert repeats[:2] == kept
+    assert not [r for r in repeats if r.state == "running"]
+    answer = json.loads(resumed.stdout)
+    assert answer["confirmed"] is True
+    assert all(t["confirmed"] and t["repeats"] >= 2 for t in answer["front"])
+    assert all(t["same_outputs"] == 1.0 for t in answer["front"])  # the emulator's are
+    assert len(tuner.trials("night")) == 2  # the budget of trials was spent before
+    assert json.loads(tuner("list", "--format", "json").stdout)[0]["finished"] is True
+
+
 @pytest.mark.vllm
 @pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
 @pytest.mark.timeout(1500)
@@ -96,6 +137,27 @@ def test_a_study_on_a_real_vllm_survives_a_kill(tuner: CommandLine) -> None:
     options = f"run --model {tuner.tiny_model()} --workload smoke --space {space}"
     slo = ["--slo", "p99_tpot_ms<=500", "--window-s", "3", "--sampler", "random"]
     kill_in_trial_4_and_resume(tuner, [*options.split(), *slo], 700)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
+@pytest.mark.timeout(900)
+def test_a_real_vllm_answers_the_probe_prompts_on_every_launch(tuner: CommandLine) -> None:
+    space = tuner.folder / "space.yaml"
+    space.write_text(REAL_SPACE)
+    options = f"run --model {tuner.tiny_model()} --workload smoke --space {space} --window-s 3"
+    done = tuner(*options.split(), "--study", "night", "--trials", "1", deadline_s=800)
+    assert done.returncode == 0, done.stderr
+    repeats = tuner.repeats("night")
+    assert len(repeats) >= 2
+    for repeat in repeats:
+        assert repeat.answers is not None, repeat.warnings
+        assert len(repeat.answers) == PROBES
+        assert all(repeat.answers)
+    shown = json.loads(tuner("recommend", "--format", "json").stdout)
+    assert shown["confirmed"] and shown["recommended"]["repeats"] >= 2
+    assert 0.5 < shown["recommended"]["same_outputs"] <= 1.0
+    assert "default with itself" in shown["outputs"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -76,7 +76,11 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None,
     request_rate: Annotated[
-        float | None, typer.Option(help="Open loop: requests per second.")
+        str | None,
+        typer.Option(
+            help="Open loop: requests/s, or e.g. 0.7x, a share of what the default configuration "
+            "sustains under the SLO (searched first)."
+        ),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Closed loop: requests under way.")
@@ -94,11 +98,16 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     study: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
     window_s: Annotated[
-        float | None, typer.Option(help="Length of the steady window, s [default: 60].")
+        float | None, typer.Option(help="Fixed length of the steady window, s [default: adaptive].")
     ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="auto, gp, tpe or random [default: auto].")
+    max_window_s: Annotated[
+        float | None, typer.Option(help="An adaptive window ends here, s [default: 180].")
     ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Target for J/token: half 95 % interval / value [default: 0.02]."),
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random [default: gp].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     vllm: Annotated[
         str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")
@@ -109,11 +118,34 @@ def run(
     startup_deadline_s: Annotated[
         float | None, typer.Option(help="Give up a start after so long [default: 1800].")
     ] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="At the end measure the front again, on clean launches [default: confirm].",
+        ),
+    ] = None,
+    confirm_repeats: Annotated[
+        int | None, typer.Option(help="At most so many times each [default: 3].")
+    ] = None,
+    stop_when_flat: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-when-flat/--no-stop-when-flat",
+            help="End the search when its front no longer grows [default: with --hours only].",
+        ),
+    ] = None,
     allow_gpu_settings: Annotated[
         bool | None,
         typer.Option(
             "--allow-gpu-settings",
             help="Allow device knobs to change the limits of real GPUs (needs root).",
+        ),
+    ] = None,
+    read_only_device: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only-device", help="Set nothing on a real GPU, whatever this user may do."
         ),
     ] = None,
     energy_gpu: Annotated[
@@ -138,13 +170,19 @@ def resume(
     name: Name,
     trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
     hours: Annotated[float | None, typer.Option(help="So many hours more.")] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm", help="Measure the front again [default: as for the run]."
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
 ) -> None:
-    """Go on with an interrupted study to its original budget, or beyond it."""
+    """Go on with an interrupted study to its original budget, or beyond it, and confirm it."""
     from tuner.commands import resume_named
 
-    resume_named(name, trials, hours, store, as_json=output is Format.JSON)
+    resume_named(name, trials, hours, store, confirm=confirm, as_json=output is Format.JSON)
 
 
 @app.command("list")
@@ -218,10 +256,22 @@ def measure(
     vllm: Annotated[
         str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")
     ] = None,
-    window_s: Annotated[float, typer.Option(help="Length of the steady window, s.")] = 60.0,
+    window_s: Annotated[
+        float | None, typer.Option(help="Fixed length of the steady window, s [default: adaptive].")
+    ] = None,
+    max_window_s: Annotated[
+        float | None, typer.Option(help="An adaptive window ends here, s [default: 180].")
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Target for J/token: half 95 % interval / value [default: 0.02]."),
+    ] = None,
     allow_gpu_settings: Annotated[
         bool,
         typer.Option("--allow-gpu-settings", help="Allow device knobs on real GPUs (needs root)."),
+    ] = False,
+    read_only_device: Annotated[
+        bool, typer.Option("--read-only-device", help="Set nothing on a real GPU, even as root.")
     ] = False,
     energy_gpu: Annotated[
         str, typer.Option(help="GPU whose energy is emulated without NVML.")
@@ -236,6 +286,30 @@ def measure(
     from tuner.commands import measure_configuration
 
     measure_configuration(options, settings or [], as_json=output is Format.JSON)
+
+
+@app.command()
+def calibrate(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(help="Studies of real runs; without one, all in the store."),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="The emulated GPU to correct: a name or a file.")
+    ] = "H100-SXM",
+    output_file: Annotated[
+        Path, typer.Option("--output", "-o", help="New GPU file for --emulate.")
+    ] = Path("calibrated.yaml"),
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
+) -> None:
+    """Correct an emulated GPU by real measurements in the store, and say how wrong it was.
+
+    Example: tuner calibrate my-study --gpu H100-SXM -o my-h100.yaml
+    """
+    from tuner.calibrate_commands import calibrate_gpu
+
+    calibrate_gpu(studies or [], gpu, output_file, store, as_json=output is Format.JSON)
 
 
 class ImportFormat(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,13 @@ def run_study(study_file: Path | None, options: Options, store_url: str, *, as_j
 
 
 def resume_named(
-    name: str, trials: int | None, hours: float | None, store_url: str, *, as_json: bool
+    name: str,
+    trials: int | None,
+    hours: float | None,
+    store_url: str,
+    *,
+    confirm: bool | None,
+    as_json: bool,
 ) -> None:
     """`tuner resume`."""
     from tuner.report.progress import RunDisplay
@@ -48,7 +55,9 @@ def resume_named(
             Console(stderr=True), spec.slos, spec.objectives, _store_option(store_url)
         ) as display:
             run_interruptible(
-                resume_study(name, store, display, more_trials=trials, more_hours=hours)
+                resume_study(
+                    name, store, display, more_trials=trials, more_hours=hours, confirm=confirm
+                )
             )
         _finish(store, name, as_json=as_json)
 
@@ -72,10 +81,11 @@ def show_study(name: str, store_url: str, *, as_json: bool) -> None:
 
     with Store.open(store_url, create=False) as store:
         study, trials, events = store.study(name), store.trials(name), store.events(name)
+        repeats = store.repeats.of(name)
     if as_json:
-        _print_json(json_forms.study_json(study, trials, events))
+        _print_json(json_forms.study_json(study, trials, repeats, events))
     else:
-        study_tables.show_study(Console(), study, trials, events)
+        study_tables.show_study(Console(), study, trials, repeats, events)
 
 
 def show_recommendation(
@@ -105,7 +115,7 @@ def export_study(name: str, csv: Path | None, parquet: Path | None, store_url: s
     if csv is None and parquet is None:
         raise UsageError("nothing to write: give --csv FILE or --parquet FILE")
     with Store.open(store_url, create=False) as store:
-        rows = trial_rows(store.study(name), store.trials(name))
+        rows = trial_rows(store.study(name), store.trials(name), store.repeats.of(name))
     console = Console(stderr=True)
     for path, write in ((csv, write_csv), (parquet, write_parquet)):
         if path == Path("-"):
@@ -135,15 +145,11 @@ def gpu_status(*, as_json: bool) -> None:
     """`tuner gpu status`."""
     from tuner.gpu.durable import state_folder
     from tuner.gpu.leases import LeaseBook
-    from tuner.gpu.limits import open_limits
+    from tuner.gpu.limits import Access, opened_limits
     from tuner.report.gpu_status import machine_status, show_status, status_json
 
-    control = open_limits()
-    try:
+    with opened_limits(Access.READ) as control:
         status = machine_status(control, LeaseBook(state_folder()))
-    finally:
-        if control is not None:
-            control.close()
     if as_json:
         _print_json(status_json(status))
     else:
@@ -154,15 +160,11 @@ def gpu_restore(*, force: bool, as_json: bool) -> None:
     """`tuner gpu restore`; raises `OperatorNeededError` if something is still not as found."""
     from tuner.gpu.durable import state_folder
     from tuner.gpu.leases import LeaseBook
-    from tuner.gpu.limits import open_limits
+    from tuner.gpu.limits import Access, opened_limits
     from tuner.report.gpu_status import is_restored, restore_json, show_restore
 
-    control = open_limits()
-    try:
-        outcomes = LeaseBook(state_folder()).restore_all(control, force=force)
-    finally:
-        if control is not None:
-            control.close()
+    opener = partial(opened_limits, Access.SET)
+    outcomes = LeaseBook(state_folder()).restore_all(opener, force=force)
     if as_json:
         _print_json(restore_json(outcomes))
     else:
@@ -173,19 +175,19 @@ def gpu_restore(*, force: bool, as_json: bool) -> None:
 
 def _finish(store: Store, name: str, *, as_json: bool) -> None:
     """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
+    from tuner.report.confirmed import standing
     from tuner.report.infeasible import nothing_met
     from tuner.report.json_forms import front_json
     from tuner.report.tables import show_front
-    from tuner.report.trials import front, slos_of
 
     study, trials = store.study(name), store.trials(name)
-    slos = slos_of(study)
+    found = standing(study, trials, store.repeats.of(name))
     if as_json:
-        _print_json(front_json(study, trials))
+        _print_json(front_json(found))
     else:
-        show_front(Console(), study, trials)
-    if not front(study, trials, slos):
-        raise NoFeasibleConfigurationError(nothing_met(study, trials, slos))
+        show_front(Console(), found)
+    if not found.front:
+        raise NoFeasibleConfigurationError(nothing_met(study, trials, found.slos))
 
 
 def _store_option(store_url: str) -> str:

@@ -6,7 +6,7 @@ All times are seconds on one monotonic clock per run. Unknown is `None`, never 0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -96,12 +96,25 @@ class ServerTimeline:
     waiting: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyEnd:
+    """Why a load was ended before its window was over.
+
+    `missed` is the SLO, as users write it, that is clearly missed; None if the load outgrew the
+    server.
+    """
+
+    reason: str
+    missed: str | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RawRun:
     """Everything recorded while one load ran against one server.
 
     `energy_j` of `power` and the tokens in `requests` cover the whole load; which part of it is the
-    steady window is decided in `tuner.measure`.
+    steady window is decided in `tuner.measure`. `invalid` says why no metric of it can be believed,
+    for a reason outside the configuration, and what to do.
     """
 
     requests: tuple[RequestRecord, ...]
@@ -110,6 +123,26 @@ class RawRun:
     window_start_s: float
     window_end_s: float
     latency_source: Source
+    ended_early: EarlyEnd | None = None
+    invalid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnderWay:
+    """The requests that have not ended, in columns; `first_token_s` is NaN before the first.
+
+    `output_tokens` is how many were asked for.
+    """
+
+    scheduled_s: FloatArray
+    first_token_s: FloatArray
+    output_tokens: FloatArray
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[float, float, int]]) -> UnderWay:
+        """Make the columns of rows."""
+        columns = np.array(list(rows), dtype=np.float64).reshape(-1, 3).T
+        return cls(columns[0], columns[1], columns[2])
 
 
 class SteadyWatch(Protocol):
@@ -150,16 +183,27 @@ class InformedWatch(SteadyWatch, Protocol):
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`."""
 
+    ended_early: EarlyEnd | None
+
+    def asks(self, under_way: Callable[[], UnderWay]) -> None:
+        """Take what tells, at any event, which requests are under way; before `started`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The metrics of one steady window. A metric that could not be measured is absent."""
+    """The metrics of one steady window. A metric that could not be measured is absent.
+
+    `ended_early` says which SLO was so clearly missed that the window was not waited for. The
+    metrics are then what was known by that time, that of the SLO at least so much, and the
+    configuration is never a good one.
+    """
 
     metrics: Mapping[str, float]
     window_start_s: float
     window_end_s: float
     latency_source: Source
     energy_source: Source
+    ended_early: str | None = None
 
 
 class FailureKind(StrEnum):

@@ -65,6 +65,10 @@ class _Stream(asyncio.Protocol):
         head, blank, body = self._buffer.partition(b"\r\n\r\n")
         if not blank:
             return
+        if not head.startswith(b"POST /v1/completions "):  # others look around first
+            self._buffer = b""
+            self._transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            return
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(body) < length:
             return

@@ -1,9 +1,10 @@
-"""How well the intervals hold the truth, and what an adaptive window saves: prints three tables.
+"""How well the intervals hold the truth, and what an adaptive window saves: prints the tables.
 
-    python tests/benchmarks/bench_windows.py [--windows 200]
+    PYTHONPATH=tests python -m benchmarks.bench_windows [--windows 200] [--cases 7]
 
-Everything runs on the emulator's virtual clock, with its noise, but without the gain of the power
-sensor that differs from run to run: no interval from within one run can know of that.
+Everything runs on the emulator's virtual clock, with its noise. The gain of the power sensor, which
+differs from run to run, is left out of the windows: no interval from within one run can know of it.
+It is what the comparison of runs is about.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from tuner.emulator.hardware import load_gpu
 from tuner.emulator.model import load_model
 from tuner.load.lengths import Uniform
 from tuner.load.workload import LoadSpec, Workload, WorkloadSpec, load_workload
+from tuner.measure.comparison import Repeat, Verdict, compare
 from tuner.measure.intervals import Interval, intervals
+from tuner.measure.precision import Precision
 from tuner.measure.reduce import reduce_run
-from tuner.measure.window import Precision, SteadyWindow, WindowPlan
-from tuner.records import Load, Measurement, RawRun, RequestState
+from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.records import Load, Measurement, RawRun, RequestState, UnderWay
 
 COVERED = (
     "energy_per_output_token_j",
@@ -176,18 +179,22 @@ def coverage(runs: Sequence[RawRun], window_s: float) -> dict[str, Coverage]:
 def replay(run: RawRun, watch: SteadyWindow, *, seen: bool = True) -> None:
     """Tell a watch of a run in time order, as a driver would, until it ends the window.
 
-    `seen`: also of tokens, energy and latencies.
+    `seen`: also of tokens, energy and latencies, and which requests are under way when it asks.
     """
     events = [(r.sent_s, 1, "sent", r) for r in run.requests]
     events += [(r.ended_s, 2, "ended", r) for r in run.requests if r.state is RequestState.DONE]
+    now_s = 0.0
     if seen:
         token_s = np.sort(np.concatenate([r.token_times_s for r in run.requests]))
         tokens = np.searchsorted(token_s, run.power.times_s, side="right")
         samples = zip(run.power.times_s, run.power.energy_j, tokens, strict=True)
         events += [(t, 0, "sample", (j, n)) for t, j, n in samples]  # type: ignore[misc]
+        columns = Columns(run)
+        watch.asks(lambda: columns.under_way(now_s))
     events.sort(key=lambda event: event[:2])
     watch.started(0.0)
-    for now_s, _, kind, what in events:
+    for at_s, _, kind, what in events:
+        now_s = at_s
         end_s = watch.window_end_s
         if end_s is not None and now_s >= end_s:
             return
@@ -200,6 +207,29 @@ def replay(run: RawRun, watch: SteadyWindow, *, seen: bool = True) -> None:
             if seen:
                 watch.answered(now_s, what.scheduled_s, float(times_s[0]), times_s.size)
             watch.finished(now_s)
+
+
+class Columns:
+    """The requests of a run as columns, to tell which were under way at any time."""
+
+    def __init__(self, run: RawRun) -> None:
+        rows = run.requests
+        self._sent_s = np.array([r.sent_s for r in rows])
+        self._scheduled_s = np.array([r.scheduled_s for r in rows])
+        cut = [r.state is not RequestState.DONE for r in rows]
+        self._ended_s = np.where(cut, np.inf, [r.ended_s for r in rows])
+        firsts = [r.token_times_s[0] if r.token_times_s.size else np.inf for r in rows]
+        self._first_s = np.array(firsts)
+        self._tokens = np.array([float(r.output_tokens) for r in rows])
+
+    def under_way(self, now_s: float) -> UnderWay:
+        keep = (self._sent_s <= now_s) & (self._ended_s > now_s)
+        first_s = self._first_s[keep]
+        return UnderWay(
+            self._scheduled_s[keep],
+            np.where(first_s <= now_s, first_s, np.nan),
+            self._tokens[keep],
+        )
 
 
 def narrow(run: RawRun, precision: Precision) -> bool:
@@ -300,18 +330,38 @@ def print_adaptive(precision: Precision, cases: Sequence[Case], seeds: int) -> N
     )
 
 
+def print_same(runs: int, comparisons: int) -> None:
+    """Compare a configuration with itself: three repeats with four baselines spread around them."""
+    name = "energy_per_output_token_j"
+    values = [metrics_of(simulate(CASES[0], 5000 + seed, 5.0, 15.0))[name] for seed in range(runs)]
+    rng, different = np.random.default_rng(0), 0
+    for _ in range(comparisons):
+        drawn = rng.choice(values, 7, replace=False)
+        repeats = [Repeat(float(hour), float(value)) for hour, value in enumerate(drawn)]
+        verdict = compare(name, repeats[1::2], repeats[::2]).verdict
+        different += verdict in (Verdict.BETTER, Verdict.WORSE)
+    print(
+        f"\na configuration against itself, 3 repeats and 4 baselines of {runs} runs: different in "
+        f"{different} of {comparisons}, {different / comparisons:.1%}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--cases", type=int, default=len(CASES))
     options = parser.parse_args()
+    cases = CASES[: options.cases]
+    print_same(max(options.windows // 4, 10), 5 * options.windows)
     virtual.ENERGY_GAIN = 0.0
-    for case, window_s in zip(CASES, WINDOWS_S, strict=True):
+    for case, window_s in zip(cases, WINDOWS_S, strict=False):
         print_coverage(case, window_s, options.windows)
     tight = Precision(max_window_s=900.0, percentiles=(PERCENTILE,))
     loose = replace(tight, energy_share=0.05, percentile_share=0.10)
-    print_adaptive(tight, CASES[:4], options.seeds)
-    print_adaptive(loose, CASES, options.seeds)
+    print_adaptive(tight, cases[:4], options.seeds)
+    if len(cases) > 4:
+        print_adaptive(loose, cases, options.seeds)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def test_vllms_spellings() -> None:
         "gpu_memory_utilization": 0.8,
         "enforce_eager": True,
         "enable_chunked_prefill": False,
+        "enable_prefix_caching": False,
     }
     assert (arguments.model, arguments.served_model_name, arguments.seed) == ("m", "m", 7)
 
@@ -68,7 +69,7 @@ def test_speed_must_be_positive() -> None:
         (["--max-num-sequences", "3"], "unrecognized arguments: --max-num-sequences 3"),
         (["--max-num", "3"], "unrecognized arguments"),
         (["--max-num-seqs", "many"], "invalid int value: 'many'"),
-        (["--enable-prefix-caching"], "unrecognized arguments"),
+        (["--enable-prefix-cache"], "unrecognized arguments"),
     ],
 )
 def test_unknown_flags_exit_2(

@@ -27,6 +27,7 @@ LAUNCH = Launch(
     kv_bytes=2,
     kv_blocks=1000,
 )
+PROMPT = np.arange(300, dtype=np.int32)  # each prompt is the beginning of the longer ones
 shapes = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=20)
 
 
@@ -37,7 +38,9 @@ def engine_of(launch: Launch = LAUNCH, *, jitter: float = 0.0, clock_mhz: int = 
 
 
 def run_all(engine: Engine, todo: list[tuple[int, int]], max_steps: int | None) -> list[Sequence]:
-    sequences = [Sequence(i, prompt, output) for i, (prompt, output) in enumerate(todo)]
+    sequences = [
+        Sequence(i, prompt, output, PROMPT[:prompt]) for i, (prompt, output) in enumerate(todo)
+    ]
     for sequence in sequences:
         engine.submit(sequence)
     while engine.running or engine.waiting:
@@ -54,18 +57,27 @@ def token_times(engine: Engine, sequence: Sequence) -> list[float]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(shapes, st.integers(32, 80), st.booleans())
+@given(shapes, st.integers(32, 80), *[st.booleans()] * 3, st.sampled_from([0, 24]))
 def test_work_is_conserved_and_no_block_leaks(
-    todo: list[tuple[int, int]], blocks: int, chunked: bool
+    todo: list[tuple[int, int]],
+    blocks: int,
+    chunked: bool,
+    prefix_caching: bool,
+    async_scheduling: bool,
+    threshold: int,
 ) -> None:
     launch = replace(
         LAUNCH,
         kv_blocks=blocks,
         chunked_prefill=chunked,
         max_num_batched_tokens=64 if chunked else 512,
+        prefix_caching=prefix_caching,
+        async_scheduling=async_scheduling,
+        long_prefill_token_threshold=threshold,
     )
     engine = engine_of(launch)
     sequences = run_all(engine, todo, None)
+    assert engine.reset_prefix_cache()
     assert engine.free_blocks == blocks
     assert engine.counters.generation_tokens == sum(output for _, output in todo)
     assert engine.counters.prompt_tokens == sum(prompt for prompt, _ in todo)
@@ -78,15 +90,23 @@ def test_work_is_conserved_and_no_block_leaks(
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes, st.integers(32, 80))
+@given(shapes, st.integers(32, 80), st.booleans(), st.booleans())
 def test_steps_taken_together_equal_steps_taken_one_by_one(
-    todo: list[tuple[int, int]], blocks: int
+    todo: list[tuple[int, int]], blocks: int, prefix_caching: bool, async_scheduling: bool
 ) -> None:
-    together, single = (engine_of(replace(LAUNCH, kv_blocks=blocks)) for _ in range(2))
+    launch = replace(
+        LAUNCH,
+        kv_blocks=blocks,
+        prefix_caching=prefix_caching,
+        async_scheduling=async_scheduling,
+    )
+    together, single = engine_of(launch), engine_of(launch)
     first, second = run_all(together, todo, None), run_all(single, todo, 1)
     assert together.step_count == single.step_count
     assert together.energy_j == pytest.approx(single.energy_j, rel=1e-9)
     assert together.counters == single.counters
+    assert together.preemptions == single.preemptions
+    assert together.prefix_cache == single.prefix_cache
     for a, b in zip(first, second, strict=True):
         np.testing.assert_allclose(token_times(together, a), token_times(single, b), rtol=1e-9)
 
@@ -149,7 +169,7 @@ def test_the_last_admitted_is_preempted_and_computed_anew() -> None:
     engine.submit(last)
     while not first.done:
         engine.advance(math.inf, 1)
-    assert engine.counters.preemptions == 1
+    assert engine.preemptions == 1
     assert len(first.segments) == 1
     while not last.done:
         engine.advance(math.inf)
@@ -190,3 +210,85 @@ def test_a_sequence_that_can_never_fit_is_an_error_not_a_hang() -> None:
     engine.submit(Sequence(0, 100, 5))
     with pytest.raises(EngineStalledError, match="1 requests wait and none fits"):
         engine.advance(math.inf)
+
+
+def test_lowered_limits_let_run_what_runs_and_admit_no_more() -> None:
+    engine = engine_of()
+    long, *short = [Sequence(i, 10, 300 if i == 0 else 40) for i in range(8)]
+    for sequence in (long, *short):
+        engine.submit(sequence)
+    engine.advance(math.inf, 3)
+    engine.set_limits(2, 64)
+    late = Sequence(8, 10, 5)
+    engine.submit(late)
+    while not all(sequence.done for sequence in short):
+        assert engine.waiting == 1
+        engine.advance(math.inf, 1)
+    engine.advance(math.inf, 1)
+    assert (engine.running, engine.waiting) == (2, 0)
+    assert engine.preemptions == 0
+    engine.set_limits(8, 64)
+    while engine.running:
+        engine.advance(math.inf)
+    assert late.done
+
+
+def test_a_lowered_budget_serves_those_admitted_first() -> None:
+    engine = engine_of()
+    sequences = [Sequence(i, 4, 50) for i in range(4)]
+    for sequence in sequences:
+        engine.submit(sequence)
+    engine.advance(math.inf, 1)
+    engine.set_limits(8, 2)
+    engine.advance(math.inf, 10)
+    assert [s.tokens_by(engine.step_count) for s in sequences] == [11, 11, 1, 1]
+    while engine.running:
+        engine.advance(math.inf)
+    assert engine.counters.generation_tokens == 200
+    assert engine.free_blocks == engine.launch.kv_blocks
+
+
+@pytest.mark.parametrize("limits", [(0, 64), (9, 64), (8, 0), (8, 65)])
+def test_limits_stay_within_those_of_the_launch(limits: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="the server was launched for 1 to"):
+        engine_of().set_limits(*limits)
+
+
+def test_a_shared_prefix_is_computed_once() -> None:
+    engine = engine_of(replace(LAUNCH, prefix_caching=True))
+    first, again = (Sequence(i, 200, 5, PROMPT[:200]) for i in range(2))
+    engine.submit(first)
+    engine.advance(math.inf)
+    engine.submit(again)
+    engine.advance(math.inf)
+    assert (again.cached_tokens, engine.prefix_cache.hits) == (192, 192)
+    assert engine.prefix_cache.queries == 400
+    assert engine.reset_prefix_cache()
+    last = Sequence(2, 200, 5, PROMPT[:200])
+    engine.submit(last)
+    engine.advance(math.inf)
+    assert last.cached_tokens == 0
+
+
+def test_the_next_turn_finds_the_answer_in_the_cache() -> None:
+    engine = engine_of(replace(LAUNCH, prefix_caching=True))
+    engine.submit(Sequence(0, 100, 60, PROMPT[:100]))
+    engine.advance(math.inf)
+    answer = engine.answers.tokens(PROMPT[:100], 60)
+    prompt = np.concatenate([PROMPT[:100], answer, PROMPT[:20]])
+    turn = Sequence(1, 180, 5, prompt)
+    engine.submit(turn)
+    engine.advance(math.inf)
+    assert turn.cached_tokens == 144  # the last token of an answer is never computed
+
+
+def test_what_arrives_during_a_step_waits_for_the_one_after_next() -> None:
+    engine = engine_of(replace(LAUNCH, async_scheduling=True))
+    first, second = Sequence(0, 10, 50), Sequence(1, 10, 50)
+    engine.submit(first)
+    engine.advance(math.inf, 1)
+    engine.submit(second)
+    engine.advance(math.inf, 1)
+    assert second.tokens_by(engine.step_count) == 0
+    engine.advance(math.inf, 1)
+    assert second.tokens_by(engine.step_count) == 1

@@ -46,6 +46,8 @@ def test_unknown_flag_is_named_with_its_nearest() -> None:
         ({"gpu_memory_utilization": 0.0}, "greater than 0"),
         ({"max_num_seqs": 0}, "max_num_seqs: Input should be greater than or equal to 1"),
         ({"max_model_len": 200_000}, r"greater than the derived max_model_len"),
+        ({"long_prefill_token_threshold": 200_000}, "cannot be greater than the max_model_len"),
+        ({"long_prefill_token_threshold": -1}, "greater than or equal to 0"),
         ({"tensor_parallel_size": 3}, "must be divisible by tensor parallel size"),
         ({"tensor_parallel_size": 16}, "larger than the number of available GPUs"),
         (

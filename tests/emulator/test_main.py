@@ -56,6 +56,7 @@ def wait_until_healthy(process: subprocess.Popen[str], url: str) -> None:
 
 def complete(url: str, max_tokens: int) -> bytes:
     body = {"model": "nonce", "prompt": [1, 2], "max_tokens": max_tokens, "stream": True}
+    body["ignore_eos"] = True
     request = urllib.request.Request(
         f"{url}/v1/completions",
         json.dumps(body).encode(),
@@ -154,7 +155,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_client_that_goes_away_aborts_its_request(start: Start) -> None:
     process, url = start()
     wait_until_healthy(process, url)
-    body = json.dumps({"prompt": [1], "max_tokens": 9000, "stream": True}).encode()
+    body = json.dumps(
+        {"prompt": [1], "max_tokens": 9000, "ignore_eos": True, "stream": True}
+    ).encode()
     port = int(url.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"

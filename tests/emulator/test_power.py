@@ -5,14 +5,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.emulator.hardware import gpu_names, load_gpu
-from tuner.emulator.model import load_model
+from tuner.emulator.model import ModelShape, load_model
 from tuner.emulator.power import PowerModel
 from tuner.emulator.step import Batch, StepModel, StepParts
 from tuner.errors import UsageError
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}
-MODEL = load_model("meta-llama/Llama-3.1-8B-Instruct")
+MODELS = {
+    name: load_model(name)
+    for name in (
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "Qwen/Qwen3-30B-A3B",
+        "openai/gpt-oss-20b",
+        "nvidia/NVIDIA-Nemotron-Nano-9B-v2",
+    )
+}
+MODEL = MODELS["meta-llama/Llama-3.1-8B-Instruct"]
 names = st.sampled_from(sorted(GPUS))
+shapes = st.sampled_from(sorted(MODELS))
 shares = st.floats(0, 1)
 
 
@@ -31,8 +41,8 @@ def batches(draw: st.DrawFn) -> Batch:
     )
 
 
-def parts_of(name: str, batch: Batch) -> StepParts:
-    return StepModel(MODEL, GPUS[name]).parts(batch)
+def parts_of(name: str, batch: Batch, model: ModelShape = MODEL) -> StepParts:
+    return StepModel(model, GPUS[name]).parts(batch)
 
 
 def limited(name: str, share: float) -> PowerModel:
@@ -42,17 +52,19 @@ def limited(name: str, share: float) -> PowerModel:
 
 
 @settings(deadline=None, max_examples=60)
-@given(names, batches(), shares, shares)
-def test_a_higher_limit_is_never_slower(name: str, batch: Batch, a: float, b: float) -> None:
-    parts = parts_of(name, batch)
+@given(names, shapes, batches(), shares, shares)
+def test_a_higher_limit_is_never_slower(
+    name: str, shape: str, batch: Batch, a: float, b: float
+) -> None:
+    parts = parts_of(name, batch, MODELS[shape])
     low, high = (limited(name, share).step(parts) for share in sorted((a, b)))
     assert high.duration_s <= low.duration_s
 
 
 @settings(deadline=None, max_examples=60)
-@given(names, batches())
-def test_a_lower_clock_never_draws_more_nor_is_faster(name: str, batch: Batch) -> None:
-    gpu, parts = GPUS[name], parts_of(name, batch)
+@given(names, shapes, batches())
+def test_a_lower_clock_never_draws_more_nor_is_faster(name: str, shape: str, batch: Batch) -> None:
+    gpu, parts = GPUS[name], parts_of(name, batch, MODELS[shape])
     model = PowerModel.under(gpu, {})
     clocks = range(gpu.min_clock_mhz, gpu.max_clock_mhz + 1, 15)
     costs = [model.at_clock(parts, clock) for clock in clocks]
@@ -68,11 +80,23 @@ def test_the_governor_takes_the_highest_clock_that_keeps_the_limit(
 ) -> None:
     model, parts = limited(name, share), parts_of(name, batch)
     clock = model.clock_for(parts)
+    allowed_w = model.limit_w * model.gpu.limit_use
     assert (clock - model.gpu.min_clock_mhz) % 15 == 0
     if clock > model.gpu.min_clock_mhz:
-        assert model.at_clock(parts, clock).power_w <= model.limit_w
+        assert model.at_clock(parts, clock).power_w <= allowed_w
     if clock < model.highest_clock_mhz:
-        assert model.at_clock(parts, clock + 15).power_w > model.limit_w
+        assert model.at_clock(parts, clock + 15).power_w > allowed_w
+
+
+@settings(deadline=None, max_examples=60)
+@given(names, shapes, batches(), shares)
+def test_power_lies_between_idle_and_the_limit(
+    name: str, shape: str, batch: Batch, share: float
+) -> None:
+    model, parts = limited(name, share), parts_of(name, batch, MODELS[shape])
+    power_w = model.step(parts).power_w
+    assert power_w >= model.gpu.idle_w
+    assert power_w <= model.limit_w or model.clock_for(parts) == model.gpu.min_clock_mhz
 
 
 def test_a_locked_clock_is_a_ceiling() -> None:

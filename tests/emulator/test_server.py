@@ -57,7 +57,7 @@ async def metrics(client: TestClient[Any, Any]) -> dict[str, float]:
     async with client.get("/metrics") as response:
         lines = (await response.text()).splitlines()
     labels = '{engine="0",model_name="served"}'
-    samples = [line.split(" ") for line in lines if not line.startswith("#")]
+    samples = [line.split(" ") for line in lines if labels in line]
     return {name.removesuffix(labels): float(value) for name, value in samples}
 
 
@@ -103,7 +103,8 @@ async def test_without_streaming(client: TestClient[Any, Any]) -> None:
         ({"max_tokens": 5000}, 400, "maximum context length is 4096 tokens"),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"prompt": []}, 400, "prompt"),
-        ({"prompt": "text"}, 400, "prompt"),
+        ({"prompt": ""}, 400, "prompt"),
+        ({"temperature": -1}, 400, "temperature"),
     ],
 )
 async def test_bad_requests(
@@ -169,3 +170,65 @@ async def test_a_broken_engine_answers_200_and_closes_the_stream(
     assert "[DONE]" not in got
     assert all(json.loads(line)["choices"][0]["finish_reason"] is None for line in got)
     assert await events(client, BODY) == []
+
+
+async def tokens_of(client: TestClient[Any, Any], **change: Any) -> list[int]:
+    body = {**BODY, "stream": False, "temperature": 0, "max_tokens": 20, **change}
+    async with client.post("/v1/completions", json=body) as response:
+        tokens: list[int] = (await response.json())["choices"][0]["token_ids"]
+    return tokens
+
+
+async def test_a_greedy_answer_depends_on_the_prompt_alone(client: TestClient[Any, Any]) -> None:
+    first = await tokens_of(client)
+    assert await tokens_of(client) == first
+    assert await tokens_of(client, prompt=[5, 6, 8]) != first
+    assert await tokens_of(client, temperature=1.0) != first
+    seeded = await tokens_of(client, temperature=1.0, seed=3)
+    assert await tokens_of(client, temperature=1.0, seed=3) == seeded != first
+
+
+async def test_an_answer_ends_by_itself_unless_told_otherwise(
+    client: TestClient[Any, Any],
+) -> None:
+    body = {**BODY, "stream": False, "ignore_eos": False, "temperature": 0, "max_tokens": 1100}
+    async with client.post("/v1/completions", json=body) as response:
+        answer = await response.json()
+    made = answer["usage"]["completion_tokens"]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert 32 <= made <= 1024
+    longer = {**body, "min_tokens": made + 5}
+    async with client.post("/v1/completions", json=longer) as response:
+        assert (await response.json())["usage"]["completion_tokens"] == made + 5
+
+
+async def test_a_conversation_finds_its_beginning_in_the_cache(
+    client: TestClient[Any, Any],
+) -> None:
+    said = [{"role": "user", "content": "Tell me a story about a long, long road. " * 10}]
+    body = {"model": "served", "messages": said, "temperature": 0, "max_tokens": 64}
+    body["ignore_eos"] = True
+    async with client.post("/v1/chat/completions", json=body) as response:
+        answer = await response.json()
+    assert answer["object"] == "chat.completion"
+    message = answer["choices"][0]["message"]
+    assert message["role"] == "assistant"
+    said += [message, {"role": "user", "content": "Go on."}]
+    async with client.post("/v1/chat/completions", json={**body, "stream": True}) as response:
+        lines = (await response.text()).split("\n\n")
+    first = json.loads(lines[0].removeprefix("data: "))
+    assert first["object"] == "chat.completion.chunk"
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    after = await metrics(client)
+    told = answer["usage"]["prompt_tokens"] + 64
+    assert told - 32 < after["vllm:prefix_cache_hits_total"] <= told
+    async with client.post("/reset_prefix_cache") as response:
+        assert response.status == 200
+
+
+async def test_server_info_says_what_the_defaults_became(client: TestClient[Any, Any]) -> None:
+    async with client.get("/server_info", params={"config_format": "json"}) as response:
+        config = (await response.json())["vllm_config"]
+    assert config["scheduler_config"]["max_num_seqs"] == 1024
+    assert config["model_config"]["max_model_len"] == 4096
+    assert config["cache_config"]["gpu_memory_utilization"] == 0.92

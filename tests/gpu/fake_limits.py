@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,11 @@ class FakeLimits:
     @classmethod
     def of(cls, *gpus: FakeGpu) -> FakeLimits:
         return cls({gpu.uuid: gpu for gpu in gpus})
+
+    @contextmanager
+    def opened(self, uuid: str) -> Iterator[FakeLimits | None]:
+        """As `opened_limits` of one GPU."""
+        yield self if uuid in self.gpus else None
 
     def uuids(self) -> tuple[str, ...]:
         return tuple(self.gpus)

@@ -116,7 +116,7 @@ def test_a_living_owner_keeps_others_out(book, control, owner) -> None:
     book.take(control, ONE, owner)
     with pytest.raises(PreflightError, match=rf"in use by process {os.getpid()} .*night"):
         book.take(control, ONE, this_owner("other"))
-    (outcome,) = book.restore_all(control)
+    (outcome,) = book.restore_all(control.opened)
     assert outcome.action is RestoreAction.LEFT_ALONE
     assert len(book.entries()) == 1
 
@@ -142,12 +142,12 @@ def test_taking_over_from_the_dead_and_applying_nothing_puts_back(
 
 def test_what_the_dead_left_is_mended_from_the_file_alone(book, control, gpu, dead) -> None:
     crash_with(book, control, dead)
-    (outcome,) = LeaseBook(book.folder).restore_all(FakeLimits(control.gpus))
+    (outcome,) = LeaseBook(book.folder).restore_all(FakeLimits(control.gpus).opened)
     assert outcome.action is RestoreAction.RESTORED
     assert "600 W" in outcome.message
     assert (gpu.limit_w, gpu.locked_mhz) == (600.0, None)
     assert book.entries() == ()
-    assert book.restore_all(control) == []
+    assert book.restore_all(control.opened) == []
 
 
 def test_a_found_clock_lock_is_put_back(book, control, gpu, owner) -> None:
@@ -174,14 +174,14 @@ def test_killed_between_the_note_and_the_change(book, control, gpu, dead, killed
     lease = book.take(dying, ONE, dead)
     with pytest.raises(Killed):
         book.set_limits(dying, lease, power_limit_w=300.0, sm_clock_mhz=1200)
-    assert actions(book.restore_all(control)) == [RestoreAction.RESTORED]
+    assert actions(book.restore_all(control.opened)) == [RestoreAction.RESTORED]
     assert (gpu.limit_w, gpu.locked_mhz) == (600.0, None)
 
 
 def test_another_boot_is_only_reported(book, control, gpu, dead) -> None:
     crash_with(book, control, replace(dead, boot_id="before"))
     control.calls.clear()
-    (outcome,) = book.restore_all(control)
+    (outcome,) = book.restore_all(control.opened)
     assert outcome.action is RestoreAction.REMOVED
     assert "restarted" in outcome.message
     assert control.calls == []
@@ -197,8 +197,8 @@ def test_what_another_boot_found_is_not_believed(book, control, gpu, owner, dead
 
 def test_a_lease_of_another_machine_in_a_shared_folder_is_left_alone(book, control, dead) -> None:
     crash_with(book, control, replace(dead, boot_id="other", host="other"))
-    for seen in (FakeLimits.of(FakeGpu(TWO)), None):
-        (outcome,) = book.restore_all(seen, force=True)
+    for seen in (FakeLimits.of(FakeGpu(TWO)), FakeLimits.of()):
+        (outcome,) = book.restore_all(seen.opened, force=True)
         assert outcome.action is RestoreAction.LEFT_ALONE
         assert "another machine, other" in outcome.message
     assert len(book.entries()) == 1
@@ -211,9 +211,9 @@ def test_an_owner_that_cannot_be_seen_counts_as_living(
     crash_with(book, control, replace(dead, **where))
     with pytest.raises(PreflightError, match=r"cannot be seen from here.*--force"):
         book.take(control, ONE, owner)
-    assert actions(book.restore_all(control)) == [RestoreAction.LEFT_ALONE]
+    assert actions(book.restore_all(control.opened)) == [RestoreAction.LEFT_ALONE]
     assert gpu.limit_w == 300.0
-    assert actions(book.restore_all(control, force=True)) == [RestoreAction.RESTORED]
+    assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.RESTORED]
     assert gpu.limit_w == 600.0
 
 
@@ -233,7 +233,7 @@ def test_a_recycled_pid_and_a_zombie_are_dead(owner) -> None:
 def test_force_takes_the_lease_from_the_living_which_then_notice(book, control, gpu, owner) -> None:
     with leased(control, [ONE], owner, book) as limits:
         limits.apply(power_limit_w=300.0)
-        assert actions(book.restore_all(control, force=True)) == [RestoreAction.RESTORED]
+        assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.RESTORED]
         assert gpu.limit_w == 600.0
         with pytest.raises(OperatorNeededError, match="was taken away"):
             limits.apply(power_limit_w=400.0)
@@ -248,9 +248,9 @@ def test_only_the_leases_of_the_run_asked_for(book, gpu, dead, owner) -> None:
     control = FakeLimits.of(gpu, FakeGpu(TWO))
     crash_with(book, control, dead)
     book.take(control, TWO, replace(dead, run_tag="elsewhere"))
-    assert book.restore_run(control, TWO, "crashed") is None
-    assert book.restore_run(control, "GPU-3", "crashed") is None
-    outcome = book.restore_run(control, ONE, "crashed")
+    assert book.restore_run(control.opened, TWO, "crashed") is None
+    assert book.restore_run(control.opened, "GPU-3", "crashed") is None
+    outcome = book.restore_run(control.opened, ONE, "crashed")
     assert outcome is not None
     assert (outcome.gpu, outcome.action) == (ONE, RestoreAction.RESTORED)
     assert [lease.uuid for lease in book.of_run("elsewhere")] == [TWO]
@@ -286,7 +286,7 @@ def test_a_torn_or_foreign_file_is_reported(book, control, gpu, owner, spoil) ->
     path = lease_path(book.folder, ONE)
     path.write_bytes(text.encode(errors="surrogateescape"))
     for force in (False, True):
-        (outcome,) = book.restore_all(control, force=force)
+        (outcome,) = book.restore_all(control.opened, force=force)
         assert outcome.action is RestoreAction.UNREADABLE
         assert str(path) in outcome.message
     (entry,) = book.entries()
@@ -394,7 +394,7 @@ def test_permission_lost_after_setting_keeps_the_lease(book, control, gpu, owner
     (entry,) = book.entries()
     assert entry.lease.found == Limits(600.0, None)
     gpu.permitted = True
-    assert actions(book.restore_all(control, force=True)) == [RestoreAction.RESTORED]
+    assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.RESTORED]
     assert gpu.limit_w == 600.0
 
 
@@ -450,9 +450,9 @@ def test_one_lost_gpu_does_not_keep_the_other_from_being_put_back(book, gpu, own
         other.lost = True
     assert gpu.limit_w == 600.0
     assert [e.lease.uuid for e in book.entries()] == [TWO]
-    assert actions(book.restore_all(control, force=True)) == [RestoreAction.FAILED]
+    assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.FAILED]
     other.lost = False
-    assert actions(book.restore_all(control, force=True)) == [RestoreAction.RESTORED]
+    assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.RESTORED]
     assert other.limit_w == 600.0
 
 
@@ -466,8 +466,8 @@ def test_a_second_gpu_that_is_taken_gives_the_first_back(book, gpu, owner) -> No
 
 def test_without_nvml_a_lease_is_kept(book, control, dead) -> None:
     crash_with(book, control, dead)
-    for seen in (None, FakeLimits.of(FakeGpu(TWO))):
-        assert actions(book.restore_all(seen)) == [RestoreAction.FAILED]
+    for seen in (FakeLimits.of(), FakeLimits.of(FakeGpu(TWO))):
+        assert actions(book.restore_all(seen.opened)) == [RestoreAction.FAILED]
     assert len(book.entries()) == 1
 
 

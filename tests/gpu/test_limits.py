@@ -3,30 +3,43 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nvml_standin import Standin
-from nvml_standin.standin import NOT_SUPPORTED
+from nvml_standin.standin import GPU_IS_LOST, NOT_SUPPORTED
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.limits import LimitControl, PermissionDeniedError, open_limits
+from tuner.gpu.leases import LeaseBook
+from tuner.gpu.limits import (
+    Access,
+    LimitControl,
+    PermissionDeniedError,
+    ReadOnlyDeviceError,
+    open_limits,
+    opened_limits,
+)
+from tuner.gpu.owners import this_owner
+from tuner.gpu.restoring import RestoreAction
 
 
 @pytest.fixture
 def limits(standin: Standin) -> Iterator[LimitControl]:
-    control = open_limits()
+    control = open_limits(Access.SET)
     assert control is not None
     yield control
     control.close()
 
 
 def test_no_driver_no_limits() -> None:
-    assert open_limits() is None
+    assert open_limits(Access.SET) is None
 
 
 def test_a_driver_without_gpus_is_none(standin: Standin) -> None:
     standin.set_count(0)
-    assert open_limits() is None
+    assert open_limits(Access.SET) is None
 
 
 def test_state_is_what_the_driver_says(standin: Standin, limits: LimitControl) -> None:
@@ -148,7 +161,7 @@ def test_memory_and_unknown_gpus(standin: Standin, limits: LimitControl) -> None
 
 
 def test_a_setter_that_hangs_needs_an_operator_in_time(standin: Standin) -> None:
-    control = open_limits(deadline_s=0.5)
+    control = open_limits(Access.SET, deadline_s=0.5)
     assert control is not None
     standin.device(0).hang("nvmlDeviceSetPowerManagementLimit")
     began_s = time.monotonic()
@@ -158,3 +171,91 @@ def test_a_setter_that_hangs_needs_an_operator_in_time(standin: Standin) -> None
         control.state(standin.device(1).uuid)
     control.close()
     assert time.monotonic() - began_s < 3
+
+
+def settings(standin: Standin) -> int:
+    """How often the driver was asked to set anything."""
+    names = ("SetPowerManagementLimit", "SetGpuLockedClocks", "ResetGpuLockedClocks")
+    return sum(standin.device(i).calls(f"nvmlDevice{name}") for i in (0, 1) for name in names)
+
+
+def test_opened_to_read_alone_every_setter_is_refused_even_to_root(
+    standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEUSD_SOCK_PATH", "/nowhere")  # nor is a daemon asked to do it instead
+    uuid = standin.device(0).uuid
+    with opened_limits(Access.READ) as control:
+        assert control is not None
+        assert control.state(uuid).power_limit_w == 700
+        for change in (
+            lambda: control.set_power_limit(uuid, 400),
+            lambda: control.lock_sm_clock(uuid, 1200),
+            lambda: control.unlock_sm_clock(uuid),
+        ):
+            with pytest.raises(ReadOnlyDeviceError, match="opened read-only"):
+                change()
+    assert settings(standin) == 0
+    with opened_limits(Access.SET) as control:
+        assert control is not None
+        control.unlock_sm_clock(uuid)
+    assert settings(standin) == 1  # what is counted above does count
+
+
+def test_one_gpu_is_opened_though_another_one_is_lost(standin: Standin) -> None:
+    standin.fail("nvmlDeviceGetHandleByIndex", GPU_IS_LOST)  # as the driver answers for a lost one
+    with pytest.raises(OperatorNeededError, match="GPU"):
+        open_limits(Access.READ)
+    other = standin.device(1)
+    with opened_limits(Access.SET, other.uuid) as control:
+        assert control is not None
+        assert control.uuids() == (other.uuid,)
+        control.set_power_limit(other.uuid, 300)
+    assert other.limit_w == 300
+    with opened_limits(Access.READ, "GPU-nobody") as control:
+        assert control is None
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetName", "nvmlDeviceSetPowerManagementLimit"])
+def test_a_gpu_that_hangs_does_not_keep_the_others_from_being_restored(
+    standin: Standin, tmp_path: Path, function: str
+) -> None:
+    book = LeaseBook(tmp_path / "leases")
+    dead = replace(this_owner("crashed"), start_ticks=1)
+    with opened_limits(Access.SET) as control:
+        assert control is not None
+        for index in (0, 1):
+            lease = book.take(control, standin.device(index).uuid, dead)
+            book.set_limits(control, lease, power_limit_w=300, sm_clock_mhz=1200)
+    standin.device(0).hang(function)
+
+    @contextmanager
+    def opened(uuid: str) -> Iterator[LimitControl | None]:
+        found = open_limits(Access.SET, uuid, deadline_s=0.25)
+        yield found
+        if found is not None:
+            found.close()
+
+    outcomes = {outcome.gpu: outcome for outcome in book.restore_all(opened)}
+    hung, other = standin.device(0), standin.device(1)
+    assert outcomes[hung.uuid].action is RestoreAction.FAILED
+    assert "does not answer NVML" in outcomes[hung.uuid].message
+    assert "tuner gpu restore" in outcomes[hung.uuid].message
+    assert outcomes[other.uuid].action is RestoreAction.RESTORED
+    assert (other.limit_w, other.locked_mhz) == (700, None)
+    assert hung.locked_mhz == 1200
+    hung.mend()
+    assert [o.action for o in book.restore_all(opened)] == [RestoreAction.RESTORED]
+    assert (hung.limit_w, hung.locked_mhz) == (700, None)
+    assert book.entries() == ()
+
+
+def test_a_limit_that_cannot_be_read_is_not_set(standin: Standin, tmp_path: Path) -> None:
+    device = standin.device(0)
+    device.fail("nvmlDeviceGetPowerManagementLimit", NOT_SUPPORTED)
+    book = LeaseBook(tmp_path / "leases")
+    with opened_limits(Access.SET) as control:
+        assert control is not None
+        lease = book.take(control, device.uuid, this_owner("night"))
+        with pytest.raises(PreflightError, match="could not be put back"):
+            book.set_limits(control, lease, power_limit_w=300, sm_clock_mhz=None)
+    assert device.calls("nvmlDeviceSetPowerManagementLimit") == 0

@@ -9,8 +9,8 @@ from tuner.gpu.agent_channel import ListedDevice
 from tuner.gpu.visible import visible_devices
 
 UUIDS = ("GPU-aaaa1111-0000", "GPU-aaaa2222-0000", "GPU-bbbb3333-0000", "GPU-cccc4444-0000")
-SAME = tuple(ListedDevice(uuid, "H100", False) for uuid in UUIDS)
-MIXED = (*SAME[:3], ListedDevice(UUIDS[3], "RTX A6000", None))
+SAME = tuple(ListedDevice(i, uuid, "H100", False) for i, uuid in enumerate(UUIDS))
+MIXED = (*SAME[:3], ListedDevice(3, UUIDS[3], "RTX A6000", None))
 
 
 def visible(
@@ -84,7 +84,7 @@ def test_different_models_do_not_matter_where_order_does_not() -> None:
 
 
 def test_a_gpu_split_by_mig_is_refused_only_if_it_is_used() -> None:
-    devices = (SAME[0], ListedDevice(UUIDS[1], "H100", True), *SAME[2:])
+    devices = (SAME[0], ListedDevice(1, UUIDS[1], "H100", True), *SAME[2:])
     with pytest.raises(PreflightError, match=f"{UUIDS[1]}.*split by MIG"):
         visible("0,1", devices)
     assert visible("0,2", devices) == [0, 2]

@@ -10,7 +10,7 @@ from aiohttp import web
 from nvml_standin import Standin
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.limits import LimitControl, PermissionDeniedError, open_limits
+from tuner.gpu.limits import Access, LimitControl, PermissionDeniedError, open_limits
 
 
 class FakeZeusd:
@@ -73,7 +73,7 @@ def zeusd(standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def limits(zeusd: FakeZeusd) -> Iterator[LimitControl]:
-    control = open_limits()
+    control = open_limits(Access.SET)
     assert control is not None
     yield control
     control.close()
@@ -144,7 +144,7 @@ def test_the_token_is_sent(
     allowed: bool,
 ) -> None:
     monkeypatch.setenv("ZEUSD_TOKEN", token)
-    control = open_limits()
+    control = open_limits(Access.SET)
     assert control is not None
     try:
         if allowed:
@@ -161,7 +161,7 @@ def test_a_daemon_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("ZEUSD_SOCK_PATH", str(tmp_path / "nobody.sock"))
     standin.device(0).deny_setting()
-    control = open_limits()
+    control = open_limits(Access.SET)
     assert control is not None
     with pytest.raises(PreflightError, match="ZEUSD_SOCK_PATH"):
         control.set_power_limit(standin.device(0).uuid, 400)

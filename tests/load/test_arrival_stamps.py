@@ -1,60 +1,71 @@
+"""The kernel's stamps, on the clock of everything else."""
+
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import aiohttp
 import numpy as np
 import pytest
-from aiohttp import web
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tuner.load.arrival_stamps import StampedResponse, Stamps
+from tuner.load.arrival_stamps import ArrivalSocket, WallClock
 from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
 from tuner.records import Request, RequestState
 
 LIMITS = ClientLimits()
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux stamps what arrives")
 
 
-@settings(deadline=None)
-@given(
-    pieces=st.lists(st.binary(max_size=6), max_size=12),
-    reads=st.lists(st.integers(1, 20), max_size=12),
-)
-def test_each_byte_gets_the_time_of_the_piece_that_brought_it(
-    pieces: list[bytes], reads: list[int]
+@pytest.fixture
+def pair() -> Iterator[tuple[ArrivalSocket, socket.socket]]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ArrivalSocket(WallClock(), socket.AF_INET, socket.SOCK_STREAM, 0) as ours,
+    ):
+        ours.connect(listener.getsockname())
+        theirs, _ = listener.accept()
+        with theirs:
+            yield ours, theirs
+
+
+def test_the_wall_clock_is_turned_into_the_monotonic_one() -> None:
+    clock = WallClock()
+    before_s, wall_ns, after_s = time.monotonic(), time.time_ns(), time.monotonic()
+    assert before_s - 1e-3 <= clock.monotonic_s(wall_ns) <= after_s + 1e-3
+    assert clock.monotonic_s(wall_ns - 10**9) == pytest.approx(before_s - 1.0, abs=2e-3)
+    assert clock.monotonic_s(time.time_ns() + 10**12) <= time.monotonic()
+
+
+@needs_linux
+@pytest.mark.parametrize("into", [False, True])
+def test_what_is_read_late_has_the_time_it_came(
+    pair: tuple[ArrivalSocket, socket.socket], into: bool
 ) -> None:
-    """However the pieces are joined when they are read."""
-    stamps = Stamps()
-    total = 0
-    expected = []
-    for time_s, piece in enumerate(pieces):
-        total += len(piece)
-        stamps.note(total, float(time_s))
-        expected += [(byte, float(time_s)) for byte in piece]
-    left = b"".join(pieces)
-    found = []
-    for length in [*reads, len(left)]:
-        data, left = left[:length], left[length:]
-        for part, time_s in stamps.split(data):
-            assert part
-            found += [(byte, time_s) for byte in part]
-    assert found == expected
-
-
-def test_bytes_that_nobody_stamped_have_the_time_of_reading() -> None:
-    stamps = Stamps()
-    stamps.note(2, 5.0)
+    ours, theirs = pair
+    for _ in range(50):  # the kernel begins to stamp a little after it was asked to
+        theirs.send(b"early")
+        ours.recv(100)
+        if ours.take_arrival_s() is not None:
+            break
+        time.sleep(0.02)
     before_s = time.monotonic()
-    (one, one_s), (other, other_s) = stamps.split(b"abcd")
-    assert (one, one_s, other) == (b"ab", 5.0, b"cd")
-    assert other_s >= before_s
-    stamps.note(6, 7.0)
-    assert list(stamps.split(b"ef")) == [(b"ef", 7.0)]
+    theirs.send(b"hello")
+    time.sleep(0.3)
+    if into:
+        buffer = bytearray(100)
+        assert buffer[: ours.recv_into(buffer)] == b"hello"
+    else:
+        assert ours.recv(100) == b"hello"
+    arrived_s = ours.take_arrival_s()
+    assert arrived_s is not None
+    assert before_s - 1e-3 <= arrived_s < before_s + 0.2
+    assert ours.take_arrival_s() is None
 
 
+@needs_linux
 async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
     server, make_request: Callable[..., Request], eventually
 ) -> None:
@@ -97,63 +108,9 @@ async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
         await asyncio.gather(*tasks)
     records = [e.record(0.0) for e in exchanges]
     assert {r.state for r in records} == {RequestState.DONE}
+    wrote_s = {tuple(t.asked["prompt"]): t.wrote_s for t in server.talks}
+    assert len(wrote_s) == 1  # all prompts are alike: writes are compared in order
     last_s = np.sort([r.token_times_s[1] for r in records])
-    # Read one after another they would be 400 ms apart; four are read between two stamps.
-    assert last_s[-1] - last_s[0] < 0.3
-
-
-async def test_bodies_of_every_form_are_read_as_aiohttp_reads_them() -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        form = request.path[1:]
-        if form == "empty":
-            return web.Response(status=204)
-        if form == "whole":
-            return web.Response(body=b"x" * 100_000)
-        response = web.StreamResponse()
-        if form == "packed":
-            response.enable_compression(web.ContentCoding.gzip)
-        await response.prepare(request)
-        for _ in range(50):
-            await response.write(b"y" * 2000)
-        return response
-
-    app = web.Application()
-    app.router.add_get("/{form}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    forms = {"empty": b"", "whole": b"x" * 100_000, "streamed": b"y" * 100_000}
-    forms["packed"] = forms["streamed"]
-    async with open_session(LIMITS) as session:
-        for form, body in [*forms.items(), *reversed(forms.items())]:
-            began_s = time.monotonic()
-            async with session.get(f"http://{host}:{port}/{form}") as response:
-                assert isinstance(response, StampedResponse)
-                found = b""
-                while data := await response.content.readany():
-                    parts = list(response.stamps.split(data))
-                    assert all(began_s <= at_s <= time.monotonic() for _, at_s in parts)
-                    found += b"".join(part for part, _ in parts)
-            assert found == body
-    await runner.cleanup()
-
-
-async def test_a_connection_that_ends_early_loses_nothing_that_arrived() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with (
-        open_session(LIMITS) as session,
-        session.get(f"http://127.0.0.1:{port}/") as response,
-    ):
-        assert await response.content.readany() == b"hello"
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await response.content.readany()
-    server.close()
-    await server.wait_closed()
+    sent_s = np.sort([t.wrote_s[1] for t in server.talks])
+    # Server and client share this test's loop: a read holds up the writes, and not their stamps.
+    assert np.median(last_s - sent_s) < 0.01

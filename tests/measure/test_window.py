@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.measure.intervals import intervals
-from tuner.measure.window import Precision, SteadyWindow, WindowPlan
+from tuner.measure.precision import Precision
+from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import RawRun, SteadyWatch
 
 SHORT = CASES[0]
@@ -184,7 +185,7 @@ def test_an_adaptive_window_ends_once_it_is_precise(short_run: RawRun) -> None:
         value = metrics_of(seen)["energy_per_output_token_j"]
         assert found.half_width <= 1.1 * share * value  # the watch's tokens come in 0.1 s steps
         lengths_s.append(end_s - start_s)
-    assert lengths_s[0] < lengths_s[1] < 60.0
+    assert lengths_s[0] < lengths_s[1] < 120.0  # earlier than it would end anyway
 
 
 def test_one_lucky_look_does_not_end_a_window() -> None:

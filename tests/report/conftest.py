@@ -32,6 +32,7 @@ IDENTITY = StudyIdentity(
     budget_s=None,
     spent_s=5400.0,
     spec_json={"seed": 1},
+    finished_at=datetime(2026, 3, 2, 6, tzinfo=UTC),
 )
 OWNER = Owner(1, "boot", "host", "tag")
 

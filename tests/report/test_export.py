@@ -24,7 +24,7 @@ from tuner.store import Store, StudyIdentity
 
 @pytest.fixture
 def rows(store: Store, identity: StudyIdentity) -> list[dict[str, bool | int | float | str | None]]:
-    return trial_rows(identity, store.trials("night"))
+    return trial_rows(identity, store.trials("night"), [])
 
 
 def test_one_row_per_trial_with_every_metric_knob_and_reason(rows) -> None:  # type: ignore[no-untyped-def]

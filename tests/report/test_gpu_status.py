@@ -99,14 +99,14 @@ def test_nothing_here(tmp_path: Path) -> None:
 
 
 def test_what_was_put_back(control: FakeLimits, book: LeaseBook) -> None:
-    outcomes = book.restore_all(control)
+    outcomes = book.restore_all(control.opened)
     assert is_restored(outcomes)
     (row,) = restore_json(outcomes)
     assert (row["gpu"], row["action"]) == (ONE, "restored")
     text = shown(show_restore, outcomes)
     assert text.startswith("restored: ")
     assert "610 W" in text
-    assert "nothing to put back" in shown(show_restore, book.restore_all(control))
+    assert "nothing to put back" in shown(show_restore, book.restore_all(control.opened))
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,11 @@ def test_an_unknown_model_lists_those_in_the_store(name: str) -> None:
         match_model(name, MODELS)
 
 
-def summary(identity: StudyIdentity, name: str, days: int, measured: int = 7) -> StudySummary:
+def summary(identity: StudyIdentity, name: str, days: int, finished: bool = True) -> StudySummary:
     created = identity.created_at + timedelta(days=days)
-    return StudySummary(replace(identity, name=name, created_at=created), 0, measured, 0)
+    ended = created + timedelta(hours=8) if finished else None
+    study = replace(identity, name=name, created_at=created, finished_at=ended)
+    return StudySummary(study, 0, 7, 0)
 
 
 def test_finished_studies_come_first_then_the_newest(identity: StudyIdentity) -> None:
@@ -48,7 +50,7 @@ def test_finished_studies_come_first_then_the_newest(identity: StudyIdentity) ->
         [
             summary(identity, "old", 0),
             summary(identity, "new", 1),
-            summary(identity, "open", 2, measured=1),
+            summary(identity, "open", 2, finished=False),
         ],
         None,
         None,

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tuner.records import Source
+from tuner.report.confirmed import standing
 from tuner.report.export import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
 from tuner.report.recommend import recommend
@@ -48,11 +49,11 @@ def test_every_number_is_the_same_in_table_json_and_export(
 ) -> None:
     trials = store.trials("night")
     console = printer()
-    show_front(console, identity, trials)
-    as_json = json.loads(json.dumps(front_json(identity, trials), allow_nan=False))
+    show_front(console, standing(identity, trials, []))
+    as_json = json.loads(json.dumps(front_json(standing(identity, trials, [])), allow_nan=False))
     recommended = json.loads(json.dumps(recommendation_json(recommend(store)), allow_nan=False))
-    whole = json.loads(json.dumps(study_json(identity, trials, []), allow_nan=False))
-    write_csv(trial_rows(identity, trials), tmp_path / "night.csv")
+    whole = json.loads(json.dumps(study_json(identity, trials, [], []), allow_nan=False))
+    write_csv(trial_rows(identity, trials, []), tmp_path / "night.csv")
     with (tmp_path / "night.csv").open(newline="") as file:
         exported = {int(row["number"]): row for row in csv.DictReader(file)}
 
@@ -75,7 +76,10 @@ def test_every_number_is_the_same_in_table_json_and_export(
 
 def test_the_default_is_always_shown_and_marked(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_front(console, identity, store.trials("night"), [Slo("output_throughput_tok_s", 5050.0)])
+    show_front(
+        console,
+        standing(identity, store.trials("night"), [], [Slo("output_throughput_tok_s", 5050.0)]),
+    )
     (line,) = lines_of(0, text(console))
     assert line.split()[1] == "default"
     assert line.split()[-1] == "no"
@@ -86,14 +90,14 @@ def test_an_empty_front_says_so_and_still_shows_the_default(
     store: Store, identity: StudyIdentity
 ) -> None:
     console = printer(80)
-    show_front(console, identity, store.trials("night"), [Slo("p99_tpot_ms", 1.0)])
+    show_front(console, standing(identity, store.trials("night"), [], [Slo("p99_tpot_ms", 1.0)]))
     assert "No measured configuration meets the SLO." in text(console)
     assert lines_of(0, text(console))
 
 
 def test_a_study_without_a_default_says_so(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_front(console, identity, store.trials("night")[1:])
+    show_front(console, standing(identity, store.trials("night")[1:], []))
     assert "default was not run" in text(console)
 
 
@@ -106,23 +110,23 @@ def test_what_is_emulated_is_labelled_wherever_it_is_shown(
     fill(empty, emulated)
     trials = empty.trials("night")
     for show in (
-        lambda c: show_front(c, emulated, trials),
+        lambda c: show_front(c, standing(emulated, trials, [])),
         lambda c: show_recommendation(c, recommend(empty)),
-        lambda c: show_study(c, emulated, trials, []),
+        lambda c: show_study(c, emulated, trials, [], []),
         lambda c: show_studies(c, empty.studies()),
     ):
         console = printer()
         show(console)
         assert "emulated" in text(console)
         assert kind in text(console)
-    assert kind in front_json(emulated, trials)["emulated"]
+    assert kind in front_json(standing(emulated, trials, []))["emulated"]
     assert kind in recommendation_json(recommend(empty))["emulated"]
     assert studies_json(empty.studies())[0][f"{kind}_source"] == "emulated"
 
 
 def test_what_is_measured_is_not_labelled(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_front(console, identity, store.trials("night"))
+    show_front(console, standing(identity, store.trials("night"), []))
     show_recommendation(console, recommend(store))
     assert "emulated" not in text(console)
 
@@ -133,9 +137,9 @@ def test_everything_fits_and_nothing_is_cut(
 ) -> None:
     console = printer(width)
     trials = store.trials("night")
-    show_front(console, identity, trials)
+    show_front(console, standing(identity, trials, []))
     show_recommendation(console, recommend(store))
-    show_study(console, identity, trials, store.events("night"))
+    show_study(console, identity, trials, [], store.events("night"))
     show_studies(console, store.studies())
     output = text(console)
     assert max(map(len, output.splitlines())) <= width
@@ -147,7 +151,7 @@ def test_everything_fits_and_nothing_is_cut(
 
 def test_reasons_with_brackets_are_shown_as_they_are(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_study(console, identity, store.trials("night"), store.events("night"))
+    show_study(console, identity, store.trials("night"), [], store.events("night"))
     assert "CUDA out of memory [rank 0]" in text(console)
     assert "trial 5 [rank 0] died" in text(console)
     assert "/logs/5.log" in text(console)

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from nvml_standin.standin import Standin
 
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import open_limits
+from tuner.gpu.limits import Access, opened_limits
 from tuner.serving.guardian import repair
 from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
 from tuner.serving.run_records import registered
@@ -189,9 +190,4 @@ def kill_both(machine: Machine, seed: int) -> None:
 def mend_here(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name, value in machine.standin.environment().items():
         monkeypatch.setenv(name, value)
-    control = open_limits()
-    assert control is not None
-    try:
-        return repair(machine.state, control)
-    finally:
-        control.close()
+    return repair(machine.state, partial(opened_limits, Access.SET))

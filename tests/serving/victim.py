@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import TunerError
 from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
-from tuner.gpu.limits import open_limits
+from tuner.gpu.limits import Access, open_limits, opened_limits
 from tuner.interruption import InterruptedBySignalError, run_interruptible
 from tuner.serving.guardian import guarded, repair
 from tuner.serving.processes import stop_tagged, tag_environment
@@ -76,9 +77,9 @@ async def cycle(asked: dict[str, Any], limits: LeasedLimits, number: int) -> Non
 
 async def run(asked: dict[str, Any]) -> None:
     state = Path(asked["folder"]) / "state"
-    control = open_limits()
+    control = open_limits(Access.SET)
     assert control is not None
-    for message in repair(state, control):
+    for message in repair(state, partial(opened_limits, Access.SET)):
         say(f"repaired {message}")
     memory_bytes = {uuid: control.memory_used_bytes(uuid) for uuid in control.uuids()}
     try:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.store import RepeatKind
+from tuner.study.confirm_plan import Step
 from tuner.study.evaluator import Bench, Evaluation
 from tuner.study.loop import Progress
 from tuner.study.proposals import Proposal
@@ -55,7 +57,9 @@ class ScriptedEvaluator:
 
     def __init__(self, script: Script = physics) -> None:
         self.script = script
+        self.again: Script = script
         self.asked: list[tuple[int, Configuration]] = []
+        self.confirmed: list[tuple[int, Configuration]] = []
         self.closed = 0
 
     async def prepare(self) -> Bench:
@@ -69,6 +73,14 @@ class ScriptedEvaluator:
         result = self.script(configuration, trial)
         return Evaluation(result, None, (), elapsed_s=10.0, is_virtual=True)
 
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        return False
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        self.confirmed.append((repeat, configuration))
+        result = self.again(configuration, repeat)
+        return Evaluation(result, None, (), elapsed_s=10.0, is_virtual=True, launch_s=4.0)
+
     async def close(self) -> None:
         self.closed += 1
 
@@ -78,6 +90,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.repeated: list[tuple[int, RepeatKind]] = []
         self.ended: list[tuple[int, Measurement | Failure]] = []
         self.shares: list[float] = []
 
@@ -92,6 +105,9 @@ class Recorder:
     ) -> None:
         self.ended.append((proposal.number, result))
         self.shares.append(progress.share)
+
+    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
+        self.repeated.append((step.trial.number, step.kind))
 
     def note(self, message: str) -> None:
         self.notes.append(message)

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from study.live_servers import RUN_TAG, evaluator
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
-from tuner.gpu.emulated import EmulatorServerMeter
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
 from tuner.serving.processes import tagged_processes
-from tuner.slo import Slo
 from tuner.study.evaluator import Task
-from tuner.study.live import LaunchSettings, LiveEvaluator, ServerKind
-
-RUN_TAG = "test-live-evaluator"
 
 
 @pytest.fixture(scope="module")
 def workload() -> Workload:
     return load_workload("smoke")
-
-
-@asynccontextmanager
-async def evaluator(
-    folder: Path, workload: Workload, *server_words: str, flags: dict[str, int] | None = None
-) -> AsyncIterator[LiveEvaluator]:
-    """A server whose command line gets `server_words` behind what the tuner gives it."""
-    script = folder / "vllm"
-    words = " ".join(server_words)
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m tuner.emulator "$@" {words}\n')
-    script.chmod(0o755)
-    server = ServerKind(
-        command=(str(script),),
-        version="emulator",
-        source=Source.EMULATED,
-        meter=lambda _: EmulatorServerMeter("H100-SXM"),
-        widest=Configuration(),
-        environment=lambda _: {"TUNER_EMULATED_GPU": "H100-SXM"},
-        defaults={},
-    )
-    task = Task(
-        model="Qwen/Qwen3-8B",
-        workload=workload,
-        load=Load(concurrency=8),
-        slos=(Slo("p99_tpot_ms", 100.0),),
-        window=WindowPlan(window_s=1.5, warmup_limit_s=5.0),
-        fixed=Configuration(flags=flags or {}),
-    )
-    settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None)
-    made = LiveEvaluator(server, task, settings, None)
-    try:
-        yield made
-    finally:
-        await made.close()
-        assert tagged_processes(RUN_TAG) == ()
 
 
 async def test_the_server_asked_for_defaults_serves_the_first_trial(
@@ -71,8 +29,10 @@ async def test_the_server_asked_for_defaults_serves_the_first_trial(
         assert (bench.gpu, bench.energy_source) == ("H100-SXM", Source.EMULATED)
         await live.defaults()
         (before,) = {p.pid for p in tagged_processes(RUN_TAG)}
+        assert live.is_warm_for(Configuration())
         evaluation = await live.evaluate(Configuration(), 0)
-        assert not {p.pid for p in tagged_processes(RUN_TAG)} & {before}
+        assert {p.pid for p in tagged_processes(RUN_TAG)} == {before}
+        assert evaluation.launch_s is None
         result = evaluation.result
         assert isinstance(result, Measurement), result
         assert result.latency_source is Source.EMULATED
@@ -117,7 +77,7 @@ async def test_a_server_that_dies_mid_run_is_a_failure_with_its_exit_code(
     async with evaluator(tmp_path, workload, "--emulated-die-after-tokens 500") as live:
         result = (await live.evaluate(Configuration(), 0)).result
     assert isinstance(result, Failure)
-    assert "the server died during the measurement (exit code 1)" in result.reason
+    assert result.reason.startswith("vLLM ended with code 1 under load")
     assert result.log_path is not None and result.log_path.is_file()
 
 

@@ -1,7 +1,13 @@
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from tuner.configuration import Configuration
 from tuner.errors import UsageError
-from tuner.study.once import parse_settings
+from tuner.report.once import measured_json, show_measured
+from tuner.study.once import measure_once, parse_settings
+from tuner.study.spec import spec_from
 
 
 def test_settings_go_where_their_name_says() -> None:
@@ -42,3 +48,34 @@ def test_bad_settings_are_told(settings: list[str], says: str) -> None:
 
 def test_text_stays_text() -> None:
     assert dict(parse_settings(["a=", "b=no: where: ["]).flags) == {"a": "", "b": "no: where: ["}
+
+
+async def test_a_measurement_says_how_precise_it_is() -> None:
+    options = {
+        "model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1,
+        "concurrency": 8, "slo": ["p99_tpot_ms<=50"], "max_window_s": 25.0, "precision": 0.1,
+    }  # fmt: skip
+    measured = await measure_once(spec_from(None, options), Configuration(), print)
+    energy, tpot = measured.precision
+    assert (energy.metric, energy.target_share) == ("energy_per_output_token_j", 0.1)
+    assert energy.half_width_share is not None and energy.half_width_share <= 0.1
+    assert energy.reached
+    shown = measured_json(measured)
+    assert shown["precision"]["energy_per_output_token_j"]["reached"] is True
+    assert shown["precise"] is tpot.reached
+    assert any("p99_tpot_ms" in w for w in measured.warnings) is not tpot.reached
+
+    console = Console(file=io.StringIO(), width=200)
+    show_measured(console, measured, ())
+    text = console.file.getvalue()
+    assert f"window of {shown['window_s']:.0f} s" in text
+    assert "energy_per_output_token_j" in text.split("half-widths")[1]
+
+
+async def test_a_fixed_window_has_no_precision_to_reach() -> None:
+    options = {"model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1}
+    spec = spec_from(None, {**options, "window_s": 8.0})
+    shown = measured_json(await measure_once(spec, Configuration(), print))
+    assert shown["window_s"] == pytest.approx(8.0)
+    assert (shown["precise"], shown["precision"]) == (None, {})
+    assert not any("interval" in warning for warning in shown["warnings"])

@@ -4,15 +4,15 @@ import warnings
 
 import optuna
 import pytest
-from optuna.samplers import RandomSampler, TPESampler
 from study.scripted import SPACE, measurement
 
-from tuner.errors import PreflightError
+from tuner.configuration import Configuration
 from tuner.records import Measurement
 from tuner.slo import Slo
-from tuner.study import proposals as module
 from tuner.study.objective import Objective
-from tuner.study.proposals import LAUNCH_OK, Proposals, make_sampler
+from tuner.study.proposals import Proposals, Spent, is_possible
+from tuner.study.search_sampler import LAUNCH_OK, SearchSampler
+from tuner.study.space import SearchSpace
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
@@ -118,10 +118,92 @@ def test_tpe_learns_to_leave_the_region_that_does_not_start(
     assert sum(crashed[30:]) < sum(crashed[:30])
 
 
-def test_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(make_sampler("random", 0), RandomSampler)
-    assert isinstance(make_sampler("tpe", 0), TPESampler)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert isinstance(make_sampler("auto", 0), TPESampler)
-    with pytest.raises(PreflightError, match=r"pip install 'tuner\[gp\]'"):
-        make_sampler("gp", 0)
+def learns_to_leave(storage: optuna.storages.BaseStorage, sampler: str) -> list[bool]:
+    """Return of each of 14 trials whether it crashed; 20 of 45 configurations do."""
+    asked = proposals(storage, sampler)
+    crashed = []
+    for _ in range(14):
+        proposal = asked.ask()
+        seqs = float(proposal.configuration.flags["max_num_seqs"])
+        crashed.append(seqs >= 32)
+        if crashed[-1]:
+            asked.tell_infeasible(proposal.number, "no memory")
+        else:
+            asked.tell_measured(proposal.number, point(8 / seqs, 5 + seqs / 4))
+    return crashed
+
+
+def test_the_search_is_the_default_and_leaves_what_does_not_start(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    crashed = learns_to_leave(storage, "gp")
+    assert isinstance(proposals(storage, "gp")._study.sampler, SearchSampler)
+    assert sum(crashed[7:]) <= 2
+
+
+def test_the_search_never_asks_twice_for_what_is_sure(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    asked = proposals(storage, "gp")
+    seen = []
+    for _ in range(12):
+        proposal = asked.ask()
+        seen.append(tuple(proposal.configuration.flags.values()))
+        seqs = float(proposal.configuration.flags["max_num_seqs"])
+        asked.tell_measured(proposal.number, point(8 / seqs, 5 + seqs / 4))
+    assert len(set(seen)) == 12
+
+
+def test_the_search_goes_on_when_everything_was_evaluated(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    space = SearchSpace.model_validate(
+        {"name": "small", "flags": {"max_num_seqs": {"type": "power_of_two", "low": 1, "high": 8}}}
+    )
+    asked = Proposals(storage, "s", space, SLOS, OBJECTIVES, "gp", 0)
+    for _ in range(6):  # of four configurations
+        asked.tell_measured(asked.ask().number, point(1.0, 30.0))
+    assert asked.complete_count == 6
+
+
+def test_a_resumed_search_proposes_what_it_would_have(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    asked = proposals(storage, "gp")
+    for _ in range(9):
+        proposal = asked.ask()
+        seqs = float(proposal.configuration.flags["max_num_seqs"])
+        asked.tell_measured(proposal.number, point(8 / seqs, 5 + seqs / 4))
+    proposal = asked.ask()
+    asked.give_up(proposal.number)
+    again = proposals(storage, "gp").ask()
+    assert again.configuration == proposal.configuration
+
+
+def test_time_is_told_and_the_warm_server_is_asked_for(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    warm_for = []
+
+    def is_warm(configuration: Configuration) -> bool:
+        warm_for.append(configuration)
+        return True
+
+    asked = Proposals(storage, "s", SPACE, SLOS, OBJECTIVES, "gp", 0, is_warm)
+    number = asked.ask().number
+    asked.note_spent(number, Spent(wall_s=250.0, launch_s=150.0))
+    asked.tell_measured(number, point(1.0, 30.0))
+    told = asked.proposal(number).configuration
+    asked.ask()
+    assert warm_for == [told]
+    (trial,) = asked._trials(optuna.trial.TrialState.COMPLETE)
+    assert (trial.user_attrs["wall_s"], trial.user_attrs["launch_s"]) == (250.0, 150.0)
+
+
+def test_vllms_own_rule_is_kept() -> None:
+    def limits(tokens: int, seqs: int) -> Configuration:
+        return Configuration(flags={"max_num_batched_tokens": tokens, "max_num_seqs": seqs})
+
+    assert is_possible(limits(512, 512))
+    assert not is_possible(limits(512, 1024))
+    assert is_possible(Configuration(flags={"max_num_seqs": 1024}))

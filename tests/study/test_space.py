@@ -5,6 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
 
 from tuner.errors import UsageError
 from tuner.study.space import SearchSpace, load_space
@@ -125,3 +126,64 @@ def test_the_hash_sees_ranges_but_not_descriptions(tmp_path: Path) -> None:
     first = load_space(write(tmp_path, SPACE)).sha256()
     assert load_space(write(tmp_path, SPACE + "description: changed\n")).sha256() == first
     assert load_space(write(tmp_path, SPACE.replace("high: 64", "high: 128"))).sha256() != first
+
+
+def flags_space(**knobs: dict[str, object]) -> SearchSpace:
+    return SearchSpace.model_validate({"name": "kinds", "flags": knobs})
+
+
+SEQS: dict[str, object] = {"type": "power_of_two", "low": 1, "high": 64}
+
+
+def test_a_knob_knows_what_it_takes_to_change_it() -> None:
+    space = SearchSpace.model_validate(
+        {
+            "name": "kinds",
+            "flags": {
+                "max_num_seqs": SEQS,
+                "max_num_batched_tokens": {"type": "choice", "choices": [512, 1024]},
+                "gpu_memory_utilization": {"type": "float", "low": 0.5, "high": 0.9},
+            },
+            "environment": {"A": {"type": "int", "low": 1, "high": 2}},
+            "device": {"power_limit_w": {"type": "int", "low": 200, "high": 700}},
+            "load": {"concurrency": {"type": "int", "low": 1, "high": 9}},
+        }
+    )
+    assert {name: space.kind(name) for _, name, _ in space.knobs()} == {
+        "max_num_seqs": "live",
+        "max_num_batched_tokens": "launch",  # a list has no largest value to launch with
+        "gpu_memory_utilization": "launch",
+        "A": "launch",
+        "power_limit_w": "device",
+        "concurrency": "load",
+    }
+    with pytest.raises(KeyError):
+        space.kind("block_size")
+
+
+def test_a_live_knob_can_be_made_one_that_launches_and_is_another_space_then() -> None:
+    plain, restarted = (
+        flags_space(max_num_seqs=SEQS),
+        flags_space(max_num_seqs={**SEQS, "kind": "launch"}),
+    )
+    assert (plain.kind("max_num_seqs"), restarted.kind("max_num_seqs")) == ("live", "launch")
+    assert plain.sha256() != restarted.sha256()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            {"flags": {"block_size": {**SEQS, "kind": "live"}}},
+            "block_size: cannot be changed in a running vLLM",
+        ),
+        (
+            {"load": {"concurrency": {**SEQS, "kind": "launch"}}},
+            "concurrency: kind is for flags; leave it out",
+        ),
+        ({"flags": {"max_num_seqs": {**SEQS, "kind": "device"}}}, "'launch' or 'live'"),
+    ],
+)
+def test_a_kind_that_cannot_be_is_told(data: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        SearchSpace.model_validate({"name": "kinds", **data})

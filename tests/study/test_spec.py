@@ -34,6 +34,10 @@ def test_a_file_and_options_merge_and_options_win(tmp_path: Path) -> None:
         ({"model": "m", "trials": 1, "request_rate": 1.0, "concurrency": 2}, "exclude each other"),
         ({"model": "m", "trials": 1, "base_url": "localhost:8000"}, "base_url: found"),
         ({"model": "m", "trials": 1, "live": True}, "live is for the emulator"),
+        ({"model": "m", "trials": 1, "window_s": 9.0, "max_window_s": 60.0}, "excludes max_window"),
+        ({"model": "m", "trials": 1, "max_window_s": 10.0}, "less than min_window_s (20)"),
+        ({"model": "m", "trials": 1, "window_s": 0.0}, "window_s: found 0"),
+        ({"model": "m", "trials": 1, "precision": 0.0}, "precision: found 0"),
         ({"model": "m", "trials": 1, "sampler": "best"}, "sampler: found 'best'"),
         ({"model": "m", "trials": 1, "study": "../x"}, "study: found '../x'"),
         ({"model": "m", "trials": 1, "base_url": "http://x", "emulate": "L4"}, "exclude"),
@@ -58,3 +62,18 @@ def test_a_misspelt_field_of_a_file_is_named(tmp_path: Path) -> None:
 def test_a_spec_survives_json() -> None:
     spec = StudySpec(model="m", slo=("p99_tpot_ms<=50",), hours=1.5)
     assert StudySpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_a_window_adapts_unless_a_length_is_given(tmp_path: Path) -> None:
+    options = {"model": "m", "trials": 1, "slo": ["p99_tpot_ms<=50", "goodput_req_s>=1"]}
+    plan = spec_from(None, {**options, "precision": 0.03, "max_window_s": 90.0}).window_plan
+    assert plan.precision is not None
+    assert (plan.shortest_window_s, plan.longest_window_s) == (20.0, 90.0)
+    assert plan.precision.energy_share == 0.03
+    assert plan.precision.percentiles == ("p99_tpot_ms",)
+    path = write(tmp_path, "model: m\ntrials: 1\nwindow_s: 10\n")
+    spec = spec_from(path, {})
+    assert spec.window_plan.precision is None
+    assert spec.window_plan.longest_window_s == 10.0
+    again = StudySpec.model_validate(spec.model_dump())  # what is stored, and resumed
+    assert again.window_plan == spec.window_plan

@@ -13,7 +13,7 @@ from contextlib import suppress
 from tuner.emulator.arguments import ServeArguments, parse
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.launch_rules import LaunchRefusedError
-from tuner.emulator.live import LiveEngine
+from tuner.emulator.live import LiveEngine, LiveLimits
 from tuner.emulator.model import load_model
 from tuner.emulator.server import VERSION, run
 from tuner.emulator.virtual import engine_for
@@ -55,7 +55,12 @@ async def _serve(arguments: ServeArguments) -> int:
         _log.error("EngineCore failed to start.\nValueError: %s", error)
         _log.error("RuntimeError: Engine core initialization failed. See root cause above.")
         return 1
-    live = LiveEngine(engine, speed=arguments.speed, after_step=_fault(arguments))
+    try:
+        limits = LiveLimits(arguments.scheduler_cls) if arguments.scheduler_cls else None
+    except (ImportError, AttributeError, KeyError, OSError) as error:
+        _log.error("%s: %s", type(error).__name__, error)
+        return 1
+    live = LiveEngine(engine, speed=arguments.speed, after_step=_fault(arguments), limits=limits)
     _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
     try:
         await run(live, arguments.served_model_name, arguments.host, arguments.port, stop)

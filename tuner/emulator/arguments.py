@@ -25,7 +25,6 @@ _HARMLESS_SWITCHES = (
     "disable-log-requests",
     "no-enable-log-requests",
     "disable-uvicorn-access-log",
-    "no-enable-prefix-caching",
     "trust-remote-code",
 )
 
@@ -43,6 +42,7 @@ class ServeArguments:
     speed: float
     startup_s: float
     seed: int
+    scheduler_cls: str | None
     die_after_tokens: int | None
     fail_after_tokens: int | None
 
@@ -69,6 +69,7 @@ def parse(argv: Sequence[str], version: str) -> ServeArguments:
         speed=found.emulated_speed,
         startup_s=found.emulated_startup_s,
         seed=found.seed,
+        scheduler_cls=found.scheduler_cls,
         die_after_tokens=found.emulated_die_after_tokens,
         fail_after_tokens=found.emulated_fail_after_tokens,
     )
@@ -84,6 +85,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--served-model-name")
     serve.add_argument("--seed", type=int, default=0)
+    serve.add_argument("--scheduler-cls")
     for name, kind in EMULATED_FLAGS.items():
         if kind is bool:
             serve.add_argument(_flag(name), action=argparse.BooleanOptionalAction)

@@ -1,22 +1,21 @@
 """The engine: vLLM V1's scheduling on a clock of its own.
 
-Running sequences first, then waiting ones in order; a token budget for each step; prefills in
-chunks; cache blocks of 16 tokens; the sequence admitted last is preempted when blocks run out, and
-computed anew. Steps in which the same sequences only decode are taken together, so the cost of a
-simulation grows with the events in it.
+Steps in which the same sequences only decode are taken together, so the cost of a simulation grows
+with the events in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.emulator.launch_rules import BLOCK_TOKENS, Launch
+from tuner.emulator.answers import answers_of
+from tuner.emulator.launch_rules import Launch
 from tuner.emulator.power import PowerModel, StepCost
-from tuner.emulator.sequences import DecodePool, Sequence
+from tuner.emulator.scheduler import CacheCounters, Scheduler
+from tuner.emulator.sequences import Sequence
 from tuner.emulator.step import Batch, StepModel, StepParts
 from tuner.emulator.step_log import StepLog
 
@@ -33,7 +32,6 @@ class Counters:
 
     prompt_tokens: int = 0
     generation_tokens: int = 0
-    preemptions: int = 0
 
 
 class Engine:
@@ -50,53 +48,99 @@ class Engine:
         keep_log: bool = True,
     ) -> None:
         self.launch = launch
+        self.answers = answers_of(steps.model, launch)
         self.clock_s = 0.0
         self.energy_j = 0.0
         self.power_w = power.idle_w * launch.tensor_parallel_size
         self.step_count = 0
-        self.free_blocks = launch.kv_blocks
         self.counters = Counters()
         self.log = StepLog() if keep_log else None
+        self._scheduler = Scheduler(launch)
         self._steps = steps
         self._power = power
         self._jitter = jitter
         self._random = np.random.default_rng(seed)
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[Sequence, None] = {}  # in order of admission
-        self._prefilling: Sequence | None = None  # the one that the budget cut
-        self._decoding = DecodePool()
 
     @property
     def running(self) -> int:
-        """Number of admitted sequences."""
-        return len(self._running)
+        """Number of admitted sequences that are not done."""
+        return self._scheduler.running_count
 
     @property
     def waiting(self) -> int:
         """Number of sequences that wait for admission."""
-        return len(self._waiting)
+        return self._scheduler.waiting_count
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks of the cache that no sequence holds."""
+        return self._scheduler.blocks.free
 
     @property
     def cache_usage(self) -> float:
-        """Share of the cache's blocks in use."""
+        """Share of the cache's blocks that sequences hold."""
         return 1.0 - self.free_blocks / self.launch.kv_blocks
+
+    @property
+    def preemptions(self) -> int:
+        """How often a sequence was preempted."""
+        return self._scheduler.preemptions
+
+    @property
+    def prefix_cache(self) -> CacheCounters:
+        """Tokens looked up in the prefix cache, and found."""
+        return self._scheduler.cache
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The most sequences, and the most tokens of a step, as set now."""
+        return self._scheduler.max_num_seqs, self._scheduler.max_num_batched_tokens
 
     @property
     def idle_w(self) -> float:
         """Power of all its GPUs with nothing to do."""
         return self._power.idle_w * self.launch.tensor_parallel_size
 
+    def set_limits(self, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        """Change the limits from the next step on, as a live vLLM scheduler can.
+
+        Nothing that runs is preempted: admission waits until there is room under the new limits.
+        Raises `ValueError` for a limit below 1 or above the one of the launch.
+        """
+        for name, value, most in (
+            ("max_num_seqs", max_num_seqs, self.launch.max_num_seqs),
+            (
+                "max_num_batched_tokens",
+                max_num_batched_tokens,
+                self.launch.max_num_batched_tokens,
+            ),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name}={value}: the server was launched for 1 to {most}")
+        self._scheduler.max_num_seqs = max_num_seqs
+        self._scheduler.max_num_batched_tokens = max_num_batched_tokens
+
+    def set_power(self, power: PowerModel) -> None:
+        """Change the GPUs' power limit and clock from the next step on."""
+        self._power = power
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; it can be scheduled from the next step on."""
-        self._waiting.append(sequence)
+        if sequence.answers is None:
+            sequence.answers = self.answers
+        self._scheduler.submit(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; one that is done already stays done."""
-        if sequence in self._running:
-            self._release(sequence)
-        elif not sequence.done:
-            self._waiting.remove(sequence)
+        if not sequence.done:
+            self._scheduler.abort(sequence, self.step_count)
         sequence.done = True
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; False, and nothing done, while a request is under way."""
+        if self.running == 0:
+            self._scheduler.settle()
+        return self._scheduler.blocks.reset()
 
     def advance(self, until_s: float, max_steps: int | None = None) -> list[Sequence]:
         """Run until a sequence ends, `max_steps` are done, or the clock is at or past `until_s`.
@@ -106,16 +150,13 @@ class Engine:
         """
         last_step = None if max_steps is None else self.step_count + max_steps
         while self.clock_s < until_s and (last_step is None or self.step_count < last_step):
-            if not self._running and not self._waiting:
+            if self.running == 0 and self.waiting == 0:
                 self.idle(until_s)
                 return []
-            self._make_room()
-            if self._prefilling is not None or self._admissible():
-                self._mixed_step()
-            else:
-                most = _MOST_STEPS_AT_ONCE if last_step is None else last_step - self.step_count
-                self._decode_steps(until_s, most)
-            finished = self._collect()
+            most = _MOST_STEPS_AT_ONCE if last_step is None else last_step - self.step_count
+            if not self._decode_steps(until_s, most):
+                self._scheduled_step()
+            finished = self._scheduler.collect(self.step_count)
             if finished:
                 return finished
         return []
@@ -124,93 +165,40 @@ class Engine:
         """Let time pass without a step."""
         if not math.isfinite(until_s):
             raise EngineStalledError("nothing to do and nothing to wait for")
+        self._scheduler.settle()
         self.power_w = self.idle_w
         self.energy_j += self.power_w * max(until_s - self.clock_s, 0.0)
         self.clock_s = max(until_s, self.clock_s)
         self.step_count += 1
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, 0, len(self._waiting))
+            self.log.append(self.clock_s, self.energy_j, 0, self.waiting)
 
-    def _make_room(self) -> None:
-        """Preempt the sequences admitted last until the next step's blocks are there.
-
-        The room is never enough to admit one of them in the same step, so none is, as in vLLM.
-        """
-        while self._decoding.blocks_needed(self.step_count, 1) > self.free_blocks:
-            last = next(reversed(self._running))
-            self._release(last)
-            self._waiting.appendleft(last)
-            self.counters.preemptions += 1
-
-    def _release(self, sequence: Sequence) -> None:
-        del self._running[sequence]
-        if sequence is self._prefilling:
-            self._prefilling = None
-            self.free_blocks += sequence.blocks
-        else:
-            cached = self._decoding.remove(sequence, self.step_count)
-            self.free_blocks += -(-cached // BLOCK_TOKENS)
-        sequence.computed = 0
-
-    def _admissible(self) -> bool:
-        """Say whether the next step can take the first waiting sequence."""
-        if not self._waiting or len(self._running) >= self.launch.max_num_seqs:
-            return False
-        first = self._waiting[0]
-        budget = self.launch.max_num_batched_tokens - self._decoding.count
-        if budget <= 0 or (not self.launch.chunked_prefill and first.prefill_tokens > budget):
-            return False
-        spare = self.free_blocks - self._decoding.blocks_needed(self.step_count, 1)
-        return -(-first.prefill_tokens // BLOCK_TOKENS) <= spare
-
-    def _take_prefills(self, budget: int) -> list[tuple[Sequence, int]]:
-        """Choose the prefill chunks of a step, admitting what fits."""
-        chunks: list[tuple[Sequence, int]] = []
-        if self._prefilling is not None:
-            rest = self._prefilling.prefill_tokens - self._prefilling.computed
-            chunks.append((self._prefilling, min(rest, budget)))
-            budget -= chunks[0][1]
-        while self._waiting and budget > 0 and len(self._running) < self.launch.max_num_seqs:
-            first = self._waiting[0]
-            blocks = -(-first.prefill_tokens // BLOCK_TOKENS)
-            whole = first.prefill_tokens <= budget or self.launch.chunked_prefill
-            if blocks > self.free_blocks or not whole:
-                break
-            self._running[self._waiting.popleft()] = None
-            self.free_blocks -= blocks
-            first.blocks = blocks
-            chunks.append((first, min(first.prefill_tokens, budget)))
-            budget -= chunks[-1][1]
-        return chunks
-
-    def _mixed_step(self) -> None:
-        """Run one step in which at least one prefill takes part."""
-        pool = self._decoding
-        self.free_blocks -= pool.blocks_needed(self.step_count, 1)
-        chunks = self._take_prefills(self.launch.max_num_batched_tokens - pool.count)
-        complete = sum(s.computed + chunk == s.prefill_tokens for s, chunk in chunks)
+    def _scheduled_step(self) -> None:
+        """Run one step that the scheduler decides in full; none if it only settles the last one."""
+        scheduler, step = self._scheduler, self.step_count
+        may_change = scheduler.unsettled
+        preemptions = scheduler.preemptions
+        chunks = scheduler.schedule(step)
+        pool = scheduler.decoding
+        if not chunks and pool.count == 0:
+            if not may_change and scheduler.preemptions == preemptions:
+                raise EngineStalledError(f"{self.waiting} requests wait and none fits")
+            return
+        complete = [chunk.sequence for chunk in chunks if chunk.completes]
         parts = self._steps.parts(
             Batch(
                 decode_sequences=pool.count,
                 decode_context_tokens=pool.context_tokens + pool.count,
-                prefill_tokens=sum(chunk for _, chunk in chunks),
-                prefill_pairs=sum(chunk * (s.computed + 0.5 * chunk) for s, chunk in chunks),
-                prefill_context_tokens=sum(s.computed + chunk for s, chunk in chunks),
-                sampled_sequences=pool.count + complete,
+                prefill_tokens=sum(chunk.tokens for chunk in chunks),
+                prefill_pairs=sum(c.tokens * (c.start + 0.5 * c.tokens) for c in chunks),
+                prefill_context_tokens=sum(c.start + c.tokens for c in chunks),
+                sampled_sequences=pool.count + len(complete),
                 scheduled_sequences=pool.count + len(chunks),
             )
         )
-        step = self.step_count
-        self._one_step(self._power.step(parts), pool.count + complete)
-        self._prefilling = None
-        for sequence, chunk in chunks:
-            sequence.computed += chunk
-            if sequence.computed < sequence.prefill_tokens:
-                self._prefilling = sequence
-                continue
-            if sequence.generated == 0:
-                self.counters.prompt_tokens += sequence.prompt_tokens
-            pool.add(sequence, step)
+        self._one_step(self._power.step(parts), pool.count + len(complete))
+        self.counters.prompt_tokens += sum(s.prompt_tokens for s in complete if s.generated == 0)
+        scheduler.ran(step, chunks)
 
     def _one_step(self, cost: StepCost, tokens: int) -> None:
         duration_s = cost.duration_s
@@ -220,29 +208,29 @@ class Engine:
         self.clock_s += duration_s
         self.energy_j += self.power_w * duration_s
         self.step_count += 1
-        self._decoding.ran(1)
         self.counters.generation_tokens += tokens
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, len(self._running), len(self._waiting))
+            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting)
 
-    def _decode_steps(self, until_s: float, most: int) -> None:
-        """Run steps in which the same sequences decode, up to the next end of one or `until_s`."""
-        pool = self._decoding
+    def _decode_steps(self, until_s: float, most: int) -> bool:
+        """Run steps in which the same sequences decode, up to the next end of one or `until_s`.
+
+        Returns False, and does nothing, if the next step has to be scheduled.
+        """
+        pool = self._scheduler.decoding
         finish = pool.next_finish()
-        if finish is None:
-            raise EngineStalledError(f"{len(self._waiting)} requests wait and none fits")
-        first = self._steps.parts(self._decode_batch(0))
-        cost = self._power.step(first)
+        if most == 1 or finish is None or not self._scheduler.steady:
+            return False
         count = min(finish - self.step_count + 1, most)
+        first = self._steps.parts(self._decode_batch(0))
         if math.isfinite(until_s):
-            count = min(count, math.ceil((until_s - self.clock_s) / cost.duration_s))
+            step_s = self._power.step(first).duration_s
+            count = min(count, math.ceil((until_s - self.clock_s) / step_s))
         while count > 1 and pool.blocks_needed(self.step_count, count) > self.free_blocks:
             count //= 2
         if count > 1:
             self._many_steps(first, count, until_s)
-            return
-        self.free_blocks -= pool.blocks_needed(self.step_count, 1)
-        self._one_step(cost, pool.count)
+        return count > 1
 
     def _many_steps(self, first: StepParts, count: int, until_s: float) -> None:
         """Run up to `count` steps of the decoding sequences alone, at one clock.
@@ -263,29 +251,23 @@ class Engine:
         ends_s = self.clock_s + np.cumsum(durations_s)
         count = min(count, int(np.searchsorted(ends_s, until_s)) + 1)
         used_j = self.energy_j + np.cumsum(energies_j[:count])
-        self.free_blocks -= self._decoding.blocks_needed(self.step_count, count)
+        pool = self._scheduler.decoding
+        self._scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
         self.power_w = float(energies_j[count - 1] / durations_s[count - 1])
         self.clock_s = float(ends_s[count - 1])
         self.energy_j = float(used_j[-1])
         self.step_count += count
-        self._decoding.ran(count)
-        self.counters.generation_tokens += count * self._decoding.count
+        pool.ran(count)
+        self.counters.generation_tokens += count * pool.count
         if self.log is not None:
-            self.log.extend(ends_s[:count], used_j, len(self._running), len(self._waiting))
+            self.log.extend(ends_s[:count], used_j, self.running, self.waiting)
 
     def _decode_batch(self, ahead: int) -> Batch:
         """Return the batch of the decoding sequences `ahead` steps after the next one."""
-        count = self._decoding.count
+        pool = self._scheduler.decoding
         return Batch(
-            decode_sequences=count,
-            decode_context_tokens=self._decoding.context_tokens + count * (ahead + 1),
-            sampled_sequences=count,
-            scheduled_sequences=count,
+            decode_sequences=pool.count,
+            decode_context_tokens=pool.context_tokens + pool.count * (ahead + 1),
+            sampled_sequences=pool.count,
+            scheduled_sequences=pool.count,
         )
-
-    def _collect(self) -> list[Sequence]:
-        finished = self._decoding.pop_finished(self.step_count)
-        for sequence in finished:
-            self._release(sequence)
-            sequence.done = True
-        return finished

@@ -33,6 +33,10 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "kv_cache_dtype": str,
     "enable_chunked_prefill": bool,
     "enforce_eager": bool,
+    "enable_expert_parallel": bool,
+    "enable_prefix_caching": bool,
+    "async_scheduling": bool,
+    "long_prefill_token_threshold": int,
 }
 
 
@@ -52,6 +56,11 @@ class Launch:
     eager: bool
     kv_bytes: int
     kv_blocks: int
+    prefix_caching: bool = False
+    async_scheduling: bool = False
+    long_prefill_token_threshold: int = 0  # 0 for no limit
+    gpu_memory_utilization: float | None = None
+    expert_parallel: bool = False
 
 
 def check_flags(names: Iterable[str]) -> None:
@@ -77,6 +86,10 @@ def default_flags(gpu: Gpu) -> Mapping[str, Value]:
         "kv_cache_dtype": "auto",
         "enable_chunked_prefill": True,
         "enforce_eager": False,
+        "enable_expert_parallel": False,
+        "enable_prefix_caching": True,
+        "async_scheduling": True,
+        "long_prefill_token_threshold": 0,
     }
 
 
@@ -104,13 +117,28 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     if not 0.0 < utilization <= 1.0:
         raise LaunchRefusedError(_out_of_range("gpu_memory_utilization", utilization))
     _check_model_len(model, max_model_len)
-    _check_scheduler(tokens, max_num_seqs, max_model_len, chunked)
+    threshold = int(values["long_prefill_token_threshold"])
+    _check_scheduler(tokens, max_num_seqs, max_model_len, chunked, threshold)
     _check_parallel(model, gpu, shards)
     eager = bool(values["enforce_eager"])
     kv_bytes = _KV_BYTES[str(values["kv_cache_dtype"])]
     cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager)
     blocks = _cache_blocks(model, shards, kv_bytes, cache, max_model_len)
-    return Launch(max_num_seqs, tokens, max_model_len, shards, chunked, eager, kv_bytes, blocks)
+    return Launch(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=tokens,
+        max_model_len=max_model_len,
+        tensor_parallel_size=shards,
+        chunked_prefill=chunked,
+        eager=eager,
+        kv_bytes=kv_bytes,
+        kv_blocks=blocks,
+        prefix_caching=bool(values["enable_prefix_caching"]),
+        async_scheduling=bool(values["async_scheduling"]),
+        long_prefill_token_threshold=threshold,
+        gpu_memory_utilization=utilization,
+        expert_parallel=bool(values["enable_expert_parallel"]),
+    )
 
 
 def request_refusal(prompt_tokens: int, output_tokens: int, max_model_len: int) -> str | None:
@@ -141,7 +169,8 @@ def cache_bytes(
     graphs = 0.0 if eager else _GRAPH_BYTES
     weights = model.loaded_bytes / shards
     peak = weights + max(activations, sampler) + _CONTEXT_BYTES + graphs
-    return gpu.memory_gib * _GIB * utilization - peak
+    state = max_num_seqs * model.state_bytes / shards  # of recurrent layers, kept per sequence
+    return gpu.memory_gib * _GIB * utilization - peak - state
 
 
 def _cache_blocks(
@@ -201,7 +230,9 @@ def _check_model_len(model: ModelShape, max_model_len: int) -> None:
         )
 
 
-def _check_scheduler(tokens: int, max_num_seqs: int, max_model_len: int, chunked: bool) -> None:
+def _check_scheduler(
+    tokens: int, max_num_seqs: int, max_model_len: int, chunked: bool, threshold: int
+) -> None:
     if tokens < max_model_len and not chunked:
         raise LaunchRefusedError(
             f"max_num_batched_tokens ({tokens}) is smaller than max_model_len ({max_model_len})."
@@ -213,6 +244,16 @@ def _check_scheduler(tokens: int, max_num_seqs: int, max_model_len: int, chunked
         raise LaunchRefusedError(
             f"max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs"
             f" ({max_num_seqs})."
+        )
+    if threshold < 0:
+        raise LaunchRefusedError(
+            "1 validation error: long_prefill_token_threshold: Input should be greater than or"
+            f" equal to 0 [input_value={threshold}]"
+        )
+    if threshold > max_model_len:
+        raise LaunchRefusedError(
+            f"long_prefill_token_threshold ({threshold}) cannot be greater than the max_model_len"
+            f" ({max_model_len})."
         )
 
 

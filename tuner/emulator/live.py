@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from tuner.emulator.engine import Engine
 from tuner.emulator.sequences import Sequence
+
+
+class LiveLimits:
+    """The limits file that a scheduler for vLLM reads, read for this engine between its steps.
+
+    The scheduler class itself is for vLLM; its module says what the file looks like, and has to be
+    found as vLLM would find it. Raises `ImportError`, `AttributeError`, `KeyError` (no file named)
+    or `OSError`.
+    """
+
+    def __init__(self, scheduler_cls: str) -> None:
+        self._module: Any = importlib.import_module(scheduler_cls.rpartition(".")[0])
+        variable = self._module.FILE_VARIABLE
+        self._file = self._module.LimitsFile(Path(os.environ[variable]))
+        self._generation = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Say that the file is read, and what the engine was launched with."""
+        self._file.attach(self._most(engine))
+
+    def before_step(self, engine: Engine) -> None:
+        """Take the limits that were asked for since the step before."""
+        asked = self._file.wanted_after(self._generation)
+        if asked is None:
+            return
+        self._generation, wanted = asked
+        limits = wanted.under(self._most(engine))
+        engine.set_limits(limits.max_num_seqs, limits.max_num_batched_tokens)
+        self._file.acknowledge(self._generation, limits)
+
+    def after_step(self, engine: Engine) -> None:
+        """Say how many requests run."""
+        self._file.report(engine.running)
+
+    def _most(self, engine: Engine) -> Any:
+        launch = engine.launch
+        return self._module.Limits(launch.max_num_seqs, launch.max_num_batched_tokens)
 
 
 class _Stream:
@@ -36,11 +77,13 @@ class LiveEngine:
         *,
         speed: float = 1.0,
         after_step: Callable[[LiveEngine], None] | None = None,
+        limits: LiveLimits | None = None,
     ) -> None:
         self.engine = engine
         self.broken = False
         self._speed = speed
         self._after_step = after_step
+        self._limits = limits
         self._origin_s = time.monotonic()
         self._streams: dict[Sequence, _Stream] = {}
         self._arrived = asyncio.Event()
@@ -48,6 +91,8 @@ class LiveEngine:
 
     async def start(self) -> None:
         """Begin to step."""
+        if self._limits is not None:
+            self._limits.attach(self.engine)
         self._origin_s = time.monotonic()
         self._task = asyncio.create_task(self._loop())
 
@@ -107,7 +152,11 @@ class LiveEngine:
                 self._arrived.clear()
                 await self._arrived.wait()
                 engine.idle(max(self.now_s(), engine.clock_s))
+            if self._limits is not None:
+                self._limits.before_step(engine)
             engine.advance(math.inf, max_steps=1)
+            if self._limits is not None:
+                self._limits.after_step(engine)
             await asyncio.sleep(max((engine.clock_s - self.now_s()) / self._speed, 0.0))
             self._publish()
 

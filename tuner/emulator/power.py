@@ -61,15 +61,31 @@ class PowerModel:
         gpu = self.gpu
         slower = gpu.max_clock_mhz / clock_mhz
         starved = max(1.0, gpu.full_bandwidth_mhz / clock_mhz)
-        linear_s = max(parts.linear_compute_s * slower, parts.linear_memory_s * starved)
-        attention_s = max(parts.attention_compute_s * slower, parts.attention_memory_s * starved)
-        busy_s = linear_s + attention_s
-        duration_s = busy_s + parts.fixed_s
-        compute_s = (parts.linear_compute_s + parts.attention_compute_s) * slower
+        shared = 1.0 - gpu.roofline_overlap
+        linear_s, expert_s, attention_s = (
+            max(compute_s * slower, memory_s * starved)
+            + shared * min(compute_s * slower, memory_s * starved)
+            for compute_s, memory_s in (
+                (parts.linear_compute_s, parts.linear_memory_s),
+                (parts.expert_compute_s, parts.expert_memory_s),
+                (parts.attention_compute_s, parts.attention_memory_s),
+            )
+        )
+        prefill_s = parts.prefill_s * slower
+        busy_s = linear_s + expert_s + attention_s + prefill_s + parts.kernel_s
+        duration_s = busy_s + parts.host_s - gpu.host_overlap * min(busy_s, parts.host_s)
+        streaming_s = linear_s + expert_s * parts.expert_balance + attention_s + prefill_s
+        compute_s = slower * (
+            parts.linear_compute_s
+            + parts.expert_compute_s * parts.expert_balance
+            + parts.attention_compute_s
+            + parts.prefill_s * gpu.prefill_activity
+        )
         voltage_squared = self.voltage(clock_mhz) ** 2
         awake_w = gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage_squared
         switching = voltage_squared / slower
-        core_w = switching * (gpu.stall_w * busy_s + gpu.compute_w * compute_s) / duration_s
+        core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s)
+        core_w /= duration_s
         memory_w = gpu.memory_pj_per_byte * 1e-12 * parts.memory_bytes / duration_s
         return StepCost(duration_s, awake_w + core_w + memory_w)
 
@@ -78,13 +94,14 @@ class PowerModel:
 
         The lowest clock is the floor, even if it does not keep the limit.
         """
+        allowed_w = self.limit_w * self.gpu.limit_use
         low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
-        if self.at_clock(parts, high).power_w <= self.limit_w:
+        if self.at_clock(parts, high).power_w <= allowed_w:
             return high
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
         while high_step - low_step > 1:
             middle = (low_step + high_step) // 2
-            if self.at_clock(parts, low + middle * CLOCK_STEP_MHZ).power_w <= self.limit_w:
+            if self.at_clock(parts, low + middle * CLOCK_STEP_MHZ).power_w <= allowed_w:
                 low_step = middle
             else:
                 high_step = middle

@@ -5,36 +5,67 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from tuner.emulator.launch_rules import BLOCK_TOKENS
+from tuner.emulator.answers import Answers
+from tuner.records import TokenArray
+
+BLOCK_TOKENS = 16
+_BLOCK_BYTES = 4 * BLOCK_TOKENS
 
 
 class Sequence:
-    """One request in the engine. While it decodes it gets one token at the end of every step."""
+    """One request in the engine. While it decodes it gets one token at the end of every step.
+
+    Without a `prompt` it has a length only, and nothing of it is found in a prefix cache.
+    """
 
     __slots__ = (
-        "blocks",
+        "_keys",
+        "_text",
+        "answers",
+        "cached_tokens",
         "computed",
         "decode_from",
         "done",
+        "entries",
         "generated",
+        "order",
         "output_tokens",
+        "preemptions",
+        "prompt",
         "prompt_tokens",
         "request_id",
+        "seed",
         "segments",
         "started_decode_step",
     )
 
-    def __init__(self, request_id: int, prompt_tokens: int, output_tokens: int) -> None:
+    def __init__(
+        self,
+        request_id: int,
+        prompt_tokens: int,
+        output_tokens: int,
+        prompt: TokenArray | None = None,
+        answers: Answers | None = None,
+        seed: int | None = None,
+    ) -> None:
         self.request_id = request_id
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
-        self.computed = 0  # tokens of the prefill that are in the cache
-        self.blocks = 0  # held when the prefill was admitted
+        self.prompt = prompt
+        self.answers = answers
+        self.seed = seed  # of a sampled answer
+        self.computed = 0  # tokens in the cache, while it is not in the decode pool
+        self.cached_tokens = 0  # of the prompt, found in the prefix cache
+        self.entries: list[int] = []  # of the block pool, held by it
+        self.order = 0  # of admission
+        self.preemptions = 0
         self.generated = 0  # tokens of closed segments
         self.started_decode_step: int | None = None  # the step that gave this segment's first token
         self.decode_from = 0  # tokens in the cache when this segment began
         self.segments: list[tuple[int, int]] = []  # (step of the first token, tokens)
         self.done = False
+        self._keys: list[int] = []
+        self._text: bytes | None = None
 
     @property
     def prefill_tokens(self) -> int:
@@ -54,6 +85,25 @@ class Sequence:
             self.segments.append((self.started_decode_step, tokens))
             self.generated += tokens
             self.started_decode_step = None
+
+    def keys(self, blocks: int) -> list[int]:
+        """Return the hash of each of the first `blocks` full blocks, or more; [] without a prompt.
+
+        A hash says what is in its block and in all before it.
+        """
+        known = self._keys
+        if self.prompt is None or len(known) >= blocks:
+            return known
+        if self._text is None:
+            self._text = self.prompt.astype("<i4", copy=False).tobytes()
+        if blocks * _BLOCK_BYTES > len(self._text) and self.answers is not None:
+            answer = self.answers.tokens(self.prompt, self.output_tokens, self.seed)
+            self._text += answer.tobytes()
+        text, parent = self._text, known[-1] if known else 0
+        for start in range(len(known) * _BLOCK_BYTES, blocks * _BLOCK_BYTES, _BLOCK_BYTES):
+            parent = hash((parent, text[start : start + _BLOCK_BYTES]))
+            known.append(parent)
+        return known
 
 
 class DecodePool:
@@ -82,13 +132,18 @@ class DecodePool:
 
     def remove(self, sequence: Sequence, steps: int) -> int:
         """Take a sequence out after `steps` steps; returns the tokens it had in the cache."""
-        assert sequence.started_decode_step is not None
-        cached = sequence.decode_from + steps - sequence.started_decode_step - 1
+        cached = self.cached_tokens(sequence, steps)
         self.count -= 1
         self.context_tokens -= cached
         self._phases[self._phase(sequence)] -= 1
         sequence.close_segment(steps)
         return cached
+
+    @staticmethod
+    def cached_tokens(sequence: Sequence, steps: int) -> int:
+        """Return how many tokens of a decoding sequence are in the cache after `steps` steps."""
+        assert sequence.started_decode_step is not None
+        return sequence.decode_from + steps - sequence.started_decode_step - 1
 
     def ran(self, steps: int) -> None:
         """Every sequence computed one token in each of `steps` steps."""

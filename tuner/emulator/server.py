@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from tuner.emulator.api import Answer, ChatRequest, CompletionRequest, output_limit
 from tuner.emulator.launch_rules import request_refusal
 from tuner.emulator.live import LiveEngine
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.sequences import BLOCK_TOKENS
+from tuner.emulator.step_log import WriteLog
 
 VERSION = "0.0.0+emulator"
 _MAX_BODY_BYTES = 64 * 2**20
-
-TokenId = Annotated[int, Field(ge=0)]
-
-
-class _StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-class _CompletionRequest(BaseModel):
-    """The fields that the emulator reads; vLLM has more, and they change nothing here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str | None = None
-    prompt: list[TokenId] = Field(min_length=1)
-    max_tokens: int = Field(default=16, ge=1)
-    stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
-    return_token_ids: bool = False
 
 
 class Server:
     """The routes."""
 
-    def __init__(self, live: LiveEngine, served_model_name: str) -> None:
+    def __init__(
+        self, live: LiveEngine, served_model_name: str, wrote: WriteLog | None = None
+    ) -> None:
         self._live = live
+        self._wrote = wrote
         self._name = served_model_name
         self._ids = itertools.count()
+        self._successes: Counter[str] = Counter({"stop": 0, "length": 0})
         self._created = int(time.time())
 
     def app(self) -> web.Application:
@@ -56,7 +42,10 @@ class Server:
         app.router.add_get("/version", self._version)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/server_info", self._server_info)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/reset_prefix_cache", self._reset_prefix_cache)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -80,12 +69,17 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         engine = self._live.engine
         labels = f'{{engine="0",model_name="{self._name}"}}'
-        lines = []
+        lines = ["# TYPE vllm:request_success counter"]
+        for reason, count in self._successes.items():
+            where = f'{{engine="0",finished_reason="{reason}",model_name="{self._name}"}}'
+            lines.append(f"vllm:request_success_total{where} {float(count)}")
         for name, kind, value in (
             ("vllm:num_requests_running", "gauge", engine.running),
             ("vllm:num_requests_waiting", "gauge", engine.waiting),
             ("vllm:kv_cache_usage_perc", "gauge", engine.cache_usage),
-            ("vllm:num_preemptions_total", "counter", engine.counters.preemptions),
+            ("vllm:num_preemptions_total", "counter", engine.preemptions),
+            ("vllm:prefix_cache_queries_total", "counter", engine.prefix_cache.queries),
+            ("vllm:prefix_cache_hits_total", "counter", engine.prefix_cache.hits),
             ("vllm:prompt_tokens_total", "counter", engine.counters.prompt_tokens),
             ("vllm:generation_tokens_total", "counter", engine.counters.generation_tokens),
             ("tuner_emulated:energy_joules_total", "counter", self._live.energy_j()),
@@ -97,9 +91,43 @@ class Server:
             ]
         return web.Response(text="\n".join(lines) + "\n")
 
+    async def _reset_prefix_cache(self, _: web.Request) -> web.Response:
+        return web.json_response({"success": self._live.engine.reset_prefix_cache()})
+
+    async def _server_info(self, _: web.Request) -> web.Response:
+        """Return what vLLM's route for developers says, as far as it is emulated."""
+        launch = self._live.engine.launch
+        config = {
+            "model_config": {"model": self._name, "max_model_len": launch.max_model_len},
+            "cache_config": {
+                "block_size": BLOCK_TOKENS,
+                "gpu_memory_utilization": launch.gpu_memory_utilization,
+                "enable_prefix_caching": launch.prefix_caching,
+                "num_gpu_blocks": launch.kv_blocks,
+                "kv_cache_size_tokens": launch.kv_blocks * BLOCK_TOKENS,
+            },
+            "parallel_config": {"tensor_parallel_size": launch.tensor_parallel_size},
+            "scheduler_config": {
+                "max_num_seqs": launch.max_num_seqs,
+                "max_num_batched_tokens": launch.max_num_batched_tokens,
+                "enable_chunked_prefill": launch.chunked_prefill,
+                "async_scheduling": launch.async_scheduling,
+                "long_prefill_token_threshold": launch.long_prefill_token_threshold,
+            },
+        }
+        return web.json_response({"vllm_config": config})
+
     async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, CompletionRequest)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, ChatRequest)
+
+    async def _answer(
+        self, request: web.Request, kind: type[CompletionRequest | ChatRequest]
+    ) -> web.StreamResponse:
         try:
-            body = _CompletionRequest.model_validate_json(await request.read())
+            body = kind.model_validate_json(await request.read())
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"])
@@ -107,99 +135,56 @@ class Server:
         if body.model not in (None, self._name):
             message = f"The model `{body.model}` does not exist."
             return _error(404, "NotFoundError", message, "model")
-        limit = self._live.engine.launch.max_model_len
-        refusal = request_refusal(len(body.prompt), body.max_tokens, limit)
+        engine = self._live.engine
+        prompt = body.prompt_tokens(engine.answers.vocabulary)
+        context = engine.launch.max_model_len
+        limit = output_limit(body, len(prompt), context)
+        refusal = request_refusal(len(prompt), limit, context)
         if refusal is not None:
             return _error(400, "BadRequestError", refusal, None)
-        number = next(self._ids)
-        completion = _Completion(f"cmpl-{number:032x}", self._name, int(time.time()), body)
-        sequence = Sequence(number, len(body.prompt), body.max_tokens)
+        answer = Answer(next(self._ids), self._name, body, prompt, limit, engine.answers)
         if body.stream:
-            return await self._stream(request, completion, sequence)
-        return await self._whole(completion, sequence)
+            return await self._stream(request, answer)
+        return await self._whole(answer)
 
-    async def _stream(
-        self, request: web.Request, completion: _Completion, sequence: Sequence
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         try:
-            async for event in completion.events(self._live, sequence):
+            async for event in self._events(answer):
+                before_s = time.monotonic()
                 await response.write(f"data: {event}\n\n".encode())
+                if self._wrote is not None:
+                    self._wrote.append(answer.sequence, before_s, time.monotonic())
         except ConnectionResetError:
             return response
         await response.write_eof()
         return response
 
-    async def _whole(self, completion: _Completion, sequence: Sequence) -> web.Response:
-        made = 0
-        async with aclosing(self._live.generate(sequence)) as progress:
-            async for tokens in progress:
-                made = tokens
-        if made < sequence.output_tokens:
-            return _error(500, "InternalServerError", "EngineCore encountered an issue.", None)
-        choice = completion.choice(0, made, finished=True)
-        return web.json_response({**completion.head([choice]), "usage": completion.usage(made)})
-
-
-class _Completion:
-    """The JSON of one completion."""
-
-    def __init__(self, number: str, model: str, created: int, body: _CompletionRequest) -> None:
-        self._id = number
-        self._model = model
-        self._created = created
-        self._body = body
-
-    def head(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return a response, or a chunk of a stream, with these choices."""
-        return {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-
-    def choice(self, first: int, after: int, *, finished: bool) -> dict[str, Any]:
-        """Return the tokens from `first` up to `after`."""
-        with_ids = self._body.return_token_ids
-        return {
-            "index": 0,
-            "text": "",
-            "logprobs": None,
-            "finish_reason": "length" if finished else None,
-            "stop_reason": None,
-            "prompt_token_ids": self._body.prompt if with_ids and first == 0 else None,
-            "token_ids": list(range(first, after)) if with_ids else None,
-        }
-
-    def usage(self, tokens: int) -> dict[str, int]:
-        """Return the token counts."""
-        prompt = len(self._body.prompt)
-        return {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + tokens,
-            "completion_tokens": tokens,
-        }
-
-    async def events(self, live: LiveEngine, sequence: Sequence) -> AsyncGenerator[str, None]:
+    async def _events(self, answer: Answer) -> AsyncGenerator[str, None]:
         """Yield the data of each server-sent event; a broken engine ends them early."""
         sent = 0
-        async with aclosing(live.generate(sequence)) as progress:
+        async with aclosing(self._live.generate(answer.sequence)) as progress:
             async for tokens in progress:
-                finished = tokens == sequence.output_tokens
-                yield _json(self.head([self.choice(sent, tokens, finished=finished)]))
+                yield answer.chunk(sent, tokens)
                 sent = tokens
-        if sent < sequence.output_tokens:
+        if sent < answer.sequence.output_tokens:
             return
-        if self._body.stream_options.include_usage:
-            yield _json({**self.head([]), "usage": self.usage(sent)})
+        self._successes[answer.finish_reason] += 1
+        usage = answer.last_event(sent)
+        if usage is not None:
+            yield usage
         yield "[DONE]"
 
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    async def _whole(self, answer: Answer) -> web.Response:
+        made = 0
+        async with aclosing(self._live.generate(answer.sequence)) as progress:
+            async for tokens in progress:
+                made = tokens
+        if made < answer.sequence.output_tokens:
+            return _error(500, "InternalServerError", "EngineCore encountered an issue.", None)
+        self._successes[answer.finish_reason] += 1
+        return web.json_response(text=answer.whole(made))
 
 
 def _error(status: int, kind: str, message: str, parameter: str | None) -> web.Response:

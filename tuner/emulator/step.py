@@ -1,20 +1,24 @@
-"""Roofline time of one engine step on each GPU of a tensor-parallel group.
+"""Roofline time of one engine step on each GPU of a server.
 
-Each part of a step has a compute time, which grows as the SM clock falls, and a memory time, which
-does not; the longer one counts. Host time depends on neither.
+Each group of operators in a step has a compute time, which grows as the SM clock falls, and a
+memory time, which does not; the longer one counts, and a part of the shorter one. Short kernels,
+communication and the host add times that depend on neither.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.emulator.shape import AttentionLayers, ExpertLayers, ModelShape, Weights
 
-_ALL_REDUCE_S = 12e-6
 _KERNEL_LAUNCH_S = 6e-6
 _KERNELS_PER_LAYER = 12
 _ACTIVATION_BYTES = 2
+_LARGEST_GRAPH = 512  # vLLM captures CUDA graphs up to so many tokens
+_EXPERT_TILE = 16  # a grouped matrix product pads the tokens of an expert to so many
+_UNQUANTIZED_BYTES = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,78 +40,218 @@ class StepParts:
 
     linear_compute_s: float
     linear_memory_s: float
+    expert_compute_s: float
+    expert_memory_s: float
     attention_compute_s: float
     attention_memory_s: float
-    fixed_s: float  # host and communication
+    kernel_s: float  # what short kernels and communication take, whatever the clock
+    prefill_s: float  # what a prefill adds outside of the CUDA graphs
+    host_s: float
     memory_bytes: float
+    expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpertParts:
+    """Times on the busiest GPU, bytes on the mean one."""
+
+    compute_s: float
+    memory_s: float
+    bytes: float
+    balance: float
 
 
 @dataclass(frozen=True, slots=True)
 class StepModel:
-    """Turns a batch into the parts of its step."""
+    """Turns a batch into the parts of its step.
+
+    `data_parallel_size` copies of the attention layers step together; with `expert_parallel` each
+    GPU of all copies holds whole experts, without it a slice of each.
+    """
 
     model: ModelShape
     gpu: Gpu
     tensor_parallel_size: int = 1
     kv_bytes: int = 2  # per element of the cache
     eager: bool = False
+    expert_parallel: bool = False
+    data_parallel_size: int = 1
 
     def parts(self, batch: Batch) -> StepParts:
         """Return the times of one step's parts."""
-        tokens = batch.decode_sequences + batch.prefill_tokens
-        linear_flop, linear_bytes = self._linear(tokens, batch.sampled_sequences)
-        attention_flop, attention_bytes = self._attention(batch)
         gpu = self.gpu
-        flop_s = self._peak_tflops() * 1e12 * gpu.matrix_efficiency
+        real = batch.decode_sequences + batch.prefill_tokens
+        tokens = real if self.eager else graph_tokens(real)
+        sampled = batch.sampled_sequences
+        linear_compute_s, linear_bytes = self._linear(tokens, sampled)
+        experts = self._experts(tokens)
+        attention_flop, attention_bytes = self._attention(batch)
         peak_bytes_s = gpu.memory_tb_s * 1e12
+        memory_bytes_s = peak_bytes_s * gpu.memory_efficiency
         return StepParts(
-            linear_compute_s=linear_flop / flop_s,
-            linear_memory_s=linear_bytes / (peak_bytes_s * gpu.memory_efficiency),
-            attention_compute_s=attention_flop / (gpu.bf16_tflops * 1e12 * gpu.matrix_efficiency),
+            linear_compute_s=linear_compute_s,
+            linear_memory_s=linear_bytes / memory_bytes_s,
+            expert_compute_s=experts.compute_s,
+            expert_memory_s=experts.memory_s,
+            attention_compute_s=attention_flop / self._flop_s(False),
             attention_memory_s=attention_bytes / (peak_bytes_s * gpu.attention_efficiency),
-            fixed_s=self._host_s(batch.scheduled_sequences) + self._communication_s(tokens),
-            memory_bytes=linear_bytes + attention_bytes,
+            kernel_s=self._kernels_s() + self._communication_s(tokens),
+            prefill_s=self._prefill_s() if batch.prefill_tokens else 0.0,
+            host_s=self._host_s(batch.scheduled_sequences, tokens),
+            memory_bytes=linear_bytes + experts.bytes + attention_bytes,
+            expert_balance=experts.balance,
         )
 
-    def _peak_tflops(self) -> float:
-        if self.model.weight_bytes == 1.0 and self.gpu.fp8_tflops is not None:
-            return self.gpu.fp8_tflops
-        return self.gpu.bf16_tflops
+    def _flop_s(self, fp8: bool) -> float:
+        gpu = self.gpu
+        peak = gpu.fp8_tflops if fp8 and gpu.fp8_tflops is not None else gpu.bf16_tflops
+        return peak * 1e12 * gpu.matrix_efficiency
 
     def _linear(self, tokens: int, sampled: int) -> tuple[float, float]:
-        """FLOP and bytes of the projections, the MLPs and the output matrix."""
+        """Compute time and bytes of what every token passes through, and of the output matrix."""
         model, shards = self.model, self.tensor_parallel_size
-        active = model.attention_parameters + model.active_experts * model.expert_parameters
-        flop = 2.0 * (model.layers * active * tokens + model.embedding_parameters * sampled)
-        idle_share = (1.0 - model.active_experts / model.experts) ** tokens
-        read = model.attention_parameters + model.expert_parameters * model.experts * (
-            1.0 - idle_share
-        )
-        weights = model.layers * read * model.weight_bytes
-        output = 2.0 * model.embedding_parameters if sampled else 0.0
-        activations = tokens * model.layers * (4 * model.hidden + 3 * model.intermediate)
-        activation_bytes = activations * model.active_experts * _ACTIVATION_BYTES
-        return flop / shards, (weights + output + activation_bytes) / shards
+        compute_s = read = 0.0
+        for parameters, weights in _dense_parts(model):
+            compute_s += 2.0 * parameters * tokens / self._flop_s(weights.fp8)
+            read += parameters * weights.bytes
+        if sampled:
+            compute_s += 2.0 * model.embedding_parameters * sampled / self._flop_s(False)
+            read += 2.0 * model.embedding_parameters
+        width = 4 * model.hidden + 3 * model.intermediate * model.active_experts
+        activations = tokens * model.layers * width * _ACTIVATION_BYTES
+        logits = self.gpu.logit_bytes * sampled * model.vocabulary
+        return compute_s / shards, (read + activations) / shards + logits
+
+    def _experts(self, tokens: int) -> _ExpertParts:
+        """Return what the routed experts take."""
+        moe = self.model.moe
+        if moe is None:
+            return _ExpertParts(0.0, 0.0, 0.0, 1.0)
+        gpu, gpus = self.gpu, self.tensor_parallel_size * self.data_parallel_size
+        groups, slices = (gpus, 1) if self.expert_parallel else (1, gpus)
+        everywhere = tokens * self.data_parallel_size
+        held = moe.count / groups
+        mean = held if moe.reads_all else touched_experts(moe, everywhere, 1) / groups
+        touched = held if moe.reads_all else touched_experts(moe, everywhere, groups)
+        busiest = 1.0 + gpu.expert_skew * math.log2(groups)
+        rows = everywhere * moe.active / groups * busiest + touched * _EXPERT_TILE / 2
+        flop = 2.0 * moe.layers * moe.parameters * rows / slices
+        each = moe.layers * moe.parameters * moe.weights.bytes / slices
+        memory_s = each * touched / (gpu.memory_tb_s * 1e12 * gpu.expert_efficiency)
+        if everywhere > held and moe.weights.bytes == _UNQUANTIZED_BYTES:
+            memory_s /= gpu.expert_tile_share  # vLLM takes another tile size
+        compute_s = flop / (self._flop_s(moe.weights.fp8) * gpu.expert_matrix_share)
+        return _ExpertParts(compute_s, memory_s, each * mean, mean / touched)
 
     def _attention(self, batch: Batch) -> tuple[float, float]:
-        """FLOP and bytes of reading the cache."""
-        model = self.model
-        pairs = batch.decode_context_tokens + batch.prefill_pairs
-        flop = 4.0 * model.layers * model.heads * model.head_dim * pairs
-        keys = batch.decode_context_tokens + batch.prefill_context_tokens
-        key_bytes = model.kv_token_bytes(self.tensor_parallel_size, self.kv_bytes)
-        return flop / self.tensor_parallel_size, keys * key_bytes
+        """FLOP and bytes of reading the cache and the recurrent states."""
+        model, shards = self.model, self.tensor_parallel_size
+        attention = model.attention
+        keys, pairs = _seen(batch, attention)
+        flop = attention.pair_flop * pairs / shards
+        read = keys * model.kv_layer_bytes(shards, self.kv_bytes)
+        state = 2.0 * model.state_bytes * batch.scheduled_sequences / shards
+        return flop, read + state
 
-    def _host_s(self, sequences: int) -> float:
+    def _kernels_s(self) -> float:
+        """Time of kernels too short to be limited by compute or memory."""
+        model, gpu = self.model, self.gpu
+        quantized = model.layers if _in_eight_bits(model) else 0
+        mixtures = 0 if model.moe is None else model.moe.layers
+        microseconds = (
+            model.layers * gpu.layer_us
+            + mixtures * gpu.expert_layer_us
+            + quantized * gpu.quantize_layer_us
+        )
+        return microseconds * 1e-6
+
+    def _prefill_s(self) -> float:
+        """Time that a prefill adds, whatever its length."""
+        model, gpu = self.model, self.gpu
+        mixtures = 0 if model.moe is None else model.moe.layers
+        states = 0 if model.recurrent is None else model.recurrent.layers
+        attention = model.attention
+        each_us = gpu.prefill_latent_us if attention.latent else gpu.prefill_layer_us
+        microseconds = (
+            attention.layers * each_us
+            + mixtures * gpu.prefill_expert_us
+            + states * gpu.prefill_state_us
+        )
+        return microseconds * 1e-6
+
+    def _host_s(self, sequences: int, tokens: int) -> float:
         base = self.gpu.host_step_us * 1e-6 + sequences * self.gpu.host_sequence_us * 1e-6
-        if self.eager:
+        if self.eager or tokens > _LARGEST_GRAPH:
             base += self.model.layers * _KERNELS_PER_LAYER * _KERNEL_LAUNCH_S
         return base
 
     def _communication_s(self, tokens: int) -> float:
         shards = self.tensor_parallel_size
+        if self.expert_parallel:
+            shards *= self.data_parallel_size
         if shards == 1:
             return 0.0
+        gpu = self.gpu
         payload = tokens * self.model.hidden * _ACTIVATION_BYTES * 2 * (shards - 1) / shards
-        once = _ALL_REDUCE_S + payload / (self.gpu.link_gb_s * 1e9)
-        return 2 * self.model.layers * once
+        latency_s = gpu.all_reduce_us * 1e-6 * math.pow(shards / 2, gpu.all_reduce_growth)
+        transfer_s = payload / (gpu.link_gb_s * 1e9 * gpu.link_efficiency)
+        return 2 * self.model.layers * (latency_s + transfer_s)
+
+
+def graph_tokens(tokens: int) -> int:
+    """Tokens of the captured CUDA graph that a step runs in: 1, 2, 4, then multiples of 8."""
+    if tokens <= 2 or tokens > _LARGEST_GRAPH:
+        return tokens
+    return 4 if tokens <= 4 else -(-tokens // 8) * 8
+
+
+def touched_experts(moe: ExpertLayers, tokens: int, groups: int) -> float:
+    """Experts of one layer that a batch activates on the busiest of `groups` equal groups.
+
+    With even routing an expert stays idle with probability (1-k/E)^n. The largest of a few sums
+    lies about half a standard deviation above the mean for each doubling of their number.
+    """
+    each = moe.count / groups
+    touched = 1.0 - (1.0 - moe.active / moe.count) ** tokens
+    spread = math.sqrt(each * touched * (1.0 - touched))
+    return min(each * touched + 0.5 * math.log2(groups) * spread, each)
+
+
+def _dense_parts(model: ModelShape) -> list[tuple[int, Weights]]:
+    """Parameters, over all layers, that every token passes through."""
+    attention = model.attention
+    parts = [(attention.layers * attention.parameters, attention.weights)]
+    parts += [
+        (part.layers * part.parameters, part.weights)
+        for part in (model.mlp, model.recurrent)
+        if part is not None
+    ]
+    if model.moe is not None:
+        moe = model.moe
+        parts.append((moe.layers * moe.shared_parameters, moe.shared_weights))
+    return parts
+
+
+def _in_eight_bits(model: ModelShape) -> bool:
+    """Say whether most layers quantize their inputs first."""
+    widest = model.moe or model.mlp
+    return widest is not None and widest.weights.fp8
+
+
+def _seen(batch: Batch, attention: AttentionLayers) -> tuple[float, float]:
+    """Keys read and query-key pairs, summed over the layers; a window bounds both.
+
+    The sequences of a batch are taken to have its mean context.
+    """
+    full = attention.layers - attention.window_layers
+    keys = float(batch.decode_context_tokens + batch.prefill_context_tokens)
+    pairs = batch.decode_context_tokens + batch.prefill_pairs
+    if not attention.window_layers:
+        return full * keys, full * pairs
+    window = attention.window_tokens
+    decoded = min(batch.decode_context_tokens, batch.decode_sequences * window)
+    prefilling = batch.scheduled_sequences - batch.decode_sequences
+    filled = min(batch.prefill_context_tokens, batch.prefill_tokens + prefilling * window)
+    windowed_pairs = decoded + min(batch.prefill_pairs, float(batch.prefill_tokens * window))
+    windows = attention.window_layers
+    return full * keys + windows * (decoded + filled), full * pairs + windows * windowed_pairs

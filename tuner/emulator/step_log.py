@@ -1,9 +1,13 @@
-"""The history of an engine: one entry per step or idle stretch, in arrays that grow."""
+"""The history of an engine: one entry per step or idle stretch, in arrays that grow.
+
+And that of what a server wrote: the truth for whoever times its tokens.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from tuner.emulator.sequences import Sequence
 from tuner.records import FloatArray
 
 _FIRST_ROOM = 4096
@@ -58,3 +62,21 @@ class StepLog:
             larger = np.empty((4, max(2 * room, self.length + count)))
             larger[:, : self.length] = self._columns[:, : self.length]
             self._columns = larger
+
+
+class WriteLog:
+    """When the events of each answer were written: before and after the write, monotonic s.
+
+    An answer's events are its tokens', one for each step that made some, then its end.
+    """
+
+    def __init__(self) -> None:
+        self._times_s: dict[Sequence, list[tuple[float, float]]] = {}
+
+    def append(self, sequence: Sequence, before_s: float, after_s: float) -> None:
+        """Note that an event of an answer was written in between."""
+        self._times_s.setdefault(sequence, []).append((before_s, after_s))
+
+    def by_prompt_tokens(self) -> dict[int, FloatArray]:
+        """Return the rows (before, after) of each answer by the length of its prompt."""
+        return {s.prompt_tokens: np.array(times) for s, times in self._times_s.items()}

@@ -30,6 +30,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
     SteadyWatch,
+    UnderWay,
 )
 
 __all__ = ["LaunchRefusedError", "engine_for", "simulate", "steady_power_w"]
@@ -61,7 +62,12 @@ def engine_for(
     power = PowerModel.under(gpu, configuration.device)
     launch = resolve(model, gpu, configuration.flags)
     steps = StepModel(
-        model, gpu, launch.tensor_parallel_size, kv_bytes=launch.kv_bytes, eager=launch.eager
+        model,
+        gpu,
+        launch.tensor_parallel_size,
+        kv_bytes=launch.kv_bytes,
+        eager=launch.eager,
+        expert_parallel=launch.expert_parallel,
     )
     jitter = STEP_JITTER if noise else 0.0
     return Engine(launch, steps, power, jitter=jitter, seed=seed, keep_log=keep_log)
@@ -92,7 +98,8 @@ def simulate(
     assert log is not None
     power, server = _timelines(engine, log, start_s, end_s, gain if noise else 1.0)
     records = tuple(flight.record(log, end_s) for flight in run.flights)
-    return RawRun(records, power, server, start_s, end_s, Source.EMULATED)
+    early = watch.ended_early if isinstance(watch, InformedWatch) else None
+    return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
 
 
 def steady_power_w(
@@ -146,6 +153,13 @@ class _Flight:
     ended_s: float | None = None
     error: str | None = None
 
+    def first_token_s(self, log: StepLog) -> float:
+        """Return when its first token came, NaN before."""
+        first = self.sequence.started_decode_step
+        if self.sequence.segments:
+            first = self.sequence.segments[0][0]
+        return math.nan if first is None or first >= log.length else float(log.ends_s[first])
+
     def record(self, log: StepLog, end_s: float) -> RequestRecord:
         """Return what the client saw up to `end_s`."""
         times = [log.ends_s[first : first + tokens] for first, tokens in self.sequence.segments]
@@ -183,6 +197,8 @@ class _Run:
 
     def drive(self) -> float:
         """Run the load; returns when it ended."""
+        if self._informed is not None:
+            self._informed.asks(self._those_under_way)
         self._watch.started(0.0)
         if self._load.concurrency is not None:
             for _ in range(self._load.concurrency):
@@ -245,6 +261,18 @@ class _Run:
         first_token_s, tokens = float(log.ends_s[first_step]), flight.sequence.output_tokens
         self._informed.answered(now_s, flight.scheduled_s, first_token_s, tokens)
 
+    def _those_under_way(self) -> UnderWay:
+        log = self._engine.log
+        flights = [*self._in_engine.values(), *self._on_the_way]
+        return UnderWay.of(
+            (
+                f.scheduled_s,
+                math.nan if log is None else f.first_token_s(log),
+                f.sequence.output_tokens,
+            )
+            for f in flights
+        )
+
     def _send(self, flight: _Flight) -> None:
         self.flights.append(flight)
         self._on_the_way.append(flight)
@@ -265,8 +293,8 @@ class _Run:
 
     @staticmethod
     def _flight(request: Request, scheduled_s: float) -> _Flight:
-        prompt = len(request.prompt_token_ids)
-        sequence = Sequence(request.request_id, prompt, request.output_tokens)
+        prompt = request.prompt_token_ids
+        sequence = Sequence(request.request_id, len(prompt), request.output_tokens, prompt)
         return _Flight(request, scheduled_s, sequence)
 
     def _next_send_s(self) -> float:

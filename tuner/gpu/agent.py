@@ -1,4 +1,4 @@
-"""The process that talks to NVML: `python -m tuner.gpu.agent RING_DESCRIPTOR`.
+"""The process that talks to NVML: `python -m tuner.gpu.agent RING_DESCRIPTOR ACCESS`.
 
 A lost GPU can hang an NVML call in the kernel for good; here it takes down nobody else. Commands
 come as JSON lines on stdin, each is answered by one on stdout; samples go into a ring in shared
@@ -18,8 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from tuner.gpu.access import Access
 from tuner.gpu.faults import Fault
-from tuner.gpu.nvml_library import NvmlDevice, NvmlFaultError, open_devices, open_library
+from tuner.gpu.nvml_library import (
+    NvmlDevice,
+    NvmlFaultError,
+    open_device,
+    open_devices,
+    open_library,
+)
 from tuner.gpu.ring import RingWriter
 
 
@@ -52,31 +59,43 @@ class Sampler:
 class Agent:
     """Carries out commands, and samples between them."""
 
-    def __init__(self, ring_descriptor: int) -> None:
+    def __init__(self, ring_descriptor: int, access: Access) -> None:
         self._ring_descriptor = ring_descriptor
+        self._access = access
         self._devices: dict[str, NvmlDevice] = {}
         self.sampler: Sampler | None = None
-        self._commands: dict[str, Callable[..., Any]] = {
+        self._reading: dict[str, Callable[..., Any]] = {
             "open": self._open,
             "sample": self._sample,
             "state": lambda uuid: asdict(self._device(uuid).state()),
             "memory_used_bytes": lambda uuid: self._device(uuid).memory_used_bytes(),
-            "set_power_limit": lambda uuid, watts: self._device(uuid).set_power_limit(watts),
             "await_power_limit": lambda uuid, watts: self._device(uuid).await_power_limit(watts),
             "nearest_sm_clock": lambda uuid, mhz: self._device(uuid).nearest_sm_clock(mhz),
+        }
+        self._setting: dict[str, Callable[..., Any]] = {
+            "set_power_limit": lambda uuid, watts: self._device(uuid).set_power_limit(watts),
             "lock_sm_clock": lambda uuid, mhz: self._device(uuid).lock_sm_clock(mhz),
             "unlock_sm_clock": lambda uuid: self._device(uuid).unlock_sm_clock(),
         }
 
     def carry_out(self, command: str, arguments: dict[str, Any]) -> Any:
         """Return the command's answer; raises `NvmlFaultError`."""
-        return self._commands[command](**arguments)
+        if command in self._reading:
+            return self._reading[command](**arguments)
+        if self._access is not Access.SET:  # the one place that everything which sets comes by
+            raise NvmlFaultError(
+                Fault.READ_ONLY, f"the GPUs are opened read-only, so {command} is refused"
+            )
+        return self._setting[command](**arguments)
 
-    def _open(self) -> dict[str, Any]:
+    def _open(self, uuid: str | None) -> dict[str, Any]:
         driver = open_library()
-        devices = open_devices()
+        devices = open_devices() if uuid is None else open_device(uuid)
         self._devices = {device.uuid: device for device in devices}
-        listed = [{"uuid": d.uuid, "name": d.name, "mig_enabled": d.mig_enabled()} for d in devices]
+        listed = [
+            {"index": d.index, "uuid": d.uuid, "name": d.name, "mig_enabled": d.mig_enabled()}
+            for d in devices
+        ]
         return {"driver": driver, "devices": listed}
 
     def _device(self, uuid: str) -> NvmlDevice:
@@ -140,7 +159,7 @@ def main() -> None:
     commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
     try:
-        serve(Agent(int(sys.argv[1])), commands, answers)
+        serve(Agent(int(sys.argv[1]), Access(sys.argv[2])), commands, answers)
     except BrokenPipeError:
         os._exit(0)
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.gpu.access import Access
 from tuner.gpu.faults import Fault, error_of
 from tuner.gpu.ring import RingReader, create_ring_file
 from tuner.own_process import PYTHON, own_environment
@@ -26,8 +27,12 @@ _LINE_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ListedDevice:
-    """A GPU as found at the start, in NVML's order. `mig_enabled` is None if not known."""
+    """A GPU as found at the start. `index` is its place in NVML's order.
 
+    `mig_enabled` is None if not known.
+    """
+
+    index: int
     uuid: str
     name: str
     mig_enabled: bool | None
@@ -36,11 +41,11 @@ class ListedDevice:
 class AgentChannel:
     """One NVML process. Safe to use from several threads."""
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, access: Access) -> None:
         self._deadline_s = deadline_s
         self._ring_descriptor = create_ring_file()
         self._popen = subprocess.Popen(
-            [*PYTHON, "tuner.gpu.agent", str(self._ring_descriptor)],
+            [*PYTHON, "tuner.gpu.agent", str(self._ring_descriptor), access.value],
             env=own_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,9 +71,9 @@ class AgentChannel:
         """The process that talks to NVML."""
         return self._popen.pid
 
-    def open(self) -> bool:
-        """Start NVML and list its GPUs; return whether there is an NVML here."""
-        fault, answer = self._ask("open", {}, self._deadline_s * _START_FACTOR)
+    def open(self, uuid: str | None = None) -> bool:
+        """Start NVML and list its GPUs, or that one alone; return whether there is an NVML here."""
+        fault, answer = self._ask("open", {"uuid": uuid}, self._deadline_s * _START_FACTOR)
         if fault is Fault.ABSENT:
             return False
         if fault is not None:
@@ -162,14 +167,17 @@ class AgentChannel:
         self._end()
 
 
-def open_agent(deadline_s: float) -> AgentChannel | None:
+def open_agent(
+    deadline_s: float, access: Access = Access.READ, uuid: str | None = None
+) -> AgentChannel | None:
     """Start the NVML process; None if this machine has no NVML or no GPU.
 
+    With a `uuid` it is for that GPU alone, and another one that hangs or is lost does not matter.
     Raises `OperatorNeededError` if NVML is here but broken or does not answer.
     """
-    agent = AgentChannel(deadline_s)
+    agent = AgentChannel(deadline_s, access)
     try:
-        if agent.open() and agent.devices:
+        if agent.open(uuid) and agent.devices:
             return agent
     except BaseException:
         agent.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tuner.errors import OperatorNeededError
+from tuner.errors import OperatorNeededError, PreflightError
 
 _LOCK_DEADLINE_S = 60.0  # longer than a GPU that does not answer is waited for under it
 _POLL_S = 0.02
@@ -19,14 +19,22 @@ def state_folder() -> Path:
     """Return where what was found on this machine is kept.
 
     `TUNER_STATE_DIR`, else `/var/lib/tuner` for root, else `tuner` in the user's state folder.
+    Raises `PreflightError` for a user without a home.
     """
     if asked := os.environ.get("TUNER_STATE_DIR"):
         return Path(asked)
     if os.geteuid() == 0:
         return Path("/var/lib/tuner")
     home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    # a relative path is to be ignored, says the XDG base directory specification
-    return (home if home.is_absolute() else Path.home() / ".local/state") / "tuner"
+    if home.is_absolute():  # else to be ignored, says the XDG base directory specification
+        return home / "tuner"
+    try:
+        return Path.home() / ".local/state/tuner"
+    except RuntimeError as error:  # as in a container with any user id
+        raise PreflightError(
+            "this user has no home folder to keep what is found on the GPUs in; name a writable "
+            "folder in TUNER_STATE_DIR"
+        ) from error
 
 
 def write_durably(path: Path, content: str) -> None:

@@ -14,6 +14,7 @@ class Fault(StrEnum):
     DENIED = "denied"  # needs root
     UNSUPPORTED = "unsupported"  # not on this GPU or with this driver
     REFUSED = "refused"  # a value or name that NVML does not accept
+    READ_ONLY = "read only"  # a setting, asked of a process that was started to read alone
     BROKEN = "broken"  # a person has to look at the GPU or the driver
 
 
@@ -21,14 +22,21 @@ class PermissionDeniedError(PreflightError):
     """This user may not change the GPU's settings."""
 
 
+class ReadOnlyDeviceError(PreflightError):
+    """Nobody may: the GPUs were opened to be read alone."""
+
+
 def error_of(fault: Fault, message: str) -> TunerError:
     """Return the error that tells the user of a fault."""
     match fault:
         case Fault.DENIED:
             return PermissionDeniedError(
-                f"{message}; run as root, allow it through Zeus's daemon zeusd, or leave out the "
-                "knobs power_limit_w and sm_clock_mhz"
+                f"{message}; run as root (`sudo tuner ...`), allow it through Zeus's daemon zeusd "
+                "(ZEUSD_SOCK_PATH), or leave out the knobs power_limit_w and sm_clock_mhz "
+                "(`--space default`)"
             )
+        case Fault.READ_ONLY:
+            return ReadOnlyDeviceError(message)
         case Fault.UNSUPPORTED | Fault.ABSENT:
             return PreflightError(message)
         case Fault.REFUSED:

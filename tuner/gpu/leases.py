@@ -7,24 +7,32 @@ A lease's file outlives its owner: whoever comes next (the guardian, the next ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
-from tuner.errors import OperatorNeededError, PreflightError
+from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.gpu.durable import locked, remove_durably, write_durably
 from tuner.gpu.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
 from tuner.gpu.limits import LimitControl, PermissionDeniedError
 from tuner.gpu.owners import Owner, OwnerState, owner_state, this_owner
 from tuner.gpu.restoring import (
+    RestoreAction,
     RestoreOutcome,
     mend,
+    needs_gpu,
     not_ours,
+    not_put_back,
     put_back,
     put_back_clock,
     put_back_power,
 )
+
+# Opens the limits of one GPU, given its UUID: None if it is not here. Each GPU has a control of
+# its own where GPUs are mended, so that one which hangs or is lost does not keep the others.
+ControlOpener: TypeAlias = Callable[[str], AbstractContextManager[LimitControl | None]]
 
 
 class LeaseBook:
@@ -92,20 +100,21 @@ class LeaseBook:
         return tuple(entry for entry in read if entry is not None)
 
     def restore_all(
-        self, control: LimitControl | None, *, force: bool = False
+        self, open_control: ControlOpener, *, force: bool = False
     ) -> list[RestoreOutcome]:
         """Mend what the dead left, and with `force` take away from the living too.
 
-        `control` is None without NVML.
+        One that cannot be mended is an outcome, not an error: the others are mended all the same.
         """
-        outcomes = (self._restore(e.path, control, None, force=force) for e in self.entries())
+        outcomes = (self._restore(e, open_control, None, force=force) for e in self.entries())
         return [outcome for outcome in outcomes if outcome is not None]
 
     def restore_run(
-        self, control: LimitControl | None, uuid: str, run_tag: str
+        self, open_control: ControlOpener, uuid: str, run_tag: str
     ) -> RestoreOutcome | None:
         """Mend one GPU if that run, which is known to have ended, still has the lease of it."""
-        return self._restore(lease_path(self.folder, uuid), control, run_tag, force=True)
+        entry = read_entry(lease_path(self.folder, uuid))
+        return None if entry is None else self._restore(entry, open_control, run_tag, force=True)
 
     def of_run(self, run_tag: str) -> tuple[Lease, ...]:
         """Return the leases of a run."""
@@ -113,15 +122,30 @@ class LeaseBook:
         return tuple(lease for lease in leases if lease and lease.owner.run_tag == run_tag)
 
     def _restore(
-        self, path: Path, control: LimitControl | None, run_tag: str | None, *, force: bool
+        self, entry: Entry, open_control: ControlOpener, run_tag: str | None, *, force: bool
     ) -> RestoreOutcome | None:
-        with _folder_faults(path), locked(self.folder):
-            entry = read_entry(path)  # again: its owner may have ended it meanwhile
-            if entry is None or not _is_asked_for(entry, run_tag):
-                return None
-            return mend(control, entry, force=force)
+        lease, path = entry.lease, entry.path
+        if not _is_asked_for(entry, run_tag):
+            return None
+        if lease is None:
+            return mend(None, entry, force=force)
+        opened = open_control(lease.uuid) if needs_gpu(lease, force=force) else nullcontext()
+        try:
+            # opened before the folder is locked: that may take a driver's whole deadline
+            with opened as control, _folder_faults(path), locked(self.folder):
+                now = read_entry(path)  # again: its owner may have ended it meanwhile
+                if now is None or not _is_asked_for(now, run_tag):
+                    return None
+                return mend(control, now, force=force)
+        except TunerError as error:
+            return RestoreOutcome(lease.uuid, RestoreAction.FAILED, not_put_back(lease, error))
 
     def _set_power(self, control: LimitControl, lease: Lease, watts: float | None) -> Lease:
+        if watts is not None and lease.found.power_limit_w is None:
+            raise PreflightError(
+                f"the power limit of GPU {lease.name} ({lease.uuid}) cannot be read, so it could "
+                "not be put back and is not set; leave out the knob power_limit_w"
+            )
         if watts is not None:
             return self._change(
                 lease,

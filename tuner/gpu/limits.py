@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner.gpu.access import Access
 from tuner.gpu.agent_channel import AgentChannel, open_agent
 from tuner.gpu.device_state import DeviceState
-from tuner.gpu.faults import PermissionDeniedError
+from tuner.gpu.faults import PermissionDeniedError, ReadOnlyDeviceError
 from tuner.gpu.zeusd import Zeusd, zeusd_from
 
-__all__ = ["LimitControl", "LimitState", "PermissionDeniedError", "open_limits"]
+__all__ = [
+    "Access",
+    "LimitControl",
+    "LimitState",
+    "PermissionDeniedError",
+    "ReadOnlyDeviceError",
+    "open_limits",
+    "opened_limits",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class LimitControl(Protocol):
     """Changes limits. Every call may raise `OperatorNeededError` if a GPU does not answer."""
 
     def uuids(self) -> tuple[str, ...]:
-        """Return every GPU of this machine, whether CUDA programs may see it or not."""
+        """Return the GPUs that were opened, whether CUDA programs may see them or not."""
 
     def state(self, uuid: str) -> LimitState:
         """Read the limits of one GPU."""
@@ -44,8 +55,8 @@ class LimitControl(Protocol):
     def set_power_limit(self, uuid: str, watts: float) -> None:
         """Set and read back.
 
-        Raises `UsageError` out of range, `PermissionDeniedError`, and `OperatorNeededError` if the
-        limit does not read back.
+        Raises `UsageError` out of range, `PermissionDeniedError`, `ReadOnlyDeviceError` if opened
+        so, and `OperatorNeededError` if the limit does not read back.
         """
 
     def lock_sm_clock(self, uuid: str, mhz: int) -> None:
@@ -73,7 +84,7 @@ class NvmlLimits:
         self._locked_mhz: dict[str, int] = {}
 
     def uuids(self) -> tuple[str, ...]:
-        """Return every GPU of this machine."""
+        """Return the GPUs that were opened."""
         return tuple(device.uuid for device in self._agent.devices)
 
     def state(self, uuid: str) -> LimitState:
@@ -97,7 +108,7 @@ class NvmlLimits:
         except PermissionDeniedError:
             if self._daemon is None:
                 raise
-            self._daemon.set_power_limit(self.uuids().index(uuid), watts)
+            self._daemon.set_power_limit(self._index(uuid), watts)
         self._agent.call("await_power_limit", uuid=uuid, watts=watts)
 
     def lock_sm_clock(self, uuid: str, mhz: int) -> None:
@@ -108,7 +119,7 @@ class NvmlLimits:
         except PermissionDeniedError:
             if self._daemon is None:
                 raise
-            self._daemon.lock_sm_clock(self.uuids().index(uuid), nearest_mhz)
+            self._daemon.lock_sm_clock(self._index(uuid), nearest_mhz)
         self._locked_mhz[uuid] = nearest_mhz
 
     def unlock_sm_clock(self, uuid: str) -> None:
@@ -118,7 +129,7 @@ class NvmlLimits:
         except PermissionDeniedError:
             if self._daemon is None:
                 raise
-            self._daemon.unlock_sm_clock(self.uuids().index(uuid))
+            self._daemon.unlock_sm_clock(self._index(uuid))
         self._locked_mhz.pop(uuid, None)
 
     def memory_used_bytes(self, uuid: str) -> int:
@@ -129,11 +140,31 @@ class NvmlLimits:
         """End the NVML process. What was set stays set."""
         self._agent.close()
 
+    def _index(self, uuid: str) -> int:
+        return next(device.index for device in self._agent.devices if device.uuid == uuid)
 
-def open_limits(deadline_s: float = 5.0) -> LimitControl | None:
-    """Return the control of this machine's limits; None without NVML or GPUs.
 
-    Raises `OperatorNeededError` if NVML is here but does not answer.
+def open_limits(
+    access: Access, uuid: str | None = None, *, deadline_s: float = 5.0
+) -> LimitControl | None:
+    """Return the control of this machine's limits, or of one GPU's; None if there is no such GPU.
+
+    With `Access.READ` every setter is refused, whatever rights this process has. Raises
+    `OperatorNeededError` if NVML is here but does not answer.
     """
-    agent = open_agent(deadline_s)
-    return None if agent is None else NvmlLimits(agent, zeusd_from(os.environ, deadline_s))
+    agent = open_agent(deadline_s, access, uuid)
+    if agent is None:
+        return None
+    daemon = zeusd_from(os.environ, deadline_s) if access is Access.SET else None
+    return NvmlLimits(agent, daemon)
+
+
+@contextmanager
+def opened_limits(access: Access, uuid: str | None = None) -> Iterator[LimitControl | None]:
+    """Give what `open_limits` returns, and close it."""
+    control = open_limits(access, uuid)
+    try:
+        yield control
+    finally:
+        if control is not None:
+            control.close()

@@ -93,11 +93,12 @@ def open_library() -> str:
 
 
 class NvmlDevice:
-    """One GPU, found by index at the start and known by UUID from then on."""
+    """One GPU, known by UUID. `index` is its place in NVML's order."""
 
-    def __init__(self, index: int) -> None:
-        self._handle = ask(f"GPU {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
-        self.uuid = str(ask(f"UUID of GPU {index}", pynvml.nvmlDeviceGetUUID, self._handle))
+    def __init__(self, handle: object, index: int) -> None:
+        self._handle = handle
+        self.index = index
+        self.uuid = str(ask(f"UUID of GPU {index}", pynvml.nvmlDeviceGetUUID, handle))
         self.name = str(self._ask("name", pynvml.nvmlDeviceGetName))
         self._has_instant = self._instant_power_w() is not None
 
@@ -263,7 +264,19 @@ class NvmlDevice:
 def open_devices() -> tuple[NvmlDevice, ...]:
     """Return every GPU in NVML's order, which is that of their PCI addresses."""
     count = ask("the number of GPUs", pynvml.nvmlDeviceGetCount)
-    return tuple(NvmlDevice(index) for index in range(count))
+    by_index = pynvml.nvmlDeviceGetHandleByIndex
+    return tuple(NvmlDevice(ask(f"GPU {i}", by_index, i), i) for i in range(count))
+
+
+def open_device(uuid: str) -> tuple[NvmlDevice, ...]:
+    """Return that GPU, or nothing if it is not here; asks nothing of the others."""
+    try:
+        handle = ask(f"GPU {uuid}", pynvml.nvmlDeviceGetHandleByUUID, uuid)
+    except NvmlFaultError as error:
+        if error.fault is Fault.REFUSED:
+            return ()
+        raise
+    return (NvmlDevice(handle, int(ask(f"GPU {uuid}", pynvml.nvmlDeviceGetIndex, handle))),)
 
 
 def _milli(value: int | None) -> float | None:

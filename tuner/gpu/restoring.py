@@ -46,6 +46,14 @@ def not_ours(lease: Lease, state: OwnerState) -> str:
     )
 
 
+def needs_gpu(lease: Lease, *, force: bool) -> bool:
+    """Say whether mending this lease has anything to ask of the GPU, as far as is known now."""
+    state = owner_state(lease.owner)
+    if state is OwnerState.EARLIER_BOOT:
+        return lease.owner.host != socket.gethostname()  # is it a GPU of this machine?
+    return force or state is OwnerState.DEAD
+
+
 def mend(control: LimitControl | None, entry: Entry, *, force: bool) -> RestoreOutcome:
     """Put back what the entry found, unless its owner may live; end it once that is done."""
     lease = entry.lease
@@ -88,10 +96,15 @@ def put_back(control: LimitControl, lease: Lease) -> None:
         put_back_power(control, lease)
         put_back_clock(control, lease)
     except TunerError as error:
-        raise OperatorNeededError(
-            f"GPU {lease.name} ({lease.uuid}) could not be put back to {_shown(lease.found)}: "
-            f"{error}; mend it, then run `tuner gpu restore`"
-        ) from error
+        raise OperatorNeededError(not_put_back(lease, error)) from error
+
+
+def not_put_back(lease: Lease, error: TunerError) -> str:
+    """Say that a GPU is not as it was found, why, and what to do."""
+    return (
+        f"GPU {lease.name} ({lease.uuid}) could not be put back to {_shown(lease.found)}: "
+        f"{error}; mend it, then run `tuner gpu restore`"
+    )
 
 
 def put_back_power(control: LimitControl, lease: Lease) -> None:

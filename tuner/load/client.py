@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
 
-from tuner.load.arrival_stamps import StampedResponse, StampingConnector
+from tuner.load.body_stream import Body, StreamedResponse, StreamingConnector
 from tuner.load.stream import SHOWN_CHARACTERS, CompletionStream
 from tuner.load.text_request import TextRequest
 from tuner.records import Request, RequestRecord, RequestState
@@ -17,9 +18,6 @@ from tuner.records import Request, RequestRecord, RequestState
 # Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
 # into a connection that is being closed.
 _KEEP_ALIVE_S = 2.0
-# The silence deadline is moved once in so many shares of it: moving a timer costs as much as
-# reading a chunk.
-_DEADLINE_STEPS = 10
 _CLOSING_S = 1.0
 _BODY_BYTES = 4096
 
@@ -28,8 +26,8 @@ _BODY_BYTES = 4096
 class ClientLimits:
     """How long the client waits before it calls a request failed.
 
-    `silence_s` is the longest pause between two chunks of one answer (noticed up to a tenth
-    later), and the longest time without a token from any request.
+    `first_token_s` counts from the sending, `silence_s` is the longest pause between two chunks of
+    one answer, and the longest time without a token from any request.
     """
 
     connect_s: float = 10.0
@@ -44,10 +42,11 @@ class ClientLimits:
 def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
     """Return a session without a limit of connections; the caller closes it."""
     return aiohttp.ClientSession(
-        connector=StampingConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-        response_class=StampedResponse,
+        connector=StreamingConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        response_class=StreamedResponse,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
-        headers={"Content-Type": "application/json"},
+        # Packed, tokens would arrive when the packer has enough of them.
+        headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
     )
 
 
@@ -153,6 +152,7 @@ class Exchange:
         self, session: aiohttp.ClientSession, url: str, limits: ClientLimits
     ) -> str | None:
         """Return why no stream was read to its end, or None if one was."""
+        first_due_s = time.monotonic() + limits.first_token_s
         try:
             async with (
                 asyncio.timeout(limits.first_token_s) as deadline,
@@ -161,30 +161,45 @@ class Exchange:
                 if response.status != 200:
                     text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")
                     return f"HTTP {response.status}: {text[:SHOWN_CHARACTERS].strip()}"
-                assert isinstance(response, StampedResponse)
-                await self._read(response, deadline, limits.silence_s)
+                deadline.reschedule(None)
+                assert isinstance(response, StreamedResponse)
+                return await self._read(response.body, first_due_s, limits)
         except TimeoutError:
             if not deadline.expired():
                 raise
             return self._late(limits)
-        return None
 
-    async def _read(
-        self, response: StampedResponse, deadline: asyncio.Timeout, silence_s: float
-    ) -> None:
-        stream, content = self._stream, response.content
-        step_s = silence_s / _DEADLINE_STEPS
-        move_s = 0.0
-        while stream.problem is None and (data := await content.readany()):
-            for piece, arrived_s in response.stamps.split(data):
-                stream.feed(piece, arrived_s)
-            now_s = time.monotonic()
+    async def _read(self, body: Body, first_due_s: float, limits: ClientLimits) -> str | None:
+        """Let the body flow into the stream until one of them is at its end."""
+        stream = self._stream
+        news = asyncio.Event()
+        fed_s = time.monotonic()
+
+        def feed(data: bytes, arrived_s: float) -> None:
+            nonlocal fed_s
+            begun = stream.received > 0
+            stream.feed(data, arrived_s)
+            fed_s = arrived_s
+            if stream.problem is not None or stream.ended_s is not None or not begun:
+                news.set()
+
+        body.deliver(feed, news.set)
+        while not body.ended and stream.problem is None:
+            # The end of the response is awaited only to use the connection again.
             if stream.ended_s is not None:
-                # The end of the response is awaited only to use the connection again.
-                deadline.reschedule(now_s + _CLOSING_S)
-            elif now_s >= move_s and stream.received:
-                deadline.reschedule(now_s + silence_s + step_s)
-                move_s = now_s + step_s
+                due_s = stream.ended_s + _CLOSING_S
+            else:
+                due_s = fed_s + limits.silence_s if stream.received else first_due_s
+            left_s = due_s - time.monotonic()
+            if left_s <= 0:
+                return self._late(limits)
+            news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):  # wait_for of 3.11 loses cancellations
+                    await news.wait()
+        if body.error is not None:
+            raise body.error
+        return None
 
     def _late(self, limits: ClientLimits) -> str:
         if self._stream.received:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from tuner.records import (
     RequestRecord,
     RequestState,
     SteadyWatch,
+    UnderWay,
 )
 
 # How often the watch and the server's health are looked at.
@@ -88,12 +90,15 @@ class _Run:
         self._limits = limits
         self._health = ServerHealth(load, limits)
         self._under_way: set[Exchange] = set()
+        self._first_tokens_s: dict[Exchange, float] = {}  # of those under way, as far as asked for
         self._records: list[RequestRecord] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def until_the_end(self, requests: Iterator[Request]) -> tuple[RequestRecord, ...]:
         """Run the load, end it, and return the records by request id."""
         async with asyncio.TaskGroup() as group:
+            if self._informed is not None:
+                self._informed.asks(self._those_under_way)
             start_s = time.monotonic()
             self._watch.started(start_s)
             if self._load.concurrency is not None:
@@ -152,6 +157,7 @@ class _Run:
         url = request_url(self._base_url, exchange.request)
         await exchange.run(self._session, url, self._limits)
         self._under_way.discard(exchange)
+        self._first_tokens_s.pop(exchange, None)
         record = exchange.record(time.monotonic())
         self._records.append(record)
         if self._informed is not None and record.state is RequestState.DONE:
@@ -160,6 +166,23 @@ class _Run:
             self._informed.answered(last_s, record.scheduled_s, first_s, tokens)
         self._health.ended(exchange)
         self._watch.finished(time.monotonic())
+
+    def _those_under_way(self) -> UnderWay:
+        return UnderWay.of(
+            (e.scheduled_s, self._first_token_of(e), e.request.output_tokens)
+            for e in self._under_way
+        )
+
+    def _first_token_of(self, exchange: Exchange) -> float:
+        """Return when the first token arrived, NaN before; a record is made of each once only."""
+        known_s = self._first_tokens_s.get(exchange)
+        if known_s is not None:
+            return known_s
+        if exchange.last_token_s is None:
+            return math.nan
+        first_s = float(exchange.record(exchange.last_token_s).token_times_s[0])
+        self._first_tokens_s[exchange] = first_s
+        return first_s
 
     def _end_under_way(self) -> None:
         for exchange in self._under_way:

@@ -96,6 +96,31 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, _around(mean, error, known.size - 1), known.size)
 
 
+def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Return the geometric mean of each group of repeats, with an interval from all of them.
+
+    Two or three repeats say little of their own spread. The relative spread of a run is taken to
+    be the same for every configuration of a night, and is pooled. A group with a value that is not
+    above 0 stands alone. Raises `ValueError` for a group without any.
+    """
+    logs = [np.log(np.array(g, dtype=np.float64)) if g and min(g) > 0.0 else None for g in groups]
+    known = [values for values in logs if values is not None]
+    freedom = sum(values.size - 1 for values in known)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in known)
+    error = math.sqrt(squares / freedom) if freedom else 0.0
+    found = []
+    for group, values in zip(groups, logs, strict=True):
+        if values is None:
+            found.append(estimate(group))
+            continue
+        mean, interval = float(values.mean()), None
+        if freedom:
+            around = _around(mean, error / math.sqrt(values.size), freedom)
+            interval = Interval(math.exp(around.low), math.exp(around.high))
+        found.append(Estimate(math.exp(mean), interval, values.size))
+    return found
+
+
 def compare(metric: str, runs: Iterable[Repeat], baseline: Iterable[Repeat]) -> Comparison:
     """Compare a configuration's runs with the baseline's.
 

@@ -32,7 +32,9 @@ _LEAST_REQUESTS = 10
 # A closed loop's batches may well make up for each other, but so few can seem to by chance.
 _LEAST_CORRELATION = -0.1
 _MOST_CORRELATION = 0.95
-_SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+SHARES: Mapping[str, float] = MappingProxyType({"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99})
+# Into how many stretches to cut for a quantile, and how many requests past it each has to have.
+_SECTIONS = ((8, 3.0), (5, 2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
     """
     total = float(counted.sum())
     share = float(good.sum()) / total
-    independent = _independent(good, counted, share)
+    independent = independent_requests(good, counted, share)
     hits, misses = share * independent, (1.0 - share) * independent
     low, high = 0.0, 1.0
     if hits > 0.0:
@@ -165,38 +167,52 @@ def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
 
 
 def percentile_interval(
-    samples: Samples, share: float, start_s: float, end_s: float, batches: int = BATCHES
+    samples: Samples, share: float, start_s: float, end_s: float
 ) -> Interval | None:
     """Return the interval of a quantile, or None where the samples are too few to say.
 
-    With enough requests in each of `batches / 2` stretches of time: from the quantile of each. Else
-    from two order statistics, at the levels that hold the quantile of as many independent requests.
+    With enough requests in each of a few stretches of time: from the quantile of each, on the log
+    scale, because a latency's tail is long on one side. Else from two order statistics, at the
+    levels that hold the quantile of as many independent requests.
     """
     times_s, values = samples.times_s, samples.values
     if values.size < _LEAST_REQUESTS:
         return None
-    sections = batches // 2
-    section = _batch_of(times_s, start_s, end_s, sections)
-    least = max(5.0, 2.0 / (1.0 - share))
-    if np.bincount(section, minlength=sections).min() >= least:
-        quantile = float(np.quantile(values, share))
-        parts = [float(np.quantile(values[section == i], share)) for i in range(sections)]
-        spread = _spread(np.array(parts) - quantile, centre=True)
-        half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
-        return Interval(max(quantile - half, 0.0), quantile + half)
+    for sections, tail in _SECTIONS:
+        section = batch_of(times_s, start_s, end_s, sections)
+        least = max(5.0, tail / (1.0 - share))
+        if values.min() > 0.0 and np.bincount(section, minlength=sections).min() >= least:
+            return _section_interval(values, section, sections, share)
     return _order_interval(samples, share, start_s, end_s)
+
+
+def _section_interval(
+    values: FloatArray, section: NDArray[np.intp], sections: int, share: float
+) -> Interval:
+    logs = np.log(values)
+    quantile = float(np.quantile(logs, share))
+    parts = [float(np.quantile(logs[section == i], share)) for i in range(sections)]
+    spread = _spread(np.array(parts) - quantile, centre=True)
+    half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
+    return Interval(math.exp(quantile - half), math.exp(quantile + half))
 
 
 def _order_interval(
     samples: Samples, share: float, start_s: float, end_s: float
 ) -> Interval | None:
+    """Return two order statistics around a quantile.
+
+    A few late requests cannot show how they come together. So they are taken to be correlated as
+    much as all latencies are, by their ranks, if that is more.
+    """
+    n = samples.values.size
     ranked = np.sort(samples.values)
-    n = ranked.size
-    batch = _batch_of(samples.times_s, start_s, end_s, BATCHES)
-    below: FloatArray = (samples.values <= np.quantile(ranked, share)).astype(np.float64)
+    ranks = np.searchsorted(ranked, samples.values, side="right") / n
+    batch = batch_of(samples.times_s, start_s, end_s, BATCHES)
     counted = np.bincount(batch, minlength=BATCHES).astype(np.float64)
-    under = np.bincount(batch, weights=below, minlength=BATCHES).astype(np.float64)
-    independent = _independent(under, counted, float(below.mean()))
+    below: FloatArray = (samples.values <= np.quantile(ranked, share)).astype(np.float64)
+    shared = max(1.0, _design_effect(below, batch, counted), _design_effect(ranks, batch, counted))
+    independent = n / shared
     low = _binomial_quantile(_TAIL, independent, share) / independent
     high = (_binomial_quantile(1.0 - _TAIL, independent, share) + 1.0) / independent
     if low <= 0.0 or high > 1.0:
@@ -205,8 +221,18 @@ def _order_interval(
     return Interval(float(ranked[first]), float(ranked[last]))
 
 
-def _independent(part: FloatArray, counted: FloatArray, share: float) -> float:
-    """Return how many independent requests tell as much of a share as these do."""
+def _design_effect(values: FloatArray, batch: NDArray[np.intp], counted: FloatArray) -> float:
+    """Return the variance of the mean / that of as many independent values; 0 for equal ones."""
+    variance = float(values.var())
+    if variance == 0.0:
+        return 0.0
+    sums = np.bincount(batch, weights=values, minlength=counted.size)
+    error = _spread((sums - float(values.mean()) * counted) / values.size).error
+    return values.size * error**2 / variance
+
+
+def independent_requests(part: FloatArray, counted: FloatArray, share: float) -> float:
+    """Return how many independent requests tell as much of a share as these do, per batch."""
     total = float(counted.sum())
     spread = _spread((part - share * counted) / total)
     if spread.error == 0.0:
@@ -233,7 +259,7 @@ def _least(reaches: Callable[[float], bool]) -> float:
     return high
 
 
-def _batch_of(times_s: FloatArray, start_s: float, end_s: float, batches: int) -> NDArray[np.intp]:
+def batch_of(times_s: FloatArray, start_s: float, end_s: float, batches: int) -> NDArray[np.intp]:
     """Return the number of the stretch of (start, end] that each time lies in."""
     edges_s = np.linspace(start_s, end_s, batches + 1)
     batch: NDArray[np.intp] = np.searchsorted(edges_s, times_s, side="left") - 1
@@ -325,9 +351,9 @@ class _Window:
             sums = self._sums(samples.times_s, samples.values)
             mean = float(samples.values.mean())
             found[f"mean_{name}"] = product_interval(mean, [sums], [self._sums(samples.times_s)])
-            for statistic, share in _SHARES.items():
+            for statistic, share in SHARES.items():
                 found[f"{statistic}_{name}"] = percentile_interval(
-                    samples, share, self._start_s, self._end_s, self._batches
+                    samples, share, self._start_s, self._end_s
                 )
         return found
 
@@ -357,7 +383,7 @@ class _Window:
         return times_s[(times_s > self._start_s) & (times_s <= self._end_s)]
 
     def _sums(self, times_s: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-        batch = _batch_of(times_s, self._start_s, self._end_s, self._batches)
+        batch = batch_of(times_s, self._start_s, self._end_s, self._batches)
         return np.bincount(batch, weights=weights, minlength=self._batches).astype(np.float64)
 
 

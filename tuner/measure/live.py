@@ -13,6 +13,7 @@ import numpy as np
 
 from tuner.gpu.meter import Activity, Meter
 from tuner.load.drive import drive_watched
+from tuner.measure.client import ClientVerdict, judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.serving.server_metrics import ServerUnreachableError, scrape
@@ -28,7 +29,16 @@ class _Samples:
 
     power: list[tuple[float, float, float]] = field(default_factory=list)
     server: list[tuple[float, float, float]] = field(default_factory=list)
+    computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
     activity: Activity | None = None
+
+    def busy_share(self, start_s: float | None, end_s: float) -> float | None:
+        """Return which share of the time this thread computed, None where that is not known."""
+        times_s, computed_s = np.array(self.computed, dtype=np.float64).reshape(-1, 2).T
+        if start_s is None or end_s <= start_s or times_s.size < 2:
+            return None
+        before_s, after_s = np.interp([start_s, end_s], times_s, computed_s)
+        return float(after_s - before_s) / (end_s - start_s)
 
     def power_timeline(self, source: Source) -> PowerTimeline:
         columns = np.array(self.power, dtype=np.float64).reshape(-1, 3).T
@@ -69,22 +79,32 @@ async def run_load(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    end_s = watch.window_end_s
+    end_s, start_s = watch.window_end_s, watch.window_start_s
     if end_s is None:
         raise RuntimeError("the driver returned before it started the load")
-    start_s = watch.window_start_s
-    warnings = [] if watch.settled else ["the load had not settled when the window began"]
-    if report.bottleneck is not None:
-        warnings.append(f"the load generator was late: {report.bottleneck}")
+    client = judge_client(report, samples.busy_share(start_s, end_s))
+    invalid = client.invalid
+    if start_s is None and watch.ended_early is None:
+        invalid = too_few_requests(report.records, plan)
     run = RawRun(
         requests=report.records,
         power=samples.power_timeline(meter.source),
         server=samples.server_timeline(),
-        window_start_s=end_s - plan.window_s if start_s is None else start_s,
+        window_start_s=end_s if start_s is None else start_s,
         window_end_s=end_s,
         latency_source=Source.MEASURED,
+        ended_early=watch.ended_early,
+        invalid=invalid,
     )
-    return run, tuple(warnings)
+    return run, _warnings(run, client, settled=watch.settled)
+
+
+def _warnings(run: RawRun, client: ClientVerdict, *, settled: bool) -> tuple[str, ...]:
+    unsettled = not settled and run.ended_early is None and run.invalid is None
+    found = ["the load had not settled when the window began"] if unsettled else []
+    if client.warning is not None:
+        found.append(client.warning)
+    return tuple(found)
 
 
 async def _until_sampled(samples: _Samples, end_s: float | None) -> None:
@@ -100,6 +120,7 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
     due_s = time.monotonic()
     while True:
         now_s = time.monotonic()
+        samples.computed.append((now_s, time.thread_time()))
         reading = meter.read(now_s, samples.activity)
         if reading is not None:
             time_s = now_s if reading.time_s is None else reading.time_s
@@ -125,13 +146,14 @@ async def _sample_server(
 
 async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
     """Take one report; a server that is too busy to give one now is asked again."""
+    asked_s = time.monotonic()
     try:
         report = await scrape(session, base_url)
     except ServerUnreachableError:
         return
     if report.running is None or report.waiting is None:
         return
-    now_s = time.monotonic()
+    now_s = (asked_s + time.monotonic()) / 2
     samples.server.append((now_s, report.running, report.waiting))
     if report.prompt_tokens is not None and report.generation_tokens is not None:
         samples.activity = Activity(

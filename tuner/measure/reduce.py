@@ -21,7 +21,9 @@ from tuner.records import (
     RawRun,
     RequestRecord,
     RequestState,
+    UnderWay,
 )
+from tuner.slo import Slo
 
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
@@ -48,6 +50,17 @@ def e2el_ms(record: RequestRecord) -> float | None:
     return float(record.token_times_s[-1] - record.scheduled_s) * 1e3
 
 
+def at_least_ms(latency: str, under_way: UnderWay, now_s: float) -> FloatArray:
+    """Return what a latency of each request under way will be at least, ms; NaN where unknown."""
+    firsts_s = under_way.first_token_s
+    if latency == "ttft_ms":
+        return 1e3 * (np.where(np.isnan(firsts_s), now_s, firsts_s) - under_way.scheduled_s)
+    if latency == "e2el_ms":
+        return 1e3 * (now_s - under_way.scheduled_s)
+    gaps = np.where(under_way.output_tokens > 1, under_way.output_tokens - 1, np.nan)
+    return 1e3 * (now_s - firsts_s) / gaps
+
+
 def window_energy_j(power: PowerTimeline, start_s: float, end_s: float) -> float:
     """Counter at `end_s` - counter at `start_s`, linear between samples.
 
@@ -64,7 +77,8 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
 
     Requests that failed make the whole run a failure: a server that refuses or drops work would
     otherwise look fast. So does a load that the server does not keep up with. Tokens count by when
-    they arrived, so a request that an edge cuts counts for its part.
+    they arrived, so a request that an edge cuts counts for its part. A run that was ended early for
+    an SLO has the metrics known by then, and of that SLO's latency at least so much.
 
     Args:
         run: the raw records.
@@ -74,6 +88,11 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     if failed:
         reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
         return Failure(FailureKind.UNSTABLE, reason)
+    if run.invalid is not None:
+        return Failure(FailureKind.INFRASTRUCTURE, run.invalid)
+    early = run.ended_early
+    if early is not None and early.missed is None:
+        return Failure(FailureKind.CONFIGURATION, early.reason)
     start_s, end_s = run.window_start_s, run.window_end_s
     if behind := _falls_behind(run.requests, start_s, end_s):
         return Failure(FailureKind.CONFIGURATION, behind)
@@ -84,6 +103,8 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         if r.state is RequestState.DONE and start_s < r.token_times_s[-1] <= end_s
     ]
     if tokens == 0 or not finished:
+        if early is not None:
+            return Failure(FailureKind.CONFIGURATION, early.reason)
         return Failure(
             FailureKind.UNSTABLE,
             f"no request finished in the window of {end_s - start_s:.0f} s ({tokens} tokens "
@@ -101,13 +122,44 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
     metrics |= _latencies(run.requests, finished, start_s, end_s)
     metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
+    if early is not None and early.missed is not None:
+        metrics |= _at_least(run, finished, Slo.parse(early.missed))
     return Measurement(
         metrics=MappingProxyType(metrics),
         window_start_s=start_s,
         window_end_s=end_s,
         latency_source=run.latency_source,
         energy_source=run.power.source,
+        ended_early=None if early is None else early.reason,
     )
+
+
+def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str, float]:
+    """Return the missed percentile over what is known, also of the requests under way.
+
+    Those are as late as they had become by the end: the metric is at least so much.
+    """
+    statistic, _, latency = slo.metric.partition("_")
+    start_s, end_s = run.window_start_s, run.window_end_s
+    under_way = UnderWay.of(
+        (
+            r.scheduled_s,
+            float(r.token_times_s[0]) if r.token_times_s.size else math.nan,
+            r.output_tokens,
+        )
+        for r in run.requests
+        if r.state is RequestState.CUT
+    )
+    least_ms = at_least_ms(latency, under_way, end_s)
+    known = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms}[latency]
+    counted = finished
+    if latency == "ttft_ms":
+        counted = [r for r in run.requests if r.token_times_s.size and start_s < r.token_times_s[0]]
+        least_ms = least_ms[np.isnan(under_way.first_token_s)]
+    values = np.concatenate([_known(known(r) for r in counted), least_ms[least_ms > slo.bound]])
+    # not between two values: the requests past the bound are more than the percentile leaves
+    least = float(np.percentile(values, _PERCENTILES[statistic], method="higher"))
+    return {slo.metric: least}
 
 
 def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: float) -> str | None:

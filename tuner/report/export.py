@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
-from tuner.report.trials import front, meets_slo, metric, slos_of
+from tuner.report.confirmed import standing
+from tuner.report.trials import meets_slo, metric
 from tuner.slo import Slo
 from tuner.store import Store
-from tuner.store.rows import StudyIdentity, TrialRow
+from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,13 +25,24 @@ RowCells: TypeAlias = dict[str, Cell]
 
 
 def trial_rows(
-    study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo] | None = None
+    study: StudyIdentity,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    slos: Sequence[Slo] | None = None,
 ) -> list[RowCells]:
-    """Return one row per trial; a knob left at its default and a missing metric are None."""
-    bounds = slos_of(study, slos)
-    on_front = {t.number for t in front(study, trials, bounds)}
+    """Return one row per trial; a knob left at its default and a missing metric are None.
+
+    Metrics are those that the search measured, also of a trial that repeats have confirmed.
+    """
+    found = standing(study, trials, repeats, slos)
+    on_front = {t.number for t in found.front}
+    confirmed = {number for number, known in found.known.items() if known.is_confirmed}
     knobs = sorted({name for t in trials for name in t.configuration.knobs()})
-    return [_trial_row(study, t, bounds, t.number in on_front, knobs) for t in trials]
+    return [
+        _trial_row(study, t, found.slos, t.number in on_front, knobs)
+        | {"confirmed": t.number in confirmed}
+        for t in trials
+    ]
 
 
 def request_rows(store: Store, study: str) -> list[RowCells]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.configuration import Value
+from tuner.measure.comparison import Verdict
 from tuner.report.trials import ENERGY, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
+from tuner.study.confirmation import Confirmation
 
 _J_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What reports show of a trial. `saving_percent` is energy per token against the default."""
+    """What reports show of a trial. `saving_percent` is energy per token against the default.
+
+    Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
+    default taken out. Intervals are 95 % ones. `same_outputs` is a share, see `tuner.measure`.
+    """
 
     number: int
     baseline: bool
@@ -30,12 +36,25 @@ class Figures:
     output_throughput_tok_s: float | None
     mean_power_w: float | None
     reason: str | None
+    confirmed: bool = False
+    repeats: int = 0
+    energy_interval_j: tuple[float, float] | None = None
+    saving_interval_percent: tuple[float, float] | None = None
+    tied_with_default: bool | None = None
+    slo_verdict: str | None = None
+    same_outputs: float | None = None
+    same_outputs_prefix: float | None = None
 
 
-def figures(trial: TrialRow, baseline: TrialRow | None, slos: Sequence[Slo]) -> Figures:
-    """Return the figures of a trial beside the default's."""
+def figures(
+    trial: TrialRow,
+    baseline: TrialRow | None,
+    slos: Sequence[Slo],
+    known: Confirmation | None = None,
+) -> Figures:
+    """Return the figures of a trial beside the default's; `known` is what its repeats say."""
     energy_j = metric(trial, ENERGY)
-    return Figures(
+    shown = Figures(
         number=trial.number,
         baseline=trial.baseline,
         state=trial.state,
@@ -49,6 +68,32 @@ def figures(trial: TrialRow, baseline: TrialRow | None, slos: Sequence[Slo]) -> 
         output_throughput_tok_s=metric(trial, "output_throughput_tok_s"),
         mean_power_w=metric(trial, "mean_power_w"),
         reason=None if trial.failure is None else trial.failure.reason,
+    )
+    return shown if known is None else _with_repeats(shown, known)
+
+
+def _with_repeats(shown: Figures, known: Confirmation) -> Figures:
+    """Add what the repeats say."""
+    energy = known.estimates.get(ENERGY)
+    spread = None if energy is None or energy.interval is None else energy.interval
+    found = replace(
+        shown,
+        confirmed=known.is_confirmed,
+        repeats=known.repeats,
+        energy_interval_j=None if spread is None else (spread.low, spread.high),
+        slo_verdict=known.slo.value,
+        same_outputs=None if known.agreement is None else known.agreement.identical,
+        same_outputs_prefix=None if known.agreement is None else known.agreement.common_prefix,
+    )
+    compared = known.energy
+    if shown.baseline or compared is None or not known.is_confirmed:
+        return found
+    ends = compared.interval
+    return replace(
+        found,
+        saving_percent=-100.0 * compared.difference,
+        saving_interval_percent=None if ends is None else (-100.0 * ends.high, -100.0 * ends.low),
+        tied_with_default=None if ends is None else compared.verdict is Verdict.TIED,
     )
 
 

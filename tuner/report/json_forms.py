@@ -7,28 +7,28 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
+from tuner.report.confirmed import Standing, confirmation_notes, standing
 from tuner.report.figures import Figures, figures
 from tuner.report.recommend import Recommendation
-from tuner.report.trials import baseline_of, emulated, front, measured, slos_of
-from tuner.slo import Slo
-from tuner.store.rows import EventRow, StudyIdentity, StudySummary, TrialRow
+from tuner.report.trials import emulated, measured
+from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 
-def front_json(
-    study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo] | None = None
-) -> dict[str, Any]:
+def front_json(found: Standing) -> dict[str, Any]:
     """Return the Pareto front, and the default beside it."""
-    bounds = slos_of(study, slos)
-    baseline = baseline_of(trials)
-    on_front = front(study, trials, bounds)
+    study, baseline = found.study, found.baseline
     return {
         "study": study.name,
         "model": study.model,
-        "slos": [str(slo) for slo in bounds],
+        "slos": [str(slo) for slo in found.slos],
         "objectives": list(study.objectives),
-        "emulated": list(emulated(study, measured(trials))),
-        "front": [_trial(t, baseline, bounds) for t in on_front],
-        "default": None if baseline is None else _trial(baseline, baseline, bounds),
+        "emulated": list(emulated(study, measured(found.trials))),
+        "confirmed": found.is_confirmed,
+        "front": [_trial(t, found) for t in found.front],
+        "default": None if baseline is None else _trial(baseline, found),
+        "unconfirmed": list(found.unconfirmed),
+        "dropped": list(found.dropped),
+        "notes": confirmation_notes(found),
     }
 
 
@@ -45,9 +45,11 @@ def recommendation_json(recommendation: Recommendation) -> dict[str, Any]:
         "slos": [str(slo) for slo in r.slos],
         "emulated": list(r.emulated),
         "is_default": r.is_default,
-        "recommended": _trial(r.best, r.baseline, r.slos),
-        "alternatives": [_trial(t, r.baseline, r.slos) for t in r.alternatives],
-        "default": None if r.baseline is None else _trial(r.baseline, r.baseline, r.slos),
+        "confirmed": r.standing.is_confirmed,
+        "recommended": _trial(r.best, r.standing),
+        "alternatives": [_trial(t, r.standing) for t in r.alternatives],
+        "default": None if r.baseline is None else _trial(r.baseline, r.standing),
+        "outputs": r.standing.outputs(r.best),
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
     }
@@ -61,6 +63,7 @@ def studies_json(summaries: Sequence[StudySummary]) -> list[dict[str, Any]]:
             "trials_running": s.running,
             "trials_measured": s.measured,
             "trials_failed": s.failed,
+            "confirmation_repeats": s.confirmations,
             "finished": s.is_finished,
         }
         for s in summaries
@@ -68,17 +71,26 @@ def studies_json(summaries: Sequence[StudySummary]) -> list[dict[str, Any]]:
 
 
 def study_json(
-    study: StudyIdentity, trials: Sequence[TrialRow], events: Sequence[EventRow]
+    study: StudyIdentity,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    events: Sequence[EventRow],
 ) -> dict[str, Any]:
-    """Return everything of a study but the raw records."""
-    bounds = slos_of(study)
-    baseline = baseline_of(trials)
-    on_front = {t.number for t in front(study, trials, bounds)}
+    """Return everything of a study but the raw records.
+
+    Of a confirmed trial `metrics` are those of its repeats, `search_metrics` what the search had.
+    """
+    found = standing(study, trials, repeats)
+    on_front = {t.number for t in found.front}
     return _identity(study) | {
         "spec": study.spec_json,
+        "confirmed": found.is_confirmed,
         "trials": [
-            _trial(t, baseline, bounds) | {"on_front": t.number in on_front} for t in trials
+            _trial(t, found)
+            | {"on_front": t.number in on_front, "search_metrics": _metrics(searched)}
+            for t, searched in zip(found.trials, trials, strict=True)
         ],
+        "repeats": [_repeat(r) for r in repeats],
         "events": [
             {"at": e.at.isoformat(), "kind": e.kind, "message": e.message, "trial": e.trial}
             for e in events
@@ -93,9 +105,30 @@ def _identity(study: StudyIdentity) -> dict[str, Any]:
     return data
 
 
-def _trial(trial: TrialRow, baseline: TrialRow | None, slos: Sequence[Slo]) -> dict[str, Any]:
+def _metrics(trial: TrialRow) -> dict[str, float] | None:
+    return None if trial.measurement is None else dict(trial.measurement.metrics)
+
+
+def _repeat(repeat: RepeatRow) -> dict[str, Any]:
+    found, failure = repeat.measurement, repeat.failure
+    return {
+        "number": repeat.number,
+        "trial": repeat.trial,
+        "kind": repeat.kind.value,
+        "state": repeat.state.value,
+        "metrics": None if found is None else dict(found.metrics),
+        "failure_kind": None if failure is None else failure.kind.value,
+        "reason": None if failure is None else failure.reason,
+        "warnings": list(repeat.warnings),
+        "started_at": repeat.started_at.isoformat(),
+        "ended_at": None if repeat.ended_at is None else repeat.ended_at.isoformat(),
+    }
+
+
+def _trial(trial: TrialRow, standing: Standing) -> dict[str, Any]:
     """Return the shown figures, the configuration by kind, and every metric."""
-    shown: Figures = figures(trial, baseline, slos)
+    known = standing.known.get(trial.number)
+    shown: Figures = figures(trial, standing.baseline, standing.slos, known)
     found, failure = trial.measurement, trial.failure
     return {k: _plain(v) for k, v in asdict(shown).items() if k != "knobs"} | {
         "configuration": trial.configuration.to_json(),

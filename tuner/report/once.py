@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
 from tuner.report.tables import emulated_label, heading, number
@@ -30,7 +31,17 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
         "window_s": m.window_end_s - m.window_start_s,
         "metrics": dict(m.metrics),
         "intervals_95": {k: [i.low, i.high] for k, i in measured.intervals.items()},
+        "precise": all(a.reached for a in measured.precision) if measured.precision else None,
+        "precision": {a.metric: _precision_json(a) for a in measured.precision},
         "warnings": list(measured.warnings),
+    }
+
+
+def _precision_json(a: Achieved) -> dict[str, Any]:
+    return {
+        "half_width_share": a.half_width_share,
+        "target_share": a.target_share,
+        "reached": a.reached,
     }
 
 
@@ -55,8 +66,17 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             shown = "" if interval is None else f"{number(interval.low)} - {number(interval.high)}"
             table.add_row(name, number(m.metrics[name]), shown, METRICS[name].unit, mark)
     console.print(table)
+    window_s = m.window_end_s - m.window_start_s
+    console.print(f"window of {window_s:.0f} s{_precision_text(measured.precision)}")
     for warning in measured.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def _precision_text(found: Sequence[Achieved]) -> str:
+    if not found:
+        return ", a fixed length"
+    start = "precise" if all(a.reached for a in found) else "not precise"
+    return f", {start}: half-widths {', '.join(map(str, found))}"
 
 
 def _mark(slo: Slo, value: float) -> str:

@@ -13,6 +13,8 @@ from tuner.metrics import LATENCIES, metric_named
 from tuner.records import Failure, Measurement
 from tuner.report.tables import number
 from tuner.slo import Slo, meets_all
+from tuner.store import RepeatKind
+from tuner.study.confirm_plan import Step
 from tuner.study.loop import Progress as Spent
 from tuner.study.objective import Objective
 from tuner.study.proposals import Proposal
@@ -87,6 +89,14 @@ class RunDisplay:
 
     def _failed(self, failure: Failure) -> str:
         return f"[red]{failure.kind}[/] {escape(failure.reason)}"
+
+    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
+        """Write one line of what a configuration measured again."""
+        line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
+        what = "default again" if step.kind is RepeatKind.BASELINE else "again"
+        text = f"[bold]{step.trial.number:>4}[/]  {line}  [dim]{what}[/]"
+        self._console.print(text, highlight=False, soft_wrap=True)
+        self._bar.update(self._task, description=f"confirming trial {step.trial.number}")
 
     def note(self, message: str) -> None:
         """Write a line."""

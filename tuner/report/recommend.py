@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.errors import NoFeasibleConfigurationError
+from tuner.report.confirmed import Standing, confirmation_notes, standing
 from tuner.report.figures import Figures, figures
 from tuner.report.infeasible import nothing_met
 from tuner.report.matching import candidates
 from tuner.report.trials import (
     ENERGY,
-    baseline_of,
     emulated,
     feasible,
-    front,
     measured,
     meets_slo,
     metric,
-    slos_of,
 )
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudyIdentity, StudySummary, TrialRow
+from tuner.study.confirmation import SloVerdict
 
 _BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 
@@ -32,6 +31,7 @@ class Recommendation:
     """The configuration of least energy, what else is on the front, and the default beside it."""
 
     study: StudyIdentity
+    standing: Standing
     slos: tuple[Slo, ...]
     best: TrialRow
     alternatives: tuple[TrialRow, ...]
@@ -55,7 +55,7 @@ class Recommendation:
 
     def figures_of(self, trial: TrialRow) -> Figures:
         """Return the figures of a trial beside this default's."""
-        return figures(trial, self.baseline, self.slos)
+        return figures(trial, self.baseline, self.slos, self.standing.known.get(trial.number))
 
 
 def recommend(
@@ -73,39 +73,45 @@ def recommend(
     sentences: list[str] = []
     for summary in chosen:
         trials = store.trials(summary.identity.name)
-        bounds = slos_of(summary.identity, slos)
-        best = _best(trials, bounds)
+        repeats = store.repeats.of(summary.identity.name)
+        found = standing(summary.identity, trials, repeats, slos)
+        bounds = found.slos
+        best = _best(found)
         if best is None:
             sentences.append(nothing_met(summary.identity, trials, bounds))
             continue
-        on_front = front(summary.identity, trials, bounds)
         return Recommendation(
             study=summary.identity,
+            standing=found,
             slos=bounds,
             best=best,
-            alternatives=tuple(t for t in on_front if t.number != best.number),
-            baseline=baseline_of(trials),
-            warnings=(*_warnings(summary, trials, bounds, best), *sentences),
+            alternatives=tuple(t for t in found.front if t.number != best.number),
+            baseline=found.baseline,
+            warnings=(*_warnings(summary, found, best), *sentences),
             other_studies=tuple(s.identity.name for s in chosen if s is not summary),
         )
     raise NoFeasibleConfigurationError(sentences[0])
 
 
-def _best(trials: Sequence[TrialRow], slos: Sequence[Slo]) -> TrialRow | None:
-    """Return the feasible trial of least energy; of equal ones, the first."""
-    known = [(e, t) for t in feasible(trials, slos) if (e := metric(t, ENERGY)) is not None]
-    return min(known, key=lambda pair: (pair[0], pair[1].number))[1] if known else None
+def _best(found: Standing) -> TrialRow | None:
+    """Return the feasible trial of least energy; of equal ones, the first.
+
+    One that surely meets the SLO goes before one of which that is uncertain.
+    """
+    known = [
+        (found.is_confirmed and found.known[t.number].slo is not SloVerdict.MET, e, t.number, t)
+        for t in feasible(found.pool, found.slos)
+        if (e := metric(t, ENERGY)) is not None
+    ]
+    return min(known, key=lambda entry: entry[:3])[3] if known else None
 
 
-def _warnings(
-    summary: StudySummary, trials: Sequence[TrialRow], slos: Sequence[Slo], best: TrialRow
-) -> list[str]:
+def _warnings(summary: StudySummary, standing: Standing, best: TrialRow) -> list[str]:
     """Return what a reader has to know before deploying."""
-    study = summary.identity
+    study, slos, trials = summary.identity, standing.slos, standing.trials
     found = [f"{what} is emulated, not measured" for what in emulated(study, measured(trials))]
-    same = [t for t in measured(trials) if t.configuration == best.configuration]
-    if len(same) == 1:
-        found.append("measured in a single window, not confirmed by a second one")
+    found += confirmation_notes(standing)
+    found += [w for t in standing.front if (w := standing.outputs_warning(t)) is not None]
     if not summary.is_finished:
         found.append(
             f"the study is not finished ({summary.measured + summary.failed} trials ended, "
@@ -113,7 +119,7 @@ def _warnings(
         )
     if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
         found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")
-    found += _warnings_of_default(baseline_of(trials), slos, best)
+    found += _warnings_of_default(standing.baseline, slos, best)
     return found + list(best.warnings)
 
 

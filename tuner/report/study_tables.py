@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.configuration import Value
+from tuner.report.confirmed import Standing, standing
 from tuner.report.figures import Figures, figures
 from tuner.report.tables import UNKNOWN, emulated_label, heading, number
-from tuner.report.trials import baseline_of, emulated, front, measured, slos_of
-from tuner.store.rows import EventRow, StudyIdentity, StudySummary, TrialRow
+from tuner.report.trials import ENERGY, emulated, measured
+from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
 
@@ -33,6 +34,7 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
         study = summary.identity
         label = emulated_label(emulated(study, ()))
         state = "finished" if summary.is_finished else "open"
+        state += ", confirmed" if summary.confirmations else ", unconfirmed"
         failed = f"\n{summary.failed} failed" if summary.failed else ""
         table.add_row(
             Text.assemble((study.name, "bold"), (f"\n{study.model}", "dim")),
@@ -45,13 +47,19 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
 
 
 def show_study(
-    console: Console, study: StudyIdentity, trials: Sequence[TrialRow], events: Sequence[EventRow]
+    console: Console,
+    study: StudyIdentity,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    events: Sequence[EventRow],
 ) -> None:
-    """Print a study's identity, its trials with state and reason, and its events."""
+    """Print a study's identity, its trials as searched, its repeats, and its events."""
     console.print(heading(study.name, emulated_label(emulated(study, measured(trials)))))
     console.print(_identity(study, trials))
     if trials:
-        console.print(_trials(study, trials))
+        console.print(_trials(standing(study, trials, repeats), trials))
+    if repeats:
+        console.print(_repeats(repeats))
     if events:
         console.print(_events(events))
 
@@ -89,10 +97,31 @@ def _budget(study: StudyIdentity, trials: Sequence[TrialRow]) -> str:
     return f"{len(trials)}{of_trials} trials, {study.spent_s / 3600.0:.2f}{of_hours} hours spent"
 
 
-def _trials(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
-    bounds = slos_of(study)
-    baseline = baseline_of(trials)
-    on_front = {t.number for t in front(study, trials, bounds)}
+def _repeats(repeats: Sequence[RepeatRow]) -> Table:
+    table = _table()
+    for title in ("repeat", "of trial", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("J/token", justify="right", no_wrap=True)
+    table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for repeat in repeats:
+        metrics = {} if repeat.measurement is None else repeat.measurement.metrics
+        reason = "" if repeat.failure is None else f": {repeat.failure.reason}"
+        table.add_row(
+            str(repeat.number),
+            str(repeat.trial),
+            Text(repeat.state.value, style=_STYLES[repeat.state.value]),
+            number(metrics.get(ENERGY)),
+            number(metrics.get("p99_tpot_ms")),
+            Text(f"{repeat.kind.value}{reason}"),
+        )
+    return table
+
+
+def _trials(found: Standing, trials: Sequence[TrialRow]) -> Table:
+    bounds, baseline = found.slos, found.baseline
+    on_front = {t.number for t in found.front}
+    mark = "confirmed" if found.is_confirmed else "front"
     table = _table()
     table.add_column("trial", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -108,17 +137,17 @@ def _trials(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
             Text(trial.state.value, style=_STYLES[trial.state.value]),
             number(shown.energy_per_output_token_j),
             number(shown.p99_tpot_ms),
-            _verdict(shown, trial.number in on_front),
+            _verdict(shown, mark if trial.number in on_front else None),
             _detail(trial, fixed),
         )
     return table
 
 
-def _verdict(shown: Figures, on_front: bool) -> Text:
+def _verdict(shown: Figures, mark: str | None) -> Text:
     if shown.meets_slo is None:
         return Text(UNKNOWN)
-    if on_front:
-        return Text("front", style="bold green")
+    if mark is not None:
+        return Text(mark, style="bold green")
     return Text("met") if shown.meets_slo else Text("missed", style="yellow")
 
 

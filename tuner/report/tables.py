@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.configuration import Value
+from tuner.report.confirmed import Standing, confirmation_notes
 from tuner.report.figures import Figures, figures
 from tuner.report.recommend import Recommendation
-from tuner.report.trials import baseline_of, emulated, front, measured, slos_of
+from tuner.report.trials import emulated, measured
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
 
@@ -22,7 +23,7 @@ UNKNOWN = "\u2013"
 
 _FIGURES: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("J/token", lambda f: number(f.energy_per_output_token_j)),
-    ("saving", lambda f: percent(f.saving_percent)),
+    ("saving", lambda f: _saving(f)),
     ("p99 TPOT\nms", lambda f: number(f.p99_tpot_ms)),
     ("p99 TTFT\nms", lambda f: number(f.p99_ttft_ms)),
     ("tok/s", lambda f: number(f.output_throughput_tok_s)),
@@ -30,24 +31,20 @@ _FIGURES: tuple[tuple[str, Callable[[Figures], str]], ...] = (
 )
 
 
-def show_front(
-    console: Console,
-    study: StudyIdentity,
-    trials: Sequence[TrialRow],
-    slos: Sequence[Slo] | None = None,
-) -> None:
+def show_front(console: Console, found: Standing) -> None:
     """Print the Pareto front, the default below it, and whether the default meets the SLO."""
-    bounds = slos_of(study, slos)
-    baseline = baseline_of(trials)
-    on_front = front(study, trials, bounds)
-    rows = [figures(t, baseline, bounds) for t in on_front]
-    label = emulated_label(emulated(study, measured(trials)))
-    console.print(heading(f"Pareto front of {study.name}", label))
+    study, bounds, baseline = found.study, found.slos, found.baseline
+    rows = [figures(t, baseline, bounds, found.known.get(t.number)) for t in found.front]
+    label = emulated_label(emulated(study, measured(found.trials)))
+    stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
+    console.print(heading(f"{stage} of {study.name}", label))
     console.print(_about(study, bounds))
     if not rows:
         console.print("[yellow]No measured configuration meets the SLO.[/]")
-    console.print(_trial_tables(console, rows, _default_row(rows, baseline, bounds)))
+    console.print(_trial_tables(console, rows, _default_row(rows, found)))
     _note_default(console, baseline, bounds)
+    for note in confirmation_notes(found):
+        console.print(Text(note, style="yellow"))
 
 
 def show_recommendation(
@@ -67,14 +64,12 @@ def show_recommendation(
             "vLLM's default itself uses the least energy of all that this study measured."
         )
     elif best.saving_percent is not None:
-        less = "less" if best.saving_percent >= 0 else "more"
-        console.print(
-            f"[bold green]{abs(best.saving_percent):.1f} % {less} energy[/] per output token than "
-            f"vLLM's default"
-        )
+        console.print(_headline(best))
+    if best.confirmed:
+        console.print(_confirmed_by(best, r.standing.outputs(r.best)))
     console.print(f"{number(best.kwh_per_million_output_tokens)} kWh per million output tokens\n")
     rows = [best, *map(r.figures_of, r.alternatives)]
-    console.print(_trial_tables(console, rows, _default_row(rows, r.baseline, r.slos), best.number))
+    console.print(_trial_tables(console, rows, _default_row(rows, r.standing), best.number))
     _note_default(console, r.baseline, r.slos)
     for warning in r.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
@@ -88,6 +83,24 @@ def show_recommendation(
         ),
         soft_wrap=True,  # to be copied as one line
     )
+
+
+def _headline(best: Figures) -> str:
+    """Return what the recommended configuration saves, and whether that is more than noise."""
+    saving = best.saving_percent or 0.0
+    amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
+    if best.tied_with_default:
+        return f"[bold yellow]tied with vLLM's default[/]: {amount} is within the noise"
+    return f"[bold green]{amount}[/] per output token than vLLM's default"
+
+
+def _confirmed_by(best: Figures, outputs: str) -> str:
+    """Return how the recommendation was confirmed."""
+    text = f"confirmed by {best.repeats} measurements on launches of their own"
+    if best.saving_interval_percent is not None:
+        low, high = best.saving_interval_percent
+        text += f"; 95 % interval of the saving {low:.1f} to {high:.1f} %"
+    return f"{text}; {outputs}"
 
 
 def emulated_label(which: Sequence[str]) -> str:
@@ -121,13 +134,12 @@ def _about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
     return Text(f"{place}\nSLO: {wanted}", style="dim")
 
 
-def _default_row(
-    rows: Sequence[Figures], baseline: TrialRow | None, slos: Sequence[Slo]
-) -> Figures | None:
+def _default_row(rows: Sequence[Figures], found: Standing) -> Figures | None:
     """Return the default's row, unless it is among the rows already."""
+    baseline = found.baseline
     if baseline is None or any(row.number == baseline.number for row in rows):
         return None
-    return figures(baseline, baseline, slos)
+    return figures(baseline, baseline, found.slos, found.default)
 
 
 def _note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
@@ -150,7 +162,7 @@ def _trial_tables(
     names = list(dict.fromkeys(name for row in shown for name in row.knobs))
     same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
     knobs = [_knob_column(name) for name in names if name not in same]
-    end = (("SLO", _slo_mark),)
+    end = (("SLO", _slo_mark), *((("repeats", _repeats),) if any(r.repeats for r in shown) else ()))
     tables = [_table(shown, default, best, (*knobs, *_FIGURES, *end))]
     unlimited = console.options.update(width=10_000)
     if Measurement.get(console, unlimited, tables[0]).maximum > console.width:
@@ -191,7 +203,23 @@ def _knob(row: Figures, name: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _repeats(row: Figures) -> str:
+    return str(row.repeats) if row.confirmed else "unconfirmed"
+
+
+def _saving(row: Figures) -> str:
+    """Return the saving, with half its 95 % interval where there is one."""
+    if row.tied_with_default:
+        return f"tied\n{percent(row.saving_percent)}"
+    if row.saving_interval_percent is None:
+        return percent(row.saving_percent)
+    low, high = row.saving_interval_percent
+    return f"{row.saving_percent:.1f}\u00b1{(high - low) / 2.0:.1f} %"
+
+
 def _slo_mark(row: Figures) -> str:
     if row.meets_slo is None:
         return row.state.value
+    if row.confirmed and row.slo_verdict == "uncertain":
+        return "uncertain"
     return "yes" if row.meets_slo else "no"

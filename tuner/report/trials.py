@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tuner.metrics import Direction
 from tuner.records import Source
-from tuner.slo import Slo, meets_all
+from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
-from tuner.study.front import pareto_front
 from tuner.study.objective import Objective
+from tuner.study.outcomes import (
+    ENERGY,
+    baseline_of,
+    feasible,
+    front_of,
+    measured,
+    meets_slo,
+    metric,
+)
 
-ENERGY = "energy_per_output_token_j"
+__all__ = [
+    "ENERGY",
+    "baseline_of",
+    "emulated",
+    "feasible",
+    "front",
+    "measured",
+    "meets_slo",
+    "metric",
+    "slos_of",
+]
 
 
 def slos_of(study: StudyIdentity, slos: Sequence[Slo] | None = None) -> tuple[Slo, ...]:
@@ -26,36 +43,6 @@ def slos_of(study: StudyIdentity, slos: Sequence[Slo] | None = None) -> tuple[Sl
     return (*(slo for slo in own if slo.metric not in given), *slos)
 
 
-def metric(trial: TrialRow | None, name: str) -> float | None:
-    """Return what a trial measured, or None."""
-    if trial is None or trial.measurement is None:
-        return None
-    return trial.measurement.metrics.get(name)
-
-
-def measured(trials: Iterable[TrialRow]) -> list[TrialRow]:
-    """Return the trials that have a measurement and did not fail."""
-    return [t for t in trials if t.measurement is not None and t.failure is None]
-
-
-def meets_slo(trial: TrialRow, slos: Iterable[Slo]) -> bool | None:
-    """Say whether a trial meets every SLO; None where it measured nothing."""
-    if trial.measurement is None or trial.failure is not None:
-        return None
-    return meets_all(trial.measurement.metrics, slos)
-
-
-def feasible(trials: Iterable[TrialRow], slos: Sequence[Slo]) -> list[TrialRow]:
-    """Return the measured trials that meet every SLO."""
-    return [t for t in measured(trials) if meets_slo(t, slos)]
-
-
-def baseline_of(trials: Sequence[TrialRow]) -> TrialRow | None:
-    """Return the default's trial: the first that was measured, or else the last that was tried."""
-    tried = [t for t in trials if t.baseline]
-    return next(iter(measured(tried)), tried[-1] if tried else None)
-
-
 def front(
     study: StudyIdentity,
     trials: Sequence[TrialRow],
@@ -68,24 +55,7 @@ def front(
     trial that lacks a metric of either is not on the front.
     """
     texts = study.objectives if objectives is None else objectives
-    parsed = [Objective.parse(text) for text in texts]
-    placed = [
-        (point, trial)
-        for trial in feasible(trials, slos_of(study, slos))
-        if (point := _point(trial, parsed)) is not None
-    ]
-    return [placed[i][1] for i in pareto_front([point for point, _ in placed])]
-
-
-def _point(trial: TrialRow, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """Return the objectives' values, all to be minimised, or None if one was not measured."""
-    point: list[float] = []
-    for objective in objectives:
-        value = metric(trial, objective.metric)
-        if value is None:
-            return None
-        point.append(value if objective.direction is Direction.MIN else -value)
-    return tuple(point)
+    return front_of(trials, slos_of(study, slos), [Objective.parse(text) for text in texts])
 
 
 def emulated(study: StudyIdentity, trials: Iterable[TrialRow]) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ def _provenance(recommendation: Recommendation) -> list[str]:
         f"SLO: {', '.join(str(slo) for slo in recommendation.slos) or 'none'}",
         f"energy_per_output_token_j: {shown.energy_per_output_token_j}",
     ]
+    lines.append(
+        f"confirmed by {shown.repeats} measurements on launches of their own"
+        if shown.confirmed
+        else "unconfirmed: measured once, by the search"
+    )
     if shown.saving_percent is not None:
         lines.append(f"{shown.saving_percent:.1f} % less energy per token than vLLM's default")
     if recommendation.is_default:

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError, TunerError
-from tuner.gpu.lease_files import Lease
+from tuner.gpu.access import Access
+from tuner.gpu.agent_channel import open_agent
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import LimitControl, open_limits
+from tuner.gpu.limits import LimitControl, opened_limits
 from tuner.gpu.restoring import RestoreAction
+from tuner.gpu.visible import visible_devices
 from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
 
 SERVER_GRACE_S = 10.0
 _MEMORY_SLACK_BYTES = 64 * 2**20
 _RETRY_S = 1.0
 _SETTLE_S = 0.5
+_NVML_DEADLINE_S = 5.0
 
 
 class CleanUp:
     """The clean-up of one run.
 
     Waiting for device memory and restoring leases are each tried for `deadline_s`; `log` is told
-    what was done.
+    what was done. A run with `Access.READ` has set nothing, and nothing is set here either.
     """
 
     def __init__(
-        self, run_tag: str, state_folder: Path, deadline_s: float, log: Callable[[str], None]
+        self,
+        run_tag: str,
+        state_folder: Path,
+        deadline_s: float,
+        log: Callable[[str], None],
+        access: Access = Access.SET,
     ) -> None:
         self._run_tag = run_tag
         self._book = LeaseBook(state_folder)
         self._deadline_s = deadline_s
         self._log = log
+        self._open_control = partial(opened_limits, access)
 
     def is_needed(self) -> bool:
         """Say whether a process or a lease of the run is left."""
@@ -66,33 +77,26 @@ class CleanUp:
 
     def _wait_for_memory(self, before_bytes: Mapping[str, int]) -> None:
         """Wait until the GPUs hold no more than before. Others may use them: it never fails."""
-
-        def is_free(control: LimitControl) -> bool:
-            return all(
-                control.memory_used_bytes(uuid) <= used + _MEMORY_SLACK_BYTES
-                for uuid, used in before_bytes.items()
-            )
-
-        if not before_bytes:
-            return
-        try:
-            with opened_limits() as control:
-                if control and not wait_until(lambda: is_free(control), self._deadline_s):
-                    self._log(
-                        f"the GPUs still hold more memory than before the run, {self._deadline_s:g}"
-                        " s after its servers were stopped; see who uses it with `nvidia-smi`"
-                    )
-        except TunerError as error:
-            self._log(f"GPU memory cannot be read: {error}")
+        end_s = time.monotonic() + self._deadline_s
+        for uuid, used in before_bytes.items():
+            try:
+                with opened_limits(Access.READ, uuid) as control:
+                    if control is None or _holds_at_most(
+                        control, uuid, used + _MEMORY_SLACK_BYTES, end_s - time.monotonic()
+                    ):
+                        continue
+                self._log(
+                    f"GPU {uuid} still holds more memory than before the run, "
+                    f"{self._deadline_s:g} s after its servers were stopped; see who uses it with "
+                    "`nvidia-smi`"
+                )
+            except TunerError as error:
+                self._log(f"GPU memory cannot be read: {error}")
 
     def _restore_leases(self) -> bool:
         deadline_s = time.monotonic() + self._deadline_s
-        leases = self._book.of_run(self._run_tag)
-        if self._are_restored(leases):
-            return True
         while leases := self._book.of_run(self._run_tag):
-            # each with a control of its own: a GPU that hangs must not keep the others
-            verdicts = [self._are_restored((lease,)) for lease in leases]
+            verdicts = [self._is_restored(lease.uuid) for lease in leases]
             if all(verdicts):
                 return True
             if time.monotonic() > deadline_s:
@@ -101,43 +105,34 @@ class CleanUp:
             time.sleep(_RETRY_S)
         return True
 
-    def _are_restored(self, leases: Sequence[Lease]) -> bool:
-        if not leases:
-            return True
-        try:
-            with opened_limits() as control:
-                verdicts = [self._is_restored(control, lease.uuid) for lease in leases]
-        except TunerError as error:
-            self._log(f"{', '.join(lease.uuid for lease in leases)}: {error}")
-            return False
-        return all(verdicts)
-
-    def _is_restored(self, control: LimitControl | None, uuid: str) -> bool:
-        outcome = self._book.restore_run(control, uuid, self._run_tag)
+    def _is_restored(self, uuid: str) -> bool:
+        outcome = self._book.restore_run(self._open_control, uuid, self._run_tag)
         if outcome is None:
             return True
         self._log(outcome.message)
         return outcome.action is not RestoreAction.FAILED
 
 
+def _holds_at_most(control: LimitControl, uuid: str, most_bytes: int, deadline_s: float) -> bool:
+    return wait_until(lambda: control.memory_used_bytes(uuid) <= most_bytes, deadline_s)
+
+
 def memory_in_use(log: Callable[[str], None]) -> Mapping[str, int]:
-    """Return the memory in use of every GPU, as far as it is known."""
+    """Return the memory in use of each GPU that a server started from here sees.
+
+    Other GPUs of the machine are other people's: nobody has to wait for them. Empty where it
+    cannot be known.
+    """
+    agent = None
     try:
-        with opened_limits() as control:
-            if control is None:
-                return {}
-            return {uuid: control.memory_used_bytes(uuid) for uuid in control.uuids()}
+        agent = open_agent(_NVML_DEADLINE_S)
+        if agent is None:
+            return {}
+        uuids = [device.uuid for device in visible_devices(agent.devices, os.environ)]
+        return {uuid: int(agent.call("memory_used_bytes", uuid=uuid)) for uuid in uuids}
     except TunerError as error:
         log(f"GPU memory cannot be read: {error}")
         return {}
-
-
-@contextmanager
-def opened_limits() -> Iterator[LimitControl | None]:
-    """Give the control over the limits of this machine's GPUs; None without NVML."""
-    control = open_limits()
-    try:
-        yield control
     finally:
-        if control is not None:
-            control.close()
+        if agent is not None:
+            agent.close()

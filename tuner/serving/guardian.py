@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import LimitControl
+from tuner.gpu.access import Access
+from tuner.gpu.leases import ControlOpener, LeaseBook
 from tuner.gpu.owners import OwnerState, owner_state, this_owner
 from tuner.gpu.restoring import RestoreAction
 from tuner.own_process import PYTHON, own_environment
@@ -76,14 +76,16 @@ async def guarded(
     state_folder: Path,
     gpu_memory_bytes: Mapping[str, int] | None = None,
     deadline_s: float = 30.0,
+    access: Access = Access.SET,
 ) -> AsyncIterator[Guardian]:
     """Have the servers and leases of a run cleaned up, however this process ends.
 
     Servers are to be stopped and leases given back inside the block. `gpu_memory_bytes` is what is
-    in use now of the GPUs that servers will use; if it is not given, the guardian looks at every
-    GPU, which takes it longer. Should the guardian itself be ended, the block is cancelled and
-    `OperatorNeededError` raised; the same is raised if the guardian could not put everything
-    right. Raises `PreflightError` if it cannot be started.
+    in use now of the GPUs that servers will use; if it is not given, the guardian looks, which
+    takes it longer. With `access` to read alone, the guardian sets nothing on a GPU either. Should
+    the guardian itself be ended, the block is cancelled and `OperatorNeededError` raised; the same
+    is raised if the guardian could not put everything right. Raises `PreflightError` if it cannot
+    be started.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -92,7 +94,7 @@ async def guarded(
         register(state_folder, this_owner(run_tag))
         undo.callback(forget, state_folder, run_tag)  # as long as nothing was started
         memory_bytes = None if gpu_memory_bytes is None else dict(gpu_memory_bytes)
-        plan = GuardianPlan(run_tag, state_folder, None, memory_bytes, deadline_s)
+        plan = GuardianPlan(run_tag, state_folder, None, memory_bytes, deadline_s, access)
         guardian = await _started(plan, log_path)
         undo.pop_all()
     watch = asyncio.create_task(_cancel_when_gone(guardian, task))
@@ -116,7 +118,7 @@ async def guarded(
             guardian.close()
 
 
-def repair(state_folder: Path, control: LimitControl | None) -> list[str]:
+def repair(state_folder: Path, open_control: ControlOpener) -> list[str]:
     """Clean up what dead runs left whose guardians were killed too; say what was done.
 
     To be called before a run begins. Raises `OperatorNeededError` if something cannot be mended.
@@ -133,7 +135,7 @@ def repair(state_folder: Path, control: LimitControl | None) -> list[str]:
             elif state is OwnerState.EARLIER_BOOT and owner.host == socket.gethostname():
                 forget(state_folder, owner.run_tag)
     finally:
-        outcomes = LeaseBook(state_folder).restore_all(control)
+        outcomes = LeaseBook(state_folder).restore_all(open_control)
     failed = [o.message for o in outcomes if o.action is RestoreAction.FAILED]
     if failed:
         raise OperatorNeededError("; ".join(failed))

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError
+from tuner.gpu.access import Access
 from tuner.serving.clean_up import CleanUp, memory_in_use
 from tuner.serving.run_records import forget
 
@@ -37,6 +38,7 @@ class GuardianPlan:
         tuner_descriptor: a pidfd of the tuner that is inherited; None before that.
         gpu_memory_bytes: the memory in use of each GPU before the first server; None to look.
         deadline_s: how long it is waited for device memory, and how long restoring is tried.
+        access: what the run may do to GPUs, and so what may be undone.
     """
 
     run_tag: str
@@ -44,6 +46,7 @@ class GuardianPlan:
     tuner_descriptor: int | None
     gpu_memory_bytes: Mapping[str, int] | None
     deadline_s: float
+    access: Access
 
     def to_argument(self) -> str:
         """Return the one argument of the process; `plan_from_argument` reads it back."""
@@ -59,6 +62,7 @@ def plan_from_argument(argument: str) -> GuardianPlan:
         data["tuner_descriptor"],
         data["gpu_memory_bytes"],
         data["deadline_s"],
+        Access(data["access"]),
     )
 
 
@@ -73,7 +77,7 @@ def main() -> int:
     with suppress(BrokenPipeError):
         os.write(_STDOUT, READY)
     is_done = _tuners_end(plan.tuner_descriptor)
-    clean_up = CleanUp(plan.run_tag, plan.state_folder, plan.deadline_s, _log)
+    clean_up = CleanUp(plan.run_tag, plan.state_folder, plan.deadline_s, _log, plan.access)
     if not is_done:
         _log("the tuner has gone without a word; cleaning up")
         is_clean = clean_up.run(memory_bytes)
@@ -83,9 +87,18 @@ def main() -> int:
     else:
         is_clean = True
     if is_clean:
-        forget(plan.state_folder, plan.run_tag)
+        is_clean = _is_forgotten(plan)
     _log("nothing of the run is left" if is_clean else "not everything could be put right")
     return 0 if is_clean else OperatorNeededError.exit_code
+
+
+def _is_forgotten(plan: GuardianPlan) -> bool:
+    try:
+        forget(plan.state_folder, plan.run_tag)
+    except OperatorNeededError as error:
+        _log(str(error))
+        return False
+    return True
 
 
 def _tuners_end(tuner_descriptor: int | None) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from tuner.errors import PreflightError
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.durable import locked, remove_durably, write_durably
 from tuner.gpu.owners import Owner, owner_from_json
 
@@ -31,10 +31,16 @@ def register(state_folder: Path, owner: Owner) -> None:
 
 
 def forget(state_folder: Path, run_tag: str) -> None:
-    """Say that nothing of the run is left."""
+    """Say that nothing of the run is left. Raises `OperatorNeededError` if that cannot be done."""
     path = _path(state_folder, run_tag)
-    if path.exists():
-        remove_durably(path)
+    try:
+        if path.exists():
+            remove_durably(path)
+    except OSError as error:
+        raise OperatorNeededError(
+            f"the record of an ended run, {path}, cannot be removed ({error.strerror}); make the "
+            "folder writable, then remove that file"
+        ) from error
 
 
 def registered(state_folder: Path) -> tuple[Owner, ...]:

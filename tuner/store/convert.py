@@ -11,8 +11,16 @@ from sqlalchemy import Row
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store.rows import Owner, StudyIdentity, TrialRow, TrialState
-from tuner.store.schema import StudyRecord, TrialRecord, storable
+from tuner.store.rows import (
+    Owner,
+    RepeatKind,
+    RepeatRow,
+    StudyIdentity,
+    Took,
+    TrialRow,
+    TrialState,
+)
+from tuner.store.schema import RepeatRecord, StudyRecord, TrialRecord, storable
 
 
 def study_record(identity: StudyIdentity) -> StudyRecord:
@@ -37,6 +45,7 @@ def study_record(identity: StudyIdentity) -> StudyRecord:
         budget_s=identity.budget_s,
         spent_s=identity.spent_s,
         spec_json=identity.spec_json,
+        finished_at=identity.finished_at,
     )
 
 
@@ -62,6 +71,7 @@ def identity(record: StudyRecord) -> StudyIdentity:
         budget_s=record.budget_s,
         spent_s=record.spent_s,
         spec_json=record.spec_json,
+        finished_at=record.finished_at,
     )
 
 
@@ -82,7 +92,24 @@ def trial_record(
     return record
 
 
-def set_owner(record: TrialRecord, owner: Owner) -> None:
+def repeat_record(
+    study_id: int, number: int, trial: int, kind: RepeatKind, owner: Owner
+) -> RepeatRecord:
+    """Return the row of a repeat that begins now."""
+    record = RepeatRecord(
+        study_id=study_id,
+        number=number,
+        trial=trial,
+        kind=kind.value,
+        state=TrialState.RUNNING.value,
+        started_at=datetime.now(UTC),
+        warnings=[],
+    )
+    set_owner(record, owner)
+    return record
+
+
+def set_owner(record: TrialRecord | RepeatRecord, owner: Owner) -> None:
     """Note who runs the trial."""
     record.owner_pid = owner.pid
     record.owner_boot_id = owner.boot_id
@@ -90,8 +117,10 @@ def set_owner(record: TrialRecord, owner: Owner) -> None:
     record.owner_run_tag = owner.run_tag
 
 
-def set_measurement(record: TrialRecord, measurement: Measurement, warnings: Sequence[str]) -> None:
-    """End the trial as measured."""
+def set_measurement(
+    record: TrialRecord | RepeatRecord, measurement: Measurement, warnings: Sequence[str]
+) -> None:
+    """End the evaluation as measured."""
     record.state = TrialState.MEASURED.value
     record.ended_at = datetime.now(UTC)
     record.metrics = {name: float(value) for name, value in measurement.metrics.items()}
@@ -99,17 +128,26 @@ def set_measurement(record: TrialRecord, measurement: Measurement, warnings: Seq
     record.window_end_s = float(measurement.window_end_s)
     record.energy_source = measurement.energy_source.value
     record.latency_source = measurement.latency_source.value
-    record.failure_kind = record.failure_reason = record.failure_log_path = None
+    # what was ended early has metrics and the reason why it is not a good one
+    early = measurement.ended_early
+    record.failure_kind = None if early is None else FailureKind.CONFIGURATION.value
+    record.failure_reason, record.failure_log_path = early, None
     record.warnings = [storable(warning) for warning in warnings]
 
 
-def set_failure(record: TrialRecord, failure: Failure) -> None:
-    """End the trial as failed."""
+def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
+    """End the evaluation as failed."""
     record.state = TrialState.FAILED.value
     record.ended_at = datetime.now(UTC)
     record.failure_kind = failure.kind.value
     record.failure_reason = failure.reason
     record.failure_log_path = None if failure.log_path is None else str(failure.log_path)
+
+
+def set_took(record: TrialRecord | RepeatRecord, took: Took | None) -> None:
+    """Note how long the evaluation took, where that is known."""
+    if took is not None:
+        record.elapsed_s, record.launch_s = took.elapsed_s, took.launch_s
 
 
 def trial_row(row: Row[Any]) -> TrialRow:
@@ -124,8 +162,36 @@ def trial_row(row: Row[Any]) -> TrialRow:
         warnings=tuple(row.warnings),
         started_at=row.started_at,
         ended_at=row.ended_at,
-        owner=Owner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag),
+        owner=_owner(row),
+        took=_took(row),
     )
+
+
+def repeat_row(row: Row[Any]) -> RepeatRow:
+    """Return the repeat of a row of `tuner_repeats`."""
+    answers = row.answers
+    return RepeatRow(
+        number=row.number,
+        trial=row.trial,
+        kind=RepeatKind(row.kind),
+        state=TrialState(row.state),
+        measurement=_measurement(row),
+        failure=_failure(row),
+        warnings=tuple(row.warnings),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        owner=_owner(row),
+        took=_took(row),
+        answers=None if answers is None else tuple(tuple(answer) for answer in answers),
+    )
+
+
+def _took(row: Row[Any]) -> Took | None:
+    return None if row.elapsed_s is None else Took(row.elapsed_s, row.launch_s)
+
+
+def _owner(row: Row[Any]) -> Owner:
+    return Owner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag)
 
 
 def _measurement(row: Row[Any]) -> Measurement | None:
@@ -137,6 +203,7 @@ def _measurement(row: Row[Any]) -> Measurement | None:
         window_end_s=row.window_end_s,
         latency_source=Source(row.latency_source),
         energy_source=Source(row.energy_source),
+        ended_early=row.failure_reason if row.state == TrialState.MEASURED else None,
     )
 
 

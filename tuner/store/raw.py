@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.records import (
+    EarlyEnd,
     FloatArray,
     PowerTimeline,
     RawRun,
@@ -33,13 +34,17 @@ _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is
 def encode(run: RawRun) -> bytes:
     """Return `run` as bytes; `decode` gives it back exactly."""
     columns = _columns(run)
-    header = {
+    header: dict[str, Any] = {
         "columns": [[name, len(values)] for name, values in columns.items()],
         "errors": {str(i): r.error for i, r in enumerate(run.requests) if r.error is not None},
         "power_source": run.power.source.value,
         "latency_source": run.latency_source.value,
         "window_s": [float(run.window_start_s), float(run.window_end_s)],
     }
+    if run.ended_early is not None:
+        header["ended_early"] = [run.ended_early.reason, run.ended_early.missed]
+    if run.invalid is not None:
+        header["invalid"] = run.invalid
     text = json.dumps(header).encode()
     body = b"".join([len(text).to_bytes(4, "little"), text, *map(_pack, columns.values())])
     return bytes([FORMAT_VERSION]) + zlib.compress(body, 6)
@@ -106,6 +111,8 @@ def _run(header: dict[str, Any], body: bytes) -> RawRun:
         window_start_s=header["window_s"][0],
         window_end_s=header["window_s"][1],
         latency_source=Source(header["latency_source"]),
+        ended_early=EarlyEnd(*header["ended_early"]) if "ended_early" in header else None,
+        invalid=header.get("invalid"),
     )
 
 

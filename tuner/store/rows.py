@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement, Source
@@ -38,6 +38,7 @@ class StudyIdentity:
     budget_s: float | None
     spent_s: float
     spec_json: dict[str, Any]
+    finished_at: datetime | None = None  # search and confirmation are over; None: they are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,17 @@ class Owner:
     run_tag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long an evaluation took, maybe on a virtual clock, s.
+
+    `launch_s` is the part of it that went into launching; None where nothing was launched.
+    """
+
+    elapsed_s: float
+    launch_s: float | None
+
+
 class TrialState(StrEnum):
     """How far a trial is."""
 
@@ -60,7 +72,7 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial as stored, without its raw records."""
+    """One trial as stored, without its raw records; `took` is None where that is not known."""
 
     number: int
     configuration: Configuration
@@ -72,6 +84,39 @@ class TrialRow:
     started_at: datetime
     ended_at: datetime | None
     owner: Owner
+    took: Took | None = None
+
+
+class RepeatKind(StrEnum):
+    """Why a configuration was measured again."""
+
+    BASELINE = "baseline"
+    CONFIRMATION = "confirmation"
+
+
+Answers: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatRow:
+    """One more measurement of trial `trial`'s configuration, on a launch of its own.
+
+    `number` counts the repeats of a study from 0. `answers` are the token ids with which the
+    server answered the probe prompts, None if it was not asked.
+    """
+
+    number: int
+    trial: int
+    kind: RepeatKind
+    state: TrialState
+    measurement: Measurement | None
+    failure: Failure | None
+    warnings: tuple[str, ...]
+    started_at: datetime
+    ended_at: datetime | None
+    owner: Owner
+    took: Took | None = None
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +131,15 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class StudySummary:
-    """A study with the counts of its trials by state."""
+    """A study with the counts of its trials by state, and of its measured repeats."""
 
     identity: StudyIdentity
     running: int
     measured: int
     failed: int
+    confirmations: int = 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether the budget is spent; without a budget, whether nothing is running."""
-        budget = self.identity
-        if budget.budget_trials is None and budget.budget_s is None:
-            return self.running == 0
-        by_trials = (
-            budget.budget_trials is not None and self.measured + self.failed >= budget.budget_trials
-        )
-        return by_trials or (budget.budget_s is not None and budget.spent_s >= budget.budget_s)
+        """Whether search and confirmation are over."""
+        return self.identity.finished_at is not None

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: repeats, how long trials took, when a study was finished
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -103,19 +103,12 @@ class StudyRecord(Base):
     budget_s: Mapped[float | None]
     spent_s: Mapped[float]
     spec_json: Mapped[dict[str, Any]]
+    finished_at: Mapped[datetime | None]
 
 
-class TrialRecord(Base):
-    """A trial: its configuration, and either a measurement or a failure once it has ended."""
+class _Outcome:
+    """The columns of one evaluation: who ran it, and a measurement or a failure once it ended."""
 
-    __tablename__ = "tuner_trials"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
-    number: Mapped[int]
-    configuration: Mapped[dict[str, Any]]
-    baseline: Mapped[bool]
     state: Mapped[str] = mapped_column(String(16))
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -132,6 +125,35 @@ class TrialRecord(Base):
     failure_reason: Mapped[str | None] = mapped_column(FreeText)
     failure_log_path: Mapped[str | None] = mapped_column(FreeText)
     warnings: Mapped[list[str]] = mapped_column(JSON)
+    elapsed_s: Mapped[float | None]
+    launch_s: Mapped[float | None]
+
+
+class TrialRecord(_Outcome, Base):
+    """A trial of the search: a configuration, and what its evaluation brought."""
+
+    __tablename__ = "tuner_trials"
+    __table_args__ = (UniqueConstraint("study_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    configuration: Mapped[dict[str, Any]]
+    baseline: Mapped[bool]
+
+
+class RepeatRecord(_Outcome, Base):
+    """One more evaluation of a trial's configuration, on a launch of its own."""
+
+    __tablename__ = "tuner_repeats"
+    __table_args__ = (UniqueConstraint("study_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    trial: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    answers: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class RawRunRecord(Base):
@@ -141,6 +163,17 @@ class RawRunRecord(Base):
 
     trial_id: Mapped[int] = mapped_column(
         ForeignKey("tuner_trials.id", ondelete="CASCADE"), primary_key=True
+    )
+    encoded: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class RepeatRawRunRecord(Base):
+    """The raw records of a repeat."""
+
+    __tablename__ = "tuner_repeat_raw_runs"
+
+    repeat_id: Mapped[int] = mapped_column(
+        ForeignKey("tuner_repeats.id", ondelete="CASCADE"), primary_key=True
     )
     encoded: Mapped[bytes] = mapped_column(LargeBinary)
 

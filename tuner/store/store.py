@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sqlalchemy import URL, Engine, func, insert, inspect, select, text, update
+from sqlalchemy import URL, Engine, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from tuner.configuration import Configuration
-from tuner.errors import OperatorNeededError, PreflightError, UsageError, unknown_name
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.records import Failure, Measurement, RawRun
 from tuner.store import address, convert, raw
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
-from tuner.store.rows import EventRow, Owner, StudyIdentity, StudySummary, TrialRow, TrialState
-from tuner.store.schema import (
-    SCHEMA_VERSION,
-    Base,
-    EventRecord,
-    RawRunRecord,
-    SchemaRecord,
-    StudyRecord,
-    TrialRecord,
+from tuner.store.migrate import require_schema
+from tuner.store.repeats import RepeatTables, require_finite, study_of
+from tuner.store.rows import (
+    EventRow,
+    Owner,
+    RepeatKind,
+    StudyIdentity,
+    StudySummary,
+    Took,
+    TrialRow,
+    TrialState,
 )
+from tuner.store.schema import EventRecord, RawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-_CREATION_LOCK = 0x74756E6572  # of PostgreSQL, so that two starts do not create the same tables
 
 
 class Store:
@@ -46,7 +46,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str | Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
-        """Open the store at a path or URL; without `create` nothing is written to it.
+        """Open the store at a path or URL; `create` makes one, and an older one is brought up.
 
         Raises `UsageError` if there is none, `PreflightError` if it cannot be used from here and
         `OperatorNeededError` if it is damaged; the file is then as it was.
@@ -60,7 +60,7 @@ class Store:
         try:
             store._check_reachable()
             with database_faults(store.shown):
-                store._check_schema(create=create)
+                require_schema(engine, store.shown, create=create)
         except BaseException:
             store.close()
             raise
@@ -121,7 +121,7 @@ class Store:
     def study(self, name: str) -> StudyIdentity:
         """Return a study's identity; raises `UsageError` with near names if there is none."""
         with self._session() as session:
-            return convert.identity(self._study(session, name))
+            return convert.identity(study_of(session, name))
 
     def studies(self) -> list[StudySummary]:
         """Return all studies, oldest first."""
@@ -132,6 +132,13 @@ class Store:
                 query.group_by(TrialRecord.study_id, TrialRecord.state)
             ):
                 counts[study_id, state] = count
+            confirmed = select(RepeatRecord.study_id, func.count(RepeatRecord.id)).where(
+                RepeatRecord.kind == RepeatKind.CONFIRMATION,
+                RepeatRecord.state == TrialState.MEASURED,
+            )
+            confirmations: dict[int, int] = {
+                row[0]: row[1] for row in session.execute(confirmed.group_by(RepeatRecord.study_id))
+            }
             records = session.scalars(
                 select(StudyRecord).order_by(StudyRecord.created_at, StudyRecord.id)
             ).all()
@@ -139,9 +146,15 @@ class Store:
                 StudySummary(
                     convert.identity(record),
                     **{s.value: counts.get((record.id, s.value), 0) for s in TrialState},
+                    confirmations=confirmations.get(record.id, 0),
                 )
                 for record in records
             ]
+
+    @property
+    def repeats(self) -> RepeatTables:
+        """The measurements that repeat trials."""
+        return RepeatTables(self._session)
 
     def begin_trial(
         self, study: str, number: int, configuration: Configuration, *, baseline: bool, owner: Owner
@@ -152,7 +165,7 @@ class Store:
         `OperatorNeededError` if the number was another configuration before.
         """
         with self._session() as session:
-            study_id = self._study(session, study).id
+            study_id = study_of(session, study).id
             known = _trial(session, study_id, number)
             if known is None:
                 session.add(convert.trial_record(study_id, number, configuration, baseline, owner))
@@ -172,32 +185,39 @@ class Store:
         raw: RawRun | None,
         *,
         warnings: Sequence[str] = (),
+        took: Took | None = None,
     ) -> None:
         """Save what a trial measured, with its raw records, in one transaction.
 
         Raises `ValueError`, before anything is written, for a metric that is not finite: a metric
         that could not be measured has to be absent.
         """
-        for name, value in measurement.metrics.items():
-            if not math.isfinite(value):
-                raise ValueError(f"metric {name} is {value}; leave it out instead")
+        require_finite(measurement)
         with self._trial_session(study, number, raw) as trial:
             convert.set_measurement(trial, measurement, warnings)
+            convert.set_took(trial, took)
 
     def save_failure(
-        self, study: str, number: int, failure: Failure, raw: RawRun | None = None
+        self,
+        study: str,
+        number: int,
+        failure: Failure,
+        raw: RawRun | None = None,
+        *,
+        took: Took | None = None,
     ) -> None:
         """Save why a trial has no measurement; raises `ValueError` if it has one."""
         with self._trial_session(study, number, raw) as trial:
             if trial.state == TrialState.MEASURED:
                 raise ValueError(f"trial {number} of study '{study}' was measured")
             convert.set_failure(trial, failure)
+            convert.set_took(trial, took)
 
     def trials(self, study: str) -> list[TrialRow]:
         """Return the trials of a study by number, without raw records."""
         with self._session() as session:
             query = select(*TrialRecord.__table__.columns).where(
-                TrialRecord.study_id == self._study(session, study).id
+                TrialRecord.study_id == study_of(session, study).id
             )
             rows = session.execute(query.order_by(TrialRecord.number)).all()
         return [convert.trial_row(row) for row in rows]
@@ -205,7 +225,7 @@ class Store:
     def raw_run(self, study: str, number: int) -> RawRun | None:
         """Return the raw records of a trial, or None if there are none."""
         with self._session() as session:
-            study_id = self._study(session, study).id
+            study_id = study_of(session, study).id
             encoded = session.scalar(
                 select(RawRunRecord.encoded)
                 .join(TrialRecord, TrialRecord.id == RawRunRecord.trial_id)
@@ -216,7 +236,7 @@ class Store:
     def add_event(self, study: str, kind: str, message: str, *, trial: int | None = None) -> None:
         """Note something that happened, at the present time."""
         with self._session() as session:
-            study_id = self._study(session, study).id
+            study_id = study_of(session, study).id
             now = datetime.now(UTC)
             session.add(
                 EventRecord(study_id=study_id, at=now, kind=kind, message=message, trial=trial)
@@ -225,9 +245,7 @@ class Store:
     def events(self, study: str) -> list[EventRow]:
         """Return the events of a study in the order they were added."""
         with self._session() as session:
-            query = select(EventRecord).where(
-                EventRecord.study_id == self._study(session, study).id
-            )
+            query = select(EventRecord).where(EventRecord.study_id == study_of(session, study).id)
             return [
                 EventRow(at=e.at, kind=e.kind, message=e.message, trial=e.trial)
                 for e in session.scalars(query.order_by(EventRecord.id))
@@ -236,14 +254,19 @@ class Store:
     def set_budget(self, study: str, *, trials: int | None, hours: float | None) -> None:
         """Replace the budget of a study; None is no limit."""
         with self._session() as session:
-            record = self._study(session, study)
+            record = study_of(session, study)
             record.budget_trials = trials
             record.budget_s = None if hours is None else hours * 3600.0
+
+    def set_finished(self, study: str, at: datetime | None) -> None:
+        """Note when search and confirmation were over; None while the study goes on."""
+        with self._session() as session:
+            study_of(session, study).finished_at = at
 
     def add_spent_s(self, study: str, seconds: float) -> None:
         """Add wall time to what all runs of a study have spent."""
         with self._session() as session:
-            study_id = self._study(session, study).id
+            study_id = study_of(session, study).id
             session.execute(
                 update(StudyRecord)
                 .where(StudyRecord.id == study_id)
@@ -265,22 +288,12 @@ class Store:
         """One transaction on a begun trial, which also stores its raw records."""
         encoded = None if run is None else raw.encode(run)
         with self._session() as session:
-            trial = _trial(session, self._study(session, study).id, number)
+            trial = _trial(session, study_of(session, study).id, number)
             if trial is None:
                 raise ValueError(f"trial {number} of study '{study}' was not begun")
             yield trial
             if encoded is not None:
                 session.merge(RawRunRecord(trial_id=trial.id, encoded=encoded))
-
-    @staticmethod
-    def _study(session: Session, name: str) -> StudyRecord:
-        record = session.scalar(select(StudyRecord).where(StudyRecord.name == name))
-        if record is None:
-            names = session.scalars(select(StudyRecord.name)).all()
-            if not names:
-                raise UsageError(f"unknown study '{name}'; the store holds none yet")
-            raise UsageError(unknown_name("study", name, names))
-        return record
 
     def _check_reachable(self) -> None:
         try:
@@ -296,32 +309,6 @@ class Store:
             if fault is None:
                 raise
             raise fault from error
-
-    def _check_schema(self, *, create: bool) -> None:
-        """Check the version of our tables, creating them first if that is wanted."""
-        with self._engine.connect() as connection:
-            present = inspect(connection).has_table(SchemaRecord.__tablename__)
-            version = connection.scalar(select(SchemaRecord.version)) if present else None
-        if version is None and not create:
-            raise UsageError(address.missing(self.shown))
-        if version is not None and version != SCHEMA_VERSION:
-            raise PreflightError(
-                f"the store {self.shown} has schema {version}, this tuner reads {SCHEMA_VERSION}; "
-                "upgrade tuner or name another store with --store"
-            )
-        if version is None:
-            self._create_tables()
-
-    def _create_tables(self) -> None:
-        with self._engine.connect() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _CREATION_LOCK})
-            Base.metadata.create_all(connection)
-            if connection.scalar(select(SchemaRecord.version)) is None:
-                connection.execute(insert(SchemaRecord).values(version=SCHEMA_VERSION))
-            connection.commit()
 
 
 def _trial(session: Session, study_id: int, number: int) -> TrialRecord | None:

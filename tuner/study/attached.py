@@ -117,7 +117,7 @@ class AttachedEvaluator:
             _salted(self._task.workload, secrets.randbits(30)),
             load_of(configuration, self._task.load),
             server.meter,
-            self._task.window,
+            self._task.plan_for(configuration),
         )
         raw = dataclasses.replace(raw, latency_source=server.latency_source)
         result = self._task.reduce(raw)
@@ -127,6 +127,14 @@ class AttachedEvaluator:
                 "again, then `tuner resume`"
             )
         return Evaluation(result, raw, warnings, time.monotonic() - began_s)
+
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        """The server runs already."""
+        return True
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Measure once more: somebody else's server is not launched anew."""
+        return await self.evaluate(configuration, repeat)
 
     async def _answers(self) -> bool:
         try:

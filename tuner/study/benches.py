@@ -7,7 +7,7 @@ import json
 import math
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,18 +20,20 @@ from tuner.emulator.launch_rules import check_flags
 from tuner.emulator.model import load_model
 from tuner.emulator.power import PowerModel
 from tuner.errors import PreflightError, UsageError, unknown_name
+from tuner.gpu.access import Access
 from tuner.gpu.emulated import ActivityMeter, EmulatorServerMeter
 from tuner.gpu.meter import Meter
 from tuner.gpu.nvml import nvml_meter
 from tuner.load.workload import Workload
-from tuner.measure.window import WindowPlan
 from tuner.records import Source
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 from tuner.study.attached import AttachedEvaluator
 from tuner.study.device_knobs import DeviceKnobs
 from tuner.study.evaluator import Evaluator, Task
-from tuner.study.live import LaunchSettings, LiveEvaluator, ServerKind
-from tuner.study.space import Choice, SearchSpace
+from tuner.study.launches import LiveKnobs
+from tuner.study.live import LiveEvaluator
+from tuner.study.sessions import LaunchSettings, ServerKind, unheard
+from tuner.study.space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.study.spec import StudySpec
 from tuner.study.virtual import VirtualEvaluator, emulated_defaults
 
@@ -45,10 +47,15 @@ _DEVICE_VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
-    """Where a run leaves its logs, and the tag by which its servers are found again."""
+    """Where a run leaves its logs, the tag of its servers, and what it may do to real GPUs.
+
+    `note` is told what the user should know.
+    """
 
     run_tag: str
     log_folder: Path
+    access: Access = Access.SET
+    note: Callable[[str], None] = unheard
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,13 @@ class Knobs:
     """The knobs of a study, by name and section.
 
     `widest` is a configuration that uses the most GPUs, `extremes` are the ends of the device
-    knobs' ranges.
+    knobs' ranges, `live` are those that a running server changes.
     """
 
     sections: Mapping[str, str]
     widest: Configuration
     extremes: tuple[Configuration, ...]
+    live: LiveKnobs
 
     def of(self, section: str) -> list[str]:
         """Return the names in a section."""
@@ -75,7 +83,7 @@ def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
         workload=workload,
         load=spec.load or workload.default_load,
         slos=spec.slos,
-        window=WindowPlan(window_s=spec.window_s, warmup_limit_s=3.0 * spec.window_s),
+        window=spec.window_plan,
         fixed=fixed,
     )
 
@@ -101,28 +109,33 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # tells a limit or clock that this GPU does not have
     if spec.live:
-        return _live_emulator(spec, gpu, task, place)
-    return VirtualEvaluator(model, gpu, task, spec.seed)
+        return _live_emulator(spec, gpu, task, knobs, place)
+    return VirtualEvaluator(model, gpu, task, spec.seed, knobs.live)
 
 
 def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
-    return LaunchSettings(place.run_tag, place.log_folder, spec.startup_deadline_s, spec.port)
+    return LaunchSettings(
+        place.run_tag, place.log_folder, spec.startup_deadline_s, spec.port, place.note
+    )
 
 
 def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveEvaluator:
     _require_model_folder(spec.model, task.workload)
-    if (device := knobs.of("device")) and not spec.allow_gpu_settings:
-        raise PreflightError(
-            f"{', '.join(device)} would change settings of real GPUs; allow it with "
-            "--allow-gpu-settings (needs root; what was found is put back at the end, and after a "
-            "crash), use a search space without device knobs, or --emulate a GPU"
-        )
+    if device := knobs.of("device"):
+        _require_allowed(spec, device)
     command = find_vllm(spec.vllm)
     version = vllm_version(command)
     flags = known_flags(command)
     for name in [*task.fixed.flags, *knobs.of("flags")]:
         if name not in flags:
             raise UsageError(unknown_name(f"flag of vLLM {version}", name, flags))
+    live = knobs.live
+    if live.largest and "scheduler_cls" not in flags:
+        place.note(
+            f"vLLM {version} takes no scheduler of ours (--scheduler-cls), so its limits cannot "
+            "change while it runs: each configuration is launched"
+        )
+        live = LiveKnobs({})
 
     def meter(configuration: Configuration) -> Meter:
         return nvml_meter(gpus_used(configuration)) or _activity_meter(spec, task)
@@ -137,9 +150,25 @@ def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Li
         widest=task.whole(knobs.widest),
         environment=lambda _: environment,
         defaults=None,
+        live=live,
     )
     device_knobs = DeviceKnobs(place.run_tag, knobs.extremes) if device else None
     return LiveEvaluator(server, task, _settings(spec, place), device_knobs)
+
+
+def _require_allowed(spec: StudySpec, device: list[str]) -> None:
+    names = ", ".join(device)
+    if spec.read_only_device:
+        raise UsageError(
+            f"{names} would change settings of real GPUs, which --read-only-device forbids; leave "
+            "that out, or use a search space without device knobs (--space default)"
+        )
+    if not spec.allow_gpu_settings:
+        raise PreflightError(
+            f"{names} would change settings of real GPUs; allow it with --allow-gpu-settings "
+            "(needs root; what was found is put back at the end, and after a crash), use a search "
+            "space without device knobs (--space default), or --emulate a GPU"
+        )
 
 
 def gpus_used(configuration: Configuration) -> int:
@@ -187,7 +216,9 @@ def _require_model_folder(model: str, workload: Workload) -> None:
         )
 
 
-def _live_emulator(spec: StudySpec, gpu: Gpu, task: Task, place: RunPlace) -> LiveEvaluator:
+def _live_emulator(
+    spec: StudySpec, gpu: Gpu, task: Task, knobs: Knobs, place: RunPlace
+) -> LiveEvaluator:
     def environment(configuration: Configuration) -> dict[str, str]:
         return {"TUNER_EMULATED_GPU": str(spec.emulate)} | {
             _DEVICE_VARIABLES[knob]: str(value) for knob, value in configuration.device.items()
@@ -201,6 +232,7 @@ def _live_emulator(spec: StudySpec, gpu: Gpu, task: Task, place: RunPlace) -> Li
         widest=Configuration(),
         environment=environment,
         defaults=emulated_defaults(gpu, task.load),
+        live=knobs.live,
     )
     return LiveEvaluator(server, task, _settings(spec, place), None)
 
@@ -239,7 +271,12 @@ def space_knobs(space: SearchSpace) -> Knobs:
         if section == "device"
         for end in (knob.choices if isinstance(knob, Choice) else (knob.low, knob.high))
     )
-    return Knobs(sections, Configuration(flags=widest), extremes)
+    largest = {
+        name: knob.high
+        for _, name, knob in space.knobs()
+        if space.kind(name) == "live" and isinstance(knob, PowerOfTwo | Integer)
+    }
+    return Knobs(sections, Configuration(flags=widest), extremes, LiveKnobs(largest))
 
 
 def configuration_knobs(configuration: Configuration) -> Knobs:
@@ -247,7 +284,7 @@ def configuration_knobs(configuration: Configuration) -> Knobs:
     sections = {
         name: section for section, values in configuration.to_json().items() for name in values
     }
-    return Knobs(sections, configuration, (configuration,))
+    return Knobs(sections, configuration, (configuration,), LiveKnobs({}))
 
 
 def fixed_configuration(space: SearchSpace) -> Configuration:

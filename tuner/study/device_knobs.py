@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -10,32 +11,45 @@ from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.durable import state_folder
 from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
-from tuner.gpu.limits import PermissionDeniedError, open_limits
+from tuner.gpu.limits import Access, PermissionDeniedError, open_limits
 
 
 class DeviceKnobs:
     """The limits of the GPUs that a study uses, from `open` to `close`.
 
     A configuration without device knobs, the baseline above all, is measured at the GPU's
-    *default* limits; at the end everything is put back to what was *found*.
+    *default* limits; at the end everything is put back to what was *found*. Safe to close while
+    another thread opens or applies, as a cancelled task leaves it: closing waits for that thread.
     """
 
     def __init__(self, run_tag: str, extremes: Sequence[Configuration]) -> None:
         self._run_tag = run_tag
         self._extremes = extremes
+        self._lock = threading.RLock()
+        self._is_closed = False
         self._stack = ExitStack()
         self._limits: LeasedLimits | None = None
         self._default_power_limit_w: float | None = None
 
     def open(self, gpus: Sequence[DeviceState]) -> None:
-        """Take the leases and go to the default limits, which shows that it is permitted.
+        """Take the leases, go to both ends of each knob and then to the default limits.
 
         Raises `PreflightError` where it is not, or where the GPUs are somebody else's.
         """
         for gpu in gpus:
             for extreme in self._extremes:
-                _require_in_range(gpu, extreme.device)
-        control = open_limits()
+                require_in_range(gpu, extreme.device)
+        if len({gpu.default_power_limit_w for gpu in gpus}) > 1:
+            raise PreflightError(
+                "the GPUs have different default power limits, so one power_limit_w does not fit "
+                "them all; choose GPUs of one kind with CUDA_VISIBLE_DEVICES"
+            )
+        with self._lock:
+            if not self._is_closed:
+                self._open(gpus)
+
+    def _open(self, gpus: Sequence[DeviceState]) -> None:
+        control = open_limits(Access.SET)
         if control is None:
             raise PreflightError("there is no NVML, so power limits and clocks cannot be set")
         self._stack.callback(control.close)
@@ -44,7 +58,9 @@ class DeviceKnobs:
             uuids = [gpu.uuid for gpu in gpus]
             self._limits = self._stack.enter_context(leased(control, uuids, self._run_tag, book))
             self._default_power_limit_w = gpus[0].default_power_limit_w
-            self._limits.apply(power_limit_w=self._default_power_limit_w)
+            for extreme in self._extremes:  # told now, and not in the middle of the night
+                self._apply(self._limits, extreme)
+            self._apply(self._limits, Configuration())
         except BaseException:
             self.close()
             raise
@@ -54,28 +70,35 @@ class DeviceKnobs:
 
         Raises `OperatorNeededError` if a GPU no longer takes it.
         """
-        if self._limits is None:
-            raise RuntimeError("the leases were not taken")
-        device = configuration.device
-        power_limit_w = device.get("power_limit_w", self._default_power_limit_w)
-        sm_clock_mhz = device.get("sm_clock_mhz")
-        limit_w = None if power_limit_w is None else float(power_limit_w)
-        clock_mhz = None if sm_clock_mhz is None else int(sm_clock_mhz)
         try:
-            self._limits.apply(power_limit_w=limit_w, sm_clock_mhz=clock_mhz)
+            with self._lock:
+                if self._limits is None:
+                    raise RuntimeError("the leases were not taken, or are given back")
+                return self._apply(self._limits, configuration)
         except PermissionDeniedError as error:
             raise OperatorNeededError(
                 f"the right to set the GPU's limits was lost during the run: {error}"
             ) from error
+
+    def _apply(self, limits: LeasedLimits, configuration: Configuration) -> float | None:
+        device = configuration.device
+        power_limit_w = device.get("power_limit_w", self._default_power_limit_w)
+        sm_clock_mhz = device.get("sm_clock_mhz")
+        limit_w = None if power_limit_w is None else float(power_limit_w)
+        limits.apply(
+            power_limit_w=limit_w, sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz)
+        )
         return limit_w
 
     def close(self) -> None:
         """Put everything back to what was found."""
-        self._limits = None
-        self._stack.close()
+        with self._lock:
+            self._is_closed = True
+            self._limits = None
+            self._stack.close()
 
 
-def _require_in_range(gpu: DeviceState, device: Mapping[str, Value]) -> None:
+def require_in_range(gpu: DeviceState, device: Mapping[str, Value]) -> None:
     """Raise `UsageError` for a limit or clock that the GPU does not have."""
     watts, mhz = device.get("power_limit_w"), device.get("sm_clock_mhz")
     low_w, high_w, high_mhz = gpu.min_power_limit_w, gpu.max_power_limit_w, gpu.max_sm_clock_mhz

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
@@ -13,6 +13,7 @@ from tuner.measure.reduce import reduce_run
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, Load, Measurement, RawRun, Source
 from tuner.slo import Slo, request_limits_ms
+from tuner.store import Answers
 
 EvaluationKind = Literal["live", "attached", "virtual"]
 
@@ -34,13 +35,22 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation brought, and how long it took, maybe on a virtual clock."""
+    """What one evaluation brought, and how long it took, maybe on a virtual clock.
+
+    `launch_s` is the part of `elapsed_s` that went into launching the server (and, when it refused
+    to start, into finding that out); None if a server that ran already was used. `session` names
+    the launch that served the evaluation, None where there is nothing to name. `answers` are those
+    to the probe prompts, None if the server was not asked.
+    """
 
     result: Measurement | Failure
     raw: RawRun | None
     warnings: tuple[str, ...]
     elapsed_s: float
     is_virtual: bool = False
+    launch_s: float | None = None
+    session: str | None = None
+    answers: Answers | None = None
 
 
 class Evaluator(Protocol):
@@ -67,6 +77,18 @@ class Evaluator(Protocol):
         """Evaluate; a configuration that does not work is a `Failure`, not an exception.
 
         Raises `OperatorNeededError` when going on makes no sense.
+        """
+
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        """Say whether `evaluate` would need no launch for this configuration."""
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Evaluate on a clean launch with exactly this configuration's flags.
+
+        `repeat` is the number of the repeat, and another one each time.
+
+        No limit is set live, and nothing of an earlier evaluation is left in the server. Failures
+        and errors as for `evaluate`.
         """
 
     async def close(self) -> None:
@@ -100,7 +122,8 @@ def load_defaults(load: Load) -> dict[str, Value]:
 class Task:
     """What every configuration of a study is measured with.
 
-    `fixed` holds the settings that all configurations share, the baseline too.
+    `fixed` holds the settings that all configurations share, the baseline too. With `ends_early` a
+    configuration that clearly misses an SLO is not measured to the end.
     """
 
     model: str
@@ -109,6 +132,13 @@ class Task:
     slos: tuple[Slo, ...]
     window: WindowPlan
     fixed: Configuration
+    ends_early: bool = False
+
+    def plan_for(self, configuration: Configuration) -> WindowPlan:
+        """Return how it is measured; the baseline, which all else is compared with, to the end."""
+        if not self.ends_early or not configuration.knobs():
+            return self.window
+        return replace(self.window, slos=self.slos)
 
     def whole(self, configuration: Configuration) -> Configuration:
         """Return the configuration with the fixed settings added."""

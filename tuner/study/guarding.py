@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from tuner.gpu.durable import state_folder
-from tuner.gpu.limits import open_limits
+from tuner.gpu.limits import opened_limits
+from tuner.serving.clean_up import memory_in_use
 from tuner.serving.guardian import guarded, repair
 from tuner.study.benches import RunPlace
 from tuner.study.evaluator import Evaluator
@@ -25,28 +27,18 @@ async def watched_over(
     if not evaluator.needs_guardian:
         yield
         return
-    messages, memory_bytes = await asyncio.to_thread(_mend)
-    for message in messages:
+    opener = partial(opened_limits, place.access)
+    for message in await asyncio.to_thread(repair, state_folder(), opener):
         note(message)
+    memory_bytes = await asyncio.to_thread(memory_in_use, note)
     async with guarded(
         place.run_tag,
         log_path=place.log_folder / "guardian.log",
         state_folder=state_folder(),
         gpu_memory_bytes=memory_bytes,
+        access=place.access,
     ):
         try:
             yield
         finally:
             await evaluator.close()  # before the guardian is told that all is cleaned up
-
-
-def _mend() -> tuple[list[str], dict[str, int]]:
-    """Mend, and return what was done and the memory that is in use on each GPU then."""
-    control = open_limits()
-    try:
-        messages = repair(state_folder(), control)
-        uuids = () if control is None else control.uuids()
-        return messages, {u: control.memory_used_bytes(u) for u in uuids if control is not None}
-    finally:
-        if control is not None:
-            control.close()

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError
 from tuner.gpu import energy_window
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.energy_window import WindowVerdict
-from tuner.gpu.meter import Meter, Surroundings
+from tuner.gpu.meter import Surroundings
 from tuner.measure.live import run_load
-from tuner.records import Failure, FailureKind, Measurement, RawRun, Source
-from tuner.serving.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
+from tuner.measure.outputs import NotAnsweredError, probe_answers
+from tuner.records import Failure, FailureKind, Measurement, RawRun
+from tuner.serving.diagnosis import diagnose_death
+from tuner.serving.launch import LaunchFailedError, RunningServer, read_log, without_secrets
+from tuner.serving.live_server import prefix_cache_is_reset
 from tuner.serving.processes import tagged_processes
 from tuner.serving.server_metrics import ServerUnreachableError, resolved_settings
 from tuner.study.device_knobs import DeviceKnobs, device_defaults
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.study.sessions import LaunchSettings, ServerKind, Session, Sessions, pids_of
 
 COOL_DOWN_S = 30.0
 
@@ -39,39 +45,6 @@ _FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class ServerKind:
-    """Which server is launched, and what measures its energy.
-
-    Attributes:
-        command: the executable and its arguments before `serve`.
-        version: what it calls itself.
-        source: emulated if the server itself is.
-        meter: returns the meter of the GPUs that a configuration uses.
-        widest: a configuration that uses as many GPUs as any of the study.
-        environment: returns the variables that apply a configuration's device knobs.
-        defaults: the value of each unset flag; None to ask the running server.
-    """
-
-    command: tuple[str, ...]
-    version: str
-    source: Source
-    meter: Callable[[Configuration], Meter]
-    widest: Configuration
-    environment: Callable[[Configuration], Mapping[str, str]]
-    defaults: Mapping[str, Value] | None
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSettings:
-    """How servers are launched: their tag, where their logs go, deadline and port."""
-
-    run_tag: str
-    log_folder: Path
-    startup_deadline_s: float
-    port: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class JudgedRun:
     """A run, what is to be known of it, and whether its energy can be believed."""
 
@@ -80,18 +53,8 @@ class JudgedRun:
     verdict: WindowVerdict
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A server that is ready, what measures it, and who was on its GPUs before it."""
-
-    server: RunningServer
-    meter: Meter
-    power_limit_w: float | None
-    pids_before: frozenset[int]
-
-
 class LiveEvaluator:
-    """Launches one server per configuration, measures it, and stops it.
+    """Measures configurations on a server that is kept for as long as it can serve them.
 
     `knobs` applies device knobs to real GPUs; None leaves those alone.
     """
@@ -105,8 +68,7 @@ class LiveEvaluator:
         self._task = task
         self._settings = settings
         self._knobs = knobs
-        self._held: _Running | None = None  # the default configuration, started to ask it
-        self._stack = AsyncExitStack()
+        self._sessions = Sessions(task.model, server, settings)
         self._gpus: tuple[DeviceState, ...] = ()
 
     async def prepare(self) -> Bench:
@@ -127,10 +89,9 @@ class LiveEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Start the default configuration and ask it; trial 0 is measured on that server."""
+        await self._set_device(Configuration())
         try:
-            self._held = await self._stack.enter_async_context(
-                self._running(Configuration(), "baseline")
-            )
+            session = await self._sessions.get_clean(self._task.whole(Configuration()), "baseline")
         except LaunchFailedError as error:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
             raise PreflightError(
@@ -138,38 +99,90 @@ class LiveEvaluator:
                 f"{log}; mend it, or set what it needs under `fixed:` in the search space"
             ) from error
         known = self._server.defaults
-        flags = await _reported_defaults(self._held.server) if known is None else known
+        flags = await _reported_defaults(session.server) if known is None else known
         self._task.require_room(flags.get("max_model_len"))
         return {**flags, **device_defaults(self._gpus), **load_defaults(self._task.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
-        """Launch, measure, stop."""
-        began_s = time.monotonic()
+        """Measure on the server that runs, if it can serve this configuration, else launch."""
+        whole = self._task.whole(configuration)
+        if reason := self._server.live.refusal(whole):
+            return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), 0.0)
+        name = f"trial-{trial:04d}"
+        return await self._evaluate(configuration, lambda: self._sessions.get(whole, name))
+
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        """Say whether the server that runs can serve this configuration."""
+        return self._sessions.is_warm_for(self._task.whole(configuration))
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Measure on a clean launch of exactly this configuration, then ask the probe prompts."""
+        whole, name = self._task.whole(configuration), f"confirm-{repeat:04d}"
+        launched: list[Session] = []
+
+        async def get() -> Session:
+            launched.append(await self._sessions.get_clean(whole, name))
+            return launched[0]
+
+        found = await self._evaluate(configuration, get)
+        if not launched or not isinstance(found.result, Measurement):
+            return found
+        server = launched[0].server
         try:
-            async with AsyncExitStack() as stack:
-                running = await self._take(stack, configuration, trial)
-                judged = await self._measure(running, configuration)
-                if not judged.verdict.valid and await _cool_down(running.server):
-                    judged = await self._measure(running, configuration)
-                exit_code = running.server.exit_code()
+            answers = await probe_answers(server.base_url, server.served_name)
+        except NotAnsweredError as error:
+            warning = f"the outputs could not be compared: {error}"
+            return dataclasses.replace(found, warnings=(*found.warnings, warning))
+        return dataclasses.replace(found, answers=answers)
+
+    async def _evaluate(
+        self, configuration: Configuration, get: Callable[[], Awaitable[Session]]
+    ) -> Evaluation:
+        """Set the GPUs' limits, which settle while a server loads; get a server; measure."""
+        began_s = time.monotonic()
+        power_limit_w = await self._set_device(configuration)
+        try:
+            session = await get()
         except LaunchFailedError as error:
-            return Evaluation(error.failure, None, (), time.monotonic() - began_s)
+            elapsed_s = time.monotonic() - began_s
+            return Evaluation(error.failure, None, (), elapsed_s, launch_s=elapsed_s)
         except PreflightError as error:  # a port that is taken for a moment must not end the night
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), time.monotonic() - began_s)
+        judged = await self._measure(session, configuration, power_limit_w)
+        if not judged.verdict.valid and await _cool_down(session.server):
+            judged = await self._measure(session, configuration, power_limit_w)
         raw = dataclasses.replace(judged.raw, latency_source=self._server.source)
-        result = self._result(running.server, exit_code, raw, judged.verdict)
-        warnings = (*judged.warnings, *map(_flag_in_words, judged.verdict.flags))
-        return Evaluation(result, raw, warnings, time.monotonic() - began_s)
+        exit_code = session.server.exit_code()
+        result = self._result(session, exit_code, raw, judged.verdict)
+        if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
+            await self._sessions.close()  # what went wrong may be in the server
+        return Evaluation(
+            result,
+            raw,
+            (*judged.warnings, *map(_flag_in_words, judged.verdict.flags)),
+            time.monotonic() - began_s,
+            launch_s=session.launch_s,
+            session=session.server.served_name,
+        )
+
+    async def _set_device(self, configuration: Configuration) -> float | None:
+        """Apply the device knobs; return the power limit then in force, None if left alone."""
+        if self._knobs is None:
+            return None
+        return await asyncio.to_thread(self._knobs.apply, configuration)
 
     def _result(
-        self, server: RunningServer, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
+        self, session: Session, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
     ) -> Measurement | Failure:
-        result = self._task.reduce(raw)
+        server, result = session.server, self._task.reduce(raw)
         if exit_code is not None:
-            return _died(server, exit_code, result)
+            return _died(server, exit_code)
         if isinstance(result, Failure):
             return dataclasses.replace(result, log_path=server.log_path)
+        if exceeded := _exceeded(session, raw):
+            self._sessions.distrust_limits(exceeded)
+            return Failure(FailureKind.INFRASTRUCTURE, exceeded, server.log_path)
         if not verdict.valid:
             return Failure(
                 FailureKind.INFRASTRUCTURE,
@@ -178,82 +191,42 @@ class LiveEvaluator:
             )
         return result
 
-    async def _take(
-        self, stack: AsyncExitStack, configuration: Configuration, trial: int
-    ) -> _Running:
-        """Return the held server if it is the one that is wanted, else launch."""
-        held, self._held = self._held, None
-        if held is not None and not configuration.knobs():
-            stack.push_async_exit(self._stack.pop_all())
-            return held
-        await self._stack.aclose()
-        return await stack.enter_async_context(self._running(configuration, f"trial-{trial:04d}"))
-
-    @asynccontextmanager
-    async def _running(self, configuration: Configuration, name: str) -> AsyncIterator[_Running]:
-        """Set the limits, then launch: they settle while the server loads."""
-        whole = self._task.whole(configuration)
-        power_limit_w = None
-        if self._knobs is not None:
-            power_limit_w = await asyncio.to_thread(self._knobs.apply, configuration)
-        meter = await asyncio.to_thread(self._server.meter, whole)
-        with closing(meter):
-            before = _pids(await asyncio.to_thread(meter.states))
-            async with launched(self._plan(whole, name)) as server:
-                yield _Running(server, meter, power_limit_w, before)
-
-    async def _measure(self, running: _Running, configuration: Configuration) -> JudgedRun:
+    async def _measure(
+        self, session: Session, configuration: Configuration, power_limit_w: float | None
+    ) -> JudgedRun:
         task = self._task
-        before = await asyncio.to_thread(running.meter.states)
+        before = await asyncio.to_thread(session.meter.states)
         raw, warnings = await run_load(
-            running.server.base_url,
-            running.server.served_name,
+            session.server.base_url,
+            session.server.served_name,
             task.workload.requests(),
             load_of(configuration, task.load),
-            running.meter,
-            task.window,
+            session.meter,
+            task.plan_for(configuration),
         )
-        surroundings = Surroundings(before, self._own_pids(running, before), running.power_limit_w)
+        surroundings = Surroundings(before, self._own_pids(session, before), power_limit_w)
         verdict = await asyncio.to_thread(
-            running.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
+            session.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
         )
         return JudgedRun(raw, warnings, verdict)
 
-    def _own_pids(self, running: _Running, states: tuple[DeviceState, ...]) -> set[int]:
+    def _own_pids(self, session: Session, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.
 
         In a container NVML names the host's pids, which cannot be found here: those that came with
         the server are taken for it.
         """
         tagged = {process.pid for process in tagged_processes(self._settings.run_tag)}
-        came = _pids(states) - running.pids_before
+        came = pids_of(states) - session.pids_before
         return tagged | {pid for pid in came if not Path(f"/proc/{pid}").exists()}
 
-    def _plan(self, whole: Configuration, name: str) -> LaunchPlan:
-        settings = self._settings
-        return LaunchPlan(
-            command=self._server.command,
-            model=self._task.model,
-            configuration=whole,
-            environment=self._server.environment(whole),
-            run_tag=settings.run_tag,
-            log_path=settings.log_folder / f"{name}.log",
-            startup_deadline_s=settings.startup_deadline_s,
-            port=settings.port,
-        )
-
     async def close(self) -> None:
-        """Stop the held server, then put the GPUs back."""
-        self._held = None
+        """Stop the server, then put the GPUs back."""
         try:
-            await self._stack.aclose()
+            await self._sessions.close()
         finally:
             if self._knobs is not None:
                 await asyncio.to_thread(self._knobs.close)
-
-
-def _pids(states: tuple[DeviceState, ...]) -> frozenset[int]:
-    return frozenset(pid for state in states for pid in state.pids or ())
 
 
 def _flag_in_words(flag: str) -> str:
@@ -267,11 +240,8 @@ async def _cool_down(server: RunningServer) -> bool:
     """
     await asyncio.sleep(COOL_DOWN_S)
     try:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{server.base_url}/reset_prefix_cache") as reply,
-        ):
-            return reply.status == 200
+        async with aiohttp.ClientSession() as session:
+            return await prefix_cache_is_reset(session, server.base_url)
     except aiohttp.ClientError:
         return False
 
@@ -288,10 +258,17 @@ async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
     return {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
 
 
-def _died(server: RunningServer, exit_code: int, result: object) -> Failure:
-    detail = f"; {result.reason}" if isinstance(result, Failure) else ""
-    return Failure(
-        FailureKind.UNSTABLE,
-        f"the server died during the measurement (exit code {exit_code}){detail}",
-        server.log_path,
-    )
+def _died(server: RunningServer, exit_code: int) -> Failure:
+    death = diagnose_death(read_log(server.log_path), exit_code)
+    reason = without_secrets(death.reason, os.environ)
+    return dataclasses.replace(death, reason=reason, log_path=server.log_path)
+
+
+def _exceeded(session: Session, raw: RawRun) -> str | None:
+    """Say by how much the server exceeded the limit that was set live; None if it did not."""
+    limit = None if session.limits is None else session.limits.max_num_seqs
+    inside = (raw.server.times_s >= raw.window_start_s) & (raw.server.times_s <= raw.window_end_s)
+    if limit is None or not inside.any():
+        return None
+    most = float(np.max(raw.server.running[inside]))
+    return f"{most:g} requests ran under a limit of {limit}" if most > limit else None

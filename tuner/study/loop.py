@@ -7,16 +7,24 @@ The order makes every line safe to die on. A measurement is on disk before Optun
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.errors import OperatorNeededError
+from tuner.measure.intervals import intervals
+from tuner.measure.precision import achieved, imprecision
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.store import Owner, Store
+from tuner.slo import meets_all, request_limits_ms
+from tuner.store import Owner, Store, Took
+from tuner.study.confirm_plan import Step
+from tuner.study.confirm_run import ConfirmationRun
 from tuner.study.evaluator import Evaluation, Evaluator
-from tuner.study.proposals import Proposal, Proposals
+from tuner.study.flat import Point, flat_for
+from tuner.study.objective import costs
+from tuner.study.proposals import Proposal, Proposals, Spent
 from tuner.study.spec import StudySpec
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
@@ -36,6 +44,9 @@ class Listener(Protocol):
         self, proposal: Proposal, result: Measurement | Failure, progress: Progress
     ) -> None:
         """An evaluation ended and was told."""
+
+    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
+        """A trial's configuration was measured again."""
 
     def note(self, message: str) -> None:
         """Something that the user should know."""
@@ -69,6 +80,7 @@ class StudyRun:
         evaluator: Evaluator,
         owner: Owner,
         listener: Listener,
+        confirmation: ConfirmationRun | None = None,
     ) -> None:
         self._name = name
         self._spec = spec
@@ -77,6 +89,7 @@ class StudyRun:
         self._evaluator = evaluator
         self._owner = owner
         self._listener = listener
+        self._confirmation = confirmation
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
@@ -89,12 +102,14 @@ class StudyRun:
         )
 
     async def run(self) -> None:
-        """Evaluate until the budget is spent.
+        """Evaluate until the budget is spent, or searching on is no use.
 
-        Raises `OperatorNeededError` when the machine, not the configurations, keeps failing. On
-        cancellation the running trial goes back to the queue.
+        The time that the confirmation needs is left to it. Raises `OperatorNeededError` when the
+        machine, not the configurations, keeps failing. On cancellation the running trial goes back
+        to the queue.
         """
-        while self._has_budget():
+        points = self._points()
+        while self._has_budget() and not self._is_flat(points):
             await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
             began_s = time.monotonic()
             proposal = self._proposals.ask()
@@ -109,9 +124,35 @@ class StudyRun:
             evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
             result = self._record(proposal, evaluation)
             wall_s = time.monotonic() - began_s
-            self._spend(evaluation.elapsed_s if evaluation.is_virtual else wall_s)
+            spent_s = evaluation.elapsed_s if evaluation.is_virtual else wall_s
+            self._spend(spent_s)
+            self._proposals.note_spent(proposal.number, Spent(spent_s, evaluation.launch_s))
             self._tell(proposal, result)
             self._listener.trial_ended(proposal, result, self.progress)
+            points.append(self._point(result))
+            if self._confirmation is not None:
+                self._spent_s += await self._confirmation.spread(self.progress.share)
+
+    def _points(self) -> list[Point | None]:
+        """Return the costs of what was evaluated before, for the stop rule."""
+        rows = [t for t in self._store.trials(self._name) if t.measurement or t.failure]
+        return [None if t.measurement is None else self._point(t.measurement) for t in rows]
+
+    def _point(self, result: Measurement | Failure) -> Point | None:
+        if isinstance(result, Failure) or result.ended_early is not None:
+            return None
+        if not meets_all(result.metrics, self._spec.slos):
+            return None
+        return costs(self._spec.objectives, result.metrics)
+
+    def _is_flat(self, points: list[Point | None]) -> bool:
+        last = flat_for(points) if self._spec.stops_when_flat else None
+        if last is None:
+            return False
+        message = f"the search stops: its front has not grown in the last {last} evaluations"
+        self._store.add_event(self._name, "flat", message)
+        self._listener.note(message)
+        return True
 
     def _has_budget(self) -> bool:
         progress = self.progress
@@ -119,7 +160,10 @@ class StudyRun:
             return False
         # a trial that would end after the last hour is not begun
         next_s = statistics.median(self._durations_s) if self._durations_s else 0.0
-        return self._spent_s + next_s < progress.budget_s
+        reserve_s = 0.0
+        if self._confirmation is not None and math.isfinite(progress.budget_s):
+            reserve_s = self._confirmation.reserve_s
+        return self._spent_s + next_s < progress.budget_s - reserve_s
 
     def _spend(self, elapsed_s: float) -> None:
         self._durations_s.append(elapsed_s)
@@ -129,6 +173,7 @@ class StudyRun:
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""
         result = evaluation.result
+        took = Took(evaluation.elapsed_s, evaluation.launch_s)
         if isinstance(result, Measurement):
             result = self._with_all_metrics(result)
         if isinstance(result, Measurement):
@@ -137,17 +182,27 @@ class StudyRun:
                 proposal.number,
                 result,
                 evaluation.raw,
-                warnings=evaluation.warnings,
+                warnings=(*evaluation.warnings, *self._imprecision(evaluation, result)),
+                took=took,
             )
         else:
-            self._store.save_failure(self._name, proposal.number, result, evaluation.raw)
+            self._store.save_failure(self._name, proposal.number, result, evaluation.raw, took=took)
         return result
+
+    def _imprecision(self, evaluation: Evaluation, measured: Measurement) -> tuple[str, ...]:
+        precision = self._spec.window_plan.precision
+        if precision is None or evaluation.raw is None or measured.ended_early is not None:
+            return ()
+        known = intervals(evaluation.raw, request_limits_ms(self._spec.slos))
+        return imprecision(achieved(precision, measured, known))
 
     def _with_all_metrics(self, measurement: Measurement) -> Measurement | Failure:
         needed = [o.metric for o in self._spec.objectives] + [s.metric for s in self._spec.slos]
         missing = [m for m in needed if m not in measurement.metrics]
         if not missing:
             return measurement
+        if measurement.ended_early is not None:
+            return Failure(FailureKind.CONFIGURATION, measurement.ended_early)
         return Failure(FailureKind.UNSTABLE, f"the window gave no value for {', '.join(missing)}")
 
     def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:

@@ -21,6 +21,7 @@ from tuner.configuration import (
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
+from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Measurement
 from tuner.slo import request_limits_ms
 from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
@@ -38,6 +39,7 @@ class MeasuredOnce:
     configuration: Configuration
     measurement: Measurement
     intervals: Mapping[str, Interval]  # 95 %, of the metrics where the window is long enough to say
+    precision: tuple[Achieved, ...]  # of the metrics with a target; none for a fixed window
     warnings: tuple[str, ...]
 
 
@@ -92,8 +94,10 @@ async def measure_once(
 
     Raises `PreflightError` with the reason if the configuration does not work.
     """
+    window = spec.window_plan
     task = task_of(spec, load_workload(spec.workload), Configuration())
-    place = RunPlace(f"measure-{secrets.token_hex(4)}", Path(tempfile.mkdtemp(prefix="tuner-")))
+    folder = Path(tempfile.mkdtemp(prefix="tuner-"))
+    place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, note)
     evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)
     async with watched_over(evaluator, place, note):
         bench = await evaluator.prepare()
@@ -104,4 +108,8 @@ async def measure_once(
         log = f" (log: {result.log_path})" if result.log_path else ""
         raise PreflightError(f"no measurement: {result.reason}{log}")
     known = {} if evaluation.raw is None else intervals(evaluation.raw, limits_ms)
-    return MeasuredOnce(bench, configuration, result, known, evaluation.warnings)
+    reached: tuple[Achieved, ...] = ()
+    if window.precision is not None:
+        reached = achieved(window.precision, result, known)
+    warnings = (*evaluation.warnings, *imprecision(reached))
+    return MeasuredOnce(bench, configuration, result, known, reached, warnings)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import PreflightError
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.study.objective import Objective, costs
-from tuner.study.space import SearchSpace
+from tuner.study.search_sampler import (
+    BASELINE,
+    ENDED_EARLY,
+    LAUNCH_OK,
+    LAUNCH_S,
+    WALL_S,
+    SearchSampler,
+    SearchTask,
+)
+from tuner.study.space import SearchSpace, parameter_name
 from tuner.study.spec import SamplerName
 
-LAUNCH_OK = "launch_ok"
 _RANDOM_STARTS = 10
 _UNKNOWN_VIOLATION = 1.0  # of an SLO that nothing was measured for yet; in log ratio
 _MET, _VIOLATED = -1.0, 1.0
@@ -38,12 +44,25 @@ class Proposal:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an evaluation took, s; `launch_s` is None if a server that ran already was used."""
+
+    wall_s: float
+    launch_s: float | None
+
+
+def _never(_: Configuration) -> bool:
+    return False
+
+
 class Proposals:
     """Asks Optuna for configurations and tells it what became of them.
 
     Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
     imputed values, so that the sampler leaves its region; they live in Optuna alone.
+    `is_warm_for` says whether the server that runs now can serve a configuration.
     """
 
     def __init__(
@@ -55,8 +74,10 @@ class Proposals:
         objectives: tuple[Objective, ...],
         sampler: SamplerName,
         seed: int,
+        is_warm_for: Callable[[Configuration], bool] = _never,
     ) -> None:
         self._space = space
+        self._is_warm_for = is_warm_for
         self._slos = tuple(slos)
         self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -66,10 +87,29 @@ class Proposals:
             directions=["minimize"] * len(objectives),
             load_if_exists=True,
         )
-        # the same seed after a resume would replay the same start points
-        self._study.sampler = make_sampler(sampler, seed + len(self._trials()))
+        self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
+
+    def _sampler(self, name: SamplerName, seed: int) -> BaseSampler:
+        # the same seed after a resume would replay the same start points
+        begun = seed + len(self._trials())
+        if name == "random":
+            return RandomSampler(seed=begun)
+        if name == "tpe":
+            return TPESampler(seed=begun, multivariate=True, n_startup_trials=_RANDOM_STARTS)
+        task = SearchTask(
+            distributions=self._space.distributions(),
+            restarts=frozenset(
+                parameter_name(name, knob)
+                for _, name, knob in self._space.knobs()
+                if self._space.kind(name) == "launch"
+            ),
+            constraints=tuple(map(str, self._slos)),
+            is_possible=lambda p: is_possible(self._space.configuration(dict(p))),
+            is_warm_for=lambda p: self._is_warm_for(self._space.configuration(dict(p))),
+        )
+        return SearchSampler(task, seed)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
@@ -78,7 +118,7 @@ class Proposals:
     def has_baseline(self) -> bool:
         """Whether the baseline was told, or is queued or under way."""
         live = self._trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
-        return any(t.user_attrs.get("baseline", False) for t in live)
+        return any(t.user_attrs.get(BASELINE, False) for t in live)
 
     @property
     def complete_count(self) -> int:
@@ -92,7 +132,7 @@ class Proposals:
     def enqueue_baseline(self, defaults: Mapping[str, Value]) -> None:
         """Make the default configuration the next trial."""
         parameters = self._space.baseline_parameters(dict(defaults))
-        self._study.enqueue_trial(parameters, user_attrs={"baseline": True, "attempt": 1})
+        self._study.enqueue_trial(parameters, user_attrs={BASELINE: True, "attempt": 1})
 
     def ask(self) -> Proposal:
         """Return the next configuration: one that is queued, or the sampler's."""
@@ -105,7 +145,7 @@ class Proposals:
         return self._proposal(number, trial.params, trial.user_attrs)
 
     def _proposal(self, number: int, params: dict[str, Any], attrs: dict[str, Any]) -> Proposal:
-        baseline = bool(attrs.get("baseline", False))
+        baseline = bool(attrs.get(BASELINE, False))
         return Proposal(
             number=number,
             # the baseline sets no knob: it is what vLLM and the GPU do by themselves
@@ -114,13 +154,25 @@ class Proposals:
             attempt=int(attrs.get("attempt", 1)),
         )
 
+    def note_spent(self, number: int, spent: Spent) -> None:
+        """Note, before the result is told, what it took: proposals weigh gain against time."""
+        trial = Trial(self._study, self._trial(number)._trial_id)
+        trial.set_user_attr(WALL_S, spent.wall_s)
+        trial.set_user_attr(LAUNCH_S, spent.launch_s)
+
     def tell_measured(self, number: int, measurement: Measurement) -> None:
-        """Tell the metrics; raises `ValueError` if one that is needed was not measured."""
+        """Tell the metrics; raises `ValueError` if one that is needed was not measured.
+
+        Of one that ended early only the missed SLOs are learned from, as lower bounds.
+        """
         values = costs(self._objectives, measurement.metrics)
         if values is None or any(s.metric not in measurement.metrics for s in self._slos):
             raise ValueError(f"trial {number} lacks a metric of an objective or an SLO")
         violations = {str(s): s.violation(measurement.metrics[s.metric]) for s in self._slos}
-        self._tell(number, values, {LAUNCH_OK: _MET, **violations}, dict(measurement.metrics))
+        attrs: dict[str, Any] = dict(measurement.metrics)
+        if measurement.ended_early is not None:
+            attrs[ENDED_EARLY] = measurement.ended_early
+        self._tell(number, values, {LAUNCH_OK: _MET, **violations}, attrs)
 
     def tell_infeasible(self, number: int, reason: str) -> None:
         """Tell that the configuration itself does not work, with the worst values seen so far."""
@@ -169,7 +221,7 @@ class Proposals:
             attrs = {
                 "retry_of": number,
                 "attempt": attempt or int(frozen.user_attrs.get("attempt", 1)),
-                "baseline": bool(frozen.user_attrs.get("baseline", False)),
+                "baseline": bool(frozen.user_attrs.get(BASELINE, False)),
             }
             self._study.enqueue_trial(parameters, user_attrs=attrs)
         self.give_up(number)
@@ -182,16 +234,9 @@ class Proposals:
         return next(t for t in self._trials() if t.number == number)
 
 
-def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
-    """Return Optuna's sampler of that name.
-
-    `auto` is the Gaussian process where torch and SciPy are installed (the extra `[gp]`), else TPE.
-    """
-    has_gp = all(importlib.util.find_spec(module) for module in ("torch", "scipy"))
-    if name == "gp" and not has_gp:
-        raise PreflightError("the sampler 'gp' needs torch and SciPy: pip install 'tuner[gp]'")
-    if name == "random":
-        return RandomSampler(seed=seed)
-    if name == "tpe" or not has_gp:
-        return TPESampler(seed=seed, multivariate=True, n_startup_trials=_RANDOM_STARTS)
-    return GPSampler(seed=seed, n_startup_trials=_RANDOM_STARTS)
+def is_possible(configuration: Configuration) -> bool:
+    """Say whether vLLM's own rules let a configuration start, as far as it names both limits."""
+    flags = configuration.flags
+    if "max_num_seqs" not in flags or "max_num_batched_tokens" not in flags:
+        return True
+    return int(flags["max_num_batched_tokens"]) >= int(flags["max_num_seqs"])

@@ -31,12 +31,22 @@ GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DE
 Section = Literal["flags", "environment", "device", "load"]
 SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
 
+# What it takes to change a knob: another launch, a word to the running server, the GPU, the client.
+Kind = Literal["launch", "live", "device", "load"]
+LIVE_FLAGS = ("max_num_seqs", "max_num_batched_tokens")
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _Range(_Model):
+class _Knob(_Model):
+    """What every knob has; `kind` overrides what a flag's name stands for (`SearchSpace.kind`)."""
+
+    kind: Literal["launch", "live"] | None = None
+
+
+class _Range(_Knob):
     low: float
     high: float
 
@@ -139,7 +149,7 @@ class Real(_Range):
         return round(float(parameter), 10)
 
 
-class Choice(_Model):
+class Choice(_Knob):
     """One of a list of values."""
 
     type: Literal["choice"]
@@ -207,6 +217,8 @@ class SearchSpace(_Model):
                     f"environment: {name} chooses the GPUs that are measured, too; set it in the "
                     "environment of the tuner instead"
                 )
+        for section, name, knob in self.knobs():
+            _check_kind(section, name, knob)
         for name, knob in self.load.items():
             if isinstance(knob, Choice) or knob.low <= 0:
                 raise ValueError(f"load.{name}: needs a range above 0")
@@ -226,6 +238,15 @@ class SearchSpace(_Model):
         for section in SECTIONS:
             for name, knob in getattr(self, section).items():
                 yield section, name, knob
+
+    def kind(self, name: str) -> Kind:
+        """Return what it takes to change a knob; raises `KeyError` for one that is not there."""
+        section, knob = next(((s, k) for s, n, k in self.knobs() if n == name), (None, None))
+        if section is None or knob is None:
+            raise KeyError(name)
+        if section in ("device", "load"):
+            return section
+        return knob.kind or ("live" if _can_be_live(section, name, knob) else "launch")
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each parameter."""
@@ -266,7 +287,25 @@ class SearchSpace(_Model):
     def sha256(self) -> str:
         """Return a hash of what is searched; descriptions do not count."""
         data = self.model_dump(mode="json", exclude={"description"})
+        for section, name, knob in self.knobs():
+            if knob.kind is None:
+                del data[section][name]["kind"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _check_kind(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> None:
+    """Raise `ValueError` for a `kind` that the knob cannot have."""
+    if knob.kind is not None and section in ("device", "load"):
+        raise ValueError(f"{section}.{name}: kind is for flags; leave it out")
+    if knob.kind == "live" and not _can_be_live(section, name, knob):
+        raise ValueError(
+            f"{section}.{name}: cannot be changed in a running vLLM, only ranges of "
+            f"{' and '.join(LIVE_FLAGS)} can; leave `kind: live` out"
+        )
+
+
+def _can_be_live(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> bool:
+    return section == "flags" and name in LIVE_FLAGS and isinstance(knob, PowerOfTwo | Integer)
 
 
 def _contains(distribution: BaseDistribution, value: Value) -> bool:

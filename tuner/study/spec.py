@@ -17,12 +17,17 @@ from pydantic import (
 )
 
 from tuner.errors import UsageError
+from tuner.gpu.access import Access
+from tuner.measure.precision import Precision, watched_percentiles
+from tuner.measure.window import WindowPlan
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.study.objective import DEFAULT_OBJECTIVES, Objective
 from tuner.yaml_files import read_mapping, validate
 
-SamplerName = Literal["auto", "gp", "tpe", "random"]
+_WARMUP_SHARE = 1.0  # of the longest window: the most that a load may take to settle
+
+SamplerName = Literal["gp", "tpe", "random"]
 
 
 class StudySpec(BaseModel):
@@ -30,6 +35,11 @@ class StudySpec(BaseModel):
 
     `trials` and `hours` are the budget: the study ends with whichever is spent first. Hours are
     wall-clock time, and virtual time on the embedded emulator.
+
+    A steady window goes on from `min_window_s` until half of the 95 % interval of J/token is at
+    most `precision` of its value and that of each SLO's percentile at most `percentile_precision`,
+    or lies on one side of its bound; at most for `max_window_s`. `window_s` in a file is a fixed
+    length: both ends at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,18 +53,26 @@ class StudySpec(BaseModel):
     trials: int | None = Field(default=None, ge=1)
     hours: float | None = Field(default=None, gt=0)
     request_rate: float | None = Field(default=None, gt=0)
+    request_rate_share: float | None = Field(default=None, gt=0, le=2)  # `request_rate: 0.7x`
     concurrency: int | None = Field(default=None, ge=1, le=100_000)
     emulate: str | None = None
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
     energy_gpu: str = "H100-SXM"  # emulated where there is no NVML to read
     allow_gpu_settings: bool = False
+    read_only_device: bool = False
     vllm: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
-    window_s: float = Field(default=60.0, gt=0, le=86400.0)
+    min_window_s: float = Field(default=20.0, gt=0, le=86400.0)
+    max_window_s: float = Field(default=180.0, gt=0, le=86400.0)
+    precision: float = Field(default=0.02, gt=0, lt=1)
+    percentile_precision: float = Field(default=0.05, gt=0, lt=1)
     startup_deadline_s: float = Field(default=1800.0, gt=0)
-    sampler: SamplerName = "auto"
+    sampler: SamplerName = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)
+    confirm: bool = True
+    confirm_repeats: int = Field(default=3, ge=2, le=20)
+    stop_when_flat: bool | None = None
 
     @field_validator("slo", "objective")
     @classmethod
@@ -69,19 +87,66 @@ class StudySpec(BaseModel):
             raise ValueError(f"{', '.join(sorted(twice))} is given twice")
         return texts
 
+    @model_validator(mode="before")
+    @classmethod
+    def _share_of_capacity(cls, data: Any) -> Any:
+        rate = data.get("request_rate") if isinstance(data, dict) else None
+        if not isinstance(rate, str) or not rate.endswith("x"):
+            return data
+        others = {k: v for k, v in data.items() if k != "request_rate"}
+        return {**others, "request_rate_share": rate.removesuffix("x")}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_window(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "window_s" not in data:
+            return data
+        others = {k: v for k, v in data.items() if k != "window_s"}
+        limits = ("min_window_s", "max_window_s", "precision", "percentile_precision")
+        if both := [name for name in limits if name in others]:
+            raise ValueError(
+                f"window_s is a fixed length and excludes {', '.join(both)}; leave one of them out"
+            )
+        return {**others, "min_window_s": data["window_s"], "max_window_s": data["window_s"]}
+
     @model_validator(mode="after")
     def _together(self) -> StudySpec:
         if not self.objective:
             raise ValueError("at least one objective is needed")
-        if self.request_rate is not None and self.concurrency is not None:
+        if self.min_window_s > self.max_window_s:
+            raise ValueError(
+                f"max_window_s is {self.max_window_s:g}, less than min_window_s "
+                f"({self.min_window_s:g}); lower min_window_s too, or fix both with window_s"
+            )
+        if self.concurrency is not None and (self.request_rate or self.request_rate_share):
             raise ValueError(
                 "request_rate (open loop) and concurrency (closed loop) exclude each other"
             )
         if self.base_url is not None and self.emulate is not None:
             raise ValueError("base_url (a running server) and emulate exclude each other")
+        if self.allow_gpu_settings and self.read_only_device:
+            raise ValueError(
+                "allow_gpu_settings and read_only_device exclude each other: shall the GPUs' "
+                "limits be changed or not?"
+            )
         if self.live and self.emulate is None:
             raise ValueError("live is for the emulator (--emulate GPU); a vLLM is always live")
         return self
+
+    @property
+    def access(self) -> Access:
+        """What the run may do to real GPUs, putting back what a crash left included."""
+        return Access.READ if self.read_only_device else Access.SET
+
+    @property
+    def stops_when_flat(self) -> bool:
+        """Whether the search ends when its front no longer grows: unless told, where hours count.
+
+        A number of trials asked for is a number of trials.
+        """
+        if self.stop_when_flat is None:
+            return self.hours is not None and self.trials is None
+        return self.stop_when_flat
 
     @property
     def slos(self) -> tuple[Slo, ...]:
@@ -101,6 +166,23 @@ class StudySpec(BaseModel):
         if self.concurrency is not None:
             return Load(concurrency=self.concurrency)
         return None
+
+    @property
+    def window_plan(self) -> WindowPlan:
+        """How long a steady window is, and what it waits for."""
+        shortest_s, longest_s = self.min_window_s, self.max_window_s
+        if shortest_s == longest_s:
+            return WindowPlan(window_s=longest_s, warmup_limit_s=3.0 * longest_s)
+        precision = Precision(
+            min_window_s=shortest_s,
+            max_window_s=longest_s,
+            energy_share=self.precision,
+            percentile_share=self.percentile_precision,
+            percentiles=watched_percentiles(self.slos),
+            bounds=self.slos,
+        )
+        limit_s = max(3.0 * shortest_s, _WARMUP_SHARE * longest_s)
+        return WindowPlan(warmup_limit_s=limit_s, precision=precision)
 
     @property
     def budget_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import math
 import os
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tuner.configuration import Value
+from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.model import load_model
 from tuner.errors import PreflightError, UsageError
@@ -22,15 +23,19 @@ from tuner.store import Owner, Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.study.benches import (
     RunPlace,
+    configuration_knobs,
     fixed_configuration,
     make_evaluator,
     space_knobs,
     task_of,
 )
-from tuner.study.evaluator import Bench, Evaluator
+from tuner.study.capacity import Capacity, capacity_window, default_capacity
+from tuner.study.confirm_run import ConfirmationRun, Ears
+from tuner.study.default_space import default_space
+from tuner.study.evaluator import Bench, Evaluator, Task
 from tuner.study.guarding import watched_over
 from tuner.study.loop import Listener, StudyRun
-from tuner.study.proposals import Proposals, make_sampler
+from tuner.study.proposals import Proposals
 from tuner.study.space import SearchSpace, load_space
 from tuner.study.spec import StudySpec
 from tuner.yaml_files import validate
@@ -50,6 +55,11 @@ async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
 
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
+    if "space" not in spec.model_fields_set and spec.emulate is None and spec.base_url is None:
+        chosen = await asyncio.to_thread(default_space, allowed=spec.allow_gpu_settings)
+        if chosen.reason is not None:
+            listener.note(chosen.reason)
+        spec = spec.model_copy(update={"space": chosen.name})
     space = load_space(spec.space)
     workload = load_workload(spec.workload)
     name = spec.study or _free_name(spec, workload, store)
@@ -58,7 +68,6 @@ async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
             f"there is a study '{name}' already; `tuner resume {name}` goes on with it, or choose "
             "another --study"
         )
-    make_sampler(spec.sampler, spec.seed)  # a missing package is told before a server starts
     run = _Run(name, spec, space, workload, store, listener)
     await run.go(new=True)
     return name
@@ -71,14 +80,19 @@ async def resume_study(
     *,
     more_trials: int | None = None,
     more_hours: float | None = None,
+    confirm: bool | None = None,
 ) -> None:
     """Go on with a study to its original budget, or beyond it by so much more.
+
+    `confirm` says whether the front is confirmed, None leaves that as it was asked for.
 
     Raises `PreflightError` if what it is measured with is no longer what it was.
     """
     spec = stored_spec(store.study(name))
     if more_trials is not None or more_hours is not None:
         spec = _with_more(spec, store.study(name), more_trials, more_hours)
+    if confirm is not None:
+        spec = spec.model_copy(update={"confirm": confirm})
     run = _Run(
         name,
         spec,
@@ -149,15 +163,20 @@ class _Run:
         self._store = store
         self._listener = listener
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
-        self._place = RunPlace(self._owner.run_tag, log_folder(store, name))
+        self._capacity: Capacity | None = None  # if the load is a share of it
+        self._place = RunPlace(
+            self._owner.run_tag, log_folder(store, name), spec.access, listener.note
+        )
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
         with study_lock(self._store.url, self._name), self._store.optuna_faults():
+            if self._spec.request_rate_share is not None:
+                await self._settle_rate(self._spec.request_rate_share)
             evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
                 make_evaluator,
                 self._spec,
-                task_of(self._spec, self._workload, fixed_configuration(self._space)),
+                self._task(),
                 space_knobs(self._space),
                 self._place,
             )
@@ -168,11 +187,36 @@ class _Run:
                 if new:
                     self._space.baseline_parameters(dict(defaults))  # told before it is stored
                     self._store.create_study(identity)
+                    if self._capacity is not None:
+                        self._store.add_event(self._name, "capacity", str(self._capacity))
                 else:
                     _require_same(self._store.study(self._name), identity)
                     spec = self._spec
                     self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
                 await self._loop(evaluator, defaults)
+
+    async def _settle_rate(self, share: float) -> None:
+        """Search the default configuration's capacity; the study's load is a share of it."""
+        task, slos = self._task(), self._spec.slos
+        window = capacity_window(task.window, slos)
+        place = dataclasses.replace(self._place, run_tag=f"{self._place.run_tag}-capacity")
+        evaluator = await asyncio.to_thread(
+            make_evaluator,
+            self._spec,
+            dataclasses.replace(task, window=window),
+            configuration_knobs(Configuration()),
+            place,
+        )
+        async with watched_over(evaluator, place, self._listener.note):
+            self._capacity = await default_capacity(evaluator, slos, window, self._listener.note)
+        rate = self._capacity.share(share)
+        self._listener.note(f"the load is {share:g} of it: {rate:g} requests/s")
+        changed = {"request_rate": rate, "request_rate_share": None}
+        self._spec = self._spec.model_copy(update=changed)
+
+    def _task(self) -> Task:
+        task = task_of(self._spec, self._workload, fixed_configuration(self._space))
+        return dataclasses.replace(task, ends_early=True)
 
     async def _loop(self, evaluator: Evaluator, defaults: Mapping[str, Value]) -> None:
         proposals = Proposals(
@@ -183,9 +227,11 @@ class _Run:
             self._spec.objectives,
             self._spec.sampler,
             self._spec.seed,
+            evaluator.is_warm_for,
         )
         if not proposals.has_baseline:
             proposals.enqueue_baseline(defaults or await evaluator.defaults())
+        confirmation = self._confirmation(evaluator) if self._spec.confirm else None
         run = StudyRun(
             self._name,
             self._spec,
@@ -194,13 +240,26 @@ class _Run:
             evaluator,
             self._owner,
             self._listener,
+            confirmation,
         )
         run.reconcile()
+        if confirmation is not None:
+            confirmation.reconcile()
+        self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
             await run.run()
+            if confirmation is not None:
+                await confirmation.run()
         finally:
             run.reconcile()  # an interrupted trial goes back to the queue
+            if confirmation is not None:
+                confirmation.reconcile()
+        self._store.set_finished(self._name, datetime.now(UTC))
+
+    def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
+        ears = Ears(self._listener.repeat_ended, self._listener.note)
+        return ConfirmationRun(self._name, self._spec, self._store, evaluator, self._owner, ears)
 
     def _identity(self, bench: Bench) -> StudyIdentity:
         spec = self._spec
@@ -226,6 +285,7 @@ class _Run:
             spec_json={
                 **spec.model_copy(update={"study": self._name}).model_dump(mode="json"),
                 "fixed": fixed_configuration(self._space).to_json(),
+                "capacity": None if self._capacity is None else self._capacity.to_json(),
             },
         )
 

@@ -14,25 +14,37 @@ from tuner.errors import PreflightError
 from tuner.measure.window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Source
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.study.launches import Launch, LiveKnobs
 
 # Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an
-# 8B model. It decides how many trials fit into `--hours`, no metric.
+# 8B model; and what the change to another configuration takes of a server that runs: requests of
+# its own, an empty prefix cache, a moment to settle. They decide how many trials fit into
+# `--hours`, no metric.
 LAUNCH_S = 120.0
+CHANGE_S = 2.0
+_FIRST_REPEAT = 1_000_000  # repeats have noise of their own
 
 
 EMULATOR_VERSION = "emulator"
 
 
 class VirtualEvaluator:
-    """Runs the emulator's engine for each configuration."""
+    """Runs the emulator's engine for each configuration.
+
+    Time is spent as on a live server: launching where `live` and the rest of the configuration ask
+    for it. What is simulated is always a clean launch.
+    """
 
     needs_guardian = False
 
-    def __init__(self, model: ModelShape, gpu: Gpu, task: Task, seed: int) -> None:
+    def __init__(self, model: ModelShape, gpu: Gpu, task: Task, seed: int, live: LiveKnobs) -> None:
         self._model = model
         self._gpu = gpu
         self._task = task
         self._seed = seed
+        self._live = live
+        self._launch: Launch | None = None  # what would run now
+        self._launches = 0
 
     async def prepare(self) -> Bench:
         """Say what is emulated."""
@@ -47,7 +59,7 @@ class VirtualEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
-        result = await self.evaluate(Configuration(), 0)
+        result = await self.confirm(Configuration(), 0)
         if isinstance(result.result, Failure) and result.raw is None:
             raise PreflightError(
                 f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
@@ -58,8 +70,35 @@ class VirtualEvaluator:
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Simulate; the noise depends on the study's seed and the trial only."""
+        whole = self._task.whole(configuration)
+        if reason := self._live.refusal(whole):
+            refused = Failure(FailureKind.CONFIGURATION, reason)
+            return Evaluation(refused, None, (), CHANGE_S, is_virtual=True)
+        if self.is_warm_for(configuration):
+            return self._simulated(configuration, trial, launch_s=None)
+        self._launch = self._live.shared(whole)
+        return self._simulated(configuration, trial, launch_s=LAUNCH_S)
+
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        """Say whether a server that was launched for the configuration before could serve it."""
+        launch, kept = self._live.shared(self._task.whole(configuration)), self._launch
+        if kept is None or kept.configuration != launch.configuration:
+            return False
+        return (kept.limits is None) == (launch.limits is None)
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Simulate a launch of its own."""
+        self._launch = self._live.clean(self._task.whole(configuration))
+        return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s=LAUNCH_S)
+
+    def _simulated(
+        self, configuration: Configuration, trial: int, *, launch_s: float | None
+    ) -> Evaluation:
         task = self._task
-        watch = SteadyWindow(task.window)
+        before_s = CHANGE_S if launch_s is None else launch_s
+        watch = SteadyWindow(task.plan_for(configuration))
+        self._launches += launch_s is not None
+        session = f"virtual-{self._launches}"
         try:
             raw = simulate(
                 self._model,
@@ -71,11 +110,19 @@ class VirtualEvaluator:
                 seed=_noise_seed(self._seed, trial),
             )
         except LaunchRefusedError as error:
+            self._launch = None
             refused = Failure(FailureKind.CONFIGURATION, str(error))
-            return Evaluation(refused, None, (), LAUNCH_S, is_virtual=True)
-        warnings = () if watch.settled else ("the load had not settled when the window began",)
-        elapsed_s = LAUNCH_S + raw.window_end_s
-        return Evaluation(task.reduce(raw), raw, warnings, elapsed_s, is_virtual=True)
+            return Evaluation(refused, None, (), before_s, is_virtual=True, launch_s=launch_s)
+        settled = watch.settled or watch.ended_early
+        return Evaluation(
+            task.reduce(raw),
+            raw,
+            () if settled else ("the load had not settled when the window began",),
+            before_s + raw.window_end_s,
+            is_virtual=True,
+            launch_s=launch_s,
+            session=session,
+        )
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -1,0 +1,294 @@
+"""The scenarios of the search's benchmark, and the true value of each of their configurations.
+
+A scenario's whole grid is simulated once, without noise and with the same requests, and kept under
+~/.cache/tuner/bench-search; the name of the file holds a hash of the emulator and the scenario.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tuner
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.launch_rules import LaunchRefusedError
+from tuner.emulator.model import load_model
+from tuner.emulator.virtual import simulate
+from tuner.load.workload import load_workload
+from tuner.measure.reduce import reduce_run
+from tuner.records import Failure, Load, RawRun, Request
+from tuner.slo import Slo
+from tuner.study.objective import Objective
+
+METRICS = (
+    "energy_per_output_token_j",
+    "output_throughput_tok_s",
+    "p99_tpot_ms",
+    "p99_ttft_ms",
+)
+LAUNCH_KNOBS = ("gpu_memory_utilization", "kv_cache_dtype", "tensor_parallel_size")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner" / "bench-search"
+WORKS, OVERLOADED, REFUSED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A task and every value of its knobs; `default` is what vLLM and the GPU do by themselves."""
+
+    name: str
+    gpu: str
+    model: str
+    workload: str
+    load: Load
+    max_model_len: int
+    window_s: tuple[float, float]
+    knobs: Mapping[str, tuple[Value, ...]]
+    default: Mapping[str, Value]
+    slos: tuple[Slo, ...]
+    objectives: tuple[Objective, ...]
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        return tuple(part.metric for part in (*self.objectives, *self.slos))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(values) for values in self.knobs.values())
+
+    def levels(self, point: Mapping[str, Value]) -> tuple[int, ...]:
+        return tuple(values.index(point[name]) for name, values in self.knobs.items())
+
+    def point(self, levels: tuple[int, ...]) -> dict[str, Value]:
+        pairs = zip(self.knobs.items(), levels, strict=True)
+        return {name: values[level] for (name, values), level in pairs}
+
+    def configuration(self, point: Mapping[str, Value]) -> Configuration:
+        device = {k: v for k, v in point.items() if k in DEVICE_KNOBS}
+        flags = {k: v for k, v in point.items() if k not in (*DEVICE_KNOBS, *LOAD_KNOBS)}
+        return Configuration(flags={"max_model_len": self.max_model_len, **flags}, device=device)
+
+
+def slos(*texts: str) -> tuple[Slo, ...]:
+    return tuple(Slo.parse(text) for text in texts)
+
+
+def objectives(*texts: str) -> tuple[Objective, ...]:
+    return tuple(Objective.parse(text) for text in texts)
+
+
+CHAT = Scenario(
+    name="chat on H100",
+    gpu="H100-SXM",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    workload="chat",
+    load=Load(request_rate=6.0),
+    max_model_len=16384,
+    window_s=(40.0, 85.0),
+    knobs={
+        "max_num_seqs": (16, 32, 64, 128, 256, 512, 1024),
+        "max_num_batched_tokens": (512, 1024, 2048, 4096, 8192),
+        "gpu_memory_utilization": (0.4, 0.92),
+        "kv_cache_dtype": ("auto", "fp8"),
+        "power_limit_w": tuple(range(200, 701, 50)),
+    },
+    default={
+        "max_num_seqs": 1024,
+        "max_num_batched_tokens": 8192,
+        "gpu_memory_utilization": 0.92,
+        "kv_cache_dtype": "auto",
+        "power_limit_w": 700,
+    },
+    slos=slos("p99_tpot_ms<=40", "p99_ttft_ms<=300"),
+    objectives=objectives("energy_per_output_token_j", "p99_tpot_ms"),
+)
+
+CODE = Scenario(
+    name="code on L40S",
+    gpu="L40S",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    workload="code",
+    load=Load(concurrency=32),
+    max_model_len=16384,
+    window_s=(30.0, 90.0),
+    knobs={
+        "max_num_seqs": (8, 16, 32, 64, 256),
+        "max_num_batched_tokens": (512, 1024, 2048, 8192),
+        "gpu_memory_utilization": (0.5, 0.92),
+        "kv_cache_dtype": ("auto", "fp8"),
+        "power_limit_w": tuple(range(100, 351, 50)),
+        "concurrency": (4, 8, 16, 32),
+    },
+    default={
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 2048,
+        "gpu_memory_utilization": 0.92,
+        "kv_cache_dtype": "auto",
+        "power_limit_w": 350,
+        "concurrency": 32,
+    },
+    slos=slos("p99_tpot_ms<=80", "p99_ttft_ms<=1000"),
+    objectives=objectives("energy_per_output_token_j", "p99_tpot_ms"),
+)
+
+REASONING = Scenario(
+    name="reasoning on H200",
+    gpu="H200-SXM",
+    model="Qwen/Qwen3-32B",
+    workload="reasoning",
+    load=Load(concurrency=96),
+    max_model_len=40960,
+    window_s=(400.0, 1000.0),
+    knobs={
+        "max_num_seqs": (8, 16, 32, 48, 64, 96, 128),
+        "max_num_batched_tokens": (512, 2048, 8192, 16384),
+        "gpu_memory_utilization": (0.6, 0.7, 0.8, 0.92),
+        "kv_cache_dtype": ("auto", "fp8"),
+        "tensor_parallel_size": (1, 2),
+        "sm_clock_mhz": tuple(range(780, 1981, 150)),
+    },
+    default={
+        "max_num_seqs": 128,
+        "max_num_batched_tokens": 8192,
+        "gpu_memory_utilization": 0.92,
+        "kv_cache_dtype": "auto",
+        "tensor_parallel_size": 1,
+        "sm_clock_mhz": 1980,
+    },
+    slos=slos("p99_tpot_ms<=25"),
+    objectives=objectives("energy_per_output_token_j", "p99_tpot_ms"),
+)
+
+SCENARIOS = (REASONING, CODE, CHAT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What each configuration of a scenario really does; axes are the knobs, then the metrics."""
+
+    state: NDArray[np.int8]
+    metrics: NDArray[np.float64]
+
+    def of(self, levels: tuple[int, ...]) -> tuple[int, dict[str, float]]:
+        row = self.metrics[levels]
+        return int(self.state[levels]), dict(zip(METRICS, map(float, row), strict=True))
+
+
+class FixedWatch:
+    """A window whose times are known before the load begins."""
+
+    def __init__(self, start_s: float, end_s: float) -> None:
+        self.window_start_s, self.window_end_s = start_s, end_s
+
+    def started(self, now_s: float) -> None:
+        pass
+
+    def sent(self, now_s: float) -> None:
+        pass
+
+    def finished(self, now_s: float) -> None:
+        pass
+
+
+def truth_of(scenario: Scenario) -> Truth:
+    """Return the scenario's table, simulated now if the emulator is not the one it was made by."""
+    path = table_path(scenario)
+    if not path.is_file():
+        truth = _simulated(scenario)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez_compressed(unfinished, state=truth.state, metrics=truth.metrics)
+        unfinished.replace(path)
+    with np.load(path) as data:
+        return Truth(data["state"], data["metrics"])
+
+
+def table_path(scenario: Scenario) -> Path:
+    """Return where the table of the present emulator is kept, whether it is there or not."""
+    return CACHE / f"{scenario.name.replace(' ', '-')}-{_hash(scenario)}.npz"
+
+
+def _hash(scenario: Scenario) -> str:
+    root = Path(tuner.__file__).parent
+    digest = hashlib.sha256()
+    for part in ("emulator", "load", "measure/reduce.py"):
+        place = root / part
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        for file in files:
+            if file.suffix in (".py", ".yaml"):
+                digest.update(file.read_bytes())
+    digest.update(load_workload(scenario.workload).sha256.encode())
+    task = (scenario.gpu, scenario.model, scenario.load, scenario.max_model_len)
+    what = (task, scenario.window_s, list(scenario.knobs.items()), scenario.needed)
+    digest.update(repr(what).encode())
+    return digest.hexdigest()[:16]
+
+
+def _simulated(scenario: Scenario) -> Truth:
+    state = np.full(scenario.shape, REFUSED, dtype=np.int8)
+    metrics = np.full((*scenario.shape, len(METRICS)), np.nan)
+    began_s = time.monotonic()
+    task = _Task(scenario)
+    for done, levels in enumerate(itertools.product(*map(range, scenario.shape))):
+        if done % 500 == 0:
+            spent_s = time.monotonic() - began_s
+            print(
+                f"{scenario.name}: {done} of {state.size} simulated in {spent_s:.0f} s", flush=True
+            )
+        try:
+            run = task.run(scenario.point(levels))
+        except LaunchRefusedError:
+            continue
+        result = reduce_run(run, {})
+        found = {} if isinstance(result, Failure) else result.metrics
+        state[levels] = WORKS if all(name in found for name in scenario.needed) else OVERLOADED
+        metrics[levels] = [found.get(name, np.nan) for name in METRICS]
+    return Truth(state, metrics)
+
+
+class _Task:
+    """What all configurations share, made once: the model, the GPU, and the same requests."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._model, self._gpu = load_model(scenario.model), load_gpu(scenario.gpu)
+        self._source = load_workload(scenario.workload).requests()
+        self._made: list[Request] = []
+
+    def run(self, point: Mapping[str, Value]) -> RawRun:
+        load = self._scenario.load
+        if "concurrency" in point:
+            load = Load(concurrency=int(point["concurrency"]))
+        return simulate(
+            self._model,
+            self._gpu,
+            self._scenario.configuration(point),
+            self._requests(),
+            load,
+            FixedWatch(*self._scenario.window_s),
+            seed=0,
+            noise=False,
+        )
+
+    def _requests(self) -> Iterator[Request]:
+        for index in itertools.count():
+            if index == len(self._made):
+                self._made.append(next(self._source))
+            yield self._made[index]
+
+
+def main() -> None:
+    for scenario in SCENARIOS:
+        truth_of(scenario)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What is shown of a study whose front was measured again: confirmed, tied, dropped, unsure."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from report.conftest import OWNER, measurement
+from rich.console import Console
+
+from tuner.records import Failure, FailureKind, Source
+from tuner.report.confirmed import confirmation_notes, standing
+from tuner.report.export import trial_rows
+from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
+from tuner.report.recommend import recommend
+from tuner.report.study_tables import show_studies, show_study
+from tuner.report.tables import show_front, show_recommendation
+from tuner.report.vllm_config import vllm_config
+from tuner.slo import Slo
+from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Took
+
+SAME: Answers = tuple((n, n + 1, n + 2) for n in range(64))
+OTHER: Answers = tuple((n, n + 1, n + 2 if n > 30 else 0) for n in range(64))
+
+
+def repeat(
+    store: Store,
+    trial: int,
+    energy_j: float,
+    tpot_ms: float,
+    answers: Answers | None = None,
+    study: str = "night",
+) -> None:
+    kind = RepeatKind.BASELINE if trial == 0 else RepeatKind.CONFIRMATION
+    number = store.repeats.begin(study, trial, kind, OWNER)
+    found = measurement(energy_j, tpot_ms, 5000.0, Source.MEASURED)
+    took = Took(90.0, 30.0)
+    store.repeats.save(study, number, found, None, took=took, answers=answers)
+
+
+def confirm(store: Store, member: tuple[float, float], answers: Answers | None = None) -> None:
+    """Repeat trial 2 twice, and the default around it; trial 1 once."""
+    energy_j, tpot_ms = member
+    for factor in (1.0, 1.004):
+        repeat(store, 0, 0.40 * factor, 30.0 * factor, None if answers is None else SAME)
+        repeat(store, 2, energy_j * factor, tpot_ms * factor, answers)
+    repeat(store, 0, 0.401, 30.1, None if answers is None else SAME)
+    repeat(store, 1, 0.31, 45.0)
+
+
+def shown(store: Store, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show_recommendation(console, recommend(store))
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
+    store: Store, identity: StudyIdentity
+) -> None:
+    confirm(store, (0.27, 48.0), SAME)
+    found = recommend(store)
+    assert found.best.number == 2 and [t.number for t in found.alternatives] == [0]
+    output = shown(store)
+    assert "confirmed by 2 measurements on launches of their own" in output
+    assert "95 % interval of the saving" in output
+    assert "same outputs: 100 % (default with itself: 100 %)" in output
+    assert "not confirmed, so not shown: trial 1" in output
+    as_json = recommendation_json(found)
+    best = as_json["recommended"]
+    assert as_json["confirmed"] is True and best["confirmed"] is True and best["repeats"] == 2
+    assert best["energy_per_output_token_j"] == pytest.approx(0.2705, rel=1e-3)
+    low, high = best["saving_interval_percent"]
+    assert low < best["saving_percent"] < high
+    assert best["tied_with_default"] is False
+    assert f"{best['saving_percent']:.1f} % less energy" in output
+    trials, repeats = store.trials("night"), store.repeats.of("night")
+    whole = study_json(identity, trials, repeats, [])
+    assert json.dumps(whole, allow_nan=False)
+    assert len(whole["repeats"]) == 6
+    assert whole["trials"][2]["search_metrics"]["energy_per_output_token_j"] == 0.25
+    assert front_json(standing(identity, trials, repeats))["front"][0] == best
+    rows = {row["number"]: row for row in trial_rows(identity, trials, repeats)}
+    assert (rows[2]["confirmed"], rows[1]["confirmed"], rows[1]["on_front"]) == (True, False, False)
+    assert rows[2]["energy_per_output_token_j"] == 0.25
+    assert "confirmed by 2 measurements" in vllm_config(found)
+
+
+def test_without_repeats_it_is_unconfirmed_and_says_how_to_confirm(store: Store) -> None:
+    output = shown(store)
+    assert "unconfirmed" in output and "`tuner resume night`" in output
+    assert "confirmed by" not in output
+    assert "unconfirmed: measured once" in vllm_config(recommend(store))
+
+
+def test_a_study_told_not_to_confirm_names_the_option(
+    store: Store, identity: StudyIdentity
+) -> None:
+    told = replace(identity, spec_json={"confirm": False})
+    (note,) = confirmation_notes(standing(told, store.trials("night"), []))
+    assert "`tuner resume night --confirm` measures the front again" in note
+
+
+def test_a_tie_is_said(store: Store) -> None:
+    for factor in (1.0, 1.03, 0.99):
+        repeat(store, 0, 0.40 * factor, 30.0)
+        repeat(store, 2, 0.398 / factor, 29.0)
+    assert recommend(store).best.number == 2
+    assert "tied with vLLM's default" in shown(store)
+    assert recommendation_json(recommend(store))["recommended"]["tied_with_default"] is True
+
+
+def test_a_member_over_the_slo_is_dropped_and_said(store: Store, identity: StudyIdentity) -> None:
+    confirm(store, (0.25, 52.0))
+    repeat(store, 1, 0.311, 45.2)
+    found = recommend(store)
+    assert found.best.number == 1
+    assert "trial 2 is off the front: measured again, it missed the SLO" in shown(store)
+    as_json = front_json(standing(identity, store.trials("night"), store.repeats.of("night")))
+    assert as_json["dropped"] == [2]
+
+
+def test_one_that_crashed_again_is_dropped_with_its_reason(store: Store) -> None:
+    number = store.repeats.begin("night", 2, RepeatKind.CONFIRMATION, OWNER)
+    oom = Failure(FailureKind.CONFIGURATION, "CUDA out of memory")
+    store.repeats.save("night", number, oom, None, took=Took(9.0, 9.0))
+    assert recommend(store).best.number == 1
+    assert "measured again, it failed (CUDA out of memory)" in shown(store)
+
+
+def test_one_that_may_miss_the_slo_comes_after_one_that_does_not(store: Store) -> None:
+    confirm(store, (0.25, 49.7))
+    repeat(store, 1, 0.311, 45.2)
+    found = recommend(store)
+    assert found.best.number == 1  # more energy than trial 2, and sure
+    output = shown(store)
+    assert "uncertain for trial 2" in output
+    assert " uncertain " in output
+
+
+def test_another_slo_uses_the_same_repeats(store: Store) -> None:
+    confirm(store, (0.27, 48.0))
+    assert recommend(store, slos=[Slo("p99_tpot_ms", 40.0)]).best.number == 0
+
+
+def test_a_change_of_what_the_model_says_is_warned_of(store: Store) -> None:
+    confirm(store, (0.25, 48.0), OTHER)
+    output = shown(store)
+    assert "same outputs: 52 % (default with itself: 100 %)" in output
+    assert "trial 2 changes what the model says" in output
+
+
+def test_outputs_of_the_virtual_emulator_are_not_compared(
+    store: Store, identity: StudyIdentity
+) -> None:
+    confirm(store, (0.27, 48.0))
+    virtual = replace(identity, evaluation="virtual")
+    found = standing(virtual, store.trials("night"), store.repeats.of("night"))
+    assert found.outputs(found.trials[2]) == "emulated: outputs not compared"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_repeats_are_listed_and_everything_fits(
+    store: Store, identity: StudyIdentity, width: int
+) -> None:
+    confirm(store, (0.27, 48.0), SAME)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    trials, repeats = store.trials("night"), store.repeats.of("night")
+    show_study(console, identity, trials, repeats, [])
+    show_front(console, standing(identity, trials, repeats))
+    show_recommendation(console, recommend(store))
+    show_studies(console, store.studies())
+    assert isinstance(console.file, io.StringIO)
+    output = console.file.getvalue()
+    assert max(map(len, output.splitlines())) <= width
+    assert "\u2026" not in output
+    assert "confirmation" in output and "Confirmed Pareto front" in output
+    assert "finished," in output
+    assert studies_json(store.studies())[0]["confirmation_repeats"] == 3

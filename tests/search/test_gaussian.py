@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from tuner.search import gaussian as module
+from tuner.search.gaussian import Data, Gaussian, Hyperparameters
+
+
+def data(n: int = 30, noise: float = 0.0, seed: int = 0) -> Data:
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, 2))
+    y = np.sin(5 * x[:, 0]) + noise * rng.standard_normal(n)  # the second knob does nothing
+    return Data(x, y, np.zeros(n), np.array([False, False]))
+
+
+def test_the_gradient_is_that_of_the_function() -> None:
+    sample = data(12, noise=0.1)
+    distances = module._distances(sample, sample.x, sample.x).reshape(2, -1)
+    arguments = (distances, sample.y, sample.extra_variances, np.zeros(4), np.ones(4))
+
+    def value(logs: np.ndarray) -> float:
+        return module._negative_log_posterior(logs, *arguments)[0]
+
+    def slope(logs: np.ndarray) -> np.ndarray:
+        return module._negative_log_posterior(logs, *arguments)[1]
+
+    for logs in ([-0.5, 0.3, 0.1, -2.0], [0.5, -1.0, -0.4, -4.0]):
+        assert check_grad(value, slope, np.array(logs)) < 1e-4
+
+
+def test_a_noiseless_function_is_interpolated_and_found_between() -> None:
+    model = Gaussian.fitted(data(40))
+    x = np.random.default_rng(9).random((50, 2))
+    mean, sd = model.predict(x)
+    error = np.abs(mean - np.sin(5 * x[:, 0]))
+    assert error.max() < 0.05
+    assert (error < 4 * sd + 0.01).all()
+
+
+def test_a_knob_that_does_nothing_gets_a_long_length() -> None:
+    lengths = Gaussian.fitted(data(40)).parameters.lengths
+    assert lengths[1] > 3 * lengths[0]
+
+
+def test_the_scatter_of_repeats_is_the_noise() -> None:
+    sample = data(8)
+    repeats = np.repeat(sample.x, 8, axis=0)
+    rng = np.random.default_rng(1)
+    y = np.repeat(sample.y, 8) + 0.2 * rng.standard_normal(64)
+    model = Gaussian.fitted(Data(repeats, y, np.zeros(64), sample.unordered))
+    assert model.noise_sd == pytest.approx(0.2, rel=0.25)
+
+
+def test_known_noise_is_trusted_less() -> None:
+    sample = data(20)
+    y = sample.y.copy()
+    y[3] += 3.0
+    extra = np.zeros(20)
+    extra[3] = 9.0
+    model = Gaussian.fitted(Data(sample.x, y, extra, sample.unordered))
+    (mean,), _ = model.predict(sample.x[3:4])
+    assert mean == pytest.approx(sample.y[3], abs=0.3)
+
+
+def test_a_repeat_narrows_by_the_law_of_normal_variables() -> None:
+    parameters = Hyperparameters(np.array([0.5]), signal=1.0, noise=0.1)
+    x = np.zeros((2, 1))
+    once = Gaussian(Data(x[:1], np.ones(1), np.zeros(1), np.array([False])), parameters, (0, 1))
+    twice = Gaussian(Data(x, np.ones(2), np.zeros(2), np.array([False])), parameters, (0, 1))
+    prior = 2.0  # signal and unknown mean
+    assert once.predict(x[:1])[1] ** 2 == pytest.approx(1 / (1 / prior + 1 / 0.1), rel=1e-4)
+    assert twice.predict(x[:1])[1] ** 2 == pytest.approx(1 / (1 / prior + 2 / 0.1), rel=1e-4)
+
+
+def test_options_are_all_equally_far_apart() -> None:
+    sample = Data(np.array([[0.0], [2.0]]), np.array([0.0, 1.0]), np.zeros(2), np.array([True]))
+    parameters = Hyperparameters(np.array([1.0]), 1.0, 0.01)
+    model = Gaussian(sample, parameters, (0.0, 1.0))
+    _, sd = model.predict(np.array([[1.0], [3.0]]))
+    assert sd[0] == sd[1]
+
+
+def test_draws_have_the_predicted_mean_and_spread() -> None:
+    model = Gaussian.fitted(data(6, noise=0.1))
+    x = np.array([[0.1, 0.2], [0.15, 0.2], [0.9, 0.9]])
+    draws = model.sample(x, np.random.default_rng(0).standard_normal((20_000, 3)))
+    mean, sd = model.predict(x)
+    assert draws.mean(axis=0) == pytest.approx(mean, abs=0.02)
+    assert draws.std(axis=0) == pytest.approx(sd, rel=0.03)
+
+
+def test_what_is_believed_moves_no_mean_and_narrows() -> None:
+    model = Gaussian.fitted(data(10, noise=0.1))
+    x = np.array([[0.5, 0.5]])
+    before, after = model.predict(x), model.with_believed(x).predict(x)
+    assert after[0] == pytest.approx(before[0], abs=1e-6)
+    assert after[1] < before[1]
+
+
+def test_one_value_everywhere_is_no_error() -> None:
+    sample = data(5)
+    model = Gaussian.fitted(Data(sample.x, np.full(5, 7.0), np.zeros(5), sample.unordered))
+    assert model.predict(sample.x)[0] == pytest.approx(np.full(5, 7.0))

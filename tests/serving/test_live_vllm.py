@@ -1,0 +1,178 @@
+"""Limits changed in a real vLLM while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tuner.configuration import Configuration
+from tuner.serving.launch import LaunchPlan, RunningServer, launched
+from tuner.serving.live_limits import Limits, LimitsFile, State
+from tuner.serving.live_server import LiveFiles, make_ready
+from tuner.serving.server_metrics import scrape
+from tuner.serving.vllm import find_vllm
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
+    pytest.mark.timeout(400),
+]
+
+TINY_LLAMA = """{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
+  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
+}"""
+STREAMS = 48
+MOST = Limits(32, 2048)
+CHANGES = 200
+
+
+@asynccontextmanager
+async def live_vllm(
+    folder: Path, run_tag: str, *, asynchronous: bool
+) -> AsyncIterator[tuple[RunningServer, LimitsFile]]:
+    (folder / "tiny").mkdir()
+    (folder / "tiny" / "config.json").write_text(TINY_LLAMA)
+    files = LiveFiles(folder / "live")
+    file = files.limits_file("server")
+    configuration = Configuration(
+        flags={
+            "max_num_seqs": MOST.max_num_seqs or 0,
+            "max_num_batched_tokens": MOST.max_num_batched_tokens or 0,
+            "async_scheduling": asynchronous,
+        },
+        environment={"VLLM_CPU_KVCACHE_SPACE": 1},
+    )
+    plan = LaunchPlan(
+        command=find_vllm(os.environ["TUNER_VLLM"]),
+        model=str(folder / "tiny"),
+        configuration=files.with_limits(configuration, file),
+        run_tag=run_tag,
+        log_path=folder / "vllm.log",
+        startup_deadline_s=250.0,
+        fixed_flags={
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            "enforce_eager": True,
+            "dtype": "float32",
+        },
+        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
+    )
+    async with launched(plan) as server:
+        yield server, file
+    file.close()
+
+
+class Streams:
+    """Clients that send one request after the other, and count those that end as they should."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: RunningServer) -> None:
+        self.complete = 0
+        self.wrong: list[object] = []
+        self._session = session
+        self._server = server
+        self._over = False
+
+    async def client(self, number: int) -> None:
+        dice = random.Random(number)
+        while not self._over:
+            tokens = dice.randint(8, 48)
+            asked = {
+                "model": self._server.served_name,
+                "prompt": [dice.randint(3, 500) for _ in range(dice.randint(8, 300))],
+                "max_tokens": tokens,
+                "ignore_eos": True,
+                "detokenize": False,
+            }
+            url = f"{self._server.base_url}/v1/completions"
+            async with self._session.post(url, json=asked) as reply:
+                said = await reply.json()
+            if reply.status == 200 and said["usage"]["completion_tokens"] == tokens:
+                self.complete += 1
+            else:
+                self.wrong.append(said)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        clients = [asyncio.create_task(self.client(n)) for n in range(STREAMS)]
+        try:
+            yield
+        finally:
+            self._over = True
+            await asyncio.gather(*clients)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - it comes true in another process
+            await asyncio.sleep(0.005)
+
+
+async def until_applied(file: LimitsFile, limits: Limits) -> None:
+    generation = file.want(limits)
+    await until(lambda: file.applied.generation == generation)
+    assert file.applied.limits == limits
+
+
+def obeys(file: LimitsFile, seqs: int) -> bool:
+    return file.applied.running <= seqs
+
+
+async def most_running(
+    session: aiohttp.ClientSession, server: RunningServer, file: LimitsFile, for_s: float
+) -> tuple[float, float]:
+    """Return the most requests that ran, as the engine said and as `/metrics` did."""
+    by_engine = by_metrics = 0.0
+    end_s = asyncio.get_running_loop().time() + for_s
+    while asyncio.get_running_loop().time() < end_s:
+        by_engine = max(by_engine, file.applied.running)
+        sample = await scrape(session, server.base_url)
+        by_metrics = max(by_metrics, sample.running or 0.0)
+        await asyncio.sleep(0.02)
+    return by_engine, by_metrics
+
+
+@pytest.mark.parametrize("asynchronous", [True, False], ids=["async", "sync"])
+async def test_running_requests_obey_and_200_changes_harm_none(
+    tmp_path: Path, run_tag: str, asynchronous: bool
+) -> None:
+    async with (
+        live_vllm(tmp_path, run_tag, asynchronous=asynchronous) as (server, file),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        assert file.state is State.READY
+        assert file.most == MOST
+        streams = Streams(session, server)
+        async with streams.running():
+            for seqs in (32, 4, 16):
+                await until_applied(file, Limits(seqs, 2048))
+                # what ran under a higher limit ends by itself
+                await until(partial(obeys, file, seqs))
+                await asyncio.sleep(0.5)  # the gauges of /metrics are those of a step before
+                running, gauge = await most_running(session, server, file, 2.0)
+                assert running == seqs
+                assert gauge == seqs
+            dice = random.Random(7)
+            for _ in range(CHANGES):
+                await until_applied(file, Limits(dice.randint(1, 32), dice.randint(64, 2048)))
+                await asyncio.sleep(dice.uniform(0.0, 0.05))
+            await until_applied(file, MOST)
+        assert streams.wrong == []
+        assert streams.complete >= STREAMS
+        assert server.exit_code() is None
+        assert " ERROR " not in (tmp_path / "vllm.log").read_text()
+
+        await make_ready(server, file, Limits(2, None))  # idle, and still changeable
+        assert file.applied.limits == Limits(2, 2048)
+        sample = await scrape(session, server.base_url)
+        assert (sample.running, sample.waiting) == (0.0, 0.0)

@@ -1,0 +1,57 @@
+"""The stop rule, and the hypervolume under it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.study.flat import LEAST_EVALUATIONS, flat_for, hypervolume
+
+coordinate = st.integers(0, 5).map(float)
+
+
+@pytest.mark.parametrize(
+    ("points", "reference", "volume"),
+    [
+        ([], (1.0, 1.0), 0.0),
+        ([(0.0, 0.0)], (2.0, 3.0), 6.0),
+        ([(0.0, 2.0), (1.0, 1.0), (2.0, 0.0)], (3.0, 3.0), 6.0),
+        ([(4.0, 0.0)], (3.0, 3.0), 0.0),
+        ([(1.0,)], (3.0,), 2.0),
+        ([(0.0, 0.0, 1.0), (1.0, 1.0, 0.0)], (2.0, 2.0, 2.0), 5.0),
+    ],
+)
+def test_known_volumes(
+    points: list[tuple[float, ...]], reference: tuple[float, ...], volume: float
+) -> None:
+    assert hypervolume(points, reference) == pytest.approx(volume)
+
+
+@given(st.lists(st.tuples(coordinate, coordinate, coordinate), max_size=6))
+def test_the_volume_is_that_of_the_unit_cells_it_covers(
+    points: list[tuple[float, float, float]],
+) -> None:
+    cells = itertools.product(range(5), repeat=3)
+    covered = sum(
+        any(all(p <= c for p, c in zip(point, cell, strict=True)) for point in points)
+        for cell in cells
+    )
+    assert hypervolume(points, (5.0, 5.0, 5.0)) == pytest.approx(covered)
+
+
+def test_a_search_is_flat_only_after_many_evaluations_without_growth() -> None:
+    start = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
+    dull: list[tuple[float, ...] | None] = [None, (1.0, 1.0)] * LEAST_EVALUATIONS
+    assert flat_for([*start, *dull[: LEAST_EVALUATIONS - 1]]) is None
+    assert flat_for([*start, *dull[:LEAST_EVALUATIONS]]) == LEAST_EVALUATIONS
+    better = (0.0, 0.0)
+    assert flat_for([*start, *dull[: LEAST_EVALUATIONS - 1], better]) is None
+    # late in a long search the last third counts
+    assert flat_for([*start, *dull, *dull, *dull]) == round((3 + 6 * LEAST_EVALUATIONS) / 3)
+
+
+def test_a_search_that_found_nothing_goes_on() -> None:
+    assert flat_for([None] * 200) is None

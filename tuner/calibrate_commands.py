@@ -1,0 +1,155 @@
+"""`tuner calibrate`: correct an emulated GPU by what the store holds of a real one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from tuner.configuration import Configuration
+from tuner.errors import UsageError
+from tuner.records import Failure, Source
+from tuner.store import Store
+
+if TYPE_CHECKING:
+    from tuner.emulator.calibration import Calibration
+    from tuner.emulator.hardware import Gpu
+    from tuner.emulator.model import ModelShape
+    from tuner.study.evaluator import Task
+
+_METRICS = ("output_throughput_tok_s", "p50_tpot_ms", "energy_per_output_token_j")
+_MOST_PER_STUDY = 12  # evenly over the study: each is simulated eight times
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One measured trial, and what is needed to emulate it."""
+
+    study: str
+    trial: int
+    task: Task
+    model: ModelShape
+    configuration: Configuration
+    metrics: tuple[float, ...]
+
+
+def calibrate_gpu(
+    studies: Sequence[str], gpu_name: str, output: Path, store_url: str, *, as_json: bool
+) -> None:
+    """`tuner calibrate`."""
+    from tuner.emulator.calibration import calibrate
+    from tuner.emulator.hardware import load_gpu, save_gpu
+
+    gpu = load_gpu(gpu_name)
+    if output.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--output '{output}': name a file that ends in .yaml")
+    with Store.open(store_url, create=False) as store:
+        names = list(studies) or [summary.identity.name for summary in store.studies()]
+        measured = [row for name in names for row in _of_study(store, name, bool(studies))]
+
+    def predict(candidate: Gpu, index: int) -> tuple[float, ...]:
+        return _predicted(measured[index], candidate)
+
+    result = calibrate(gpu, [row.metrics for row in measured], predict)
+    used = ", ".join(dict.fromkeys(row.study for row in measured))
+    source = f"{gpu.name}, calibrated to {len(measured)} measured trials of {used}. {gpu.source}"
+    save_gpu(result.gpu.model_copy(update={"name": output.stem, "source": source}), output)
+    if as_json:
+        sys.stdout.write(json.dumps(_as_json(result, len(measured), output), indent=2) + "\n")
+    else:
+        _show(result, len(measured), output)
+
+
+def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
+    """Yield a study's usable trials; one that was named and has none is an error."""
+    from tuner.emulator.model import load_model
+    from tuner.load.workload import load_workload
+    from tuner.study.benches import fixed_configuration, task_of
+    from tuner.study.space import load_space
+    from tuner.study.start import stored_spec
+
+    identity = store.study(name)
+    real = (identity.latency_source, identity.energy_source) == (Source.MEASURED, Source.MEASURED)
+    if identity.evaluation != "live" or not real:
+        if named:
+            raise UsageError(
+                f"study '{name}' was not measured on a GPU with vLLM launched by the tuner"
+                f" ({identity.evaluation}, latency {identity.latency_source}, energy"
+                f" {identity.energy_source}): there is nothing to calibrate by"
+            )
+        return
+    spec = stored_spec(identity)
+    task = task_of(spec, load_workload(spec.workload), fixed_configuration(load_space(spec.space)))
+    model = load_model(spec.model)
+    rows = []
+    for trial in store.trials(name):
+        values = {} if trial.measurement is None else trial.measurement.metrics
+        if all(values.get(metric, 0.0) > 0.0 for metric in _METRICS):
+            metrics = tuple(values[metric] for metric in _METRICS)
+            rows.append(_Measured(name, trial.number, task, model, trial.configuration, metrics))
+    chosen = -(-len(rows) // _MOST_PER_STUDY)
+    yield from rows[:: max(chosen, 1)]
+
+
+def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
+    """Emulate a trial's load on its configuration, without noise."""
+    from tuner.emulator.virtual import LaunchRefusedError, simulate
+    from tuner.measure.window import SteadyWindow
+    from tuner.study.evaluator import load_of
+
+    task = row.task
+    try:
+        raw = simulate(
+            row.model,
+            gpu,
+            task.whole(row.configuration),
+            task.workload.requests(),
+            load_of(row.configuration, task.load),
+            SteadyWindow(task.plan_for(row.configuration)),
+            seed=0,
+            noise=False,
+        )
+    except LaunchRefusedError as error:
+        raise _not_emulated(row, gpu, str(error)) from None
+    result = task.reduce(raw)
+    if isinstance(result, Failure):
+        raise _not_emulated(row, gpu, result.reason)
+    return tuple(result.metrics[metric] for metric in _METRICS)
+
+
+def _not_emulated(row: _Measured, gpu: Gpu, reason: str) -> UsageError:
+    return UsageError(
+        f"study '{row.study}', trial {row.trial}: it ran, but the emulated {gpu.name} says:"
+        f" {reason} Is that the GPU it ran on? Name another with --gpu, or other studies"
+    )
+
+
+def _as_json(result: Calibration, count: int, output: Path) -> dict[str, object]:
+    return {
+        "gpu_file": str(output),
+        "measurements": count,
+        "multipliers": asdict(result.multipliers),
+        "mean_absolute_error": {
+            metric: {"before": before, "after": after, "held_out": held_out}
+            for metric, before, after, held_out in zip(
+                _METRICS, result.before, result.after, result.held_out, strict=True
+            )
+        },
+    }
+
+
+def _show(result: Calibration, count: int, output: Path) -> None:
+    console = Console()
+    errors = Table("metric", "before", "after", "held out", title=f"mean error, {count} trials")
+    for metric, *shares in zip(_METRICS, result.before, result.after, result.held_out, strict=True):
+        errors.add_row(metric, *(f"{share:.1%}" for share in shares))
+    console.print(errors)
+    for name, value in asdict(result.multipliers).items():
+        console.print(f"{name:>14} x {value:.3f}")
+    console.print(f"'held out': each trial predicted without itself. Use it: --emulate {output}")

@@ -1,0 +1,134 @@
+"""Corrects an emulated GPU by a handful of measurements on a real one.
+
+Five multipliers, drawn towards 1: the speed of memory and of arithmetic, the time of the host, and
+the power that is always drawn and that work adds. They are found by least squares of the logarithm
+of predicted / measured, with the slopes taken once where all multipliers are 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from tuner.emulator.hardware import Gpu
+from tuner.errors import UsageError
+from tuner.records import FloatArray
+
+_SHRINKAGE = 0.25  # standard deviation of a multiplier's logarithm before anything is measured
+_NOISE = 0.05  # that of a prediction which the best multipliers leave
+_STEP = 0.05
+_LARGEST_LOG = 0.7  # no multiplier beyond 2 or below 1/2
+FEWEST = 3
+
+Predictor = Callable[[Gpu, int], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Multipliers:
+    """By how much this machine differs from the GPU's file; 1 is no difference."""
+
+    memory_speed: float = 1.0
+    compute_speed: float = 1.0
+    host_time: float = 1.0
+    idle_power: float = 1.0
+    active_power: float = 1.0
+
+
+NAMES = tuple(field.name for field in fields(Multipliers))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The corrected GPU, and mean absolute errors, as shares, by metric.
+
+    `held_out` is the error of each measurement predicted from multipliers that were found without
+    it: what to expect of a configuration that was not measured.
+    """
+
+    gpu: Gpu
+    multipliers: Multipliers
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    held_out: tuple[float, ...]
+
+
+def corrected(gpu: Gpu, multipliers: Multipliers) -> Gpu:
+    """Return the GPU with its constants multiplied; efficiencies stay at most 1."""
+    memory, compute = multipliers.memory_speed, multipliers.compute_speed
+    host, active = multipliers.host_time, multipliers.active_power
+    idle_w = min(gpu.loaded_idle_w * multipliers.idle_power, gpu.default_limit_w)
+    return gpu.model_copy(
+        update={
+            "memory_efficiency": min(gpu.memory_efficiency * memory, 1.0),
+            "expert_efficiency": min(gpu.expert_efficiency * memory, 1.0),
+            "attention_efficiency": min(gpu.attention_efficiency * memory, 1.0),
+            "matrix_efficiency": min(gpu.matrix_efficiency * compute, 1.0),
+            "host_step_us": gpu.host_step_us * host,
+            "host_sequence_us": gpu.host_sequence_us * host,
+            "layer_us": gpu.layer_us * host,
+            "expert_layer_us": gpu.expert_layer_us * host,
+            "idle_w": min(gpu.idle_w * multipliers.idle_power, idle_w),
+            "loaded_idle_w": idle_w,
+            "active_w": gpu.active_w * multipliers.idle_power,
+            "stall_w": gpu.stall_w * active,
+            "compute_w": gpu.compute_w * active,
+            "memory_pj_per_byte": gpu.memory_pj_per_byte * active,
+        }
+    )
+
+
+def calibrate(gpu: Gpu, measured: Sequence[tuple[float, ...]], predict: Predictor) -> Calibration:
+    """Fit the multipliers to `measured`, one tuple of positive metrics for each measurement.
+
+    `predict(gpu, index)` predicts the metrics of a measurement without noise. Raises `UsageError`
+    for fewer than three measurements.
+    """
+    if len(measured) < FEWEST:
+        raise UsageError(
+            f"{len(measured)} usable measurements: a calibration needs at least {FEWEST}, of"
+            " configurations that differ; measure more (tuner run) or name more studies"
+        )
+    targets = np.log(np.array(measured))
+    every = range(len(measured))
+
+    def logs(multipliers: Multipliers, indices: Sequence[int]) -> FloatArray:
+        candidate = corrected(gpu, multipliers)
+        values: FloatArray = np.array([predict(candidate, index) for index in indices])
+        return np.asarray(np.log(values), dtype=np.float64)
+
+    base = logs(Multipliers(), every)
+    slopes = np.stack(
+        [
+            (logs(Multipliers(**{name: 1 + _STEP}), every) - base) / np.log1p(_STEP)
+            for name in NAMES
+        ],
+        axis=-1,
+    )
+    found = _solve(slopes, targets - base)
+    left_out = [
+        logs(_solve(np.delete(slopes, i, 0), np.delete(targets - base, i, 0)), [i]) for i in every
+    ]
+    return Calibration(
+        gpu=corrected(gpu, found),
+        multipliers=found,
+        before=_errors(base - targets),
+        after=_errors(logs(found, every) - targets),
+        held_out=_errors(np.concatenate(left_out) - targets),
+    )
+
+
+def _solve(slopes: FloatArray, differences: FloatArray) -> Multipliers:
+    """Return the most likely multipliers, each drawn towards 1."""
+    rows = slopes.reshape(-1, len(NAMES))
+    pull = (_NOISE / _SHRINKAGE) ** 2 * np.eye(len(NAMES))
+    found = np.linalg.solve(rows.T @ rows + pull, rows.T @ differences.reshape(-1))
+    values = np.exp(np.clip(found, -_LARGEST_LOG, _LARGEST_LOG))
+    return Multipliers(**dict(zip(NAMES, map(float, values), strict=True)))
+
+
+def _errors(logarithms: FloatArray) -> tuple[float, ...]:
+    """Mean absolute error of each metric, as a share of the measured value."""
+    means = np.abs(np.expm1(logarithms)).mean(axis=0)
+    return tuple(float(mean) for mean in means)

@@ -1,0 +1,146 @@
+"""Which trials are shown as the front: the confirmed ones, or those of the search if none is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.measure.outputs import clearly_below
+from tuner.report.trials import baseline_of, feasible, front, slos_of
+from tuner.slo import Slo
+from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
+from tuner.study.confirmation import Confirmation, SloVerdict, as_confirmed, confirmations
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A study's trials as they stand after its repeats, under some SLOs.
+
+    Attributes:
+        trials: with what the repeats say in place of what the search measured, where confirmed.
+        pool: those that may be recommended: confirmed, or found by the search if none is.
+        front: the Pareto front of the pool.
+        known: what the repeats of each trial say.
+        is_confirmed: whether the pool holds confirmed trials only.
+        unconfirmed: on the front of the search, and neither confirmed nor dropped.
+        dropped: what the search had on its front and the repeats took back.
+    """
+
+    study: StudyIdentity
+    slos: tuple[Slo, ...]
+    trials: tuple[TrialRow, ...]
+    pool: tuple[TrialRow, ...]
+    front: tuple[TrialRow, ...]
+    known: Mapping[int, Confirmation]
+    is_confirmed: bool
+    unconfirmed: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+    @property
+    def baseline(self) -> TrialRow | None:
+        """The default's trial."""
+        return baseline_of(self.trials)
+
+    @property
+    def default(self) -> Confirmation | None:
+        """What the default's repeats say."""
+        return None if self.baseline is None else self.known.get(self.baseline.number)
+
+    def outputs(self, trial: TrialRow) -> str:
+        """Return how far a trial's outputs are the default's, in words."""
+        if self.study.evaluation == "virtual":
+            return "emulated: outputs not compared"
+        found = self.known.get(trial.number)
+        ours = None if found is None else found.agreement
+        theirs = None if self.default is None else self.default.agreement
+        if ours is None or theirs is None:
+            return "outputs not compared"
+        return (
+            f"same outputs: {100.0 * ours.identical:.0f} % "
+            f"(default with itself: {100.0 * theirs.identical:.0f} %)"
+        )
+
+    def outputs_warning(self, trial: TrialRow) -> str | None:
+        """Return what to say if a trial answers otherwise than the default does."""
+        found = self.known.get(trial.number)
+        ours = None if found is None else found.agreement
+        theirs = None if self.default is None else self.default.agreement
+        if ours is None or theirs is None or not clearly_below(ours, theirs):
+            return None
+        return (
+            f"trial {trial.number} changes what the model says ({self.outputs(trial)}); compare "
+            "its answers on a task of yours before deploying it"
+        )
+
+
+def standing(
+    study: StudyIdentity,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    slos: Sequence[Slo] | None = None,
+) -> Standing:
+    """Return how the trials stand under the study's SLOs, or under those given over them."""
+    bounds = slos_of(study, slos)
+    known = confirmations(trials, repeats, bounds)
+    dropped = {number for number, found in known.items() if found.is_dropped}
+    rows = tuple(as_confirmed(t, known) for t in trials)
+    left = [t for t in rows if t.number not in dropped]
+    confirmed = [t for t in left if t.number in known and known[t.number].is_confirmed]
+    members = {r.trial for r in repeats if r.kind is RepeatKind.CONFIRMATION}
+    is_confirmed = bool(feasible(confirmed, bounds)) and bool(
+        members & {t.number for t in confirmed} or all(t.baseline for t in front(study, left, slos))
+    )
+    pool = tuple(confirmed if is_confirmed else left)
+    searched = {t.number for t in front(study, left, slos)}
+    before = {t.number for t in front(study, trials, slos)}
+    return Standing(
+        study=study,
+        slos=bounds,
+        trials=rows,
+        pool=pool,
+        front=tuple(front(study, pool, slos)),
+        known=known,
+        is_confirmed=is_confirmed,
+        unconfirmed=tuple(sorted(searched - {t.number for t in confirmed})),
+        dropped=tuple(sorted(before & dropped)),
+    )
+
+
+def how_to_confirm(study: StudyIdentity) -> str:
+    """Return the command that confirms a study's front."""
+    flag = "" if study.spec_json.get("confirm", True) else " --confirm"
+    return f"`tuner resume {study.name}{flag}`"
+
+
+def confirmation_notes(found: Standing) -> list[str]:
+    """Return what a reader of a front has to know of its confirmation."""
+    notes = []
+    if found.front and not found.is_confirmed:
+        notes.append(
+            "unconfirmed: each figure is of a single window of the search; "
+            f"{how_to_confirm(found.study)} measures the front again, on launches of its own"
+        )
+    elif found.unconfirmed:
+        numbers = ", ".join(map(str, found.unconfirmed))
+        notes.append(f"not confirmed, so not shown: trial {numbers}, on the front of the search")
+    for number in found.dropped:
+        fault = found.known[number].fault
+        why = "missed the SLO" if fault is None else f"failed ({fault})"
+        notes.append(f"trial {number} is off the front: measured again, it {why}")
+    uncertain = [
+        t.number
+        for t in found.front
+        if found.is_confirmed and found.known[t.number].slo is SloVerdict.UNCERTAIN
+    ]
+    if uncertain:
+        numbers = ", ".join(map(str, uncertain))
+        notes.append(
+            f"meets the SLO: uncertain for trial {numbers}, whose 95 % interval reaches beyond it"
+        )
+    drift = found.default.energy.drift if found.default and found.default.energy else None
+    if drift is not None and drift.seen and drift.change is not None:
+        notes.append(
+            f"the default itself drifted by {100.0 * drift.change:+.1f} % over its repeats; the "
+            "savings have that taken out"
+        )
+    return notes

@@ -1,0 +1,1 @@
+"""A search for the Pareto front of costly, noisy functions under constraints; stands alone."""

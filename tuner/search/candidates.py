@@ -1,0 +1,66 @@
+"""Which points are looked at: everything in a small space, else random ones and near good ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from tuner.search.space import Levels, Point, Space
+
+_EVERYTHING = 3000
+_RANDOM = 1000
+_WARM = 500
+_NEAR_EACH = 40
+_NEAR_MOST = 800
+
+
+class Candidates:
+    """Distinct points that are possible and not excluded."""
+
+    def __init__(
+        self, space: Space, is_possible: Callable[[Point], bool], excluded: Iterable[Point]
+    ) -> None:
+        self._space = space
+        self._is_possible = is_possible
+        self._known = {space.levels_of(point).tobytes(): False for point in excluded}
+
+    def pool(self, rng: np.random.Generator, good: Sequence[Point], warm: Point | None) -> Levels:
+        """Return rows of levels: a broad choice, more near `good`, and more on the warm server."""
+        space = self._space
+        if space.size <= _EVERYTHING:
+            return self.fresh(space.everything())
+        rows = [space.at(rng.random((_RANDOM, len(space.knobs))))]
+        if good:
+            rows.append(self._near(rng, good))
+        if warm is not None:
+            at = space.levels_of(warm)
+            same = space.at(rng.random((_WARM, len(space.knobs))))
+            for moved in [same, *([rows[1].copy()] if good else [])]:
+                moved[:, space.restarting] = at[space.restarting]
+                rows.append(moved)
+        return self.fresh(np.concatenate(rows))
+
+    def _near(self, rng: np.random.Generator, good: Sequence[Point]) -> Levels:
+        """Return copies of good points with about two knobs changed, mostly by little."""
+        space = self._space
+        each = min(_NEAR_EACH, _NEAR_MOST // len(good))
+        rows = np.repeat(np.stack([space.levels_of(p) for p in good]), max(each, 1), axis=0)
+        change = rng.random(rows.shape) < 2.0 / rows.shape[1]
+        reach = rng.geometric(0.4, rows.shape) * rng.choice((-1, 1), rows.shape)
+        near = np.clip(rows + reach, 0, space.sizes - 1)
+        anything = space.at(rng.random(rows.shape))
+        moved = np.where(space.unordered, anything, near)
+        return np.where(change, moved, rows)
+
+    def fresh(self, levels: Levels) -> Levels:
+        """Return the distinct rows that may be proposed."""
+        distinct = np.unique(levels, axis=0)
+        keep = [self._allowed(row) for row in distinct]
+        return distinct[np.array(keep, dtype=np.bool_)]
+
+    def _allowed(self, row: Levels) -> bool:
+        name = row.tobytes()
+        if name not in self._known:
+            self._known[name] = self._is_possible(self._space.point(row))
+        return self._known[name]

@@ -1,0 +1,30 @@
+"""Which points work at all: a Gaussian process behind a probit, learned from crashes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from tuner.search.gaussian import Data, Gaussian
+from tuner.search.space import Floats
+
+_LABEL_VARIANCE = 0.05  # of the latent value that a label stands for
+
+
+class Feasibility:
+    """The probability that a point works; certain where nothing ever failed."""
+
+    def __init__(self, x: Floats, works: np.ndarray, unordered: np.ndarray) -> None:
+        self._latent: Gaussian | None = None
+        if not works.all():
+            labels = np.where(works, 1.0, -1.0)
+            noise = np.full(len(labels), _LABEL_VARIANCE)
+            self._latent = Gaussian.fitted(Data(x, labels, noise, unordered))
+
+    def log_probability(self, x: Floats) -> Floats:
+        """Return the log probability that rows of `x` work."""
+        if self._latent is None:
+            return np.zeros(len(x))
+        mean, sd = self._latent.predict(x)
+        result: Floats = log_ndtr(mean / np.sqrt(sd**2 + _LABEL_VARIANCE))
+        return result

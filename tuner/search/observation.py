@@ -1,0 +1,47 @@
+"""What the search is told, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.search.space import Point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What became of one evaluation.
+
+    Attributes:
+        point: what was evaluated.
+        works: False for a point that crashes or cannot be evaluated at all.
+        objectives: each is to be made small; None where unknown. Logs of positive quantities fit
+            the model best.
+        violations: one per constraint, met at <= 0; None where unknown. Logs of ratios fit best.
+        at_least: indices of violations that are lower bounds, of an evaluation that ended early.
+        noise_sds: known standard deviations of the objectives, then of the violations, or None
+            where the repeats and the scatter have to tell.
+        launch_s: how long the launch took; None if the server was warm.
+        wall_s: how long it took altogether, with the launch; None if unknown.
+    """
+
+    point: Point
+    works: bool = True
+    objectives: tuple[float | None, ...] = ()
+    violations: tuple[float | None, ...] = ()
+    at_least: tuple[int, ...] = ()
+    noise_sds: tuple[float | None, ...] = ()
+    launch_s: float | None = None
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suggestion:
+    """A point to evaluate next, and why: `default`, `start`, `prior`, `improvement` or `repeat`.
+
+    `gain` is the hypervolume that it is expected to add, as a share of what is dominated already;
+    None where there is no model yet. A search whose gains stay small is done.
+    """
+
+    point: Point
+    reason: str
+    gain: float | None = None

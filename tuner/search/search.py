@@ -1,0 +1,254 @@
+"""The search: what to evaluate next, given what was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tuner.search.candidates import Candidates
+from tuner.search.costs import Costs, learned_costs
+from tuner.search.front import Member, distinct, front_of, sampled_fronts
+from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
+from tuner.search.models import Models, learn
+from tuner.search.observation import Observation, Suggestion
+from tuner.search.sessions import choose
+from tuner.search.space import Floats, Levels, Point, Space
+from tuner.search.starts import start_points
+
+CONFIDENCE = 0.95  # that a reported point meets every constraint
+
+_FRONT_DRAWS = 8
+_CLIMBERS = 6
+_CLIMBS = 3
+_BEYOND = 0.1  # the reference lies so much beyond the worst of the front, a share of its extent
+_UNDECIDED = (0.02, 0.98)
+_FEW_SEEDS = 2**31
+
+
+class ExhaustedError(Exception):
+    """Every possible point was evaluated."""
+
+
+class Search:
+    """Proposes points for noisy functions with constraints, where evaluations cost time.
+
+    Attributes:
+        space: the knobs.
+        violations: how many constraints there are.
+        default: the point to begin with.
+        priors: points worth a try, from elsewhere.
+        is_possible: says of a point, without evaluating it, whether it can work at all.
+        seed: two searches with the same seed and observations propose the same.
+        starts: how many points are spread over the space before a model decides.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        violations: int,
+        default: Point | None = None,
+        priors: Sequence[Point] = (),
+        is_possible: Callable[[Point], bool] = lambda _: True,
+        seed: int = 0,
+        starts: int | None = None,
+    ) -> None:
+        self._space = space
+        self._violations = violations
+        self._is_possible = is_possible
+        self._seed = seed
+        count = 2 * (len(space.knobs) + 1) if starts is None else starts
+        spread = start_points(space, count, seed, is_possible, default)
+        self._plan = [
+            *([] if default is None else [Suggestion(default, "default")]),
+            *(Suggestion(point, "start") for point in spread),
+            *(Suggestion(point, "prior") for point in priors if is_possible(point)),
+        ]
+
+    def propose(
+        self,
+        observations: Sequence[Observation],
+        pending: Sequence[Point] = (),
+        warm: Point | None = None,
+    ) -> Suggestion:
+        """Return what to evaluate next.
+
+        `pending` points are under way, `warm` is what the running server was launched with. Raises
+        `ExhaustedError` when no point is left.
+        """
+        tried = {self._space.key(o.point) for o in observations}
+        tried |= {self._space.key(point) for point in pending}
+        for planned in self._plan:
+            if self._space.key(planned.point) not in tried:
+                return planned
+        rng = np.random.default_rng([self._seed, len(observations), len(pending)])
+        known = [*(o.point for o in observations), *pending]
+        candidates = Candidates(self._space, self._is_possible, known)
+        models = learn(self._space, observations, self._violations)
+        seen = distinct(self._space, observations)
+        if models is None or not seen:
+            return self._anything(candidates, rng, warm)
+        step = _Step(models.with_believed(pending), [*seen, *pending], rng)
+        best = step.best_new(candidates, warm, learned_costs(observations))
+        repeat = step.best_repeat(seen)
+        if best is None and repeat is None:
+            raise ExhaustedError("every possible point was evaluated")
+        if repeat is not None and (best is None or repeat[1] > best[1]):
+            return Suggestion(repeat[0], "repeat", step.share(repeat[1]))
+        assert best is not None
+        return Suggestion(best[0], "improvement", step.share(best[1]))
+
+    def front(
+        self, observations: Sequence[Observation], confidence: float = CONFIDENCE
+    ) -> list[Member]:
+        """Return the evaluated points worth having, best first objective first."""
+        models = learn(self._space, observations, self._violations)
+        if models is None:
+            return []
+        return front_of(models, distinct(self._space, observations), confidence)
+
+    def _anything(
+        self, candidates: Candidates, rng: np.random.Generator, warm: Point | None
+    ) -> Suggestion:
+        pool = candidates.pool(rng, (), warm)
+        if not len(pool):
+            raise ExhaustedError("every possible point was evaluated")
+        return Suggestion(self._space.point(rng.choice(pool)), "start")
+
+
+class _Step:
+    """One proposal: what is believed now, and what each further point would add."""
+
+    def __init__(self, models: Models, seen: Sequence[Point], rng: np.random.Generator) -> None:
+        self._models = models
+        self._space = models.space
+        self._seen = seen
+        self._rng = rng
+        self._draw_seed = int(rng.integers(_FEW_SEEDS))
+        beliefs = models.at(self._space.coordinates_of(seen))
+        self._means = beliefs.objective_means
+        self._log_feasible = beliefs.log_feasible()
+        self._reference = _reference(self._means, self._log_feasible)
+        self._fronts = sampled_fronts(models, seen, _FRONT_DRAWS, self._draw_seed)
+
+    def log_gains(self, levels: Levels) -> Floats:
+        """Return the log of what each row is expected to add to the feasible hypervolume."""
+        return self._log_gains(self._models, self._fronts, levels)
+
+    def _log_gains(self, models: Models, fronts: Sequence[Floats], levels: Levels) -> Floats:
+        beliefs = models.at(self._space.coordinates(levels))
+        improvement = mean_log_improvement(
+            beliefs.objective_means, beliefs.objective_sds, fronts, self._reference
+        )
+        result: Floats = improvement + beliefs.log_feasible()
+        return result
+
+    def share(self, log_gain: float) -> float | None:
+        """Return a gain as a share of what is dominated now; None while nothing is."""
+        likely = self._means[self._log_feasible > math.log(0.5)]
+        dominated = hypervolume(likely, self._reference)
+        return math.exp(log_gain) / dominated if dominated > 0.0 else None
+
+    def best_new(
+        self, candidates: Candidates, warm: Point | None, costs: Costs
+    ) -> tuple[Point, float] | None:
+        """Return the new point that brings the most per second, with the log of that."""
+        pool = candidates.pool(self._rng, self._good(), warm)
+        if not len(pool):
+            return None
+        gains = self.log_gains(pool)
+        pool, gains = self._climbed(candidates, pool, gains, warm)
+        at = None if warm is None else self._space.levels_of(warm)
+        row = choose(self._space, pool, gains, self._gains_after, at, costs)
+        chosen = self._space.point(row)
+        index = int(np.flatnonzero(np.all(pool == row, axis=1))[0])
+        return chosen, float(gains[index])
+
+    def _good(self) -> list[Point]:
+        likely = np.flatnonzero(self._log_feasible > math.log(0.3))
+        if not len(likely):
+            return [self._seen[int(np.argmax(self._log_feasible))]]
+        order = np.argsort(self._means[likely, 0])
+        kept: list[int] = []
+        for index in likely[order]:
+            if not any(bool(np.all(self._means[k] <= self._means[index])) for k in kept):
+                kept.append(int(index))
+        return [self._seen[index] for index in kept]
+
+    def _climbed(
+        self, candidates: Candidates, pool: Levels, gains: Floats, warm: Point | None
+    ) -> tuple[Levels, Floats]:
+        """Add what lies around the best rows, and the best on the warm server, a few times."""
+        for _ in range(_CLIMBS):
+            tops = [pool[np.argsort(-gains)[:_CLIMBERS]]]
+            if warm is not None and self._space.restarting.any():
+                at = self._space.levels_of(warm)
+                restarting = self._space.restarting
+                is_warm = np.all(pool[:, restarting] == at[restarting], axis=1)
+                tops.append(pool[is_warm][np.argsort(-gains[is_warm])[:_CLIMBERS]])
+            around = candidates.fresh(self._space.neighbours(np.concatenate(tops)))
+            added = around[~_rows_in(around, pool)]
+            if not len(added):
+                break
+            pool = np.concatenate([pool, added])
+            gains = np.concatenate([gains, self.log_gains(added)])
+        return pool, gains
+
+    def _gains_after(self, levels: Levels, after: Sequence[Levels]) -> Floats:
+        """Return gains once some rows were evaluated and turned out as believed."""
+        points = [self._space.point(row) for row in after]
+        models = self._models.with_believed(points)
+        beliefs = models.at(self._space.coordinates_of(points))
+        means = beliefs.objective_means[beliefs.log_feasible() > math.log(0.5)]
+        fronts = [pareto(np.concatenate([front, means])) for front in self._fronts]
+        return self._log_gains(models, fronts, levels)
+
+    def best_repeat(self, seen: Sequence[Point]) -> tuple[Point, float] | None:
+        """Return the point whose standing on the front matters most and is least decided.
+
+        What another evaluation is worth: what the front gains or loses with the point, times the
+        probability of being wrong about it now, times the share of doubt that is removed.
+        """
+        if not self._models.violations:
+            return None
+        probability = np.exp(self._log_feasible[: len(seen)])
+        open_ones = np.flatnonzero((probability > _UNDECIDED[0]) & (probability < _UNDECIDED[1]))
+        counted = probability > 0.5
+        best: tuple[Point, float] | None = None
+        for index in open_ones:
+            others = counted.copy()
+            others[index] = False
+            without = hypervolume(self._means[: len(seen)][others], self._reference)
+            others[index] = True
+            added = hypervolume(self._means[: len(seen)][others], self._reference) - without
+            wrong = min(probability[index], 1.0 - probability[index])
+            value = added * wrong * self._removable(seen[int(index)])
+            if value > 0.0 and (best is None or math.log(value) > best[1]):
+                best = (seen[int(index)], math.log(value))
+        return best
+
+    def _removable(self, point: Point) -> float:
+        """Return the share of the doubt about the constraints that one more evaluation removes."""
+        x = self._space.coordinates_of([point])
+        shares = []
+        for model in self._models.violations:
+            _, sd = model.predict(x)
+            shares.append(float(sd[0]) ** 2 / (float(sd[0]) ** 2 + model.noise_sd**2))
+        return max(shares)
+
+
+def _reference(means: Floats, log_feasible: Floats) -> Floats:
+    """Return a point a little worse than the worst that is likely feasible."""
+    likely = means[log_feasible > math.log(0.5)]
+    if len(likely) < 2:
+        likely = means
+    extent = np.maximum(likely.max(axis=0) - likely.min(axis=0), 1e-3)
+    result: Floats = likely.max(axis=0) + _BEYOND * extent
+    return result
+
+
+def _rows_in(rows: Levels, others: Levels) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    known = {row.tobytes() for row in others}
+    return np.array([row.tobytes() in known for row in rows], dtype=np.bool_)

@@ -1,0 +1,148 @@
+"""What is searched: knobs with finitely many values, as points of a unit cube."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value: TypeAlias = bool | int | float | str
+Point: TypeAlias = Mapping[str, Value]
+Key: TypeAlias = tuple[float, ...]
+Floats: TypeAlias = NDArray[np.float64]
+Levels: TypeAlias = NDArray[np.int64]
+
+_RANGE_STEPS = 256  # a continuous range is searched on this grid
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One thing that can be set, and each of the values it can have.
+
+    Attributes:
+        name: its name in a point.
+        values: ascending numbers, or options in any order.
+        ordered: whether near values do alike; options such as names do not.
+        log: whether equal ratios count as equal distances.
+        restarts: whether changing it costs a launch.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    ordered: bool = True
+    log: bool = False
+    restarts: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError(f"knob '{self.name}' has no values")
+        if not self.ordered:
+            return
+        numbers = [float(value) for value in self.values]
+        if any(low >= high for low, high in itertools.pairwise(numbers)):
+            raise ValueError(f"knob '{self.name}': values must ascend, found {self.values}")
+        if self.log and numbers[0] <= 0:
+            raise ValueError(f"knob '{self.name}': log needs values above 0")
+
+    @classmethod
+    def between(
+        cls, name: str, low: float, high: float, *, log: bool = False, restarts: bool = False
+    ) -> Knob:
+        """Return a knob for a continuous range, which is searched on a fine grid."""
+        grid = np.geomspace if log else np.linspace
+        values = [low, *map(float, grid(low, high, _RANGE_STEPS + 1)[1:-1]), high]
+        return cls(name, tuple(values), log=log, restarts=restarts)
+
+    def coordinate(self, value: Value) -> float:
+        """Return where a value lies: 0 to 1 between the ends, or an option's index."""
+        if not self.ordered:
+            return float(self.values.index(value))
+        low, high, at = float(self.values[0]), float(self.values[-1]), float(value)
+        if low == high:
+            return 0.0
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(at)
+        return (at - low) / (high - low)
+
+
+class Space:
+    """Every combination of the knobs' values. A row of levels holds an index for each knob."""
+
+    def __init__(self, knobs: Sequence[Knob]) -> None:
+        if not knobs:
+            raise ValueError("there is no knob to search over")
+        names = [knob.name for knob in knobs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"knobs are named twice: {names}")
+        self.knobs = tuple(knobs)
+        self.unordered = np.array([not knob.ordered for knob in knobs])
+        self.restarting = np.array([knob.restarts for knob in knobs])
+        self._sizes = np.array([len(knob.values) for knob in knobs])
+        self._grids = [np.array([k.coordinate(v) for v in k.values]) for k in knobs]
+
+    @property
+    def size(self) -> int:
+        """How many points there are."""
+        return math.prod(int(size) for size in self._sizes)
+
+    @property
+    def sizes(self) -> Levels:
+        """How many values each knob has."""
+        return self._sizes
+
+    def key(self, point: Point) -> Key:
+        """Return what tells points apart, whatever the binary dust of a number.
+
+        Raises `KeyError` for a knob without a value.
+        """
+        return tuple(round(knob.coordinate(point[knob.name]), 9) for knob in self.knobs)
+
+    def coordinates_of(self, points: Sequence[Point]) -> Floats:
+        """Return coordinates of points, which need not lie on the grid."""
+        rows = [[knob.coordinate(point[knob.name]) for knob in self.knobs] for point in points]
+        return np.array(rows, dtype=np.float64).reshape(len(points), len(self.knobs))
+
+    def coordinates(self, levels: Levels) -> Floats:
+        """Return coordinates of rows of levels."""
+        return np.column_stack([grid[levels[:, k]] for k, grid in enumerate(self._grids)])
+
+    def levels_of(self, point: Point) -> Levels:
+        """Return the levels nearest to a point."""
+        found = [
+            int(np.argmin(np.abs(grid - knob.coordinate(point[knob.name]))))
+            for knob, grid in zip(self.knobs, self._grids, strict=True)
+        ]
+        return np.array(found, dtype=np.int64)
+
+    def point(self, levels: Levels) -> dict[str, Value]:
+        """Return the point at a row of levels."""
+        pairs = zip(self.knobs, levels, strict=True)
+        return {knob.name: knob.values[int(level)] for knob, level in pairs}
+
+    def everything(self) -> Levels:
+        """Return every row of levels; only for small spaces."""
+        axes = [np.arange(size) for size in self._sizes]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+    def at(self, unit: Floats) -> Levels:
+        """Return the levels of rows from [0, 1), each value of a knob equally likely."""
+        found: Levels = np.minimum((unit * self._sizes).astype(np.int64), self._sizes - 1)
+        return found
+
+    def neighbours(self, levels: Levels) -> Levels:
+        """Return each row with one knob one or two values off, or at another option."""
+        rows = [levels]
+        for k, knob in enumerate(self.knobs):
+            reach = (-2, -1, 1, 2) if knob.ordered else range(1, len(knob.values))
+            for step in reach:
+                moved = levels.copy()
+                moved[:, k] += step
+                if not knob.ordered:
+                    moved[:, k] %= len(knob.values)
+                rows.append(moved[(moved[:, k] >= 0) & (moved[:, k] < len(knob.values))])
+        return np.unique(np.concatenate(rows), axis=0)

@@ -1,0 +1,126 @@
+"""Measurements that repeat a trial: rows of their own, so that the trial stays what it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from tuner.errors import UsageError, unknown_name
+from tuner.records import Failure, Measurement, RawRun
+from tuner.store import convert, raw
+from tuner.store.rows import Answers, Owner, RepeatKind, RepeatRow, Took, TrialState
+from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
+
+
+class RepeatTables:
+    """The repeats of every study in a store; `session` opens one transaction."""
+
+    def __init__(self, session: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._session = session
+
+    def begin(self, study: str, trial: int, kind: RepeatKind, owner: Owner) -> int:
+        """Note that a repeat of a trial runs, before anything is launched; return its number.
+
+        Raises `ValueError` if the study has no such trial.
+        """
+        with self._session() as session:
+            study_id = study_of(session, study).id
+            of_study = select(TrialRecord.id).where(TrialRecord.study_id == study_id)
+            if session.scalar(of_study.where(TrialRecord.number == trial)) is None:
+                raise ValueError(f"study '{study}' has no trial {trial} to repeat")
+            last = session.scalar(
+                select(func.max(RepeatRecord.number)).where(RepeatRecord.study_id == study_id)
+            )
+            number = 0 if last is None else last + 1
+            session.add(convert.repeat_record(study_id, number, trial, kind, owner))
+        return number
+
+    def save(
+        self,
+        study: str,
+        number: int,
+        result: Measurement | Failure,
+        run: RawRun | None,
+        *,
+        took: Took,
+        warnings: Sequence[str] = (),
+        answers: Answers | None = None,
+    ) -> None:
+        """Save what a running repeat brought, with its raw records, in one transaction.
+
+        Raises `ValueError`, before anything is written, if it has ended already, or for a metric
+        that is not finite.
+        """
+        if isinstance(result, Measurement):
+            require_finite(result)
+        encoded = None if run is None else raw.encode(run)
+        with self._session() as session:
+            repeat = _repeat(session, study_of(session, study).id, number)
+            if repeat is None or repeat.state != TrialState.RUNNING:
+                raise ValueError(f"repeat {number} of study '{study}' does not run")
+            if isinstance(result, Measurement):
+                convert.set_measurement(repeat, result, warnings)
+            else:
+                convert.set_failure(repeat, result)
+            convert.set_took(repeat, took)
+            repeat.answers = None if answers is None else [list(answer) for answer in answers]
+            if encoded is not None:
+                session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
+
+    def drop_running(self, study: str) -> list[int]:
+        """Forget the repeats that a dead tuner left running; return the trials they repeated."""
+        with self._session() as session:
+            running = (
+                RepeatRecord.study_id == study_of(session, study).id,
+                RepeatRecord.state == TrialState.RUNNING,
+            )
+            trials = session.scalars(select(RepeatRecord.trial).where(*running)).all()
+            session.execute(delete(RepeatRecord).where(*running))
+        return list(trials)
+
+    def of(self, study: str) -> list[RepeatRow]:
+        """Return the repeats of a study in the order in which they began, without raw records."""
+        with self._session() as session:
+            query = select(*RepeatRecord.__table__.columns).where(
+                RepeatRecord.study_id == study_of(session, study).id
+            )
+            rows = session.execute(query.order_by(RepeatRecord.number)).all()
+        return [convert.repeat_row(row) for row in rows]
+
+    def raw_run(self, study: str, number: int) -> RawRun | None:
+        """Return the raw records of a repeat, or None if there are none."""
+        with self._session() as session:
+            study_id = study_of(session, study).id
+            encoded = session.scalar(
+                select(RepeatRawRunRecord.encoded)
+                .join(RepeatRecord, RepeatRecord.id == RepeatRawRunRecord.repeat_id)
+                .where(RepeatRecord.study_id == study_id, RepeatRecord.number == number)
+            )
+        return None if encoded is None else raw.decode(encoded)
+
+
+def study_of(session: Session, name: str) -> StudyRecord:
+    """Return a study's row; raises `UsageError` with near names if there is none."""
+    record = session.scalar(select(StudyRecord).where(StudyRecord.name == name))
+    if record is None:
+        names = session.scalars(select(StudyRecord.name)).all()
+        if not names:
+            raise UsageError(f"unknown study '{name}'; the store holds none yet")
+        raise UsageError(unknown_name("study", name, names))
+    return record
+
+
+def require_finite(measurement: Measurement) -> None:
+    """Raise `ValueError` for a metric that is not finite: one not measured has to be absent."""
+    for name, value in measurement.metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} is {value}; leave it out instead")
+
+
+def _repeat(session: Session, study_id: int, number: int) -> RepeatRecord | None:
+    of_study = select(RepeatRecord).where(RepeatRecord.study_id == study_id)
+    return session.scalar(of_study.where(RepeatRecord.number == number))

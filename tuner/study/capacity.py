@@ -1,0 +1,169 @@
+"""The highest request rate that the default configuration sustains under the SLO."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tuner.configuration import Configuration
+from tuner.errors import PreflightError
+from tuner.measure.precision import Precision, watched_percentiles
+from tuner.measure.window import WindowPlan
+from tuner.records import Failure, FailureKind, Measurement
+from tuner.slo import Slo
+from tuner.study.evaluator import Evaluation, Evaluator
+
+FIRST_RATE = 1.0
+_LEAST_REQUESTS = 8  # in a window; of fewer nothing can be said
+HIGHEST_RATE = 4096.0
+_STEP = 2.0
+_CLOSE_ENOUGH = 1.03  # between a rate that is sustained and one that is not
+_MIN_WINDOW_S = 30.0
+_MAX_WINDOW_S = 180.0
+# Only the SLO decides here: energy is to be no reason for a longer window.
+_ENERGY_SHARE = 0.25
+_PERCENTILE_SHARE = 0.02
+
+Sustains = Callable[[float], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the search found, in requests/s.
+
+    `request_rate` is the highest rate that was sustained, `missed_rate` the lowest that was not,
+    `missed` what it missed; both None if no load was too much.
+    """
+
+    request_rate: float
+    missed_rate: float | None
+    missed: str | None
+    tries: int
+
+    def share(self, share: float) -> float:
+        """Return a share of it, in requests/s, rounded to what it is known to."""
+        return float(f"{share * self.request_rate:.3g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        beyond = f" ({self.missed_rate:.3g}/s: {self.missed})" if self.missed_rate else ""
+        return (
+            f"the default configuration sustains {self.request_rate:.3g} requests/s{beyond}, "
+            f"found with {self.tries} loads"
+        )
+
+
+async def search(sustains: Sustains, lowest_rate: float) -> Capacity:
+    """Find the capacity: double or halve the rate, then halve the bracket's ratio.
+
+    `sustains` returns None for a rate that is sustained, else why it is not. Raises
+    `PreflightError` if not even the lowest rate is sustained.
+    """
+    tries = 0
+
+    async def misses(rate: float) -> str | None:
+        nonlocal tries
+        tries += 1
+        return await sustains(rate)
+
+    low, high, missed = None, None, None
+    rate = max(FIRST_RATE, lowest_rate)
+    while low is None or high is None:
+        if (reason := await misses(rate)) is None:
+            low, rate = rate, rate * _STEP
+            if high is None and rate > HIGHEST_RATE:
+                return Capacity(low, None, None, tries)
+        else:
+            high, missed, rate = rate, reason, rate / _STEP
+            if low is None and rate < lowest_rate:
+                raise PreflightError(
+                    f"the default configuration does not sustain even {high:g} requests/s under "
+                    f"the SLO: {reason}; relax the SLO, choose a lighter workload, or give a "
+                    "--request-rate in requests/s"
+                )
+    while high / low > _CLOSE_ENOUGH:
+        rate = (low * high) ** 0.5
+        if (reason := await misses(rate)) is None:
+            low = rate
+        else:
+            high, missed = rate, reason
+    return Capacity(low, high, missed, tries)
+
+
+async def default_capacity(
+    evaluator: Evaluator, slos: tuple[Slo, ...], window: WindowPlan, note: Callable[[str], None]
+) -> Capacity:
+    """Search with the default configuration, on one server that stays warm.
+
+    `window` is what the evaluator measures with: it says at how low a rate there is nothing to see.
+
+    Raises `PreflightError` if it cannot be measured at all, or has no capacity under the SLO.
+    """
+    await evaluator.prepare()
+
+    async def sustains(rate: float) -> str | None:
+        reason = await _missed(evaluator, slos, rate)
+        note(f"capacity: {rate:.3g} requests/s {'sustained' if reason is None else reason}")
+        return reason
+
+    found = await search(sustains, _LEAST_REQUESTS / window.longest_window_s)
+    note(f"capacity: {found}")
+    return found
+
+
+async def _missed(evaluator: Evaluator, slos: tuple[Slo, ...], rate: float) -> str | None:
+    """Measure the default configuration under a rate; return what it misses, or None."""
+    configuration = Configuration(load={"request_rate": rate})
+    evaluation = await evaluator.evaluate(configuration, 0)
+    if _may_be_chance(evaluation):
+        evaluation = await evaluator.evaluate(configuration, 0)
+    result = evaluation.result
+    if isinstance(result, Measurement):
+        return result.ended_early or _violated(result.metrics, slos)
+    if evaluation.raw is not None and result.kind is FailureKind.CONFIGURATION:
+        return result.reason
+    log = f" (log: {result.log_path})" if result.log_path else ""
+    raise PreflightError(
+        f"the capacity of the default configuration could not be measured at {rate:.3g} "
+        f"requests/s: {result.reason}{log}; mend it, or give a --request-rate in requests/s"
+    )
+
+
+def _may_be_chance(evaluation: Evaluation) -> bool:
+    """Say whether it failed for a reason that may be gone the next time."""
+    result = evaluation.result
+    return isinstance(result, Failure) and result.kind is not FailureKind.CONFIGURATION
+
+
+def _violated(metrics: Mapping[str, float], slos: tuple[Slo, ...]) -> str | None:
+    for slo in slos:
+        value = metrics.get(slo.metric)
+        if value is None:
+            return f"no value for {slo.metric}"
+        if slo.violation(value) > 0:
+            return f"{slo.metric} is {value:.4g} (SLO: {slo})"
+    return None
+
+
+def capacity_window(plan: WindowPlan, slos: tuple[Slo, ...]) -> WindowPlan:
+    """Return a window that ends as soon as it is clear whether the SLOs are met.
+
+    A fixed length that the user asked for stays.
+    """
+    asked = plan.precision
+    if asked is None:
+        return plan
+    longest_s = min(_MAX_WINDOW_S, asked.max_window_s)
+    precision = Precision(
+        min_window_s=min(_MIN_WINDOW_S, longest_s),
+        max_window_s=longest_s,
+        energy_share=_ENERGY_SHARE,
+        percentile_share=min(_PERCENTILE_SHARE, asked.percentile_share),
+        percentiles=watched_percentiles(slos),
+        bounds=slos,
+    )
+    return replace(plan, precision=precision)

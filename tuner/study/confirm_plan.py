@@ -1,0 +1,150 @@
+"""Which measurement of the confirmation comes next, and how much time it may take.
+
+Everything follows from what is stored, so that a killed confirmation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.records import FailureKind
+from tuner.slo import Slo
+from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
+from tuner.study.confirmation import LEAST_REPEATS, as_confirmed, confirmations
+from tuner.study.objective import Objective
+from tuner.study.outcomes import baseline_of, front_of, measured
+
+# So many members are repeated in turn, with the default measured before and after each round.
+ROUND = 3
+# The default is also measured again so many times while the search goes on: the machine may drift.
+SPREAD_BASELINES = 2
+_LEAST_TRIALS_TO_SPREAD = 12
+_SHARE_OF_HOURS = 0.25
+_SHARE_OF_TRIALS = 0.25
+_LEAST_MEASUREMENTS = 6
+_MEMBERS = (2, 8)  # the time reserved is for so many of them
+_REPEATS_PLANNED = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A trial whose configuration is to be measured again, and why."""
+
+    trial: TrialRow
+    kind: RepeatKind
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be confirmed: members of the front under these, at most so many times each."""
+
+    slos: tuple[Slo, ...]
+    objectives: tuple[Objective, ...]
+    most_repeats: int
+
+
+def next_step(
+    goal: Goal,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    *,
+    since_baseline: int | None,
+    left_out: frozenset[int] = frozenset(),
+) -> Step | None:
+    """Return what to measure next, or None when nothing is left to decide.
+
+    Members come best first, `ROUND` of them in turn, those in `left_out` not at all.
+    `since_baseline` is how many members were measured since the default was, None if it was not in
+    this run.
+    """
+    known = confirmations(trials, repeats, goal.slos)
+    baseline = _measured_baseline(trials)
+    dropped = {number for number, found in known.items() if found.is_dropped} | left_out
+    standing = [as_confirmed(t, known) for t in trials if t.number not in dropped]
+    on_front = front_of(standing, goal.slos, goal.objectives)
+    counts = {number: found.repeats for number, found in known.items()}
+    undecided = [
+        t
+        for t in on_front
+        if not (t.baseline or (baseline is not None and t.configuration == baseline.configuration))
+        and not (t.number in known and known[t.number].is_decided(goal.most_repeats))
+    ]
+    of_round = undecided[:ROUND]
+    if baseline is not None and baseline.number not in left_out:
+        is_alone = any(t.baseline for t in on_front) and not of_round
+        lacks = is_alone and counts.get(baseline.number, 0) < LEAST_REPEATS
+        if lacks or _baseline_is_due(of_round, since_baseline):
+            return Step(baseline, RepeatKind.BASELINE)
+    if not of_round:
+        return None
+    chosen = min(of_round, key=lambda t: counts.get(t.number, 0))
+    return Step(chosen, RepeatKind.CONFIRMATION)
+
+
+def _baseline_is_due(of_round: Sequence[TrialRow], since: int | None) -> bool:
+    if not of_round:
+        return since is not None and since > 0  # the last members stand between two baselines
+    return since is None or since >= max(len(of_round), 2)
+
+
+def _measured_baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
+    baseline = baseline_of(trials)
+    return baseline if baseline is not None and measured([baseline]) else None
+
+
+def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[RepeatRow]) -> bool:
+    """Say whether the default is to be measured again, at that share of the search."""
+    if budget_trials is not None and budget_trials < _LEAST_TRIALS_TO_SPREAD:
+        return False
+    wanted = min(SPREAD_BASELINES, int(share * (SPREAD_BASELINES + 1)))
+    return len(repeats) < wanted
+
+
+def clean_s(tooks: Sequence[Took]) -> float | None:
+    """Return how long a measurement on a clean launch takes, learned from the study's own.
+
+    None before anything is known.
+    """
+    if not tooks:
+        return None
+    launches_s = [t.launch_s for t in tooks if t.launch_s]
+    rest_s = [t.elapsed_s - (t.launch_s or 0.0) for t in tooks]
+    return statistics.median(rest_s) + (statistics.median(launches_s) if launches_s else 0.0)
+
+
+def reserve_s(budget_s: float, front_size: int, each_s: float | None) -> float:
+    """Return the time at the end of the budget that the search leaves to the confirmation."""
+    if each_s is None or not math.isfinite(budget_s):
+        return 0.0
+    members = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
+    evaluations = members * _REPEATS_PLANNED * (1.0 + 1.0 / ROUND) + 1.0
+    return min(evaluations * each_s, _SHARE_OF_HOURS * budget_s)
+
+
+def may_go_on(
+    budget_s: float,
+    budget_trials: int | None,
+    spent_s: float,
+    repeats: Sequence[RepeatRow],
+    each_s: float | None,
+) -> bool:
+    """Say whether there is room for one more repeat.
+
+    With hours: to the end of the budget, and at least the share of it that may be reserved, so that
+    a night that was cut can be confirmed afterwards. Else as many as a quarter of the trials, on
+    top of them, and the default between.
+    """
+    if math.isfinite(budget_s):
+        own_s = sum(r.took.elapsed_s for r in repeats if r.took is not None)
+        next_s = each_s or 0.0
+        return spent_s + next_s <= budget_s or own_s + next_s <= _SHARE_OF_HOURS * budget_s
+    most = max(_LEAST_MEASUREMENTS, math.ceil((budget_trials or 0) * _SHARE_OF_TRIALS))
+    return sum(r.kind is RepeatKind.CONFIRMATION and not _is_machines(r) for r in repeats) < most
+
+
+def _is_machines(repeat: RepeatRow) -> bool:
+    """Say whether the machine, not the configuration, kept a repeat from being measured."""
+    return repeat.failure is not None and repeat.failure.kind is FailureKind.INFRASTRUCTURE

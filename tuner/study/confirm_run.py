@@ -1,0 +1,167 @@
+"""The end of the night: the front's members are measured again, on launches of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.errors import OperatorNeededError
+from tuner.records import Failure, FailureKind, Measurement
+from tuner.store import Owner, RepeatKind, Store, Took
+from tuner.study.confirm_plan import (
+    Goal,
+    Step,
+    clean_s,
+    may_go_on,
+    next_step,
+    reserve_s,
+    spread_is_due,
+)
+from tuner.study.evaluator import Evaluator
+from tuner.study.outcomes import baseline_of, front_of, measured
+from tuner.study.spec import StudySpec
+
+MAX_ATTEMPTS = 3
+MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
+
+RepeatEnded = Callable[[Step, Measurement | Failure], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who is told: of each repeat that ended, and of what the user should know."""
+
+    repeat_ended: RepeatEnded
+    note: Callable[[str], None]
+
+
+class ConfirmationRun:
+    """Measures again what the search has found, beside the default, and stores each repeat.
+
+    Killed at any line it loses the repeat that ran; the next run goes on with what is stored.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        store: Store,
+        evaluator: Evaluator,
+        owner: Owner,
+        ears: Ears,
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._store = store
+        self._evaluator = evaluator
+        self._owner = owner
+        self._ears = ears
+        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats)
+        self._attempts: dict[int, int] = {}
+        self._left_out: frozenset[int] = frozenset()
+        self._left_out_in_a_row = 0
+
+    @property
+    def reserve_s(self) -> float:
+        """The time that the search has to leave, as far as it can be known by now, s."""
+        trials = self._store.trials(self._name)
+        size = len(front_of(trials, self._goal.slos, self._goal.objectives))
+        return reserve_s(self._spec.budget_s, size, self._each_s())
+
+    async def spread(self, share: float) -> float:
+        """Measure the default again if that is due at this share of the search; return the time."""
+        repeats = self._store.repeats.of(self._name)
+        baseline = baseline_of(self._store.trials(self._name))
+        is_due = spread_is_due(share, self._spec.trials, repeats)
+        if not is_due or baseline is None or not measured([baseline]):
+            return 0.0
+        return await self._measure(Step(baseline, RepeatKind.BASELINE))
+
+    async def run(self) -> None:
+        """Repeat until everything is decided, or the time or the number is used up.
+
+        Raises `OperatorNeededError` when the machine keeps failing.
+        """
+        since_baseline: int | None = None
+        while (step := self._next(since_baseline)) is not None:
+            if since_baseline is None:
+                self._ears.note(
+                    "confirmation: the front is measured again on launches of its own, beside the "
+                    "default"
+                )
+            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+            await self._measure(step)
+            is_baseline = step.kind is RepeatKind.BASELINE
+            since_baseline = 0 if is_baseline else (since_baseline or 0) + 1
+
+    def reconcile(self) -> None:
+        """Forget the repeat that a dead or interrupted tuner was measuring."""
+        for trial in self._store.repeats.drop_running(self._name):
+            message = f"the repeat of trial {trial} was interrupted and will be measured anew"
+            self._store.add_event(self._name, "interrupted", message, trial=trial)
+            self._ears.note(message)
+
+    def _next(self, since_baseline: int | None) -> Step | None:
+        repeats = self._store.repeats.of(self._name)
+        spent_s = self._store.study(self._name).spent_s
+        budget = (self._spec.budget_s, self._spec.trials)
+        trials = self._store.trials(self._name)
+        if not may_go_on(*budget, spent_s, repeats, self._each_s()):
+            baseline = baseline_of(trials)
+            if baseline is None or not since_baseline or self._spec.hours is not None:
+                return None
+            return Step(baseline, RepeatKind.BASELINE)  # the last members stand between two
+        return next_step(
+            self._goal,
+            trials,
+            repeats,
+            since_baseline=since_baseline,
+            left_out=self._left_out,
+        )
+
+    def _each_s(self) -> float | None:
+        repeats = [r.took for r in self._store.repeats.of(self._name) if r.took is not None]
+        trials = [t.took for t in self._store.trials(self._name) if t.took is not None]
+        return clean_s(repeats or trials)
+
+    async def _measure(self, step: Step) -> float:
+        """Measure, store, count; return how long it took, maybe on a virtual clock."""
+        number = step.trial.number
+        began_s = time.monotonic()
+        repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner)
+        evaluation = await self._evaluator.confirm(step.trial.configuration, repeat)
+        wall_s = time.monotonic() - began_s
+        took_s = evaluation.elapsed_s if evaluation.is_virtual else wall_s
+        self._store.repeats.save(
+            self._name,
+            repeat,
+            evaluation.result,
+            evaluation.raw,
+            took=Took(took_s, evaluation.launch_s),
+            warnings=evaluation.warnings,
+            answers=evaluation.answers,
+        )
+        self._store.add_spent_s(self._name, took_s)
+        self._ears.repeat_ended(step, evaluation.result)
+        self._count_fault(step, evaluation.result)
+        return took_s
+
+    def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
+        """Leave out, for this run, what fails again and again for a reason outside it."""
+        number = step.trial.number
+        if isinstance(result, Measurement):
+            self._left_out_in_a_row = 0
+            return
+        self._attempts[number] = self._attempts.get(number, 0) + 1
+        if result.kind is FailureKind.CONFIGURATION or self._attempts[number] < MAX_ATTEMPTS:
+            return
+        self._store.add_event(self._name, "given_up", result.reason, trial=number)
+        self._left_out |= {number}
+        self._left_out_in_a_row += 1
+        if step.kind is RepeatKind.BASELINE or self._left_out_in_a_row >= MAX_LEFT_OUT:
+            raise OperatorNeededError(
+                f"measuring trial {number} again failed {MAX_ATTEMPTS} times for a reason outside "
+                f"the configuration: {result.reason}; mend it, then `tuner resume {self._name}`"
+            )

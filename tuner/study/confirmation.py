@@ -1,0 +1,201 @@
+"""What the repeats of a night say: which members are confirmed, by how much they save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tuner.measure.comparison import (
+    Comparison,
+    Estimate,
+    Repeat,
+    Verdict,
+    compare,
+    pooled_estimates,
+)
+from tuner.measure.intervals import Interval
+from tuner.measure.outputs import Agreement, agreement
+from tuner.metrics import Direction
+from tuner.records import FailureKind
+from tuner.slo import Slo
+from tuner.store import Answers, RepeatRow, TrialRow
+from tuner.study.outcomes import ENERGY, baseline_of
+
+LEAST_REPEATS = 2
+_NARROW = 0.01  # half the interval of the saving: a tie that is worth no further repeat
+
+
+class SloVerdict(StrEnum):
+    """Whether the repeats of a configuration meet every SLO."""
+
+    MET = "met"
+    UNCERTAIN = "uncertain"  # the estimate does, the end of its interval does not
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the repeats of one trial's configuration say.
+
+    Attributes:
+        repeats: how many were measured.
+        estimates: of each metric that every repeat has.
+        slo: by the estimates and their intervals.
+        energy: its energy per output token against the default's; None without repeats of that.
+        agreement: of its answers to the probe prompts with the default's.
+        fault: why the configuration did not work when it was repeated.
+    """
+
+    trial: int
+    repeats: int
+    estimates: Mapping[str, Estimate]
+    slo: SloVerdict
+    energy: Comparison | None
+    agreement: Agreement | None
+    fault: str | None
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether it may be recommended."""
+        return self.repeats >= LEAST_REPEATS and not self.is_dropped
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the repeats take back what the search had found."""
+        return self.fault is not None or self.slo is SloVerdict.MISSED
+
+    def is_decided(self, most_repeats: int) -> bool:
+        """Say whether another repeat would change nothing that is to be said."""
+        if self.is_dropped or self.repeats >= most_repeats:
+            return True
+        if self.repeats < LEAST_REPEATS or self.slo is SloVerdict.UNCERTAIN:
+            return False
+        if self.energy is None or self.energy.interval is None:
+            return self.energy is None
+        if self.energy.verdict is Verdict.TIED:
+            return self.energy.interval.half_width <= _NARROW
+        return True
+
+
+def confirmations(
+    trials: Sequence[TrialRow], repeats: Iterable[RepeatRow], slos: Sequence[Slo]
+) -> dict[int, Confirmation]:
+    """Return what is known of every trial that was repeated, the default among them."""
+    by_trial: dict[int, list[RepeatRow]] = {}
+    for repeat in repeats:
+        if repeat.measurement is not None or repeat.failure is not None:
+            by_trial.setdefault(repeat.trial, []).append(repeat)
+    baseline = baseline_of(trials)
+    theirs = [] if baseline is None else _measured(by_trial.get(baseline.number, []))
+    estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
+    return {
+        number: _confirmation(number, rows, estimates[number], theirs, slos)
+        for number, rows in by_trial.items()
+    }
+
+
+def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow:
+    """Return the trial with the estimates in place of what the search measured, if confirmed."""
+    found = known.get(trial.number)
+    if found is None or not found.is_confirmed or trial.measurement is None:
+        return trial
+    means = {name: estimate.mean for name, estimate in found.estimates.items()}
+    return replace(trial, measurement=replace(trial.measurement, metrics=means))
+
+
+def _measured(rows: Iterable[RepeatRow]) -> list[RepeatRow]:
+    return [r for r in rows if r.measurement is not None and r.failure is None]
+
+
+def _estimates(groups: Mapping[int, Sequence[RepeatRow]]) -> dict[int, dict[str, Estimate]]:
+    """Return the estimates of each metric, with the spread of a run pooled over the groups."""
+    found: dict[int, dict[str, Estimate]] = {number: {} for number in groups}
+    metrics = {
+        n: [r.measurement.metrics for r in rows if r.measurement is not None]
+        for n, rows in groups.items()
+    }
+    names = dict.fromkeys(name for rows in metrics.values() for row in rows for name in row)
+    for name in names:
+        having = {n: rows for n, rows in metrics.items() if rows and all(name in r for r in rows)}
+        pooled = pooled_estimates([[r[name] for r in rows] for rows in having.values()])
+        for number, estimate in zip(having, pooled, strict=True):
+            found[number][name] = estimate
+    return found
+
+
+def _confirmation(
+    number: int,
+    rows: Sequence[RepeatRow],
+    estimates: Mapping[str, Estimate],
+    theirs: Sequence[RepeatRow],
+    slos: Sequence[Slo],
+) -> Confirmation:
+    ours = _measured(rows)
+    return Confirmation(
+        trial=number,
+        repeats=len(ours),
+        estimates=estimates,
+        slo=_slo_verdict(estimates, slos),
+        energy=_against(ours, theirs),
+        agreement=_agreement(ours, theirs),
+        fault=_fault(rows),
+    )
+
+
+def _fault(rows: Sequence[RepeatRow]) -> str | None:
+    """Return why the configuration does not work; dying once may be the machine's fault."""
+    failures = [r.failure for r in rows if r.failure is not None]
+    own = [f.reason for f in failures if f.kind is FailureKind.CONFIGURATION]
+    died = [f.reason for f in failures if f.kind is FailureKind.UNSTABLE]
+    return next(iter([*own, *died[1:]]), None)
+
+
+def _slo_verdict(estimates: Mapping[str, Estimate], slos: Sequence[Slo]) -> SloVerdict:
+    certain = True
+    for slo in slos:
+        found = estimates.get(slo.metric)
+        if found is None:
+            certain = False  # nothing was measured of it yet
+        elif _missed(slo, found):
+            return SloVerdict.MISSED
+        elif found.interval is None or slo.violation(_worse_end(slo, found.interval)) > 0.0:
+            certain = False
+    return SloVerdict.MET if certain else SloVerdict.UNCERTAIN
+
+
+def _missed(slo: Slo, found: Estimate) -> bool:
+    """Say whether the SLO is missed; of a single run only if its whole interval is beyond."""
+    if found.repeats >= LEAST_REPEATS:
+        return slo.violation(found.mean) > 0.0
+    if found.interval is None:
+        return False
+    better = found.interval.low if slo.direction is Direction.MIN else found.interval.high
+    return slo.violation(better) > 0.0
+
+
+def _worse_end(slo: Slo, interval: Interval) -> float:
+    return interval.high if slo.direction is Direction.MIN else interval.low
+
+
+def _against(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> Comparison | None:
+    runs, baseline = _energies(ours), _energies(theirs)
+    return compare(ENERGY, runs, baseline) if runs and baseline else None
+
+
+def _energies(rows: Sequence[RepeatRow]) -> list[Repeat]:
+    return [
+        Repeat(r.started_at.timestamp(), r.measurement.metrics[ENERGY])
+        for r in rows
+        if r.measurement is not None and r.measurement.metrics.get(ENERGY, 0.0) > 0.0
+    ]
+
+
+def _agreement(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> Agreement | None:
+    """Return the agreement of every two launches of which one is the default's."""
+    mine = {r.number: r.answers for r in ours if r.answers is not None}
+    default = {r.number: r.answers for r in theirs if r.answers is not None}
+    pairs: dict[tuple[int, int], tuple[Answers, Answers]] = {
+        (min(a, b), max(a, b)): (mine[a], default[b]) for a in mine for b in default if a != b
+    }
+    return agreement(list(pairs.values()))

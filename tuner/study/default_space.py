@@ -1,0 +1,89 @@
+"""Which search space a study on real GPUs has where nobody names one.
+
+With the user's permission the GPU's own knobs are searched too, as far as this machine lets them be
+set; without it, or where it does not, they are left out, and that is said once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from tuner.configuration import Configuration
+from tuner.errors import PreflightError, UsageError
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.durable import state_folder
+from tuner.gpu.leases import LeaseBook, leased
+from tuner.gpu.limits import Access, LimitControl, opened_limits
+from tuner.gpu.nvml import nvml_meter
+from tuner.study.benches import space_knobs
+from tuner.study.device_knobs import require_in_range
+from tuner.study.space import load_space
+
+_WITHOUT_DEVICE_KNOBS = "default"
+_WITH_DEVICE_KNOBS = "power"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenSpace:
+    """A shipped search space; `reason` is what the user should know of the choice, if anything."""
+
+    name: str
+    reason: str | None
+
+
+def default_space(*, allowed: bool) -> ChosenSpace:
+    """Choose; `allowed` says whether the user lets settings of real GPUs be changed.
+
+    Raises `PreflightError` if somebody else has leased the GPUs, `OperatorNeededError` if one does
+    not answer.
+    """
+    meter = nvml_meter()
+    if meter is None:
+        return ChosenSpace(_WITHOUT_DEVICE_KNOBS, None)
+    with closing(meter):
+        gpus = meter.states()
+    if not allowed:
+        return ChosenSpace(
+            _WITHOUT_DEVICE_KNOBS,
+            "power limit and SM clock of the GPU are left alone and not searched; "
+            "--allow-gpu-settings searches them too (needs root)",
+        )
+    extremes = space_knobs(load_space(_WITH_DEVICE_KNOBS)).extremes
+    obstacle = _obstacle(gpus, extremes)
+    if obstacle is not None:
+        return ChosenSpace(
+            _WITHOUT_DEVICE_KNOBS,
+            f"power limit and SM clock of the GPU are not searched: {obstacle}",
+        )
+    return ChosenSpace(
+        _WITH_DEVICE_KNOBS, "power limit and SM clock of the GPU are searched too (--space power)"
+    )
+
+
+def _obstacle(gpus: Sequence[DeviceState], extremes: Sequence[Configuration]) -> str | None:
+    """Return why the knobs cannot be set, or None if they can; leaves every GPU as it is."""
+    with opened_limits(Access.SET) as control:
+        if control is None:
+            return "there is no NVML any more"
+        tag = f"probe-{secrets.token_hex(4)}"
+        with leased(control, [gpu.uuid for gpu in gpus], tag, LeaseBook(state_folder())):
+            try:
+                for gpu in gpus:
+                    _require_settable(control, gpu, extremes)
+            except (PreflightError, UsageError) as error:
+                return str(error)
+    return None
+
+
+def _require_settable(
+    control: LimitControl, gpu: DeviceState, extremes: Sequence[Configuration]
+) -> None:
+    for extreme in extremes:
+        require_in_range(gpu, extreme.device)
+    found_w = control.state(gpu.uuid).power_limit_w
+    if found_w is None:
+        raise PreflightError(f"the power limit of {gpu.name} cannot be read")
+    control.set_power_limit(gpu.uuid, found_w)  # to what it is: shows the permission alone

@@ -1,0 +1,69 @@
+"""Which trials of a study count: those that meet the SLO, and those on the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tuner.metrics import Direction
+from tuner.slo import Slo, meets_all
+from tuner.store import TrialRow
+from tuner.study.front import pareto_front
+from tuner.study.objective import Objective
+
+ENERGY = "energy_per_output_token_j"
+
+
+def metric(trial: TrialRow | None, name: str) -> float | None:
+    """Return what a trial measured, or None."""
+    if trial is None or trial.measurement is None:
+        return None
+    return trial.measurement.metrics.get(name)
+
+
+def measured(trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """Return the trials that have a measurement and did not fail."""
+    return [t for t in trials if t.measurement is not None and t.failure is None]
+
+
+def meets_slo(trial: TrialRow, slos: Iterable[Slo]) -> bool | None:
+    """Say whether a trial meets every SLO; None where it measured nothing."""
+    if trial.measurement is None or trial.failure is not None:
+        return None
+    return meets_all(trial.measurement.metrics, slos)
+
+
+def feasible(trials: Iterable[TrialRow], slos: Sequence[Slo]) -> list[TrialRow]:
+    """Return the measured trials that meet every SLO."""
+    return [t for t in measured(trials) if meets_slo(t, slos)]
+
+
+def baseline_of(trials: Sequence[TrialRow]) -> TrialRow | None:
+    """Return the default's trial: the first that was measured, or else the last that was tried."""
+    tried = [t for t in trials if t.baseline]
+    return next(iter(measured(tried)), tried[-1] if tried else None)
+
+
+def front_of(
+    trials: Iterable[TrialRow], slos: Sequence[Slo], objectives: Sequence[Objective]
+) -> list[TrialRow]:
+    """Return the trials that meet every SLO and that no other such trial beats in everything.
+
+    Best in the first objective first. A trial that lacks a metric of either is not on the front.
+    """
+    placed = [
+        (point, trial)
+        for trial in feasible(trials, slos)
+        if (point := _point(trial, objectives)) is not None
+    ]
+    return [placed[i][1] for i in pareto_front([point for point, _ in placed])]
+
+
+def _point(trial: TrialRow, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """Return the objectives' values, all to be minimised, or None if one was not measured."""
+    point: list[float] = []
+    for objective in objectives:
+        value = metric(trial, objective.metric)
+        if value is None:
+            return None
+        point.append(value if objective.direction is Direction.MIN else -value)
+    return tuple(point)
