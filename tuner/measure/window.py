@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.measure.early_end import Backlog, first_missed
 from tuner.measure.precision import Precision
@@ -24,6 +24,7 @@ _LOOKS_IN_A_ROW = 2
 _DRAINED_SHARE = 0.15
 _DRAINED_GAPS = 3.0
 _LEAST_SENT = 10
+_STRETCH_AFTER = 0.5  # of the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class WindowPlan:
         slos: the load is ended once one of them is clearly missed; none for one that is measured to
             the end.
         watches_backlog: the load is ended once the server clearly does not keep up with it.
+        begins_after_s: the window begins so long after the load, settled or not, and has its
+            longest length; None to begin and end by what is seen.
     """
 
     window_s: float = 60.0
@@ -44,11 +47,25 @@ class WindowPlan:
     precision: Precision | None = None
     slos: tuple[Slo, ...] = ()
     watches_backlog: bool = True
+    begins_after_s: float | None = None
+
+    def on_one_stretch(self) -> WindowPlan:
+        """Return the plan that measures every configuration on the same stretch of arrivals.
+
+        For open loads. A minute of them asks for 10 % more or fewer tokens than the next one does,
+        so that windows which begin where each configuration settles cannot be compared.
+        """
+        return replace(self, begins_after_s=_STRETCH_AFTER * self.longest_window_s)
 
     @property
     def shortest_window_s(self) -> float:
         """No window is shorter, unless the load drains."""
         return self.window_s if self.precision is None else self.precision.min_window_s
+
+    @property
+    def latest_start_s(self) -> float:
+        """The window begins at the latest so long after the load."""
+        return self.warmup_limit_s if self.begins_after_s is None else self.begins_after_s
 
     @property
     def longest_window_s(self) -> float:
@@ -140,6 +157,8 @@ class SteadyWindow:
             self._look_for_an_early_end(now_s, self._ask())
         if now_s < self._next_look_s or self.ended_early is not None:
             return
+        if self._plan.begins_after_s is not None:
+            return
         if self._window_start_s is None:
             self._look_at_warmup(now_s, self._load_start_s)
         else:
@@ -151,9 +170,10 @@ class SteadyWindow:
     def _begin_by_limit(self, now_s: float) -> None:
         if self._load_start_s is None or self._window_start_s is not None:
             return
-        limit_s = self._load_start_s + self._plan.warmup_limit_s
+        limit_s = self._load_start_s + self._plan.latest_start_s
         if now_s >= limit_s:
             self._window_start_s = limit_s
+            self.settled = len(self._seen.finished_s) >= _TURNOVERS * self._under_way
 
     def _look_for_an_early_end(self, now_s: float, under_way: UnderWay) -> None:
         slos, seen, found = self._plan.slos, self._seen, None
@@ -206,7 +226,7 @@ class SteadyWindow:
             return None
         start_s = self._window_start_s
         if start_s is None:
-            start_s = self._load_start_s + self._plan.warmup_limit_s
+            start_s = self._load_start_s + self._plan.latest_start_s
         return start_s + self._plan.longest_window_s
 
 

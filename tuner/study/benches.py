@@ -78,12 +78,13 @@ class Knobs:
 
 def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
     """Return what every configuration of the spec is measured with."""
+    load, plan = spec.load or workload.default_load, spec.window_plan
     return Task(
         model=spec.model,
         workload=workload,
-        load=spec.load or workload.default_load,
+        load=load,
         slos=spec.slos,
-        window=spec.window_plan,
+        window=plan if load.concurrency is not None else plan.on_one_stretch(),
         fixed=fixed,
     )
 

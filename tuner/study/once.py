@@ -94,8 +94,8 @@ async def measure_once(
 
     Raises `PreflightError` with the reason if the configuration does not work.
     """
-    window = spec.window_plan
     task = task_of(spec, load_workload(spec.workload), Configuration())
+    window = task.window
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, note)
     evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)

@@ -198,7 +198,7 @@ class _Run:
     async def _settle_rate(self, share: float) -> None:
         """Search the default configuration's capacity; the study's load is a share of it."""
         task, slos = self._task(), self._spec.slos
-        window = capacity_window(task.window, slos)
+        window = capacity_window(self._spec.window_plan, slos)
         place = dataclasses.replace(self._place, run_tag=f"{self._place.run_tag}-capacity")
         evaluator = await asyncio.to_thread(
             make_evaluator,
