@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
 	    --workload chat --request-rate 4 --space power --slo 'p99_tpot_ms<=25' \
-	    --slo 'p99_ttft_ms<=500' --trials 60 --max-window-s 60 \
+	    --slo 'p99_ttft_ms<=500' --trials 60 --max-window-s 40 \
 	    --store results/demo.db
 
 test: $(VENV)/installed-dev  ## lint, types, and every test that needs no service of its own

@@ -90,7 +90,7 @@ def test_a_study_on_the_emulators_server_survives_a_kill(tuner: CommandLine) -> 
     options = (
         f"run --emulate H100-SXM --live --model Qwen/Qwen3-8B --workload smoke --space {space}"
     )
-    slo = ["--slo", "p99_tpot_ms<=100", "--window-s", "1", "--sampler", "random"]
+    slo = ["--slo", "p99_tpot_ms<=100", "--window-s", "1", "--sampler", "random", "--no-confirm"]
     kill_in_trial_4_and_resume(tuner, [*options.split(), *slo], 60)
 
 
@@ -135,7 +135,7 @@ def test_a_study_on_a_real_vllm_survives_a_kill(tuner: CommandLine) -> None:
     space = tuner.folder / "space.yaml"
     space.write_text(REAL_SPACE)
     options = f"run --model {tuner.tiny_model()} --workload smoke --space {space}"
-    slo = ["--slo", "p99_tpot_ms<=500", "--window-s", "3", "--sampler", "random"]
+    slo = ["--slo", "p99_tpot_ms<=500", "--window-s", "3", "--sampler", "random", "--no-confirm"]
     kill_in_trial_4_and_resume(tuner, [*options.split(), *slo], 700)
 
 

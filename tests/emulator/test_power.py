@@ -74,12 +74,12 @@ def test_a_lower_clock_never_draws_more_nor_is_faster(name: str, shape: str, bat
 
 
 @settings(deadline=None, max_examples=60)
-@given(names, batches(), shares)
+@given(names, batches(), shares, st.none() | st.integers(0, 4000))
 def test_the_governor_takes_the_highest_clock_that_keeps_the_limit(
-    name: str, batch: Batch, share: float
+    name: str, batch: Batch, share: float, near_mhz: int | None
 ) -> None:
     model, parts = limited(name, share), parts_of(name, batch)
-    clock = model.clock_for(parts)
+    clock = model.clock_for(parts, near_mhz)
     allowed_w = model.limit_w * model.gpu.limit_use
     assert (clock - model.gpu.min_clock_mhz) % 15 == 0
     if clock > model.gpu.min_clock_mhz:

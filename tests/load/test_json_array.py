@@ -17,7 +17,9 @@ items = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(items, max_size=5), st.sampled_from([None, 1]), st.integers(0, 60))
 def test_it_reads_what_json_reads_wherever_the_file_is_cut(
     tmp_path: Path, values: list[object], indent: int | None, moved: int

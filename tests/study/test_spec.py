@@ -77,3 +77,8 @@ def test_a_window_adapts_unless_a_length_is_given(tmp_path: Path) -> None:
     assert spec.window_plan.longest_window_s == 10.0
     again = StudySpec.model_validate(spec.model_dump())  # what is stored, and resumed
     assert again.window_plan == spec.window_plan
+
+
+def test_the_sampler_of_a_study_stored_by_an_older_version() -> None:
+    old = {"model": "m", "workload": "chat", "trials": 3, "sampler": "auto"}
+    assert StudySpec.model_validate(old).sampler == "gp"

@@ -58,6 +58,7 @@ class Engine:
         self._scheduler = Scheduler(launch)
         self._steps = steps
         self._power = power
+        self._clock_mhz: int | None = None  # of the last step, near which the next one is
         self._jitter = jitter
         self._random = np.random.default_rng(seed)
 
@@ -196,9 +197,16 @@ class Engine:
                 scheduled_sequences=pool.count + len(chunks),
             )
         )
-        self._one_step(self._power.step(parts), pool.count + len(complete))
+        self._one_step(self._cost(parts), pool.count + len(complete))
         self.counters.prompt_tokens += sum(s.prompt_tokens for s in complete if s.generated == 0)
         scheduler.ran(step, chunks)
+
+    def _clock_for(self, parts: StepParts) -> int:
+        self._clock_mhz = self._power.clock_for(parts, self._clock_mhz)
+        return self._clock_mhz
+
+    def _cost(self, parts: StepParts) -> StepCost:
+        return self._power.at_clock(parts, self._clock_for(parts))
 
     def _one_step(self, cost: StepCost, tokens: int) -> None:
         duration_s = cost.duration_s
@@ -224,7 +232,7 @@ class Engine:
         count = min(finish - self.step_count + 1, most)
         first = self._steps.parts(self._decode_batch(0))
         if math.isfinite(until_s):
-            step_s = self._power.step(first).duration_s
+            step_s = self._cost(first).duration_s
             count = min(count, math.ceil((until_s - self.clock_s) / step_s))
         while count > 1 and pool.blocks_needed(self.step_count, count) > self.free_blocks:
             count //= 2
@@ -238,7 +246,7 @@ class Engine:
         Only the contexts grow from step to step, and time and energy are linear in them.
         """
         last = self._steps.parts(self._decode_batch(count - 1))
-        clock_mhz = min(self._power.clock_for(first), self._power.clock_for(last))
+        clock_mhz = min(self._clock_for(first), self._clock_for(last))
         ends = [self._power.at_clock(parts, clock_mhz) for parts in (first, last)]
         durations_s = np.linspace(ends[0].duration_s, ends[1].duration_s, count)
         gpus = self.launch.tensor_parallel_size

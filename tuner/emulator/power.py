@@ -89,16 +89,25 @@ class PowerModel:
         memory_w = gpu.memory_pj_per_byte * 1e-12 * parts.memory_bytes / duration_s
         return StepCost(duration_s, awake_w + core_w + memory_w)
 
-    def clock_for(self, parts: StepParts) -> int:
+    def clock_for(self, parts: StepParts, near_mhz: int | None = None) -> int:
         """Return the highest clock step at which the step's power keeps the limit.
 
-        The lowest clock is the floor, even if it does not keep the limit.
+        The lowest clock is the floor, even if it does not keep the limit. The answer is found
+        sooner if it is close to `near_mhz`.
         """
         allowed_w = self.limit_w * self.gpu.limit_use
         low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
         if self.at_clock(parts, high).power_w <= allowed_w:
             return high
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
+        tried = 0 if near_mhz is None else (near_mhz - low) // CLOCK_STEP_MHZ
+        width = 1
+        while low_step < tried < high_step:
+            if self.at_clock(parts, low + tried * CLOCK_STEP_MHZ).power_w <= allowed_w:
+                low_step, tried = tried, tried + width
+            else:
+                high_step, tried = tried, tried - width
+            width *= 4
         while high_step - low_step > 1:
             middle = (low_step + high_step) // 2
             if self.at_clock(parts, low + middle * CLOCK_STEP_MHZ).power_w <= allowed_w:

@@ -96,6 +96,11 @@ class StudySpec(BaseModel):
         others = {k: v for k, v in data.items() if k != "request_rate"}
         return {**others, "request_rate_share": rate.removesuffix("x")}
 
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _sampler_of_an_older_study(cls, name: Any) -> Any:
+        return "gp" if name == "auto" else name
+
     @model_validator(mode="before")
     @classmethod
     def _fixed_window(cls, data: Any) -> Any:
