@@ -136,8 +136,8 @@ def test_one_that_may_miss_the_slo_comes_after_one_that_does_not(store: Store) -
     found = recommend(store)
     assert found.best.number == 1  # more energy than trial 2, and sure
     output = shown(store)
-    assert "uncertain for trial 2" in output
-    assert " uncertain " in output
+    assert "unsure whether the SLO is met: trial 2" in output
+    assert " unsure " in output
 
 
 def test_another_slo_uses_the_same_repeats(store: Store) -> None:

@@ -135,7 +135,7 @@ def confirmation_notes(found: Standing) -> list[str]:
     if uncertain:
         numbers = ", ".join(map(str, uncertain))
         notes.append(
-            f"meets the SLO: uncertain for trial {numbers}, whose 95 % interval reaches beyond it"
+            f"unsure whether the SLO is met: trial {numbers}, whose 95 % interval reaches beyond it"
         )
     drift = found.default.energy.drift if found.default and found.default.energy else None
     if drift is not None and drift.seen and drift.change is not None:

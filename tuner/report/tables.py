@@ -162,7 +162,7 @@ def _trial_tables(
     names = list(dict.fromkeys(name for row in shown for name in row.knobs))
     same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
     knobs = [_knob_column(name) for name in names if name not in same]
-    end = (("SLO", _slo_mark), *((("repeats", _repeats),) if any(r.repeats for r in shown) else ()))
+    end = (("SLO", _slo_mark), *((("runs", _repeats),) if any(r.repeats for r in shown) else ()))
     tables = [_table(shown, default, best, (*knobs, *_FIGURES, *end))]
     unlimited = console.options.update(width=10_000)
     if Measurement.get(console, unlimited, tables[0]).maximum > console.width:
@@ -221,5 +221,5 @@ def _slo_mark(row: Figures) -> str:
     if row.meets_slo is None:
         return row.state.value
     if row.confirmed and row.slo_verdict == "uncertain":
-        return "uncertain"
+        return "unsure"
     return "yes" if row.meets_slo else "no"
