@@ -1,6 +1,7 @@
 """No test reads or changes a real GPU: a stand-in for its library comes first for every process."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from nvml_standin.standin import library_folder
 # the same examples in every run: a failure is there for everybody, or for nobody
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job; is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -94,6 +94,7 @@ def test_a_study_on_the_emulators_server_survives_a_kill(tuner: CommandLine) -> 
     kill_in_trial_4_and_resume(tuner, [*options.split(), *slo], 60)
 
 
+@pytest.mark.chaos
 def test_a_kill_in_the_confirmation_loses_the_repeat_that_ran_and_no_other(
     tuner: CommandLine,
 ) -> None:

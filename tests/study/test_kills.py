@@ -102,10 +102,12 @@ def kill_both(study: StandinStudy, seed: int) -> None:
     assert_all_is_put_back(study)
 
 
+@pytest.mark.chaos
 def test_a_tuner_killed_in_the_middle_of_a_measurement(study: StandinStudy) -> None:
     kill_the_tuner(study, 1)
 
 
+@pytest.mark.chaos
 def test_a_guardian_killed_while_limits_are_set(study: StandinStudy) -> None:
     kill_the_guardian(study, 0)
 
