@@ -1,0 +1,94 @@
+"""Our figures beside those of `vllm bench serve`: same real vLLM (TUNER_VLLM), same load.
+
+    TUNER_VLLM=/path/to/vllm python tests/benchmarks/bench_against_vllm.py
+
+Two runs of theirs lie around ours, so that drift is in both. On a machine whose cores the server
+and the clients fight for, even their two runs have nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_vllm import Endless, tiny_vllm
+
+from tuner.load.drive import drive
+from tuner.records import Load, Request, RequestState
+from tuner.serving.launch import RunningServer
+from tuner.serving.vllm import find_vllm
+
+PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS, CONCURRENCY = 32, 64, 60, 4
+_LATENCIES = ("mean_ttft_ms", "mean_tpot_ms")
+
+
+async def ours(server: RunningServer, seed: int) -> dict[str, float]:
+    """Return throughput over the whole run and mean latencies: what vLLM's bench prints."""
+    rng = np.random.default_rng(seed)
+    requests = (
+        Request(i, 0.0, rng.integers(3, 250, PROMPT_TOKENS, dtype=np.int32), OUTPUT_TOKENS)
+        for i in range(REQUESTS)
+    )
+    load = Load(concurrency=CONCURRENCY)
+    records = await drive(server.base_url, server.served_name, requests, load, Endless())
+    assert {r.state for r in records} == {RequestState.DONE}
+    begun_s = min(r.sent_s for r in records)
+    ended_s = max(r.token_times_s[-1] for r in records)
+    tpot_s = [np.ptp(r.token_times_s) / (r.token_times_s.size - 1) for r in records]
+    return {
+        "output_throughput": REQUESTS * OUTPUT_TOKENS / (ended_s - begun_s),
+        "mean_ttft_ms": 1e3 * float(np.mean([r.token_times_s[0] - r.sent_s for r in records])),
+        "mean_tpot_ms": 1e3 * float(np.mean(tpot_s)),
+    }
+
+
+async def theirs(server: RunningServer, seed: int, folder: Path) -> dict[str, float]:
+    words = [
+        *("bench", "serve", "--backend", "openai", "--base-url", server.base_url),
+        *("--model", str(folder / "tiny"), "--served-model-name", server.served_name),
+        *("--dataset-name", "random", "--random-input-len", str(PROMPT_TOKENS)),
+        *("--random-output-len", str(OUTPUT_TOKENS), "--ignore-eos", "--disable-tqdm"),
+        *("--num-prompts", str(REQUESTS), "--max-concurrency", str(CONCURRENCY)),
+        *("--seed", str(seed), "--temperature", "0", "--save-result"),
+        *("--result-dir", str(folder), "--result-filename", f"{seed}.json"),
+    ]
+    command = [*find_vllm(os.environ["TUNER_VLLM"]), *words]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    run = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads((folder / f"{seed}.json").read_text())
+    assert found["completed"] == REQUESTS
+    return {name: float(found[name]) for name in ("output_throughput", *_LATENCIES)}
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with tiny_vllm(folder) as server:
+            await ours(server, 1)  # warm-up
+            first = await theirs(server, 2, folder)
+            found = await ours(server, 3)
+            second = await theirs(server, 4, folder)
+    print(f"{'':20}{'vllm bench':>12}{'ours':>10}{'vllm bench':>12}{'within':>8}")
+    for metric, value in found.items():
+        low, high = sorted((first[metric], second[metric]))
+        within = 2 * low - high <= value <= 2 * high - low
+        print(
+            f"{metric:20}{first[metric]:12.2f}{value:10.2f}{second[metric]:12.2f}"
+            f"{'yes' if within else 'no':>8}"
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

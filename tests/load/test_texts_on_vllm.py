@@ -1,0 +1,40 @@
+"""Texts and chats on a real vLLM."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_vllm import Endless, tiny_vllm
+
+from tuner.load.drive import drive
+from tuner.load.text_request import Message, TextRequest, stand_in_ids
+from tuner.records import Load, RequestRecord, RequestState
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
+    pytest.mark.timeout(900),
+]
+
+
+async def test_texts_and_chats_are_answered_and_counted(tmp_path: Path) -> None:
+    chat = (Message("system", "Be brief."), Message("user", "Grüße 🙂"))
+    asked: list[TextRequest] = [
+        TextRequest(0, 0.0, stand_in_ids(5), 7, "Once upon a time"),
+        TextRequest(1, 0.0, stand_in_ids(5), 9, chat),
+    ]
+    load = Load(concurrency=2)
+    async with tiny_vllm(tmp_path) as server:
+        records: tuple[RequestRecord, ...] = await drive(
+            server.base_url, server.served_name, iter(asked), load, Endless()
+        )
+    assert [(r.state, r.error) for r in records] == [(RequestState.DONE, None)] * 2
+    assert [r.token_times_s.size for r in records] == [7, 9]
+    rendered = "".join(f"{m.role}: {m.content}" for m in chat)
+    markers = 2 * len(chat) + 1  # one token each
+    assert [r.prompt_tokens for r in records] == [
+        len("Once upon a time"),
+        len(rendered.encode()) + markers,
+    ]
