@@ -67,6 +67,17 @@ async def test_a_blocked_loop_is_seen() -> None:
     assert report.late_p99_ms is None
 
 
+async def test_the_ticks_that_a_block_swallowed_count() -> None:
+    async with ClientWatch() as watch:
+        await asyncio.sleep(0.02)
+        time.sleep(0.4)  # noqa: ASYNC251
+        await asyncio.sleep(0.02)
+    # A handful of wakes: by themselves too few to tell, and the longest block of all unseen.
+    lag_ms = watch.report((), CLOSED, None, None).lag_p99_ms
+    assert lag_ms is not None
+    assert lag_ms > 300.0
+
+
 async def test_what_was_before_or_after_the_window_does_not_count() -> None:
     watch = await blocked(0.3)
     end_s = time.monotonic()
