@@ -23,8 +23,6 @@ ORDER = [
     "__main__",
     "cli",
     "commands",
-    "calibrate_commands",
-    "workload_commands",
     "report",
     "study",
     "search",

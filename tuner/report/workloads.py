@@ -1,10 +1,9 @@
-"""What `tuner workload` does: show, preview and import workloads."""
+"""A workload as a table, as JSON, and as histograms."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -50,21 +49,6 @@ def preview_workload(name: str, requests: int) -> None:
         bars = length_histogram if "tokens" in title else histogram
         _draw(console, title, bars(values, _BARS))
     console.print(_table(summary))
-
-
-def import_trace(source: Path, form: str, out: Path, limit: int | None) -> None:
-    """`tuner workload import`."""
-    from tuner.load.import_workload import import_workload
-
-    workload = import_workload(source, form, out, limit)
-    assert workload.facts is not None
-    console = Console(stderr=True)
-    console.print(
-        f"wrote {workload.facts.rows} requests to {out}; look at them with "
-        f"`tuner workload preview {out}`",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def workload_json(workload: Workload, summary: WorkloadSummary) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from tuner.load.import_workload import import_workload
 from tuner.load.workload import load_workload
-from tuner.workload_commands import import_trace, preview_workload, show_workload
+from tuner.report.workloads import preview_workload, show_workload
 
 
 @pytest.fixture
 def text_trace(tmp_path: Path) -> Path:
     source = tmp_path / "t.jsonl"
     source.write_text('{"prompt": "hello you", "max_tokens": 3}\n' * 2)
-    import_trace(source, "jsonl", tmp_path / "mine.yaml", None)
+    import_workload(source, "jsonl", tmp_path / "mine.yaml", None)
     return tmp_path / "mine.yaml"
 
 
@@ -62,12 +63,3 @@ def test_preview_of_a_single_request(text_trace: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "prompt tokens, estimated" in shown
     assert "100.0%" in shown
-
-
-def test_import_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "t.jsonl"
-    source.write_text('{"prompt": "hello", "max_tokens": 3}\n')
-    import_trace(source, "jsonl", tmp_path / "mine.yaml", None)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert f"wrote 1 requests to {tmp_path / 'mine.yaml'}" in shown.err

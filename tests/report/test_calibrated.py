@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tuner.calibrate_commands import calibrate_gpu
 from tuner.configuration import Configuration
 from tuner.emulator.calibration import Multipliers, corrected
 from tuner.emulator.hardware import Gpu, load_gpu
@@ -17,6 +16,7 @@ from tuner.errors import UsageError
 from tuner.load.workload import load_workload
 from tuner.measure.window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
+from tuner.report.calibrated import calibrate_gpu
 from tuner.store import Owner, Store, StudyIdentity
 from tuner.study.benches import fixed_configuration, task_of
 from tuner.study.space import load_space

@@ -1,0 +1,60 @@
+"""`tuner gpu status` and `tuner gpu restore`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tuner.commands.options import Format, Output
+from tuner.commands.output import print_json
+from tuner.errors import OperatorNeededError
+
+app = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")
+
+
+@app.command("status")
+def status(
+    output: Output = Format.TABLE,
+) -> None:
+    """Show power limits and clocks: as found, as set, and the default."""
+    from rich.console import Console
+
+    from tuner.gpu.durable import state_folder
+    from tuner.gpu.leases import LeaseBook
+    from tuner.gpu.limits import Access, opened_limits
+    from tuner.report.gpu_status import machine_status, show_status, status_json
+
+    with opened_limits(Access.READ) as control:
+        status = machine_status(control, LeaseBook(state_folder()))
+    if output is Format.JSON:
+        print_json(status_json(status))
+    else:
+        show_status(Console(), status)
+
+
+@app.command("restore")
+def restore(
+    force: Annotated[
+        bool, typer.Option("--force", help="Also take GPUs away from runs that are alive.")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Put back what a crash left set: to what was found, not to the default."""
+    from functools import partial
+
+    from rich.console import Console
+
+    from tuner.gpu.durable import state_folder
+    from tuner.gpu.leases import LeaseBook
+    from tuner.gpu.limits import Access, opened_limits
+    from tuner.report.gpu_status import is_restored, restore_json, show_restore
+
+    opener = partial(opened_limits, Access.SET)
+    outcomes = LeaseBook(state_folder()).restore_all(opener, force=force)
+    if output is Format.JSON:
+        print_json(restore_json(outcomes))
+    else:
+        show_restore(Console(), outcomes)
+    if not is_restored(outcomes):
+        raise OperatorNeededError("not every GPU is as it was found; see above")

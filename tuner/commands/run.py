@@ -1,0 +1,180 @@
+"""`tuner run` and `tuner resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import (
+    AllowGpuSettings,
+    BaseUrl,
+    Concurrency,
+    EnergyGpu,
+    Format,
+    MaxWindowSeconds,
+    Name,
+    Output,
+    Precision,
+    ReadOnlyDevice,
+    Slos,
+    StoreUrl,
+    Vllm,
+    WindowSeconds,
+)
+from tuner.commands.output import print_json, store_option
+from tuner.errors import NoFeasibleConfigurationError
+
+if TYPE_CHECKING:
+    from tuner.store import Store
+
+
+def run(
+    study_file: Annotated[
+        Path | None, typer.Argument(help="STUDY.yaml with any of the options below.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hugging Face name, or a folder with its config.json.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="chat, code, reasoning, smoke, or a YAML file.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="default, power, load, cpu-smoke, or a YAML file.")
+    ] = None,
+    slo: Slos = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None,
+    request_rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Open loop: requests/s, or e.g. 0.7x, a share of what the default configuration "
+            "sustains under the SLO (searched first)."
+        ),
+    ] = None,
+    concurrency: Concurrency = None,
+    emulate: Annotated[
+        str | None, typer.Option(help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.")
+    ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option("--live", help="Run the emulator as a server, in real time over HTTP."),
+    ] = None,
+    base_url: BaseUrl = None,
+    store_url: StoreUrl = DEFAULT_STORE,
+    study: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    window_s: WindowSeconds = None,
+    max_window_s: MaxWindowSeconds = None,
+    precision: Precision = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random [default: gp].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
+    vllm: Vllm = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the server [default: a free one].")
+    ] = None,
+    startup_deadline_s: Annotated[
+        float | None, typer.Option(help="Give up a start after so long [default: 1800].")
+    ] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="At the end measure the front again, on clean launches [default: confirm].",
+        ),
+    ] = None,
+    confirm_repeats: Annotated[
+        int | None, typer.Option(help="At most so many times each [default: 3].")
+    ] = None,
+    stop_when_flat: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-when-flat/--no-stop-when-flat",
+            help="End the search when its front no longer grows [default: with --hours only].",
+        ),
+    ] = None,
+    allow_gpu_settings: AllowGpuSettings = None,
+    read_only_device: ReadOnlyDevice = None,
+    energy_gpu: EnergyGpu = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run a study: find the configurations of least energy that meet the SLO.
+
+    Example: tuner run --model meta-llama/Llama-3.1-8B-Instruct --workload chat --space power
+    --slo 'p99_tpot_ms<=50' --hours 8
+    """
+    options = {k: v for k, v in locals().items() if k not in ("study_file", "store_url", "output")}
+    from rich.console import Console
+
+    from tuner.interruption import run_interruptible
+    from tuner.report.progress import RunDisplay
+    from tuner.store import Store
+    from tuner.study.spec import spec_from
+    from tuner.study.start import check_names, start_study
+
+    spec = spec_from(study_file, options)
+    check_names(spec)  # before a store is made for what cannot be run
+    with Store.open(store_url, create=True) as store:
+        with RunDisplay(
+            Console(stderr=True), spec.slos, spec.objectives, store_option(store_url)
+        ) as display:
+            name = run_interruptible(start_study(spec, store, display))
+        _finish(store, name, as_json=output is Format.JSON)
+
+
+def resume(
+    name: Name,
+    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
+    hours: Annotated[float | None, typer.Option(help="So many hours more.")] = None,
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm", help="Measure the front again [default: as for the run]."
+        ),
+    ] = None,
+    store_url: StoreUrl = DEFAULT_STORE,
+    output: Output = Format.TABLE,
+) -> None:
+    """Go on with an interrupted study to its original budget, or beyond it, and confirm it."""
+    from rich.console import Console
+
+    from tuner.interruption import run_interruptible
+    from tuner.report.progress import RunDisplay
+    from tuner.store import Store
+    from tuner.study.start import resume_study, stored_spec
+
+    with Store.open(store_url, create=False) as store:
+        spec = stored_spec(store.study(name))
+        with RunDisplay(
+            Console(stderr=True), spec.slos, spec.objectives, store_option(store_url)
+        ) as display:
+            run_interruptible(
+                resume_study(
+                    name, store, display, more_trials=trials, more_hours=hours, confirm=confirm
+                )
+            )
+        _finish(store, name, as_json=output is Format.JSON)
+
+
+def _finish(store: Store, name: str, *, as_json: bool) -> None:
+    """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
+    from rich.console import Console
+
+    from tuner.report.confirmed import standing
+    from tuner.report.infeasible import nothing_met
+    from tuner.report.json_forms import front_json
+    from tuner.report.tables import show_front
+
+    study, trials = store.study(name), store.trials(name)
+    found = standing(study, trials, store.repeats.of(name))
+    if as_json:
+        print_json(front_json(found))
+    else:
+        show_front(Console(), found)
+    if not found.front:
+        raise NoFeasibleConfigurationError(nothing_met(study, trials, found.slos))

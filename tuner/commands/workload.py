@@ -1,0 +1,69 @@
+"""`tuner workload show`, `preview` and `import`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.commands.options import Format, Output
+
+
+class ImportFormat(StrEnum):
+    """Formats of traces."""
+
+    AZURE = "azure"
+    MOONCAKE = "mooncake"
+    SHAREGPT = "sharegpt"
+    JSONL = "jsonl"
+
+
+WorkloadName = Annotated[str, typer.Argument(help="Shipped name or YAML file.")]
+app = typer.Typer(no_args_is_help=True, help="Workloads: what is sent to the server.")
+
+
+@app.command("show")
+def show(
+    name: WorkloadName,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a workload: its load, hash, lengths and sources."""
+    from tuner.report.workloads import show_workload
+
+    show_workload(name, as_json=output is Format.JSON)
+
+
+@app.command("preview")
+def preview(
+    name: WorkloadName,
+    requests: Annotated[int, typer.Option(min=1, max=100_000, help="Look at so many.")] = 2000,
+) -> None:
+    """Draw histograms of lengths and arrivals."""
+    from tuner.report.workloads import preview_workload
+
+    preview_workload(name, requests)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The trace; .gz is unpacked.")],
+    form: Annotated[ImportFormat, typer.Option("--format", help="What the file is.")],
+    out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
+) -> None:
+    """Make a workload of a trace: Azure CSV, Mooncake, ShareGPT, or JSONL with prompts."""
+    from rich.console import Console
+
+    from tuner.load.import_workload import import_workload
+
+    workload = import_workload(file, form.value, out, limit)
+    assert workload.facts is not None
+    console = Console(stderr=True)
+    console.print(
+        f"wrote {workload.facts.rows} requests to {out}; look at them with "
+        f"`tuner workload preview {out}`",
+        highlight=False,
+        soft_wrap=True,
+    )
