@@ -10,7 +10,7 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import Owner, Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, TrialOwner
 
 IDENTITY = StudyIdentity(
     name="night",
@@ -34,7 +34,7 @@ IDENTITY = StudyIdentity(
     spec_json={"seed": 1},
     finished_at=datetime(2026, 3, 2, 6, tzinfo=UTC),
 )
-OWNER = Owner(1, "boot", "host", "tag")
+OWNER = TrialOwner(1, "boot", "host", "tag")
 
 # (J/token, p99 TPOT ms, tok/s, max_num_seqs, power limit W); trial 0 is the default
 NIGHT = (

@@ -17,7 +17,7 @@ from tuner.load.workload import load_workload
 from tuner.measure.window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
 from tuner.report.calibrated import calibrate_gpu
-from tuner.store import Owner, Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.benches import fixed_configuration, task_of
 from tuner.study.space import load_space
 from tuner.study.spec import StudySpec
@@ -80,7 +80,7 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("store") / "tuner.db"
     different = Multipliers(memory_speed=0.85, active_power=1.2)
     machine = corrected(load_gpu("H100-SXM"), different)
-    owner = Owner(pid=1, boot_id="b", host="h", run_tag="r")
+    owner = TrialOwner(pid=1, boot_id="b", host="h", run_tag="r")
     with Store.open(path, create=True) as store:
         store.create_study(identity("real", Source.MEASURED))
         store.create_study(identity("dream", Source.EMULATED))

@@ -11,7 +11,7 @@ from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.report.recommend import recommend
 from tuner.slo import Slo
-from tuner.store import Owner, Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, TrialOwner
 
 Fill = Callable[[Store, StudyIdentity], None]
 
@@ -61,7 +61,7 @@ def test_a_bound_on_what_nobody_measured_says_so(store: Store) -> None:
 
 def test_a_study_where_everything_failed_says_so(empty: Store, identity: StudyIdentity) -> None:
     empty.create_study(identity)
-    owner = Owner(1, "b", "h", "t")
+    owner = TrialOwner(1, "b", "h", "t")
     empty.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
     empty.save_failure("night", 0, Failure(FailureKind.CONFIGURATION, "oom"))
     with pytest.raises(NoFeasibleConfigurationError, match=r"0 trials measured, 1 failed.*show"):
@@ -70,7 +70,7 @@ def test_a_study_where_everything_failed_says_so(empty: Store, identity: StudyId
 
 def test_without_measured_energy_there_is_no_answer(empty: Store, identity: StudyIdentity) -> None:
     empty.create_study(identity)
-    owner = Owner(1, "b", "h", "t")
+    owner = TrialOwner(1, "b", "h", "t")
     empty.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
     found = Measurement({"p99_tpot_ms": 1.0}, 0.0, 1.0, Source.MEASURED, Source.MEASURED)
     empty.save_measurement("night", 0, found, None)
@@ -133,7 +133,7 @@ def test_a_default_at_another_load_and_the_trials_own_warnings_are_said(
     empty: Store, identity: StudyIdentity
 ) -> None:
     empty.create_study(identity)
-    owner = Owner(1, "b", "h", "t")
+    owner = TrialOwner(1, "b", "h", "t")
     metrics = {"energy_per_output_token_j": 0.2, "p99_tpot_ms": 9.0}
     for number, (energy_j, concurrency) in enumerate([(0.4, 8), (0.2, 64)]):
         configuration = Configuration(load={"concurrency": concurrency})

@@ -11,7 +11,7 @@ from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.report.trials import baseline_of, emulated, feasible, front, slos_of
 from tuner.slo import Slo
-from tuner.store import Owner, Store, StudyIdentity, TrialRow, TrialState
+from tuner.store import Store, StudyIdentity, TrialOwner, TrialRow, TrialState
 
 POSITIVE = st.floats(0.001, 1000.0)
 METRICS = st.fixed_dictionaries(
@@ -38,7 +38,7 @@ def row(number: int, metrics: dict[str, float] | None, *, failed: bool = False) 
         warnings=(),
         started_at=datetime(2026, 1, 1, tzinfo=UTC),
         ended_at=None,
-        owner=Owner(1, "b", "h", "t"),
+        owner=TrialOwner(1, "b", "h", "t"),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.records import Source
-from tuner.store import Owner, Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, TrialOwner
 
 IDENTITY = StudyIdentity(
     name="night",
@@ -31,7 +31,7 @@ IDENTITY = StudyIdentity(
     spent_s=0.0,
     spec_json={"seed": 7, "knobs": [{"name": "max_num_seqs", "low": 8}], "x": None},
 )
-OWNER = Owner(pid=4242, boot_id="b007", host="node", run_tag="r1")
+OWNER = TrialOwner(pid=4242, boot_id="b007", host="node", run_tag="r1")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def identity() -> StudyIdentity:
 
 
 @pytest.fixture
-def owner() -> Owner:
+def owner() -> TrialOwner:
     return OWNER
 
 

@@ -26,7 +26,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.store import Owner, Store, StudyIdentity, TrialState, study_lock
+from tuner.store import Store, StudyIdentity, TrialOwner, TrialState, study_lock
 
 pytestmark = pytest.mark.postgres
 
@@ -53,7 +53,7 @@ def test_before_anything_is_created_there_is_no_store(server: str) -> None:
         Store.open(server, create=False)
 
 
-def test_everything_comes_back(store: Store, identity: StudyIdentity, owner: Owner) -> None:
+def test_everything_comes_back(store: Store, identity: StudyIdentity, owner: TrialOwner) -> None:
     configuration = Configuration(
         flags={"max_num_seqs": 1, "a": 1.0, "b": True, "c": 1e300, "d": -0.0, "e": "\u2603"}
     )

@@ -11,20 +11,22 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import Owner, RepeatKind, Store, Took
+from tuner.store import RepeatKind, Store, Took, TrialOwner
 
 MEASUREMENT = Measurement({"p99_tpot_ms": 41.5}, 10.0, 70.0, Source.EMULATED, Source.MEASURED)
 AGAIN = replace(MEASUREMENT, metrics={"p99_tpot_ms": 43.0})
 
 
 @pytest.fixture
-def measured(store: Store, owner: Owner) -> Store:
+def measured(store: Store, owner: TrialOwner) -> Store:
     store.begin_trial("night", 3, Configuration(), baseline=True, owner=owner)
     store.save_measurement("night", 3, MEASUREMENT, None, took=Took(90.0, 30.0))
     return store
 
 
-def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(measured: Store, owner: Owner) -> None:
+def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(
+    measured: Store, owner: TrialOwner
+) -> None:
     repeats = measured.repeats
     number = repeats.begin("night", 3, RepeatKind.CONFIRMATION, owner)
     answers = ((5, 6, 7), ())
@@ -42,7 +44,7 @@ def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(measured: Store, owner
     assert summary.confirmations == 1
 
 
-def test_a_repeat_ends_once(measured: Store, owner: Owner) -> None:
+def test_a_repeat_ends_once(measured: Store, owner: TrialOwner) -> None:
     number = measured.repeats.begin("night", 3, RepeatKind.BASELINE, owner)
     failure = Failure(FailureKind.INFRASTRUCTURE, "memory held", Path("/x.log"))
     measured.repeats.save("night", number, failure, None, took=Took(1.0, None))
@@ -55,7 +57,7 @@ def test_a_repeat_ends_once(measured: Store, owner: Owner) -> None:
 
 
 def test_what_is_not_finite_is_refused_and_the_repeat_still_runs(
-    measured: Store, owner: Owner
+    measured: Store, owner: TrialOwner
 ) -> None:
     number = measured.repeats.begin("night", 3, RepeatKind.BASELINE, owner)
     bad = replace(AGAIN, metrics={"p99_tpot_ms": float("nan")})
@@ -68,7 +70,7 @@ def test_what_is_not_finite_is_refused_and_the_repeat_still_runs(
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize(("budget_trials", "finished"), [(1, True), (2, False)])
 def test_a_store_of_version_1_is_brought_up_and_keeps_what_it_holds(
-    measured: Store, path: Path, owner: Owner, create: bool, budget_trials: int, finished: bool
+    measured: Store, path: Path, owner: TrialOwner, create: bool, budget_trials: int, finished: bool
 ) -> None:
     measured.set_budget("night", trials=budget_trials, hours=None)
     trial = measured.trials("night")

@@ -32,7 +32,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.store import Owner, Store, StudyIdentity, TrialState
+from tuner.store import Store, StudyIdentity, TrialOwner, TrialState
 
 CONFIGURATION = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 450.0})
 MEASUREMENT = Measurement(
@@ -77,7 +77,7 @@ def fresh_number() -> Iterator[int]:
     return iter(range(1_000_000))
 
 
-def begun(store: Store, owner: Owner, number: int = 0) -> None:
+def begun(store: Store, owner: TrialOwner, number: int = 0) -> None:
     store.begin_trial("night", number, CONFIGURATION, baseline=number == 0, owner=owner)
 
 
@@ -107,7 +107,7 @@ def test_read_of_write_is_the_same(
     warnings: list[str],
 ) -> None:
     name = f"study-{next(fresh_number)}"
-    owner = Owner(1, "boot", "host", "tag")
+    owner = TrialOwner(1, "boot", "host", "tag")
     shared.create_study(replace(_identity(), name=name))
     shared.begin_trial(name, 0, configuration, baseline=True, owner=owner)
     shared.save_measurement(name, 0, measurement, None, warnings=warnings)
@@ -144,7 +144,7 @@ def _identity() -> StudyIdentity:
     )
 
 
-def test_a_metric_that_is_absent_stays_absent(store: Store, owner: Owner) -> None:
+def test_a_metric_that_is_absent_stays_absent(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     store.save_measurement("night", 0, replace(MEASUREMENT, metrics={"p99_tpot_ms": 3.0}), None)
     measurement = store.trials("night")[0].measurement
@@ -154,7 +154,7 @@ def test_a_metric_that_is_absent_stays_absent(store: Store, owner: Owner) -> Non
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_metric_that_is_not_finite_is_refused_and_nothing_written(
-    store: Store, owner: Owner, bad: float
+    store: Store, owner: TrialOwner, bad: float
 ) -> None:
     begun(store, owner)
     with pytest.raises(ValueError, match="leave it out"):
@@ -163,7 +163,7 @@ def test_a_metric_that_is_not_finite_is_refused_and_nothing_written(
 
 
 def test_raw_records_come_back_and_are_none_where_there_are_none(
-    store: Store, owner: Owner
+    store: Store, owner: TrialOwner
 ) -> None:
     begun(store, owner, 0)
     begun(store, owner, 1)
@@ -178,7 +178,7 @@ def test_raw_records_come_back_and_are_none_where_there_are_none(
     assert store.raw_run("night", 77) is None
 
 
-def test_a_failure_keeps_its_reason_log_and_raw_records(store: Store, owner: Owner) -> None:
+def test_a_failure_keeps_its_reason_log_and_raw_records(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     failure = Failure(FailureKind.CONFIGURATION, "out of memory", Path("/var/log/vllm.log"))
     store.save_failure("night", 0, failure, small_run())
@@ -189,7 +189,9 @@ def test_a_failure_keeps_its_reason_log_and_raw_records(store: Store, owner: Own
     assert store.raw_run("night", 0) is not None
 
 
-def test_a_reason_with_bytes_no_database_takes_is_still_kept(store: Store, owner: Owner) -> None:
+def test_a_reason_with_bytes_no_database_takes_is_still_kept(
+    store: Store, owner: TrialOwner
+) -> None:
     begun(store, owner)
     reason = b"died: \xff\x00 end".decode("utf-8", "surrogateescape")
     store.save_failure("night", 0, Failure(FailureKind.INFRASTRUCTURE, reason))
@@ -201,7 +203,7 @@ def test_a_reason_with_bytes_no_database_takes_is_still_kept(store: Store, owner
 # --- the rules of a trial's life --------------------------------------------------------------
 
 
-def test_beginning_again_keeps_the_trial_and_takes_it_over(store: Store, owner: Owner) -> None:
+def test_beginning_again_keeps_the_trial_and_takes_it_over(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     before = store.trials("night")[0]
     begun(store, replace(owner, pid=9))
@@ -209,7 +211,7 @@ def test_beginning_again_keeps_the_trial_and_takes_it_over(store: Store, owner: 
     assert after == replace(before, owner=replace(owner, pid=9))
 
 
-def test_beginning_an_ended_trial_again_changes_nothing(store: Store, owner: Owner) -> None:
+def test_beginning_an_ended_trial_again_changes_nothing(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     store.save_measurement("night", 0, MEASUREMENT, None)
     before = store.trials("night")
@@ -217,13 +219,13 @@ def test_beginning_an_ended_trial_again_changes_nothing(store: Store, owner: Own
     assert store.trials("night") == before
 
 
-def test_one_number_cannot_become_another_configuration(store: Store, owner: Owner) -> None:
+def test_one_number_cannot_become_another_configuration(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     with pytest.raises(OperatorNeededError, match="another configuration"):
         store.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
 
 
-def test_a_measured_trial_cannot_be_made_a_failure(store: Store, owner: Owner) -> None:
+def test_a_measured_trial_cannot_be_made_a_failure(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     store.save_measurement("night", 0, MEASUREMENT, None)
     with pytest.raises(ValueError, match="was measured"):
@@ -231,7 +233,7 @@ def test_a_measured_trial_cannot_be_made_a_failure(store: Store, owner: Owner) -
     assert store.trials("night")[0].state is TrialState.MEASURED
 
 
-def test_saving_again_gives_the_same_row(store: Store, owner: Owner) -> None:
+def test_saving_again_gives_the_same_row(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     for _ in range(2):
         store.save_measurement("night", 0, MEASUREMENT, small_run())
@@ -245,7 +247,7 @@ def test_saving_a_trial_that_was_not_begun_is_a_bug(store: Store) -> None:
 
 
 def test_if_the_raw_records_cannot_be_written_neither_is_the_measurement(
-    store: Store, owner: Owner, path: Path
+    store: Store, owner: TrialOwner, path: Path
 ) -> None:
     begun(store, owner)
     with closing(sqlite3.connect(path)) as other:
@@ -277,7 +279,7 @@ def test_an_unknown_study_in_an_empty_store_says_that_it_is_empty(tmp_path: Path
 
 
 def test_summaries_count_trials_by_state(
-    store: Store, identity: StudyIdentity, owner: Owner
+    store: Store, identity: StudyIdentity, owner: TrialOwner
 ) -> None:
     later = replace(identity, name="later", created_at=identity.created_at + timedelta(days=1))
     store.create_study(later)
@@ -326,7 +328,7 @@ def optuna_round(store: Store) -> None:
     assert study.best_value == 1.0
 
 
-def test_optuna_after_ours(store: Store, owner: Owner) -> None:
+def test_optuna_after_ours(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     optuna_round(store)
     assert len(store.trials("night")) == 1
@@ -396,7 +398,7 @@ def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path, cre
 
 @pytest.mark.parametrize("create", [True, False])
 def test_a_corrupt_database_is_refused_and_untouched(
-    store: Store, path: Path, owner: Owner, create: bool
+    store: Store, path: Path, owner: TrialOwner, create: bool
 ) -> None:
     for number in range(12):
         begun(store, owner, number)
@@ -418,7 +420,7 @@ def test_a_newer_schema_is_refused(store: Store, path: Path) -> None:
 
 
 def test_a_locked_store_is_said_to_be_locked_for_us_and_for_optuna(
-    store: Store, path: Path, owner: Owner
+    store: Store, path: Path, owner: TrialOwner
 ) -> None:
     impatient = Store.open(path, create=False, busy_timeout_s=0.1)
     study = optuna.create_study(storage=impatient.optuna_storage(), directions=["minimize"])
@@ -435,7 +437,7 @@ def test_a_locked_store_is_said_to_be_locked_for_us_and_for_optuna(
     assert len(store.trials("night")) == 1
 
 
-def test_a_full_disk_is_said_and_loses_nothing(store: Store, owner: Owner) -> None:
+def test_a_full_disk_is_said_and_loses_nothing(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     with store._engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()

@@ -12,7 +12,7 @@ from tuner.configuration import Configuration
 from tuner.measure.comparison import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
-from tuner.store import Answers, Owner, RepeatKind, RepeatRow, Took, TrialRow, TrialState
+from tuner.store import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
 from tuner.study.confirm_plan import (
     Goal,
     clean_s,
@@ -24,7 +24,7 @@ from tuner.study.confirm_plan import (
 from tuner.study.confirmation import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.study.objective import Objective
 
-OWNER = Owner(1, "boot", "here", "tag")
+OWNER = TrialOwner(1, "boot", "here", "tag")
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
 SLOS = (Slo("p99_tpot_ms", 50.0),)
 GOAL = Goal(SLOS, (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms")), 3)

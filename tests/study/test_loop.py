@@ -13,12 +13,12 @@ from study.scripted import SPACE, Recorder, Script, ScriptedEvaluator, infrastru
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import Owner, Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.loop import StudyRun, is_configurations_fault
 from tuner.study.proposals import LAUNCH_OK, Proposals
 from tuner.study.spec import StudySpec
 
-OWNER = Owner(pid=1, boot_id="boot", host="here", run_tag="tag")
+OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")
 SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=40",), trials=8, sampler="random")
 
 

@@ -4,12 +4,12 @@ from tuner.store.lock import study_lock
 from tuner.store.rows import (
     Answers,
     EventRow,
-    Owner,
     RepeatKind,
     RepeatRow,
     StudyIdentity,
     StudySummary,
     Took,
+    TrialOwner,
     TrialRow,
     TrialState,
 )
@@ -18,13 +18,13 @@ from tuner.store.store import Store
 __all__ = [
     "Answers",
     "EventRow",
-    "Owner",
     "RepeatKind",
     "RepeatRow",
     "Store",
     "StudyIdentity",
     "StudySummary",
     "Took",
+    "TrialOwner",
     "TrialRow",
     "TrialState",
     "study_lock",

@@ -12,11 +12,11 @@ from sqlalchemy import Row
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store.rows import (
-    Owner,
     RepeatKind,
     RepeatRow,
     StudyIdentity,
     Took,
+    TrialOwner,
     TrialRow,
     TrialState,
 )
@@ -76,7 +76,7 @@ def identity(record: StudyRecord) -> StudyIdentity:
 
 
 def trial_record(
-    study_id: int, number: int, configuration: Configuration, baseline: bool, owner: Owner
+    study_id: int, number: int, configuration: Configuration, baseline: bool, owner: TrialOwner
 ) -> TrialRecord:
     """Return the row of a trial that begins now."""
     record = TrialRecord(
@@ -93,7 +93,7 @@ def trial_record(
 
 
 def repeat_record(
-    study_id: int, number: int, trial: int, kind: RepeatKind, owner: Owner
+    study_id: int, number: int, trial: int, kind: RepeatKind, owner: TrialOwner
 ) -> RepeatRecord:
     """Return the row of a repeat that begins now."""
     record = RepeatRecord(
@@ -109,7 +109,7 @@ def repeat_record(
     return record
 
 
-def set_owner(record: TrialRecord | RepeatRecord, owner: Owner) -> None:
+def set_owner(record: TrialRecord | RepeatRecord, owner: TrialOwner) -> None:
     """Note who runs the trial."""
     record.owner_pid = owner.pid
     record.owner_boot_id = owner.boot_id
@@ -190,8 +190,8 @@ def _took(row: Row[Any]) -> Took | None:
     return None if row.elapsed_s is None else Took(row.elapsed_s, row.launch_s)
 
 
-def _owner(row: Row[Any]) -> Owner:
-    return Owner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag)
+def _owner(row: Row[Any]) -> TrialOwner:
+    return TrialOwner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag)
 
 
 def _measurement(row: Row[Any]) -> Measurement | None:

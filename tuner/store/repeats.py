@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tuner.errors import UsageError, unknown_name
 from tuner.records import Failure, Measurement, RawRun
 from tuner.store import convert, raw
-from tuner.store.rows import Answers, Owner, RepeatKind, RepeatRow, Took, TrialState
+from tuner.store.rows import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialState
 from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 
@@ -22,7 +22,7 @@ class RepeatTables:
     def __init__(self, session: Callable[[], AbstractContextManager[Session]]) -> None:
         self._session = session
 
-    def begin(self, study: str, trial: int, kind: RepeatKind, owner: Owner) -> int:
+    def begin(self, study: str, trial: int, kind: RepeatKind, owner: TrialOwner) -> int:
         """Note that a repeat of a trial runs, before anything is launched; return its number.
 
         Raises `ValueError` if the study has no such trial.

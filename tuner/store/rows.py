@@ -42,7 +42,7 @@ class StudyIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class TrialOwner:
     """The process that runs a trial. A pid is only to be trusted under the same `boot_id`."""
 
     pid: int
@@ -83,7 +83,7 @@ class TrialRow:
     warnings: tuple[str, ...]
     started_at: datetime
     ended_at: datetime | None
-    owner: Owner
+    owner: TrialOwner
     took: Took | None = None
 
 
@@ -114,7 +114,7 @@ class RepeatRow:
     warnings: tuple[str, ...]
     started_at: datetime
     ended_at: datetime | None
-    owner: Owner
+    owner: TrialOwner
     took: Took | None = None
     answers: Answers | None = None
 

@@ -21,11 +21,11 @@ from tuner.store.migrate import require_schema
 from tuner.store.repeats import RepeatTables, require_finite, study_of
 from tuner.store.rows import (
     EventRow,
-    Owner,
     RepeatKind,
     StudyIdentity,
     StudySummary,
     Took,
+    TrialOwner,
     TrialRow,
     TrialState,
 )
@@ -157,7 +157,13 @@ class Store:
         return RepeatTables(self._session)
 
     def begin_trial(
-        self, study: str, number: int, configuration: Configuration, *, baseline: bool, owner: Owner
+        self,
+        study: str,
+        number: int,
+        configuration: Configuration,
+        *,
+        baseline: bool,
+        owner: TrialOwner,
     ) -> None:
         """Note that a trial runs, before anything is launched for it.
 

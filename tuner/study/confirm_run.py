@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.store import Owner, RepeatKind, Store, Took
+from tuner.store import RepeatKind, Store, Took, TrialOwner
 from tuner.study.confirm_plan import (
     Goal,
     Step,
@@ -49,7 +49,7 @@ class ConfirmationRun:
         spec: StudySpec,
         store: Store,
         evaluator: Evaluator,
-        owner: Owner,
+        owner: TrialOwner,
         ears: Ears,
     ) -> None:
         self._name = name

@@ -18,7 +18,7 @@ from tuner.measure.intervals import intervals
 from tuner.measure.precision import achieved, imprecision
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import meets_all, request_limits_ms
-from tuner.store import Owner, Store, Took
+from tuner.store import Store, Took, TrialOwner
 from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
 from tuner.study.evaluator import Evaluation, Evaluator
@@ -78,7 +78,7 @@ class StudyRun:
         store: Store,
         proposals: Proposals,
         evaluator: Evaluator,
-        owner: Owner,
+        owner: TrialOwner,
         listener: Listener,
         confirmation: ConfirmationRun | None = None,
     ) -> None:

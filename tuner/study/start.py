@@ -19,7 +19,7 @@ from tuner.emulator.model import load_model
 from tuner.errors import PreflightError, UsageError
 from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
-from tuner.store import Owner, Store, StudyIdentity, study_lock
+from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.study.benches import (
     RunPlace,
@@ -320,9 +320,9 @@ def _short(value: str | None) -> str:
     return value[:12] if is_hash else value
 
 
-def this_process(run_tag: str) -> Owner:
+def this_process(run_tag: str) -> TrialOwner:
     """Return this process as the owner of trials."""
-    return Owner(
+    return TrialOwner(
         pid=os.getpid(),
         boot_id=boot_id(),
         host=socket.gethostname(),
