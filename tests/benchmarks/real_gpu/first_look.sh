@@ -1,6 +1,7 @@
 # On the GPU machine: facts, our energy window against Zeus's, and one server measured once.
 here=tests/benchmarks/real_gpu
 . $here/set_up.sh
+. $here/environment.sh
 date +%T
 python3 $here/nvml_facts.py "$OUT/nvml_facts.json"
 date +%T
