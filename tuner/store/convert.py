@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import Row
 
@@ -150,20 +150,26 @@ def set_took(record: TrialRecord | RepeatRecord, took: Took | None) -> None:
         record.elapsed_s, record.launch_s = took.elapsed_s, took.launch_s
 
 
+class _Outcome(TypedDict):
+    """What an evaluation came to, in the fields that a trial and a repeat both have."""
+
+    state: TrialState
+    measurement: Measurement | None
+    failure: Failure | None
+    warnings: tuple[str, ...]
+    started_at: datetime
+    ended_at: datetime | None
+    owner: TrialOwner
+    took: Took | None
+
+
 def trial_row(row: Row[Any]) -> TrialRow:
     """Return the trial of a row of `tuner_trials`."""
     return TrialRow(
         number=row.number,
         configuration=Configuration.from_json(row.configuration),
         baseline=row.baseline,
-        state=TrialState(row.state),
-        measurement=_measurement(row),
-        failure=_failure(row),
-        warnings=tuple(row.warnings),
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        owner=_owner(row),
-        took=_took(row),
+        **_outcome(row),
     )
 
 
@@ -174,6 +180,13 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
         number=row.number,
         trial=row.trial,
         kind=RepeatKind(row.kind),
+        **_outcome(row),
+        answers=None if answers is None else tuple(tuple(answer) for answer in answers),
+    )
+
+
+def _outcome(row: Row[Any]) -> _Outcome:
+    return _Outcome(
         state=TrialState(row.state),
         measurement=_measurement(row),
         failure=_failure(row),
@@ -182,7 +195,6 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
         ended_at=row.ended_at,
         owner=_owner(row),
         took=_took(row),
-        answers=None if answers is None else tuple(tuple(answer) for answer in answers),
     )
 
 
