@@ -1,0 +1,184 @@
+"""A night on a machine in software, and what must hold however often its tuner is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from chaos.mortal_tuner import PHASES, Plan
+from optuna.trial import TrialState
+from serving.guarding import is_gone, kill
+from studies import CommandLine, wait_for
+from study.standin_study import StandinStudy, standin_study
+
+from tuner.store import Store
+
+MORTAL = Path(__file__).with_name("mortal_tuner.py")
+SPACE = """
+name: chaos
+flags:
+  max_num_seqs: {type: choice, choices: [16, 64], default: 64}
+device:
+  power_limit_w: {type: choice, choices: [300, 350, 700]}
+  sm_clock_mhz: {type: choice, choices: [1200, 1980]}
+"""
+TRIALS = 12  # every point of the space, the baseline for one of them
+# How long after the beginning of a phase the kill comes, s: the phase's own length and some more.
+LONGEST_S = {"ask": 0.1, "launch": 2.0, "measure": 1.0, "tell": 0.15, "restore": 0.5}
+GUARDIAN_S = 60.0
+
+
+@dataclass(frozen=True)
+class MortalCommandLine(CommandLine):
+    """`tuner` that is killed as `plan` says."""
+
+    plan: Plan = Plan("")
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(MORTAL), *words],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "COLUMNS": "160",
+                **self.environment,
+                "CHAOS": self.plan.to_text(),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@dataclass
+class Night:
+    """One study; `kills` is how often its tuner was killed so far."""
+
+    machine: StandinStudy
+    trials: int = TRIALS
+    kills: int = 0
+
+    @property
+    def journal(self) -> Path:
+        return self.machine.tuner.folder / "journal.jsonl"
+
+    def run(self, plan: Plan | None = None, *, deadline_s: float = 110.0) -> tuple[int, str]:
+        """Begin the study, or go on with it; return the exit code and the messages."""
+        words = ["resume", "night", "--no-confirm"]
+        if not self.machine.is_stored():
+            limits = ("--trials", str(self.trials), "--no-confirm", "--slo", "p99_tpot_ms<=1000")
+            words = self.machine.run_words(
+                *self.space(), "--allow-gpu-settings", *limits, "--objective",
+                "energy_per_output_token_j", "--objective", "output_throughput_tok_s",
+            )  # fmt: skip
+        plan = plan or Plan(str(self.journal))
+        line = MortalCommandLine(self.machine.tuner.folder, self.machine.tuner.environment, plan)
+        process = line.start(*words)
+        try:
+            _, errors = process.communicate(timeout=deadline_s)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        return process.returncode, errors
+
+    def space(self) -> list[str]:
+        path = self.machine.tuner.folder / "chaos.yaml"
+        path.write_text(SPACE)
+        return ["--space", str(path)]
+
+    def kill_once(self, chance: random.Random, phase: str) -> bool:
+        """Run until the kill; say whether it came before the study was done."""
+        plan = Plan(
+            str(self.journal), phase, chance.randint(1, 3), chance.uniform(0.0, LONGEST_S[phase])
+        )
+        code, errors = self.run(plan)
+        if code != -signal.SIGKILL:
+            assert code in (0, 143), errors  # done, or put back before the kill came
+            return False
+        self.kills += 1
+        guardian = self.machine.guardian_pid()
+        if guardian is not None:
+            if chance.random() < 0.25 and not is_gone(guardian):
+                kill(guardian)  # nobody is left to clean up but the next run
+                return True
+            wait_for(lambda: is_gone(guardian), GUARDIAN_S)
+            self.assert_clean()
+        return True
+
+    def assert_clean(self) -> None:
+        """No process, no lease, no limit is left; the store is whole."""
+        assert self.machine.left() == []
+        self.machine.assert_store_is_whole()
+
+    def assert_complete(self) -> None:
+        """The whole budget was measured, nothing of it was lost, and little of it twice."""
+        self.assert_clean()
+        rows = {t.number: t for t in self.machine.tuner.trials("night")}
+        lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        stored = {line["stored"]: line["metrics"] for line in lines if "stored" in line}
+        for number, metrics in stored.items():
+            measurement = rows[number].measurement
+            assert measurement is not None, f"trial {number} is lost"
+            assert dict(measurement.metrics) == metrics
+        measured = [n for n, row in rows.items() if row.measurement is not None]
+        assert len(measured) == self.trials
+        assert not [row for row in rows.values() if row.state == "running"]
+        url = f"sqlite:///{self.machine.tuner.store_path}"
+        told = optuna.load_study(study_name="night", storage=url).trials
+        assert {t.number for t in told if t.state is TrialState.COMPLETE} == set(measured)
+        assert not [t for t in told if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+        began = sum("began" in line for line in lines)
+        assert began <= self.trials + self.kills, f"{began} evaluations, {self.kills} kills"
+
+    def front(self) -> list[tuple[str, dict[str, float]]]:
+        """The final front: configurations and their objectives."""
+        from tuner.study.objective import Objective
+        from tuner.study.outcomes import front_of
+
+        with Store.open(self.machine.tuner.store_path, create=False) as store:
+            study, trials = store.study("night"), store.trials("night")
+        objectives = [Objective.parse(text) for text in study.objectives]
+        found = front_of(trials, (), objectives)
+        return sorted(
+            (
+                json.dumps(t.configuration.knobs(), sort_keys=True),
+                {o.metric: t.measurement.metrics[o.metric] for o in objectives},
+            )
+            for t in found
+            if t.measurement is not None
+        )
+
+
+@contextmanager
+def night_in(folder: Path, trials: int = TRIALS) -> Iterator[Night]:
+    with standin_study(folder) as machine:
+        yield Night(machine, trials)
+
+
+def kill_until_done(night: Night, seed: int, phases: tuple[str, ...] = PHASES) -> None:
+    """Kill the tuner again and again, in each phase in turn, until its budget is spent."""
+    chance = random.Random(seed)
+    order = list(phases)
+    chance.shuffle(order)
+    for turn in range(4 * TRIALS):
+        if not night.kill_once(chance, order[turn % len(order)]) and is_done(night):
+            break
+    code, errors = night.run()
+    assert code == 0, errors
+    night.assert_complete()
+
+
+def is_done(night: Night) -> bool:
+    rows = night.machine.tuner.trials("night")
+    return sum(row.measurement is not None for row in rows) == night.trials

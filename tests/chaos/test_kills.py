@@ -1,0 +1,43 @@
+"""`kill -9` of the tuner at seeded instants of a night, and `tuner resume` after each."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from chaos.harness import Night, kill_until_done, night_in
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The front of a night in which nobody killed anything."""
+    with night_in(tmp_path_factory.mktemp("undisturbed")) as night:
+        code, errors = night.run()
+        assert code == 0, errors
+        night.assert_complete()
+        return night.front()
+
+
+def test_a_night_of_three_trials_with_one_kill(tmp_path: Path) -> None:
+    with night_in(tmp_path, trials=3) as night:
+        assert night.kill_once(random.Random(3), "tell")
+        code, errors = night.run()
+        assert code == 0, errors
+        night.assert_complete()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(11))
+def test_a_night_with_kills_ends_as_one_without(
+    tmp_path: Path, seed: int, undisturbed: object
+) -> None:
+    with night_in(tmp_path) as night:
+        kill_until_done(night, seed)
+        assert night.front() == undisturbed
+        report(seed, night)
+
+
+def report(seed: int, night: Night) -> None:
+    print(f"seed {seed}: {night.kills} kills, front of {len(night.front())}")
