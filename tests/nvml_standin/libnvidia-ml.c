@@ -44,7 +44,7 @@ typedef struct {
     uint64_t memory_total_bytes, memory_used_bytes, event_reasons;
     uint32_t pids[MAX_PROCESSES];
     uint64_t process_bytes[MAX_PROCESSES];
-    uint32_t segment_count, pad;
+    uint32_t segment_count, persistence_mode;
     segment_t segments[SEGMENTS];
     injection_t injections[MAX_FUNCTIONS];
 } device_t;
@@ -72,6 +72,7 @@ static const char *const FUNCTIONS[] = {
     "nvmlDeviceGetSupportedGraphicsClocks", "nvmlDeviceGetComputeRunningProcesses",
     "nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMigMode",
     "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetPersistenceMode",
 };
 #define FUNCTION_COUNT ((int)(sizeof FUNCTIONS / sizeof *FUNCTIONS))
 
@@ -460,6 +461,11 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(handle_t d, unsigned *count, proces
 int nvmlDeviceGetMigMode(handle_t d, unsigned *current, unsigned *pending) {
     ENTER(d, "nvmlDeviceGetMigMode");
     *current = *pending = d->mig_mode;
+    return OK;
+}
+int nvmlDeviceGetPersistenceMode(handle_t d, unsigned *mode) {
+    ENTER(d, "nvmlDeviceGetPersistenceMode");
+    *mode = d->persistence_mode;
     return OK;
 }
 int nvmlDeviceGetCudaComputeCapability(handle_t d, int *major, int *minor) {

@@ -73,7 +73,7 @@ class _Device(c.Structure):
         *_fields(c.c_uint64, "memory_total_bytes memory_used_bytes event_reasons"),
         ("pids", c.c_uint32 * MAX_PROCESSES),
         ("process_bytes", c.c_uint64 * MAX_PROCESSES),
-        *_fields(c.c_uint32, "segment_count pad"),
+        *_fields(c.c_uint32, "segment_count persistence_mode"),
         ("segments", _Segment * SEGMENTS),
         ("injections", _Injection * MAX_FUNCTIONS),
     ]
@@ -107,6 +107,7 @@ H100 = {
     "memory_mhz": 2619,
     "temperature_c": 45,
     "memory_total_bytes": 80 * 2**30,
+    "persistence_mode": 1,
 }
 
 

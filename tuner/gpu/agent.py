@@ -68,6 +68,7 @@ class Agent:
             "open": self._open,
             "sample": self._sample,
             "state": lambda uuid: asdict(self._device(uuid).state()),
+            "persistence_mode": lambda uuid: self._device(uuid).persistence_mode(),
             "memory_used_bytes": lambda uuid: self._device(uuid).memory_used_bytes(),
             "await_power_limit": lambda uuid, watts: self._device(uuid).await_power_limit(watts),
             "nearest_sm_clock": lambda uuid, mhz: self._device(uuid).nearest_sm_clock(mhz),

@@ -113,6 +113,11 @@ class NvmlDevice:
         modes = self._maybe("MIG mode", pynvml.nvmlDeviceGetMigMode)
         return None if modes is None else bool(modes[0])
 
+    def persistence_mode(self) -> bool | None:
+        """Say whether the driver stays loaded while nobody uses the GPU; None if not known."""
+        mode = self._maybe("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+        return None if mode is None else bool(mode)
+
     def energy_j(self) -> float | None:
         """Return the energy counter, which runs since the driver was loaded."""
         return _milli(self._maybe("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption))
