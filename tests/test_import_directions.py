@@ -16,6 +16,7 @@ VOCABULARY = [
     "yaml_files",
     "interruption",
     "own_process",
+    "redaction",
     "errors",
 ]
 # from top to bottom; what stands below may be imported
@@ -24,6 +25,7 @@ ORDER = [
     "cli",
     "commands",
     "report",
+    "doctor",
     "study",
     "search",
     "measure",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,15 +9,8 @@ from typing import Any, TypeAlias
 
 Value: TypeAlias = bool | int | float | str
 
-_SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY)$", re.IGNORECASE)
-
 DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz")
 LOAD_KNOBS = ("request_rate", "concurrency")
-
-
-def is_secret_name(variable: str) -> bool:
-    """Say whether an environment variable's name is that of a token, password or key."""
-    return _SECRET_NAME.search(variable) is not None
 
 
 def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.records import FailureKind
+from tuner.redaction import without_secrets
 from tuner.serving.launch import (
     LaunchFailedError,
     launched,
     read_log,
     usable_port,
-    without_secrets,
 )
 from tuner.serving.processes import tagged_processes, wait_until
 

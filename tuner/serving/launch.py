@@ -16,9 +16,10 @@ from pathlib import Path
 
 import aiohttp
 
-from tuner.configuration import Configuration, Value, is_secret_name
+from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
+from tuner.redaction import without_secrets
 from tuner.serving.diagnosis import diagnose_launch
 from tuner.serving.processes import stop_tagged, tag_environment, tagged_processes, wait_until
 from tuner.serving.vllm import serve_argv
@@ -230,14 +231,6 @@ def _diagnosed(server: RunningServer, plan: LaunchPlan, *, timed_out: bool) -> F
     failure = diagnose_launch(read_log(server.log_path), server.exit_code(), timed_out)
     reason = without_secrets(failure.reason, _environment(plan, ""))
     return replace(failure, reason=reason, log_path=server.log_path)
-
-
-def without_secrets(text: str, environment: Mapping[str, str]) -> str:
-    """Blank the values of variables that look like tokens or passwords by their name."""
-    for name, value in environment.items():
-        if len(value) >= 4 and is_secret_name(name):
-            text = text.replace(value, "***")
-    return text
 
 
 async def _to_the_end(stop: Callable[[], None]) -> None:

@@ -26,17 +26,20 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
+from tuner.redaction import redacted
 
 FORMAT_VERSION = 1
 _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is part of the format
 
 
 def encode(run: RawRun) -> bytes:
-    """Return `run` as bytes; `decode` gives it back exactly."""
+    """Return `run` as bytes; `decode` gives it back exactly, but for secrets in its texts."""
     columns = _columns(run)
     header: dict[str, Any] = {
         "columns": [[name, len(values)] for name, values in columns.items()],
-        "errors": {str(i): r.error for i, r in enumerate(run.requests) if r.error is not None},
+        "errors": {
+            str(i): redacted(r.error) for i, r in enumerate(run.requests) if r.error is not None
+        },
         "power_source": run.power.source.value,
         "latency_source": run.latency_source.value,
         "window_s": [float(run.window_start_s), float(run.window_end_s)],
@@ -44,7 +47,7 @@ def encode(run: RawRun) -> bytes:
     if run.ended_early is not None:
         header["ended_early"] = [run.ended_early.reason, run.ended_early.missed]
     if run.invalid is not None:
-        header["invalid"] = run.invalid
+        header["invalid"] = redacted(run.invalid)
     text = json.dumps(header).encode()
     body = b"".join([len(text).to_bytes(4, "little"), text, *map(_pack, columns.values())])
     return bytes([FORMAT_VERSION]) + zlib.compress(body, 6)

@@ -21,6 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tuner.redaction import redacted
+
 SCHEMA_VERSION = 2  # 2: repeats, how long trials took, when a study was finished
 
 
@@ -47,20 +49,23 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class FreeText(TypeDecorator[str]):
-    """Text from logs and errors: what no database can hold in it becomes U+FFFD."""
+    """Text from logs and errors, without secrets and without what no database can hold."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Replace NUL and lone surrogates."""
+        """Take out secrets, NUL and lone surrogates."""
         return value if value is None else storable(value)
 
 
 def storable(text: str) -> str:
-    """Return `text` with NUL and lone surrogates, which databases refuse, replaced."""
+    """Return `text` without secrets; NUL and lone surrogates, which databases refuse, replaced."""
     return (
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        redacted(text)
+        .encode("utf-16", "surrogatepass")
+        .decode("utf-16", "replace")
+        .replace("\0", "\ufffd")
     )
 
 

@@ -23,8 +23,9 @@ from tuner.gpu.meter import Surroundings
 from tuner.measure.live import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun
+from tuner.redaction import without_secrets
 from tuner.serving.diagnosis import diagnose_death
-from tuner.serving.launch import LaunchFailedError, RunningServer, read_log, without_secrets
+from tuner.serving.launch import LaunchFailedError, RunningServer, read_log
 from tuner.serving.live_server import prefix_cache_is_reset
 from tuner.serving.processes import tagged_processes
 from tuner.serving.server_metrics import ServerUnreachableError, resolved_settings

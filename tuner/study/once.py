@@ -11,18 +11,13 @@ from typing import Any
 
 import yaml
 
-from tuner.configuration import (
-    DEVICE_KNOBS,
-    LOAD_KNOBS,
-    Configuration,
-    Value,
-    is_secret_name,
-)
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
 from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Measurement
+from tuner.redaction import is_secret_name
 from tuner.slo import request_limits_ms
 from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
 from tuner.study.evaluator import Bench

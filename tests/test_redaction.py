@@ -1,0 +1,97 @@
+"""What looks like a secret is taken out, and what does not is left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuner.redaction import HIDDEN, is_secret_name, redacted, redacted_json, without_secrets
+
+SECRET = "s3cr3t-Value.99"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "VLLM_API_KEY",
+        "PGPASSWORD",
+        "DB_PASSWORD_FILE",
+        "api_key",
+        "OPENAI_API_KEY_2",
+        "GOOGLE_CREDENTIALS",
+    ],
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "VLLM_CPU_KVCACHE_SPACE",
+        "VLLM_SHARED_EXPERTS_STREAM_TOKEN_THRESHOLD",
+        "VLLM_MAX_TOKENS_PER_EXPERT",
+        "KEYBOARD",
+        "max_num_batched_tokens",
+    ],
+)
+def test_names_of_knobs_are_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://me:{SECRET}@db/tuner is down",
+        f"http://u:{SECRET}@host:8000/v1/models",
+        f"http://host/v1?api_key={SECRET}&x=1",
+        f"vllm serve --api-key {SECRET} --port 1",
+        f"--set HF_TOKEN={SECRET}",
+        f"{{'HF_TOKEN': '{SECRET}', 'x': 1}}",
+        f'"api_key": "{SECRET}"',
+        f"Authorization: Bearer {SECRET}",
+        f"password={SECRET}",
+        "cannot read with hf_abcdefghijklmnopqrstu",
+        "openai said sk-abcdefghijklmnopqrstuvw is wrong",
+    ],
+)
+def test_a_secret_is_hidden(text: str) -> None:
+    found = redacted(text)
+    assert SECRET not in found and "abcdefghij" not in found
+    assert HIDDEN in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "max_num_batched_tokens=2048, energy_per_output_token_j=0.31",
+        "max_num_batched_tokens: 2048",
+        "http://127.0.0.1:8000/v1 refused the connection",
+        "KeyError: 'model'",
+        "the prompt has 12 tokens: too long",
+        "trial 3: p99_tpot_ms<=50 @ 4 req/s",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_values_of_the_environment_are_hidden_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "plain-looking")
+    monkeypatch.setenv("MY_SERVICE_TOKEN_LONG_PASSWORD", "plain-looking-too")
+    assert redacted("a plain-looking-too b plain-looking") == f"a {HIDDEN} b {HIDDEN}"
+    assert without_secrets("plain-looking", {"HOME": "plain-looking"}) == "plain-looking"
+
+
+def test_data_is_redacted_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    data = {"HF_TOKEN": "x", "facts": [f"a {SECRET}", 1, None], "deep": {"n": 1.5, "ok": "ok"}}
+    assert redacted_json(data) == {
+        "HF_TOKEN": HIDDEN,
+        "facts": [f"a {HIDDEN}", 1, None],
+        "deep": {"n": 1.5, "ok": "ok"},
+    }
