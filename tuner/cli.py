@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from tuner.commands import calibrate, gpu, measure, read, run, workload
+from tuner.commands import calibrate, doctor, gpu, measure, read, report, run, workload
 from tuner.errors import TunerError
 from tuner.interruption import InterruptedBySignalError
 
@@ -26,8 +26,10 @@ app.command("list")(read.list_all)
 app.command()(read.show)
 app.command("recommend")(read.recommend_one)
 app.command()(read.export)
+app.command()(report.report)
 app.command()(measure.measure)
 app.command()(calibrate.calibrate)
+app.command()(doctor.doctor)
 app.add_typer(workload.app, name="workload")
 app.add_typer(gpu.app, name="gpu")
 

@@ -1,0 +1,62 @@
+"""Python and vLLM: found, too old, broken, or without what live limits need."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tuner.doctor.finding import Level
+from tuner.doctor.software import check_packages, check_python, check_vllm
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [((3, 10), "problem"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "problem")],
+)
+def test_python_versions(version: tuple[int, int], level: str) -> None:
+    assert check_python(version).level.value == level
+
+
+def test_packages() -> None:
+    assert check_packages().level is Level.OK
+    assert check_packages("no-such-distribution").level is Level.WARNING
+
+
+def fake_vllm(folder: Path, flags: str, *, version: str = "0.32.0", code: int = 0) -> str:
+    script = folder / "vllm"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        f"sys.exit({code}) if {code} else None\n"
+        f"print('vllm {version}' if '--version' in sys.argv else {flags!r})\n"
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_a_vllm_without_the_modules_that_limits_need(tmp_path: Path) -> None:
+    flags = "  --max-num-seqs N  most\n  --scheduler-cls C  ours\n"
+    about, limits = check_vllm(fake_vllm(tmp_path, flags))
+    assert about.level is Level.OK
+    assert "vLLM 0.32.0" in about.message and "2 flags" in about.message
+    assert limits.level is Level.WARNING  # this Python has no vllm package
+    assert "vllm.v1.core.sched.async_scheduler" in limits.message
+    assert "each configuration is launched" in limits.message
+
+
+def test_a_vllm_of_before_scheduler_classes(tmp_path: Path) -> None:
+    about, limits = check_vllm(fake_vllm(tmp_path, "  --max-num-seqs N  most\n"))
+    assert (about.level, limits.level) == (Level.OK, Level.WARNING)
+    assert "no --scheduler-cls" in limits.message
+
+
+def test_vllms_that_cannot_be_run(tmp_path: Path) -> None:
+    (absent,) = check_vllm(str(tmp_path / "none"))
+    assert absent.level is Level.PROBLEM
+    assert "--emulate" in absent.message
+    (broken,) = check_vllm(fake_vllm(tmp_path, "", code=7))
+    assert broken.level is Level.PROBLEM
+    assert "failed with code 7" in broken.message
+    assert broken.mend is not None and broken.mend.endswith("vllm --version")

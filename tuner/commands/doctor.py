@@ -1,0 +1,45 @@
+"""`tuner doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import Format, Output, StoreUrl, Vllm
+from tuner.commands.output import print_json
+from tuner.errors import PreflightError
+
+
+def doctor(
+    vllm: Vllm = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="The port that a run would use [default: a free one]."),
+    ] = None,
+    store_url: StoreUrl = DEFAULT_STORE,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say whether this machine can run a study, what is missing, and the command that mends it.
+
+    Nothing is changed. Exit code 3 if something prevents a run.
+
+    Example: tuner doctor --vllm ~/vllm/bin/vllm
+    """
+    import os
+
+    from rich.console import Console
+
+    from tuner.doctor.examine import Question, examine, prevents_a_run
+    from tuner.report.findings import findings_json, show_findings
+
+    with Console(stderr=True).status("looking; a vLLM may need a minute to answer"):
+        findings = examine(Question(store_url, vllm, port, os.environ))
+    if output is Format.JSON:
+        print_json(findings_json(findings))
+    else:
+        show_findings(Console(), findings)
+    if problems := prevents_a_run(findings):
+        checks = ", ".join(dict.fromkeys(problem.check for problem in problems))
+        raise PreflightError(f"a run is not possible as it is ({checks}); mend what is shown above")

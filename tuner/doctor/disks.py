@@ -1,0 +1,90 @@
+"""The disks that a run writes to: the store, and the folder of what was found on the GPUs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tuner.doctor.finding import Finding, ok, problem, warning
+from tuner.errors import PreflightError
+from tuner.gpu.durable import state_folder
+from tuner.store.address import file_of, parse_address
+
+_NEEDED_BYTES = 100 * 2**20
+_COMFORTABLE_BYTES = 2 * 2**30  # a night of hundreds of trials with raw records and logs
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "ceph", "glusterfs", "beegfs")
+_MEMORY = ("tmpfs", "ramfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system under a path. `kind` is None where it is not known."""
+
+    path: Path
+    free_bytes: int
+    kind: str | None
+    is_writable: bool
+
+
+def check_disks(store_url: str) -> list[Finding]:
+    """Check where the store and the state folder are, or would be made."""
+    path = file_of(parse_address(store_url))
+    found = [] if path is None else judge_disk("store disk", disk_under(path.parent))
+    try:
+        found += judge_disk("state disk", disk_under(state_folder()))
+    except PreflightError as error:
+        found.append(problem("state disk", str(error), "export TUNER_STATE_DIR=/a/folder"))
+    return found
+
+
+def disk_under(folder: Path) -> Disk:
+    """Return the file system of a folder, or of the nearest one above that is there."""
+    absolute = folder.absolute()
+    there = next(p for p in (absolute, *absolute.parents) if p.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return Disk(absolute, psutil.disk_usage(str(there)).free, _kind(there), writable)
+
+
+def _kind(path: Path) -> str | None:
+    """Return the type of the file system that is mounted last on the way to `path`."""
+    real = path.resolve()
+    mounts = psutil.disk_partitions(all=True)
+    above = [m for m in mounts if real.is_relative_to(m.mountpoint)]
+    return max(above, key=lambda m: len(m.mountpoint)).fstype if above else None
+
+
+def judge_disk(check: str, disk: Disk) -> list[Finding]:
+    """Return what there is to say of one disk."""
+    free = f"{disk.free_bytes / 2**30:.1f} GiB free at {disk.path}"
+    kind = f" ({disk.kind})" if disk.kind else ""
+    elsewhere = _elsewhere(check)
+    if not disk.is_writable:
+        return [problem(check, f"{disk.path}{kind} cannot be written by this user", elsewhere)]
+    if disk.free_bytes < _NEEDED_BYTES:
+        return [problem(check, f"{free}, too little for a run", f"df -h {disk.path}")]
+    found = []
+    if disk.free_bytes < _COMFORTABLE_BYTES:
+        found.append(warning(check, f"{free}, maybe too little for a night", f"df -h {disk.path}"))
+    if disk.kind is not None and (trouble := _trouble(disk.kind)):
+        found.append(warning(check, f"{disk.path} is on {disk.kind}, {trouble}", elsewhere))
+    return found or [ok(check, f"{free}{kind}")]
+
+
+def _elsewhere(check: str) -> str:
+    if check == "state disk":
+        return "export TUNER_STATE_DIR=/a/folder/on/a/local/disk"
+    return "tuner run --store /a/folder/on/a/local/disk/tuner.db ..."
+
+
+def _trouble(kind: str) -> str | None:
+    """Say what is wrong with keeping records there; None if nothing is known."""
+    if kind in _NETWORK or kind.startswith("fuse."):
+        return "whose locks and syncs cannot be relied on: a crash may lose what was measured"
+    if kind in _MEMORY:
+        return "which is memory: a restart of the machine loses it"
+    if kind == "overlay":
+        return "a container's own layer: it is lost with the container"
+    return None

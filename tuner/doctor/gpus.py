@@ -1,0 +1,198 @@
+"""The GPUs that a server started from here would use. Reads only, in a process with deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+import psutil
+
+from tuner.doctor.finding import Finding, ok, problem, warning
+from tuner.doctor.host import Host
+from tuner.errors import OperatorNeededError, PreflightError, TunerError
+from tuner.gpu.agent_channel import AgentChannel, ListedDevice, open_agent
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.visible import visible_devices
+from tuner.serving.processes import tagged_processes
+
+_DEADLINE_S = 5.0
+_CAP_SYS_ADMIN = 1 << 21  # what NVML's setters ask for, of root in a container too
+_UNSEEN_BYTES = 512 * 2**20  # a driver keeps some for itself
+_LOOK = "nvidia-smi; sudo dmesg | grep -i xid"
+
+
+def check_gpus(
+    host: Host, environment: Mapping[str, str], *, deadline_s: float = _DEADLINE_S
+) -> list[Finding]:
+    """Check driver and GPUs; a GPU that hangs is a problem after `deadline_s`."""
+    try:
+        agent = open_agent(deadline_s)
+    except OperatorNeededError as error:
+        return [problem("gpu", _first_part(error), _LOOK)]
+    if agent is None:
+        return [_no_gpu(host)]
+    with closing(agent):
+        driver = ok("driver", f"NVIDIA driver {agent.driver}, {len(agent.devices)} GPUs")
+        try:
+            devices = visible_devices(agent.devices, environment)
+        except PreflightError as error:
+            return [driver, problem("gpu", str(error))]
+    if not devices:
+        return [driver, _hidden(environment)]
+    found = [driver, judge_permission(host, environment)]
+    for device in devices:
+        found += _check_one(device, deadline_s)
+    return found
+
+
+def _no_gpu(host: Host) -> Finding:
+    loaded = host.text("/proc/driver/nvidia/version")
+    if loaded is not None:
+        return problem(
+            "gpu",
+            "the NVIDIA driver is loaded, but NVML finds no GPU here",
+            "nvidia-smi  # in a container: start it with --gpus all",
+        )
+    return warning(
+        "gpu",
+        "no NVIDIA GPU is seen here: energy would be that of an emulated GPU, and labelled so",
+        "nvidia-smi  # in a container: start it with --gpus all",
+    )
+
+
+def _hidden(environment: Mapping[str, str]) -> Finding:
+    return warning(
+        "gpu",
+        f"CUDA_VISIBLE_DEVICES='{environment.get('CUDA_VISIBLE_DEVICES', '')}' hides every GPU: "
+        "energy would be emulated",
+        "unset CUDA_VISIBLE_DEVICES",
+    )
+
+
+def judge_permission(host: Host, environment: Mapping[str, str]) -> Finding:
+    """Say whether limits can be changed; nothing is tried."""
+    if environment.get("ZEUSD_SOCK_PATH"):
+        return ok("gpu permission", "limits are changed through Zeus's daemon (ZEUSD_SOCK_PATH)")
+    capabilities = host.capabilities()
+    if capabilities is None:
+        return warning("gpu permission", "whether this user may change limits is not known here")
+    if capabilities & _CAP_SYS_ADMIN:
+        return ok("gpu permission", "this user may change limits (with --allow-gpu-settings)")
+    return warning(
+        "gpu permission",
+        "this user may not change power limits and clocks, so those knobs cannot be searched",
+        "sudo tuner run --allow-gpu-settings ...  # in a container: start it with "
+        "--cap-add SYS_ADMIN",
+    )
+
+
+def _check_one(device: ListedDevice, deadline_s: float) -> list[Finding]:
+    """Check one GPU over a channel of its own, so that one which hangs does not hide the rest."""
+    agent: AgentChannel | None = None
+    try:
+        agent = open_agent(deadline_s, uuid=device.uuid)
+        if agent is None:
+            return [problem(_name(device), f"GPU {device.uuid} is gone from NVML", _LOOK)]
+        state = DeviceState.from_json(agent.call("state", uuid=device.uuid))
+        persistent = agent.call("persistence_mode", uuid=device.uuid)
+    except TunerError as error:
+        return [problem(_name(device), _first_part(error), _LOOK)]
+    finally:
+        if agent is not None:
+            agent.close()
+    return judge_gpu(device.index, state, persistent)
+
+
+def judge_gpu(index: int, state: DeviceState, persistent: bool | None) -> list[Finding]:
+    """Return what there is to say of one GPU."""
+    name = f"gpu {index}"
+    if state.energy_j is None or (state.power_w is None and state.power_1s_average_w is None):
+        return [
+            problem(
+                name,
+                f"{state.name} has no energy counter; a Volta or newer GPU that is not split by "
+                "MIG is needed",
+                f"nvidia-smi -i {index} -mig 0",
+            )
+        ]
+    found = [ok(name, f"{state.name} ({state.uuid}) has an energy counter"), *_limits(name, state)]
+    if persistent is False:
+        found.append(
+            warning(
+                f"{name} persistence",
+                "persistence mode is off: the driver unloads, and forgets limits, while nobody "
+                "uses the GPU",
+                f"sudo nvidia-smi -i {index} -pm 1",
+            )
+        )
+    return [*found, _others(name, state)]
+
+
+def _limits(name: str, state: DeviceState) -> list[Finding]:
+    check = f"{name} limits"
+    low_w, high_w = state.min_power_limit_w, state.max_power_limit_w
+    now_w, default_w = state.power_limit_w, state.default_power_limit_w
+    if low_w is None or high_w is None or now_w is None or default_w is None:
+        return [warning(check, f"{state.name} does not tell its power limits: no knob of a study")]
+    span = f"{low_w:g} to {high_w:g} W"
+    if now_w != default_w:
+        return [
+            warning(
+                check,
+                f"the power limit is {now_w:g} W, not the default of {default_w:g} W ({span}): "
+                "somebody has set it",
+                f"sudo nvidia-smi -i {state.uuid} -pl {default_w:g}  # after a crash: tuner gpu "
+                "restore",
+            )
+        ]
+    return [ok(check, f"power limit {now_w:g} W, the default; {span}")]
+
+
+def _others(name: str, state: DeviceState) -> Finding:
+    check = f"{name} use"
+    used = state.memory_used_bytes
+    held = "" if used is None else f", {used / 2**30:.1f} GiB in use"
+    if state.pids is None:
+        return warning(check, f"the GPU does not say who uses it{held}")
+    if state.pids:
+        return problem(
+            check,
+            f"in use by {_named(state.pids)}{held}: no energy of a window could be believed",
+            f"nvidia-smi -i {state.uuid}  # then end them, or choose another GPU with "
+            "CUDA_VISIBLE_DEVICES",
+        )
+    if used is not None and used > _UNSEEN_BYTES + _reserved_bytes(state):
+        return warning(
+            check,
+            f"no process is seen on it, but memory is taken{held}",
+            f"nvidia-smi -i {state.uuid}",
+        )
+    return ok(check, "nobody else uses it")
+
+
+def _reserved_bytes(state: DeviceState) -> int:
+    """Return what a driver may keep for itself, a hundredth of the memory."""
+    return 0 if state.memory_total_bytes is None else state.memory_total_bytes // 100
+
+
+def _named(pids: Sequence[int]) -> str:
+    ours = {process.pid: process.run_tag for process in tagged_processes()}
+    return ", ".join(
+        f"pid {pid} ({f'run {ours[pid]}' if pid in ours else _process_name(pid)})" for pid in pids
+    )
+
+
+def _process_name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "not seen from here"
+
+
+def _name(device: ListedDevice) -> str:
+    return f"gpu {device.index}"
+
+
+def _first_part(error: TunerError) -> str:
+    """Return the sentence without its advice, which is given apart."""
+    return str(error).partition("; look at")[0]

@@ -1,0 +1,71 @@
+"""The store: sound, of this version, and not in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tuner.doctor.finding import Finding, ok, problem, warning
+from tuner.errors import TunerError
+from tuner.store import Store, TrialState
+from tuner.store.address import check_file, file_of, parse_address
+from tuner.store.lock import lock_path
+
+
+def check_store(
+    store_url: str, *, is_alive: Callable[[int], bool] = psutil.pid_exists
+) -> list[Finding]:
+    """Check a store's file from end to end, and what its studies wait for.
+
+    Nothing is created; an older store is brought up to date, as every command does.
+    """
+    url = parse_address(store_url)
+    path = file_of(url)
+    if path is not None and not path.exists():
+        return [ok("store", f"there is no store at {path} yet; the first run makes one")]
+    try:
+        if path is not None:
+            check_file(path, create=False)
+        with Store.open(store_url, create=False) as store:
+            studies = [s.identity.name for s in store.studies()]
+            interrupted = [name for name in studies if _has_running(store, name)]
+    except TunerError as error:
+        return [problem("store", str(error), _mend(path))]
+    found = [ok("store", f"{store.shown} is sound and holds {len(studies)} studies")]
+    held = {} if path is None else {name: _holder(path, name) for name in studies}
+    running = {name: pid for name, pid in held.items() if pid is not None and is_alive(pid)}
+    found += [
+        warning("store lock", f"study '{name}' is being run by process {pid}", f"ps -p {pid}")
+        for name, pid in running.items()
+    ]
+    found += [
+        warning(
+            "store trials",
+            f"a run of study '{name}' was cut off in a trial",
+            f"tuner resume {name}",
+        )
+        for name in interrupted
+        if name not in running
+    ]
+    return found
+
+
+def _has_running(store: Store, name: str) -> bool:
+    return any(trial.state is TrialState.RUNNING for trial in store.trials(name))
+
+
+def _holder(store: Path, study: str) -> int | None:
+    """Return the process that a study's lock file names; None if there is none."""
+    try:
+        first = lock_path(store, study).read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(first) if first.isdecimal() else None
+
+
+def _mend(path: Path | None) -> str:
+    if path is None:
+        return "pg_isready"
+    return f"cp {path} {path}.copy && sqlite3 {path}.copy .recover"
