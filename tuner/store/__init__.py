@@ -3,6 +3,7 @@
 from tuner.store.lock import study_lock
 from tuner.store.rows import (
     Answers,
+    ComparisonPoint,
     EventRow,
     RepeatKind,
     RepeatRow,
@@ -17,6 +18,7 @@ from tuner.store.store import Store
 
 __all__ = [
     "Answers",
+    "ComparisonPoint",
     "EventRow",
     "RepeatKind",
     "RepeatRow",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -127,6 +128,28 @@ class EventRow:
     kind: str
     message: str
     trial: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPoint:
+    """What another tool measured: no trial, without energy, never on a front.
+
+    `sha256` is of the file that it comes from. `request_rate` (1/s) and `concurrency` are the load
+    as far as the file tells it, `duration_s` the length of that run. `metrics` are named as ours;
+    one that the tool does not have, or has by another formula, is absent.
+    """
+
+    tool: str
+    file_name: str
+    sha256: str
+    model: str
+    imported_at: datetime
+    request_rate: float | None
+    concurrency: int | None
+    completed: int
+    failed: int | None
+    duration_s: float
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

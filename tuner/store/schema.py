@@ -23,7 +23,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tuner.redaction import redacted
 
-SCHEMA_VERSION = 2  # 2: repeats, how long trials took, when a study was finished
+# 2: repeats, how long trials took, when a study was finished; 3: comparison points
+SCHEMA_VERSION = 3
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -196,3 +197,24 @@ class EventRecord(Base):
     kind: Mapped[str] = mapped_column(FreeText)
     message: Mapped[str] = mapped_column(FreeText)
     trial: Mapped[int | None]
+
+
+class ComparisonRecord(Base):
+    """What another tool measured of a study's model: shown beside it, no part of it."""
+
+    __tablename__ = "tuner_comparisons"
+    __table_args__ = (UniqueConstraint("study_id", "sha256"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    tool: Mapped[str] = mapped_column(Text)
+    file_name: Mapped[str] = mapped_column(FreeText)
+    model: Mapped[str] = mapped_column(FreeText)
+    imported_at: Mapped[datetime]
+    request_rate: Mapped[float | None]
+    concurrency: Mapped[int | None]
+    completed: Mapped[int]
+    failed: Mapped[int | None]
+    duration_s: Mapped[float]
+    metrics: Mapped[dict[str, Any]]

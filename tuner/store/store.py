@@ -16,6 +16,7 @@ from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.records import Failure, Measurement, RawRun
 from tuner.store import address, convert, raw
+from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
 from tuner.store.migrate import require_schema
 from tuner.store.repeats import RepeatTables, require_finite, study_of
@@ -155,6 +156,11 @@ class Store:
     def repeats(self) -> RepeatTables:
         """The measurements that repeat trials."""
         return RepeatTables(self._session)
+
+    @property
+    def comparisons(self) -> ComparisonTable:
+        """What other tools measured, beside the studies."""
+        return ComparisonTable(self._session)
 
     def begin_trial(
         self,

@@ -1,0 +1,44 @@
+"""What other tools measured of a study's model, kept beside its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import fields
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from tuner.store.repeats import study_of
+from tuner.store.rows import ComparisonPoint
+from tuner.store.schema import ComparisonRecord
+
+
+class ComparisonTable:
+    """The comparison points of every study in a store; `session` opens one transaction."""
+
+    def __init__(self, session: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._session = session
+
+    def add(self, study: str, point: ComparisonPoint) -> None:
+        """Add a point; the same file again replaces it. Raises `UsageError` without the study."""
+        values = {field.name: getattr(point, field.name) for field in fields(point)}
+        values["metrics"] = dict(point.metrics)
+        with self._session() as session:
+            study_id = study_of(session, study).id
+            session.execute(
+                delete(ComparisonRecord).where(
+                    ComparisonRecord.study_id == study_id, ComparisonRecord.sha256 == point.sha256
+                )
+            )
+            session.add(ComparisonRecord(study_id=study_id, **values))
+
+    def of(self, study: str) -> list[ComparisonPoint]:
+        """Return the points of a study in the order in which they were imported."""
+        with self._session() as session:
+            query = select(ComparisonRecord).where(
+                ComparisonRecord.study_id == study_of(session, study).id
+            )
+            records = session.scalars(query.order_by(ComparisonRecord.id)).all()
+            names = [field.name for field in fields(ComparisonPoint)]
+            return [ComparisonPoint(**{n: getattr(r, n) for n in names}) for r in records]

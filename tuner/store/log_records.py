@@ -1,0 +1,152 @@
+"""The records of a measurement log, and how they are written as JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tuner.configuration import Configuration, Value
+from tuner.records import Failure, FailureKind, Measurement, RawRun, Source
+from tuner.redaction import redacted
+from tuner.store import raw
+from tuner.store.rows import Answers, RepeatKind, StudyIdentity, Took, TrialOwner
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedStudy:
+    """What a study is about; the last one in a log counts.
+
+    `defaults` are the values of the knobs that are not set, as far as server and device told them.
+    """
+
+    identity: StudyIdentity
+    defaults: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatOf:
+    """That an evaluation repeated a trial, and why."""
+
+    trial: int
+    kind: RepeatKind
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedResult:
+    """What one evaluation brought, whether good or bad; everything that the store keeps of it.
+
+    `number` is that of the trial, or with `repeat` that of the repeat. `spent_s` is what it took
+    from the budget, s. `encoded_raw` are the raw records as `tuner.store.raw` encodes them, None
+    if there were none or no room.
+    """
+
+    number: int
+    configuration: Configuration
+    owner: TrialOwner
+    started_at: datetime
+    ended_at: datetime
+    result: Measurement | Failure
+    took: Took
+    spent_s: float
+    warnings: tuple[str, ...] = ()
+    encoded_raw: bytes | None = None
+    repeat: RepeatOf | None = None
+    answers: Answers | None = None
+
+    @property
+    def raw(self) -> RawRun | None:
+        """The raw records; raises as `tuner.store.raw.decode` does."""
+        return None if self.encoded_raw is None else raw.decode(self.encoded_raw)
+
+
+LogRecord: TypeAlias = LoggedStudy | LoggedResult
+
+
+def to_json(record: LogRecord) -> dict[str, Any]:
+    """Return a JSON-ready form; `from_json` reads it back."""
+    if isinstance(record, LoggedStudy):
+        identity = dataclasses.asdict(record.identity)
+        for name in ("created_at", "finished_at"):
+            at = identity[name]
+            identity[name] = None if at is None else at.isoformat()
+        return {"kind": "study", "identity": identity, "defaults": dict(record.defaults)}
+    encoded, repeat = record.encoded_raw, record.repeat
+    return {
+        "kind": "result",
+        "number": record.number,
+        "repeat": None if repeat is None else [repeat.trial, repeat.kind.value],
+        "configuration": record.configuration.to_json(),
+        "owner": dataclasses.asdict(record.owner),
+        "started_at": record.started_at.isoformat(),
+        "ended_at": record.ended_at.isoformat(),
+        **_result_json(record.result),
+        "took_s": [record.took.elapsed_s, record.took.launch_s],
+        "spent_s": record.spent_s,
+        "warnings": [redacted(warning) for warning in record.warnings],
+        "answers": record.answers,
+        "raw": None if encoded is None else base64.b85encode(encoded).decode(),
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> LogRecord:
+    """Build from what `to_json` returned; raises `ValueError`, `KeyError` or `TypeError`."""
+    if data["kind"] == "study":
+        return LoggedStudy(_identity(data["identity"]), data["defaults"])
+    if data["kind"] != "result":
+        raise ValueError(f"unknown kind of record: {data['kind']!r}")
+    repeat, encoded, answers = data["repeat"], data["raw"], data["answers"]
+    return LoggedResult(
+        number=data["number"],
+        configuration=Configuration.from_json(data["configuration"]),
+        owner=TrialOwner(**data["owner"]),
+        started_at=datetime.fromisoformat(data["started_at"]),
+        ended_at=datetime.fromisoformat(data["ended_at"]),
+        result=_result(data),
+        took=Took(*data["took_s"]),
+        spent_s=data["spent_s"],
+        warnings=tuple(data["warnings"]),
+        encoded_raw=None if encoded is None else base64.b85decode(encoded),
+        repeat=None if repeat is None else RepeatOf(repeat[0], RepeatKind(repeat[1])),
+        answers=None if answers is None else tuple(tuple(answer) for answer in answers),
+    )
+
+
+def _identity(data: Mapping[str, Any]) -> StudyIdentity:
+    finished_at = data["finished_at"]
+    read: dict[str, Any] = {
+        **data,
+        **{k: tuple(v) for k, v in data.items() if isinstance(v, list)},
+        "created_at": datetime.fromisoformat(data["created_at"]),
+        "finished_at": None if finished_at is None else datetime.fromisoformat(finished_at),
+        "energy_source": Source(data["energy_source"]),
+        "latency_source": Source(data["latency_source"]),
+    }
+    known = {field.name for field in dataclasses.fields(StudyIdentity)}
+    return StudyIdentity(**{name: value for name, value in read.items() if name in known})
+
+
+def _result_json(result: Measurement | Failure) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        log_path = None if result.log_path is None else str(result.log_path)
+        return {"failure": [result.kind.value, redacted(result.reason), log_path]}
+    return {
+        "metrics": {name: float(value) for name, value in result.metrics.items()},
+        "window_s": [float(result.window_start_s), float(result.window_end_s)],
+        "sources": [result.latency_source.value, result.energy_source.value],
+        "ended_early": result.ended_early,
+    }
+
+
+def _result(data: Mapping[str, Any]) -> Measurement | Failure:
+    if "failure" in data:
+        kind, reason, log_path = data["failure"]
+        return Failure(FailureKind(kind), reason, None if log_path is None else Path(log_path))
+    latency, energy = data["sources"]
+    return Measurement(
+        data["metrics"], *data["window_s"], Source(latency), Source(energy), data["ended_early"]
+    )
