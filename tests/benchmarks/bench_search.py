@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from bench_search_ours import ours
 from bench_search_rivals import SAMPLERS, rival
-from bench_search_runs import NIGHT_S, Night, World, ours, sweep
+from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
@@ -58,6 +59,7 @@ def night_of(scenario: Scenario, method: str, seed: int, python: Path | None) ->
 def _hash(scenario: Scenario, method: str) -> str:
     files = [_HERE / "bench_search_runs.py"]
     if method == "ours":
+        files.append(_HERE / "bench_search_ours.py")
         files += sorted(Path(tuner.search.__path__[0]).glob("*.py"))
     elif method in SAMPLERS:
         files.append(_HERE / "bench_search_rivals.py")

@@ -17,7 +17,7 @@ from bench_search_runs import (
     World,
     handed_over,
 )
-from bench_search_scenarios import REFUSED
+from bench_search_scenarios import OBJECTIVES, REFUSED
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from tuner.configuration import Value
@@ -37,7 +37,7 @@ def rival(sampler: str, world: World, seed: int, night_s: float = NIGHT_S) -> Ni
     space = {name: distribution(values) for name, values in scenario.knobs.items()}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        directions=["minimize"] * len(scenario.objectives), sampler=make(sampler, world, seed)
+        directions=["minimize"] * len(OBJECTIVES), sampler=make(sampler, world, seed)
     )
     default = {n: encode(scenario.knobs[n], v) for n, v in scenario.default.items()}
     study.enqueue_trial(default)

@@ -1,35 +1,23 @@
-"""One night of one method on one scenario, in virtual time."""
+"""What a night is: a clock, measurements with noise, and the truth. And that of a sweep."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from bench_search_scenarios import LAUNCH_KNOBS, METRICS, REFUSED, WORKS, Scenario, Truth
+from bench_search_scenarios import METRICS, OBJECTIVES, REFUSED, WORKS, Scenario, Truth
 
 from tuner.configuration import Value
 from tuner.search.improvement import hypervolume, pareto
-from tuner.search.observation import Observation
-from tuner.search.search import Search
-from tuner.search.space import Knob, Space
 from tuner.study.objective import costs
 
-LAUNCH_S, SETTLE_S, WINDOW_S, EARLY_S = 150.0, 10.0, 90.0, 15.0
-OVERLOAD_S = 45.0  # until a load that grows without bound is told from one that has not settled
+LAUNCH_S, SETTLE_S, WINDOW_S = 150.0, 10.0, 90.0
 NIGHT_S = 8 * 3600.0
-LOG_KNOBS = ("max_num_seqs", "max_num_batched_tokens", "concurrency")
 # Standard deviation of the log of a metric of one whole window, in the order of METRICS.
 NOISE = dict(zip(METRICS, (0.02, 0.02, 0.03, 0.06), strict=True))
-# The night ends early when so many proposals in a row promise less than so much of the hypervolume.
-IDLE_PROPOSALS, IDLE_GAIN = 10, 1e-3
-_CLEAR = 3.0  # standard deviations past the bound after the first seconds: an early end
-_SURELY = 2.0  # of these are taken off for the bound that is told
-
 Point = Mapping[str, Value]
 
 
@@ -66,9 +54,7 @@ class World:
         works = (truth.state == WORKS) & ~np.isnan(truth.metrics[..., needed]).any(axis=-1)
         rows = [dict(zip(METRICS, row, strict=True)) for row in truth.metrics[works]]
         meets = [all(s.violation(row[s.metric]) <= 0 for s in scenario.slos) for row in rows]
-        good = [
-            costs(scenario.objectives, row) for row, met in zip(rows, meets, strict=True) if met
-        ]
+        good = [costs(OBJECTIVES, row) for row, met in zip(rows, meets, strict=True) if met]
         self.front = pareto(np.array(good, dtype=np.float64))
         self.feasible_share = len(good) / truth.state.size
         nadir, ideal = self.front.max(axis=0), self.front.min(axis=0)
@@ -82,7 +68,7 @@ class World:
             return None
         if any(s.violation(metrics[s.metric]) > 0 for s in self.scenario.slos):
             return None
-        return costs(self.scenario.objectives, metrics)
+        return costs(OBJECTIVES, metrics)
 
     def share(self, values: Sequence[tuple[float, ...]]) -> float:
         if not values:
@@ -99,7 +85,7 @@ class World:
             name: metrics[name] * math.exp(NOISE[name] * factor * normal)
             for name, normal in zip(METRICS, normals, strict=True)
         }
-        objectives = costs(self.scenario.objectives, noisy)
+        objectives = costs(OBJECTIVES, noisy)
         assert objectives is not None
         violations = tuple(s.violation(noisy[s.metric]) for s in self.scenario.slos)
         return Seen(state, objectives, violations)
@@ -122,96 +108,6 @@ class Log:
         if values is not None:
             self._found.append(values)
         self.night.trace.append((self.clock_s, self._world.share(self._found)))
-
-
-def launch_key(point: Point) -> tuple[Value, ...]:
-    return tuple(point[name] for name in LAUNCH_KNOBS if name in point)
-
-
-def ours(
-    world: World,
-    seed: int,
-    night_s: float = NIGHT_S,
-    make: Callable[..., Search] = Search,
-) -> Night:
-    """Sessions on a warm server, early ends, and the search."""
-    scenario = world.scenario
-    space = search_space(scenario)
-    search = make(
-        space,
-        violations=len(scenario.slos),
-        default=scenario.default,
-        is_possible=is_possible,
-        seed=seed,
-    )
-    rng, log = np.random.default_rng([seed, 77]), Log(world)
-    seen: list[Observation] = []
-    warm: Point | None = None
-    idle = 0
-    while log.clock_s < night_s and idle < IDLE_PROPOSALS:
-        began_s = time.process_time()
-        suggestion = search.propose(seen, warm=warm)
-        log.night.proposal_s.append(time.process_time() - began_s)
-        point = dict(suggestion.point)
-        is_idle = suggestion.gain is not None and suggestion.gain < IDLE_GAIN
-        idle = idle + 1 if is_idle else 0
-        is_warm = warm is not None and launch_key(warm) == launch_key(point)
-        launch_s = None if is_warm else LAUNCH_S
-        observation = _observe(world, point, rng)
-        spent_s = (observation.wall_s or 0.0) + (launch_s or 0.0)
-        seen.append(dataclasses.replace(observation, launch_s=launch_s, wall_s=spent_s))
-        warm = point if is_warm or observation.wall_s else None
-        log.add(point, spent_s, launched=not is_warm)
-    log.night.handed_over = [dict(member.point) for member in search.front(seen)]
-    return log.night
-
-
-def _observe(world: World, point: Point, rng: np.random.Generator) -> Observation:
-    """Measure as the tuner does: a clear miss is ended early, and told as a lower bound."""
-    early = world.measure(point, rng, EARLY_S)
-    if early.state != WORKS:
-        wall_s = 0.0 if early.state == REFUSED else SETTLE_S + OVERLOAD_S
-        return Observation(point, works=False, wall_s=wall_s)
-    assert early.violations is not None
-    bounds: list[float | None] = []
-    for slo, violation in zip(world.scenario.slos, early.violations, strict=True):
-        sd = NOISE[slo.metric] * math.sqrt(WINDOW_S / EARLY_S)
-        bounds.append(violation - _SURELY * sd if violation > _CLEAR * sd else None)
-    nothing = (None,) * len(world.scenario.objectives)
-    if any(bound is not None for bound in bounds):
-        known = tuple(k for k, bound in enumerate(bounds) if bound is not None)
-        return Observation(
-            point,
-            objectives=nothing,
-            violations=tuple(bounds),
-            at_least=known,
-            wall_s=SETTLE_S + EARLY_S,
-        )
-    seen = world.measure(point, rng)
-    assert seen.objectives is not None and seen.violations is not None
-    return Observation(
-        point, objectives=seen.objectives, violations=seen.violations, wall_s=SETTLE_S + WINDOW_S
-    )
-
-
-def search_space(scenario: Scenario) -> Space:
-    return Space(
-        [
-            Knob(
-                name,
-                values,
-                ordered=not isinstance(values[0], str),
-                log=name in LOG_KNOBS,
-                restarts=name in LAUNCH_KNOBS,
-            )
-            for name, values in scenario.knobs.items()
-        ]
-    )
-
-
-def is_possible(point: Point) -> bool:
-    """vLLM's own rule, which it documents: a step has room for a token of each sequence."""
-    return int(point["max_num_batched_tokens"]) >= int(point["max_num_seqs"])
 
 
 def sweep(world: World, seed: int, night_s: float = NIGHT_S) -> Night:

@@ -17,8 +17,7 @@ def data(n: int = 30, noise: float = 0.0, seed: int = 0) -> Data:
 
 def test_the_gradient_is_that_of_the_function() -> None:
     sample = data(12, noise=0.1)
-    distances = module._distances(sample, sample.x, sample.x).reshape(2, -1)
-    arguments = (distances, sample.y, sample.extra_variances, np.zeros(4), np.ones(4))
+    arguments = (module._Pairs(sample), sample.y, sample.extra_variances, np.zeros(4), np.ones(4))
 
     def value(logs: np.ndarray) -> float:
         return module._negative_log_posterior(logs, *arguments)[0]
@@ -79,7 +78,7 @@ def test_options_are_all_equally_far_apart() -> None:
     parameters = Hyperparameters(np.array([1.0]), 1.0, 0.01)
     model = Gaussian(sample, parameters, (0.0, 1.0))
     _, sd = model.predict(np.array([[1.0], [3.0]]))
-    assert sd[0] == sd[1]
+    assert sd[0] == pytest.approx(sd[1], rel=1e-12)
 
 
 def test_draws_have_the_predicted_mean_and_spread() -> None:
@@ -89,6 +88,16 @@ def test_draws_have_the_predicted_mean_and_spread() -> None:
     mean, sd = model.predict(x)
     assert draws.mean(axis=0) == pytest.approx(mean, abs=0.02)
     assert draws.std(axis=0) == pytest.approx(sd, rel=0.03)
+
+
+def test_a_process_that_believes_is_one_that_was_told() -> None:
+    model = Gaussian.fitted(data(10, noise=0.1))
+    x = np.array([[0.5, 0.5], [0.1, 0.9]])
+    believing = model.with_believed(x)
+    told = Gaussian(believing.data, model.parameters, model.scale)
+    at = np.random.default_rng(3).random((7, 2))
+    for found, expected in zip(believing.predict(at), told.predict(at), strict=True):
+        assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_what_is_believed_moves_no_mean_and_narrows() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from tuner.search.space import Floats
@@ -46,16 +47,18 @@ class Data:
 class Gaussian:
     """A process conditioned on data; values in the data's own units."""
 
-    def __init__(self, data: Data, parameters: Hyperparameters, scale: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        data: Data,
+        parameters: Hyperparameters,
+        scale: tuple[float, float],
+        solved: tuple[Floats, Floats] | None = None,
+    ) -> None:
+        """`solved` is the covariance's Cholesky factor and the weights, where they are known."""
         self.data = data
         self.parameters = parameters
         self.scale = scale
-        centre, spread = scale
-        covariance = _matern(_scaled(data, data.x, parameters), parameters) + _MEAN_VARIANCE
-        noise = parameters.noise + data.extra_variances / spread**2
-        covariance[np.diag_indices_from(covariance)] += noise + _JITTER
-        self._factor = cholesky(covariance, lower=True)
-        self._weights = cho_solve((self._factor, True), (data.y - centre) / spread)
+        self._factor, self._weights = solved or _solved(data, parameters, scale)
 
     @classmethod
     def fitted(cls, data: Data) -> Gaussian:
@@ -85,7 +88,7 @@ class Gaussian:
         centre, spread = self.scale
         cross = self._cross(x)
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        own = _matern(_scaled(self.data, x, self.parameters, x), self.parameters) + _MEAN_VARIANCE
+        own = _matern(_scaled(self.data, x, self.parameters), self.parameters) + _MEAN_VARIANCE
         covariance = own - half.T @ half
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -93,57 +96,89 @@ class Gaussian:
         return drawn
 
     def with_believed(self, x: Floats) -> Gaussian:
-        """Return the process had it been told its own means at `x`, where evaluations are open."""
+        """Return the process had it been told its own means at `x`, where evaluations are open.
+
+        That moves no mean, so the weights of the new rows are 0, and the factor grows by them.
+        """
         mean, _ = self.predict(x)
+        half = solve_triangular(self._factor, self._cross(x).T, lower=True, check_finite=False)
+        own = _matern(_scaled(self.data, x, self.parameters), self.parameters) + _MEAN_VARIANCE
+        own -= half.T @ half
+        own[np.diag_indices_from(own)] += self.parameters.noise + _JITTER
+        n, more = len(half), len(x)
+        factor = np.zeros((n + more, n + more))
+        factor[:n, :n], factor[n:, :n] = self._factor, half.T
+        factor[n:, n:] = cholesky(own, lower=True)
         data = Data(
             np.concatenate([self.data.x, x]),
             np.concatenate([self.data.y, mean]),
-            np.concatenate([self.data.extra_variances, np.zeros(len(x))]),
+            np.concatenate([self.data.extra_variances, np.zeros(more)]),
             self.data.unordered,
         )
-        return Gaussian(data, self.parameters, self.scale)
+        weights = np.concatenate([self._weights, np.zeros(more)])
+        return Gaussian(data, self.parameters, self.scale, (factor, weights))
 
     def _cross(self, x: Floats) -> Floats:
         squared = _scaled(self.data, x, self.parameters, self.data.x)
         return _matern(squared, self.parameters) + _MEAN_VARIANCE
 
 
-def _distances(data: Data, a: Floats, b: Floats) -> Floats:
-    """Return the squared distance of each pair in each knob: knobs, rows of a, rows of b."""
-    difference = a.T[:, :, None] - b.T[:, None, :]
-    squared: Floats = difference**2
-    squared[data.unordered] = squared[data.unordered] != 0.0
-    return squared
+def _solved(
+    data: Data, parameters: Hyperparameters, scale: tuple[float, float]
+) -> tuple[Floats, Floats]:
+    centre, spread = scale
+    covariance = _matern(_scaled(data, data.x, parameters), parameters) + _MEAN_VARIANCE
+    noise = parameters.noise + data.extra_variances / spread**2
+    covariance[np.diag_indices_from(covariance)] += noise + _JITTER
+    factor = cholesky(covariance, lower=True)
+    return factor, cho_solve((factor, True), (data.y - centre) / spread)
 
 
 def _scaled(data: Data, a: Floats, parameters: Hyperparameters, b: Floats | None = None) -> Floats:
     """Return squared distances in units of the length scales."""
-    b = a if b is None else b
-    total = np.zeros((len(a), len(b)))
-    for k, length in enumerate(parameters.lengths):
-        if data.unordered[k]:
-            total += (a[:, k, None] != b[None, :, k]) / length**2
-        else:
-            total += ((a[:, k, None] - b[None, :, k]) / length) ** 2
-    return total
+    both = a if b is None else np.concatenate([a, b])
+    embedded = _embedded(both, data.unordered, parameters.lengths)
+    left, right = embedded[: len(a)], embedded if b is None else embedded[len(a) :]
+    squared: Floats = -2.0 * (left @ right.T)
+    squared += np.einsum("ij,ij->i", left, left)[:, None]
+    squared += np.einsum("ij,ij->i", right, right)[None, :]
+    return np.maximum(squared, 0.0, out=squared)
+
+
+def _embedded(
+    x: Floats, unordered: np.ndarray[tuple[int], np.dtype[np.bool_]], lengths: Floats
+) -> Floats:
+    """Return `x` in units of the length scales, with a column for each option of a knob.
+
+    An option is as far from every other as the ends of an ordered knob are from each other.
+    """
+    columns = [x[:, ~unordered] / lengths[~unordered]]
+    for k in np.flatnonzero(unordered):
+        side = 1.0 / (math.sqrt(2.0) * lengths[k])
+        columns.append(side * (x[:, k, None] == np.arange(x[:, k].max(initial=0.0) + 1.0)))
+    return np.concatenate(columns, axis=1)
 
 
 def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
     root = np.sqrt(5.0 * squared)
-    result: Floats = parameters.signal * (1.0 + root + root**2 / 3.0) * np.exp(-root)
-    return result
+    decay = np.exp(-root)
+    root += 1.0
+    root += (5.0 / 3.0) * squared
+    root *= decay
+    root *= parameters.signal
+    return root
 
 
 def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
     knobs = data.x.shape[1]
-    distances = _distances(data, data.x, data.x).reshape(knobs, -1)
+    pairs = _Pairs(data)
     means = np.array([_LENGTH[0]] * knobs + [_SIGNAL[0], _NOISE[0]])
     sds = np.array([_LENGTH[1]] * knobs + [_SIGNAL[1], _NOISE[1]])
     bounds = [_BOUNDS_LENGTH] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
     found = minimize(
         _negative_log_posterior,
         means,
-        args=(distances, y, extra, means, sds),
+        args=(pairs, y, extra, means, sds),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -153,27 +188,41 @@ def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
     return Hyperparameters(values[:knobs], float(values[-2]), float(values[-1]))
 
 
+class _Pairs:
+    """Each pair of different rows once: where it stands below the diagonal, and how far apart."""
+
+    def __init__(self, data: Data) -> None:
+        self.rows, self.columns = np.tril_indices(len(data.x), -1)
+        difference = (data.x[self.rows] - data.x[self.columns]).T
+        self.squared: Floats = difference**2  # knobs, pairs
+        self.squared[data.unordered] = self.squared[data.unordered] != 0.0
+
+
 def _negative_log_posterior(
-    logs: Floats, distances: Floats, y: Floats, extra: Floats, means: Floats, sds: Floats
+    logs: Floats, pairs: _Pairs, y: Floats, extra: Floats, means: Floats, sds: Floats
 ) -> tuple[float, Floats]:
     """Return it with its gradient; `logs` holds the logs of the hyperparameters."""
     n = len(y)
     inverse_squares = np.exp(-2.0 * logs[:-2])
     signal, noise = math.exp(logs[-2]), math.exp(logs[-1])
-    root = np.sqrt(5.0 * (inverse_squares @ distances).reshape(n, n))
-    decay = np.exp(-root)
-    matern = signal * (1.0 + root + root**2 / 3.0) * decay
-    covariance = matern + _MEAN_VARIANCE
-    covariance[np.diag_indices(n)] += noise + extra + _JITTER
+    squared = 5.0 * (inverse_squares @ pairs.squared)
+    root = np.sqrt(squared)
+    decay = signal * np.exp(-root)
+    matern = (1.0 + root + squared / 3.0) * decay
+    covariance = np.zeros((n, n))
+    covariance[pairs.rows, pairs.columns] = matern + _MEAN_VARIANCE
+    covariance[np.diag_indices(n)] = signal + _MEAN_VARIANCE + noise + extra + _JITTER
     factor = cholesky(covariance, lower=True, check_finite=False)
-    inverse = cho_solve((factor, True), np.eye(n), check_finite=False)
-    weights = inverse @ y
-    outer = inverse - np.outer(weights, weights)
-    slope = outer * (5.0 / 3.0) * signal * (1.0 + root) * decay
+    weights = cho_solve((factor, True), y, check_finite=False)
+    inverse, _ = dpotri(factor, lower=1)
+    outer = inverse[pairs.rows, pairs.columns] - weights[pairs.rows] * weights[pairs.columns]
+    own = np.diag(inverse) - weights**2
     gradient = np.empty_like(logs)
-    gradient[:-2] = 0.5 * inverse_squares * (distances @ slope.ravel())
-    gradient[-2] = 0.5 * float(np.sum(outer * matern))
-    gradient[-1] = 0.5 * noise * float(np.trace(outer))
+    # each pair stands for two elements
+    slope = outer * (5.0 / 3.0) * (1.0 + root) * decay
+    gradient[:-2] = inverse_squares * (pairs.squared @ slope)
+    gradient[-2] = float(outer @ matern) + 0.5 * signal * float(own.sum())
+    gradient[-1] = 0.5 * noise * float(own.sum())
     off = (logs - means) / sds
     value = 0.5 * float(y @ weights) + float(np.sum(np.log(np.diag(factor))))
     return value + 0.5 * float(off @ off), gradient + off / sds

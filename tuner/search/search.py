@@ -10,7 +10,7 @@ import numpy as np
 from tuner.search.candidates import Candidates
 from tuner.search.costs import Costs, learned_costs
 from tuner.search.front import Member, distinct, front_of, sampled_fronts
-from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
+from tuner.search.improvement import hypervolume, log_gains, pareto
 from tuner.search.models import Models, learn
 from tuner.search.observation import Observation, Suggestion
 from tuner.search.sessions import choose
@@ -139,11 +139,13 @@ class _Step:
 
     def _log_gains(self, models: Models, fronts: Sequence[Floats], levels: Levels) -> Floats:
         beliefs = models.at(self._space.coordinates(levels))
-        improvement = mean_log_improvement(
-            beliefs.objective_means, beliefs.objective_sds, fronts, self._reference
+        return log_gains(
+            beliefs.objective_means,
+            beliefs.objective_sds,
+            fronts,
+            self._reference,
+            beliefs.log_feasible(),
         )
-        result: Floats = improvement + beliefs.log_feasible()
-        return result
 
     def share(self, log_gain: float) -> float | None:
         """Return a gain as a share of what is dominated now; None while nothing is."""
