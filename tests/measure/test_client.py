@@ -5,6 +5,7 @@ import pytest
 
 from tuner.load.client_watch import DriveReport
 from tuner.measure.client import judge_client, too_few_requests
+from tuner.measure.precision import Precision
 from tuner.measure.window import WindowPlan
 from tuner.records import RequestRecord, RequestState
 
@@ -71,3 +72,12 @@ def test_how_many_requests_are_needed_is_said() -> None:
     assert "ran out after 10" in text
     assert "need 474" in text  # 10 / 1.9 s x 90 s
     assert "longer list" in too_few_requests([], WindowPlan())
+
+
+def test_a_load_measured_on_one_stretch_needs_requests_until_its_end() -> None:
+    records = [record(i) for i in range(10)]
+    plan = WindowPlan(warmup_limit_s=30.0, precision=Precision(max_window_s=100.0))
+    text = too_few_requests(records, plan.on_one_stretch())
+    assert "up to 50 s and a window of 100 s need 790" in text  # 10 / 1.9 s x 150 s
+    assert "--max-window-s" in text
+    assert "up to 30 s and a window of 20 s need 264" in too_few_requests(records, plan)

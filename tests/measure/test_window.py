@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
 from tuner.measure.window import SteadyWindow, WindowPlan
-from tuner.records import RawRun, SteadyWatch
+from tuner.records import EarlyEnd, RawRun, SteadyWatch
 
 SHORT = CASES[0]
 
@@ -248,3 +248,13 @@ def test_an_event_costs_next_to_nothing() -> None:
             window.finished(now_s)
     assert window.precise is not True
     assert (time.process_time() - began_s) / 120_000 < 20e-6
+
+
+def test_what_began_unsettled_is_told_unless_the_load_was_ended_early() -> None:
+    window = SteadyWindow(WindowPlan(window_s=10, warmup_limit_s=20))
+    window.started(0.0)
+    for second in range(40):
+        window.sent(float(second))
+    assert window.warnings == ("the load had not settled when the window began",)
+    window.ended_early = EarlyEnd("it does not keep up with the offered load", None)
+    assert window.warnings == ()

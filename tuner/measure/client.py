@@ -37,7 +37,8 @@ def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict
     of the median of the shorter. If the client computed for 80 % of the window (`busy_share`, None
     if unknown), or was late by a quarter of a request's life, it set the pace: the server was
     offered another load than planned, and the window is invalid. Otherwise other processes kept it
-    from a core for moments: latencies seem longer than they are, never shorter, and it is told.
+    from a core for moments, and it is told: TTFT and E2EL seem longer than they are, and TPOT may
+    seem shorter, because the kernel stamps chunks that wait together with the time of the newest.
     """
     done = [r for r in report.records if r.state is RequestState.DONE]
     shortest_ms, life_ms = _shortest_ms(done), _median([e2el_ms(r) for r in done])
@@ -65,8 +66,8 @@ def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict
         )
     return ClientVerdict(
         None,
-        f"other processes kept the client from running: {what}; latencies are at most so much "
-        "shorter than shown",
+        f"other processes kept the client from running: {what}; TTFT and E2EL are at most so much "
+        "shorter than shown, and a request's time from first to last token so much longer",
     )
 
 
@@ -77,11 +78,11 @@ def too_few_requests(records: Sequence[RequestRecord], plan: WindowPlan) -> str:
     if span_s <= 0.0:
         return f"{start}; give a longer list"
     rate = len(records) / span_s
-    needed = math.ceil(rate * (plan.warmup_limit_s + plan.shortest_window_s))
+    needed = math.ceil(rate * (plan.latest_start_s + plan.least_window_s))
     return (
-        f"{start}: at {rate:.3g} requests/s, a warm-up of up to {plan.warmup_limit_s:.0f} s and a "
-        f"window of {plan.shortest_window_s:.0f} s need {needed}; give a longer list, or a shorter "
-        "--window-s"
+        f"{start}: at {rate:.3g} requests/s, a warm-up of up to {plan.latest_start_s:.0f} s and a "
+        f"window of {plan.least_window_s:.0f} s need {needed}; give a longer list, or a shorter "
+        "--window-s or --max-window-s"
     )
 
 

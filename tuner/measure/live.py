@@ -13,7 +13,7 @@ import numpy as np
 
 from tuner.gpu.meter import Activity, Meter
 from tuner.load.drive import drive_watched
-from tuner.measure.client import ClientVerdict, judge_client, too_few_requests
+from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.serving.server_metrics import ServerUnreachableError, scrape
@@ -96,15 +96,8 @@ async def run_load(
         ended_early=watch.ended_early,
         invalid=invalid,
     )
-    return run, _warnings(run, client, settled=watch.settled)
-
-
-def _warnings(run: RawRun, client: ClientVerdict, *, settled: bool) -> tuple[str, ...]:
-    unsettled = not settled and run.ended_early is None and run.invalid is None
-    found = ["the load had not settled when the window began"] if unsettled else []
-    if client.warning is not None:
-        found.append(client.warning)
-    return tuple(found)
+    warnings = () if invalid is not None else watch.warnings
+    return run, warnings if client.warning is None else (*warnings, client.warning)
 
 
 async def _until_sampled(samples: _Samples, end_s: float | None) -> None:

@@ -25,6 +25,7 @@ _DRAINED_SHARE = 0.15
 _DRAINED_GAPS = 3.0
 _LEAST_SENT = 10
 _STRETCH_AFTER = 0.5  # of the window
+_UNSETTLED = "the load had not settled when the window began"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,25 @@ class WindowPlan:
     watches_backlog: bool = True
     begins_after_s: float | None = None
 
-    def on_one_stretch(self) -> WindowPlan:
+    def on_one_stretch(self, fills_in_s: float = 0.0) -> WindowPlan:
         """Return the plan that measures every configuration on the same stretch of arrivals.
 
         For open loads. A minute of them asks for 10 % more or fewer tokens than the next one does,
-        so that windows which begin where each configuration settles cannot be compared.
+        so that windows which begin where each configuration settles cannot be compared. The server
+        fills for `fills_in_s`: a short window does not begin before that.
         """
-        return replace(self, begins_after_s=_STRETCH_AFTER * self.longest_window_s)
+        begins_after_s = max(_STRETCH_AFTER * self.longest_window_s, fills_in_s)
+        return replace(self, begins_after_s=begins_after_s)
 
     @property
     def shortest_window_s(self) -> float:
         """No window is shorter, unless the load drains."""
         return self.window_s if self.precision is None else self.precision.min_window_s
+
+    @property
+    def least_window_s(self) -> float:
+        """So long is a window that requests do not run out in, at the least."""
+        return self.shortest_window_s if self.begins_after_s is None else self.longest_window_s
 
     @property
     def latest_start_s(self) -> float:
@@ -211,6 +219,11 @@ class SteadyWindow:
         self._narrow_looks = self._narrow_looks + 1 if narrow else 0
         if self._narrow_looks >= _LOOKS_IN_A_ROW:
             self._decided_end_s, self.precise = now_s, True
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the window has to know; of one ended early only why it was."""
+        return () if self.settled or self.ended_early is not None else (_UNSETTLED,)
 
     @property
     def window_start_s(self) -> float | None:

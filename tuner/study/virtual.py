@@ -113,11 +113,10 @@ class VirtualEvaluator:
             self._launch = None
             refused = Failure(FailureKind.CONFIGURATION, str(error))
             return Evaluation(refused, None, (), before_s, is_virtual=True, launch_s=launch_s)
-        settled = watch.settled or watch.ended_early
         return Evaluation(
             task.reduce(raw),
             raw,
-            () if settled else ("the load had not settled when the window began",),
+            watch.warnings,
             before_s + raw.window_end_s,
             is_virtual=True,
             launch_s=launch_s,
