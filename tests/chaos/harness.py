@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -34,6 +35,7 @@ device:
 TRIALS = 12  # every point of the space, the baseline for one of them
 # How long after the beginning of a phase the kill comes, s: the phase's own length and some more.
 LONGEST_S = {"ask": 0.1, "launch": 2.0, "measure": 1.0, "tell": 0.15, "restore": 0.5}
+KILLS = 15  # in a night at most
 GUARDIAN_S = 60.0
 
 
@@ -41,7 +43,7 @@ GUARDIAN_S = 60.0
 class MortalCommandLine(CommandLine):
     """`tuner` that is killed as `plan` says."""
 
-    plan: Plan = Plan("")
+    plan: Plan = field(default_factory=lambda: Plan(""))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -99,9 +101,8 @@ class Night:
 
     def kill_once(self, chance: random.Random, phase: str) -> bool:
         """Run until the kill; say whether it came before the study was done."""
-        plan = Plan(
-            str(self.journal), phase, chance.randint(1, 3), chance.uniform(0.0, LONGEST_S[phase])
-        )
+        occurrence, delay_s = chance.choice((1, 1, 1, 1, 2)), chance.uniform(0.0, LONGEST_S[phase])
+        plan = Plan(str(self.journal), phase, occurrence, delay_s)
         code, errors = self.run(plan)
         if code != -signal.SIGKILL:
             assert code in (0, 143), errors  # done, or put back before the kill came
@@ -171,8 +172,9 @@ def kill_until_done(night: Night, seed: int, phases: tuple[str, ...] = PHASES) -
     chance = random.Random(seed)
     order = list(phases)
     chance.shuffle(order)
-    for turn in range(4 * TRIALS):
-        if not night.kill_once(chance, order[turn % len(order)]) and is_done(night):
+    for turn in itertools.count():
+        was_killed = night.kill_once(chance, order[turn % len(order)])
+        if night.kills == KILLS or (not was_killed and is_done(night)):
             break
     code, errors = night.run()
     assert code == 0, errors
