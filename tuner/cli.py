@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.commands import calibrate, doctor, gpu, measure, read, report, run, workload
+from tuner.commands import calibrate, compare, doctor, gpu, measure, read, report, run, workload
+from tuner.commands.output import ReaderGoneError
 from tuner.errors import TunerError
 from tuner.interruption import InterruptedBySignalError
 
@@ -31,13 +33,37 @@ app.command()(measure.measure)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)
 app.add_typer(workload.app, name="workload")
+app.add_typer(compare.app, name="compare")
 app.add_typer(gpu.app, name="gpu")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"tuner {version('tuner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _tuner(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> NoReturn:
     """Run the command line; every known error is one sentence on stderr and its exit code."""
     try:
         app()
+    except ReaderGoneError:
+        # nothing is wrong, and the interpreter must not complain when it flushes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TunerError, InterruptedBySignalError) as error:
         typer.echo(f"tuner: {error}", err=True)
         sys.exit(error.exit_code)

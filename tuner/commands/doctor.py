@@ -8,7 +8,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.options import Format, Output, StoreUrl, Vllm
-from tuner.commands.output import print_json
+from tuner.commands.output import print_json, stdout_console
 from tuner.errors import PreflightError
 
 
@@ -39,7 +39,7 @@ def doctor(
     if output is Format.JSON:
         print_json(findings_json(findings))
     else:
-        show_findings(Console(), findings)
+        show_findings(stdout_console(), findings)
     if problems := prevents_a_run(findings):
         checks = ", ".join(dict.fromkeys(problem.check for problem in problems))
         raise PreflightError(f"a run is not possible as it is ({checks}); mend what is shown above")

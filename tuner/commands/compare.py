@@ -1,0 +1,44 @@
+"""`tuner compare import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import Format, Output, StoreUrl
+from tuner.commands.output import print_json, stdout_console
+
+app = typer.Typer(no_args_is_help=True, help="What other tools measured, beside a study.")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `vllm bench serve --save-result` wrote.")],
+    study: Annotated[str, typer.Option(help="The study to show it beside.")],
+    store_url: StoreUrl = DEFAULT_STORE,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a result of `vllm bench serve` beside a study's default, in `show` and `recommend`.
+
+    It has no energy and is never on the front. The same file again replaces it.
+
+    Example: tuner compare import openai-infqps.json --study my-study
+    """
+    from tuner.report.bench_serve import read_results
+    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report.trials import baseline_of
+    from tuner.store import Store
+
+    points = read_results(file)
+    with Store.open(store_url, create=False) as store:
+        model = store.study(study).model
+        for point in points:
+            store.comparisons.add(study, point)
+        default = baseline_of(store.trials(study))
+    if output is Format.JSON:
+        print_json(comparison_json(points))
+    else:
+        show_comparison(stdout_console(), points, default, model)

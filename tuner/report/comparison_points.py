@@ -1,0 +1,87 @@
+"""What other tools measured, beside the default of a study. Never on a front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.report.tables import UNKNOWN, number
+from tuner.report.trials import ENERGY, metric
+from tuner.store import ComparisonPoint, TrialRow
+
+_COLUMNS = (
+    ("p99 TPOT\nms", "p99_tpot_ms"),
+    ("p99 TTFT\nms", "p99_ttft_ms"),
+    ("tok/s", "output_throughput_tok_s"),
+    ("req/s", "request_throughput_req_s"),
+)
+
+
+def comparison_json(points: Sequence[ComparisonPoint]) -> list[dict[str, Any]]:
+    """Return the points as plain data; their energy is null, for no such tool measures it."""
+    return [
+        asdict(point) | {"imported_at": point.imported_at.isoformat(), ENERGY: None}
+        for point in points
+    ]
+
+
+def show_comparison(
+    console: Console, points: Sequence[ComparisonPoint], default: TrialRow | None, model: str
+) -> None:
+    """Print the points below the default's row; nothing if there are none."""
+    if not points:
+        return
+    table = Table(
+        title="Measured by other tools, beside the default",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("measured by", overflow="fold")
+    for title in (*(title for title, _ in _COLUMNS), "J/token"):
+        table.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("load", overflow="fold")
+    if default is not None:
+        values = [metric(default, name) for _, name in (*_COLUMNS, ("", ENERGY))]
+        load = ", ".join(f"{k}={v:g}" for k, v in default.configuration.load.items())
+        table.add_row("this study's default", *map(number, values), Text(load or UNKNOWN))
+    for point in points:
+        name = Text.assemble(point.tool, (f"\n{point.file_name}", "dim"))
+        values = [point.metrics.get(name) for _, name in _COLUMNS]
+        table.add_row(name, *map(number, values), UNKNOWN, Text(_load(point)))
+    console.print(table)
+    for note in comparison_notes(points, model):
+        console.print(Text(note, style="dim"))
+
+
+def comparison_notes(points: Sequence[ComparisonPoint], model: str) -> list[str]:
+    """Return why such figures are not quite a trial's."""
+    notes = [
+        "their figures are of a whole run, ramp-up and drain included, and of its prompts; they "
+        "have no energy and are on no front"
+    ]
+    for point in points:
+        if point.failed:
+            notes.append(
+                f"{point.file_name}: {point.failed} of {point.completed + point.failed} requests "
+                "failed; its latencies are of the others"
+            )
+        if point.model != model:
+            notes.append(f"{point.file_name}: it measured {point.model}, the study {model}")
+    return notes
+
+
+def _load(point: ComparisonPoint) -> str:
+    rate = "as fast as possible" if point.request_rate is None else f"{point.request_rate:g} req/s"
+    if point.concurrency is None:
+        return rate
+    most = f"concurrency={point.concurrency}"
+    return most if point.request_rate is None else f"{rate}, {most}"
