@@ -4,11 +4,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError, UsageError
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import (
+    Failure,
+    FailureKind,
+    Measurement,
+    PowerTimeline,
+    RawRun,
+    ServerTimeline,
+    Source,
+)
 from tuner.report.recommend import recommend
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner
@@ -148,3 +157,42 @@ def test_a_default_at_another_load_and_the_trials_own_warnings_are_said(
         empty.save_measurement("night", number, found, None, warnings=["clock was low"])
     assert "another load" in warnings(empty)
     assert "clock was low" in warnings(empty)
+
+
+def test_another_trial_can_be_asked_for(store: Store) -> None:
+    asked = recommend(store, trial=1)
+    assert (asked.best.number, asked.is_asked_for) == (1, True)
+    assert [t.number for t in asked.alternatives] == [2, 0]
+    missing = "; ".join(recommend(store, trial=3).warnings)
+    assert "trial 3 does not meet the SLO (p99_tpot_ms<=50)" in missing
+    with pytest.raises(UsageError, match="has no trial 99; see its trials with `tuner show night`"):
+        recommend(store, trial=99)
+    with pytest.raises(UsageError, match=r"trial 5 .* cannot be deployed: CUDA out of memory"):
+        recommend(store, trial=5)
+
+
+def test_an_slo_that_changes_nothing_is_said(store: Store) -> None:
+    assert "the SLO does not bind" in warnings(store, slos=[Slo("p99_tpot_ms", 100.0)])
+    assert "does not bind" not in warnings(store, slos=[Slo("p99_tpot_ms", 60.0)])
+
+
+@pytest.mark.parametrize(("highest_w", "is_said"), [(300.0, True), (399.0, False)])
+def test_a_power_limit_that_never_bound_is_said(
+    store: Store, highest_w: float, is_said: bool
+) -> None:
+    best = recommend(store).best  # with a limit of 400 W
+    assert best.measurement is not None
+    nothing = np.array([])
+    times_s = np.array([0.0, 1.0, 2.0, 9.0])
+    power_w = np.array([690.0, 200.0, highest_w, 690.0])  # what is outside the window is not of it
+    run = RawRun(
+        (),
+        PowerTimeline(times_s, power_w, power_w, Source.MEASURED),
+        ServerTimeline(nothing, nothing, nothing),
+        0.5,
+        3.0,
+        Source.MEASURED,
+    )
+    store.save_measurement("night", best.number, best.measurement, run)
+    said = "the power limit of 400 W never bound: the highest sample was 300 W" in warnings(store)
+    assert said is is_said

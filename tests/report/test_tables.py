@@ -16,8 +16,9 @@ from tuner.report.confirmed import standing
 from tuner.report.export import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
 from tuner.report.recommend import recommend
+from tuner.report.recommend_table import show_recommendation
 from tuner.report.study_tables import show_studies, show_study
-from tuner.report.tables import number, percent, show_front, show_recommendation
+from tuner.report.tables import number, percent, show_front
 from tuner.report.trials import front
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity

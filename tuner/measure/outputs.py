@@ -12,11 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
-import aiohttp
 import numpy as np
 
-from tuner.load.client import completions_url
+if TYPE_CHECKING:
+    import aiohttp
 
 PROBES = 64
 PROBE_TOKENS = 32
@@ -58,6 +59,11 @@ async def probe_answers(base_url: str, served_name: str) -> tuple[TokenIds, ...]
 
     Raises `NotAnsweredError`.
     """
+    # here, because reports only compare answers, and should not wait for an HTTP client's import
+    import aiohttp
+
+    from tuner.load.client import completions_url
+
     turn = asyncio.Semaphore(_AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -100,6 +106,8 @@ def clearly_below(ours: Agreement, reference: Agreement) -> bool:
 async def _answer(
     session: aiohttp.ClientSession, url: str, served_name: str, prompt: TokenIds
 ) -> TokenIds:
+    import aiohttp
+
     body = {
         "model": served_name,
         "prompt": list(prompt),

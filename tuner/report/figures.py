@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tuner.configuration import Value
 from tuner.measure.comparison import Verdict
@@ -13,6 +13,8 @@ from tuner.store.rows import TrialRow, TrialState
 from tuner.study.confirmation import Confirmation
 
 _J_PER_KWH = 3.6e6
+# what a saving of energy may cost, beside the default's
+COMPARED = ("p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power_w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,9 @@ class Figures:
     """What reports show of a trial. `saving_percent` is energy per token against the default.
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
-    default taken out. Intervals are 95 % ones. `same_outputs` is a share, see `tuner.measure`.
+    default taken out. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
+    its name and in its unit. `changes_percent` is 100 x (value / default - 1) of what else a
+    reader weighs. `same_outputs` is a share, see `tuner.measure`.
     """
 
     number: int
@@ -36,6 +40,8 @@ class Figures:
     output_throughput_tok_s: float | None
     mean_power_w: float | None
     reason: str | None
+    changes_percent: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     confirmed: bool = False
     repeats: int = 0
     energy_interval_j: tuple[float, float] | None = None
@@ -68,6 +74,7 @@ def figures(
         output_throughput_tok_s=metric(trial, "output_throughput_tok_s"),
         mean_power_w=metric(trial, "mean_power_w"),
         reason=None if trial.failure is None else trial.failure.reason,
+        changes_percent=_changes_percent(trial, baseline),
     )
     return shown if known is None else _with_repeats(shown, known)
 
@@ -81,6 +88,11 @@ def _with_repeats(shown: Figures, known: Confirmation) -> Figures:
         confirmed=known.is_confirmed,
         repeats=known.repeats,
         energy_interval_j=None if spread is None else (spread.low, spread.high),
+        intervals={
+            name: (e.interval.low, e.interval.high)
+            for name, e in known.estimates.items()
+            if e.interval is not None
+        },
         slo_verdict=known.slo.value,
         same_outputs=None if known.agreement is None else known.agreement.identical,
         same_outputs_prefix=None if known.agreement is None else known.agreement.common_prefix,
@@ -95,6 +107,15 @@ def _with_repeats(shown: Figures, known: Confirmation) -> Figures:
         saving_interval_percent=None if ends is None else (-100.0 * ends.high, -100.0 * ends.low),
         tied_with_default=None if ends is None else compared.verdict is Verdict.TIED,
     )
+
+
+def _changes_percent(trial: TrialRow, baseline: TrialRow | None) -> dict[str, float]:
+    pairs = {name: (metric(trial, name), metric(baseline, name)) for name in COMPARED}
+    return {
+        name: 100.0 * (ours / theirs - 1.0)
+        for name, (ours, theirs) in pairs.items()
+        if ours is not None and theirs is not None and theirs > 0.0
+    }
 
 
 def saving_percent(energy_j: float | None, default_j: float | None) -> float | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from tuner.report.confirmed import Standing, confirmation_notes, standing
 from tuner.report.figures import Figures, figures
+from tuner.report.load_text import load_text
+from tuner.report.price import Price
 from tuner.report.recommend import Recommendation
 from tuner.report.trials import emulated, measured
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
@@ -32,13 +34,23 @@ def front_json(found: Standing) -> dict[str, Any]:
     }
 
 
-def recommendation_json(recommendation: Recommendation) -> dict[str, Any]:
-    """Return the recommendation with its alternatives, the default and the warnings."""
+def recommendation_json(
+    recommendation: Recommendation, price: Price | None = None
+) -> dict[str, Any]:
+    """Return the recommendation with its alternatives, the default and the warnings.
+
+    `recommended` is the trial that was asked for where `asked_for` is true.
+    """
     r = recommendation
+    begin, end = r.measured_at
     return {
         "study": r.study.name,
         "model": r.study.model,
         "workload": r.study.workload_name,
+        "workload_sha256": r.study.workload_sha256,
+        "load": load_text(r.study, r.best.configuration),
+        "measured_from": begin.isoformat(),
+        "measured_to": None if end is None else end.isoformat(),
         "gpu": r.study.gpu,
         "driver": r.study.driver,
         "server_version": r.study.server_version,
@@ -46,12 +58,28 @@ def recommendation_json(recommendation: Recommendation) -> dict[str, Any]:
         "emulated": list(r.emulated),
         "is_default": r.is_default,
         "confirmed": r.standing.is_confirmed,
+        "asked_for": r.is_asked_for,
         "recommended": _trial(r.best, r.standing),
         "alternatives": [_trial(t, r.standing) for t in r.alternatives],
         "default": None if r.baseline is None else _trial(r.baseline, r.standing),
+        "roles": {role.value: number for role, number in r.roles.items()},
+        "price": None if price is None else _price(r, price),
         "outputs": r.standing.outputs(r.best),
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
+    }
+
+
+def _price(r: Recommendation, price: Price) -> dict[str, Any]:
+    """Return what a million output tokens cost in GPU energy, of each trial that is shown."""
+    default = () if r.baseline is None else (r.baseline,)
+    shown = {t.number: r.figures_of(t) for t in (r.best, *r.alternatives, *default)}
+    return {
+        "per_kwh": price.per_kwh,
+        "currency": price.currency,
+        "per_million_output_tokens": {
+            str(number): price.cost(f.kwh_per_million_output_tokens) for number, f in shown.items()
+        },
     }
 
 

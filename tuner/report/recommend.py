@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from tuner.errors import NoFeasibleConfigurationError
-from tuner.report.confirmed import Standing, confirmation_notes, standing
+from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.report.caveats import caveats
+from tuner.report.confirmed import Standing, standing
 from tuner.report.figures import Figures, figures
 from tuner.report.infeasible import nothing_met
 from tuner.report.matching import candidates
-from tuner.report.trials import (
-    ENERGY,
-    emulated,
-    feasible,
-    measured,
-    meets_slo,
-    metric,
-)
+from tuner.report.roles import Role, roles
+from tuner.report.trials import ENERGY, emulated, feasible, metric
 from tuner.slo import Slo
 from tuner.store import Store
-from tuner.store.rows import StudyIdentity, StudySummary, TrialRow
+from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
 from tuner.study.confirmation import SloVerdict
-
-_BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The configuration of least energy, what else is on the front, and the default beside it."""
+    """The configuration of least energy, what else is on the front, and the default beside it.
+
+    Attributes:
+        best: the recommended trial, or the one that was asked for.
+        is_asked_for: whether `best` was named by the user instead of recommended.
+        alternatives: the other members of the front.
+        roles: which trial of the front is the fastest, of most throughput, the knee.
+        measured_at: the first begin and the last end of what `best`'s figures are made of.
+    """
 
     study: StudyIdentity
     standing: Standing
     slos: tuple[Slo, ...]
     best: TrialRow
+    is_asked_for: bool
     alternatives: tuple[TrialRow, ...]
+    roles: Mapping[Role, int]
     baseline: TrialRow | None
+    measured_at: tuple[datetime, datetime | None]
     warnings: tuple[str, ...]
     other_studies: tuple[str, ...]
 
@@ -63,31 +68,35 @@ def recommend(
     model: str | None = None,
     study: str | None = None,
     slos: Sequence[Slo] | None = None,
+    trial: int | None = None,
 ) -> Recommendation:
     """Return the recommendation of the newest study, of the model or the name, that has one.
 
-    Finished studies come first. `slos` replace those of the study without measuring anew. Raises
-    `NoFeasibleConfigurationError` if nothing met them, `UsageError` for a name that means none.
+    Finished studies come first. `slos` replace those of the study without measuring anew; `trial`
+    takes that one of the first study instead. Raises `NoFeasibleConfigurationError` if nothing met
+    the SLOs, `UsageError` for a name that means none or a trial without a measurement.
     """
     chosen = candidates(store.studies(), model, study)
     sentences: list[str] = []
     for summary in chosen:
-        trials = store.trials(summary.identity.name)
-        repeats = store.repeats.of(summary.identity.name)
+        name = summary.identity.name
+        trials, repeats = store.trials(name), store.repeats.of(name)
         found = standing(summary.identity, trials, repeats, slos)
-        bounds = found.slos
-        best = _best(found)
+        best = _best(found) if trial is None else _asked_for(found, trial)
         if best is None:
-            sentences.append(nothing_met(summary.identity, trials, bounds))
+            sentences.append(nothing_met(summary.identity, trials, found.slos))
             continue
         return Recommendation(
             study=summary.identity,
             standing=found,
-            slos=bounds,
+            slos=found.slos,
             best=best,
+            is_asked_for=trial is not None,
             alternatives=tuple(t for t in found.front if t.number != best.number),
+            roles=roles(found.front, summary.identity.objectives),
             baseline=found.baseline,
-            warnings=(*_warnings(summary, found, best), *sentences),
+            measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
+            warnings=(*caveats(store, summary, found, best), *sentences),
             other_studies=tuple(s.identity.name for s in chosen if s is not summary),
         )
     raise NoFeasibleConfigurationError(sentences[0])
@@ -106,32 +115,27 @@ def _best(found: Standing) -> TrialRow | None:
     return min(known, key=lambda entry: entry[:3])[3] if known else None
 
 
-def _warnings(summary: StudySummary, standing: Standing, best: TrialRow) -> list[str]:
-    """Return what a reader has to know before deploying."""
-    study, slos, trials = summary.identity, standing.slos, standing.trials
-    found = [f"{what} is emulated, not measured" for what in emulated(study, measured(trials))]
-    found += confirmation_notes(standing)
-    found += [w for t in standing.front if (w := standing.outputs_warning(t)) is not None]
-    if not summary.is_finished:
-        found.append(
-            f"the study is not finished ({summary.measured + summary.failed} trials ended, "
-            f"{summary.running} running); go on with `tuner resume {study.name}`"
+def _asked_for(found: Standing, number: int) -> TrialRow:
+    trial = next((t for t in found.trials if t.number == number), None)
+    name = found.study.name
+    if trial is None:
+        raise UsageError(
+            f"study '{name}' has no trial {number}; see its trials with `tuner show {name}`"
         )
-    if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
-        found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")
-    found += _warnings_of_default(standing.baseline, slos, best)
-    return found + list(best.warnings)
+    if trial.measurement is None or trial.failure is not None:
+        why = "it has not ended" if trial.failure is None else trial.failure.reason
+        raise UsageError(f"trial {number} of study '{name}' cannot be deployed: {why}")
+    return trial
 
 
-def _warnings_of_default(
-    baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow
-) -> list[str]:
-    if baseline is None or meets_slo(baseline, slos) is None:
-        reason = "" if baseline is None or baseline.failure is None else baseline.failure.reason
-        return [f"the default was not measured{': ' if reason else ''}{reason}"]
-    found = []
-    if not meets_slo(baseline, slos):
-        found.append("the default itself does not meet the SLO")
-    if dict(baseline.configuration.load) != dict(best.configuration.load):
-        found.append("the default was measured at another load than this configuration")
-    return found
+def _confirmed(found: Standing) -> set[int]:
+    return {number for number, known in found.known.items() if known.is_confirmed}
+
+
+def _measured_at(
+    best: TrialRow, repeats: Sequence[RepeatRow], *, is_confirmed: bool
+) -> tuple[datetime, datetime | None]:
+    own = [r for r in repeats if r.trial == best.number and r.measurement is not None]
+    if not is_confirmed or not own:
+        return best.started_at, best.ended_at
+    return min(r.started_at for r in own), max(r.ended_at or r.started_at for r in own)

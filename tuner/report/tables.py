@@ -1,4 +1,4 @@
-"""The front and the recommendation as tables for a terminal."""
+"""The front as a table for a terminal, and what every table of trials shares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.text import Text
 from tuner.configuration import Value
 from tuner.report.confirmed import Standing, confirmation_notes
 from tuner.report.figures import Figures, figures
-from tuner.report.recommend import Recommendation
 from tuner.report.trials import emulated, measured
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
@@ -38,69 +37,13 @@ def show_front(console: Console, found: Standing) -> None:
     label = emulated_label(emulated(study, measured(found.trials)))
     stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
     console.print(heading(f"{stage} of {study.name}", label))
-    console.print(_about(study, bounds))
+    console.print(about(study, bounds))
     if not rows:
         console.print("[yellow]No measured configuration meets the SLO.[/]")
-    console.print(_trial_tables(console, rows, _default_row(rows, found)))
-    _note_default(console, baseline, bounds)
+    console.print(trial_tables(console, rows, default_row(rows, found)))
+    note_default(console, baseline, bounds)
     for note in confirmation_notes(found):
         console.print(Text(note, style="yellow"))
-
-
-def show_recommendation(
-    console: Console, recommendation: Recommendation, store_option: str = ""
-) -> None:
-    """Print the configuration to deploy, what it saves, the alternatives and the warnings.
-
-    `store_option` is what commands need to find the store again.
-    """
-    r = recommendation
-    best = r.figures_of(r.best)
-    title = f"Recommended for {r.study.model}: trial {r.best.number} of {r.study.name}"
-    console.print(heading(title, emulated_label(r.emulated)))
-    console.print(_about(r.study, r.slos))
-    if r.is_default:
-        console.print(
-            "vLLM's default itself uses the least energy of all that this study measured."
-        )
-    elif best.saving_percent is not None:
-        console.print(_headline(best))
-    if best.confirmed:
-        console.print(_confirmed_by(best, r.standing.outputs(r.best)))
-    console.print(f"{number(best.kwh_per_million_output_tokens)} kWh per million output tokens\n")
-    rows = [best, *map(r.figures_of, r.alternatives)]
-    console.print(_trial_tables(console, rows, _default_row(rows, r.standing), best.number))
-    _note_default(console, r.baseline, r.slos)
-    for warning in r.warnings:
-        console.print(Text.assemble(("warning: ", "yellow"), warning))
-    if r.other_studies:
-        console.print(Text(f"other studies of this model: {', '.join(r.other_studies)}"))
-    given = "".join(f" --slo '{s}'" for s in r.slos if str(s) not in r.study.slos)
-    console.print(
-        Text(
-            f"to deploy: tuner recommend --study {r.study.name}{given}{store_option} --format vllm",
-            style="dim",
-        ),
-        soft_wrap=True,  # to be copied as one line
-    )
-
-
-def _headline(best: Figures) -> str:
-    """Return what the recommended configuration saves, and whether that is more than noise."""
-    saving = best.saving_percent or 0.0
-    amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
-    if best.tied_with_default:
-        return f"[bold yellow]tied with vLLM's default[/]: {amount} is within the noise"
-    return f"[bold green]{amount}[/] per output token than vLLM's default"
-
-
-def _confirmed_by(best: Figures, outputs: str) -> str:
-    """Return how the recommendation was confirmed."""
-    text = f"confirmed by {best.repeats} measurements on launches of their own"
-    if best.saving_interval_percent is not None:
-        low, high = best.saving_interval_percent
-        text += f"; 95 % interval of the saving {low:.1f} to {high:.1f} %"
-    return f"{text}; {outputs}"
 
 
 def emulated_label(which: Sequence[str]) -> str:
@@ -128,13 +71,14 @@ def percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.1f} %"
 
 
-def _about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
+def about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
+    """Return what was measured, and the SLO."""
     wanted = ", ".join(str(slo) for slo in slos) or "none"
     place = " \u00b7 ".join((study.model, study.workload_name, study.gpu, study.server_version))
     return Text(f"{place}\nSLO: {wanted}", style="dim")
 
 
-def _default_row(rows: Sequence[Figures], found: Standing) -> Figures | None:
+def default_row(rows: Sequence[Figures], found: Standing) -> Figures | None:
     """Return the default's row, unless it is among the rows already."""
     baseline = found.baseline
     if baseline is None or any(row.number == baseline.number for row in rows):
@@ -142,7 +86,8 @@ def _default_row(rows: Sequence[Figures], found: Standing) -> Figures | None:
     return figures(baseline, baseline, found.slos, found.default)
 
 
-def _note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
+def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
+    """Print whether the default was measured and meets the SLO, unless all is well."""
     if baseline is None:
         console.print("[yellow]vLLM's default was not run in this study.[/]")
         return
@@ -154,7 +99,7 @@ def _note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Sl
         console.print("[yellow]vLLM's default does not meet the SLO.[/]")
 
 
-def _trial_tables(
+def trial_tables(
     console: Console, rows: Sequence[Figures], default: Figures | None, best: int | None = None
 ) -> RenderableType:
     """Return one table, or two with the same rows where one does not fit."""

@@ -1,0 +1,100 @@
+"""What a reader has to know before deploying a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.report.confirmed import Standing, confirmation_notes
+from tuner.report.figures import figures
+from tuner.report.trials import ENERGY, emulated, measured, meets_slo, metric
+from tuner.slo import Slo
+from tuner.store import Store
+from tuner.store.rows import StudySummary, TrialRow
+from tuner.study.parallel import gpus_used
+
+_BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
+# Boards control power to a few per cent: peaks this near a limit may have been cut by it.
+_BINDS_FROM = 0.95
+
+
+def caveats(store: Store, summary: StudySummary, standing: Standing, best: TrialRow) -> list[str]:
+    """Return the warnings, the most important first; `best` is the trial to be deployed."""
+    study, slos = summary.identity, standing.slos
+    found = [
+        f"{what} is emulated, not measured" for what in emulated(study, measured(standing.trials))
+    ]
+    found += _of_choice(standing, best)
+    found += confirmation_notes(standing)
+    found += [w for t in standing.front if (w := standing.outputs_warning(t)) is not None]
+    if not summary.is_finished:
+        found.append(
+            f"the study is not finished ({summary.measured + summary.failed} trials ended, "
+            f"{summary.running} running); go on with `tuner resume {study.name}`"
+        )
+    if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
+        found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")
+    found += _of_default(standing.baseline, slos, best)
+    found += _of_limits(store, standing, best)
+    return found + list(best.warnings)
+
+
+def _of_choice(standing: Standing, best: TrialRow) -> list[str]:
+    """Return what makes this very trial a doubtful choice."""
+    found = []
+    if not meets_slo(best, standing.slos):
+        wanted = ", ".join(map(str, standing.slos))
+        found.append(f"trial {best.number} does not meet the SLO ({wanted})")
+    if best.number in standing.dropped:
+        found.append(f"trial {best.number} was taken off the front when it was measured again")
+    known = standing.known.get(best.number)
+    if standing.is_confirmed and (known is None or not known.is_confirmed):
+        found.append(f"trial {best.number} is not confirmed: its figures are of a single window")
+    shown = figures(best, standing.baseline, standing.slos, known)
+    if shown.tied_with_default:
+        found.append(
+            f"tied with the default: a saving of {shown.saving_percent:.1f} % is within the noise"
+        )
+    return found
+
+
+def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) -> list[str]:
+    if baseline is None or meets_slo(baseline, slos) is None:
+        reason = "" if baseline is None or baseline.failure is None else baseline.failure.reason
+        return [f"the default was not measured{': ' if reason else ''}{reason}"]
+    found = []
+    if not meets_slo(baseline, slos):
+        found.append("the default itself does not meet the SLO")
+    if dict(baseline.configuration.load) != dict(best.configuration.load):
+        found.append("the default was measured at another load than this configuration")
+    return found
+
+
+def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
+    """Return which limits made no difference: the SLO's bounds, and the GPU's power limit."""
+    found = []
+    least = min(
+        (e for t in measured(standing.pool) if (e := metric(t, ENERGY)) is not None), default=None
+    )
+    if standing.slos and meets_slo(best, standing.slos) and metric(best, ENERGY) == least:
+        found.append(
+            "the SLO does not bind: of all that was measured, this uses the least energy anyhow"
+        )
+    limit_w = best.configuration.device.get("power_limit_w")
+    peak_w = _peak_power_w(store, standing, best)
+    if limit_w is None or peak_w is None:
+        return found
+    each_w = peak_w / gpus_used(best.configuration)
+    if each_w < _BINDS_FROM * float(limit_w):
+        found.append(
+            f"the power limit of {limit_w:g} W never bound: the highest sample was {each_w:.0f} W"
+        )
+    return found
+
+
+def _peak_power_w(store: Store, standing: Standing, trial: TrialRow) -> float | None:
+    """Return the highest sample of the window, of all GPUs together, W; None if none is kept."""
+    run = store.raw_run(standing.study.name, trial.number)
+    if run is None:
+        return None
+    inside = (run.power.times_s >= run.window_start_s) & (run.power.times_s <= run.window_end_s)
+    return float(run.power.power_w[inside].max()) if inside.any() else None

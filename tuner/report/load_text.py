@@ -1,0 +1,27 @@
+"""The load under which a trial was measured, in words."""
+
+from __future__ import annotations
+
+from tuner.configuration import Configuration
+from tuner.store.rows import StudyIdentity
+
+
+def load_text(study: StudyIdentity, configuration: Configuration) -> str:
+    """Return the load: the configuration's own knob, else what the study was told."""
+    asked = {**study.spec_json, **configuration.load}
+    rate, concurrency = asked.get("request_rate"), asked.get("concurrency")
+    if "concurrency" in configuration.load or (rate is None and concurrency is not None):
+        return f"closed loop, {concurrency} requests under way"
+    if rate is not None:
+        return f"open loop, {float(rate):g} requests/s{_share(study, configuration)}"
+    return "the workload's own load"
+
+
+def _share(study: StudyIdentity, configuration: Configuration) -> str:
+    """Return which share of the default's capacity the rate is, if it was asked for as one."""
+    capacity = study.spec_json.get("capacity")
+    if capacity is None or "request_rate" in configuration.load:
+        return ""
+    most = float(capacity["request_rate"])
+    share = float(study.spec_json["request_rate"]) / most
+    return f", {share:.2g} of the {most:.3g} that the default sustains"

@@ -1,0 +1,161 @@
+"""The recommendation for a terminal."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from rich.console import Console
+from rich.text import Text
+
+from tuner.report.figures import Figures
+from tuner.report.load_text import load_text
+from tuner.report.price import Price
+from tuner.report.recommend import Recommendation
+from tuner.report.tables import (
+    default_row,
+    emulated_label,
+    heading,
+    note_default,
+    number,
+    trial_tables,
+)
+from tuner.store.rows import TrialRow
+
+_MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role
+_MINUTE = timedelta(minutes=1)
+_COSTS = (
+    ("p99_tpot_ms", "p99 TPOT", " ms"),
+    ("p99_ttft_ms", "p99 TTFT", " ms"),
+    ("output_throughput_tok_s", "throughput", " tok/s"),
+)
+
+
+def show_recommendation(
+    console: Console,
+    recommendation: Recommendation,
+    store_option: str = "",
+    price: Price | None = None,
+) -> None:
+    """Print the configuration to deploy, what it saves and costs, the alternatives, the warnings.
+
+    `store_option` is what commands need to find the store again.
+    """
+    r = recommendation
+    best, default = r.figures_of(r.best), None if r.baseline is None else r.figures_of(r.baseline)
+    said = "As asked" if r.is_asked_for else "Recommended"
+    title = f"{said} for {r.study.model}: trial {r.best.number} of {r.study.name}"
+    console.print(heading(title, emulated_label(r.emulated)))
+    console.print(_provenance(r))
+    _show_saving(console, r, best)
+    if default is not None and not r.is_default:
+        console.print(_latency_cost(best, default))
+    console.print(_energy_cost(best, default, price), end="\n\n", highlight=False)
+    shown = _worth_showing(r)
+    rows = [best, *map(r.figures_of, shown)]
+    console.print(trial_tables(console, rows, default_row(rows, r.standing), best.number))
+    console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
+    note_default(console, r.baseline, r.slos)
+    for warning in r.warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
+    if r.other_studies:
+        console.print(Text(f"other studies of this model: {', '.join(r.other_studies)}"))
+    console.print(Text(_to_deploy(r, store_option), style="dim"), soft_wrap=True)
+
+
+def _to_deploy(r: Recommendation, store_option: str) -> str:
+    """Return the command that deploys what is shown, to be copied as one line."""
+    given = "".join(f" --slo '{s}'" for s in r.slos if str(s) not in r.study.slos)
+    trial = f" --trial {r.best.number}" if r.is_asked_for else ""
+    return (
+        f"to deploy: tuner recommend --study {r.study.name}{given}{trial}{store_option} "
+        "--format vllm"
+    )
+
+
+def _provenance(r: Recommendation) -> Text:
+    """Return when and on what the figures were measured, and the SLO."""
+    study, (begin, end) = r.study, r.measured_at
+    ended = "" if end is None or end - begin < _MINUTE else f" to {end:%Y-%m-%d %H:%M}"
+    driver = "" if study.driver is None else f" (driver {study.driver})"
+    lines = (
+        f"{begin:%Y-%m-%d %H:%M}{ended} UTC \u00b7 {study.gpu}{driver} \u00b7 "
+        f"server {study.server_version}",
+        f"workload {study.workload_name}, {load_text(study, r.best.configuration)}",
+        f"SLO: {', '.join(map(str, r.slos)) or 'none'}",
+    )
+    return Text("\n".join(lines), style="dim")
+
+
+def _show_saving(console: Console, r: Recommendation, best: Figures) -> None:
+    if r.is_default:
+        which = "is" if r.is_asked_for else "itself uses the least energy of"
+        what = "what was asked for." if r.is_asked_for else "all that this study measured."
+        console.print(f"vLLM's default {which} {what}")
+    elif best.saving_percent is not None:
+        console.print(_headline(best))
+    if best.confirmed:
+        console.print(_confirmed_by(best, r.standing.outputs(r.best)))
+
+
+def _headline(best: Figures) -> str:
+    """Return what the configuration saves, and whether that is more than noise."""
+    saving = best.saving_percent or 0.0
+    amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
+    if best.tied_with_default:
+        return f"[bold yellow]tied with vLLM's default[/]: {amount} is within the noise"
+    return f"[bold green]{amount}[/] per output token than vLLM's default"
+
+
+def _confirmed_by(best: Figures, outputs: str) -> str:
+    """Return how the figures were confirmed."""
+    text = f"confirmed by {best.repeats} measurements on launches of their own"
+    if best.saving_interval_percent is not None:
+        low, high = best.saving_interval_percent
+        text += f"; 95 % interval of the saving {low:.1f} to {high:.1f} %"
+    return f"{text}; {outputs}"
+
+
+def _latency_cost(best: Figures, default: Figures) -> Text:
+    """Return each latency with its interval, beside the default's."""
+    parts = []
+    for metric, name, unit in _COSTS:
+        ours, theirs = getattr(best, metric), getattr(default, metric)
+        if ours is None:
+            continue
+        spread = best.intervals.get(metric)
+        text = f"{name} {number(ours)}{unit}"
+        if spread is not None:
+            text += f" ({number(spread[0])} to {number(spread[1])})"
+        if theirs is not None and metric in best.changes_percent:
+            text += f", {best.changes_percent[metric]:+.1f} % against {number(theirs)}{unit}"
+        parts.append(text)
+    return Text("\n".join(parts))
+
+
+def _energy_cost(best: Figures, default: Figures | None, price: Price | None) -> str:
+    kwh = best.kwh_per_million_output_tokens
+    theirs = None if default is None else default.kwh_per_million_output_tokens
+    text = f"{number(kwh)} kWh"
+    if price is not None:
+        text += f", {number(price.cost(kwh))} {price.currency}"
+    text += " of GPU energy per million output tokens"
+    if theirs is not None and not best.baseline:
+        text += f" (default: {number(theirs)} kWh"
+        text += "" if price is None else f", {number(price.cost(theirs))} {price.currency}"
+        text += ")"
+    return text
+
+
+def _worth_showing(r: Recommendation) -> tuple[TrialRow, ...]:
+    if len(r.alternatives) <= _MOST_ALTERNATIVES:
+        return r.alternatives
+    named = set(r.roles.values())
+    return tuple(t for t in r.alternatives if t.number in named)
+
+
+def _alternatives(r: Recommendation, left_out: int) -> Text:
+    """Return which member of the front is good for what."""
+    parts = [f"{role.value}: trial {number}" for role, number in r.roles.items()]
+    if left_out:
+        parts.append(f"{left_out} more on the front: `tuner show {r.study.name}`")
+    return Text("; ".join(parts), style="dim")
