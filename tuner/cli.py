@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.commands import calibrate, compare, doctor, gpu, measure, read, report, run, workload
+from tuner.commands import (
+    calibrate,
+    compare,
+    doctor,
+    gpu,
+    measure,
+    read,
+    report,
+    run,
+    tasks,
+    workload,
+)
 from tuner.commands.output import ReaderGoneError
 from tuner.errors import TunerError
 from tuner.interruption import InterruptedBySignalError
@@ -29,6 +40,7 @@ app.command()(read.show)
 app.command("recommend")(read.recommend_one)
 app.command()(read.export)
 app.command()(report.report)
+app.command()(tasks.tasks)
 app.command()(measure.measure)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)

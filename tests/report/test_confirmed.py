@@ -13,11 +13,13 @@ from rich.console import Console
 from tuner.records import Failure, FailureKind, Source
 from tuner.report.confirmed import confirmation_notes, standing
 from tuner.report.export import trial_rows
+from tuner.report.exports.deployment import deployment
+from tuner.report.exports.vllm import vllm_config
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
 from tuner.report.recommend import recommend
+from tuner.report.recommend_table import show_recommendation
 from tuner.report.study_tables import show_studies, show_study
-from tuner.report.tables import show_front, show_recommendation
-from tuner.report.vllm_config import vllm_config
+from tuner.report.tables import show_front
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Took
 
@@ -85,14 +87,14 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     rows = {row["number"]: row for row in trial_rows(identity, trials, repeats)}
     assert (rows[2]["confirmed"], rows[1]["confirmed"], rows[1]["on_front"]) == (True, False, False)
     assert rows[2]["energy_per_output_token_j"] == 0.25
-    assert "confirmed by 2 measurements" in vllm_config(found)
+    assert "confirmed by 2 measurements" in vllm_config(deployment(found))
 
 
 def test_without_repeats_it_is_unconfirmed_and_says_how_to_confirm(store: Store) -> None:
     output = shown(store)
     assert "unconfirmed" in output and "`tuner resume night`" in output
     assert "confirmed by" not in output
-    assert "unconfirmed: measured once" in vllm_config(recommend(store))
+    assert "unconfirmed: measured once" in vllm_config(deployment(recommend(store)))
 
 
 def test_a_study_told_not_to_confirm_names_the_option(

@@ -10,7 +10,13 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.options import Format, Name, Output, Slos, StoreUrl
-from tuner.commands.output import print_json, store_option
+from tuner.commands.output import (
+    print_json,
+    print_text,
+    stdout_console,
+    store_option,
+    until_reader_gone,
+)
 from tuner.errors import UsageError
 
 
@@ -20,6 +26,11 @@ class RecommendFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     VLLM = "vllm"
+    ENV = "env"
+    SYSTEMD = "systemd"
+    COMPOSE = "compose"
+    K8S = "k8s"
+    HELM = "helm-values"
 
 
 def list_all(
@@ -27,8 +38,6 @@ def list_all(
     output: Output = Format.TABLE,
 ) -> None:
     """List the studies in the store."""
-    from rich.console import Console
-
     from tuner.report.json_forms import studies_json
     from tuner.report.study_tables import show_studies
     from tuner.store import Store
@@ -38,7 +47,7 @@ def list_all(
     if output is Format.JSON:
         print_json(studies_json(summaries))
     else:
-        show_studies(Console(), summaries)
+        show_studies(stdout_console(), summaries)
 
 
 def show(
@@ -47,18 +56,20 @@ def show(
     output: Output = Format.TABLE,
 ) -> None:
     """Show one study: what it measured with, its trials, its front and what happened."""
-    from rich.console import Console
-
     from tuner.report import json_forms, study_tables
+    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report.trials import baseline_of
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:
         study, trials, events = store.study(name), store.trials(name), store.events(name)
-        repeats = store.repeats.of(name)
+        repeats, points = store.repeats.of(name), store.comparisons.of(name)
     if output is Format.JSON:
-        print_json(json_forms.study_json(study, trials, repeats, events))
+        shown = json_forms.study_json(study, trials, repeats, events)
+        print_json(shown | {"comparison_points": comparison_json(points)})
     else:
-        study_tables.show_study(Console(), study, trials, repeats, events)
+        study_tables.show_study(stdout_console(), study, trials, repeats, events)
+        show_comparison(stdout_console(), points, baseline_of(trials), study.model)
 
 
 def recommend_one(
@@ -67,52 +78,86 @@ def recommend_one(
     ] = None,
     study: Annotated[str | None, typer.Option(help="Take this study.")] = None,
     slo: Slos = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Show or export this trial instead.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Price of energy, per kWh.")] = None,
+    currency: Annotated[str, typer.Option(help="Of --price.")] = "EUR",
     store_url: StoreUrl = DEFAULT_STORE,
     output: Annotated[
-        RecommendFormat, typer.Option("--format", help="table, json, or vllm (for --config).")
+        RecommendFormat,
+        typer.Option("--format", help="To read, for programs, or to deploy with that tool."),
     ] = RecommendFormat.TABLE,
 ) -> None:
-    """Recommend the configuration that uses the least energy and meets every SLO."""
-    from rich.console import Console
+    """Recommend the configuration that uses the least energy and meets every SLO.
 
-    from tuner.report.json_forms import recommendation_json
+    Another --slo filters what was measured again. Examples: tuner recommend Llama-3.1-8B-Instruct
+    --price 0.30; tuner recommend --format systemd > vllm.service
+    """
+    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report.price import Price
     from tuner.report.recommend import recommend
-    from tuner.report.tables import show_recommendation
-    from tuner.report.vllm_config import vllm_config
     from tuner.slo import Slo
     from tuner.store import Store
 
     bounds = [Slo.parse(text) for text in slo] if slo else None
+    cost = None if price is None else Price(price, currency)
     with Store.open(store_url, create=False) as store:
-        recommendation = recommend(store, model, study, bounds)
-    if output is RecommendFormat.JSON:
-        print_json(recommendation_json(recommendation))
-    elif output is RecommendFormat.VLLM:
-        print(vllm_config(recommendation), end="")  # noqa: T201 - the result on stdout
+        recommendation = recommend(store, model, study, bounds, trial)
+        points = store.comparisons.of(recommendation.study.name)
+    if output is RecommendFormat.TABLE:
+        from tuner.report.recommend_table import show_recommendation
+
+        show_recommendation(stdout_console(), recommendation, store_option(store_url), cost)
+        default, of = recommendation.baseline, recommendation.study.model
+        show_comparison(stdout_console(), points, default, of)
+    elif output is RecommendFormat.JSON:
+        from tuner.report.json_forms import recommendation_json
+
+        shown = recommendation_json(recommendation, cost)
+        print_json(shown | {"comparison_points": comparison_json(points)})
     else:
-        show_recommendation(Console(), recommendation, store_option(store_url))
+        from tuner.report.exports.deployment import deployment
+        from tuner.report.exports.forms import EXPORTS
+
+        print_text(EXPORTS[output](deployment(recommendation)))
 
 
 def export(
     name: Name,
-    csv: Annotated[Path | None, typer.Option(help="Write a CSV file; - for stdout.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write a Parquet file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a CSV file, one row per trial; - for stdout.")
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="The same as a Parquet file.")] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="Write one row per request: FILE.parquet, or any other for CSV."),
+    ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Export a study, one row per trial."""
+    """Export a study, one row per trial or per request.
+
+    Example: tuner export NAME --csv night.csv --requests requests.parquet
+    """
     from rich.console import Console
 
-    from tuner.report.export import trial_rows, write_csv, write_parquet
+    from tuner.report import export as tables
     from tuner.store import Store
 
-    if csv is None and parquet is None:
-        raise UsageError("nothing to write: give --csv FILE or --parquet FILE")
+    if csv is None and parquet is None and requests is None:
+        raise UsageError("nothing to write: give --csv FILE, --parquet FILE or --requests FILE")
     with Store.open(store_url, create=False) as store:
-        rows = trial_rows(store.study(name), store.trials(name), store.repeats.of(name))
+        rows = tables.trial_rows(store.study(name), store.trials(name), store.repeats.of(name))
+        sent = [] if requests is None else tables.request_rows(store, name)
     console = Console(stderr=True)
-    for path, write in ((csv, write_csv), (parquet, write_parquet)):
+    for path, write, what, found in (
+        (csv, tables.write_csv, "trials", rows),
+        (parquet, tables.write_parquet, "trials", rows),
+        (requests, tables.writer_for(requests), "requests", sent),
+    ):
         if path == Path("-"):
-            write(rows, Path("/dev/stdout"))
+            with until_reader_gone():
+                write(found, Path("/dev/stdout"))
         elif path is not None:
-            write(rows, path)
-            console.print(f"wrote {len(rows)} trials to {path}", highlight=False)
+            write(found, path)
+            console.print(f"wrote {len(found)} {what} to {path}", highlight=False)

@@ -89,6 +89,11 @@ def write_parquet(rows: Sequence[RowCells], path: Path) -> None:
     _write(path, lambda target: table.to_parquet(target, index=False))
 
 
+def writer_for(path: Path | None) -> Callable[[Sequence[RowCells], Path], None]:
+    """Return what writes the kind of file that a name ends with: Parquet, or else CSV."""
+    return write_parquet if path is not None and path.suffix == ".parquet" else write_csv
+
+
 def frame(rows: Sequence[RowCells]) -> pd.DataFrame:
     """Return the rows as a pandas table whose columns keep their type beside missing values."""
     import pandas as pd
@@ -158,6 +163,8 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
 def _write_directly(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(path)
+    except BrokenPipeError:
+        raise  # the reader of a pipe wants no more
     except OSError as error:
         raise _unwritable(path, error) from None
 

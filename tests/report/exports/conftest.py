@@ -1,0 +1,107 @@
+"""A deployment with everything that has to be quoted, and a stand-in for nvidia-smi."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report.conftest import IDENTITY, add_night
+
+from tuner.configuration import Configuration
+from tuner.report.exports.deployment import Deployment, deployment
+from tuner.report.recommend import Recommendation, recommend
+from tuner.store import Store
+
+MODEL = "acme corp/My Model $HOME %n 'q' \"d\""
+JSON_FLAG = '{"level": 3, "$(HOME)": ["a\\\\b", "{{ .Values }}"]}'
+SECRET = "hf_abcdefghijklmnopqrstuvwx"
+FLAGS = {
+    "max_num_seqs": 512,
+    "max_model_len": 1048576,
+    "gpu_memory_utilization": 0.9,
+    "enable_prefix_caching": False,
+    "async_scheduling": True,
+    "compilation_config": JSON_FLAG,
+    "tensor_parallel_size": 2,
+    "hf_token": SECRET,
+}
+ENVIRONMENT = {
+    "VLLM_USE_X": True,
+    "VLLM_ODD": "a 'b' \"c\" $d %e \\f `g` $(h) #i",
+    "MY_PASSWORD": "hunter2hunter2",
+    "VLLM_OTHER": f"Bearer {SECRET}",
+}
+WORDS = (
+    MODEL,
+    "--max-num-seqs=512",
+    "--max-model-len=1048576",
+    "--gpu-memory-utilization=0.9",
+    "--no-enable-prefix-caching",
+    "--async-scheduling",
+    f"--compilation-config={JSON_FLAG}",
+    "--tensor-parallel-size=2",
+)
+ODD = str(ENVIRONMENT["VLLM_ODD"])
+
+NVIDIA_SMI = """#!/bin/sh
+# GPU i has a file i.persistence, i.limit and i.clocks; every change is a line of `log`
+cd "{folder}"
+gpu=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -i) gpu=$2; shift 2;;
+    --query-gpu=index) printf '0\\n1\\n'; exit;;
+    --query-gpu=persistence_mode,power.limit)
+      echo "$(cat $gpu.persistence), $(cat $gpu.limit)"; exit;;
+    -pm) [ "$2" = 1 ] && echo Enabled >$gpu.persistence || echo Disabled >$gpu.persistence; exit;;
+    -pl) [ -e broken ] && exit 4; echo "$2" >$gpu.limit; echo "$gpu -pl $2" >>log; exit;;
+    -lgc) echo "$2" >$gpu.clocks; exit;;
+    -rgc) rm -f $gpu.clocks; exit;;
+    *) exit 9;;
+  esac
+done
+"""
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Recommendation:
+    with Store.open(tmp_path_factory.mktemp("exports") / "tuner.db", create=True) as store:
+        add_night(store, IDENTITY)
+        return recommend(store)
+
+
+def having(found: Recommendation, **sections: dict[str, object]) -> Recommendation:
+    configuration = Configuration(**sections)  # type: ignore[arg-type]
+    return replace(found, best=replace(found.best, configuration=configuration))
+
+
+@pytest.fixture(scope="session")
+def awkward(found: Recommendation) -> Deployment:
+    asked = having(
+        found,
+        flags=dict(FLAGS),
+        environment=dict(ENVIRONMENT),
+        device={"power_limit_w": 400, "sm_clock_mhz": 1410},
+    )
+    return deployment(replace(asked, study=replace(asked.study, model=MODEL)))
+
+
+@pytest.fixture(scope="session")
+def simple(found: Recommendation) -> Deployment:
+    """Without any limit of the GPU."""
+    return deployment(having(found, flags={"max_num_seqs": 64}))
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> Path:
+    """Two GPUs, of which one has persistence mode on, and an nvidia-smi in `bin`."""
+    folder = tmp_path / "gpus"
+    (folder / "bin").mkdir(parents=True)
+    smi = folder / "bin" / "nvidia-smi"
+    smi.write_text(NVIDIA_SMI.replace("{folder}", str(folder)))
+    smi.chmod(0o755)
+    for gpu, (limit, persistence) in enumerate([("700.00", "Disabled"), ("650.00", "Enabled")]):
+        (folder / f"{gpu}.limit").write_text(limit + "\n")
+        (folder / f"{gpu}.persistence").write_text(persistence + "\n")
+    return folder

@@ -1,0 +1,45 @@
+"""What holds for every export: no secret, how to undo, where it comes from."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from report.exports.conftest import ENVIRONMENT, SECRET
+
+from tuner.commands.read import RecommendFormat
+from tuner.report.exports.deployment import Deployment
+from tuner.report.exports.forms import EXPORTS
+
+
+def test_the_command_knows_every_form() -> None:
+    assert {f.value for f in RecommendFormat} == {"table", "json", *EXPORTS}
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_no_secret_is_written_down_and_what_is_left_out_is_named(
+    awkward: Deployment, form: str
+) -> None:
+    text = EXPORTS[form](awkward)
+    assert SECRET not in text and str(ENVIRONMENT["MY_PASSWORD"]) not in text
+    assert "left out, for they look like secrets: hf_token, MY_PASSWORD, VLLM_OTHER" in text
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_it_says_where_it_comes_from_how_to_use_and_to_undo_it(
+    awkward: Deployment, form: str
+) -> None:
+    comments = [line for line in EXPORTS[form](awkward).splitlines() if line.startswith("#")]
+    for part in ("study night, trial 2", "energy_per_output_token_j: 0.25", "use:", "undo:"):
+        assert any(part in line for line in comments), part
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_without_limits_nothing_touches_the_gpu(simple: Deployment, form: str) -> None:
+    assert "nvidia-smi" not in EXPORTS[form](simple)
+    assert "--max-num-seqs=64" in EXPORTS[form](simple) or form == "vllm"
+
+
+def test_the_name_is_a_dns_label(awkward: Deployment) -> None:
+    assert awkward.name == "vllm-my-model-home-n-q-d"
+    assert set(awkward.name) <= set(string.ascii_lowercase + string.digits + "-")

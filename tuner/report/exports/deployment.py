@@ -1,0 +1,155 @@
+"""What is to be deployed, whatever tool it is written down for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.configuration import Configuration, Value
+from tuner.redaction import is_secret_name, redacted
+from tuner.report.load_text import load_text
+from tuner.report.recommend import Recommendation
+from tuner.serving.vllm import flag_word
+from tuner.study.parallel import gpus_used
+
+PORT = 8000
+_LONGEST_NAME = 40  # so that what is named after it stays within the 63 letters of a DNS label
+_RELEASE = re.compile(r"(\d+\.\d+\.\d+(?:\.post\d+)?)(?:\+.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One server of vLLM and the GPU limits that belong to it.
+
+    Attributes:
+        name: for services and files: a DNS label made of the model's name.
+        flags: of `vllm serve`, in their Python spelling, those that all trials shared included.
+        environment: variables of the server, as text.
+        withheld: flags and variables that look like secrets; their values are in no export.
+        gpus: how many the server takes.
+        power_limit_w: per GPU; None leaves it as it is found. `sm_clock_mhz` likewise.
+        release: vLLM's version as a tag of its images; None if it was measured with none.
+        about: lines about where this comes from, without line breaks.
+    """
+
+    name: str
+    model: str
+    flags: Mapping[str, Value]
+    environment: Mapping[str, str]
+    withheld: tuple[str, ...]
+    gpus: int
+    power_limit_w: float | None
+    sm_clock_mhz: int | None
+    release: str | None
+    about: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What follows `vllm serve`: the model and its flags."""
+        return (self.model, *(flag_word(name, value) for name, value in self.flags.items()))
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the GPU has to be set."""
+        return self.power_limit_w is not None or self.sm_clock_mhz is not None
+
+    @property
+    def image(self) -> str:
+        """The container image of vLLM in the version that was measured."""
+        return f"vllm/vllm-openai:{'latest' if self.release is None else 'v' + self.release}"
+
+    @property
+    def model_folder(self) -> str | None:
+        """The model's folder on this machine, if it is one."""
+        return self.model if Path(self.model).is_absolute() else None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The variables that whoever deploys has to provide, if the server needs them."""
+        return tuple(dict.fromkeys(("HF_TOKEN", *(n for n in self.withheld if n.isupper()))))
+
+
+def deployment(recommendation: Recommendation) -> Deployment:
+    """Return what deploys a recommendation."""
+    r = recommendation
+    whole = _with_fixed(r)
+    kept = {n: v for n, v in whole.flags.items() if not _is_secret(n, v)}
+    variables = {n: v for n, v in whole.environment.items() if not _is_secret(n, v)}
+    every = (*whole.flags, *whole.environment)
+    power_limit_w = whole.device.get("power_limit_w")
+    sm_clock_mhz = whole.device.get("sm_clock_mhz")
+    release = _RELEASE.fullmatch(r.study.server_version)
+    return Deployment(
+        name=_label(r.study.model),
+        model=r.study.model,
+        flags=kept,
+        environment={name: _as_text(value) for name, value in variables.items()},
+        withheld=tuple(n for n in every if n not in kept and n not in variables),
+        gpus=gpus_used(whole),
+        power_limit_w=None if power_limit_w is None else float(power_limit_w),
+        sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz),
+        release=None if release is None else release[1],
+        about=_about(r),
+    )
+
+
+def comments(lines: tuple[str, ...]) -> str:
+    """Return lines as comments, of which none can end early."""
+    return "".join(f"# {' '.join(line.split())}".rstrip() + "\n" for line in lines)
+
+
+def plain(value: float) -> str:
+    """Return a number without a fraction that says nothing."""
+    return f"{value:.10g}"
+
+
+def _with_fixed(r: Recommendation) -> Configuration:
+    """Return the configuration with the settings that every configuration of the study shared."""
+    best = r.best.configuration
+    fixed = Configuration.from_json(r.study.spec_json.get("fixed", {}))
+    return Configuration(
+        flags={**fixed.flags, **best.flags},
+        environment={**fixed.environment, **best.environment},
+        device=best.device,
+        load=best.load,
+    )
+
+
+def _is_secret(name: str, value: Value) -> bool:
+    return is_secret_name(name) or (isinstance(value, str) and redacted(value) != value)
+
+
+def _as_text(value: Value) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _label(model: str) -> str:
+    last = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    words = re.sub(r"[^a-z0-9]+", "-", last)[:_LONGEST_NAME]
+    return f"vllm-{words}".replace("--", "-").strip("-")
+
+
+def _about(r: Recommendation) -> tuple[str, ...]:
+    study, best = r.study, r.best
+    shown = r.figures_of(best)
+    begin, _ = r.measured_at
+    lines = [
+        f"tuner: study {study.name}, trial {best.number}, {begin:%Y-%m-%d %H:%M} UTC",
+        f"{study.model}, workload {study.workload_name}, {load_text(study, best.configuration)}",
+        f"{study.gpu}, driver {study.driver or 'unknown'}, server {study.server_version}",
+        f"SLO: {', '.join(str(slo) for slo in r.slos) or 'none'}",
+        f"energy_per_output_token_j: {shown.energy_per_output_token_j}",
+        f"confirmed by {shown.repeats} measurements on launches of their own"
+        if shown.confirmed
+        else "unconfirmed: measured once, by the search",
+    ]
+    if r.is_default:
+        lines.append("this is vLLM's default itself")
+    elif shown.saving_percent is not None:
+        lines.append(f"{shown.saving_percent:.1f} % less energy per token than vLLM's default")
+    if r.emulated:
+        lines.append(f"EMULATED {' and '.join(r.emulated)}: not measured on a real device")
+    lines += [f"note: {warning}" for warning in r.warnings]
+    return tuple(redacted(line) for line in lines)

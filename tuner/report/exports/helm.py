@@ -1,0 +1,79 @@
+"""A configuration as values of the Helm chart of vLLM's production stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.report.exports.deployment import Deployment, comments
+from tuner.report.exports.kubernetes import (
+    environment,
+    limits_daemon_set,
+    literal,
+    node_notes,
+    node_selector,
+)
+from tuner.report.exports.vllm import withheld_notes
+from tuner.report.exports.yaml_text import yaml_text
+
+_CPUS_PER_GPU = 4
+_MEMORY_GIB_PER_GPU = 32
+# Without these the chart decides by itself, and not as vLLM does.
+_OF_THE_CHART = {"enable_prefix_caching": "enablePrefixCaching"}
+
+
+def helm_values(deployment: Deployment) -> str:
+    """Return values for `helm install NAME vllm/vllm-stack -f FILE`."""
+    d = deployment
+    notes = (
+        *d.about,
+        *withheld_notes(d),
+        *node_notes(d),
+        f"use: helm install {d.name} vllm/vllm-stack -f THIS_FILE.yaml",
+        f"undo: helm uninstall {d.name}",
+        "adapt: requestCPU and requestMemory, which were not measured",
+        *(("adapt: pin the version in tag",) if d.release is None else ()),
+    )
+    data: dict[str, Any] = {"servingEngineSpec": {"modelSpec": [_model(d)]}}
+    if d.has_limits:
+        data["extraObjects"] = [limits_daemon_set(d)]
+    return comments(notes) + yaml_text(data)
+
+
+def _model(d: Deployment) -> dict[str, Any]:
+    repository, _, tag = d.image.partition(":")
+    model: dict[str, Any] = {
+        "name": d.name,
+        "repository": repository,
+        "tag": tag,
+        "modelURL": d.model,
+        "replicaCount": 1,
+        "requestCPU": _CPUS_PER_GPU * d.gpus,
+        "requestMemory": f"{_MEMORY_GIB_PER_GPU * d.gpus}Gi",
+        "requestGPU": d.gpus,
+        "vllmConfig": _vllm_config(d),
+        "env": environment(d),
+    }
+    if d.has_limits:
+        terms = [
+            {"key": key, "operator": "In", "values": [value]}
+            for key, value in node_selector(d).items()
+        ]
+        model["nodeSelectorTerms"] = [{"matchExpressions": terms}]
+    return model
+
+
+def _vllm_config(d: Deployment) -> dict[str, Any]:
+    """Return the flags, as words: the chart writes a large number as 1.048576e+06.
+
+    Its template turns prefix caching off unless told, where vLLM has it on.
+    """
+    own: dict[str, bool | int] = {
+        key: bool(d.flags.get(flag, True)) for flag, key in _OF_THE_CHART.items()
+    }
+    size = d.flags.get("tensor_parallel_size")
+    if size is not None:
+        own["tensorParallelSize"] = int(size)  # with it the chart mounts shared memory
+    named = {*_OF_THE_CHART, "tensor_parallel_size"}
+    flags = [name for name in d.flags if name not in named]
+    words = dict(zip(d.flags, d.words[1:], strict=True))
+    return {**own, "extraArgs": [literal(words[name]) for name in flags]}
