@@ -1,0 +1,41 @@
+"""`tuner tasks`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import Format, Output, StoreUrl
+from tuner.commands.output import print_json, stdout_console
+
+
+def tasks(
+    model: Annotated[
+        str | None, typer.Argument(help="Model, or the end of its name; default: the only one.")
+    ] = None,
+    mfu: Annotated[
+        float,
+        typer.Option(min=0.001, max=1.0, help="Share of the peak that the estimate assumes."),
+    ] = 0.1,
+    store_url: StoreUrl = DEFAULT_STORE,
+    output: Output = Format.TABLE,
+) -> None:
+    """Compare the tasks that a model was tuned for: energy per request, headroom, and an estimate.
+
+    Takes the newest study of each workload on one GPU. Beside what was measured stands what an
+    estimate from FLOPs would have said.
+
+    Example: tuner tasks Llama-3.1-8B-Instruct
+    """
+    from tuner.report.task_table import show_tasks
+    from tuner.report.tasks import task_tables, tasks_json
+    from tuner.store import Store
+
+    with Store.open(store_url, create=False) as store:
+        tables = task_tables(store, model, mfu)
+    if output is Format.JSON:
+        print_json(tasks_json(tables))
+    else:
+        show_tasks(stdout_console(), tables)

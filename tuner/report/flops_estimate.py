@@ -1,0 +1,92 @@
+"""What an estimate from FLOPs says of energy, where nobody measured: to stand beside what was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tuner.emulator.hardware import Gpu, gpu_names, load_gpu
+from tuner.emulator.model import ModelShape, load_model
+from tuner.errors import UsageError
+from tuner.store import StudyIdentity
+
+DEFAULT_MFU = 0.1
+SOURCE = "10 % of peak: Epoch AI, 'How much energy does ChatGPT use?', 2025"
+FORMULA = "2 x active parameters x (prompt + output tokens) / (peak FLOP/s x MFU) x TDP"
+
+# the names that NVML gives to the GPUs whose data sheets are shipped
+_DATA_SHEETS: Mapping[str, str] = MappingProxyType(
+    {
+        "NVIDIA H100 80GB HBM3": "H100-SXM",
+        "NVIDIA H200": "H200-SXM",
+        "NVIDIA B200": "B200-SXM",
+        "NVIDIA A100-SXM4-80GB": "A100-SXM-80G",
+        "NVIDIA L4": "L4",
+        "NVIDIA L40S": "L40S",
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTX-PRO-6000",
+        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTX-PRO-6000",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FlopsBasis:
+    """What an estimate is made of: parameters per token, FLOP/s of one GPU, its TDP (W)."""
+
+    active_parameters: int
+    peak_flop_s: float
+    tdp_w: float
+
+    def energy_j(self, tokens: float, mfu: float) -> float:
+        """Return the energy of so many tokens, J: `FORMULA`.
+
+        The number of GPUs cancels out: n of them take an nth of the time at n times the power.
+        """
+        return 2.0 * self.active_parameters * tokens / (self.peak_flop_s * mfu) * self.tdp_w
+
+
+def flops_basis(study: StudyIdentity) -> FlopsBasis | None:
+    """Return what to estimate a study's model on its GPU with; None if either is not known."""
+    gpu = _data_sheet(study)
+    try:
+        model = load_model(study.model)
+    except UsageError:
+        return None
+    if gpu is None:
+        return None
+    is_fp8 = gpu.fp8_tflops is not None and _multiplies_fp8(model)
+    tflops = gpu.fp8_tflops if is_fp8 and gpu.fp8_tflops is not None else gpu.bf16_tflops
+    return FlopsBasis(active_parameters(model), tflops * 1e12, gpu.default_limit_w)
+
+
+def active_parameters(model: ModelShape) -> int:
+    """Return how many parameters a token is multiplied with.
+
+    Of the vocabulary's matrices that is the last: the first one is looked up.
+    """
+    attention = model.attention
+    total = model.embedding_parameters + attention.layers * attention.parameters
+    total += sum(p.layers * p.parameters for p in (model.mlp, model.recurrent) if p is not None)
+    if model.moe is not None:
+        moe = model.moe
+        total += moe.layers * (moe.active * moe.parameters + moe.shared_parameters)
+    return int(total)
+
+
+def _multiplies_fp8(model: ModelShape) -> bool:
+    """Say whether the layers with most of the parameters are multiplied in 8 bits."""
+    largest = model.moe if model.moe is not None else model.mlp
+    return largest is not None and largest.weights.fp8
+
+
+def _data_sheet(study: StudyIdentity) -> Gpu | None:
+    name = re.sub(r"^\d+ x ", "", study.gpu)
+    emulated = study.spec_json.get("emulate")
+    if name in _DATA_SHEETS or name in gpu_names():
+        return load_gpu(_DATA_SHEETS.get(name, name))
+    try:
+        return None if emulated is None else load_gpu(str(emulated))
+    except UsageError:
+        return None

@@ -1,0 +1,98 @@
+"""The task table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.report.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
+from tuner.report.tables import UNKNOWN, emulated_label, heading, number, percent
+from tuner.report.tasks import CHAT, Task, TaskTable
+
+_COLUMNS = (
+    "tokens\nin + out",
+    "out\nx chat",
+    "J/request\ndefault",
+    "recom-\nmended",
+    "J x\nchat",
+    "head-\nroom",
+    "by\nFLOPs",
+    "FLOPs /\ndefault",
+)
+
+
+def show_tasks(console: Console, tables: Sequence[TaskTable]) -> None:
+    """Print each table with what its figures mean."""
+    for table in tables:
+        _show(console, table)
+
+
+def _show(console: Console, table: TaskTable) -> None:
+    which = tuple(dict.fromkeys(name for task in table.tasks for name in task.emulated))
+    console.print(heading(f"Tasks of {table.model} on {table.gpu}", emulated_label(which)))
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("task", overflow="fold", vertical="bottom")
+    for title in _COLUMNS:
+        shown.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+    for task in table.tasks:
+        shown.add_row(task.workload, *_cells(task))
+    console.print(shown)
+    for task in table.tasks:
+        console.print(Text(f"{task.workload}: {task.study}, {_about(task)}", style="dim"))
+        if task.note is not None:
+            console.print(Text(f"{task.workload}: {task.note}", style="yellow"))
+    for line in _foot(table):
+        console.print(Text(line, style="dim"))
+
+
+def _cells(task: Task) -> tuple[str, ...]:
+    tied = " tied" if task.tied_with_default else ""
+    return (
+        f"{_whole(task.prompt_tokens)} + {_whole(task.output_tokens)}",
+        _times(task.token_multiplier),
+        number(task.default_j),
+        number(task.recommended_j),
+        _times(task.energy_multiplier),
+        f"{percent(task.headroom_percent)}{tied}",
+        number(task.estimated_j),
+        _times(task.estimate_ratio),
+    )
+
+
+def _about(task: Task) -> str:
+    stage = "confirmed" if task.confirmed else "unconfirmed"
+    missed = "; the default misses the SLO" if task.default_meets_slo is False else ""
+    return f"{task.load}, {stage}{missed}"
+
+
+def _foot(table: TaskTable) -> list[str]:
+    lines = [
+        "headroom: energy per output token that the recommended configuration saves against "
+        "vLLM's default",
+        f"by FLOPs, estimated, not measured: {FORMULA}",
+    ]
+    if all(task.workload != CHAT for task in table.tasks):
+        lines.insert(0, "no study of the workload chat, so nothing is relative to it")
+    if table.basis is None:
+        return [*lines, "the estimate needs a known model and GPU; it is unknown here"]
+    return [*lines, _assumption(table.basis, table.mfu)]
+
+
+def _assumption(basis: FlopsBasis, mfu: float) -> str:
+    text = (
+        f"with {basis.active_parameters / 1e9:.2f}e9 parameters per token, "
+        f"{basis.peak_flop_s / 1e12:g} TFLOP/s, {basis.tdp_w:g} W, and an MFU of {mfu:g}"
+    )
+    return f"{text} ({SOURCE})" if mfu == DEFAULT_MFU else f"{text}, as given by --mfu"
+
+
+def _whole(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def _times(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
