@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tuner.records import Failure, FailureKind, Source
 from tuner.report.confirmed import confirmation_notes, standing
-from tuner.report.export import trial_rows
+from tuner.report.export import repeat_rows, trial_rows
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
@@ -86,7 +86,9 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     assert front_json(standing(identity, trials, repeats))["front"][0] == best
     rows = {row["number"]: row for row in trial_rows(identity, trials, repeats)}
     assert (rows[2]["confirmed"], rows[1]["confirmed"], rows[1]["on_front"]) == (True, False, False)
-    assert rows[2]["energy_per_output_token_j"] == 0.25
+    assert rows[2]["energy_per_output_token_j"] == best["energy_per_output_token_j"]
+    assert (rows[2]["search.energy_per_output_token_j"], rows[2]["repeats"]) == (0.25, 2)
+    assert [r["kind"] for r in repeat_rows("night", repeats)].count("baseline") == 3
     assert "confirmed by 2 measurements" in vllm_config(deployment(found))
 
 

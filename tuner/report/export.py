@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
-from tuner.report.confirmed import standing
-from tuner.report.trials import meets_slo, metric
+from tuner.records import Measurement
+from tuner.report.confirmed import Standing, standing
+from tuner.report.figures import figures
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
@@ -32,16 +33,33 @@ def trial_rows(
 ) -> list[RowCells]:
     """Return one row per trial; a knob left at its default and a missing metric are None.
 
-    Metrics are those that the search measured, also of a trial that repeats have confirmed.
+    Metrics are those that every report shows: of a confirmed trial those of its repeats. What the
+    search measured in its single window is `search.METRIC`.
     """
     found = standing(study, trials, repeats, slos)
     on_front = {t.number for t in found.front}
-    confirmed = {number for number, known in found.known.items() if known.is_confirmed}
     knobs = sorted({name for t in trials for name in t.configuration.knobs()})
     return [
-        _trial_row(study, t, found.slos, t.number in on_front, knobs)
-        | {"confirmed": t.number in confirmed}
-        for t in trials
+        _trial_row(found, t, searched, t.number in on_front, knobs)
+        for t, searched in zip(found.trials, trials, strict=True)
+    ]
+
+
+def repeat_rows(study: str, repeats: Sequence[RepeatRow]) -> list[RowCells]:
+    """Return one row per repeat of a trial, the default's included."""
+    return [
+        {
+            "study": study,
+            "number": r.number,
+            "trial": r.trial,
+            "kind": r.kind.value,
+            "state": r.state.value,
+            **_metrics(r.measurement),
+            "failure_reason": None if r.failure is None else r.failure.reason,
+            "started_at": r.started_at.isoformat(),
+            "ended_at": None if r.ended_at is None else r.ended_at.isoformat(),
+        }
+        for r in repeats
     ]
 
 
@@ -103,28 +121,40 @@ def frame(rows: Sequence[RowCells]) -> pd.DataFrame:
 
 
 def _trial_row(
-    study: StudyIdentity, trial: TrialRow, slos: Sequence[Slo], on_front: bool, knobs: Iterable[str]
+    found: Standing, trial: TrialRow, searched: TrialRow, on_front: bool, knobs: Iterable[str]
 ) -> RowCells:
-    own, failure, found = trial.configuration.knobs(), trial.failure, trial.measurement
+    own, failure = trial.configuration.knobs(), trial.failure
+    shown = figures(trial, found.baseline, found.slos, found.known.get(trial.number))
     row: RowCells = {
-        "study": study.name,
+        "study": found.study.name,
         "number": trial.number,
         "state": trial.state.value,
         "baseline": trial.baseline,
-        "meets_slo": meets_slo(trial, slos),
+        "meets_slo": shown.meets_slo,
         "on_front": on_front,
+        "confirmed": shown.confirmed,
+        "repeats": shown.repeats,
+        "saving_percent": shown.saving_percent,
+        "tied_with_default": shown.tied_with_default,
+        "kwh_per_million_output_tokens": shown.kwh_per_million_output_tokens,
     }
     row |= {f"knob.{name}": own.get(name) for name in knobs}
-    row |= {name: metric(trial, name) for name in METRICS}
+    row |= _metrics(trial.measurement)
+    row |= {f"search.{name}": value for name, value in _metrics(searched.measurement).items()}
+    measured = searched.measurement
     return row | {
-        "energy_source": None if found is None else found.energy_source.value,
-        "latency_source": None if found is None else found.latency_source.value,
+        "energy_source": None if measured is None else measured.energy_source.value,
+        "latency_source": None if measured is None else measured.latency_source.value,
         "failure_kind": None if failure is None else failure.kind.value,
         "failure_reason": None if failure is None else failure.reason,
         "warnings": "; ".join(trial.warnings) or None,
         "started_at": trial.started_at.isoformat(),
         "ended_at": None if trial.ended_at is None else trial.ended_at.isoformat(),
     }
+
+
+def _metrics(found: Measurement | None) -> RowCells:
+    return {name: None if found is None else found.metrics.get(name) for name in METRICS}
 
 
 def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:
@@ -134,9 +164,10 @@ def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pd.Series(values, dtype="boolean")
-    if kinds == {int} and name not in METRICS:
+    is_metric = name.removeprefix("search.") in METRICS
+    if kinds == {int} and not is_metric:
         return pd.Series(values, dtype="Int64")
-    if name in METRICS or (kinds and kinds <= {int, float}):
+    if is_metric or (kinds and kinds <= {int, float}):
         return pd.Series(values, dtype="Float64")
     return pd.Series([None if v is None else str(v) for v in values], dtype="string")
 

@@ -1,0 +1,46 @@
+"""A study in a notebook."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from report.test_confirmed import confirm
+
+import tuner
+from tuner.errors import UsageError
+from tuner.store import Store
+
+
+def test_trials_repeats_and_the_front_are_frames(store: Store) -> None:
+    confirm(store, (0.27, 48.0))
+    night = tuner.load_study("night", store=store.shown)
+    trials = night.to_pandas()
+    assert list(trials["number"]) == list(range(7))
+    assert trials["knob.max_num_seqs"].dtype == "Int64"
+    assert pd.isna(trials["energy_per_output_token_j"][5])
+    assert list(night.front_to_pandas()["number"]) == [2, 0]
+    assert len(night.repeats_to_pandas()) == 6
+    best = night.recommend()["recommended"]
+    front = night.front_to_pandas()
+    assert front["energy_per_output_token_j"][0] == best["energy_per_output_token_j"]
+    assert night.recommend(slo=["p99_tpot_ms<=40"])["recommended"]["number"] == 0
+    assert list(night.to_pandas(slo=["p99_tpot_ms<=40"])["meets_slo"].fillna(False))[:2] == [
+        True,
+        False,
+    ]
+    assert night.requests_to_pandas().empty  # this night kept no raw records
+
+
+def test_a_name_that_is_none_names_the_near_ones(store: Store) -> None:
+    with pytest.raises(UsageError, match="did you mean 'night'"):
+        tuner.load_study("nigth", store=store.shown)
+
+
+def test_importing_tuner_imports_nothing_heavy() -> None:
+    code = "import sys, tuner; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = ("pandas", "numpy", "sqlalchemy", "optuna", "typer", "rich", "yaml", "aiohttp")
+    assert not [name for name in heavy if f"'{name}'" in done.stdout]
