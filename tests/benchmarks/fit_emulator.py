@@ -5,7 +5,8 @@
 ROWS are those of the ML.ENERGY benchmark v3, LENGTHS quantiles of its output lengths, LIMITS a
 power-limit sweep on an RTX PRO 6000. Printed are the errors of the shipped constants as the engine
 itself gives them. `--fit` (needs SciPy) fits them anew, prints them, and the errors of each model
-with constants that were fitted without it. Nothing is written: copy them into the GPU's file.
+with constants that were fitted without it. Where matrix products were measured on the GPU, the fit
+is held to them, and finds how voltage grows too. Nothing is written: copy them into the GPU's file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from engine_rows import run_row
 from fast_rows import Array, Table
 from measured_rows import METRICS, Lengths, Row, read_rows, trace
+from product_rows import PRODUCTS, product_errors
 
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.model import load_model
@@ -28,7 +30,7 @@ from tuner.emulator.shape import ModelShape, Weights
 from tuner.emulator.step import Batch, StepModel
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "matrix_efficiency": (0.3, 0.95),
+    "matrix_efficiency": (0.3, 1.0),
     "memory_efficiency": (0.5, 0.95),
     "expert_efficiency": (0.3, 0.95),
     "attention_efficiency": (0.1, 0.95),
@@ -56,10 +58,10 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "prefill_activity": (0.0, 1.0),
     "memory_pj_per_byte": (10.0, 120.0),
 }
-_LOW = np.array([low for low, _ in BOUNDS.values()])
-_WIDE = np.array([high - low for low, high in BOUNDS.values()])
+_VOLTAGE: Mapping[str, tuple[float, float]] = {"knee_mhz": (400.0, 1500.0)}
 _FITTED = (2, 1, 3)  # J/token is power / throughput
 _WEIGHTS = np.array([1.0, 1.4, 0.9])
+_PRODUCT_WEIGHT = 2.0
 _SCALE = 0.1  # an error well beyond it, as of a host that was busy otherwise, pulls no more
 
 
@@ -77,8 +79,14 @@ def main() -> None:
     if options.limits:
         print_limits(options.limits)
     if options.fit:
+        held_out = []
         for name in sorted({row.gpu for row in rows}):
-            print_fit([row for row in rows if row.gpu == name], lengths, load_gpu(name))
+            chosen = [row for row in rows if row.gpu == name]
+            held_out.append((chosen, print_fit(chosen, lengths, load_gpu(name))))
+        everything = [row for chosen, _ in held_out for row in chosen]
+        print_errors(
+            "all, each model left out", everything, np.concatenate([p for _, p in held_out])
+        )
     print_engine(rows, lengths)
 
 
@@ -93,19 +101,24 @@ def print_engine(rows: Sequence[Row], lengths: Lengths) -> None:
     for name in gpus:
         chosen = np.array([row.gpu == name for row in ran])
         print_errors(name, [r for r in ran if r.gpu == name], predicted[chosen])
+        print_products(gpus[name])
     print_errors("all", ran, predicted)
     ranks = spearman_by_group(ran, predicted[:, 0])
     print(f"Spearman of J/token: median {np.median(ranks):.3f} of {len(ranks)} groups")
 
 
-def print_fit(rows: Sequence[Row], lengths: Lengths, gpu: Gpu) -> None:
-    """Fit one GPU, print its constants, and the errors with each model left out."""
+def print_fit(rows: Sequence[Row], lengths: Lengths, gpu: Gpu) -> Array:
+    """Fit one GPU, print its constants, and the errors with each model left out.
+
+    Returns what is predicted of each row without its model.
+    """
     table = Table(rows, [trace(row, lengths) for row in rows], gpu)
     everything = np.ones(len(rows), bool)
     found = fit(table, gpu, everything, _position(gpu), 40)
     print(f"\n{gpu.name}")
-    for name in BOUNDS:
+    for name in _bounds(gpu):
         print(f"{name}: {getattr(_at(gpu, found), name):.3g}")
+    print_products(_at(gpu, found))
     print_errors("fitted", rows, table.predict(_at(gpu, found)))
     held_out = np.empty((len(rows), len(METRICS)))
     for model in sorted({row.model for row in rows}):
@@ -114,6 +127,7 @@ def print_fit(rows: Sequence[Row], lengths: Lengths, gpu: Gpu) -> None:
         held_out[out] = table.predict(_at(gpu, without))[out]
         print_errors(f"without {model}", [r for r in rows if r.model == model], held_out[out])
     print_errors("each model left out", rows, held_out)
+    return held_out
 
 
 def fit(table: Table, gpu: Gpu, chosen: Array, start: Array, most: int) -> Array:
@@ -124,7 +138,8 @@ def fit(table: Table, gpu: Gpu, chosen: Array, start: Array, most: int) -> Array
 
     def residuals(position: Array) -> Array:
         errors = np.log(table.predict(_at(gpu, position))) - target
-        return (errors[:, _FITTED] * _WEIGHTS)[chosen].ravel()
+        of_rows = (errors[:, _FITTED] * _WEIGHTS)[chosen].ravel()
+        return np.concatenate([of_rows, _PRODUCT_WEIGHT * product_errors(_at(gpu, position))])
 
     result = least_squares(
         residuals,
@@ -138,14 +153,24 @@ def fit(table: Table, gpu: Gpu, chosen: Array, start: Array, most: int) -> Array
     return np.asarray(result.x)
 
 
+def _bounds(gpu: Gpu) -> Mapping[str, tuple[float, float]]:
+    """Return what is fitted; how voltage grows needs products at several clocks."""
+    return {**BOUNDS, **_VOLTAGE} if gpu.name in PRODUCTS else BOUNDS
+
+
 def _at(gpu: Gpu, position: Array) -> Gpu:
-    values = _LOW + position * _WIDE
-    return gpu.model_copy(update=dict(zip(BOUNDS, map(float, values), strict=True)))
+    found = {
+        name: low + share * (high - low)
+        for (name, (low, high)), share in zip(
+            _bounds(gpu).items(), map(float, position), strict=True
+        )
+    }
+    return gpu.model_copy(update=found)
 
 
 def _position(gpu: Gpu) -> Array:
-    values = np.array([getattr(gpu, name) for name in BOUNDS])
-    return np.clip((values - _LOW) / _WIDE, 0.02, 0.98)
+    shares = [(getattr(gpu, n) - low) / (high - low) for n, (low, high) in _bounds(gpu).items()]
+    return np.clip(np.array(shares), 0.02, 0.98)
 
 
 def _measured(rows: Sequence[Row]) -> Array:
@@ -160,6 +185,13 @@ def print_errors(label: str, rows: Sequence[Row], predicted: Array) -> None:
         for name, column in zip(METRICS, errors.T, strict=True)
     )
     print(f"{label[:44]:44s} {len(rows):4d}  {cells}")
+
+
+def print_products(gpu: Gpu) -> None:
+    """Print the errors of speed and power of each measured matrix product, %."""
+    errors = 100 * np.expm1(product_errors(gpu).reshape(-1, 2))
+    for product, (speed, power) in zip(PRODUCTS.get(gpu.name, ()), errors, strict=True):
+        print(f"  a product of {product.rows:5d} rows: speed {speed:+5.1f}, power {power:+5.1f}")
 
 
 def spearman_by_group(rows: Sequence[Row], token_j: Array) -> list[float]:

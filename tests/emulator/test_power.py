@@ -99,6 +99,18 @@ def test_power_lies_between_idle_and_the_limit(
     assert power_w <= model.limit_w or model.clock_for(parts) == model.gpu.min_clock_mhz
 
 
+def test_large_products_run_into_the_limit_as_on_a_real_h100() -> None:
+    """Measured: 67.8 % of the peak at 1,365 MHz and 696 W (`real_gpu/products.py`)."""
+    gpu = load_gpu("H100-SXM")
+    tokens = 8192
+    product = StepModel(MODEL, gpu, async_scheduling=True).parts(Batch(prefill_tokens=tokens))
+    model = PowerModel.under(gpu, {})
+    flop = product.linear_compute_s * gpu.bf16_tflops * 1e12 * gpu.matrix_efficiency
+    cost = model.step(product)
+    assert 0.55 < flop / cost.duration_s / (gpu.bf16_tflops * 1e12) < 0.75
+    assert 1290 <= model.clock_for(product) <= 1455
+
+
 def test_a_locked_clock_is_a_ceiling() -> None:
     gpu = load_gpu("H100-SXM")
     model = PowerModel.under(gpu, {"sm_clock_mhz": 1234})

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.model import ModelShape, load_model
+from tuner.emulator.power import PowerModel
 from tuner.emulator.step import Batch, StepModel, graph_tokens, touched_experts
 
 STEPS = StepModel(load_model("Qwen/Qwen3-8B"), load_gpu("H100-SXM"))
@@ -98,6 +99,20 @@ def test_eager_mode_costs_host_time(llama: ModelShape, h100: Gpu) -> None:
     graphs = StepModel(llama, h100).parts(decode(8, 100))
     eager = StepModel(llama, h100, eager=True).parts(decode(8, 100))
     assert eager.host_s > graphs.host_s
+
+
+def test_asynchronous_scheduling_hides_the_host_behind_the_gpu(
+    llama: ModelShape, h100: Gpu
+) -> None:
+    power = PowerModel.under(h100, {})
+    waits, hides = (
+        StepModel(llama, h100, async_scheduling=choice).parts(decode(64, 1000))
+        for choice in (False, True)
+    )
+    busy_s = power.step(replace(hides, host_s=0.0)).duration_s
+    assert busy_s > hides.host_s > 0
+    assert power.step(hides).duration_s == pytest.approx(busy_s)
+    assert power.step(waits).duration_s > busy_s + 0.3 * waits.host_s
 
 
 def test_steps_in_cuda_graphs_compute_the_captured_size(llama: ModelShape, h100: Gpu) -> None:

@@ -170,7 +170,10 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
     tok_s: float,
     itl_ms: float,
 ) -> None:
-    """Rows of the ML.ENERGY benchmark v3 (chat, about 270 prompt and 399 output tokens)."""
+    """Rows of the ML.ENERGY benchmark v3 (chat, about 270 prompt and 399 output tokens).
+
+    Its vLLM, 0.11, did not schedule asynchronously by default.
+    """
     random = np.random.default_rng(1)
     prompt = np.ones(270, np.int32)
     requests = (
@@ -179,7 +182,7 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
     run = simulate(
         llama,
         h100,
-        Configuration(flags={"max_num_seqs": concurrency}),
+        Configuration(flags={"max_num_seqs": concurrency, "async_scheduling": False}),
         requests,
         Load(concurrency=2 * concurrency),  # there is always one more waiting
         counting_watch(2 * concurrency, 6 * concurrency),
@@ -197,10 +200,10 @@ def test_a_power_limit_saves_energy_and_costs_decode_little(
     run_closed: Callable[..., RawRun],
 ) -> None:
     stock = run_closed(32, output=300)
-    limited = run_closed(32, output=300, device={"power_limit_w": 400})
+    limited = run_closed(32, output=300, device={"power_limit_w": 450})
     assert energy_per_token_j(limited) < 0.95 * energy_per_token_j(stock)
     assert limited.window_end_s < 1.1 * stock.window_end_s
-    assert limited.power.power_w.max() <= 400 * (1 + 1e-6)
+    assert limited.power.power_w.max() <= 450 * (1 + 1e-6)
 
 
 def test_two_gpus_are_faster_and_draw_more(run_closed: Callable[..., RawRun]) -> None:

@@ -33,7 +33,7 @@ class Gpu(BaseModel):
     min_clock_mhz: int = Field(gt=0)
     max_clock_mhz: int = Field(gt=0)
 
-    matrix_efficiency: float = Field(gt=0, le=1)  # of peak FLOP/s
+    matrix_efficiency: float = Field(gt=0, le=1)  # of peak FLOP/s, large products, highest clock
     memory_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, weights
     expert_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, weights of experts
     attention_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, cache
@@ -54,7 +54,7 @@ class Gpu(BaseModel):
     link_efficiency: float = Field(gt=0, le=1)  # of link_gb_s
     host_step_us: float = Field(ge=0)
     host_sequence_us: float = Field(ge=0)
-    host_overlap: float = Field(ge=0, le=1)  # of host time and GPU time
+    host_overlap: float = Field(ge=0, le=1)  # of host and GPU time, without async scheduling
 
     idle_w: float = Field(gt=0)
     loaded_idle_w: float = Field(gt=0)

@@ -73,7 +73,7 @@ class PowerModel:
         )
         prefill_s = parts.prefill_s * slower
         busy_s = linear_s + expert_s + attention_s + prefill_s + parts.kernel_s
-        duration_s = busy_s + parts.host_s - gpu.host_overlap * min(busy_s, parts.host_s)
+        duration_s = busy_s + parts.host_s - parts.host_overlap * min(busy_s, parts.host_s)
         streaming_s = linear_s + expert_s * parts.expert_balance + attention_s + prefill_s
         compute_s = slower * (
             parts.linear_compute_s

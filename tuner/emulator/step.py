@@ -47,6 +47,7 @@ class StepParts:
     kernel_s: float  # what short kernels and communication take, whatever the clock
     prefill_s: float  # what a prefill adds outside of the CUDA graphs
     host_s: float
+    host_overlap: float  # of host time and GPU time, as a share of the shorter one
     memory_bytes: float
     expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
 
@@ -76,6 +77,7 @@ class StepModel:
     eager: bool = False
     expert_parallel: bool = False
     data_parallel_size: int = 1
+    async_scheduling: bool = False
 
     def parts(self, batch: Batch) -> StepParts:
         """Return the times of one step's parts."""
@@ -98,6 +100,7 @@ class StepModel:
             kernel_s=self._kernels_s() + self._communication_s(tokens),
             prefill_s=self._prefill_s() if batch.prefill_tokens else 0.0,
             host_s=self._host_s(batch.scheduled_sequences, tokens),
+            host_overlap=1.0 if self.async_scheduling else gpu.host_overlap,
             memory_bytes=linear_bytes + experts.bytes + attention_bytes,
             expert_balance=experts.balance,
         )

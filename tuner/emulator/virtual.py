@@ -68,6 +68,7 @@ def engine_for(
         kv_bytes=launch.kv_bytes,
         eager=launch.eager,
         expert_parallel=launch.expert_parallel,
+        async_scheduling=launch.async_scheduling,
     )
     jitter = STEP_JITTER if noise else 0.0
     return Engine(launch, steps, power, jitter=jitter, seed=seed, keep_log=keep_log)
@@ -118,7 +119,7 @@ def steady_power_w(
     power = PowerModel.under(gpu, {})
     if generation_tok_s <= 0 and prompt_tok_s <= 0:
         return power.idle_w
-    steps = StepModel(model, gpu)
+    steps = StepModel(model, gpu, async_scheduling=True)
     busy = energy_w = 0.0
     if generation_tok_s > 0:
         sequences = max(round(running), 1)
