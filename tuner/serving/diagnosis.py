@@ -8,6 +8,7 @@ import signal
 from tuner.records import Failure, FailureKind
 
 _QUOTE_CHARS = 300
+_LINE_CHARS = 4000  # of a line; some of the patterns take the square of its length
 
 _PREFIX = re.compile(
     r"^(\([\w.-]+ pid=\d+\) )*"
@@ -81,7 +82,8 @@ def diagnose_death(log_text: str, exit_code: int | None) -> Failure:
 def _error_lines(log_text: str) -> list[str]:
     """Return the lines of level ERROR, and those without a level, without vLLM's prefix."""
     lines = []
-    for line in log_text.splitlines():
+    for whole in log_text.splitlines():
+        line = whole[:_LINE_CHARS]
         prefix = _PREFIX.match(line)
         if prefix is None or prefix["level"] in (None, "ERROR", "CRITICAL"):
             lines.append(line[prefix.end() if prefix else 0 :].rstrip())

@@ -54,7 +54,6 @@ class LaunchPlan:
     run_tag: str
     log_path: Path
     startup_deadline_s: float
-    fixed_flags: Mapping[str, Value] = field(default_factory=dict)
     environment: Mapping[str, Value] = field(default_factory=dict)
     port: int | None = None
     stop_grace_s: float = 20.0
@@ -132,7 +131,6 @@ class _ServerProcess:
             host=HOST,
             port=port,
             served_name=served_name,
-            fixed=plan.fixed_flags,
         )
         self._run_tag = plan.run_tag
         self._launch_tag = served_name
@@ -214,7 +212,7 @@ async def _served_names(session: aiohttp.ClientSession, base_url: str) -> tuple[
             return tuple(str(model["id"]) for model in models["data"])
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, RecursionError):
         return ()
 
 

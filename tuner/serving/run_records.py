@@ -56,7 +56,7 @@ def registered(state_folder: Path) -> tuple[Owner, ...]:
 def _read(path: Path) -> Owner | None:
     try:
         return owner_from_json(json.loads(path.read_text(encoding="utf-8"))["owner"])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

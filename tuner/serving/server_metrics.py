@@ -90,7 +90,7 @@ async def resolved_settings(
         return None
     try:
         config = json.loads(page)["vllm_config"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ServerUnreachableError(f"{url} answered no vLLM configuration") from error
     if not isinstance(config, dict):
         raise ServerUnreachableError(f"{url} answered no vLLM configuration but {type(config)}")
@@ -98,7 +98,8 @@ async def resolved_settings(
     def setting(section: str, name: str) -> int | float | None:
         fields = config.get(section)
         value = fields.get(name) if isinstance(fields, dict) else None
-        return value if isinstance(value, int | float) else None
+        is_known = isinstance(value, int | float) and abs(value) < math.inf  # NaN is not
+        return value if is_known else None
 
     def whole(section: str, name: str) -> int | None:
         value = setting(section, name)

@@ -70,7 +70,7 @@ class AttachedEvaluator:
             ):
                 reply.raise_for_status()
                 data = await reply.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             raise PreflightError(
                 f"no OpenAI-compatible server answers at {self._base_url}{path} "
                 f"({error or 'time-out'}); "
@@ -93,7 +93,8 @@ class AttachedEvaluator:
 
     async def _ask_name(self) -> str:
         models = (await self._get("/v1/models")).get("data")
-        names = [str(m["id"]) for m in models] if isinstance(models, list) else []
+        cards = models if isinstance(models, list) else []
+        names = [str(card.get("id")) for card in cards if isinstance(card, dict)]
         if self._task.model not in names:
             raise PreflightError(
                 f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
