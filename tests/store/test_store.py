@@ -356,7 +356,7 @@ def test_optunas_connections_are_as_durable_as_ours(store: Store) -> None:
             "journal_mode": "delete",
             "synchronous": 3,
             "foreign_keys": 1,
-            "busy_timeout": 60_000,
+            "busy_timeout": 120_000,
         }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import PreflightError, UsageError
 from tuner.store.faults import corrupt, sqlite_fault
+from tuner.store.file_systems import require_local
 
 _MAGIC = b"SQLite format 3\0"
 _WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check
@@ -71,6 +72,7 @@ def check_file(path: Path, *, create: bool) -> None:
         if not create and not found:
             raise UsageError(missing(str(path)))
         if create:
+            require_local(path)
             path.parent.mkdir(parents=True, exist_ok=True)
         if found:
             _check_content(path)
@@ -136,13 +138,17 @@ def _check_content(path: Path) -> None:
         raise PreflightError(
             f"'{path}' is not a SQLite database and was left untouched; name another with --store"
         )
-    problem = _quick_check(path)
+    problem = first_damage(path)
     if problem is not None:
         raise corrupt(str(path), problem)
 
 
-def _quick_check(path: Path) -> str | None:
-    """Return the first thing wrong, or None; a half-written transaction is rolled back by this."""
+def first_damage(path: Path) -> str | None:
+    """Return the first thing wrong with a SQLite file, or None.
+
+    A half-written transaction is rolled back by this. Raises the error tree for a file that cannot
+    be asked.
+    """
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:
         with closing(sqlite3.connect(address, uri=True, timeout=60.0)) as connection:

@@ -46,6 +46,8 @@ def study_record(identity: StudyIdentity) -> StudyRecord:
         spent_s=identity.spent_s,
         spec_json=identity.spec_json,
         finished_at=identity.finished_at,
+        gpu_uuids=list(identity.gpu_uuids),
+        model_revision=identity.model_revision,
     )
 
 
@@ -72,6 +74,8 @@ def identity(record: StudyRecord) -> StudyIdentity:
         spent_s=record.spent_s,
         spec_json=record.spec_json,
         finished_at=record.finished_at,
+        gpu_uuids=tuple(record.gpu_uuids or ()),
+        model_revision=record.model_revision,
     )
 
 

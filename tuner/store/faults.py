@@ -11,7 +11,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 
-BUSY_TIMEOUT_S = 60.0
+BUSY_TIMEOUT_S = 120.0  # a dashboard or a backup that holds the store for a minute is waited for
+
+
+class StoreBusyError(OperatorNeededError):
+    """Somebody else holds the store; waiting may help."""
+
+
+class StoreFullError(OperatorNeededError):
+    """There is no room for the store; waiting may help."""
 
 
 @contextmanager
@@ -64,16 +72,14 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
     """Return what to tell the user about an error of SQLite, or None where it is a bug of ours."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return OperatorNeededError(
+        return StoreBusyError(
             f"the store {where} stayed locked by another process (a dashboard, a backup?); end "
             "that process, then run `tuner resume`"
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return corrupt(where, str(error))
     if name.startswith("SQLITE_FULL"):
-        return OperatorNeededError(
-            f"no space is left for the store {where}; free some, then run `tuner resume`"
-        )
+        return full(where)
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return PreflightError(
             f"cannot write the store {where} ({error}); make file and folder writable or name "
@@ -87,9 +93,18 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
     return None
 
 
+def full(where: str) -> StoreFullError:
+    """Return the error for a disk without room."""
+    return StoreFullError(
+        f"no space is left for the store {where}; free some, then run `tuner resume`: what was "
+        "measured is kept"
+    )
+
+
 def corrupt(where: str, detail: str) -> OperatorNeededError:
     """Return the error for a damaged SQLite file."""
     return OperatorNeededError(
-        f"the store {where} is corrupt ({detail}) and was left untouched; restore a backup or "
-        f"save what can be read with `sqlite3 {where} .recover`, or name another with --store"
+        f"the store {where} is corrupt ({detail}) and was left untouched; make a new one "
+        f"with `tuner store rebuild NEW.db --store {where}`, restore a backup, or save what can be "
+        f"read with `sqlite3 {where} .recover`"
     )

@@ -146,7 +146,7 @@ def _result(data: Mapping[str, Any]) -> Measurement | Failure:
     if "failure" in data:
         kind, reason, log_path = data["failure"]
         return Failure(FailureKind(kind), reason, None if log_path is None else Path(log_path))
-    latency, energy = data["sources"]
+    (start_s, end_s), (latency, energy) = data["window_s"], data["sources"]
     return Measurement(
-        data["metrics"], *data["window_s"], Source(latency), Source(energy), data["ended_early"]
+        data["metrics"], start_s, end_s, Source(latency), Source(energy), data["ended_early"]
     )

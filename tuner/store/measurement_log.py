@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -59,6 +60,15 @@ class MeasurementLog:
         self._reserve = path.with_suffix(".reserve")
         self._reserve_bytes = reserve_bytes
 
+    def put_aside(self) -> Path | None:
+        """Rename a log that another study of the same name has left; return its new name."""
+        if not self.path.exists():
+            return None
+        names = (self.path.with_suffix(f".{n}.jsonl") for n in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
+        self.path.rename(aside)
+        return aside
+
     def open(self) -> None:
         """Make the folder and set room aside for a full disk; raises `OSError` without room."""
         if not self.path.parent.is_dir():
@@ -79,7 +89,7 @@ class MeasurementLog:
             self._reserve.unlink(missing_ok=True)
 
     def append(self, record: LogRecord) -> None:
-        """Add a record; when this returns it is on the disk. Raises `OSError`, nothing is then left.
+        """Add a record: on the disk when this returns. Raises `OSError`, and nothing is then left.
 
         On a full disk the reserve is used, and then the raw records are left out.
         """
@@ -149,7 +159,7 @@ def read_log(path: Path) -> Iterator[LogLine]:
 
 
 def latest(path: Path) -> Iterator[LogRecord]:
-    """Yield the records of a log from its end; what is torn is left out. None if there is no log.
+    """Yield the records of a log from its end, if there is one; what is torn is left out.
 
     Raises `OSError`.
     """

@@ -40,6 +40,8 @@ class StudyIdentity:
     spent_s: float
     spec_json: dict[str, Any]
     finished_at: datetime | None = None  # search and confirmation are over; None: they are not
+    gpu_uuids: tuple[str, ...] = ()  # none of an emulated GPU, or not known
+    model_revision: str | None = None  # of the model's files, where it could be known
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tuner.redaction import redacted
 
-# 2: repeats, how long trials took, when a study was finished; 3: comparison points
-SCHEMA_VERSION = 3
+# 2: repeats, how long trials took, when a study was finished; 3: comparison points;
+# 4: the GPUs' UUIDs, the revision of the model's files
+SCHEMA_VERSION = 4
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -110,6 +111,8 @@ class StudyRecord(Base):
     spent_s: Mapped[float]
     spec_json: Mapped[dict[str, Any]]
     finished_at: Mapped[datetime | None]
+    gpu_uuids: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    model_revision: Mapped[str | None] = mapped_column(Text)
 
 
 class _Outcome:

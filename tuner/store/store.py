@@ -18,7 +18,9 @@ from tuner.records import Failure, Measurement, RawRun
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
+from tuner.store.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
+from tuner.store.probing import probe_file, probe_server
 from tuner.store.repeats import RepeatTables, require_finite, study_of
 from tuner.store.rows import (
     EventRow,
@@ -89,6 +91,22 @@ class Store:
             storage.remove_session()
             storage.engine.dispose()
         self._engine.dispose()
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return address.file_of(self._url)
+
+    def log_path(self, study: str, state_folder: Path) -> Path:
+        """Return where the measurement log of a study is."""
+        return log_path_of(log_folder_of(self._url, state_folder), study)
+
+    def probe(self) -> None:
+        """Raise what a write would meet now, without waiting: see `tuner.store.probing`."""
+        if self.path is None:
+            probe_server(self._engine, self.shown)
+        else:
+            probe_file(self.path)
 
     def optuna_storage(self) -> RDBStorage:
         """Return Optuna's storage in the same database; its tables are created if missing."""

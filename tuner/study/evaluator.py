@@ -31,6 +31,7 @@ class Bench:
     driver: str | None
     energy_source: Source
     latency_source: Source
+    gpu_uuids: tuple[str, ...] = ()  # none where no GPU is read
 
 
 @dataclass(frozen=True, slots=True)

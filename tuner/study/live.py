@@ -86,6 +86,7 @@ class LiveEvaluator:
             driver=meter.driver,
             energy_source=meter.source,
             latency_source=self._server.source,
+            gpu_uuids=tuple(sorted(state.uuid for state in self._gpus)),
         )
 
     async def defaults(self) -> Mapping[str, Value]:

@@ -1,7 +1,8 @@
 """The run loop: propose, evaluate, store, tell, until the budget is spent.
 
-The order makes every line safe to die on. A measurement is on disk before Optuna hears of it, and
-`reconcile` repeats or undoes whatever a dead tuner left half done.
+The order makes every line safe to die on. A measurement is on disk before Optuna hears of it (in
+the measurement log, see `tuner.study.keeping`, then in the store), and `reconcile` repeats or
+undoes whatever a dead tuner left half done.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.errors import OperatorNeededError
-from tuner.measure.intervals import intervals
-from tuner.measure.precision import achieved, imprecision
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.slo import meets_all, request_limits_ms
+from tuner.slo import meets_all
 from tuner.store import Store, Took, TrialOwner
 from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
@@ -25,6 +24,7 @@ from tuner.study.evaluator import Evaluation, Evaluator
 from tuner.study.flat import Point, flat_for
 from tuner.study.objective import costs
 from tuner.study.proposals import Proposal, Proposals, Spent
+from tuner.study.settling import all_warnings, settled
 from tuner.study.spec import StudySpec
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
@@ -172,38 +172,17 @@ class StudyRun:
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""
-        result = evaluation.result
+        number, raw = proposal.number, evaluation.raw
         took = Took(evaluation.elapsed_s, evaluation.launch_s)
+        result = settled(self._spec, evaluation.result)
         if isinstance(result, Measurement):
-            result = self._with_all_metrics(result)
-        if isinstance(result, Measurement):
+            warnings = all_warnings(self._spec, result, raw, evaluation.warnings)
             self._store.save_measurement(
-                self._name,
-                proposal.number,
-                result,
-                evaluation.raw,
-                warnings=(*evaluation.warnings, *self._imprecision(evaluation, result)),
-                took=took,
+                self._name, number, result, raw, warnings=warnings, took=took
             )
         else:
-            self._store.save_failure(self._name, proposal.number, result, evaluation.raw, took=took)
+            self._store.save_failure(self._name, number, result, raw, took=took)
         return result
-
-    def _imprecision(self, evaluation: Evaluation, measured: Measurement) -> tuple[str, ...]:
-        precision = self._spec.window_plan.precision
-        if precision is None or evaluation.raw is None or measured.ended_early is not None:
-            return ()
-        known = intervals(evaluation.raw, request_limits_ms(self._spec.slos))
-        return imprecision(achieved(precision, measured, known))
-
-    def _with_all_metrics(self, measurement: Measurement) -> Measurement | Failure:
-        needed = [o.metric for o in self._spec.objectives] + [s.metric for s in self._spec.slos]
-        missing = [m for m in needed if m not in measurement.metrics]
-        if not missing:
-            return measurement
-        if measurement.ended_early is not None:
-            return Failure(FailureKind.CONFIGURATION, measurement.ended_early)
-        return Failure(FailureKind.UNSTABLE, f"the window gave no value for {', '.join(missing)}")
 
     def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:
         """Tell Optuna what is stored. Every branch may be repeated after a crash."""

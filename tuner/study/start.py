@@ -10,17 +10,23 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.model import load_model
-from tuner.errors import PreflightError, UsageError
+from tuner.errors import OperatorNeededError, UsageError
+from tuner.gpu.durable import state_folder
 from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
+from tuner.store.file_systems import require_local
+from tuner.store.log_records import LoggedStudy
+from tuner.store.measurement_log import MeasurementLog
+from tuner.study.backups import Backups
 from tuner.study.benches import (
     RunPlace,
     configuration_knobs,
@@ -32,12 +38,16 @@ from tuner.study.benches import (
 from tuner.study.capacity import Capacity, capacity_window, default_capacity
 from tuner.study.confirm_run import ConfirmationRun, Ears
 from tuner.study.default_space import default_space
-from tuner.study.evaluator import Bench, Evaluator, Task
+from tuner.study.evaluator import Evaluator, Task
 from tuner.study.guarding import watched_over
+from tuner.study.identity import identity_of, require_same
+from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
 from tuner.study.loop import Listener, StudyRun
 from tuner.study.proposals import Proposals
+from tuner.study.recovery import recover
 from tuner.study.space import SearchSpace, load_space
 from tuner.study.spec import StudySpec
+from tuner.study.study_log import LoggedListener, StudyLog
 from tuner.yaml_files import validate
 
 
@@ -161,39 +171,62 @@ class _Run:
         self._space = space
         self._workload = workload
         self._store = store
-        self._listener = listener
+        folder = log_folder(store, name)
+        self._study_log = StudyLog(folder / "study.jsonl")
+        self._log = MeasurementLog(store.log_path(name, state_folder()))
+        self._listener: Listener = LoggedListener(listener, self._study_log)
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
         self._capacity: Capacity | None = None  # if the load is a share of it
-        self._place = RunPlace(
-            self._owner.run_tag, log_folder(store, name), spec.access, listener.note
-        )
+        self._place = RunPlace(self._owner.run_tag, folder, spec.access, self._listener.note)
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
-        with study_lock(self._store.url, self._name), self._store.optuna_faults():
-            if self._spec.request_rate_share is not None:
-                await self._settle_rate(self._spec.request_rate_share)
-            evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
-                make_evaluator,
-                self._spec,
-                self._task(),
-                space_knobs(self._space),
-                self._place,
+        if self._store.path is not None:
+            require_local(self._store.path)
+        with (
+            study_lock(self._store.url, self._name),
+            self._store.optuna_faults(),
+            opened_log(self._log, self._store.shown),
+            closing(self._study_log),
+        ):
+            try:
+                await self._go(new=new)
+            except BaseException as error:
+                self._study_log.write("stopped", reason=f"{type(error).__name__}: {error}")
+                raise
+            self._study_log.write("finished")
+
+    async def _go(self, *, new: bool) -> None:
+        if self._spec.request_rate_share is not None:
+            await self._settle_rate(self._spec.request_rate_share)
+        evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
+            make_evaluator,
+            self._spec,
+            self._task(),
+            space_knobs(self._space),
+            self._place,
+        )
+        async with watched_over(evaluator, self._place, self._listener.note):
+            bench = await evaluator.prepare()
+            defaults = await evaluator.defaults() if new else {}
+            capacity = None if self._capacity is None else self._capacity.to_json()
+            identity = identity_of(
+                self._name, self._spec, self._space, self._workload, bench, capacity
             )
-            async with watched_over(evaluator, self._place, self._listener.note):
-                bench = await evaluator.prepare()
-                defaults = await evaluator.defaults() if new else {}
-                identity = self._identity(bench)
-                if new:
-                    self._space.baseline_parameters(dict(defaults))  # told before it is stored
-                    self._store.create_study(identity)
-                    if self._capacity is not None:
-                        self._store.add_event(self._name, "capacity", str(self._capacity))
-                else:
-                    _require_same(self._store.study(self._name), identity)
-                    spec = self._spec
-                    self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
-                await self._loop(evaluator, defaults)
+            self._study_log.write("bench", **dataclasses.asdict(bench))
+            if new:
+                self._space.baseline_parameters(dict(defaults))  # told before it is stored
+                self._store.create_study(identity)
+                self._put_log_aside()
+                if self._capacity is not None:
+                    self._store.add_event(self._name, "capacity", str(self._capacity))
+            else:
+                require_same(self._store.study(self._name), identity)
+                spec = self._spec
+                self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
+            stored = self._store.study(self._name)
+            self._log_study(stored, defaults)
+            await self._loop(evaluator, defaults)
 
     async def _settle_rate(self, share: float) -> None:
         """Search the default configuration's capacity; the study's load is a share of it."""
@@ -231,6 +264,7 @@ class _Run:
         )
         if not proposals.has_baseline:
             proposals.enqueue_baseline(defaults or await evaluator.defaults())
+        evaluator = self._kept(evaluator)
         confirmation = self._confirmation(evaluator) if self._spec.confirm else None
         run = StudyRun(
             self._name,
@@ -242,9 +276,7 @@ class _Run:
             self._listener,
             confirmation,
         )
-        run.reconcile()
-        if confirmation is not None:
-            confirmation.reconcile()
+        self._reconcile(run, confirmation)
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
@@ -252,72 +284,50 @@ class _Run:
             if confirmation is not None:
                 await confirmation.run()
         finally:
-            run.reconcile()  # an interrupted trial goes back to the queue
-            if confirmation is not None:
-                confirmation.reconcile()
+            self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
         self._store.set_finished(self._name, datetime.now(UTC))
+
+    def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+        """Store what only the log knows, then finish or put back what was left half done."""
+        recover(self._name, self._spec, self._store, self._log, self._listener.note)
+        run.reconcile()
+        if confirmation is not None:
+            confirmation.reconcile()
+
+    def _kept(self, evaluator: Evaluator) -> KeptEvaluator:
+        note, patience = self._listener.note, Patience()
+        counts = next(s for s in self._store.studies() if s.identity.name == self._name)
+        return KeptEvaluator(
+            evaluator,
+            self._log,
+            Gate(self._store, note, patience),
+            self._store,
+            self._name,
+            self._owner,
+            patience,
+            Backups(self._store, counts.measured + counts.failed, note),
+        )
+
+    def _log_study(self, identity: StudyIdentity, defaults: Mapping[str, Value]) -> None:
+        try:
+            self._log.append(LoggedStudy(identity, defaults))
+        except OSError as error:
+            raise OperatorNeededError(
+                f"cannot write the measurement log {self._log.path} ({error.strerror}); mend that, "
+                f"then `tuner resume {self._name}`"
+            ) from error
+
+    def _put_log_aside(self) -> None:
+        aside = self._log.put_aside()
+        if aside is not None:
+            self._listener.note(
+                f"an earlier study '{self._name}', which is not in the store, left a measurement "
+                f"log; it is kept as {aside}"
+            )
 
     def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
         ears = Ears(self._listener.repeat_ended, self._listener.note)
         return ConfirmationRun(self._name, self._spec, self._store, evaluator, self._owner, ears)
-
-    def _identity(self, bench: Bench) -> StudyIdentity:
-        spec = self._spec
-        return StudyIdentity(
-            name=self._name,
-            created_at=datetime.now(UTC),
-            model=spec.model,
-            workload_name=self._workload.name,
-            workload_sha256=self._workload.sha256,
-            space_name=self._space.name,
-            space_sha256=self._space.sha256(),
-            slos=spec.slo,
-            objectives=tuple(str(o) for o in spec.objectives),
-            evaluation=bench.kind,
-            server_version=bench.server_version,
-            gpu=bench.gpu,
-            driver=bench.driver,
-            energy_source=bench.energy_source,
-            latency_source=bench.latency_source,
-            budget_trials=spec.trials,
-            budget_s=None if spec.hours is None else spec.budget_s,
-            spent_s=0.0,
-            spec_json={
-                **spec.model_copy(update={"study": self._name}).model_dump(mode="json"),
-                "fixed": fixed_configuration(self._space).to_json(),
-                "capacity": None if self._capacity is None else self._capacity.to_json(),
-            },
-        )
-
-
-_SAME = {
-    "workload_sha256": "the workload",
-    "space_sha256": "the search space",
-    "server_version": "the server's version",
-    "gpu": "the GPU",
-    "driver": "the GPU driver",
-}
-
-
-def _require_same(stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `PreflightError` naming what differs: old and new results would not compare."""
-    changed = [
-        f"{what} (was {_short(getattr(stored, field))}, is {_short(getattr(now, field))})"
-        for field, what in _SAME.items()
-        if getattr(stored, field) != getattr(now, field)
-    ]
-    if changed:
-        raise PreflightError(
-            f"study '{stored.name}' was measured with something else: {'; '.join(changed)}; put it "
-            "back, or start a new study with `tuner run`"
-        )
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "none"
-    is_hash = len(value) == 64 and all(c in "0123456789abcdef" for c in value)
-    return value[:12] if is_hash else value
 
 
 def this_process(run_tag: str) -> TrialOwner:

@@ -1,0 +1,95 @@
+"""Backups of a SQLite store: the last two, each whole, each there at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from tuner.errors import OperatorNeededError
+from tuner.store.address import first_damage
+from tuner.store.faults import sqlite_fault
+from tuner.store.file_systems import ROOM_BYTES, require_room
+
+GENERATIONS = 2
+_FEWEST_NEW = 10
+_NEW_SHARE = 0.1
+
+
+def backup_path(store: Path, generation: int) -> Path:
+    """Return where a backup is; generation 1 is the newest."""
+    return store.with_name(f"{store.name}.backup-{generation}")
+
+
+def unfinished_path(store: Path) -> Path:
+    """Return where a backup is made before it gets its name."""
+    return store.with_name(f"{store.name}.backup-new")
+
+
+def is_due(evaluations: int, at_last: int) -> bool:
+    """Say whether to back up again: after 10 more evaluations, and a tenth more.
+
+    So a store that grows tenfold is copied some 24 times.
+    """
+    return evaluations - at_last >= max(_FEWEST_NEW, _NEW_SHARE * at_last)
+
+
+def back_up(store: Path) -> Path:
+    """Copy the store while it is in use; return the newest backup's path.
+
+    The copy is checked and synced before the older ones make way. Raises `StoreFullError` if there
+    is no room for it, `OperatorNeededError` for a store that is damaged or stays locked; the older
+    backups are then as they were.
+    """
+    new = unfinished_path(store)
+    try:
+        require_room(new, store.stat().st_size + ROOM_BYTES)
+        _copy(store, new)
+        damage = first_damage(new)
+        if damage is not None:
+            raise OperatorNeededError(
+                f"the copy of the store {store} is damaged ({damage}); check the store with `tuner "
+                f"store check --store {store}`"
+            )
+        for generation in range(GENERATIONS, 1, -1):
+            older = backup_path(store, generation - 1)
+            if older.exists():
+                older.replace(backup_path(store, generation))
+        new.replace(backup_path(store, 1))
+        _sync(store.parent)
+    except OSError as error:
+        raise OperatorNeededError(
+            f"the store {store} could not be backed up ({error.strerror}); check the disk"
+        ) from error
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+    return backup_path(store, 1)
+
+
+def _copy(store: Path, new: Path) -> None:
+    new.unlink(missing_ok=True)
+    address = f"file:{quote(str(store.absolute()))}?mode=ro"
+    try:
+        with (
+            closing(sqlite3.connect(address, uri=True, timeout=60.0)) as source,
+            closing(sqlite3.connect(new)) as target,
+        ):
+            target.execute("PRAGMA synchronous=OFF")  # synced below, before it gets its name
+            source.backup(target)
+    except sqlite3.Error as error:
+        fault = sqlite_fault(error, str(store))
+        if fault is None:
+            raise
+        raise fault from error
+    _sync(new)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,40 @@
+"""Backing the store up as it grows, between two evaluations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from tuner.errors import OperatorNeededError
+from tuner.store import Store
+from tuner.store.backup import back_up, backup_path, is_due
+
+
+class Backups:
+    """Makes a backup of a SQLite store when enough was added since the last one.
+
+    One that cannot be made is told and left out: what is measured is in the measurement log, too.
+    """
+
+    def __init__(self, store: Store, evaluations: int, note: Callable[[str], None]) -> None:
+        self._store = store
+        self._evaluations = evaluations
+        self._note = note
+        self._at_last = evaluations if _is_there(store.path) else 0
+
+    async def make_if_due(self) -> None:
+        """Make one if it is due; called before each evaluation."""
+        path, count = self._store.path, self._evaluations
+        self._evaluations += 1
+        if path is None or not is_due(count, self._at_last):
+            return
+        self._at_last = count
+        try:
+            await asyncio.to_thread(back_up, path)
+        except OperatorNeededError as error:
+            self._note(f"no backup: {error}")
+
+
+def _is_there(path: Path | None) -> bool:
+    return path is not None and backup_path(path, 1).exists()

@@ -1,0 +1,138 @@
+"""What a study was measured with, and whether it is still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import PreflightError
+from tuner.load.workload import Workload
+from tuner.store import StudyIdentity
+from tuner.study.benches import fixed_configuration
+from tuner.study.evaluator import Bench
+from tuner.study.space import SearchSpace
+from tuner.study.spec import StudySpec
+
+_SAME = {
+    "model": "the model",
+    "model_revision": "the model's files",
+    "workload_sha256": "the workload",
+    "space_sha256": "the search space",
+    "slos": "the SLOs",
+    "objectives": "the objectives",
+    "evaluation": "how it is evaluated",
+    "server_version": "the server's version",
+    "gpu": "the GPU",
+    "gpu_uuids": "the GPU's UUID",
+    "driver": "the GPU driver",
+    "energy_source": "where energy comes from",
+    "latency_source": "where latency comes from",
+}
+_MAYBE_UNKNOWN = ("model_revision", "gpu_uuids")  # in studies of an older tuner, for one
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+
+
+def identity_of(
+    name: str,
+    spec: StudySpec,
+    space: SearchSpace,
+    workload: Workload,
+    bench: Bench,
+    capacity: Any = None,
+) -> StudyIdentity:
+    """Return the identity of a study that begins now; `capacity` is kept as it is, in JSON."""
+    return StudyIdentity(
+        name=name,
+        created_at=datetime.now(UTC),
+        model=spec.model,
+        workload_name=workload.name,
+        workload_sha256=workload.sha256,
+        space_name=space.name,
+        space_sha256=space.sha256(),
+        slos=spec.slo,
+        objectives=tuple(str(o) for o in spec.objectives),
+        evaluation=bench.kind,
+        server_version=bench.server_version,
+        gpu=bench.gpu,
+        driver=bench.driver,
+        energy_source=bench.energy_source,
+        latency_source=bench.latency_source,
+        budget_trials=spec.trials,
+        budget_s=None if spec.hours is None else spec.budget_s,
+        spent_s=0.0,
+        spec_json={
+            **spec.model_copy(update={"study": name}).model_dump(mode="json"),
+            "fixed": fixed_configuration(space).to_json(),
+            "capacity": capacity,
+        },
+        gpu_uuids=bench.gpu_uuids,
+        model_revision=None if bench.kind == "virtual" else model_revision(spec.model),
+    )
+
+
+def require_same(stored: StudyIdentity, now: StudyIdentity) -> None:
+    """Raise `PreflightError` naming all that differs: old and new results would not compare."""
+    changed = [
+        f"{what} (was {_shown(getattr(stored, field))}, is {_shown(getattr(now, field))})"
+        for field, what in _SAME.items()
+        if _differ(field, getattr(stored, field), getattr(now, field))
+    ]
+    if changed:
+        raise PreflightError(
+            f"study '{stored.name}' was measured with something else: {'; '.join(changed)}; put it "
+            f"back, or start a new study from its points with `tuner run --from-study "
+            f"{stored.name}`"
+        )
+
+
+def model_revision(model: str) -> str | None:
+    """Return what tells one state of a model's files from another; None where that is not known.
+
+    Of a folder it is a hash of its configuration and of the names and sizes of its weights, of a
+    model in the Hugging Face cache the commit that `main` stands for.
+    """
+    folder = Path(model).expanduser()
+    try:
+        if folder.is_dir():
+            return _folder_sha256(folder)
+        commit = _hub_cache() / f"models--{model.replace('/', '--')}" / "refs" / "main"
+        return commit.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _folder_sha256(folder: Path) -> str:
+    parts = [
+        f"{path.name} {path.stat().st_size}"
+        for path in sorted(folder.iterdir())
+        if path.suffix in _WEIGHTS
+    ]
+    config = folder / "config.json"
+    known = config.read_bytes() if config.is_file() else b""
+    return hashlib.sha256(known + b"\0" + "\n".join(parts).encode()).hexdigest()
+
+
+def _hub_cache() -> Path:
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache)
+    home = os.environ.get("HF_HOME")
+    return (Path(home) if home else Path("~/.cache/huggingface").expanduser()) / "hub"
+
+
+def _differ(field: str, stored: Any, now: Any) -> bool:
+    if field in _MAYBE_UNKNOWN and (not stored or not now):
+        return False
+    return bool(stored != now)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    text = str(value)
+    is_hash = len(text) in (40, 64) and all(c in "0123456789abcdef" for c in text)
+    return text[:12] if is_hash else text

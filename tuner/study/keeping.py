@@ -1,0 +1,194 @@
+"""Around an evaluator: nothing starts on a store that cannot be written, nothing measured is lost.
+
+What was measured is in the measurement log, and synced, before anybody else hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.store import Store, Took, TrialOwner, raw
+from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.log_records import LoggedResult, RepeatOf
+from tuner.store.measurement_log import RESERVE_BYTES, MeasurementLog
+from tuner.study.backups import Backups
+from tuner.study.evaluator import Bench, Evaluation, Evaluator
+
+_POLL_S = 0.5
+_TELL_AFTER_S = 2.0  # a lock that is gone by then is nothing to be told
+
+
+@contextmanager
+def opened_log(log: MeasurementLog, shown: str) -> Iterator[None]:
+    """Open the log for a run on the store `shown`; raises `PreflightError` where it cannot be."""
+    try:
+        log.open()
+    except OSError as error:
+        raise PreflightError(
+            f"cannot keep a measurement log for the store {shown} ({log.path.parent}: "
+            f"{error.strerror}); it needs {RESERVE_BYTES >> 20} MiB of room and the right to write "
+            "there"
+        ) from None
+    try:
+        yield
+    finally:
+        log.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the store is waited for before a person is asked, s."""
+
+    locked_s: float = 600.0
+    full_s: float = 120.0
+
+
+class Gate:
+    """Waits, and can be interrupted meanwhile, until the store can be written."""
+
+    def __init__(self, store: Store, note: Callable[[str], None], patience: Patience) -> None:
+        self._store = store
+        self._note = note
+        self._patience = patience
+
+    async def passed(self) -> None:
+        """Return when the store can be written; raises the fault when patience is at its end."""
+        began_s = time.monotonic()
+        is_told = False
+        fault: StoreBusyError | StoreFullError
+        while True:
+            try:
+                await asyncio.to_thread(self._store.probe)
+                return
+            except (StoreBusyError, StoreFullError) as error:
+                fault = error
+            if isinstance(fault, StoreBusyError):
+                patience_s = self._patience.locked_s
+                waits_for = "the store is locked by another process; waiting for it"
+            else:
+                patience_s = self._patience.full_s
+                waits_for = "no space is left for the store; waiting, nothing is launched"
+            waited_s = time.monotonic() - began_s
+            if waited_s >= patience_s:
+                raise fault
+            if waited_s >= min(_TELL_AFTER_S, patience_s / 2) and not is_told:
+                self._note(f"{waits_for} (at most {patience_s:g} s)")
+                is_told = True
+            await asyncio.sleep(_POLL_S)
+
+
+class KeptEvaluator:
+    """An evaluator whose every result is in the measurement log when it is returned.
+
+    `evaluate` and `confirm` wait for a store that is locked or full, before anything is launched
+    and again before the result is handed on. A result for which the log has no room is held in
+    memory for as long, and is lost only when `OperatorNeededError` says so.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        log: MeasurementLog,
+        gate: Gate,
+        store: Store,
+        study: str,
+        owner: TrialOwner,
+        patience: Patience,
+        backups: Backups,
+    ) -> None:
+        self._evaluator = evaluator
+        self._backups = backups
+        self._log = log
+        self._gate = gate
+        self._store = store
+        self._study = study
+        self._owner = owner
+        self._patience = patience
+        self.needs_guardian = evaluator.needs_guardian
+
+    async def prepare(self) -> Bench:
+        """As the evaluator."""
+        return await self._evaluator.prepare()
+
+    async def defaults(self) -> Mapping[str, Value]:
+        """As the evaluator."""
+        return await self._evaluator.defaults()
+
+    def is_warm_for(self, configuration: Configuration) -> bool:
+        """As the evaluator."""
+        return self._evaluator.is_warm_for(configuration)
+
+    async def close(self) -> None:
+        """As the evaluator."""
+        await self._evaluator.close()
+
+    async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
+        """As the evaluator; raises `OperatorNeededError` for a store that stays unusable."""
+        return await self._kept(
+            lambda: self._evaluator.evaluate(configuration, trial), configuration, trial, None
+        )
+
+    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """As the evaluator; raises `OperatorNeededError` for a store that stays unusable."""
+        rows = self._store.repeats.of(self._study)
+        row = next(r for r in rows if r.number == repeat)
+        return await self._kept(
+            lambda: self._evaluator.confirm(configuration, repeat),
+            configuration,
+            repeat,
+            RepeatOf(row.trial, row.kind),
+        )
+
+    async def _kept(
+        self,
+        evaluate: Callable[[], Awaitable[Evaluation]],
+        configuration: Configuration,
+        number: int,
+        repeat: RepeatOf | None,
+    ) -> Evaluation:
+        await self._gate.passed()
+        await self._backups.make_if_due()
+        started_at, began_s = datetime.now(UTC), time.monotonic()
+        evaluation = await evaluate()
+        wall_s = time.monotonic() - began_s
+        await self._append(
+            LoggedResult(
+                number=number,
+                configuration=configuration,
+                owner=self._owner,
+                started_at=started_at,
+                ended_at=datetime.now(UTC),
+                result=evaluation.result,
+                took=Took(evaluation.elapsed_s, evaluation.launch_s),
+                spent_s=evaluation.elapsed_s if evaluation.is_virtual else wall_s,
+                warnings=evaluation.warnings,
+                encoded_raw=None if evaluation.raw is None else raw.encode(evaluation.raw),
+                repeat=repeat,
+                answers=evaluation.answers,
+            )
+        )
+        await self._gate.passed()
+        return evaluation
+
+    async def _append(self, record: LoggedResult) -> None:
+        began_s = time.monotonic()
+        while True:
+            try:
+                self._log.append(record)
+                return
+            except OSError as error:
+                if time.monotonic() - began_s >= self._patience.full_s:
+                    what = "repeat" if record.repeat else "trial"
+                    raise OperatorNeededError(
+                        f"what {what} {record.number} measured could not be written to "
+                        f"{self._log.path} ({error.strerror}) and is lost; free some space, then "
+                        f"`tuner resume {self._study}` measures it again"
+                    ) from error
+            await asyncio.sleep(_POLL_S)

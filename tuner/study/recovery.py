@@ -1,0 +1,89 @@
+"""What the measurement log knows and the store does not: after a kill, a lock, a full disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuner.errors import OperatorNeededError
+from tuner.records import Measurement
+from tuner.store import Store, TrialState
+from tuner.store.log_records import LoggedResult
+from tuner.store.measurement_log import MeasurementLog, latest
+from tuner.study.settling import all_warnings, settled
+from tuner.study.spec import StudySpec
+
+_KNOWN_IN_A_ROW = 3  # then all before them are known, too: a study has one writer
+
+
+def recover(
+    name: str, spec: StudySpec, store: Store, log: MeasurementLog, note: Callable[[str], None]
+) -> int:
+    """Save what was measured but did not reach the store; return how many evaluations.
+
+    May be repeated. Raises `OperatorNeededError` for a log that cannot be read.
+    """
+    trials = {t.number: t for t in store.trials(name)}
+    repeats = {r.number: r for r in store.repeats.of(name)}
+    missed: list[LoggedResult] = []
+    known = 0
+    try:
+        for record in latest(log.path):
+            if not isinstance(record, LoggedResult):
+                continue
+            row = (trials if record.repeat is None else repeats).get(record.number)
+            if row is None:
+                raise _behind(name, store, record)
+            if row.state is TrialState.RUNNING:
+                missed.append(record)
+            else:
+                known += 1
+            if known == _KNOWN_IN_A_ROW:
+                break
+    except OSError as error:
+        raise OperatorNeededError(
+            f"the measurement log {log.path} cannot be read ({error.strerror}); mend that, then "
+            f"`tuner resume {name}`"
+        ) from error
+    for record in missed:
+        if record.repeat is None:
+            save_trial(name, spec, store, record)
+        else:
+            save_repeat(name, store, record)
+        store.add_spent_s(name, record.spent_s)
+        what = "trial" if record.repeat is None else "repeat"
+        note(f"{what} {record.number} was measured but not stored: taken from the measurement log")
+    return len(missed)
+
+
+def _behind(name: str, store: Store, record: LoggedResult) -> OperatorNeededError:
+    what = "trial" if record.repeat is None else "repeat"
+    return OperatorNeededError(
+        f"the store {store.shown} is older than the measurement log of study '{name}', which has "
+        f"{what} {record.number}; make a store of the log with `tuner store rebuild NEW.db --store "
+        f"{store.shown}`, then `tuner resume {name} --store NEW.db`"
+    )
+
+
+def save_trial(name: str, spec: StudySpec, store: Store, record: LoggedResult) -> None:
+    """Save a trial that was begun as the loop would have."""
+    result, raw = settled(spec, record.result), record.raw
+    if isinstance(result, Measurement):
+        warnings = all_warnings(spec, result, raw, record.warnings)
+        store.save_measurement(
+            name, record.number, result, raw, warnings=warnings, took=record.took
+        )
+    else:
+        store.save_failure(name, record.number, result, raw, took=record.took)
+
+
+def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
+    """Save a repeat that was begun as the confirmation would have."""
+    store.repeats.save(
+        name,
+        record.number,
+        record.result,
+        record.raw,
+        took=record.took,
+        warnings=record.warnings,
+        answers=record.answers,
+    )

@@ -1,0 +1,35 @@
+"""From what an evaluation brought to what is kept of it as the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.measure.intervals import intervals
+from tuner.measure.precision import achieved, imprecision
+from tuner.records import Failure, FailureKind, Measurement, RawRun
+from tuner.slo import request_limits_ms
+from tuner.study.spec import StudySpec
+
+
+def settled(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:
+    """Return the result of a trial: one without a metric that the study needs is a failure."""
+    if isinstance(result, Failure):
+        return result
+    needed = [o.metric for o in spec.objectives] + [s.metric for s in spec.slos]
+    missing = [m for m in needed if m not in result.metrics]
+    if not missing:
+        return result
+    if result.ended_early is not None:
+        return Failure(FailureKind.CONFIGURATION, result.ended_early)
+    return Failure(FailureKind.UNSTABLE, f"the window gave no value for {', '.join(missing)}")
+
+
+def all_warnings(
+    spec: StudySpec, result: Measurement, raw: RawRun | None, warnings: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the warnings of a trial, what its intervals miss of the asked precision included."""
+    precision = spec.window_plan.precision
+    if precision is None or raw is None or result.ended_early is not None:
+        return tuple(warnings)
+    known = intervals(raw, request_limits_ms(spec.slos))
+    return (*warnings, *imprecision(achieved(precision, result, known)))

@@ -1,0 +1,117 @@
+"""The log of a study: everything that happened, one JSON object per line, for machines to read.
+
+The store keeps a short list of events for people; this keeps all of them, with their facts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from tuner.records import Failure, Measurement
+from tuner.redaction import redacted_json
+from tuner.study.confirm_plan import Step
+from tuner.study.loop import Listener, Progress
+from tuner.study.proposals import Proposal
+
+LARGEST_BYTES = 10 * 2**20
+OLDER_FILES = 3
+
+
+class _QuietHandler(RotatingFileHandler):
+    """A log that cannot be written, on a full disk for one, must not end the night."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the line."""
+
+
+class StudyLog:
+    """Writes lines with `time` (UTC), `monotonic_s`, `event`, `trial` and `facts`; no secrets."""
+
+    def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
+        self.path = path
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._handler = _QuietHandler(
+            path, maxBytes=largest_bytes, backupCount=OLDER_FILES, encoding="utf-8", delay=True
+        )
+
+    def write(self, event: str, trial: int | None = None, **facts: Any) -> None:
+        """Add a line; `facts` are JSON-ready."""
+        line = {
+            "time": datetime.now(UTC).isoformat(),
+            "monotonic_s": round(time.monotonic(), 6),
+            "event": event,
+            "trial": trial,
+            "facts": redacted_json(facts),
+        }
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        text = text.encode(errors="replace").decode()  # a lone surrogate of a server's log
+        record = logging.LogRecord("tuner", logging.INFO, "", 0, text, None, None)
+        self._handler.handle(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+
+class LoggedListener:
+    """Passes on what happens, and logs it."""
+
+    def __init__(self, listener: Listener, log: StudyLog) -> None:
+        self._listener = listener
+        self._log = log
+
+    def study_started(self, name: str, progress: Progress) -> None:
+        """The loop begins, or goes on."""
+        self._log.write("study_started", study=name, **_budget(progress))
+        self._listener.study_started(name, progress)
+
+    def trial_started(self, proposal: Proposal) -> None:
+        """An evaluation begins."""
+        self._log.write(
+            "trial_started",
+            proposal.number,
+            configuration=proposal.configuration.to_json(),
+            baseline=proposal.baseline,
+            attempt=proposal.attempt,
+        )
+        self._listener.trial_started(proposal)
+
+    def trial_ended(
+        self, proposal: Proposal, result: Measurement | Failure, progress: Progress
+    ) -> None:
+        """An evaluation ended and was told."""
+        self._log.write("trial_ended", proposal.number, **_outcome(result), **_budget(progress))
+        self._listener.trial_ended(proposal, result, progress)
+
+    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
+        """A trial's configuration was measured again."""
+        self._log.write("repeat_ended", step.trial.number, why=step.kind.value, **_outcome(result))
+        self._listener.repeat_ended(step, result)
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        self._log.write("note", message=message)
+        self._listener.note(message)
+
+
+def _budget(progress: Progress) -> Mapping[str, Any]:
+    return {"trials": progress.trials, "spent_s": round(progress.spent_s, 3)}
+
+
+def _outcome(result: Measurement | Failure) -> Mapping[str, Any]:
+    if isinstance(result, Failure):
+        return {
+            "failure": result.kind.value,
+            "reason": result.reason,
+            "log": None if result.log_path is None else str(result.log_path),
+        }
+    return {"metrics": dict(result.metrics), "ended_early": result.ended_early}
