@@ -1,20 +1,57 @@
-"""A real vLLM that answers texts, for the tests and benchmarks that need one."""
+"""A real vLLM with a tiny model, for the tests and benchmarks that need one."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from studies import TINY_LLAMA
 
-from tuner.configuration import Configuration
+from tuner.configuration import Configuration, Value
 from tuner.serving.launch import LaunchPlan, RunningServer, launched
 from tuner.serving.processes import stop_tagged
 from tuner.serving.vllm import find_vllm
+
+SMALL: Mapping[str, Value] = {"load_format": "dummy", "enforce_eager": True, "dtype": "float32"}
+
+
+def needs_vllm(timeout_s: float) -> list[pytest.MarkDecorator]:
+    """Return the marks of tests on a real vLLM."""
+    return [
+        pytest.mark.vllm,
+        pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
+        pytest.mark.timeout(timeout_s),
+    ]
+
+
+def tiny_plan(
+    folder: Path,
+    run_tag: str,
+    flags: Mapping[str, Value],
+    *,
+    cache_gib: int = 1,
+    startup_deadline_s: float = 250.0,
+) -> LaunchPlan:
+    """Make a tiny Llama in `folder`, and the plan of a server of it that TUNER_VLLM names."""
+    model = folder / "tiny"
+    model.mkdir()
+    (model / "config.json").write_text(TINY_LLAMA)
+    return LaunchPlan(
+        command=find_vllm(os.environ["TUNER_VLLM"]),
+        model=str(model),
+        configuration=Configuration(
+            flags={**SMALL, **flags}, environment={"VLLM_CPU_KVCACHE_SPACE": cache_gib}
+        ),
+        run_tag=run_tag,
+        log_path=folder / "vllm.log",
+        startup_deadline_s=startup_deadline_s,
+        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
+    )
 
 
 class Endless:
@@ -31,30 +68,12 @@ class Endless:
 
 @asynccontextmanager
 async def tiny_vllm(folder: Path) -> AsyncIterator[RunningServer]:
-    """Run a tiny Llama with a tokenizer, of bytes, on the vLLM that TUNER_VLLM names."""
-    model = folder / "tiny"
-    model.mkdir()
-    (model / "config.json").write_text(TINY_LLAMA)
-    command = find_vllm(os.environ["TUNER_VLLM"])
-    python = Path(command[0]).with_name("python")
-    script = Path(__file__).with_name("load") / "tiny_tokenizer.py"
-    await asyncio.to_thread(subprocess.run, [python, script, model], check=True)
+    """Run a tiny Llama with a tokenizer, of bytes, that answers texts."""
     tag = f"tiny-{os.getpid()}-{folder.name}"
-    plan = LaunchPlan(
-        command=command,
-        model=str(model),
-        configuration=Configuration(flags={}, environment={"VLLM_CPU_KVCACHE_SPACE": 1}),
-        run_tag=tag,
-        log_path=folder / "vllm.log",
-        startup_deadline_s=600.0,
-        fixed_flags={
-            "load_format": "dummy",
-            "enforce_eager": True,
-            "dtype": "float32",
-            "enable_prefix_caching": False,
-        },
-        environment={"HF_HUB_OFFLINE": True},
-    )
+    plan = tiny_plan(folder, tag, {"enable_prefix_caching": False}, startup_deadline_s=600.0)
+    python = Path(plan.command[0]).with_name("python")
+    script = Path(__file__).with_name("load") / "tiny_tokenizer.py"
+    await asyncio.to_thread(subprocess.run, [python, script, plan.model], check=True)
     try:
         async with launched(plan) as running:
             yield running

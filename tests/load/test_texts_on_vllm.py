@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-from tiny_vllm import Endless, tiny_vllm
+from tiny_vllm import Endless, needs_vllm, tiny_vllm
 
 from tuner.load.drive import drive
 from tuner.load.text_request import Message, TextRequest, stand_in_ids
 from tuner.records import Load, RequestRecord, RequestState
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
-    pytest.mark.timeout(900),
-]
+pytestmark = needs_vllm(900)
 
 
 async def test_texts_and_chats_are_answered_and_counted(tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ async def test_the_server_sees_the_configuration_and_nothing_of_our_files(fake, 
     with (tmp_path / "ours").open("w") as ours:
         os.set_inheritable(ours.fileno(), True)
         plan = fake.plan(configuration=configuration, environment={"SOME_SWITCH": "lost"})
-        async with launched(replace(plan, fixed_flags={"dtype": "float32"})):
+        async with launched(plan):
             pass
     argv, environment = fake.note("argv"), fake.note("environment")
     assert argv[:2] == ["serve", "/models/tiny"]
-    assert argv[-3:] == ["--dtype=float32", "--max-num-seqs=8", "--enforce-eager"]
+    assert argv[-2:] == ["--max-num-seqs=8", "--enforce-eager"]
     assert environment["TUNER_RUN_TAG"] == fake.run_tag
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert environment["SOME_SWITCH"] == "1"

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
+from tiny_vllm import needs_vllm, tiny_plan
 
-from tuner.configuration import Configuration
-from tuner.serving.launch import LaunchPlan, RunningServer, launched
+from tuner.configuration import Value
+from tuner.serving.launch import RunningServer, launched
 from tuner.serving.live_limits import Limits, LimitsFile, State
 from tuner.serving.live_server import LiveFiles, make_ready
 from tuner.serving.server_metrics import scrape
-from tuner.serving.vllm import find_vllm
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
-    pytest.mark.timeout(400),
-]
+pytestmark = needs_vllm(400)
 
-TINY_LLAMA = """{
-  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
-  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
-  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
-}"""
 STREAMS = 48
 MOST = Limits(32, 2048)
 CHANGES = 200
@@ -41,33 +31,16 @@ CHANGES = 200
 async def live_vllm(
     folder: Path, run_tag: str, *, asynchronous: bool
 ) -> AsyncIterator[tuple[RunningServer, LimitsFile]]:
-    (folder / "tiny").mkdir()
-    (folder / "tiny" / "config.json").write_text(TINY_LLAMA)
     files = LiveFiles(folder / "live")
     file = files.limits_file("server")
-    configuration = Configuration(
-        flags={
-            "max_num_seqs": MOST.max_num_seqs or 0,
-            "max_num_batched_tokens": MOST.max_num_batched_tokens or 0,
-            "async_scheduling": asynchronous,
-        },
-        environment={"VLLM_CPU_KVCACHE_SPACE": 1},
-    )
-    plan = LaunchPlan(
-        command=find_vllm(os.environ["TUNER_VLLM"]),
-        model=str(folder / "tiny"),
-        configuration=files.with_limits(configuration, file),
-        run_tag=run_tag,
-        log_path=folder / "vllm.log",
-        startup_deadline_s=250.0,
-        fixed_flags={
-            "load_format": "dummy",
-            "skip_tokenizer_init": True,
-            "enforce_eager": True,
-            "dtype": "float32",
-        },
-        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
-    )
+    flags: dict[str, Value] = {
+        "skip_tokenizer_init": True,
+        "max_num_seqs": MOST.max_num_seqs or 0,
+        "max_num_batched_tokens": MOST.max_num_batched_tokens or 0,
+        "async_scheduling": asynchronous,
+    }
+    plan = tiny_plan(folder, run_tag, flags)
+    plan = replace(plan, configuration=files.with_limits(plan.configuration, file))
     async with launched(plan) as server:
         yield server, file
     file.close()

@@ -6,30 +6,20 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 import aiohttp
 import pytest
+from tiny_vllm import needs_vllm, tiny_plan
 
-from tuner.configuration import Configuration, Value
+from tuner.configuration import Value
 from tuner.records import FailureKind
-from tuner.serving.launch import LaunchFailedError, LaunchPlan, launched
+from tuner.serving.launch import LaunchFailedError, launched
 from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
 from tuner.serving.server_metrics import resolved_settings, scrape
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm"),
-    pytest.mark.timeout(300),
-]
-
-TINY_LLAMA = """{
-  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
-  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
-  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
-}"""
+pytestmark = needs_vllm(300)
+FLAGS: Mapping[str, Value] = {"skip_tokenizer_init": True}
 
 
 @pytest.fixture
@@ -37,38 +27,9 @@ def command() -> tuple[str, ...]:
     return find_vllm(os.environ["TUNER_VLLM"])
 
 
-def plan(
-    command: tuple[str, ...],
-    run_tag: str,
-    folder: Path,
-    *,
-    flags: Mapping[str, Value] | None = None,
-    cache_gib: int = 1,
-) -> LaunchPlan:
-    (folder / "tiny").mkdir()
-    (folder / "tiny" / "config.json").write_text(TINY_LLAMA)
-    return LaunchPlan(
-        command=command,
-        model=str(folder / "tiny"),
-        configuration=Configuration(
-            flags=flags or {}, environment={"VLLM_CPU_KVCACHE_SPACE": cache_gib}
-        ),
-        run_tag=run_tag,
-        log_path=folder / "vllm.log",
-        startup_deadline_s=200.0,
-        fixed_flags={
-            "load_format": "dummy",
-            "skip_tokenizer_init": True,
-            "enforce_eager": True,
-            "dtype": "float32",
-        },
-        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
-    )
-
-
-async def test_defaults_tokens_and_a_killed_api_server(command, run_tag, tmp_path) -> None:
+async def test_defaults_tokens_and_a_killed_api_server(run_tag, tmp_path) -> None:
     async with (
-        launched(plan(command, run_tag, tmp_path)) as server,
+        launched(tiny_plan(tmp_path, run_tag, FLAGS)) as server,
         aiohttp.ClientSession() as session,
     ):
         settings = await resolved_settings(session, server.base_url)
@@ -102,9 +63,9 @@ async def test_defaults_tokens_and_a_killed_api_server(command, run_tag, tmp_pat
     ids=["refused settings", "impossible memory"],
 )
 async def test_a_refusal_is_the_configurations_fault(
-    command, run_tag, tmp_path, flags, cache_gib, says
+    run_tag, tmp_path, flags, cache_gib, says
 ) -> None:
-    asked = plan(command, run_tag, tmp_path, flags=flags, cache_gib=cache_gib)
+    asked = tiny_plan(tmp_path, run_tag, {**FLAGS, **flags}, cache_gib=cache_gib)
     with pytest.raises(LaunchFailedError) as caught:
         async with launched(asked):
             pytest.fail("it cannot start")

@@ -92,7 +92,6 @@ class _Reader:
             hidden=int(text["hidden_size"]),
             heads=int(text["num_attention_heads"]),
             kv_heads=1 if mla else self._kv_heads(),
-            head_dim=int(text["v_head_dim"]) if mla else self._head_dim(),
             intermediate=int(width or text["intermediate_size"]),
             vocabulary=int(text["vocab_size"]),
             max_position=int(text["max_position_embeddings"]),

@@ -72,7 +72,6 @@ class ModelShape:
     hidden: int
     heads: int
     kv_heads: int  # 1 for a compressed cache, which every GPU holds whole
-    head_dim: int
     intermediate: int  # of one expert in a mixture of experts, else of the MLP
     vocabulary: int
     max_position: int

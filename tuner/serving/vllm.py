@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
@@ -119,13 +118,12 @@ def serve_argv(
     host: str,
     port: int,
     served_name: str,
-    fixed: Mapping[str, Value],
 ) -> tuple[str, ...]:
-    """Return the command line of a server; a flag of `configuration` goes before a fixed one.
+    """Return the command line of a server.
 
     Raises `UsageError` for a flag that the tuner sets itself.
     """
-    flags = {**fixed, **configuration.flags}
+    flags = configuration.flags
     reserved = sorted(RESERVED_FLAGS & flags.keys())
     if reserved:
         raise UsageError(f"the flag '{reserved[0]}' is set by the tuner; leave it out")
