@@ -30,6 +30,7 @@ from tuner.study.space import SearchSpace, parameter_name
 from tuner.study.spec import SamplerName
 
 _RANDOM_STARTS = 10
+CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
 _UNKNOWN_VIOLATION = 1.0  # of an SLO that nothing was measured for yet; in log ratio
 _MET, _VIOLATED = -1.0, 1.0
 
@@ -90,6 +91,7 @@ class Proposals:
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
+        self._study.set_user_attr(CONSTRAINT_NAMES, sorted([LAUNCH_OK, *map(str, self._slos)]))
 
     def _sampler(self, name: SamplerName, seed: int) -> BaseSampler:
         # the same seed after a resume would replay the same start points
@@ -198,6 +200,9 @@ class Proposals:
         for key in sorted(constraints):
             if key not in frozen.constraints:
                 trial.set_constraint(key, constraints[key])
+        # optuna-dashboard knows constraints only as a list; their names are the study's attribute
+        in_order = [constraints[key] for key in sorted(constraints)]
+        self._study._storage.set_trial_system_attr(frozen._trial_id, "constraints", in_order)
         configuration = self._proposal(number, frozen.params, frozen.user_attrs).configuration
         trial.set_user_attr("configuration", json.dumps(configuration.knobs()))
         for key, value in attrs.items():
