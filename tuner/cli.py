@@ -17,6 +17,7 @@ from tuner.commands import (
     read,
     report,
     run,
+    store,
     tasks,
     workload,
 )
@@ -47,6 +48,7 @@ app.command()(doctor.doctor)
 app.add_typer(workload.app, name="workload")
 app.add_typer(compare.app, name="compare")
 app.add_typer(gpu.app, name="gpu")
+app.add_typer(store.app, name="store")
 
 
 def _show_version(asked: bool) -> None:

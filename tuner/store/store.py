@@ -75,6 +75,11 @@ class Store:
         return self._url.render_as_string(hide_password=False)
 
     @property
+    def parsed_url(self) -> URL:
+        """The URL in parts."""
+        return self._url
+
+    @property
     def shown(self) -> str:
         """How to name the store to people."""
         return address.shown(self._url)
@@ -129,7 +134,7 @@ class Store:
             "or name another with --study"
         )
         try:
-            with self._session() as session:
+            with self.session() as session:
                 names = select(StudyRecord.id).where(StudyRecord.name == identity.name)
                 if session.scalar(names) is not None:
                     raise taken
@@ -139,14 +144,14 @@ class Store:
 
     def study(self, name: str) -> StudyIdentity:
         """Return a study's identity; raises `UsageError` with near names if there is none."""
-        with self._session() as session:
+        with self.session() as session:
             return convert.identity(study_of(session, name))
 
     def studies(self) -> list[StudySummary]:
         """Return all studies, oldest first."""
         counts: dict[tuple[int, str], int] = {}
         query = select(TrialRecord.study_id, TrialRecord.state, func.count(TrialRecord.id))
-        with self._session() as session:
+        with self.session() as session:
             for study_id, state, count in session.execute(
                 query.group_by(TrialRecord.study_id, TrialRecord.state)
             ):
@@ -173,12 +178,12 @@ class Store:
     @property
     def repeats(self) -> RepeatTables:
         """The measurements that repeat trials."""
-        return RepeatTables(self._session)
+        return RepeatTables(self.session)
 
     @property
     def comparisons(self) -> ComparisonTable:
         """What other tools measured, beside the studies."""
-        return ComparisonTable(self._session)
+        return ComparisonTable(self.session)
 
     def begin_trial(
         self,
@@ -194,7 +199,7 @@ class Store:
         Repeating it changes only the owner of a trial that still runs. Raises
         `OperatorNeededError` if the number was another configuration before.
         """
-        with self._session() as session:
+        with self.session() as session:
             study_id = study_of(session, study).id
             known = _trial(session, study_id, number)
             if known is None:
@@ -245,7 +250,7 @@ class Store:
 
     def trials(self, study: str) -> list[TrialRow]:
         """Return the trials of a study by number, without raw records."""
-        with self._session() as session:
+        with self.session() as session:
             query = select(*TrialRecord.__table__.columns).where(
                 TrialRecord.study_id == study_of(session, study).id
             )
@@ -254,7 +259,7 @@ class Store:
 
     def raw_run(self, study: str, number: int) -> RawRun | None:
         """Return the raw records of a trial, or None if there are none."""
-        with self._session() as session:
+        with self.session() as session:
             study_id = study_of(session, study).id
             encoded = session.scalar(
                 select(RawRunRecord.encoded)
@@ -265,7 +270,7 @@ class Store:
 
     def add_event(self, study: str, kind: str, message: str, *, trial: int | None = None) -> None:
         """Note something that happened, at the present time."""
-        with self._session() as session:
+        with self.session() as session:
             study_id = study_of(session, study).id
             now = datetime.now(UTC)
             session.add(
@@ -274,7 +279,7 @@ class Store:
 
     def events(self, study: str) -> list[EventRow]:
         """Return the events of a study in the order they were added."""
-        with self._session() as session:
+        with self.session() as session:
             query = select(EventRecord).where(EventRecord.study_id == study_of(session, study).id)
             return [
                 EventRow(at=e.at, kind=e.kind, message=e.message, trial=e.trial)
@@ -283,19 +288,19 @@ class Store:
 
     def set_budget(self, study: str, *, trials: int | None, hours: float | None) -> None:
         """Replace the budget of a study; None is no limit."""
-        with self._session() as session:
+        with self.session() as session:
             record = study_of(session, study)
             record.budget_trials = trials
             record.budget_s = None if hours is None else hours * 3600.0
 
     def set_finished(self, study: str, at: datetime | None) -> None:
         """Note when search and confirmation were over; None while the study goes on."""
-        with self._session() as session:
+        with self.session() as session:
             study_of(session, study).finished_at = at
 
     def add_spent_s(self, study: str, seconds: float) -> None:
         """Add wall time to what all runs of a study have spent."""
-        with self._session() as session:
+        with self.session() as session:
             study_id = study_of(session, study).id
             session.execute(
                 update(StudyRecord)
@@ -304,7 +309,7 @@ class Store:
             )
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         """One transaction: committed at the end, rolled back on any error."""
         with (
             database_faults(self.shown),
@@ -317,7 +322,7 @@ class Store:
     def _trial_session(self, study: str, number: int, run: RawRun | None) -> Iterator[TrialRecord]:
         """One transaction on a begun trial, which also stores its raw records."""
         encoded = None if run is None else raw.encode(run)
-        with self._session() as session:
+        with self.session() as session:
             trial = _trial(session, study_of(session, study).id, number)
             if trial is None:
                 raise ValueError(f"trial {number} of study '{study}' was not begun")
@@ -339,6 +344,14 @@ class Store:
             if fault is None:
                 raise
             raise fault from error
+
+
+def existing_file(url: str | Path) -> Path | None:
+    """Return the SQLite file at a path or URL, None for a server; raises `UsageError`."""
+    path = address.file_of(address.parse_address(url))
+    if path is not None and not path.is_file():
+        raise UsageError(address.missing(str(path)))
+    return path
 
 
 def _trial(session: Session, study_id: int, number: int) -> TrialRecord | None:

@@ -1,0 +1,84 @@
+"""`tuner store`: check a store, back it up, make it again from the measurement log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import Format, Output, StoreUrl
+from tuner.commands.output import print_json
+from tuner.errors import OperatorNeededError, UsageError
+
+app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store.")
+
+
+@app.command()
+def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
+    """Check the file, its tables, Optuna's beside ours, and the measurement logs."""
+    from rich.console import Console
+
+    from tuner.gpu.durable import state_folder
+    from tuner.report.store_tables import findings_json, show_findings
+    from tuner.store.checks import check_file, check_studies
+    from tuner.store.store import Store, existing_file
+
+    path = existing_file(store_url)
+    found = [] if path is None else check_file(path)
+    if not any(finding.is_problem for finding in found):
+        with Store.open(store_url, create=False) as store:
+            found += check_studies(store, state_folder())
+    if output is Format.JSON:
+        print_json(findings_json(found))
+    else:
+        show_findings(Console(), found)
+    problems = sum(finding.is_problem for finding in found)
+    if problems:
+        raise OperatorNeededError(
+            f"{problems} problems in the store {store_url}; `tuner store rebuild NEW.db` makes a "
+            "new one from the measurement log"
+        )
+
+
+@app.command()
+def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
+    """Copy the store while it is in use; the last two backups are kept."""
+    from rich.console import Console
+
+    from tuner.store.backup import back_up
+    from tuner.store.store import existing_file
+
+    path = existing_file(store_url)
+    if path is None:
+        raise UsageError("back up a PostgreSQL store with pg_dump")
+    made = back_up(path)
+    Console(stderr=True).print(f"backed up to {made}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def rebuild(
+    new: Annotated[Path, typer.Argument(help="The SQLite file to make; nothing may be there.")],
+    store_url: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Make a new store from the measurement logs of one that is damaged or lost."""
+    from rich.console import Console
+
+    from tuner.gpu.durable import state_folder
+    from tuner.store.address import parse_address
+    from tuner.store.measurement_log import log_folder_of
+    from tuner.study.rebuild import rebuild as rebuild_store
+
+    console = Console(stderr=True)
+
+    def note(message: str) -> None:
+        console.print(message, highlight=False, soft_wrap=True)
+
+    folder = log_folder_of(parse_address(store_url), state_folder())
+    for made in rebuild_store(folder, new, note):
+        note(
+            f"{made.study}: {made.trials} trials, {made.repeats} repeats"
+            + (f", {made.damaged_lines} torn lines left out" if made.damaged_lines else "")
+            + f"; go on with `tuner resume {made.study} --store {new}`"
+        )

@@ -1,0 +1,59 @@
+"""Putting what a measurement log holds into the tables, as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from sqlalchemy.orm import Session
+
+from tuner.records import Measurement
+from tuner.store import convert
+from tuner.store.log_records import LoggedResult
+from tuner.store.repeats import study_of
+from tuner.store.schema import RawRunRecord, RepeatRawRunRecord, RepeatRecord, TrialRecord
+from tuner.store.store import Store
+
+_AT_ONCE = 200
+
+
+def restore_results(store: Store, study: str, records: Sequence[LoggedResult]) -> None:
+    """Add results to a study that has none of these numbers yet, with their times and owners."""
+    left = iter(records)
+    while batch := list(islice(left, _AT_ONCE)):
+        with store.session() as session:
+            study_id = study_of(session, study).id
+            for record in batch:
+                _add(session, study_id, record)
+
+
+def _add(session: Session, study_id: int, logged: LoggedResult) -> None:
+    record = _ended(_begun(study_id, logged), logged)
+    session.add(record)
+    if logged.encoded_raw is None:
+        return
+    session.flush()
+    if isinstance(record, TrialRecord):
+        session.add(RawRunRecord(trial_id=record.id, encoded=logged.encoded_raw))
+    else:
+        session.add(RepeatRawRunRecord(repeat_id=record.id, encoded=logged.encoded_raw))
+
+
+def _begun(study_id: int, logged: LoggedResult) -> TrialRecord | RepeatRecord:
+    number, owner, repeat = logged.number, logged.owner, logged.repeat
+    if repeat is not None:
+        return convert.repeat_record(study_id, number, repeat.trial, repeat.kind, owner)
+    configuration = logged.configuration
+    return convert.trial_record(study_id, number, configuration, not configuration.knobs(), owner)
+
+
+def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRecord | RepeatRecord:
+    if isinstance(logged.result, Measurement):
+        convert.set_measurement(record, logged.result, logged.warnings)
+    else:
+        convert.set_failure(record, logged.result)
+    record.started_at, record.ended_at = logged.started_at, logged.ended_at
+    convert.set_took(record, logged.took)
+    if isinstance(record, RepeatRecord) and logged.answers is not None:
+        record.answers = [list(answer) for answer in logged.answers]
+    return record

@@ -1,0 +1,100 @@
+"""Configurations that were measured before, as points of a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import UsageError
+from tuner.slo import Slo
+from tuner.store import TrialRow
+from tuner.study.objective import Objective
+from tuner.study.outcomes import feasible, front_of, measured, metric
+from tuner.study.space import SearchSpace, parameter_name
+
+MOST_BY_HOURS = 20
+_SHARE_OF_TRIALS = 0.5  # of the budget; the rest is left to the search
+
+
+def parameters_of(
+    space: SearchSpace, configuration: Configuration, defaults: Mapping[str, Value]
+) -> dict[str, Value] | None:
+    """Return Optuna's parameters of a configuration; those of the default for one without knobs.
+
+    A knob that the configuration does not set has its default. None for one that the space does
+    not hold: a value out of range, a default that is not known, or a knob that the space lacks.
+    """
+    known = {name for _, name, _ in space.knobs()}
+    if not set(configuration.knobs()) <= known:
+        return None
+    parameters: dict[str, Value] = {}
+    for section, name, knob in space.knobs():
+        default = knob.default if knob.default is not None else defaults.get(name)
+        value = getattr(configuration, section).get(name, default)
+        if value is None:
+            return None
+        try:
+            parameter = knob.encode(value)
+        except (ValueError, TypeError):  # a word where the space has numbers
+            return None
+        if not _holds(knob.distribution(), parameter):
+            return None
+        parameters[parameter_name(name, knob)] = parameter
+    return parameters
+
+
+def points_to_start_with(
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    objectives: Sequence[Objective],
+    budget_trials: int | None,
+) -> list[Configuration]:
+    """Return what of an older study to measure first: its front, then the next best.
+
+    At most half of the new study's trials, or 20 where only hours count; the default, which is
+    measured anyway, is left out. What met no SLO comes last, least energy first.
+    """
+    most = MOST_BY_HOURS
+    if budget_trials is not None:
+        most = min(most, int(budget_trials * _SHARE_OF_TRIALS))
+    first = objectives[0]
+
+    def cost(trial: TrialRow) -> float:
+        return objective_cost(trial, first)
+
+    good = measured(trials)
+    order = [
+        *front_of(trials, slos, objectives),
+        *sorted(feasible(good, slos), key=cost),
+        *sorted((t for t in good if t.measurement and not t.measurement.ended_early), key=cost),
+    ]
+    found: list[Configuration] = []
+    for trial in order:
+        if not trial.baseline and trial.configuration not in found:
+            found.append(trial.configuration)
+    return found[:most]
+
+
+def objective_cost(trial: TrialRow, objective: Objective) -> float:
+    """Return an objective as something to be minimised; infinite where it was not measured."""
+    value = metric(trial, objective.metric)
+    if value is None:
+        return float("inf")
+    return value if objective.direction.value == "min" else -value
+
+
+def require_some(points: Sequence[object], old: str) -> None:
+    """Raise `UsageError` if an older study has nothing to start with."""
+    if not points:
+        raise UsageError(
+            f"study '{old}' has no measured configuration that fits the search space; leave "
+            "--from-study out"
+        )
+
+
+def _holds(distribution: BaseDistribution, parameter: Value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return parameter in distribution.choices
+    return distribution._contains(distribution.to_internal_repr(parameter))

@@ -1,0 +1,214 @@
+"""A new store from the measurement logs: our tables and Optuna's, told again in the old order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from tuner.configuration import Value
+from tuner.errors import OperatorNeededError, UsageError
+from tuner.records import Failure, Measurement
+from tuner.store import Store
+from tuner.store.address import parse_address
+from tuner.store.log_records import LoggedResult, LoggedStudy
+from tuner.store.measurement_log import log_folder_of, read_log
+from tuner.store.restoring import restore_results
+from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
+from tuner.study.points import parameters_of
+from tuner.study.proposals import Proposal, Proposals, Spent
+from tuner.study.search_sampler import BASELINE
+from tuner.study.settling import all_warnings, settled
+from tuner.study.space import SearchSpace, load_space
+from tuner.study.spec import StudySpec
+from tuner.study.start import stored_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What became of one log; `damaged_lines` could not be believed and were left out."""
+
+    study: str
+    trials: int
+    repeats: int
+    damaged_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    study: LoggedStudy
+    defaults: Mapping[str, Value]
+    trials: tuple[LoggedResult, ...]
+    repeats: tuple[LoggedResult, ...]
+    damaged: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    record: LoggedResult
+    parameters: dict[str, Value]
+    attempt: int
+
+
+def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Rebuilt]:
+    """Make a store at `target` from the measurement logs in `folder`.
+
+    Raises `UsageError` if there is something at `target` or nothing in `folder`,
+    `OperatorNeededError` for a log that cannot be read.
+    """
+    if target.exists():
+        raise UsageError(f"'{target}' exists already; name a file that does not")
+    paths = sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise UsageError(f"there is no measurement log in {folder}")
+    new_folder = log_folder_of(parse_address(target), target.parent)
+    if new_folder.exists():
+        raise UsageError(f"'{new_folder}' exists already; name another file for the new store")
+    done: list[Rebuilt] = []
+    with Store.open(target, create=True) as store:
+        for path in paths:
+            contents = _contents(path)
+            if contents is None:
+                note(f"{path} names no study and was left out")
+            elif contents.study.identity.name in {r.study for r in done}:
+                note(f"{path} is of an earlier study of the same name and was left out")
+            else:
+                done.append(_rebuild(contents, store))
+                _copy(path, new_folder / path.name)
+    return done
+
+
+def _copy(log: Path, new: Path) -> None:
+    """Have the new store's log begin with what it was made of."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(log, new)
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _contents(path: Path) -> _Contents | None:
+    studies: list[LoggedStudy] = []
+    trials: dict[int, LoggedResult] = {}
+    repeats: dict[int, LoggedResult] = {}
+    damaged = 0
+    try:
+        for line in read_log(path):
+            if isinstance(line.record, LoggedStudy):
+                studies.append(line.record)
+            elif line.record is None:
+                damaged += 1
+            else:
+                kind = trials if line.record.repeat is None else repeats
+                kind[line.record.number] = line.record
+    except OSError as error:
+        raise OperatorNeededError(f"{path} cannot be read ({error.strerror}); mend that") from error
+    if not studies:
+        return None
+    return _Contents(
+        studies[-1],
+        next((s.defaults for s in studies if s.defaults), {}),
+        tuple(trials[n] for n in sorted(trials)),
+        tuple(repeats[n] for n in sorted(repeats)),
+        damaged,
+    )
+
+
+def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
+    identity = contents.study.identity
+    spec = stored_spec(identity)
+    space = load_space(spec.space)
+    if space.sha256() != identity.space_sha256:
+        raise OperatorNeededError(
+            f"the search space {spec.space} is no longer what study '{identity.name}' was measured "
+            "with; put the file back as it was, then rebuild again"
+        )
+    spent_s = sum(r.spent_s for r in (*contents.trials, *contents.repeats))
+    store.create_study(replace(identity, spent_s=spent_s, finished_at=None))
+    settled_trials = [_settled(spec, record) for record in contents.trials]
+    restore_results(store, identity.name, [*settled_trials, *contents.repeats])
+    told = _told_again(identity.name, spec, space, settled_trials, contents.defaults)
+    with store.optuna_faults():
+        optuna.copy_study(
+            from_study_name=identity.name,
+            from_storage=told,
+            to_storage=store.optuna_storage(),
+        )
+    store.add_event(identity.name, "rebuilt", "this store was rebuilt from the measurement log")
+    return Rebuilt(identity.name, len(contents.trials), len(contents.repeats), contents.damaged)
+
+
+def _settled(spec: StudySpec, record: LoggedResult) -> LoggedResult:
+    result = settled(spec, record.result)
+    if isinstance(result, Failure):
+        return replace(record, result=result)
+    warnings = all_warnings(spec, result, record.raw, record.warnings)
+    return replace(record, result=result, warnings=warnings)
+
+
+def _told_again(
+    name: str,
+    spec: StudySpec,
+    space: SearchSpace,
+    records: list[LoggedResult],
+    defaults: Mapping[str, Value],
+) -> InMemoryStorage:
+    """Return Optuna's study with every record told under its old number.
+
+    A number without a record, of an evaluation that was interrupted, is one that failed. What
+    failed for a reason outside its configuration and was not tried again is put into the queue.
+    """
+    storage = InMemoryStorage()
+    # what is told is the same for every sampler, and this one asks for nothing
+    proposals = Proposals(storage, name, space, spec.slos, spec.objectives, "random", spec.seed)
+    study = optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
+    known = {record.number: record for record in records}
+    failed: dict[str, _Failed] = {}
+    for number in range(max(known, default=-1) + 1):
+        record = known.get(number)
+        configuration = None if record is None else record.configuration
+        parameters = None
+        if configuration is not None:
+            parameters = parameters_of(space, configuration, defaults)
+        if record is None or parameters is None:
+            study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+            continue
+        key = json.dumps(record.configuration.to_json(), sort_keys=True)
+        before = failed.pop(key, None)
+        attempt = 1 if before is None else before.attempt + 1
+        study.enqueue_trial(parameters, user_attrs=_attributes(record, attempt))
+        asked = proposals.ask()
+        assert asked.number == number
+        if _tell(proposals, record, asked):
+            failed[key] = _Failed(record, parameters, attempt)
+    for again in failed.values():
+        if again.attempt < MAX_ATTEMPTS:
+            attributes = _attributes(again.record, again.attempt + 1)
+            study.enqueue_trial(again.parameters, user_attrs=attributes)
+    return storage
+
+
+def _attributes(record: LoggedResult, attempt: int) -> dict[str, Any]:
+    return {BASELINE: not record.configuration.knobs(), "attempt": attempt}
+
+
+def _tell(proposals: Proposals, record: LoggedResult, asked: Proposal) -> bool:
+    """Tell a record; return whether the same point has to be tried again."""
+    number, result = record.number, record.result
+    proposals.note_spent(number, Spent(record.spent_s, record.took.launch_s))
+    if isinstance(result, Measurement):
+        proposals.tell_measured(number, result)
+    elif is_configurations_fault(result, asked.attempt):
+        proposals.tell_infeasible(number, result.reason)
+    else:
+        proposals.give_up(number)
+        return True
+    return False
