@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_gpu, complete_space, complete_workload
 from tuner.commands.options import (
     AllowGpuSettings,
     BaseUrl,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from tuner.store import Store
 
 
+_NOT_OF_THE_SPEC = ("study_file", "store_url", "output", "from_study")
+
+
 def run(
     study_file: Annotated[
         Path | None, typer.Argument(help="STUDY.yaml with any of the options below.")
@@ -39,10 +43,17 @@ def run(
         str | None, typer.Option(help="Hugging Face name, or a folder with its config.json.")
     ] = None,
     workload: Annotated[
-        str | None, typer.Option(help="chat, code, reasoning, smoke, or a YAML file.")
+        str | None,
+        typer.Option(
+            help="chat, code, reasoning, smoke, or a YAML file.",
+            autocompletion=complete_workload,
+        ),
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="default, power, load, cpu-smoke, or a YAML file.")
+        str | None,
+        typer.Option(
+            help="default, power, load, cpu-smoke, or a YAML file.", autocompletion=complete_space
+        ),
     ] = None,
     slo: Slos = None,
     objective: Annotated[
@@ -60,7 +71,11 @@ def run(
     ] = None,
     concurrency: Concurrency = None,
     emulate: Annotated[
-        str | None, typer.Option(help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.")
+        str | None,
+        typer.Option(
+            help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.",
+            autocompletion=complete_gpu,
+        ),
     ] = None,
     live: Annotated[
         bool | None,
@@ -101,6 +116,13 @@ def run(
     allow_gpu_settings: AllowGpuSettings = None,
     read_only_device: ReadOnlyDevice = None,
     energy_gpu: EnergyGpu = None,
+    from_study: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with the best points of this older study; without a STUDY.yaml, what is "
+            "not said is asked for as for that one."
+        ),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a study: find the configurations of least energy that meet the SLO.
@@ -108,22 +130,26 @@ def run(
     Example: tuner run --model meta-llama/Llama-3.1-8B-Instruct --workload chat --space power
     --slo 'p99_tpot_ms<=50' --hours 8
     """
-    options = {k: v for k, v in locals().items() if k not in ("study_file", "store_url", "output")}
+    options = {k: v for k, v in locals().items() if k not in _NOT_OF_THE_SPEC}
     from rich.console import Console
 
     from tuner.interruption import run_interruptible
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
+    from tuner.study.points import asked_like
     from tuner.study.spec import spec_from
     from tuner.study.start import check_names, start_study
 
+    if from_study is not None and study_file is None:
+        with Store.open(store_url, create=False) as store:
+            options = asked_like(store.study(from_study), options)
     spec = spec_from(study_file, options)
     check_names(spec)  # before a store is made for what cannot be run
     with Store.open(store_url, create=True) as store:
         with RunDisplay(
             Console(stderr=True), spec.slos, spec.objectives, store_option(store_url)
         ) as display:
-            name = run_interruptible(start_study(spec, store, display))
+            name = run_interruptible(start_study(spec, store, display, from_study=from_study))
         _finish(store, name, as_json=output is Format.JSON)
 
 
@@ -140,7 +166,10 @@ def resume(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Go on with an interrupted study to its original budget, or beyond it, and confirm it."""
+    """Go on with an interrupted study to its original budget, or beyond it, and confirm it.
+
+    Example: tuner resume my-study --hours 4
+    """
     from rich.console import Console
 
     from tuner.interruption import run_interruptible

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import UsageError
 from tuner.slo import Slo
-from tuner.store import TrialRow
+from tuner.store import StudyIdentity, TrialRow
 from tuner.study.objective import Objective
 from tuner.study.outcomes import feasible, front_of, measured, metric
 from tuner.study.space import SearchSpace, parameter_name
+from tuner.study.spec import StudySpec
 
 MOST_BY_HOURS = 20
+_TOGETHER = (
+    frozenset({"trials", "hours"}),
+    frozenset({"request_rate", "request_rate_share", "concurrency"}),
+    frozenset({"emulate", "live", "base_url"}),
+    frozenset({"window_s", "min_window_s", "max_window_s", "precision", "percentile_precision"}),
+    frozenset({"allow_gpu_settings", "read_only_device"}),
+)
 _SHARE_OF_TRIALS = 0.5  # of the budget; the rest is left to the search
 
 
@@ -77,21 +85,29 @@ def points_to_start_with(
     return found[:most]
 
 
+def asked_like(old: StudyIdentity, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that ask for a study like an old one, but for what the options say.
+
+    What excludes each other, or is one choice together, is taken from one side only.
+    """
+    said = {name for name, value in options.items() if value is not None}
+    kept = {k: v for k, v in old.spec_json.items() if k in StudySpec.model_fields and v is not None}
+    kept |= {"trials": old.budget_trials, "hours": None}
+    kept["hours"] = None if old.budget_s is None else old.budget_s / 3600.0
+    for together in _TOGETHER:
+        if said & together:
+            kept = {name: value for name, value in kept.items() if name not in together}
+    kept["seed"] = int(kept.get("seed", 0)) + 1  # the same one would propose the same points
+    kept.pop("study", None)
+    return {**options, **{k: v for k, v in kept.items() if k not in said and v is not None}}
+
+
 def objective_cost(trial: TrialRow, objective: Objective) -> float:
     """Return an objective as something to be minimised; infinite where it was not measured."""
     value = metric(trial, objective.metric)
     if value is None:
         return float("inf")
     return value if objective.direction.value == "min" else -value
-
-
-def require_some(points: Sequence[object], old: str) -> None:
-    """Raise `UsageError` if an older study has nothing to start with."""
-    if not points:
-        raise UsageError(
-            f"study '{old}' has no measured configuration that fits the search space; leave "
-            "--from-study out"
-        )
 
 
 def _holds(distribution: BaseDistribution, parameter: Value) -> bool:

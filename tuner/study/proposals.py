@@ -136,6 +136,10 @@ class Proposals:
         parameters = self._space.baseline_parameters(dict(defaults))
         self._study.enqueue_trial(parameters, user_attrs={BASELINE: True, "attempt": 1})
 
+    def enqueue(self, parameters: Mapping[str, Value]) -> None:
+        """Put a point at the end of the queue."""
+        self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
+
     def ask(self) -> Proposal:
         """Return the next configuration: one that is queued, or the sampler's."""
         trial = self._study.ask(self._space.distributions())

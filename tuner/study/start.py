@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ from tuner.study.guarding import watched_over
 from tuner.study.identity import identity_of, require_same
 from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
 from tuner.study.loop import Listener, StudyRun
+from tuner.study.points import parameters_of, points_to_start_with
 from tuner.study.proposals import Proposals
 from tuner.study.recovery import recover
 from tuner.study.space import SearchSpace, load_space
@@ -60,8 +61,12 @@ def check_names(spec: StudySpec) -> None:
         load_model(spec.model)
 
 
-async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
+async def start_study(
+    spec: StudySpec, store: Store, listener: Listener, *, from_study: str | None = None
+) -> str:
     """Run a new study to the end of its budget; return its name.
+
+    With `from_study` the best of that one's configurations are measured first.
 
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
@@ -78,7 +83,12 @@ async def start_study(spec: StudySpec, store: Store, listener: Listener) -> str:
             f"there is a study '{name}' already; `tuner resume {name}` goes on with it, or choose "
             "another --study"
         )
-    run = _Run(name, spec, space, workload, store, listener)
+    first: Sequence[Configuration] = ()
+    if from_study is not None:
+        store.study(from_study)  # tells an unknown name
+        old = store.trials(from_study)
+        first = points_to_start_with(old, spec.slos, spec.objectives, spec.trials)
+    run = _Run(name, spec, space, workload, store, listener, first)
     await run.go(new=True)
     return name
 
@@ -165,7 +175,9 @@ class _Run:
         workload: Workload,
         store: Store,
         listener: Listener,
+        first: Sequence[Configuration] = (),
     ) -> None:
+        self._first = first
         self._name = name
         self._spec = spec
         self._space = space
@@ -263,7 +275,9 @@ class _Run:
             evaluator.is_warm_for,
         )
         if not proposals.has_baseline:
-            proposals.enqueue_baseline(defaults or await evaluator.defaults())
+            defaults = defaults or await evaluator.defaults()
+            proposals.enqueue_baseline(defaults)
+            self._enqueue_first(proposals, defaults)
         evaluator = self._kept(evaluator)
         confirmation = self._confirmation(evaluator) if self._spec.confirm else None
         run = StudyRun(
@@ -286,6 +300,18 @@ class _Run:
         finally:
             self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
         self._store.set_finished(self._name, datetime.now(UTC))
+
+    def _enqueue_first(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
+        """Queue the points of an older study, as far as the search space holds them."""
+        found = [parameters_of(self._space, c, defaults) for c in self._first]
+        fit = [parameters for parameters in found if parameters is not None]
+        for parameters in fit:
+            proposals.enqueue(parameters)
+        if self._first:
+            message = f"{len(fit)} configurations of the older study are measured first"
+            if left := len(found) - len(fit):
+                message += f"; {left} are outside the search space"
+            self._listener.note(message)
 
     def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
         """Store what only the log knows, then finish or put back what was left half done."""
