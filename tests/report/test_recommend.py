@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.errors import NoFeasibleConfigurationError, OperatorNeededError, UsageError
 from tuner.records import (
     Failure,
     FailureKind,
@@ -196,3 +196,14 @@ def test_a_power_limit_that_never_bound_is_said(
     store.save_measurement("night", best.number, best.measurement, run)
     said = "the power limit of 400 W never bound: the highest sample was 300 W" in warnings(store)
     assert said is is_said
+
+
+def test_damaged_raw_records_are_said_and_the_answer_is_still_given(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise OperatorNeededError("raw records are damaged")
+
+    monkeypatch.setattr(store, "raw_run", damaged)
+    assert recommend(store).best.number == 2
+    assert "raw records are damaged" in warnings(store)

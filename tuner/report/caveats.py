@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuner.errors import OperatorNeededError
 from tuner.report.confirmed import Standing, confirmation_notes
 from tuner.report.figures import figures
 from tuner.report.trials import ENERGY, emulated, measured, meets_slo, metric
@@ -80,11 +81,14 @@ def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
             "the SLO does not bind: of all that was measured, this uses the least energy anyhow"
         )
     limit_w = best.configuration.device.get("power_limit_w")
-    peak_w = _peak_power_w(store, standing, best)
-    if limit_w is None or peak_w is None:
+    if limit_w is None:
         return found
-    each_w = peak_w / gpus_used(best.configuration)
-    if each_w < _BINDS_FROM * float(limit_w):
+    try:
+        peak_w = _peak_power_w(store, standing, best)
+    except OperatorNeededError as error:  # damaged raw records; the metrics still hold
+        return [*found, str(error)]
+    each_w = None if peak_w is None else peak_w / gpus_used(best.configuration)
+    if each_w is not None and each_w < _BINDS_FROM * float(limit_w):
         found.append(
             f"the power limit of {limit_w:g} W never bound: the highest sample was {each_w:.0f} W"
         )
