@@ -97,11 +97,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     if behind := _falls_behind(run.requests, start_s, end_s):
         return Failure(FailureKind.CONFIGURATION, behind)
     tokens = sum(_within(r.token_times_s, start_s, end_s) for r in run.requests)
-    finished = [
-        r
-        for r in run.requests
-        if r.state is RequestState.DONE and start_s < r.token_times_s[-1] <= end_s
-    ]
+    finished = _finished(run.requests, start_s, end_s)
     if tokens == 0 or not finished:
         if early is not None:
             return Failure(FailureKind.CONFIGURATION, early.reason)
@@ -210,21 +206,47 @@ def _latencies(
     start_s: float,
     end_s: float,
 ) -> dict[str, float]:
-    """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
-    first_in_window = [
-        r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s
-    ]
-    samples = {
-        "ttft_ms": _known(ttft_ms(r) for r in first_in_window),
-        "tpot_ms": _known(tpot_ms(r) for r in finished),
-        "itl_ms": _gaps_ms(requests, start_s, end_s),
-        "e2el_ms": _known(e2el_ms(r) for r in finished),
-    }
+    samples = _samples_ms(requests, finished, start_s, end_s)
     return {
         f"{statistic}_{name}": _statistic(statistic, values)
         for name, values in samples.items()
         if values.size
         for statistic in STATISTICS
+    }
+
+
+def latency_samples_ms(run: RawRun) -> dict[str, FloatArray]:
+    """Return the values of each latency of the steady window, of which the metrics are made."""
+    start_s, end_s = run.window_start_s, run.window_end_s
+    finished = _finished(run.requests, start_s, end_s)
+    return _samples_ms(run.requests, finished, start_s, end_s)
+
+
+def _finished(
+    requests: Iterable[RequestRecord], start_s: float, end_s: float
+) -> list[RequestRecord]:
+    return [
+        r
+        for r in requests
+        if r.state is RequestState.DONE and start_s < r.token_times_s[-1] <= end_s
+    ]
+
+
+def _samples_ms(
+    requests: Iterable[RequestRecord],
+    finished: list[RequestRecord],
+    start_s: float,
+    end_s: float,
+) -> dict[str, FloatArray]:
+    """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
+    first_in_window = [
+        r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s
+    ]
+    return {
+        "ttft_ms": _known(ttft_ms(r) for r in first_in_window),
+        "tpot_ms": _known(tpot_ms(r) for r in finished),
+        "itl_ms": _gaps_ms(requests, start_s, end_s),
+        "e2el_ms": _known(e2el_ms(r) for r in finished),
     }
 
 

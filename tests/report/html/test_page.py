@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.errors import PreflightError
+from tuner.records import Failure, FailureKind
+from tuner.report.html.night import Night, read_night
+from tuner.report.html.page import page, write_page
+from tuner.report.json_forms import front_json, recommendation_json
+from tuner.slo import Slo
+from tuner.store import Store, StudyIdentity
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&amp;'\"${title}"
+
+
+class Elements(HTMLParser):
+    """What a browser would find: scripts by id, tags and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, str] = {}
+        self._inside: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = dict(attrs).get("id")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside is not None:
+            self.texts[self._inside] = self.texts.get(self._inside, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+
+@pytest.fixture
+def night(store: Store) -> Night:
+    return read_night(store, "night")
+
+
+def data_of(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Elements(text).texts["tuner-data"])
+    return loaded
+
+
+def shown(text: str, cell: str) -> str:
+    return re.sub(r"<[^>]+>", " ", text[text.index(cell) :].split("</section>")[0])
+
+
+def test_numbers_are_those_of_the_other_commands(night: Night) -> None:
+    data = data_of(page(night))
+    assert night.recommendation is not None
+    assert data["recommendation"] == recommendation_json(night.recommendation)
+    assert data["front"] == front_json(night.standing)
+
+
+def test_first_screen_answers(night: Night) -> None:
+    text = shown(page(night), 'id="answer"')
+    assert re.search(r"Deploy trial 2: +37.5 % less energy +per output token", text)
+    assert "Not confirmed:" in text
+    assert "tuner resume night" in text
+    assert re.search(r"max_num_seqs +512", text)
+    assert re.search(r"p99 TPOT, ms +49 +SLO ≤ 50 · default 30", text)
+
+
+def test_the_front_stands_beside_the_default(night: Night) -> None:
+    table = shown(page(night), 'id="comparison"')
+    assert re.search(r"2 +recommended +0.25 +37.5 %", table)
+    assert re.search(r"0 +default +0.4 +0.0 %", table)
+
+
+def test_every_trial_is_in_the_data_with_what_is_not_known_as_null(night: Night) -> None:
+    trials = data_of(page(night))["trials"]
+    assert trials["number"] == list(range(7))
+    assert trials["met"] == [True, True, True, False, True, None, None]
+    assert trials["metrics"]["p99_tpot_ms"][4:] == [47.0, None, None]
+    assert trials["knobs"]["power_limit_w"][0] is None
+    assert trials["reason"][5] == "CUDA out of memory [rank 0]"
+
+
+def test_another_slo_filters_again(store: Store) -> None:
+    text = page(read_night(store, "night", [Slo.parse("p99_tpot_ms<=46")]))
+    assert "Deploy trial 1:" in shown(text, 'id="answer"')
+    assert [s["text"] for s in data_of(text)["slos"]] == ["p99_tpot_ms<=46"]
+
+
+def test_without_an_answer_it_says_what_came_nearest(store: Store) -> None:
+    text = page(read_night(store, "night", [Slo.parse("p99_tpot_ms<=1")]))
+    assert "No configuration meets the SLO" in text
+    assert "nearest: trial 0" in shown(text, 'id="answer"')
+    assert data_of(text)["recommendation"] is None
+
+
+def test_a_study_that_has_just_begun_is_a_page_too(empty: Store, identity: StudyIdentity) -> None:
+    empty.create_study(identity)
+    text = page(read_night(empty, "night"))
+    assert "nothing in study" in text
+    assert "No trial has ended yet." in text
+
+
+def test_nothing_of_the_store_becomes_markup(
+    empty: Store, identity: StudyIdentity, fill: Callable[[Store, StudyIdentity], None]
+) -> None:
+    hostile = replace(
+        identity,
+        name=HOSTILE,
+        model=HOSTILE,
+        gpu=HOSTILE,
+        workload_name=HOSTILE,
+        spec_json={"model": HOSTILE},
+    )
+    fill(empty, hostile)
+    empty.add_event(HOSTILE, HOSTILE, HOSTILE)
+    empty.save_failure(HOSTILE, 6, Failure(FailureKind.CONFIGURATION, HOSTILE))
+    text = page(read_night(empty, HOSTILE))
+    found = Elements(text)
+    assert not [t for t in found.tags if t[0] == "img" or "onerror" in t[1]]
+    assert text.count("</script>") == 4  # the theme, the data, Plotly, the page's own
+    data = data_of(text)
+    assert data["study"] == HOSTILE
+    assert data["trials"]["reason"][6] == HOSTILE
+
+
+def test_nothing_is_loaded(night: Night) -> None:
+    found = Elements(page(night))
+    addresses = [
+        value
+        for _, attributes in found.tags
+        for name in ("src", "href", "action")
+        if (value := attributes.get(name)) is not None
+    ]
+    assert addresses
+    assert all(a.startswith(("#", "data:")) for a in addresses)
+
+
+def test_the_file_is_whole_or_not_there(night: Night, tmp_path: Path) -> None:
+    path = tmp_path / "made" / "night.html"
+    assert write_page(night, path) == path.stat().st_size
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PreflightError, match="name another file with -o"):
+        write_page(night, tmp_path / "file" / "night.html")
+    assert not list(tmp_path.rglob("*.partial"))

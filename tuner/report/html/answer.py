@@ -1,0 +1,178 @@
+"""The first screen: what to deploy, how much it saves, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from tuner.metrics import METRICS, Direction
+from tuner.report.confirmed import how_to_confirm
+from tuner.report.exports.deployment import deployment
+from tuner.report.exports.forms import EXPORTS
+from tuner.report.figures import Figures
+from tuner.report.html.night import Night
+from tuner.report.html.words import knob_text, metric_label
+from tuner.report.recommend import Recommendation
+from tuner.report.tables import emulated_label, number, percent
+from tuner.report.trials import emulated, measured, metric
+from tuner.slo import Slo
+from tuner.store.rows import TrialRow
+
+
+def label_of(night: Night) -> str:
+    """Return `emulated energy and latency` or the like; empty if all was measured."""
+    r = night.recommendation
+    which = r.emulated if r else emulated(night.study, measured(night.searched))
+    return emulated_label(which)
+
+
+def answer(night: Night) -> str:
+    """Return the first screen as HTML."""
+    r = night.recommendation
+    if r is None:
+        return (
+            '<section id="answer" class="answer bad"><p class="kicker">No answer</p>'
+            "<h1>No configuration meets the SLO</h1>"
+            f'<p class="sure">{escape(night.no_answer or "")}</p></section>'
+        )
+    best = r.figures_of(r.best)
+    place = " · ".join((r.study.model, r.study.workload_name, r.study.gpu, r.study.server_version))
+    return (
+        f'<section id="answer" class="answer {_mood(r, best)}">'
+        f'<p class="kicker">{escape(place)}</p>'
+        f"<h1>{_headline(r, best)}</h1>"
+        f'<p class="sure">{_sure(r, best)}</p>'
+        f'<div class="tiles">{_tiles(r, best)}</div>'
+        f'<div class="deploy">{_deploy(r)}{_warnings(r.warnings)}</div></section>'
+    )
+
+
+def _mood(r: Recommendation, best: Figures) -> str:
+    if r.is_default or best.tied_with_default:
+        return "even"
+    return "good" if best.confirmed and (best.saving_percent or 0.0) > 0.0 else "open"
+
+
+def _headline(r: Recommendation, best: Figures) -> str:
+    if r.is_default:
+        return "Keep vLLM's default: nothing measured uses less energy"
+    name = f'<span class="nowrap">Deploy trial {best.number}:</span> '
+    saving = best.saving_percent
+    if saving is None:
+        return f"{name}the least energy that meets the SLO"
+    word = "less" if saving >= 0 else "more"
+    amount = f'<em class="nowrap">{abs(saving):.1f} % {word} energy</em>'
+    if best.tied_with_default:
+        return f"{name}tied with vLLM's default, {amount} is within the noise"
+    return f"{name}{amount} per output token than vLLM's default"
+
+
+def _sure(r: Recommendation, best: Figures) -> str:
+    """Return how far the answer can be believed, in one sentence."""
+    if not best.confirmed:
+        return (
+            "<b>Not confirmed:</b> each figure is of a single window of the search. "
+            f"{_code(how_to_confirm(r.study))} measures the front again."
+        )
+    text = f"<b>Confirmed</b> by {best.repeats} measurements on launches of their own"
+    if best.saving_interval_percent is not None:
+        low, high = best.saving_interval_percent
+        text += f"; the saving is {low:.1f} to {high:.1f} % with 95 % confidence"
+    slo = {"met": "every SLO is met", "uncertain": "<b>unsure whether the SLO is met</b>"}
+    if r.slos and best.slo_verdict in slo:
+        text += f"; {slo[best.slo_verdict]}, the intervals included"
+        if best.slo_verdict == "uncertain":
+            text = text.removesuffix(", the intervals included")
+    return f"{text}; {escape(r.standing.outputs(r.best))}."
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text.strip('`'))}</code>"
+
+
+def _tiles(r: Recommendation, best: Figures) -> str:
+    default = None if r.baseline is None else r.figures_of(r.baseline)
+    saving = best.saving_interval_percent
+    tiles = [
+        _tile(
+            "Saving",
+            percent(best.saving_percent),
+            "" if saving is None else f"{saving[0]:.1f} to {saving[1]:.1f} %",
+        )
+    ]
+    for name, of in _TILES_BEFORE:
+        tiles.append(_tile(name, number(of(best)), _beside(default, of)))
+    tiles += [_slo_tile(slo, r.best, r.baseline) for slo in r.slos]
+    for name, of in _TILES_AFTER:
+        tiles.append(_tile(name, number(of(best)), _beside(default, of)))
+    return "".join(tiles)
+
+
+_Figure = Callable[[Figures], float | None]
+_TILES_BEFORE: tuple[tuple[str, _Figure], ...] = (
+    ("J per output token", lambda f: f.energy_per_output_token_j),
+    ("kWh per M tokens", lambda f: f.kwh_per_million_output_tokens),
+)
+_TILES_AFTER: tuple[tuple[str, _Figure], ...] = (
+    ("Throughput, tok/s", lambda f: f.output_throughput_tok_s),
+    ("Mean power, W", lambda f: f.mean_power_w),
+)
+
+
+def _beside(default: Figures | None, of: _Figure) -> str:
+    return "" if default is None else f"default {number(of(default))}"
+
+
+def _tile(name: str, value: str, note: str, extra: str = "") -> str:
+    """Return one tile; `value` and `extra` are HTML, `name` and `note` plain text."""
+    return (
+        f'<div class="tile"><span class="name">{escape(name)}</span>'
+        f'<span class="value">{value}</span><span class="note">{escape(note)}</span>{extra}</div>'
+    )
+
+
+def _slo_tile(slo: Slo, best: TrialRow, baseline: TrialRow | None) -> str:
+    """Return how much of an SLO's bound is used."""
+    value, default = metric(best, slo.metric), metric(baseline, slo.metric)
+    unit = METRICS[slo.metric].unit
+    sign = "≤" if slo.direction is Direction.MIN else "≥"
+    note = f"SLO {sign} {slo.bound:g} · default {number(default)}"
+    bar = ""
+    if value is not None and slo.direction is Direction.MIN and slo.bound > 0.0:
+        used = 100.0 * value / slo.bound
+        state = "over" if used > 100.0 else "near" if used > 90.0 else "within"
+        bar = (
+            f'<span class="bar {state}" role="img" aria-label="{used:.0f} % of the bound">'
+            f'<i style="width:{min(used, 100.0):.1f}%"></i></span>'
+        )
+    return _tile(f"{metric_label(slo.metric)}, {unit}", number(value), note, bar)
+
+
+def _deploy(r: Recommendation) -> str:
+    """Return the knobs, and the whole configuration as files to copy."""
+    knobs = r.best.configuration.knobs()
+    chips = "".join(
+        f"<li><span>{escape(name)}</span> <b>{escape(knob_text(value))}</b></li>"
+        for name, value in knobs.items()
+    )
+    wanted = deployment(r)
+    names = "".join(f'<option value="{name}">{name}</option>' for name in EXPORTS)
+    texts = "".join(
+        f'<pre id="export-{name}" tabindex="0"{"" if at == 0 else " hidden"}>'
+        f"{escape(form(wanted))}</pre>"
+        for at, (name, form) in enumerate(EXPORTS.items())
+    )
+    return (
+        '<div class="config"><h2>What to deploy</h2>'
+        f'<ul class="chips">{chips or "<li><b>all defaults</b></li>"}</ul>'
+        "<details><summary>As a file to paste</summary>"
+        f'<label>Form <select id="export">{names}</select></label> '
+        f'<button type="button" id="copy">Copy</button>{texts}</details></div>'
+    )
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ""
+    items = "".join(f"<li>{escape(w)}</li>" for w in warnings)
+    return f'<div class="warnings"><h2>Before you do</h2><ul>{items}</ul></div>'

@@ -1,0 +1,83 @@
+"""The front and the default side by side, with the same figures as `tuner recommend`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from tuner.report.figures import Figures, figures
+from tuner.report.html.night import Night
+from tuner.report.html.words import knob_text
+from tuner.report.tables import number, percent
+
+
+def comparison(night: Night) -> str:
+    """Return the table of the front with the default below it, as `tuner recommend` shows it."""
+    found = night.standing
+    rows = [figures(t, found.baseline, found.slos, found.known.get(t.number)) for t in found.front]
+    default = found.baseline
+    if default is not None and all(row.number != default.number for row in rows):
+        rows.append(figures(default, default, found.slos, found.default))
+    if not rows:
+        return '<p class="empty">No trial has ended yet.</p>'
+    best = None if night.recommendation is None else night.recommendation.best.number
+    knobs = list(dict.fromkeys(name for row in rows for name in row.knobs))
+    head = "".join(f'<th scope="col">{_soft(h)}</th>' for h in (*_HEADS, *knobs))
+    body = "".join(_row(row, best, knobs) for row in rows)
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Comparison table">'
+        f'<table id="comparison"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+_HEADS = ("trial", "J/token", "saving", "p99 TPOT ms", "p99 TTFT ms", "tok/s", "W", "SLO", "runs")
+
+
+def _soft(name: str) -> str:
+    """Return an escaped name that may be broken after an underscore."""
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _row(row: Figures, best: int | None, knobs: Sequence[str]) -> str:
+    role = "recommended" if row.number == best else "default" if row.baseline else ""
+    tag = f' <span class="tag">{role}</span>' if role else ""
+    cells = [
+        _with_interval(row.energy_per_output_token_j, row.energy_interval_j),
+        _saving(row),
+        number(row.p99_tpot_ms),
+        number(row.p99_ttft_ms),
+        number(row.output_throughput_tok_s),
+        number(row.mean_power_w),
+        _slo_mark(row),
+        str(row.repeats) if row.confirmed else "unconfirmed",
+        *(escape(knob_text(row.knobs.get(name))) for name in knobs),
+    ]
+    return (
+        f'<tr class="{role}"><th scope="row"><button type="button" class="pick" '
+        f'data-trial="{row.number}">{row.number}</button>{tag}</th>'
+        f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    )
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None or interval is None:
+        return number(value)
+    return f'{number(value)}<span class="pm">±{number((interval[1] - interval[0]) / 2.0)}</span>'
+
+
+def _saving(row: Figures) -> str:
+    if row.tied_with_default:
+        return f"tied<span class='pm'>{percent(row.saving_percent)}</span>"
+    text = percent(row.saving_percent)
+    if row.saving_interval_percent is None:
+        return text
+    low, high = row.saving_interval_percent
+    return f'{text}<span class="pm">±{(high - low) / 2.0:.1f}</span>'
+
+
+def _slo_mark(row: Figures) -> str:
+    if row.meets_slo is None:
+        return escape(row.state.value)
+    if row.confirmed and row.slo_verdict == "uncertain":
+        return '<span class="unsure">unsure</span>'
+    return '<span class="met">met</span>' if row.meets_slo else '<span class="missed">missed</span>'

@@ -1,0 +1,103 @@
+"""What a report is made of: a study as stored, its answer, and a few trials looked at closely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.errors import NoFeasibleConfigurationError
+from tuner.records import RawRun
+from tuner.report.confirmed import Standing, standing
+from tuner.report.recommend import Recommendation, recommend
+from tuner.report.trials import metric
+from tuner.slo import Slo
+from tuner.store import Store
+from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenWindow:
+    """The raw records of one window of a trial that is worth a closer look.
+
+    `role` says why it was chosen, `repeat` which of the trial's repeats it is; None is the search's
+    own window.
+    """
+
+    role: str
+    trial: int
+    repeat: int | None
+    raw: RawRun
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """Everything that a report shows of one study.
+
+    `searched` are the trials as the search measured them, those of `standing` have what the repeats
+    say in its place. `recommendation` is None if nothing met the SLO; `no_answer` then says so.
+    """
+
+    study: StudyIdentity
+    standing: Standing
+    searched: tuple[TrialRow, ...]
+    repeats: tuple[RepeatRow, ...]
+    events: tuple[EventRow, ...]
+    recommendation: Recommendation | None
+    no_answer: str | None
+    windows: tuple[ChosenWindow, ...]
+
+
+def read_night(store: Store, name: str, slos: Sequence[Slo] | None = None) -> Night:
+    """Read a study for its report; `slos` replace its own as in `recommend`.
+
+    Raises `UsageError` if there is no such study.
+    """
+    study = store.study(name)
+    searched, repeats = store.trials(name), store.repeats.of(name)
+    found = standing(study, searched, repeats, slos)
+    recommendation, no_answer = None, None
+    try:
+        recommendation = recommend(store, study=name, slos=slos)
+    except NoFeasibleConfigurationError as error:
+        no_answer = str(error)
+    chosen = _chosen(found, None if recommendation is None else recommendation.best)
+    windows = [_window(store, name, role, trial, repeats) for role, trial in chosen]
+    return Night(
+        study=study,
+        standing=found,
+        searched=tuple(searched),
+        repeats=tuple(repeats),
+        events=tuple(store.events(name)),
+        recommendation=recommendation,
+        no_answer=no_answer,
+        windows=tuple(w for w in windows if w is not None),
+    )
+
+
+def _chosen(found: Standing, best: TrialRow | None) -> list[tuple[str, TrialRow]]:
+    """Return the default, the recommended trial, and the fastest other one on the front."""
+    chosen = {} if found.baseline is None else {found.baseline.number: ("default", found.baseline)}
+    if best is not None:
+        chosen.setdefault(best.number, ("recommended", best))
+    fast = [
+        (ms, t.number, t)
+        for t in found.front
+        if t.number not in chosen and (ms := metric(t, "p99_tpot_ms")) is not None
+    ]
+    if fast:
+        fastest = min(fast, key=lambda entry: entry[:2])[2]
+        chosen[fastest.number] = ("fastest other on the front", fastest)
+    return list(chosen.values())
+
+
+def _window(
+    store: Store, study: str, role: str, trial: TrialRow, repeats: Sequence[RepeatRow]
+) -> ChosenWindow | None:
+    """Return the last repeat's window, which had a launch of its own, or else the search's."""
+    own = [r for r in repeats if r.trial == trial.number and r.state is TrialState.MEASURED]
+    for repeat in reversed(own):
+        raw = store.repeats.raw_run(study, repeat.number)
+        if raw is not None:
+            return ChosenWindow(role, trial.number, repeat.number, raw)
+    raw = store.raw_run(study, trial.number)
+    return None if raw is None else ChosenWindow(role, trial.number, None, raw)

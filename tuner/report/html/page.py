@@ -1,0 +1,61 @@
+"""The page: its frame, styles, script, Plotly and the data, put together into one file."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from tuner.errors import PreflightError
+from tuner.report.html.answer import answer, label_of
+from tuner.report.html.comparison import comparison
+from tuner.report.html.data import as_script, report_data
+from tuner.report.html.night import Night
+from tuner.report.html.provenance import events, provenance
+
+FIGURES = ("front", "night", "power", "latency", "importance", "slices")
+
+
+def page(night: Night) -> str:
+    """Return the report as one HTML document that loads nothing."""
+    from plotly.offline import get_plotlyjs
+
+    label = label_of(night)
+    return Template(_asset("page.html")).substitute(
+        title=escape(night.study.name),
+        label=f'<span class="badge">{escape(label)}</span>' if label else "",
+        answer=answer(night),
+        comparison=comparison(night),
+        events=events(night),
+        provenance=provenance(night),
+        style=_asset("page.css"),
+        script=_asset("figures.js") + _asset("page.js"),
+        plotly=get_plotlyjs(),
+        data=as_script(report_data(night)),
+    )
+
+
+def write_page(night: Night, path: Path) -> int:
+    """Write the report, whole or not at all; return its size in bytes.
+
+    Raises `PreflightError` if the file cannot be written.
+    """
+    encoded = page(night).encode()
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(encoded)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # where it could not be made it cannot be removed
+            partial.unlink()
+        raise PreflightError(
+            f"cannot write '{path}' ({error.strerror or error}); name another file with -o"
+        ) from None
+    return len(encoded)
+
+
+def _asset(name: str) -> str:
+    return files("tuner.report.html").joinpath(name).read_text(encoding="utf-8")

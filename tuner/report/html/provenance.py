@@ -1,0 +1,101 @@
+"""What was measured, on what and how; and what happened meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+
+import yaml
+
+from tuner.report.html.night import Night
+from tuner.report.tables import number
+from tuner.store.rows import TrialState
+
+_METHOD = (
+    "Energy is gross energy of the server's GPUs, over the same steady window as every latency and "
+    "throughput. TTFT and end-to-end latency count from when a request was scheduled, so a queue "
+    "counts. A configuration of which one request failed is no good one.",
+    "Members of the front were measured again, each on a launch of its own, between repeats of the "
+    "default. Savings of confirmed trials have the drift of the default taken out; intervals are "
+    "95 % ones, with the relative noise of a run taken to be the same for every configuration.",
+    "The scope is the GPU: a server's fans, CPUs and power supply come on top.",
+)
+
+
+def provenance(night: Night) -> str:
+    """Return what the study was measured on and how, as HTML."""
+    study = night.study
+    states = Counter(t.state for t in night.searched)
+    hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
+    trials = "" if study.budget_trials is None else f" of {study.budget_trials}"
+    rows = [
+        ("study", study.name),
+        ("model", study.model),
+        ("workload", f"{study.workload_name} ({study.workload_sha256[:12]})"),
+        ("search space", f"{study.space_name} ({study.space_sha256[:12]})"),
+        ("SLO", ", ".join(str(slo) for slo in night.standing.slos) or "none"),
+        ("objectives", ", ".join(study.objectives)),
+        ("evaluation", study.evaluation),
+        ("server", study.server_version),
+        ("GPU", f"{study.gpu}, driver {study.driver or 'none'}"),
+        ("energy", study.energy_source.value),
+        ("latency", study.latency_source.value),
+        ("started", _utc(study.created_at)),
+        ("finished", _utc(study.finished_at) if study.finished_at else "not yet"),
+        (
+            "trials",
+            f"{len(night.searched)}{trials}: {states[TrialState.MEASURED]} measured, "
+            f"{states[TrialState.FAILED]} failed, {states[TrialState.RUNNING]} running",
+        ),
+        ("repeats", str(len(night.repeats))),
+        ("time spent", f"{number(study.spent_s / 3600.0)}{hours} hours"),
+        ("report", f"tuner {version('tuner')}, {_utc(datetime.now(UTC))}"),
+    ]
+    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in rows)
+    method = "".join(f"<p>{escape(text)}</p>" for text in _METHOD)
+    spec = yaml.safe_dump(study.spec_json, sort_keys=False, allow_unicode=True)
+    return (
+        f'<dl class="facts">{facts}</dl>{method}'
+        "<details><summary>The whole specification</summary>"
+        f'<pre tabindex="0">{escape(spec)}</pre></details>'
+    )
+
+
+def events(night: Night) -> str:
+    """Return what happened, and why trials failed, the most frequent reason first."""
+    failures = Counter(
+        (t.failure.kind.value, t.failure.reason) for t in night.searched if t.failure is not None
+    )
+    parts = []
+    if night.events:
+        rows = [(_utc(e.at), e.kind, _trial(e.trial), e.message) for e in night.events]
+        parts.append(_table("Events", ("time", "event", "trial", "what"), rows))
+    if failures:
+        reasons = [(str(n), kind, reason) for (kind, reason), n in failures.most_common(50)]
+        parts.append(_table("Why trials failed", ("trials", "whose fault", "reason"), reasons))
+        if len(failures) > 50:
+            parts.append(f'<p class="empty">and {len(failures) - 50} other reasons</p>')
+    return "".join(parts) or '<p class="empty">Nothing went wrong, and nothing happened.</p>'
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return (
+        f'<h3>{escape(title)}</h3><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(title)}"><table class="words"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _trial(number_: int | None) -> str:
+    return "\u2013" if number_ is None else str(number_)
+
+
+def _utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,148 @@
+"""The night along its clock: what ran when, and how the front grew."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from tuner.report.html.night import Night
+from tuner.report.trials import ENERGY, feasible, metric
+from tuner.search.improvement import hypervolume
+from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
+from tuner.study.objective import Objective, costs
+
+_MARGIN = 0.05  # of the objectives' range, in logs: the worst point too shall dominate something
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One evaluation. Times are hours since the study began, maybe on a virtual clock.
+
+    `launch_h` is its first part; None where nothing was launched, or that is not known.
+    """
+
+    lane: str
+    trial: int
+    start_h: float
+    length_h: float
+    launch_h: float | None
+    is_measured: bool
+    reason: str | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How good the search was by the end of each of its evaluations.
+
+    `hypervolume_share` is the dominated share of what the whole search dominates, in log space;
+    `least_energy_j` that of the trials that met the SLO, None before there was one.
+    """
+
+    end_h: float
+    trial: int
+    hypervolume_share: float
+    least_energy_j: float | None
+
+
+def spans(night: Night) -> list[Span]:
+    """Return every evaluation of the study in the order in which they ran."""
+    evaluations: list[TrialRow | RepeatRow] = [*night.searched, *night.repeats]
+    is_virtual = night.study.evaluation == "virtual"
+    found, virtual_h = [], 0.0
+    for row in sorted(evaluations, key=lambda e: e.started_at):
+        length_h = _length_h(row)
+        if length_h is None:
+            continue
+        real_h = (row.started_at - night.study.created_at).total_seconds() / 3600.0
+        start_h = virtual_h if is_virtual else real_h
+        virtual_h += length_h
+        launch_s = None if row.took is None else row.took.launch_s
+        found.append(
+            Span(
+                lane=_lane(row),
+                trial=row.trial if isinstance(row, RepeatRow) else row.number,
+                start_h=start_h,
+                length_h=length_h,
+                launch_h=None if launch_s is None else launch_s / 3600.0,
+                is_measured=row.measurement is not None,
+                reason=None if row.failure is None else row.failure.reason,
+                started_at=row.started_at,
+            )
+        )
+    return found
+
+
+def event_hours(night: Night, timeline: Sequence[Span]) -> list[float]:
+    """Return where each event stands on the night's clock, h."""
+    if night.study.evaluation != "virtual":
+        began = night.study.created_at
+        return [(e.at - began).total_seconds() / 3600.0 for e in night.events]
+    starts = [span.started_at for span in timeline]
+    found = []
+    for event in night.events:
+        before = bisect_right(starts, event.at) - 1
+        at = timeline[before] if before >= 0 else None
+        found.append(0.0 if at is None else at.start_h + at.length_h)
+    return found
+
+
+def growth(night: Night, timeline: Sequence[Span]) -> list[Growth]:
+    """Return how the front of the search grew, one point per evaluation of the search."""
+    ends = {s.trial: s.start_h + s.length_h for s in timeline if s.lane == "search"}
+    objectives = tuple(Objective.parse(text) for text in night.study.objectives)
+    points: dict[int, tuple[float, ...]] = {}
+    energies: dict[int, float] = {}
+    for trial in feasible(night.searched, night.standing.slos):
+        assert trial.measurement is not None  # a feasible trial was measured
+        cost = costs(objectives, trial.measurement.metrics)
+        if cost is not None:
+            points[trial.number] = cost
+        energy_j = metric(trial, ENERGY)
+        if energy_j is not None:
+            energies[trial.number] = energy_j
+    if not points:
+        return []
+    return _grow(sorted(ends.items(), key=lambda end: end[1]), points, energies)
+
+
+def _grow(
+    ends: Sequence[tuple[int, float]],
+    points: dict[int, tuple[float, ...]],
+    energies: dict[int, float],
+) -> list[Growth]:
+    table = np.array(list(points.values()))
+    worst = table.max(axis=0)
+    reference = worst + _MARGIN * np.maximum(worst - table.min(axis=0), 1e-6)
+    whole = hypervolume(table, reference)
+    seen, now, least = np.empty((0, table.shape[1])), 0.0, None
+    found = []
+    for number, end_h in ends:
+        point = points.get(number)
+        if point is not None and not (seen <= np.array(point)).all(axis=1).any():
+            seen = np.vstack([seen, point])
+            now = hypervolume(seen, reference)
+        energy_j = energies.get(number)
+        if energy_j is not None:
+            least = energy_j if least is None else min(least, energy_j)
+        found.append(Growth(end_h, number, now / whole, least))
+    return found
+
+
+def _lane(row: TrialRow | RepeatRow) -> str:
+    if isinstance(row, TrialRow):
+        return "search"
+    return "confirmation" if row.kind is RepeatKind.CONFIRMATION else "default again"
+
+
+def _length_h(row: TrialRow | RepeatRow) -> float | None:
+    """Return how long it took; None where that is not known, as of one that still runs."""
+    if row.took is not None:
+        return row.took.elapsed_s / 3600.0
+    if row.ended_at is None:
+        return None
+    return (row.ended_at - row.started_at).total_seconds() / 3600.0

@@ -1,0 +1,67 @@
+"""One window looked at closely: power and queue over time, and how its latencies spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.measure.reduce import latency_samples_ms
+from tuner.metrics import LATENCIES
+from tuner.records import FloatArray, RawRun
+from tuner.report.html.night import ChosenWindow
+
+_MOST_POINTS = 400
+# Shares of requests, denser towards the tail, where SLOs are.
+SHARES = tuple(float(s) for s in (*np.linspace(0.0, 0.9, 46), *np.linspace(0.904, 1.0, 25)))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values over time; seconds since the steady window began."""
+
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFigures:
+    """What is drawn of a window. `quantiles_ms` has one entry per share in `SHARES`."""
+
+    window: ChosenWindow
+    window_length_s: float
+    power_w: Series
+    running: Series
+    waiting: Series
+    quantiles_ms: Mapping[str, tuple[float, ...]]
+
+
+def window_figures(window: ChosenWindow) -> WindowFigures:
+    """Return what is drawn of a window."""
+    raw = window.raw
+    samples = latency_samples_ms(raw)
+    return WindowFigures(
+        window=window,
+        window_length_s=raw.window_end_s - raw.window_start_s,
+        power_w=_series(raw, raw.power.times_s, raw.power.power_w),
+        running=_series(raw, raw.server.times_s, raw.server.running),
+        waiting=_series(raw, raw.server.times_s, raw.server.waiting),
+        quantiles_ms={
+            name: tuple(float(q) for q in np.quantile(samples[name], SHARES))
+            for name in LATENCIES
+            if samples[name].size
+        },
+    )
+
+
+def _series(raw: RawRun, times_s: FloatArray, values: FloatArray) -> Series:
+    """Return at most so many points, each the mean of its stretch of samples."""
+    known = np.isfinite(values)
+    times_s, values = times_s[known] - raw.window_start_s, values[known]
+    if times_s.size > _MOST_POINTS:
+        edges = np.linspace(0, times_s.size, _MOST_POINTS + 1).astype(int)[:-1]
+        counts = np.diff(np.append(edges, times_s.size))
+        times_s = np.add.reduceat(times_s, edges) / counts
+        values = np.add.reduceat(values, edges) / counts
+    return Series(tuple(map(float, np.round(times_s, 2))), tuple(map(float, np.round(values, 2))))
