@@ -14,6 +14,8 @@ VOCABULARY = [
     "records",
     "configuration",
     "yaml_files",
+    "study_names",
+    "shipped",
     "interruption",
     "own_process",
     "redaction",

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import reprlib
-import sysconfig
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import UsageError, unknown_name
+from tuner.shipped import Kind, shipped_folder
 
-Kind = Literal["search_spaces", "workloads"]
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def shipped_folder(kind: Kind) -> Path:
-    """Return the folder of the files that come with the project (a checkout or an install)."""
-    checkout = Path(__file__).parent.parent / kind
-    return (
-        checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share/tuner" / kind
-    )
 
 
 def find_yaml(kind: Kind, name: str) -> Path:

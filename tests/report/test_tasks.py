@@ -15,6 +15,7 @@ from rich.console import Console
 from tuner.configuration import Configuration
 from tuner.emulator.model import load_model
 from tuner.errors import UsageError
+from tuner.load.workload import load_workload
 from tuner.records import (
     Measurement,
     PowerTimeline,
@@ -95,6 +96,15 @@ def test_every_figure_by_hand(two: Store) -> None:
     assert chat.estimated_j == pytest.approx(148.725, rel=1e-4)
     assert chat.estimate_ratio == pytest.approx(148.725 / 80.0, rel=1e-4)
     assert "64" in chat.load and chat.confirmed is False
+
+
+def test_the_load_of_the_workload_is_told_where_the_study_asked_for_none(empty: Store) -> None:
+    own = replace(CHAT, workload_sha256=load_workload("chat").sha256, spec_json={})
+    add(empty, own, [(0.2, 400.0)], raw(900))
+    add(empty, replace(CODE, spec_json={"workload": "none.yaml"}), [(0.2, 400.0)], raw(900))
+    (table,) = task_tables(empty, None, 0.1)
+    assert "64 requests under way" in by_workload(table)["chat"].load
+    assert by_workload(table)["code"].load == "the workload's own load"
 
 
 def test_the_estimate_is_inverse_to_the_assumption_and_blind_to_the_number_of_gpus() -> None:

@@ -8,16 +8,23 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_gpu, complete_study
 from tuner.commands.options import Format, Output, StoreUrl
 
 
 def calibrate(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(help="Studies of real runs; without one, all in the store."),
+        typer.Argument(
+            help="Studies of real runs; without one, all in the store.",
+            autocompletion=complete_study,
+        ),
     ] = None,
     gpu: Annotated[
-        str, typer.Option(help="The emulated GPU to correct: a name or a file.")
+        str,
+        typer.Option(
+            help="The emulated GPU to correct: a name or a file.", autocompletion=complete_gpu
+        ),
     ] = "H100-SXM",
     output_file: Annotated[
         Path, typer.Option("--output", "-o", help="New GPU file for --emulate.")

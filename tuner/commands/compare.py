@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_study
 from tuner.commands.options import Format, Output, StoreUrl
 from tuner.commands.output import print_json, stdout_console
 
@@ -17,7 +18,9 @@ app = typer.Typer(no_args_is_help=True, help="What other tools measured, beside 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="What `vllm bench serve --save-result` wrote.")],
-    study: Annotated[str, typer.Option(help="The study to show it beside.")],
+    study: Annotated[
+        str, typer.Option(help="The study to show it beside.", autocompletion=complete_study)
+    ],
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:

@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as 
 def status(
     output: Output = Format.TABLE,
 ) -> None:
-    """Show power limits and clocks: as found, as set, and the default."""
+    """Show power limits and clocks: as found, as set, and the default.
+
+    Example: tuner gpu status --format json
+    """
     from rich.console import Console
 
     from tuner.gpu.durable import state_folder
@@ -40,7 +43,10 @@ def restore(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Put back what a crash left set: to what was found, not to the default."""
+    """Put back what a crash left set: to what was found, not to the default.
+
+    Exit code 5 if a GPU is not as it was found. Example: sudo tuner gpu restore
+    """
     from functools import partial
 
     from rich.console import Console

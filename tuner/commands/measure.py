@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.commands.completion import complete_gpu, complete_workload
 from tuner.commands.options import (
     AllowGpuSettings,
     BaseUrl,
@@ -25,7 +26,9 @@ from tuner.commands.output import print_json
 
 def measure(
     model: Annotated[str, typer.Option(help="Hugging Face name, or a folder with config.json.")],
-    workload: Annotated[str, typer.Option(help="Shipped name or YAML file.")] = "chat",
+    workload: Annotated[
+        str, typer.Option(help="Shipped name or YAML file.", autocompletion=complete_workload)
+    ] = "chat",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="KNOB=VALUE: a vLLM flag, VARIABLE, device or load knob."),
@@ -33,7 +36,9 @@ def measure(
     slo: Slos = None,
     request_rate: Annotated[float | None, typer.Option(help="Open loop: req/s.")] = None,
     concurrency: Concurrency = None,
-    emulate: Annotated[str | None, typer.Option(help="Emulate this GPU.")] = None,
+    emulate: Annotated[
+        str | None, typer.Option(help="Emulate this GPU.", autocompletion=complete_gpu)
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Emulator over HTTP, in real time.")] = False,
     base_url: BaseUrl = None,
     vllm: Vllm = None,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tuner.commands.completion import complete_gpu, complete_study
+
 
 class Format(StrEnum):
     """Result formats."""
@@ -19,7 +21,10 @@ StoreUrl = Annotated[
     str,
     typer.Option("--store", envvar="TUNER_STORE", help="SQLite file or database URL."),
 ]
-Name = Annotated[str, typer.Argument(help="The study's name (see `tuner list`).")]
+Name = Annotated[
+    str,
+    typer.Argument(help="The study's name (see `tuner list`).", autocompletion=complete_study),
+]
 Output = Annotated[Format, typer.Option("--format", help="Form of the result.")]
 Slos = Annotated[
     list[str] | None,
@@ -53,5 +58,8 @@ ReadOnlyDevice = Annotated[
 ]
 EnergyGpu = Annotated[
     str | None,
-    typer.Option(help="GPU whose energy is emulated without NVML [default: H100-SXM]."),
+    typer.Option(
+        help="GPU whose energy is emulated without NVML [default: H100-SXM].",
+        autocompletion=complete_gpu,
+    ),
 ]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_study
 from tuner.commands.options import Format, Name, Output, Slos, StoreUrl
 from tuner.commands.output import (
     print_json,
@@ -37,7 +38,10 @@ def list_all(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the studies in the store."""
+    """List the studies in the store.
+
+    Example: tuner list --store results/tuner.db
+    """
     from tuner.report.json_forms import studies_json
     from tuner.report.study_tables import show_studies
     from tuner.store import Store
@@ -55,7 +59,10 @@ def show(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show one study: what it measured with, its trials, its front and what happened."""
+    """Show one study: what it measured with, its trials, its front and what happened.
+
+    Example: tuner show my-study --format json
+    """
     from tuner.report import json_forms, study_tables
     from tuner.report.comparison_points import comparison_json, show_comparison
     from tuner.report.trials import baseline_of
@@ -76,7 +83,9 @@ def recommend_one(
     model: Annotated[
         str | None, typer.Argument(help="Model, or the end of its name; default: the newest.")
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Take this study.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Take this study.", autocompletion=complete_study)
+    ] = None,
     slo: Slos = None,
     trial: Annotated[
         int | None, typer.Option(min=0, help="Show or export this trial instead.")

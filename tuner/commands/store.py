@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store
 
 @app.command()
 def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
-    """Check the file, its tables, Optuna's beside ours, and the measurement logs."""
+    """Check the file, its tables, Optuna's beside ours, and the measurement logs.
+
+    Exit code 5 if something is wrong. Example: tuner store check --format json
+    """
     from rich.console import Console
 
     from tuner.gpu.durable import state_folder
@@ -44,7 +47,10 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
 @app.command()
 def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
-    """Copy the store while it is in use; the last two backups are kept."""
+    """Copy the store while it is in use; the last two backups are kept.
+
+    Example: tuner store backup --store results/tuner.db
+    """
     from rich.console import Console
 
     from tuner.store.backup import back_up
@@ -62,7 +68,10 @@ def rebuild(
     new: Annotated[Path, typer.Argument(help="The SQLite file to make; nothing may be there.")],
     store_url: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Make a new store from the measurement logs of one that is damaged or lost."""
+    """Make a new store from the measurement logs of one that is damaged or lost.
+
+    Example: tuner store rebuild new.db --store results/tuner.db
+    """
     from rich.console import Console
 
     from tuner.gpu.durable import state_folder

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.commands.completion import complete_workload
 from tuner.commands.options import Format, Output
 
 
@@ -20,7 +21,9 @@ class ImportFormat(StrEnum):
     JSONL = "jsonl"
 
 
-WorkloadName = Annotated[str, typer.Argument(help="Shipped name or YAML file.")]
+WorkloadName = Annotated[
+    str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
+]
 app = typer.Typer(no_args_is_help=True, help="Workloads: what is sent to the server.")
 
 
@@ -29,7 +32,10 @@ def show(
     name: WorkloadName,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show a workload: its load, hash, lengths and sources."""
+    """Show a workload: its load, hash, lengths and sources.
+
+    Example: tuner workload show chat
+    """
     from tuner.report.workloads import show_workload
 
     show_workload(name, as_json=output is Format.JSON)
@@ -40,7 +46,10 @@ def preview(
     name: WorkloadName,
     requests: Annotated[int, typer.Option(min=1, max=100_000, help="Look at so many.")] = 2000,
 ) -> None:
-    """Draw histograms of lengths and arrivals."""
+    """Draw histograms of lengths and arrivals.
+
+    Example: tuner workload preview reasoning --requests 5000
+    """
     from tuner.report.workloads import preview_workload
 
     preview_workload(name, requests)
@@ -53,7 +62,10 @@ def import_(
     out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
 ) -> None:
-    """Make a workload of a trace: Azure CSV, Mooncake, ShareGPT, or JSONL with prompts."""
+    """Make a workload of a trace: Azure CSV, Mooncake, ShareGPT, or JSONL with prompts.
+
+    Example: tuner workload import trace.csv.gz --format azure --out mine.yaml --limit 10000
+    """
     from rich.console import Console
 
     from tuner.load.import_workload import import_workload

@@ -68,4 +68,4 @@ def _holder(store: Path, study: str) -> int | None:
 def _mend(path: Path | None) -> str:
     if path is None:
         return "pg_isready"
-    return f"cp {path} {path}.copy && sqlite3 {path}.copy .recover"
+    return f"tuner store rebuild NEW.db --store {path}"

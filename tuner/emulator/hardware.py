@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuner.errors import UsageError, unknown_name
+from tuner.shipped import shipped_folder, shipped_names
 from tuner.yaml_files import read_yaml
 
 CLOCK_STEP_MHZ = 15
@@ -81,7 +82,7 @@ class Gpu(BaseModel):
 
 def gpu_names() -> tuple[str, ...]:
     """Names of the shipped GPUs."""
-    return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
+    return tuple(shipped_names("gpus"))
 
 
 def load_gpu(name: str) -> Gpu:
@@ -94,7 +95,7 @@ def load_gpu(name: str) -> Gpu:
         if not path.is_file():
             raise UsageError(f"no file '{name}'; give the path of a YAML file or a shipped GPU")
         return read_yaml(path, Gpu)
-    shipped = {path.stem.lower(): path for path in _folder().glob("*.yaml")}
+    shipped = {path.stem.lower(): path for path in shipped_folder("gpus").glob("*.yaml")}
     if name.lower() not in shipped:
         raise UsageError(unknown_name("GPU", name, gpu_names()) + " (or write a path to .yaml)")
     return read_yaml(shipped[name.lower()], Gpu)
@@ -107,7 +108,3 @@ def save_gpu(gpu: Gpu, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write '{path}': {error}") from None
-
-
-def _folder() -> Path:
-    return Path(__file__).parent / "gpus"

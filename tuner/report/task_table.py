@@ -14,7 +14,7 @@ from tuner.report.tables import UNKNOWN, emulated_label, heading, number, percen
 from tuner.report.tasks import CHAT, Task, TaskTable
 
 _COLUMNS = (
-    "tokens\nin + out",
+    "tokens\nin+out",
     "out\nx chat",
     "J/request\ndefault",
     "recom-\nmended",
@@ -35,7 +35,7 @@ def _show(console: Console, table: TaskTable) -> None:
     which = tuple(dict.fromkeys(name for task in table.tasks for name in task.emulated))
     console.print(heading(f"Tasks of {table.model} on {table.gpu}", emulated_label(which)))
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("task", overflow="fold", vertical="bottom")
+    shown.add_column("task", min_width=9, overflow="fold", vertical="bottom")
     for title in _COLUMNS:
         shown.add_column(title, justify="right", no_wrap=True, vertical="bottom")
     for task in table.tasks:
@@ -52,7 +52,7 @@ def _show(console: Console, table: TaskTable) -> None:
 def _cells(task: Task) -> tuple[str, ...]:
     tied = " tied" if task.tied_with_default else ""
     return (
-        f"{_whole(task.prompt_tokens)} + {_whole(task.output_tokens)}",
+        f"{_whole(task.prompt_tokens)}+{_whole(task.output_tokens)}",
         _times(task.token_multiplier),
         number(task.default_j),
         number(task.recommended_j),
