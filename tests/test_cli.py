@@ -6,6 +6,9 @@ import json
 import shlex
 import signal
 import socket
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,43 @@ def test_the_hint_to_deploy_deploys_what_is_shown(night: InProcess) -> None:
     shown = json.loads(night(*words, "--format", "json").stdout)
     assert "--slo 'p99_tpot_ms<=70'" in hint
     assert f"trial {shown['recommended']['number']}" in night(*shlex.split(hint)).stdout
+
+
+def test_a_price_gives_the_cost_of_a_million_tokens(night: InProcess) -> None:
+    words = ["recommend", "--study", "eight", "--price", "0.3", "--currency", "CHF"]
+    price = json.loads(night(*words, "--format", "json").stdout)["price"]
+    assert (price["per_kwh"], price["currency"]) == (0.3, "CHF")
+    assert "CHF of GPU energy per million output tokens" in " ".join(night(*words).stdout.split())
+
+
+@pytest.mark.parametrize("form", ["vllm", "env", "systemd", "compose", "k8s", "helm-values"])
+def test_any_trial_can_be_exported_in_every_form(night: InProcess, form: str) -> None:
+    done = night("recommend", "--study", "eight", "--trial", "0", "--format", form)
+    assert done.returncode == 0, done.stderr
+    assert "study eight, trial 0" in done.stdout
+    assert "EMULATED energy and latency: not measured on a real device" in done.stdout
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(night: InProcess) -> None:
+    store = shlex.quote(str(night.store_path))
+    for words in ("show eight", "show eight --format json"):
+        command = f"{sys.executable} -m tuner {words} --store {store} | head -c 1"
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, ""), words
+
+
+def test_requests_are_exported_too(night: InProcess) -> None:
+    done = night("export", "eight", "--requests", "requests.csv")
+    assert done.returncode == 0, done.stderr
+    header, *rows = (night.folder / "requests.csv").read_text().splitlines()
+    assert header.startswith("study,trial,request_id,state,")
+    assert rows and f"wrote {len(rows)} requests to requests.csv" in done.stderr
+
+
+def test_the_version_is_told(night: InProcess) -> None:
+    assert night("--version").stdout == f"tuner {version('tuner')}\n"
 
 
 def test_export_to_stdout_and_to_devices(night: InProcess) -> None:
@@ -179,6 +219,8 @@ BAD_INPUT = [
     ("show nine", 2, "unknown study 'nine'"),
     ("recommend none", 2, "Qwen/Qwen3-8B"),
     ("recommend --study nine", 2, "nine"),
+    ("recommend --study eight --trial 99", 2, "tuner show eight"),
+    ("recommend --study eight --price 0", 2, "no price per kWh"),
     ("export eight", 2, "--csv FILE"),
     ("export eight --csv file.txt/x.csv", 3, "file.txt"),
     ("measure --model Qwen/Qwen3-8B --emulate L4 --set max_num_seq=8", 2, "'max_num_seqs'"),
