@@ -28,6 +28,7 @@ from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
+from tuner.study import confirm_plan, confirmation, front
 
 THIRD_H, NIGHT_H = 2.7, NIGHT_S / 3600.0
 HOURS = (1.0, THIRD_H, 5.0, NIGHT_H)
@@ -59,7 +60,8 @@ def night_of(scenario: Scenario, method: str, seed: int, python: Path | None) ->
 def _hash(scenario: Scenario, method: str) -> str:
     files = [_HERE / "bench_search_runs.py"]
     if method == "ours":
-        files.append(_HERE / "bench_search_ours.py")
+        files += [_HERE / "bench_search_ours.py", _HERE / "bench_search_confirm.py"]
+        files += [Path(m.__file__) for m in (confirm_plan, confirmation, front)]
         files += sorted(Path(tuner.search.__path__[0]).glob("*.py"))
     elif method in SAMPLERS:
         files.append(_HERE / "bench_search_rivals.py")
@@ -126,7 +128,9 @@ def report(scenario: Scenario, nights: dict[str, list[Night]]) -> None:
     print(
         f"best other after {NIGHT_H:g} h: {best} {bar:.3f}; ours reaches that after "
         f"{statistics.median(reached):.1f} h (each: {', '.join(f'{h:.1f}' for h in reached)}); "
-        f"slowest proposal {slowest:.1f} s"
+        f"it searched for {statistics.median(n.search_s for n in mine) / 3600:.1f} h and confirmed "
+        f"{statistics.median(len(n.handed_over) for n in mine):.0f} members, "
+        f"{sum(len(n.unsure) for n in mine)} left unsure in all; slowest proposal {slowest:.1f} s"
     )
 
 

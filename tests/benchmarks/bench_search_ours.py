@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from bench_search_confirm import Evening
 from bench_search_runs import (
     LAUNCH_S,
     NIGHT_S,
@@ -56,10 +57,11 @@ def ours(
         seed=seed,
     )
     rng, log = np.random.default_rng([seed, 77]), Log(world)
+    evening = Evening(world, rng)
     seen: list[Observation] = []
     warm: Point | None = None
     idle = 0
-    while log.clock_s < night_s and idle < IDLE_PROPOSALS:
+    while log.clock_s < night_s - evening.reserve_s and idle < IDLE_PROPOSALS:
         began_s = time.process_time()
         suggestion = search.propose(seen, warm=warm)
         log.night.proposal_s.append(time.process_time() - began_s)
@@ -68,41 +70,49 @@ def ours(
         idle = idle + 1 if is_idle else 0
         is_warm = warm is not None and launch_key(warm) == launch_key(point)
         launch_s = None if is_warm else LAUNCH_S
-        observation = _observe(world, point, rng)
+        observation, metrics = _observe(world, point, rng)
+        evening.add(point, metrics, log.clock_s)
         spent_s = (observation.wall_s or 0.0) + (launch_s or 0.0)
         seen.append(dataclasses.replace(observation, launch_s=launch_s, wall_s=spent_s))
         warm = point if is_warm or observation.wall_s else None
         log.add(point, spent_s, launched=not is_warm)
-    log.night.handed_over = [dict(member.point) for member in search.front(seen)]
+    log.night.search_s = log.clock_s
+    confirmed = evening.confirm(log.clock_s)
+    log.night.handed_over, log.night.unsure = confirmed.members, confirmed.unsure
     return log.night
 
 
-def _observe(world: World, point: Point, rng: np.random.Generator) -> Observation:
-    """Measure as the tuner does: a clear miss is ended early, and told as a lower bound."""
+def _observe(
+    world: World, point: Point, rng: np.random.Generator
+) -> tuple[Observation, Mapping[str, float] | None]:
+    """Measure as the tuner does: a clear miss is ended early, and told as a lower bound.
+
+    Return the metrics of a whole window, too.
+    """
     early = world.measure(point, rng, EARLY_S)
     if early.state != WORKS:
         wall_s = 0.0 if early.state == REFUSED else SETTLE_S + OVERLOAD_S
-        return Observation(point, works=False, wall_s=wall_s)
+        return Observation(point, works=False, wall_s=wall_s), None
     assert early.violations is not None
     bounds: list[float | None] = []
     for slo, violation in zip(world.scenario.slos, early.violations, strict=True):
         sd = NOISE[slo.metric] * math.sqrt(WINDOW_S / EARLY_S)
         bounds.append(violation - _SURELY * sd if violation > _CLEAR * sd else None)
-    nothing = (None,) * len(OBJECTIVES)
     if any(bound is not None for bound in bounds):
-        known = tuple(k for k, bound in enumerate(bounds) if bound is not None)
-        return Observation(
+        missed = Observation(
             point,
-            objectives=nothing,
+            objectives=(None,) * len(OBJECTIVES),
             violations=tuple(bounds),
-            at_least=known,
+            at_least=tuple(k for k, bound in enumerate(bounds) if bound is not None),
             wall_s=SETTLE_S + EARLY_S,
         )
+        return missed, None
     seen = world.measure(point, rng)
     assert seen.objectives is not None and seen.violations is not None
-    return Observation(
+    whole = Observation(
         point, objectives=seen.objectives, violations=seen.violations, wall_s=SETTLE_S + WINDOW_S
     )
+    return whole, seen.metrics
 
 
 def search_space(scenario: Scenario) -> Space:

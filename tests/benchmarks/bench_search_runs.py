@@ -28,6 +28,7 @@ class Seen:
     state: int
     objectives: tuple[float, ...] | None
     violations: tuple[float, ...] | None
+    metrics: Mapping[str, float] | None = None
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class Night:
 
     trace: list[tuple[float, float]] = field(default_factory=list)
     handed_over: list[dict[str, Value]] = field(default_factory=list)
+    unsure: list[dict[str, Value]] = field(default_factory=list)
+    search_s: float = NIGHT_S
     evaluations: int = 0
     launches: int = 0
     proposal_s: list[float] = field(default_factory=list)
@@ -88,7 +91,7 @@ class World:
         objectives = costs(OBJECTIVES, noisy)
         assert objectives is not None
         violations = tuple(s.violation(noisy[s.metric]) for s in self.scenario.slos)
-        return Seen(state, objectives, violations)
+        return Seen(state, objectives, violations, noisy)
 
 
 class Log:

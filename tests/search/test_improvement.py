@@ -9,7 +9,6 @@ from scipy.stats import norm
 from tuner.search.improvement import (
     hypervolume,
     log_expected_below,
-    log_gains,
     log_improvement,
     mean_log_improvement,
     pareto,
@@ -101,23 +100,3 @@ def test_the_average_over_fronts_lies_between() -> None:
     low, high = (log_improvement(means, sds, front, REFERENCE)[0] for front in fronts)
     (mean,) = mean_log_improvement(means, sds, fronts, REFERENCE)
     assert np.exp(mean) == pytest.approx((np.exp(low) + np.exp(high)) / 2)
-
-
-def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
-    rng = np.random.default_rng(4)
-    fronts = [pareto(rng.random((8, 2))) for _ in range(3)]
-    means, sds = rng.random((200, 2)) * 1.5, rng.uniform(1e-3, 0.2, (200, 2))
-    shares = np.log(rng.random(200))
-    exact = mean_log_improvement(means, sds, fronts, REFERENCE) + shares
-    found = log_gains(means, sds, fronts, REFERENCE, shares)
-    matters = exact > exact.max() + np.log(1e-6)
-    assert 10 < matters.sum() < 200
-    assert found[matters] == pytest.approx(exact[matters], abs=1e-5)
-    assert (found[~matters] < exact.max() + np.log(2e-6)).all()
-
-
-def test_gains_are_told_apart_where_all_are_hopeless() -> None:
-    front = np.array([[0.1, 0.1]])
-    means, sds = np.array([[0.9, 0.9], [0.8, 0.8]]), np.full((2, 2), 1e-3)
-    worse, bad = log_gains(means, sds, [front], REFERENCE, np.zeros(2))
-    assert -np.inf < worse < bad < -1000

@@ -183,6 +183,40 @@ def test_what_is_dropped_makes_room_for_the_next() -> None:
     assert step is not None and step.trial.number == 2
 
 
+def test_a_few_repeats_cover_the_whole_front() -> None:
+    front = [(0.20, 49.0), (0.21, 48.0), (0.22, 47.0), (0.24, 30.0), (0.25, 29.5), (0.40, 10.0)]
+    trials = [trial(0, 0.5, 60.0), *(trial(n, *v) for n, v in enumerate(front, start=1))]
+    rows = [repeat(0, 0, values(0.5, 60.0))]
+    order = []
+    for _ in range(6):
+        step = next_step(GOAL, trials, rows, since_baseline=len(rows) - 1)
+        if step is not None and step.kind is RepeatKind.BASELINE:
+            rows.append(repeat(len(rows), 0, values(0.5, 60.0)))
+            step = next_step(GOAL, trials, rows, since_baseline=0)
+        assert step is not None
+        again = step.trial.measurement
+        assert again is not None
+        rows.append(repeat(len(rows), step.trial.number, again))
+        order.append(step.trial.number)
+    # the least energy, the knee and the fastest; the first is settled and makes room for another
+    assert order == [1, 4, 6, 1, 3, 4]
+
+
+def test_time_that_is_left_goes_to_the_best_that_may_miss_the_slo() -> None:
+    trials = [trial(0, 0.5, 60.0), trial(1, 0.20, 49.0), trial(2, 0.30, 30.0)]
+    scatter = (49.8, 46.9, 52.7)
+    rows = [repeat(0, 0, values(0.5, 60.0))]
+    rows += [repeat(len(rows) + n, 1, values(0.2, tpot)) for n, tpot in enumerate(scatter)]
+    rows += [repeat(len(rows) + n, 2, values(0.3, 30.0)) for n in range(3)]
+    known = confirmations(trials, rows, SLOS)
+    assert known[1].slo is SloVerdict.UNCERTAIN and known[1].is_decided(GOAL.most_repeats)
+    step = next_step(GOAL, trials, rows, since_baseline=0)
+    assert step is not None and step.trial.number == 1
+    rows += [repeat(len(rows) + n, 1, values(0.2, scatter[n % 3])) for n in range(9)]
+    assert confirmations(trials, rows, SLOS)[1].slo is SloVerdict.UNCERTAIN
+    assert next_step(GOAL, trials, rows, since_baseline=0) is None  # 12 are enough
+
+
 def test_time_is_learned_and_reserved_up_to_a_quarter() -> None:
     assert clean_s([]) is None
     tooks = [Took(250.0, 150.0), Took(90.0, None), Took(92.0, None)]

@@ -23,6 +23,7 @@ _BOUNDS_LENGTH = (math.log(0.03), math.log(30.0))
 _BOUNDS_SIGNAL = (math.log(0.02), math.log(50.0))
 _BOUNDS_NOISE = (math.log(1e-5), math.log(1.0))
 _ITERATIONS = 40
+_ENOUGH = 2e-5  # of the log posterior: a few thousandths, which no proposal depends on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +59,8 @@ class Gaussian:
         self.data = data
         self.parameters = parameters
         self.scale = scale
-        self._factor, self._weights = solved or _solved(data, parameters, scale)
+        self._embedded = _Embedded.of(data.x, data, parameters.lengths)
+        self._factor, self._weights = solved or self._solved()
 
     @classmethod
     def fitted(cls, data: Data) -> Gaussian:
@@ -88,8 +90,7 @@ class Gaussian:
         centre, spread = self.scale
         cross = self._cross(x)
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        own = _matern(_scaled(self.data, x, self.parameters), self.parameters) + _MEAN_VARIANCE
-        covariance = own - half.T @ half
+        covariance = self._own(x) - half.T @ half
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         drawn: Floats = centre + spread * (cross @ self._weights + normals @ root.T)
@@ -100,10 +101,11 @@ class Gaussian:
 
         That moves no mean, so the weights of the new rows are 0, and the factor grows by them.
         """
-        mean, _ = self.predict(x)
-        half = solve_triangular(self._factor, self._cross(x).T, lower=True, check_finite=False)
-        own = _matern(_scaled(self.data, x, self.parameters), self.parameters) + _MEAN_VARIANCE
-        own -= half.T @ half
+        centre, spread = self.scale
+        cross = self._cross(x)
+        mean = centre + spread * (cross @ self._weights)
+        half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        own = self._own(x) - half.T @ half
         own[np.diag_indices_from(own)] += self.parameters.noise + _JITTER
         n, more = len(half), len(x)
         factor = np.zeros((n + more, n + more))
@@ -119,44 +121,55 @@ class Gaussian:
         return Gaussian(data, self.parameters, self.scale, (factor, weights))
 
     def _cross(self, x: Floats) -> Floats:
-        squared = _scaled(self.data, x, self.parameters, self.data.x)
+        at = _Embedded.of(x, self.data, self.parameters.lengths)
+        squared = at.squared_distances(self._embedded)
         return _matern(squared, self.parameters) + _MEAN_VARIANCE
 
+    def _own(self, x: Floats) -> Floats:
+        """Return the covariance of the function at rows of `x` before any data."""
+        own = Data(x, x[:, 0], x[:, 0], self.data.unordered)  # has all of their options
+        at = _Embedded.of(x, own, self.parameters.lengths)
+        return _matern(at.squared_distances(at), self.parameters) + _MEAN_VARIANCE
 
-def _solved(
-    data: Data, parameters: Hyperparameters, scale: tuple[float, float]
-) -> tuple[Floats, Floats]:
-    centre, spread = scale
-    covariance = _matern(_scaled(data, data.x, parameters), parameters) + _MEAN_VARIANCE
-    noise = parameters.noise + data.extra_variances / spread**2
-    covariance[np.diag_indices_from(covariance)] += noise + _JITTER
-    factor = cholesky(covariance, lower=True)
-    return factor, cho_solve((factor, True), (data.y - centre) / spread)
-
-
-def _scaled(data: Data, a: Floats, parameters: Hyperparameters, b: Floats | None = None) -> Floats:
-    """Return squared distances in units of the length scales."""
-    both = a if b is None else np.concatenate([a, b])
-    embedded = _embedded(both, data.unordered, parameters.lengths)
-    left, right = embedded[: len(a)], embedded if b is None else embedded[len(a) :]
-    squared: Floats = -2.0 * (left @ right.T)
-    squared += np.einsum("ij,ij->i", left, left)[:, None]
-    squared += np.einsum("ij,ij->i", right, right)[None, :]
-    return np.maximum(squared, 0.0, out=squared)
+    def _solved(self) -> tuple[Floats, Floats]:
+        centre, spread = self.scale
+        covariance = self._own(self.data.x)
+        noise = self.parameters.noise + self.data.extra_variances / spread**2
+        covariance[np.diag_indices_from(covariance)] += noise + _JITTER
+        factor = cholesky(covariance, lower=True)
+        return factor, cho_solve((factor, True), (self.data.y - centre) / spread)
 
 
-def _embedded(
-    x: Floats, unordered: np.ndarray[tuple[int], np.dtype[np.bool_]], lengths: Floats
-) -> Floats:
-    """Return `x` in units of the length scales, with a column for each option of a knob.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Embedded:
+    """Rows in units of the length scales, with a column for each option of an unordered knob.
 
-    An option is as far from every other as the ends of an ordered knob are from each other.
+    An option is as far from every other as the ends of an ordered knob are from each other, one
+    without a column too.
     """
-    columns = [x[:, ~unordered] / lengths[~unordered]]
-    for k in np.flatnonzero(unordered):
-        side = 1.0 / (math.sqrt(2.0) * lengths[k])
-        columns.append(side * (x[:, k, None] == np.arange(x[:, k].max(initial=0.0) + 1.0)))
-    return np.concatenate(columns, axis=1)
+
+    rows: Floats
+    norms: Floats  # squared, with what lies in no column
+
+    @classmethod
+    def of(cls, x: Floats, data: Data, lengths: Floats) -> _Embedded:
+        """Embed `x`; the columns are those of the options that `data` has."""
+        ordered = ~data.unordered
+        columns = [x[:, ordered] / lengths[ordered]]
+        norms = np.einsum("ij,ij->i", columns[0], columns[0])
+        for k in np.flatnonzero(data.unordered):
+            half = 0.5 / lengths[k] ** 2
+            options = np.arange(data.x[:, k].max(initial=0.0) + 1.0)
+            columns.append(math.sqrt(half) * (x[:, k, None] == options))
+            norms += half
+        return cls(np.concatenate(columns, axis=1), norms)
+
+    def squared_distances(self, other: _Embedded) -> Floats:
+        """Return that of each pair: these rows, the other's columns."""
+        squared: Floats = -2.0 * (self.rows @ other.rows.T)
+        squared += self.norms[:, None]
+        squared += other.norms[None, :]
+        return np.maximum(squared, 0.0, out=squared)
 
 
 def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
@@ -182,7 +195,7 @@ def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": _ITERATIONS, "ftol": 1e-6},
+        options={"maxiter": _ITERATIONS, "ftol": _ENOUGH},
     )
     values = np.exp(found.x)
     return Hyperparameters(values[:knobs], float(values[-2]), float(values[-1]))

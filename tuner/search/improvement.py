@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import erfcx, log1p, log_ndtr, logsumexp, ndtr
+from scipy.special import erfcx, log1p, log_ndtr, logsumexp
 
 from tuner.search.space import Floats
 
@@ -14,8 +14,6 @@ _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 _FAR = -30.0
 _DIRECTIONS = 128
 _SMALLEST = 1e-300
-_ROUNDING = 1e-12  # what is smaller is not to be believed of a difference of larger numbers
-_HOPELESS = math.log(1e-6)  # of the best gain: then it does not matter how small one is exactly
 
 
 def log_expected_below(bound: float, mean: Floats, sd: Floats) -> Floats:
@@ -82,45 +80,6 @@ def mean_log_improvement(
     """Return the log of the improvement averaged over draws of the front, which is not known."""
     draws = [log_improvement(means, sds, front, reference) for front in fronts]
     result: Floats = logsumexp(np.array(draws), axis=0) - math.log(len(draws))
-    return result
-
-
-def log_gains(
-    means: Floats, sds: Floats, fronts: Sequence[Floats], reference: Floats, log_shares: Floats
-) -> Floats:
-    """Return `mean_log_improvement` plus `log_shares`, in a fraction of the time.
-
-    Logs, which tell apart what is almost 0, are taken only where that may be the best of all. The
-    rest is right to a millionth of the best.
-    """
-    if means.shape[1] != 2:
-        return mean_log_improvement(means, sds, fronts, reference) + log_shares
-    plain = np.mean([_improvement(means, sds, front, reference) for front in fronts], axis=0)
-    result: Floats = np.log(np.maximum(plain, _SMALLEST)) + log_shares
-    is_known = plain > _ROUNDING
-    best = result[is_known].max(initial=-np.inf)
-    doubtful = np.flatnonzero(~is_known & (math.log(_ROUNDING) + log_shares > best + _HOPELESS))
-    if len(doubtful):
-        exact = mean_log_improvement(means[doubtful], sds[doubtful], fronts, reference)
-        result[doubtful] = exact + log_shares[doubtful]
-    return result
-
-
-def _improvement(means: Floats, sds: Floats, front: Floats, reference: Floats) -> Floats:
-    """Return `log_improvement` without the logs, which rounding makes useless near 0."""
-    front = front[np.all(front < reference, axis=1)]
-    edges = np.append(front[:, 0], reference[0])
-    heights = np.append(reference[1], front[:, 1])
-    below = _expected_below(edges, means[:, 0], sds[:, 0])
-    below[1:] -= below[:-1].copy()
-    result: Floats = np.einsum("ij,ij->j", below, _expected_below(heights, means[:, 1], sds[:, 1]))
-    return result
-
-
-def _expected_below(bounds: Floats, mean: Floats, sd: Floats) -> Floats:
-    z = (bounds[:, None] - mean) / sd
-    density = np.exp(-0.5 * z**2 - _LOG_ROOT_2PI)
-    result: Floats = sd * (density + z * ndtr(z))
     return result
 
 

@@ -10,19 +10,19 @@ import numpy as np
 from tuner.search.candidates import Candidates
 from tuner.search.costs import Costs, learned_costs
 from tuner.search.front import Member, distinct, front_of, sampled_fronts
-from tuner.search.improvement import hypervolume, log_gains, pareto
+from tuner.search.improvement import pareto
 from tuner.search.models import Models, learn
 from tuner.search.observation import Observation, Suggestion
 from tuner.search.sessions import choose
 from tuner.search.space import Floats, Levels, Point, Space
 from tuner.search.starts import start_points
+from tuner.search.worth import Worth
 
 CONFIDENCE = 0.95  # that a reported point meets every constraint
 
 _FRONT_DRAWS = 8
 _CLIMBERS = 6
 _CLIMBS = 3
-_BEYOND = 0.1  # the reference lies so much beyond the worst of the front, a share of its extent
 _UNDECIDED = (0.02, 0.98)
 _FEW_SEEDS = 2**31
 
@@ -91,14 +91,29 @@ class Search:
         if models is None or not seen:
             return self._anything(candidates, rng, warm)
         step = _Step(models.with_believed(pending), [*seen, *pending], rng)
-        best = step.best_new(candidates, warm, learned_costs(observations))
-        repeat = step.best_repeat(seen)
+        costs = learned_costs(observations)
+
+        def rate(found: tuple[Point, float]) -> float:
+            return found[1] - math.log(self._seconds(found[0], warm, costs))
+
+        best = step.best_new(candidates, warm, costs)
+        repeat = step.best_repeat(seen, rate)
         if best is None and repeat is None:
             raise ExhaustedError("every possible point was evaluated")
-        if repeat is not None and (best is None or repeat[1] > best[1]):
+        if repeat is not None and (best is None or rate(repeat) > rate(best)):
             return Suggestion(repeat[0], "repeat", step.share(repeat[1]))
         assert best is not None
         return Suggestion(best[0], "improvement", step.share(best[1]))
+
+    def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:
+        restarting = self._space.restarting
+        if not restarting.any():
+            return costs.evaluation_s
+        if warm is not None:
+            at, of = self._space.levels_of(point), self._space.levels_of(warm)
+            if bool(np.all(at[restarting] == of[restarting])):
+                return costs.evaluation_s
+        return costs.evaluation_s + costs.launch_s
 
     def front(
         self, observations: Sequence[Observation], confidence: float = CONFIDENCE
@@ -129,29 +144,25 @@ class _Step:
         self._draw_seed = int(rng.integers(_FEW_SEEDS))
         beliefs = models.at(self._space.coordinates_of(seen))
         self._means = beliefs.objective_means
+        self._violation_sds = beliefs.violation_sds
         self._log_feasible = beliefs.log_feasible()
-        self._reference = _reference(self._means, self._log_feasible)
+        self._worth = Worth.around(self._means, self._log_feasible > math.log(0.5))
         self._fronts = sampled_fronts(models, seen, _FRONT_DRAWS, self._draw_seed)
 
     def log_gains(self, levels: Levels) -> Floats:
-        """Return the log of what each row is expected to add to the feasible hypervolume."""
+        """Return the log of what each row is expected to add to what is known to work."""
         return self._log_gains(self._models, self._fronts, levels)
 
     def _log_gains(self, models: Models, fronts: Sequence[Floats], levels: Levels) -> Floats:
         beliefs = models.at(self._space.coordinates(levels))
-        return log_gains(
-            beliefs.objective_means,
-            beliefs.objective_sds,
-            fronts,
-            self._reference,
-            beliefs.log_feasible(),
+        return self._worth.log_gains(
+            beliefs.objective_means, beliefs.objective_sds, fronts, beliefs.log_feasible()
         )
 
     def share(self, log_gain: float) -> float | None:
-        """Return a gain as a share of what is dominated now; None while nothing is."""
-        likely = self._means[self._log_feasible > math.log(0.5)]
-        dominated = hypervolume(likely, self._reference)
-        return math.exp(log_gain) / dominated if dominated > 0.0 else None
+        """Return a gain as a share of what there is now; None while there is nothing."""
+        has = self._worth.of(self._means[self._log_feasible > math.log(0.5)])
+        return math.exp(log_gain) / has if has > 0.0 else None
 
     def best_new(
         self, candidates: Candidates, warm: Point | None, costs: Costs
@@ -207,48 +218,39 @@ class _Step:
         fronts = [pareto(np.concatenate([front, means])) for front in self._fronts]
         return self._log_gains(models, fronts, levels)
 
-    def best_repeat(self, seen: Sequence[Point]) -> tuple[Point, float] | None:
+    def best_repeat(
+        self, seen: Sequence[Point], rate: Callable[[tuple[Point, float]], float]
+    ) -> tuple[Point, float] | None:
         """Return the point whose standing on the front matters most and is least decided.
 
         What another evaluation is worth: what the front gains or loses with the point, times the
-        probability of being wrong about it now, times the share of doubt that is removed.
+        probability of being wrong about it now, times the share of doubt that is removed. That is
+        compared by the time that it takes, `rate`.
         """
         if not self._models.violations:
             return None
+        means = self._means[: len(seen)]
         probability = np.exp(self._log_feasible[: len(seen)])
-        open_ones = np.flatnonzero((probability > _UNDECIDED[0]) & (probability < _UNDECIDED[1]))
-        counted = probability > 0.5
-        best: tuple[Point, float] | None = None
-        for index in open_ones:
+        counted, removable = probability > 0.5, self._removable()
+        found: list[tuple[Point, float]] = []
+        for index in np.flatnonzero((probability > _UNDECIDED[0]) & (probability < _UNDECIDED[1])):
             others = counted.copy()
             others[index] = False
-            without = hypervolume(self._means[: len(seen)][others], self._reference)
+            without = self._worth.of(means[others])
             others[index] = True
-            added = hypervolume(self._means[: len(seen)][others], self._reference) - without
+            added = self._worth.of(means[others]) - without
             wrong = min(probability[index], 1.0 - probability[index])
-            value = added * wrong * self._removable(seen[int(index)])
-            if value > 0.0 and (best is None or math.log(value) > best[1]):
-                best = (seen[int(index)], math.log(value))
-        return best
+            value = added * wrong * removable[index]
+            if value > 0.0:
+                found.append((seen[int(index)], math.log(value)))
+        return max(found, key=rate, default=None)
 
-    def _removable(self, point: Point) -> float:
+    def _removable(self) -> Floats:
         """Return the share of the doubt about the constraints that one more evaluation removes."""
-        x = self._space.coordinates_of([point])
-        shares = []
-        for model in self._models.violations:
-            _, sd = model.predict(x)
-            shares.append(float(sd[0]) ** 2 / (float(sd[0]) ** 2 + model.noise_sd**2))
-        return max(shares)
-
-
-def _reference(means: Floats, log_feasible: Floats) -> Floats:
-    """Return a point a little worse than the worst that is likely feasible."""
-    likely = means[log_feasible > math.log(0.5)]
-    if len(likely) < 2:
-        likely = means
-    extent = np.maximum(likely.max(axis=0) - likely.min(axis=0), 1e-3)
-    result: Floats = likely.max(axis=0) + _BEYOND * extent
-    return result
+        noises = np.array([model.noise_sd for model in self._models.violations])
+        variances = self._violation_sds**2
+        shares: Floats = (variances / (variances + noises**2)).max(axis=1)
+        return shares
 
 
 def _rows_in(rows: Levels, others: Levels) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

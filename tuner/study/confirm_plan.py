@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
-from tuner.study.confirmation import LEAST_REPEATS, as_confirmed, confirmations
+from tuner.study.confirmation import (
+    LEAST_REPEATS,
+    Confirmation,
+    SloVerdict,
+    as_confirmed,
+    confirmations,
+)
+from tuner.study.front import spread_order
 from tuner.study.objective import Objective
-from tuner.study.outcomes import baseline_of, front_of, measured
+from tuner.study.outcomes import baseline_of, front_of, measured, point_of
 
 # So many members are repeated in turn, with the default measured before and after each round.
 ROUND = 3
 # The default is also measured again so many times while the search goes on: the machine may drift.
 SPREAD_BASELINES = 2
 _LEAST_TRIALS_TO_SPREAD = 12
+# A member in doubt that would be recommended may be repeated so many times as often as the others.
+LEADER_REPEATS = 4
 _SHARE_OF_HOURS = 0.25
 _SHARE_OF_TRIALS = 0.25
 _LEAST_MEASUREMENTS = 6
@@ -56,7 +65,8 @@ def next_step(
 ) -> Step | None:
     """Return what to measure next, or None when nothing is left to decide.
 
-    Members come best first, `ROUND` of them in turn, those in `left_out` not at all.
+    Members come so that those measured first cover the front, its least first objective before all,
+    `ROUND` of them in turn, those in `left_out` not at all.
     `since_baseline` is how many members were measured since the default was, None if it was not in
     this run.
     """
@@ -66,12 +76,20 @@ def next_step(
     standing = [as_confirmed(t, known) for t in trials if t.number not in dropped]
     on_front = front_of(standing, goal.slos, goal.objectives)
     counts = {number: found.repeats for number, found in known.items()}
-    undecided = [
-        t
-        for t in on_front
-        if not (t.baseline or (baseline is not None and t.configuration == baseline.configuration))
-        and not (t.number in known and known[t.number].is_decided(goal.most_repeats))
-    ]
+    leader = _doubtful_leader(goal, on_front, known)
+
+    def is_decided(number: int) -> bool:
+        return known[number].is_decided(goal.most_repeats)
+
+    undecided = _in_order(
+        on_front,
+        goal.objectives,
+        is_open=lambda t: (
+            not (t.baseline or (baseline and t.configuration == baseline.configuration))
+            and (t.number in leader or t.number not in known or not is_decided(t.number))
+        ),
+        is_begun=lambda t: counts.get(t.number, 0) > 0,
+    )
     of_round = undecided[:ROUND]
     if baseline is not None and baseline.number not in left_out:
         is_alone = any(t.baseline for t in on_front) and not of_round
@@ -80,8 +98,44 @@ def next_step(
             return Step(baseline, RepeatKind.BASELINE)
     if not of_round:
         return None
-    chosen = min(of_round, key=lambda t: counts.get(t.number, 0))
+    latest = {row.trial: row.number for row in sorted(repeats, key=lambda row: row.number)}
+    chosen = min(of_round, key=lambda t: latest.get(t.number, -1))
     return Step(chosen, RepeatKind.CONFIRMATION)
+
+
+def _doubtful_leader(
+    goal: Goal, on_front: Sequence[TrialRow], known: Mapping[int, Confirmation]
+) -> list[int]:
+    """Return the number of the member that would be recommended if only it surely met the SLOs.
+
+    It is repeated until that is decided: else a worse one would be recommended. Of several, it is
+    the one that was repeated most.
+    """
+    before: list[int] = []
+    for trial in on_front:
+        found = known.get(trial.number)
+        if found is None or trial.baseline:
+            continue
+        if found.slo is SloVerdict.MET:
+            break
+        if found.repeats < LEADER_REPEATS * goal.most_repeats:
+            before.append(trial.number)
+    return sorted(before, key=lambda number: -known[number].repeats)[:1]
+
+
+def _in_order(
+    on_front: Sequence[TrialRow],
+    objectives: Sequence[Objective],
+    *,
+    is_open: Callable[[TrialRow], bool],
+    is_begun: Callable[[TrialRow], bool],
+) -> list[TrialRow]:
+    """Return the open members: those that were begun, then the rest, spread over the front."""
+    points = [point_of(trial, objectives) or () for trial in on_front]
+    settled = {i for i, t in enumerate(on_front) if not is_open(t)}
+    begun = [i for i, t in enumerate(on_front) if is_begun(t) and i not in settled]
+    rest = spread_order(points, [*settled, *begun])
+    return [on_front[i] for i in (*begun, *rest)]
 
 
 def _baseline_is_due(of_round: Sequence[TrialRow], since: int | None) -> bool:

@@ -53,12 +53,12 @@ def front_of(
     placed = [
         (point, trial)
         for trial in feasible(trials, slos)
-        if (point := _point(trial, objectives)) is not None
+        if (point := point_of(trial, objectives)) is not None
     ]
     return [placed[i][1] for i in pareto_front([point for point, _ in placed])]
 
 
-def _point(trial: TrialRow, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+def point_of(trial: TrialRow, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
     """Return the objectives' values, all to be minimised, or None if one was not measured."""
     point: list[float] = []
     for objective in objectives:
