@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from tuner.interruption import InterruptedBySignalError, run_interruptible
+from tuner.errors import InterruptedBySignalError
+from tuner.interruption import run_interruptible
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

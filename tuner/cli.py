@@ -22,8 +22,7 @@ from tuner.commands import (
     workload,
 )
 from tuner.commands.output import ReaderGoneError
-from tuner.errors import TunerError
-from tuner.interruption import InterruptedBySignalError
+from tuner.errors import InterruptedBySignalError, TunerError
 
 app = typer.Typer(
     no_args_is_help=True,

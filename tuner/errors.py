@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -34,6 +35,14 @@ class OperatorNeededError(TunerError):
     """A person has to look: going on would lose data or hurt the machine."""
 
     exit_code = 5
+
+
+class InterruptedBySignalError(Exception):
+    """A signal ended the work after everything was put back; `exit_code` is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
 
 
 def unknown_name(what: str, found: str, allowed: Iterable[str]) -> str:

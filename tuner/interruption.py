@@ -7,15 +7,9 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from tuner.errors import InterruptedBySignalError
+
 Result = TypeVar("Result")
-
-
-class InterruptedBySignalError(Exception):
-    """A signal ended the work after everything was put back; `exit_code` is 128 + its number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
 
 
 def run_interruptible(work: Coroutine[Any, Any, Result]) -> Result:

@@ -16,7 +16,17 @@ from tuner.commands.completion import complete_gpu, complete_space, complete_wor
 from tuner.store import Store
 from tuner.study_names import study_names
 
-HEAVY = ("sqlalchemy", "optuna", "pydantic", "numpy", "pandas", "yaml", "aiohttp", "psutil")
+HEAVY = (
+    "sqlalchemy",
+    "optuna",
+    "pydantic",
+    "numpy",
+    "pandas",
+    "yaml",
+    "aiohttp",
+    "psutil",
+    "asyncio",
+)
 
 
 @pytest.fixture

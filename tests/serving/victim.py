@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import TunerError
+from tuner.errors import InterruptedBySignalError, TunerError
 from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
 from tuner.gpu.limits import Access, open_limits, opened_limits
-from tuner.interruption import InterruptedBySignalError, run_interruptible
+from tuner.interruption import run_interruptible
 from tuner.serving.guardian import guarded, repair
 from tuner.serving.processes import stop_tagged, tag_environment
 
