@@ -212,3 +212,13 @@ def test_vllms_own_rule_is_kept() -> None:
     assert is_possible(limits(512, 512))
     assert not is_possible(limits(512, 1024))
     assert is_possible(Configuration(flags={"max_num_seqs": 1024}))
+
+
+def test_the_gain_that_a_proposal_promised_is_kept_for_the_stop_rule(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    learns_to_leave(storage, "gp")
+    gains = proposals(storage, "gp").expected_gains()
+    assert len(gains) == 14
+    assert gains[0] is None  # a start point promises nothing
+    assert any(gain is not None and gain > 0.0 for gain in gains[7:])

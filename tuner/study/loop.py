@@ -21,7 +21,7 @@ from tuner.store import Store, Took, TrialOwner
 from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
 from tuner.study.evaluator import Evaluation, Evaluator
-from tuner.study.flat import Point, flat_for
+from tuner.study.flat import Point, why_stop
 from tuner.study.objective import costs
 from tuner.study.proposals import Proposal, Proposals, Spent
 from tuner.study.settling import all_warnings, settled
@@ -146,10 +146,12 @@ class StudyRun:
         return costs(self._spec.objectives, result.metrics)
 
     def _is_flat(self, points: list[Point | None]) -> bool:
-        last = flat_for(points) if self._spec.stops_when_flat else None
-        if last is None:
+        if not self._spec.stops_when_flat:
             return False
-        message = f"the search stops: its front has not grown in the last {last} evaluations"
+        reason = why_stop(points, self._proposals.expected_gains())
+        if reason is None:
+            return False
+        message = f"the search stops: {reason}"
         self._store.add_event(self._name, "flat", message)
         self._listener.note(message)
         return True

@@ -20,6 +20,7 @@ from tuner.study.objective import Objective, costs
 from tuner.study.search_sampler import (
     BASELINE,
     ENDED_EARLY,
+    GAIN,
     LAUNCH_OK,
     LAUNCH_S,
     WALL_S,
@@ -126,6 +127,13 @@ class Proposals:
     def complete_count(self) -> int:
         """How many evaluations have been told, infeasible ones included."""
         return len(self._trials(TrialState.COMPLETE))
+
+    def expected_gains(self) -> list[float | None]:
+        """Return what each told trial had promised, in order: a share of what worked by then.
+
+        None where the sampler promises nothing, or the point was queued.
+        """
+        return [t.user_attrs.get(GAIN) for t in self._trials(TrialState.COMPLETE)]
 
     def running(self) -> list[int]:
         """Return the numbers of trials that were asked for and not told."""

@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.search.observation import Observation
 from tuner.search.search import ExhaustedError, Search
@@ -28,6 +28,8 @@ BASELINE = "baseline"
 ENDED_EARLY = "ended_early"  # violations are then lower bounds
 LAUNCH_S = "launch_s"
 WALL_S = "wall_s"
+GAIN = "expected_gain"  # of the proposal, as a share of what was known to work by then
+REASON = "reason_to_try"
 
 Says = Callable[[Point], bool]
 
@@ -91,9 +93,14 @@ class SearchSampler(BaseSampler):
         warm = last if last is not None and self._task.is_warm_for(last) else None
         observations = [self._observation(t) for t in told]
         try:
-            return dict(search.propose(observations, pending, warm).point)
+            suggestion = search.propose(observations, pending, warm)
         except ExhaustedError:
             return {}
+        asked = Trial(study, trial._trial_id)  # a frozen one takes no attributes
+        asked.set_user_attr(REASON, suggestion.reason)
+        if suggestion.gain is not None:
+            asked.set_user_attr(GAIN, suggestion.gain)
+        return dict(suggestion.point)
 
     def sample_independent(
         self,
