@@ -14,6 +14,9 @@ from tuner.shipped import Kind, shipped_folder
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# What PyYAML lets through for a value that is not what its tag says: `!!bool x`, `2001-13-45`.
+_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 def find_yaml(kind: Kind, name: str) -> Path:
     """Return the file that `name` means: a path, or the name of a shipped file.
@@ -48,7 +51,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read '{path}': {error}") from None
     except RecursionError:
         raise UsageError(f"'{path}' is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2001-13-45
+    except (yaml.YAMLError, *_OF_VALUES) as error:
         raise UsageError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UsageError(f"'{path}' must hold a mapping (field: value), found {_shown(data)}")
@@ -71,7 +74,7 @@ def _sentence(origin: str, error: ValidationError) -> str:
 
 
 def _problem(problem: dict[str, Any]) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "the file"
+    field = ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"{field}: this field is required"
@@ -83,5 +86,8 @@ def _problem(problem: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = reprlib.repr(value)  # a few lines of aliases may stand for gigabytes
+    return _cut(reprlib.repr(value))  # a few lines of aliases may stand for gigabytes
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

@@ -158,7 +158,10 @@ def test_knobs_of_any_value(folder: Path, content: bytes) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("text", [BOMB, "[" * 2000, "{" * 2000, "&a [*a]", "a: 2001-13-45"])
+@pytest.mark.parametrize(
+    "text",
+    [BOMB, "[" * 600, "{" * 600, "&a [*a]", "a: 2001-13-45", "b: !!bool x", "c: !!timestamp x"],
+)
 @pytest.mark.parametrize("read", [read for read, _ in READERS], ids=["space", "workload", "study"])
 def test_yaml_made_to_harm(folder: Path, read: Callable[[Path], None], text: str) -> None:
     for content in (text, f"model: m\nname: s\nflags: {{}}\nslo: &x\n{text}"):

@@ -155,8 +155,9 @@ class Standin:
         standin = cls(path)
         standin._state.device_count = n_devices
         standin._state.driver_version = b"575.57.08"
+        machine = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]
         for i in range(n_devices):
-            uuid = f"GPU-{i:08x}-1111-2222-3333-444444444444"
+            uuid = f"GPU-{i:08x}-1111-2222-3333-{machine}"
             standin.device(i).set(**H100, uuid=uuid.encode(), origin_s=time.monotonic())
         return standin
 

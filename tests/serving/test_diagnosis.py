@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.records import FailureKind
-from tuner.serving.diagnosis import diagnose_death, diagnose_launch
+from tuner.serving.diagnosis import (
+    broken_gpu,
+    diagnose_death,
+    diagnose_launch,
+    has_dead_engine,
+)
 
 CONFIGURATION, INFRASTRUCTURE, UNSTABLE = (
     FailureKind.CONFIGURATION,
@@ -121,7 +126,7 @@ def test_a_timeout_is_unstable_whatever_was_retried_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("exit_code", "says"),
     [
-        (None, "vLLM stopped working under load"),
+        (None, "vLLM lost its engine under load"),
         (3, "vLLM ended with code 3 under load"),
         (-int(signal.SIGSEGV), "vLLM was killed by SIGSEGV under load"),
     ],
@@ -147,3 +152,35 @@ def test_any_log_gives_one_short_sentence(lines, exit_code, timed_out) -> None:
         assert failure.reason.strip()
         assert len(failure.reason) <= 400
         assert len(failure.reason.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered",
+        "RuntimeError: NVML: GPU is lost",
+        "NVRM: Xid (PCI:0000:17:00): 79, pid=1234, GPU has fallen off the bus.",
+        "NVRM: Xid (PCI:0000:17:00): 48, DBE (double bit error) ECC Error",
+    ],
+)
+def test_a_broken_gpu_is_not_the_servers_fault(line: str) -> None:
+    assert broken_gpu(f"INFO fine\n(EngineCore_0 pid=7) {line}\nmore") == line
+
+
+def test_other_errors_of_a_gpu_are_no_reason_to_stop_the_night() -> None:
+    for line in ("NVRM: Xid (PCI:0000:17:00): 13, Graphics Exception", "CUDA out of memory", ""):
+        assert broken_gpu(line) is None
+
+
+def test_an_engine_that_died_behind_a_living_server() -> None:
+    log = (
+        "(EngineCore_0 pid=7) ERROR 11-20 10:00:05 [core.py:708] EngineCore encountered a fatal "
+        "error.\nRuntimeError: CUDA error: an illegal memory access was encountered\n"
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."
+    )
+    assert has_dead_engine(log)
+    assert not has_dead_engine("INFO 11-20 10:00:00 [core.py:58] Initializing a V1 LLM engine")
+    death = diagnose_death(log, None)
+    assert death.kind is FailureKind.UNSTABLE
+    assert "lost its engine under load" in death.reason
+    assert "illegal memory access" in death.reason

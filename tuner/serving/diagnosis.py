@@ -52,6 +52,16 @@ _MACHINE = re.compile(
     re.IGNORECASE,
 )
 
+# The GPU itself: NVIDIA's Xid catalog says of 48 (a double-bit error) and 79 (off the bus) that it
+# has to be reset or replaced.
+_BROKEN_GPU = re.compile(
+    r"uncorrectable ECC|GPU is lost|fallen off the bus|\bXid\b.*: (48|79)\b|GPU requires reset",
+    re.IGNORECASE,
+)
+
+# The engine has died; the process that answers for it may live on, and say that it is well.
+_DEAD_ENGINE = re.compile(r"EngineDeadError|EngineCore encountered (a fatal error|an issue)")
+
 # vLLM raises these while it checks what it was asked for.
 _REFUSALS = re.compile(
     r"(Assertion|Attribute|GatedRepo|HFValidation|Import|Key|ModuleNotFound|NotImplemented|OS"
@@ -75,8 +85,20 @@ def diagnose_launch(log_text: str, exit_code: int | None, timed_out: bool) -> Fa
 def diagnose_death(log_text: str, exit_code: int | None) -> Failure:
     """Say why a server that had been ready did not survive its load."""
     lines = _error_lines(log_text)
-    ended = "stopped working" if exit_code is None else _ended(exit_code)
+    ended = "lost its engine" if exit_code is None else _ended(exit_code)
     return Failure(FailureKind.UNSTABLE, f"vLLM {ended} under load{_last_words(lines, log_text)}")
+
+
+def broken_gpu(log_text: str) -> str | None:
+    """Return the line that says that a GPU needs a person, None if none does."""
+    lines = _error_lines(log_text)
+    return next((_quoted(line) for line in lines if _BROKEN_GPU.search(line)), None)
+
+
+def has_dead_engine(log_text: str) -> bool:
+    """Say whether the engine behind a server that may still answer has died."""
+    lines = _error_lines(log_text)
+    return any(_DEAD_ENGINE.search(line) or _DIED.match(line) for line in lines)
 
 
 def _error_lines(log_text: str) -> list[str]:

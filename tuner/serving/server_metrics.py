@@ -22,6 +22,7 @@ _FIELDS = {
 _SAMPLE_LINE = re.compile(
     b"^(" + b"|".join(map(re.escape, _FIELDS)) + rb")(?:\{.*\})? +(\S+)", re.MULTILINE
 )
+_SAID_CHARS = 200
 
 
 class ServerUnreachableError(Exception):
@@ -125,4 +126,5 @@ async def _get_if_there(
             response.raise_for_status()
             return await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise ServerUnreachableError(f"no answer from {url}: {error or 'timed out'}") from error
+        said = str(error)[:_SAID_CHARS] or "timed out"  # it may quote all that was answered
+        raise ServerUnreachableError(f"no answer from {url}: {said}") from error

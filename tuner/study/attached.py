@@ -73,7 +73,7 @@ class AttachedEvaluator:
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             raise PreflightError(
                 f"no OpenAI-compatible server answers at {self._base_url}{path} "
-                f"({error or 'time-out'}); "
+                f"({str(error)[:200] or 'time-out'}); "
                 "start it, or correct --base-url (without /v1)"
             ) from error
         return data if isinstance(data, dict) else {}

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import PreflightError
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu import energy_window
+from tuner.gpu.claims import claim
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.energy_window import WindowVerdict
 from tuner.gpu.meter import Surroundings
@@ -24,7 +25,7 @@ from tuner.measure.live import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.redaction import without_secrets
-from tuner.serving.diagnosis import diagnose_death
+from tuner.serving.diagnosis import broken_gpu, diagnose_death, has_dead_engine
 from tuner.serving.launch import LaunchFailedError, RunningServer, read_log
 from tuner.serving.live_server import prefix_cache_is_reset
 from tuner.serving.processes import tagged_processes
@@ -34,6 +35,8 @@ from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_o
 from tuner.study.sessions import LaunchSettings, ServerKind, Session, Sessions, pids_of
 
 COOL_DOWN_S = 30.0
+BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row
+_CLIENT_S = 900.0  # besides warm-up and window: longer than a client waits for one token
 
 _FLAGS = {
     energy_window.COUNTER_APART: "the energy counter and integrated power are more than 5 % apart",
@@ -71,12 +74,15 @@ class LiveEvaluator:
         self._knobs = knobs
         self._sessions = Sessions(task.model, server, settings)
         self._gpus: tuple[DeviceState, ...] = ()
+        self._claims = ExitStack()
+        self._faults_in_a_row = 0
 
     async def prepare(self) -> Bench:
         """Say what is measured on; takes the leases of the GPUs whose limits are knobs."""
         meter = await asyncio.to_thread(self._server.meter, self._server.widest)
         with closing(meter):
             self._gpus = await asyncio.to_thread(meter.states)
+        self._claims = claim(gpu.uuid for gpu in self._gpus)
         if self._knobs is not None:
             await asyncio.to_thread(self._knobs.open, self._gpus)
         return Bench(
@@ -140,6 +146,19 @@ class LiveEvaluator:
     async def _evaluate(
         self, configuration: Configuration, get: Callable[[], Awaitable[Session]]
     ) -> Evaluation:
+        """Measure; after faults of the machine not at once, so that it can come round."""
+        if self._faults_in_a_row:
+            await asyncio.sleep(BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1])
+        found = await self._evaluate_now(configuration, get)
+        is_fault = isinstance(found.result, Failure) and (
+            found.result.kind is FailureKind.INFRASTRUCTURE
+        )
+        self._faults_in_a_row = self._faults_in_a_row + 1 if is_fault else 0
+        return found
+
+    async def _evaluate_now(
+        self, configuration: Configuration, get: Callable[[], Awaitable[Session]]
+    ) -> Evaluation:
         """Set the GPUs' limits, which settle while a server loads; get a server; measure."""
         began_s = time.monotonic()
         power_limit_w = await self._set_device(configuration)
@@ -147,13 +166,23 @@ class LiveEvaluator:
             session = await get()
         except LaunchFailedError as error:
             elapsed_s = time.monotonic() - began_s
+            _require_whole_gpu(error.failure.log_path)
             return Evaluation(error.failure, None, (), elapsed_s, launch_s=elapsed_s)
         except PreflightError as error:  # a port that is taken for a moment must not end the night
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), time.monotonic() - began_s)
-        judged = await self._measure(session, configuration, power_limit_w)
-        if not judged.verdict.valid and await _cool_down(session.server):
+        try:
             judged = await self._measure(session, configuration, power_limit_w)
+            if not judged.verdict.valid and await _cool_down(session.server):
+                judged = await self._measure(session, configuration, power_limit_w)
+        except TimeoutError:
+            await self._sessions.close()
+            failure = Failure(
+                FailureKind.INFRASTRUCTURE,
+                f"the load did not end {_CLIENT_S:g} s after its window had to: the client hangs",
+                session.server.log_path,
+            )
+            return Evaluation(failure, None, (), time.monotonic() - began_s)
         raw = dataclasses.replace(judged.raw, latency_source=self._server.source)
         exit_code = session.server.exit_code()
         result = self._result(session, exit_code, raw, judged.verdict)
@@ -179,8 +208,13 @@ class LiveEvaluator:
     ) -> Measurement | Failure:
         server, result = session.server, self._task.reduce(raw)
         if exit_code is not None:
+            _require_whole_gpu(server.log_path)
             return _died(server, exit_code)
         if isinstance(result, Failure):
+            _require_whole_gpu(server.log_path)
+            if has_dead_engine(read_log(server.log_path)):
+                death = _died(server, None)
+                return dataclasses.replace(death, reason=f"{death.reason} ({result.reason})")
             return dataclasses.replace(result, log_path=server.log_path)
         if exceeded := _exceeded(session, raw):
             self._sessions.distrust_limits(exceeded)
@@ -198,14 +232,16 @@ class LiveEvaluator:
     ) -> JudgedRun:
         task = self._task
         before = await asyncio.to_thread(session.meter.states)
-        raw, warnings = await run_load(
-            session.server.base_url,
-            session.server.served_name,
-            task.workload.requests(),
-            load_of(configuration, task.load),
-            session.meter,
-            task.plan_for(configuration),
-        )
+        plan = task.plan_for(configuration)
+        async with asyncio.timeout(plan.latest_start_s + plan.longest_window_s + _CLIENT_S):
+            raw, warnings = await run_load(
+                session.server.base_url,
+                session.server.served_name,
+                task.workload.requests(),
+                load_of(configuration, task.load),
+                session.meter,
+                plan,
+            )
         surroundings = Surroundings(before, self._own_pids(session, before), power_limit_w)
         verdict = await asyncio.to_thread(
             session.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
@@ -227,8 +263,11 @@ class LiveEvaluator:
         try:
             await self._sessions.close()
         finally:
-            if self._knobs is not None:
-                await asyncio.to_thread(self._knobs.close)
+            try:
+                if self._knobs is not None:
+                    await asyncio.to_thread(self._knobs.close)
+            finally:
+                self._claims.close()
 
 
 def _flag_in_words(flag: str) -> str:
@@ -260,7 +299,18 @@ async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
     return {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
 
 
-def _died(server: RunningServer, exit_code: int) -> Failure:
+def _require_whole_gpu(log_path: Path | None) -> None:
+    """Raise `OperatorNeededError` if a server's log says that a GPU is broken: no retry on it."""
+    said = None if log_path is None else broken_gpu(read_log(log_path))
+    if said is not None:
+        raise OperatorNeededError(
+            f"a GPU needs a person, so nothing more is measured on it: {said} (log: {log_path}); "
+            "see `nvidia-smi` and `dmesg` (Xid 48 and 79 need a reset or another GPU), then "
+            "`tuner resume`"
+        )
+
+
+def _died(server: RunningServer, exit_code: int | None) -> Failure:
     death = diagnose_death(read_log(server.log_path), exit_code)
     reason = without_secrets(death.reason, os.environ)
     return dataclasses.replace(death, reason=reason, log_path=server.log_path)

@@ -13,9 +13,11 @@ from tuner.configuration import Configuration, Value
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.meter import Meter
 from tuner.records import FailureKind, Source
+from tuner.serving.idle_device import await_idle, memory_of
 from tuner.serving.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.serving.live_limits import Limits, LimitsFile, State
 from tuner.serving.live_server import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.serving.start_ups import StartUps
 from tuner.study.launches import Launch, LiveKnobs
 
 
@@ -115,6 +117,8 @@ class Sessions:
         self._is_fresh = False
         self._cannot_share: list[Configuration] = []
         self._no_limits = False
+        self._start_ups = StartUps(settings.startup_deadline_s)
+        self._memory_bytes: dict[str, int] = {}  # of each GPU before the first server on it
 
     def is_warm_for(self, whole: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
@@ -236,11 +240,16 @@ class Sessions:
             started = launch.configuration
             if file is not None:
                 started = self._files.with_limits(started, file)
+            states = await asyncio.to_thread(meter.states)
+            self._memory_bytes = {**memory_of(states), **self._memory_bytes}
+            await await_idle(self._settings.run_tag, self._memory_bytes, meter.states)
             before = pids_of(await asyncio.to_thread(meter.states))
+            starts_s = time.monotonic()
             environment = self._server.environment(whole)
             server = await stack.enter_async_context(
                 launched(self._plan(started, environment, name))
             )
+            self._start_ups.took(time.monotonic() - starts_s)
             if file is not None:
                 stack.callback(file.close)
             self._stack = stack.pop_all()
@@ -259,7 +268,7 @@ class Sessions:
             environment=environment,
             run_tag=settings.run_tag,
             log_path=settings.log_folder / f"{name}.log",
-            startup_deadline_s=settings.startup_deadline_s,
+            startup_deadline_s=self._start_ups.deadline_s,
             port=settings.port,
         )
 

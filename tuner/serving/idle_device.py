@@ -1,0 +1,62 @@
+"""Before a server starts: nothing of the one before it is left on the GPUs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from tuner.gpu.device_state import DeviceState
+from tuner.records import Failure, FailureKind
+from tuner.serving.launch import LaunchFailedError
+from tuner.serving.processes import stop_tagged
+
+DEADLINE_S = 60.0
+_POLL_S = 0.5
+_SLACK_BYTES = 512 * 2**20
+_IDLE_UTILISATION = 0.05  # NVML's own average over up to a second
+
+ReadStates = Callable[[], Sequence[DeviceState]]
+
+
+async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: ReadStates) -> None:
+    """Wait until the GPUs are as they were before the first server of the run.
+
+    `memory_bytes` is what was in use then, by UUID. No server of the run is to be up: whatever
+    process carries its tag was left by one, and is stopped. Raises `LaunchFailedError`, an
+    infrastructure fault, for memory that does not come back and for a GPU that says it computes
+    though no process is on it (after a kernel was killed, some go on saying so until a reset), and
+    `OperatorNeededError` for a process that cannot be killed.
+    """
+    await asyncio.to_thread(stop_tagged, run_tag, grace_s=0)
+    end_s = time.monotonic() + DEADLINE_S
+    while problem := _problem(await asyncio.to_thread(states), memory_bytes):
+        if time.monotonic() >= end_s:
+            raise LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, problem))
+        await asyncio.sleep(_POLL_S)
+
+
+def memory_of(states: Sequence[DeviceState]) -> dict[str, int]:
+    """Return the memory in use of each GPU that says so."""
+    return {s.uuid: s.memory_used_bytes for s in states if s.memory_used_bytes is not None}
+
+
+def _problem(states: Sequence[DeviceState], before_bytes: Mapping[str, int]) -> str | None:
+    for state in states:
+        used_bytes, had_bytes = state.memory_used_bytes, before_bytes.get(state.uuid)
+        more_bytes = 0 if used_bytes is None or had_bytes is None else used_bytes - had_bytes
+        if more_bytes > _SLACK_BYTES:
+            pids = ", ".join(map(str, state.pids or ())) or "none that NVML names"
+            return (
+                f"GPU {state.uuid} still holds {more_bytes / 2**30:.1f} GiB more than before the "
+                f"run, {DEADLINE_S:g} s after its server ended (processes: {pids}); see who uses "
+                "it with `nvidia-smi`"
+            )
+        is_busy = (state.gpu_utilisation or 0.0) > _IDLE_UTILISATION
+        if is_busy and state.pids == ():
+            return (
+                f"GPU {state.uuid} reports {state.gpu_utilisation:.0%} utilisation though no "
+                "process is seen on it: somebody in another container computes, or its telemetry "
+                "is stuck; for the latter reset it with `nvidia-smi --gpu-reset`"
+            )
+    return None

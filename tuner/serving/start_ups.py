@@ -1,0 +1,31 @@
+"""How long a server may take to get ready, learned from those that did."""
+
+from __future__ import annotations
+
+import statistics
+
+_LEAST_LAUNCHES = 3  # the first compiles kernels that the later ones find in a cache
+_FACTOR = 5.0
+_LEAST_S = 120.0
+
+
+class StartUps:
+    """The launches of one run. `most_s` is the deadline of those that nothing is known of."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._took_s: list[float] = []
+
+    def took(self, launch_s: float) -> None:
+        """Take in how long a server that did get ready took."""
+        self._took_s.append(launch_s)
+
+    @property
+    def deadline_s(self) -> float:
+        """Five times the median launch, at least two minutes, never more than what was asked for.
+
+        A start that never ends would else cost the half hour that a first one may need.
+        """
+        if len(self._took_s) < _LEAST_LAUNCHES:
+            return self._most_s
+        return min(self._most_s, max(_LEAST_S, _FACTOR * statistics.median(self._took_s)))
