@@ -42,7 +42,7 @@ def test_a_vllm_without_the_modules_that_limits_need(tmp_path: Path) -> None:
     assert about.level is Level.OK
     assert "vLLM 0.32.0" in about.message and "2 flags" in about.message
     assert limits.level is Level.WARNING  # this Python has no vllm package
-    assert "vllm.v1.core.sched.async_scheduler" in limits.message
+    assert "v1/core/sched/async_scheduler.py" in limits.message
     assert "each configuration is launched" in limits.message
 
 
@@ -50,6 +50,18 @@ def test_a_vllm_of_before_scheduler_classes(tmp_path: Path) -> None:
     about, limits = check_vllm(fake_vllm(tmp_path, "  --max-num-seqs N  most\n"))
     assert (about.level, limits.level) == (Level.OK, Level.WARNING)
     assert "no --scheduler-cls" in limits.message
+
+
+def test_a_vllm_that_is_no_script_of_python_is_asked_itself(tmp_path: Path) -> None:
+    script = tmp_path / "vllm"
+    script.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && echo 0.30.1 && exit\n"
+        "echo '  --max-num-seqs N  most'\necho '  --scheduler-cls C  ours'\n"
+    )
+    script.chmod(0o755)
+    about, limits = check_vllm(str(script))
+    assert "vLLM 0.30.1" in about.message
+    assert (limits.level, "first launch" in limits.message) == (Level.OK, True)
 
 
 def test_vllms_that_cannot_be_run(tmp_path: Path) -> None:

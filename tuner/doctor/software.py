@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -14,16 +16,19 @@ from tuner.errors import PreflightError
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
-_PROBE_S = 180.0
-_SCHEDULERS = ("vllm.v1.core.sched.scheduler", "vllm.v1.core.sched.async_scheduler")
-_FIND = """
-import importlib.util, sys
-def there(name):
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:
-        return False
-print(*("1" if there(name) else "0" for name in sys.argv[1:]))
+_PROBE_S = 60.0
+_SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
+# in vLLM's own Python, without importing it, which takes 15 s
+_PROBE = """
+import importlib.metadata, importlib.util, json, pathlib, sys
+spec = importlib.util.find_spec("vllm")
+folders = [] if spec is None else list(spec.submodule_search_locations or [])
+there = [any((pathlib.Path(f) / name).exists() for f in folders) for name in sys.argv[1:]]
+try:
+    version = importlib.metadata.version("vllm")
+except importlib.metadata.PackageNotFoundError:
+    version = None
+print(json.dumps([version, there]))
 """
 
 
@@ -70,36 +75,45 @@ def _is_installed(name: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """The vLLM that a Python has: its version, None if not known, and which schedulers it lacks."""
+
+    version: str | None
+    missing: tuple[str, ...]
+
+
 def check_vllm(explicit: str | None) -> list[Finding]:
-    """Check the vLLM that a run would start. Takes as long as its import, several times."""
+    """Check the vLLM that a run would start. Takes as long as its import."""
     try:
         command = find_vllm(explicit)
     except PreflightError as error:
         mend = "pip install 'tuner[vllm]'" if explicit is None else "unset TUNER_VLLM"
         sentence = f"{error}; without it only --emulate and --base-url work"
         return [problem("vllm", sentence, mend)]
+    python = _python_of(Path(command[0]))
+    installed = None if python is None else _installed(python)
     try:
-        found, flags = vllm_version(command), known_flags(command)
+        flags = known_flags(command)
+        known = None if installed is None else installed.version
+        version = known or vllm_version(command)
     except PreflightError as error:
         return [problem("vllm", str(error), f"{shlex.join(command)} --version")]
-    about = ok("vllm", f"vLLM {found} at {shlex.join(command)}, {len(flags)} flags")
-    return [about, _scheduler(command, found, takes="scheduler_cls" in flags)]
+    about = ok("vllm", f"vLLM {version} at {shlex.join(command)}, {len(flags)} flags")
+    return [about, _limits(version, installed, takes="scheduler_cls" in flags)]
 
 
-def _scheduler(command: tuple[str, ...], found: str, *, takes: bool) -> Finding:
+def _limits(version: str, installed: _Installed | None, *, takes: bool) -> Finding:
     """Say whether limits can change while this vLLM runs."""
     slow = "so each configuration is launched, which takes longer"
     upgrade = "pip install --upgrade vllm"
     if not takes:
-        return warning("vllm limits", f"vLLM {found} has no --scheduler-cls, {slow}", upgrade)
-    python = _python_of(Path(command[0]))
-    if python is None:
+        return warning("vllm limits", f"vLLM {version} has no --scheduler-cls, {slow}", upgrade)
+    if installed is None:
         return ok("vllm limits", "--scheduler-cls is there; the first launch tries it")
-    missing = _missing_modules(python)
-    if missing is None:
-        return warning("vllm limits", f"{python}, vLLM's Python, does not answer", f"{python} -V")
-    if missing:
-        return warning("vllm limits", f"vLLM {found} has no {', '.join(missing)}, {slow}", upgrade)
+    if installed.missing:
+        names = ", ".join(installed.missing)
+        return warning("vllm limits", f"vLLM {version} has no {names}, {slow}", upgrade)
     return ok("vllm limits", "--scheduler-cls is there, and the schedulers that ours is made from")
 
 
@@ -114,20 +128,19 @@ def _python_of(script: Path) -> str | None:
     return word if line.startswith(b"#!/") and "python" in word and " " not in word else None
 
 
-def _missing_modules(python: str) -> list[str] | None:
-    """Return which of vLLM's schedulers are not where they are looked for; None: no answer."""
+def _installed(python: str) -> _Installed | None:
+    """Ask vLLM's Python what it has; None if it does not answer."""
     try:
         done = subprocess.run(
-            [python, "-c", _FIND, *_SCHEDULERS],
+            [python, "-c", _PROBE, *_SCHEDULERS],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_S,
             check=True,
             text=True,
         )
-    except (OSError, subprocess.SubprocessError):
+        version, there = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    words = done.stdout.split()[-len(_SCHEDULERS) :]  # vLLM may have printed something before
-    if len(words) != len(_SCHEDULERS):
-        return None
-    return [name for name, word in zip(_SCHEDULERS, words, strict=True) if word != "1"]
+    missing = (name for name, found in zip(_SCHEDULERS, there, strict=True) if not found)
+    return _Installed(version, tuple(missing))
