@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from tuner.emulator.hardware import Gpu, gpu_names, load_gpu
+from tuner.emulator.hardware import Gpu, load_gpu
+from tuner.emulator.known_gpus import emulated_gpu
 from tuner.emulator.model import ModelShape, load_model
 from tuner.errors import UsageError
 from tuner.store import StudyIdentity
@@ -15,20 +13,6 @@ from tuner.store import StudyIdentity
 DEFAULT_MFU = 0.1
 SOURCE = "10 % of peak: Epoch AI, 'How much energy does ChatGPT use?', 2025"
 FORMULA = "2 x active parameters x (prompt + output tokens) / (peak FLOP/s x MFU) x TDP"
-
-# the names that NVML gives to the GPUs whose data sheets are shipped
-_DATA_SHEETS: Mapping[str, str] = MappingProxyType(
-    {
-        "NVIDIA H100 80GB HBM3": "H100-SXM",
-        "NVIDIA H200": "H200-SXM",
-        "NVIDIA B200": "B200-SXM",
-        "NVIDIA A100-SXM4-80GB": "A100-SXM-80G",
-        "NVIDIA L4": "L4",
-        "NVIDIA L40S": "L40S",
-        "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTX-PRO-6000",
-        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTX-PRO-6000",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +66,9 @@ def _multiplies_fp8(model: ModelShape) -> bool:
 
 
 def _data_sheet(study: StudyIdentity) -> Gpu | None:
-    name = re.sub(r"^\d+ x ", "", study.gpu)
+    if (gpu := emulated_gpu(study.gpu)) is not None:
+        return gpu
     emulated = study.spec_json.get("emulate")
-    if name in _DATA_SHEETS or name in gpu_names():
-        return load_gpu(_DATA_SHEETS.get(name, name))
     try:
         return None if emulated is None else load_gpu(str(emulated))
     except UsageError:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import load_gpu
+from tuner.emulator.known_gpus import emulated_gpu
 from tuner.emulator.model import load_model
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.gpu.durable import state_folder
@@ -44,6 +45,7 @@ from tuner.study.identity import identity_of, require_same
 from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
 from tuner.study.loop import Listener, StudyRun
 from tuner.study.points import parameters_of, points_to_start_with
+from tuner.study.prior_points import emulated_front, enqueue_prior
 from tuner.study.proposals import Proposals
 from tuner.study.recovery import recover
 from tuner.study.space import SearchSpace, load_space
@@ -278,6 +280,7 @@ class _Run:
             defaults = defaults or await evaluator.defaults()
             proposals.enqueue_baseline(defaults)
             self._enqueue_first(proposals, defaults)
+            await self._enqueue_prior(proposals, defaults)
         evaluator = self._kept(evaluator)
         confirmation = self._confirmation(evaluator) if self._spec.confirm else None
         run = StudyRun(
@@ -312,6 +315,19 @@ class _Run:
             if left := len(found) - len(fit):
                 message += f"; {left} are outside the search space"
             self._listener.note(message)
+
+    async def _enqueue_prior(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
+        """Queue what the emulator would choose, where it knows this GPU and the model."""
+        stored = self._store.study(self._name)
+        gpu = emulated_gpu(stored.gpu)
+        asks = self._spec.emulate is None and self._spec.sampler == "gp" and not self._first
+        if gpu is None or not asks or stored.evaluation != "live":
+            return
+        points = await emulated_front(self._spec, self._space, self._task(), gpu)
+        told = enqueue_prior(proposals, self._space, points, defaults, gpu)
+        if told is not None:
+            self._store.add_event(self._name, "prior", told)
+            self._listener.note(told)
 
     def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
         """Store what only the log knows, then finish or put back what was left half done."""

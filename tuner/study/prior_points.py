@@ -1,0 +1,123 @@
+"""What the emulator of a GPU would try first there: the front of a short search on its clock.
+
+The emulator may be wrong about this machine. So its points are measured like any other, and are
+nothing but points: no figure of the emulator reaches the study.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import optuna
+
+from tuner.configuration import Configuration, Value
+from tuner.emulator.hardware import Gpu
+from tuner.emulator.launch_rules import EMULATED_FLAGS
+from tuner.emulator.model import load_model
+from tuner.emulator.power import PowerModel
+from tuner.errors import PreflightError, UsageError
+from tuner.records import Measurement
+from tuner.slo import meets_all
+from tuner.study.benches import space_knobs
+from tuner.study.evaluator import Task
+from tuner.study.front import pareto_front, spread_order
+from tuner.study.launches import LiveKnobs
+from tuner.study.objective import costs
+from tuner.study.points import parameters_of
+from tuner.study.proposals import Proposals
+from tuner.study.space import SearchSpace
+from tuner.study.spec import StudySpec
+from tuner.study.virtual import VirtualEvaluator
+
+MOST_POINTS = 4
+_EVALUATIONS = 24
+
+
+async def emulated_front(
+    spec: StudySpec, space: SearchSpace, task: Task, gpu: Gpu
+) -> list[Configuration]:
+    """Return points spread over the emulated front, the least of the first objective first.
+
+    None at all where the emulator does not know the model or a knob, or nothing meets the SLOs.
+    """
+    evaluator = _evaluator(spec, space, task, gpu)
+    if evaluator is None:
+        return []
+    proposals = Proposals(
+        optuna.storages.InMemoryStorage(),
+        "prior",
+        space,
+        spec.slos,
+        spec.objectives,
+        "gp",
+        spec.seed,
+    )
+    try:
+        proposals.enqueue_baseline(await evaluator.defaults())
+    except (PreflightError, UsageError):
+        return []
+    found: dict[tuple[float, ...], Configuration] = {}
+    for _ in range(_EVALUATIONS):
+        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        proposal = proposals.ask()
+        evaluation = await evaluator.evaluate(proposal.configuration, proposal.number)
+        values = _told(spec, proposals, proposal.number, evaluation.result)
+        if values is not None and not proposal.baseline:
+            found[values] = proposal.configuration
+    points = list(found)
+    front = [points[i] for i in pareto_front(points)]
+    return [found[front[i]] for i in spread_order(front, [])[:MOST_POINTS]]
+
+
+def enqueue_prior(
+    proposals: Proposals,
+    space: SearchSpace,
+    points: Sequence[Configuration],
+    defaults: Mapping[str, Value],
+    gpu: Gpu,
+) -> str | None:
+    """Queue the points; return what to tell the user of them, None if there is none."""
+    found = [parameters_of(space, point, defaults) for point in points]
+    for parameters in found:
+        if parameters is not None:
+            proposals.enqueue(parameters)
+    if not points:
+        return None
+    shown = "; ".join(
+        ", ".join(f"{knob}={value}" for knob, value in point.knobs().items()) for point in points
+    )
+    return (
+        f"after the default, {len(points)} configurations are tried that the emulated {gpu.name} "
+        f"suggests (emulated; they are measured like any other): {shown}"
+    )
+
+
+def _told(
+    spec: StudySpec, proposals: Proposals, number: int, result: object
+) -> tuple[float, ...] | None:
+    """Tell a result; return its costs if it is a good one."""
+    needed = [o.metric for o in spec.objectives] + [s.metric for s in spec.slos]
+    if not isinstance(result, Measurement) or any(m not in result.metrics for m in needed):
+        proposals.tell_infeasible(number, "not on the emulator")
+        return None
+    proposals.tell_measured(number, result)
+    if result.ended_early is not None or not meets_all(result.metrics, spec.slos):
+        return None
+    return costs(spec.objectives, result.metrics)
+
+
+def _evaluator(
+    spec: StudySpec, space: SearchSpace, task: Task, gpu: Gpu
+) -> VirtualEvaluator | None:
+    knobs = space_knobs(space)
+    flags = {*task.fixed.flags, *knobs.of("flags")}
+    if not flags <= EMULATED_FLAGS.keys() or knobs.of("environment"):
+        return None
+    try:
+        model = load_model(spec.model)
+        for extreme in knobs.extremes:
+            PowerModel.under(gpu, extreme.device)
+    except UsageError:
+        return None
+    return VirtualEvaluator(model, gpu, task, spec.seed, LiveKnobs({}))
