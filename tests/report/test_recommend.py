@@ -18,6 +18,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
+from tuner.report.figures import COMPARED
 from tuner.report.recommend import recommend
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner
@@ -207,3 +208,12 @@ def test_damaged_raw_records_are_said_and_the_answer_is_still_given(
     monkeypatch.setattr(store, "raw_run", damaged)
     assert recommend(store).best.number == 2
     assert "raw records are damaged" in warnings(store)
+
+
+def test_what_a_saving_costs_is_told_in_percent_of_the_default(store: Store) -> None:
+    found = recommend(store)
+    changes = found.figures_of(found.best).changes_percent
+    assert changes["p99_tpot_ms"] == pytest.approx(100.0 * (49.0 / 30.0 - 1.0))
+    assert changes["output_throughput_tok_s"] == pytest.approx(2.0)
+    assert changes["mean_power_w"] == pytest.approx(100.0 * (0.25 * 5100 / (0.4 * 5000) - 1.0))
+    assert set(changes) == set(COMPARED)
