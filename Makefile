@@ -22,6 +22,7 @@ test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
 
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
+	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_sampling.py
 	$(BIN)/python tests/benchmarks/bench_client.py
 	$(BIN)/python tests/benchmarks/bench_client_truth.py

@@ -15,7 +15,8 @@ from tuner.doctor.host import Host
 from tuner.gpu.device_state import DeviceState
 
 ROOT = {"/proc/self/status": "Name:\tpython\nCapEff:\t000001ffffffffff"}
-USER = {"/proc/self/status": "Name:\tpython\nCapEff:\t0000000000000000"}
+# root in a container of Docker: some capabilities, not the one for administration
+USER = {"/proc/self/status": "Name:\tpython\nCapEff:\t00000000a80425fb"}
 NOBODY: Mapping[str, str] = {}
 
 
