@@ -55,6 +55,8 @@ def physics(configuration: Configuration, trial: int) -> Measurement | Failure:
 class ScriptedEvaluator:
     """Answers from a function, and remembers what it was asked."""
 
+    needs_guardian = False
+
     def __init__(self, script: Script = physics) -> None:
         self.script = script
         self.again: Script = script

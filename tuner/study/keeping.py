@@ -81,7 +81,7 @@ class Gate:
             if waited_s >= min(_TELL_AFTER_S, patience_s / 2) and not is_told:
                 self._note(f"{waits_for} (at most {patience_s:g} s)")
                 is_told = True
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(min(_POLL_S, patience_s / 5))
 
 
 class KeptEvaluator:

@@ -1,0 +1,222 @@
+"""What is measured is kept: through a lock, a full disk, and a death between log and store."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from study.scripted import ScriptedEvaluator, infrastructure
+from study.test_loop import OWNER, SPEC, Bench, identity
+
+from tuner.configuration import Configuration
+from tuner.errors import OperatorNeededError
+from tuner.records import Failure, Measurement, Source
+from tuner.store import RepeatKind, Store, TrialState, file_systems
+from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.log_records import LoggedResult, LoggedStudy
+from tuner.store.measurement_log import MeasurementLog, latest
+from tuner.study.backups import Backups
+from tuner.study.keeping import Gate, KeptEvaluator, Patience
+from tuner.study.recovery import recover
+
+FEW = SPEC.model_copy(update={"trials": 2})
+QUICK = Patience(locked_s=0.2, full_s=0.2)
+HERE = Configuration(flags={"max_num_seqs": 8, "gpu_memory_utilization": 0.5})
+
+
+class KeptBench(Bench):
+    """The loop's bench with the measurement log between evaluator and loop."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        super().__init__(store, spec=FEW)
+        self.scripted = ScriptedEvaluator()
+        self.log = MeasurementLog(folder / "night.jsonl", reserve_bytes=4096)
+        self.log.open()
+        self.evaluator = self.kept(Patience())  # type: ignore[assignment]
+
+    def kept(self, patience: Patience) -> KeptEvaluator:
+        note = self.listener.note
+        gate = Gate(self.store, note, patience)
+        backups = Backups(self.store, 0, note)
+        return KeptEvaluator(
+            self.scripted, self.log, gate, self.store, "s", OWNER, patience, backups
+        )
+
+    def recover(self) -> int:
+        return recover("s", self.spec, self.store, self.log, self.listener.note)
+
+    def run(self) -> None:
+        run = self.start()
+        self.recover()
+        run.reconcile()
+        asyncio.run(run.run())
+
+    def logged(self) -> list[LoggedResult]:
+        return [r for r in latest(self.log.path) if isinstance(r, LoggedResult)][::-1]
+
+
+@pytest.fixture
+def bench(store: Store, tmp_path: Path) -> KeptBench:
+    return KeptBench(store, tmp_path / "log")
+
+
+@contextmanager
+def held(store: Store, seconds: float) -> Iterator[threading.Thread]:
+    """Hold the store's write lock from another connection, as a backup does."""
+    assert store.path is not None
+    connection = sqlite3.connect(store.path, check_same_thread=False, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+
+    def release() -> None:
+        time.sleep(seconds)
+        connection.execute("ROLLBACK")
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join()
+        connection.close()
+
+
+def test_every_result_is_in_the_log_and_a_store_that_is_older_is_not_gone_on_with(
+    bench: KeptBench, tmp_path: Path
+) -> None:
+    bench.run()
+    rows = bench.store.trials("s")
+    assert [r.number for r in bench.logged()] == [0, 1]
+    for record, row in zip(bench.logged(), rows, strict=True):
+        assert record.result == row.measurement
+        assert record.configuration == row.configuration
+        assert record.spent_s == 10.0
+
+    older = Store.open(tmp_path / "older.db", create=True)
+    older.create_study(identity(FEW))
+    with pytest.raises(OperatorNeededError, match=r"older than .* trial 1.*tuner store rebuild"):
+        recover("s", FEW, older, bench.log, bench.listener.note)
+
+
+def test_what_died_between_log_and_store_is_taken_from_the_log(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    original = Store.save_measurement
+
+    def dying(self: Store, study: str, number: int, *args: object, **more: object) -> None:
+        if number == 1:
+            raise Died
+        original(self, study, number, *args, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save_measurement", dying)
+        with pytest.raises(Died):
+            asyncio.run(bench.start().run())
+    bench.run()
+    assert len(bench.scripted.asked) == 2  # none was measured twice
+    rows = bench.store.trials("s")
+    assert all(r.measurement is not None for r in rows) and len(rows) == 2
+    assert bench.store.study("s").spent_s == pytest.approx(20.0)
+    assert any("taken from the measurement log" in note for note in bench.listener.notes)
+    assert bench.recover() == 0
+
+
+def test_a_failure_is_kept_too(bench: KeptBench) -> None:
+    bench.scripted.script = lambda *_: infrastructure("gone")
+    bench.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
+    asyncio.run(bench.evaluator.evaluate(HERE, 0))
+    assert bench.recover() == 1
+    failure = bench.store.trials("s")[0].failure
+    assert isinstance(failure, Failure) and failure.reason == "gone"
+
+
+def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bench: KeptBench) -> None:
+    bench.run()
+    number = bench.store.repeats.begin("s", 1, RepeatKind.CONFIRMATION, OWNER)
+    asyncio.run(bench.evaluator.confirm(bench.store.trials("s")[1].configuration, number))
+    assert bench.recover() == 1
+    (repeat,) = bench.store.repeats.of("s")
+    assert (repeat.trial, repeat.kind) == (1, RepeatKind.CONFIRMATION)
+    assert isinstance(repeat.measurement, Measurement)
+    assert bench.store.repeats.drop_running("s") == []
+
+
+def test_a_locked_store_delays_and_drops_nothing(bench: KeptBench) -> None:
+    gate = Gate(bench.store, bench.listener.note, Patience(locked_s=30.0))
+    with held(bench.store, 0.2):
+        with pytest.raises(StoreBusyError):
+            bench.store.probe()
+        asyncio.run(gate.passed())  # returns once it is free
+    bench.store.probe()
+
+
+def test_patience_with_a_lock_ends(bench: KeptBench) -> None:
+    with held(bench.store, 0.5), pytest.raises(StoreBusyError, match="stayed locked"):
+        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
+    assert bench.scripted.asked == []  # nothing was launched
+    assert any("waiting for it" in note for note in bench.listener.notes)
+
+
+def test_nothing_is_launched_on_a_full_disk_and_it_is_said(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_systems, "free_bytes", lambda _: 1000)
+    with pytest.raises(StoreFullError, match=r"no space is left.*tuner resume.*is kept"):
+        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
+    assert bench.scripted.asked == []
+    assert any("nothing is launched" in note for note in bench.listener.notes)
+
+
+def test_a_disk_that_fills_while_measuring_costs_no_measurement(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def filling(configuration: Configuration, trial: int) -> Measurement | Failure:
+        monkeypatch.setattr(file_systems, "free_bytes", lambda _: 0)
+        return Measurement({"x": 1.0}, 0.0, 1.0, Source.EMULATED, Source.EMULATED)
+
+    bench.scripted.script = filling
+    bench.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
+    with pytest.raises(StoreFullError):
+        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
+    assert [r.number for r in bench.logged()] == [0]
+    monkeypatch.undo()  # somebody made room
+    assert bench.recover() == 1
+    assert bench.store.trials("s")[0].state is not TrialState.RUNNING
+
+
+def test_a_result_without_room_in_the_log_waits_in_memory(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, failures = MeasurementLog.append, [OSError(28, "No space left on device")] * 1
+
+    def full_once(self: MeasurementLog, record: LoggedResult | LoggedStudy) -> None:
+        if failures:
+            raise failures.pop()
+        original(self, record)
+
+    monkeypatch.setattr(MeasurementLog, "append", full_once)
+    asyncio.run(bench.kept(Patience(full_s=30.0)).evaluate(HERE, 0))
+    assert [r.number for r in bench.logged()] == [0]
+
+
+def test_a_backup_is_made_as_the_store_grows(bench: KeptBench) -> None:
+    assert bench.store.path is not None
+    backups = Backups(bench.store, 0, bench.listener.note)
+    made: list[int] = []
+    for count in range(32):
+        asyncio.run(backups.make_if_due())
+        newest = bench.store.path.with_name("tuner.db.backup-1")
+        if newest.exists():
+            made.append(count)
+            newest.unlink()
+    assert made == [10, 20, 30]
+    with closing(sqlite3.connect(bench.store.path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
