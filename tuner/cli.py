@@ -17,6 +17,7 @@ from tuner.commands import (
     read,
     report,
     run,
+    status,
     store,
     tasks,
     workload,
@@ -40,6 +41,7 @@ app.command()(read.show)
 app.command("recommend")(read.recommend_one)
 app.command()(read.export)
 app.command()(report.report)
+app.command()(status.status)
 app.command()(tasks.tasks)
 app.command()(measure.measure)
 app.command()(calibrate.calibrate)

@@ -10,7 +10,7 @@ import pytest
 
 from tuner.errors import PreflightError
 from tuner.store import study_lock
-from tuner.store.lock import lock_path
+from tuner.store.lock import lock_path, study_holder
 
 HOLDER = """
 import sys, time
@@ -103,4 +103,15 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         pytest.raises(PreflightError, match="cannot lock study 'night'"),
         study_lock(tmp_path / "f" / "t.db", "night"),
     ):
+        pass
+
+
+def test_the_holder_is_known_without_holding_anything(path: Path) -> None:
+    assert study_holder(path, "night") is None
+    with study_lock(path, "night"):
+        assert study_holder(path, "night") == f"process {os.getpid()}"
+        assert study_holder(path, "other") is None
+    lock_path(path, "night").write_text("1\nnight\n")  # left by a killed one
+    assert study_holder(path, "night") is None
+    with study_lock(path, "night"):
         pass

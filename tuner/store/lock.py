@@ -29,6 +29,35 @@ def study_lock(store_url: str | Path, study: str) -> AbstractContextManager[None
     return _server_lock(url, study) if path is None else _file_lock(lock_path(path, study), study)
 
 
+def study_holder(store_url: str | Path, study: str) -> str | None:
+    """Return who writes to `study` now, such as `process 41`; None if nobody does.
+
+    For a moment a SQLite store's lock is shared to find out, if a file is left there at all.
+    """
+    url = parse_address(store_url)
+    path = file_of(url)
+    return _server_holder(url, study) if path is None else _file_holder(lock_path(path, study))
+
+
+def _file_holder(path: Path) -> str | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _named(descriptor: int) -> str:
+    holder = os.pread(descriptor, 64, 0).decode(errors="replace").partition("\n")[0]
+    return f"process {holder or 'that is just starting'}"
+
+
 def lock_path(store: Path, study: str) -> Path:
     """Return the lock file of a study, whose name may hold any character."""
     return store.with_name(f"{store.name}.{hashlib.sha256(study.encode()).hexdigest()[:12]}.lock")
@@ -60,9 +89,9 @@ def _acquire(path: Path, study: str) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 64, 0).decode(errors="replace").partition("\n")[0]
+            holder = _named(descriptor)
             os.close(descriptor)
-            raise _held(study, f"process {holder or 'that is just starting'}") from None
+            raise _held(study, holder) from None
         if _is_at(path, descriptor):
             return descriptor
         os.close(descriptor)  # the holder before us removed this file
@@ -77,7 +106,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def _server_lock(url: URL, study: str) -> Iterator[None]:
-    key = int.from_bytes(hashlib.sha256(b"tuner\0" + study.encode()).digest()[:8], signed=True)
+    key = _key(study)
     engine = database_engine(url, busy_timeout_s=BUSY_TIMEOUT_S)
     try:
         with (
@@ -98,6 +127,20 @@ def _server_lock(url: URL, study: str) -> Iterator[None]:
                 connection.invalidate()  # the lock is the connection's: end it, do not pool it
     finally:
         engine.dispose()
+
+
+def _key(study: str) -> int:
+    return int.from_bytes(hashlib.sha256(b"tuner\0" + study.encode()).digest()[:8], signed=True)
+
+
+def _server_holder(url: URL, study: str) -> str | None:
+    engine = database_engine(url, busy_timeout_s=BUSY_TIMEOUT_S)
+    try:
+        with database_faults(shown(url)), engine.connect() as connection:
+            holder = connection.scalar(text(_HOLDER), {"k": _key(study)})
+    finally:
+        engine.dispose()
+    return None if holder is None else f"process {holder.removeprefix('tuner ')}"
 
 
 _HOLDER = """

@@ -1,0 +1,43 @@
+"""`tuner status`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tuner import DEFAULT_STORE
+from tuner.commands.options import Format, Output, StoreUrl
+from tuner.commands.output import print_json, store_option
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(help="The study's name [default: the newest].")
+    ] = None,
+    store_url: StoreUrl = DEFAULT_STORE,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say how far a study is, what runs now and whether a tuner is at it, from another terminal.
+
+    Example: watch --color tuner status
+    """
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from tuner.errors import UsageError
+    from tuner.report.status import show_status, status, status_json
+    from tuner.store import Store
+
+    with Store.open(store_url, create=False) as store:
+        if name is None:
+            studies = store.studies()
+            if not studies:
+                raise UsageError("the store holds no study yet; start one with `tuner run`")
+            name = studies[-1].identity.name
+        found = status(store, name, datetime.now(UTC))
+    if output is Format.JSON:
+        print_json(status_json(found))
+    else:
+        show_status(Console(), found, store_option(store_url))

@@ -1,0 +1,214 @@
+"""How far a study is, read from its store while another process may be running it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.configuration import Value
+from tuner.report.confirmed import Standing, standing
+from tuner.report.json_forms import front_json
+from tuner.report.tables import heading, show_front
+from tuner.store import Store
+from tuner.store.lock import study_holder
+from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
+
+_LAST = 20  # evaluations that tell how long the next will take
+_MOST_FAULTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that went wrong, at a UTC time."""
+
+    at: datetime
+    trial: int | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The evaluation that runs; `typical_s` is what the last ones took, None if none has ended."""
+
+    trial: int
+    is_repeat: bool
+    knobs: dict[str, Value]
+    for_s: float
+    typical_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a study is.
+
+    `holder` names the process that runs it, None if nobody does. `left_s` is an estimate of the
+    wall time to the end of the search, None where nothing is to come or nothing is known.
+    """
+
+    study: StudyIdentity
+    holder: str | None
+    ended: int
+    running: Running | None
+    left_s: float | None
+    standing: Standing
+    faults: tuple[Fault, ...]
+
+
+def status(store: Store, name: str, now: datetime) -> Status:
+    """Return how far the study is at `now`; raises `UsageError` if there is no such study."""
+    study = store.study(name)
+    trials, repeats = store.trials(name), store.repeats.of(name)
+    holder = study_holder(store.url, name)
+    rows: list[TrialRow | RepeatRow] = [*trials, *repeats]
+    typical_s = _typical_s(rows)
+    ended = sum(t.state is not TrialState.RUNNING for t in trials)
+    return Status(
+        study=study,
+        holder=holder,
+        ended=ended,
+        running=None if holder is None else _running(rows, trials, now, typical_s),
+        left_s=None if holder is None else _left_s(study, ended, typical_s),
+        standing=standing(study, trials, repeats),
+        faults=_faults(rows, store.events(name)),
+    )
+
+
+def _running(
+    rows: Sequence[TrialRow | RepeatRow],
+    trials: Sequence[TrialRow],
+    now: datetime,
+    typical_s: float | None,
+) -> Running | None:
+    """Return the newest evaluation that has not ended; one that a dead tuner left is older."""
+    open_rows = [row for row in rows if row.state is TrialState.RUNNING]
+    if not open_rows:
+        return None
+    row = max(open_rows, key=lambda r: r.started_at)
+    number = row.trial if isinstance(row, RepeatRow) else row.number
+    knobs = next((t.configuration.knobs() for t in trials if t.number == number), {})
+    for_s = (now - row.started_at).total_seconds()
+    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s)
+
+
+def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
+    """Return the median wall time of the last evaluations, s."""
+    ended = sorted(
+        (row.ended_at, (row.ended_at - row.started_at).total_seconds())
+        for row in rows
+        if row.ended_at is not None
+    )
+    return statistics.median(s for _, s in ended[-_LAST:]) if ended else None
+
+
+def _left_s(study: StudyIdentity, ended: int, typical_s: float | None) -> float | None:
+    """Return the wall time to the nearer end of the budget; 0 when it is spent."""
+    left = []
+    if study.budget_s is not None and study.evaluation != "virtual":
+        left.append(study.budget_s - study.spent_s)
+    if study.budget_trials is not None and typical_s is not None:
+        left.append((study.budget_trials - ended) * typical_s)
+    return max(0.0, min(left)) if left and study.finished_at is None else None
+
+
+def _faults(rows: Sequence[TrialRow | RepeatRow], events: Sequence[EventRow]) -> tuple[Fault, ...]:
+    """Return the last failures and events, the newest first."""
+    found = [Fault(e.at, e.trial, f"{e.kind}: {e.message}") for e in events]
+    for row in rows:
+        if row.failure is not None and row.measurement is None:
+            number = row.trial if isinstance(row, RepeatRow) else row.number
+            found.append(Fault(row.ended_at or row.started_at, number, row.failure.reason))
+    return tuple(sorted(found, key=lambda f: f.at, reverse=True)[:_MOST_FAULTS])
+
+
+def status_json(found: Status) -> dict[str, Any]:
+    """Return the status for programs; times in s, UTC."""
+    study = found.study
+    return {
+        "study": study.name,
+        "alive": found.holder is not None,
+        "holder": found.holder,
+        "finished": study.finished_at is not None,
+        "trials_ended": found.ended,
+        "budget_trials": study.budget_trials,
+        "spent_s": study.spent_s,
+        "budget_s": study.budget_s,
+        "left_s": found.left_s,
+        "running": None if found.running is None else asdict(found.running),
+        "faults": [
+            {"at": f.at.astimezone(UTC).isoformat(), "trial": f.trial, "what": f.what}
+            for f in found.faults
+        ],
+        "front": front_json(found.standing),
+    }
+
+
+def show_status(console: Console, found: Status, store_option: str = "") -> None:
+    """Print the status; `store_option` is what commands need to find the store again."""
+    console.print(heading(found.study.name, ""))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in _lines(found, store_option):
+        table.add_row(name, Text(value))
+    console.print(table)
+    console.print()
+    show_front(console, found.standing)
+
+
+def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
+    lines = [
+        ("tuner", _who(found, store_option)),
+        ("progress", _progress(found.study, found.ended)),
+    ]
+    if found.left_s is not None:
+        then = ", then the confirmation" if found.study.spec_json.get("confirm", True) else ""
+        lines.append(("time left", f"about {duration(found.left_s)}{then}"))
+    if found.running is not None:
+        lines.append(("now", _now(found.running)))
+    for fault in found.faults:
+        trial = "" if fault.trial is None else f" trial {fault.trial}:"
+        lines.append(("fault", f"{fault.at:%H:%M:%S} UTC{trial} {fault.what}"))
+    return lines
+
+
+def _who(found: Status, store_option: str) -> str:
+    if found.holder is not None:
+        return f"running, {found.holder}"
+    if found.study.finished_at is not None:
+        return f"not running; finished at {found.study.finished_at:%Y-%m-%d %H:%M} UTC"
+    return f"not running, and not finished; `tuner resume {found.study.name}{store_option}`"
+
+
+def _progress(study: StudyIdentity, ended: int) -> str:
+    trials = (
+        f"{ended} trials"
+        if study.budget_trials is None
+        else f"{ended} of {study.budget_trials} trials"
+    )
+    hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
+    virtual = "virtual " if study.evaluation == "virtual" else ""
+    return f"{trials}, {study.spent_s / 3600.0:.2f}{hours} {virtual}hours"
+
+
+def _now(running: Running) -> str:
+    what = "measuring again trial" if running.is_repeat else "trial"
+    typical = (
+        "" if running.typical_s is None else f" (they take about {duration(running.typical_s)})"
+    )
+    knobs = " ".join(f"{name}={value}" for name, value in running.knobs.items())
+    return f"{what} {running.trial} for {duration(running.for_s)}{typical}: {knobs or 'defaults'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 60.0:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
