@@ -58,13 +58,18 @@ def _never(_: Configuration) -> bool:
     return False
 
 
+def _always(_: Configuration) -> bool:
+    return True
+
+
 class Proposals:
     """Asks Optuna for configurations and tells it what became of them.
 
     Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
     imputed values, so that the sampler leaves its region; they live in Optuna alone.
-    `is_warm_for` says whether the server that runs now can serve a configuration.
+    `is_warm_for` says whether the server that runs now can serve a configuration, `may_fit`
+    whether it is not known beforehand that it does not start.
     """
 
     def __init__(
@@ -77,9 +82,11 @@ class Proposals:
         sampler: SamplerName,
         seed: int,
         is_warm_for: Callable[[Configuration], bool] = _never,
+        may_fit: Callable[[Configuration], bool] = _always,
     ) -> None:
         self._space = space
         self._is_warm_for = is_warm_for
+        self._may_fit = may_fit
         self._slos = tuple(slos)
         self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -109,10 +116,13 @@ class Proposals:
                 if self._space.kind(name) == "launch"
             ),
             constraints=tuple(map(str, self._slos)),
-            is_possible=lambda p: is_possible(self._space.configuration(dict(p))),
+            is_possible=lambda p: self._is_possible(self._space.configuration(dict(p))),
             is_warm_for=lambda p: self._is_warm_for(self._space.configuration(dict(p))),
         )
         return SearchSampler(task, seed)
+
+    def _is_possible(self, configuration: Configuration) -> bool:
+        return is_possible(configuration) and self._may_fit(configuration)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)

@@ -40,6 +40,7 @@ from tuner.study.capacity import Capacity, capacity_window, default_capacity
 from tuner.study.confirm_run import ConfirmationRun, Ears
 from tuner.study.default_space import default_space
 from tuner.study.evaluator import Evaluator, Task
+from tuner.study.fitting import fitting
 from tuner.study.guarding import watched_over
 from tuner.study.identity import identity_of, require_same
 from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
@@ -275,6 +276,11 @@ class _Run:
             self._spec.sampler,
             self._spec.seed,
             evaluator.is_warm_for,
+            fitting(
+                self._spec.model,
+                self._store.study(self._name).gpu,
+                fixed_configuration(self._space),
+            ),
         )
         if not proposals.has_baseline:
             defaults = defaults or await evaluator.defaults()

@@ -1,0 +1,50 @@
+"""What cannot fit into a GPU's memory, known without launching it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tuner.configuration import Configuration, Value
+from tuner.emulator.known_gpus import emulated_gpu
+from tuner.emulator.model import ModelShape, load_model
+from tuner.errors import UsageError
+
+_GIB = 2**30
+_KV_BYTES: Mapping[Value, int] = {"auto": 2, "bfloat16": 2, "float16": 2}  # others: at least 1
+# With one of these the weights or the cache take less than the model's own files say.
+_UNKNOWN = ("quantization", "dtype", "cpu_offload_gb", "hf_overrides")
+
+
+def fits(model: ModelShape, memory_gib: float, flags: Mapping[str, Value]) -> bool | None:
+    """Say whether the weights and one request of `max_model_len` fit into each GPU.
+
+    `memory_gib` is that of one GPU. True does not say that a server starts: what it needs beside
+    them is not counted. None where the flags change what is needed, or name no length.
+    """
+    length = flags.get("max_model_len")
+    if any(name in flags for name in _UNKNOWN) or not isinstance(length, int):
+        return None
+    shards = int(flags.get("tensor_parallel_size", 1))
+    stages = int(flags.get("pipeline_parallel_size", 1))
+    share = float(flags.get("gpu_memory_utilization", 1.0))
+    kv_bytes = _KV_BYTES.get(flags.get("kv_cache_dtype", "auto"), 1)
+    cache = length * model.kv_token_bytes(shards, kv_bytes) / stages
+    weights = model.loaded_bytes / shards / stages
+    return weights + cache <= share * memory_gib * _GIB
+
+
+def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configuration], bool]:
+    """Return what says of configurations that they surely do not fit: False, and else True.
+
+    `gpu` is its name, as NVML or the emulator gives it. Where the model's shape or the GPU is not
+    known everything may fit.
+    """
+    known_gpu = emulated_gpu(gpu)
+    try:
+        shape = load_model(model)
+    except UsageError:
+        return lambda _: True
+    if known_gpu is None:
+        return lambda _: True
+    memory_gib = known_gpu.memory_gib
+    return lambda c: fits(shape, memory_gib, {**fixed.flags, **c.flags}) is not False
