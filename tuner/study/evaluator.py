@@ -39,9 +39,8 @@ class Evaluation:
     """What one evaluation brought, and how long it took, maybe on a virtual clock.
 
     `launch_s` is the part of `elapsed_s` that went into launching the server (and, when it refused
-    to start, into finding that out); None if a server that ran already was used. `session` names
-    the launch that served the evaluation, None where there is nothing to name. `answers` are those
-    to the probe prompts, None if the server was not asked.
+    to start, into finding that out); None if a server that ran already was used. `answers` are
+    those to the probe prompts, None if the server was not asked.
     """
 
     result: Measurement | Failure
@@ -50,7 +49,6 @@ class Evaluation:
     elapsed_s: float
     is_virtual: bool = False
     launch_s: float | None = None
-    session: str | None = None
     answers: Answers | None = None
 
 

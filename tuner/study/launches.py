@@ -21,6 +21,11 @@ class Launch:
     configuration: Configuration
     limits: Limits | None
 
+    def serves(self, other: Launch) -> bool:
+        """Say whether a server that was started by this one can be brought under the other."""
+        is_live, wants_live = self.limits is not None, other.limits is not None
+        return self.configuration == other.configuration and is_live == wants_live
+
 
 @dataclass(frozen=True, slots=True)
 class LiveKnobs:

@@ -194,7 +194,6 @@ class LiveEvaluator:
             (*judged.warnings, *map(_flag_in_words, judged.verdict.flags)),
             time.monotonic() - began_s,
             launch_s=session.launch_s,
-            session=session.server.served_name,
         )
 
     async def _set_device(self, configuration: Configuration) -> float | None:

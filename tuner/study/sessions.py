@@ -93,8 +93,7 @@ class _Kept:
     def serves(self, launch: Launch, environment: Mapping[str, str]) -> bool:
         """Say whether it runs with the same flags, and can have the limits."""
         return (
-            self.launch.configuration == launch.configuration
-            and (self.launch.limits is None) == (launch.limits is None)
+            self.launch.serves(launch)
             and self.environment == environment
             and self.server.exit_code() is None
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError, default_flags
+from tuner.emulator.launch_rules import LaunchRefusedError, default_flags, resolve
 from tuner.emulator.model import ModelShape
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
@@ -44,7 +44,6 @@ class VirtualEvaluator:
         self._seed = seed
         self._live = live
         self._launch: Launch | None = None  # what would run now
-        self._launches = 0
 
     async def prepare(self) -> Bench:
         """Say what is emulated."""
@@ -59,13 +58,16 @@ class VirtualEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
-        result = await self.confirm(Configuration(), 0)
-        if isinstance(result.result, Failure) and result.raw is None:
+        whole = self._task.whole(Configuration())
+        try:
+            resolve(self._model, self._gpu, whole.flags)
+        except LaunchRefusedError as refusal:
             raise PreflightError(
                 f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
-                f"configuration: {result.result.reason}; set what it needs under `fixed:` in the "
-                "search space (for example tensor_parallel_size or max_model_len)"
-            )
+                f"configuration: {refusal}; set what it needs under `fixed:` in the search space "
+                "(for example tensor_parallel_size or max_model_len)"
+            ) from None
+        self._launch = self._live.clean(whole)  # trial 0 is measured on it
         return emulated_defaults(self._gpu, task_load=self._task.load)
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
@@ -81,10 +83,8 @@ class VirtualEvaluator:
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether a server that was launched for the configuration before could serve it."""
-        launch, kept = self._live.shared(self._task.whole(configuration)), self._launch
-        if kept is None or kept.configuration != launch.configuration:
-            return False
-        return (kept.limits is None) == (launch.limits is None)
+        launch = self._live.shared(self._task.whole(configuration))
+        return self._launch is not None and self._launch.serves(launch)
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Simulate a launch of its own."""
@@ -97,8 +97,6 @@ class VirtualEvaluator:
         task = self._task
         before_s = CHANGE_S if launch_s is None else launch_s
         watch = SteadyWindow(task.plan_for(configuration))
-        self._launches += launch_s is not None
-        session = f"virtual-{self._launches}"
         try:
             raw = simulate(
                 self._model,
@@ -120,7 +118,6 @@ class VirtualEvaluator:
             before_s + raw.window_end_s,
             is_virtual=True,
             launch_s=launch_s,
-            session=session,
         )
 
     async def close(self) -> None:
