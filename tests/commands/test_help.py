@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from rich.text import Text
 from typer.core import TyperGroup
 
 import tuner
@@ -63,11 +64,20 @@ def test_a_command_has_a_sentence_an_example_and_help_for_all_it_takes(name: str
     assert command.help is not None
     first = " ".join(command.help.split("\n\n")[0].split())
     assert first.endswith("."), first
-    examples = re.findall(r"(?:sudo )?(tuner .*)", " ".join(command.help.split()))
-    found = [words_of(example) for example in examples]
-    assert name in [each[0] for each in found if each], f"no example of `tuner {name}`"
+    examples = " ".join(command.help.split()).partition("Example")[2]
+    assert f"tuner {name}" in examples, f"no example of `tuner {name}`"
+    for line in re.findall(r"tuner [a-z][^;]*", examples):
+        used = words_of(line)
+        assert used is not None and set(used[1]) <= options_of(used[0]), line
     for parameter in command.params:
-        assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
+        assert parameter.help, f"{name}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_help_is_taken_for_markup_and_lost(name: str) -> None:
+    texts = [COMMANDS[name].help, *(parameter.help for parameter in COMMANDS[name].params)]
+    for text in texts:
+        assert Text.from_markup(text).plain == text.strip(), "write ( ) instead of [ ]"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -131,7 +131,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(changes=st.dictionaries(st.sampled_from(sorted(RESULT)), JUNK, max_size=6))
 def test_any_value_in_any_field_is_a_point_or_one_sentence(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]

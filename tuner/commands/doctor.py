@@ -16,7 +16,7 @@ def doctor(
     vllm: Vllm = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="The port that a run would use [default: a free one]."),
+        typer.Option(min=1, max=65535, help="The port that a run would use (default: a free one)."),
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,

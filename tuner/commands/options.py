@@ -34,14 +34,14 @@ Concurrency = Annotated[int | None, typer.Option(help="Closed loop: requests und
 BaseUrl = Annotated[str | None, typer.Option(help="Measure a server that is already running.")]
 Vllm = Annotated[str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")]
 WindowSeconds = Annotated[
-    float | None, typer.Option(help="Fixed length of the steady window, s [default: adaptive].")
+    float | None, typer.Option(help="Fixed length of the steady window, s (default: adaptive).")
 ]
 MaxWindowSeconds = Annotated[
-    float | None, typer.Option(help="An adaptive window ends here, s [default: 180].")
+    float | None, typer.Option(help="An adaptive window ends here, s (default: 180).")
 ]
 Precision = Annotated[
     float | None,
-    typer.Option(help="Target for J/token: half 95 % interval / value [default: 0.02]."),
+    typer.Option(help="Target for J/token: half 95 % interval / value (default: 0.02)."),
 ]
 AllowGpuSettings = Annotated[
     bool | None,
@@ -59,7 +59,7 @@ ReadOnlyDevice = Annotated[
 EnergyGpu = Annotated[
     str | None,
     typer.Option(
-        help="GPU whose energy is emulated without NVML [default: H100-SXM].",
+        help="GPU whose energy is emulated without NVML (default: H100-SXM).",
         autocompletion=complete_gpu,
     ),
 ]

@@ -14,7 +14,7 @@ from tuner.commands.options import Name, Slos, StoreUrl
 def report(
     name: Name,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file [default: NAME.html].")
+        Path | None, typer.Option("-o", "--output", help="The file (default: NAME.html).")
     ] = None,
     png: Annotated[
         Path | None,

@@ -87,30 +87,30 @@ def run(
     window_s: WindowSeconds = None,
     max_window_s: MaxWindowSeconds = None,
     precision: Precision = None,
-    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random [default: gp].")] = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random (default: gp).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     vllm: Vllm = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of the server [default: a free one].")
+        int | None, typer.Option(help="Port of the server (default: a free one).")
     ] = None,
     startup_deadline_s: Annotated[
-        float | None, typer.Option(help="Give up a start after so long [default: 1800].")
+        float | None, typer.Option(help="Give up a start after so long (default: 1800).")
     ] = None,
     confirm: Annotated[
         bool | None,
         typer.Option(
             "--confirm/--no-confirm",
-            help="At the end measure the front again, on clean launches [default: confirm].",
+            help="At the end measure the front again, on clean launches (default: confirm).",
         ),
     ] = None,
     confirm_repeats: Annotated[
-        int | None, typer.Option(help="At most so many times each [default: 3].")
+        int | None, typer.Option(help="At most so many times each (default: 3).")
     ] = None,
     stop_when_flat: Annotated[
         bool | None,
         typer.Option(
             "--stop-when-flat/--no-stop-when-flat",
-            help="End the search when its front no longer grows [default: with --hours only].",
+            help="End the search when its front no longer grows (default: with --hours only).",
         ),
     ] = None,
     allow_gpu_settings: AllowGpuSettings = None,
@@ -160,7 +160,7 @@ def resume(
     confirm: Annotated[
         bool | None,
         typer.Option(
-            "--confirm/--no-confirm", help="Measure the front again [default: as for the run]."
+            "--confirm/--no-confirm", help="Measure the front again (default: as for the run)."
         ),
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,

@@ -13,7 +13,7 @@ from tuner.commands.output import print_json, store_option
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="The study's name [default: the newest].")
+        str | None, typer.Argument(help="The study's name (default: the newest).")
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
