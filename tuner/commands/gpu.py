@@ -23,13 +23,12 @@ def status(
     """
     from rich.console import Console
 
-    from tuner.gpu.durable import state_folder
+    from tuner.gpu.durable import state_folders
     from tuner.gpu.leases import LeaseBook
-    from tuner.gpu.limits import Access, opened_limits
+    from tuner.gpu.one_by_one import one_by_one
     from tuner.report.gpu_status import machine_status, show_status, status_json
 
-    with opened_limits(Access.READ) as control:
-        status = machine_status(control, LeaseBook(state_folder()))
+    status = machine_status(one_by_one(), *map(LeaseBook, state_folders()))
     if output is Format.JSON:
         print_json(status_json(status))
     else:
@@ -51,13 +50,14 @@ def restore(
 
     from rich.console import Console
 
-    from tuner.gpu.durable import state_folder
+    from tuner.gpu.durable import state_folders
     from tuner.gpu.leases import LeaseBook
     from tuner.gpu.limits import Access, opened_limits
     from tuner.report.gpu_status import is_restored, restore_json, show_restore
 
     opener = partial(opened_limits, Access.SET)
-    outcomes = LeaseBook(state_folder()).restore_all(opener, force=force)
+    books = map(LeaseBook, state_folders())
+    outcomes = [outcome for book in books for outcome in book.restore_all(opener, force=force)]
     if output is Format.JSON:
         print_json(restore_json(outcomes))
     else:

@@ -23,6 +23,8 @@ from tuner.gpu.faults import Fault
 from tuner.gpu.nvml_library import (
     NvmlDevice,
     NvmlFaultError,
+    count_devices,
+    device_at,
     open_device,
     open_devices,
     open_library,
@@ -65,6 +67,7 @@ class Agent:
         self._devices: dict[str, NvmlDevice] = {}
         self.sampler: Sampler | None = None
         self._reading: dict[str, Callable[..., Any]] = {
+            "count": self._count,
             "open": self._open,
             "sample": self._sample,
             "state": lambda uuid: asdict(self._device(uuid).state()),
@@ -89,9 +92,16 @@ class Agent:
             )
         return self._setting[command](**arguments)
 
-    def _open(self, uuid: str | None) -> dict[str, Any]:
+    def _count(self) -> int:
+        open_library()
+        return count_devices()
+
+    def _open(self, uuid: str | None, index: int | None) -> dict[str, Any]:
         driver = open_library()
-        devices = open_devices() if uuid is None else open_device(uuid)
+        if index is not None:
+            devices: Sequence[NvmlDevice] = (device_at(index),)
+        else:
+            devices = open_devices() if uuid is None else open_device(uuid)
         self._devices = {device.uuid: device for device in devices}
         listed = [
             {"index": d.index, "uuid": d.uuid, "name": d.name, "mig_enabled": d.mig_enabled()}

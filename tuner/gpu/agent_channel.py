@@ -71,9 +71,20 @@ class AgentChannel:
         """The process that talks to NVML."""
         return self._popen.pid
 
-    def open(self, uuid: str | None = None) -> bool:
+    def count(self) -> int:
+        """Start NVML and return how many GPUs it has, without asking anything of them.
+
+        Raises the error of `tuner.gpu.faults`, also where there is no NVML.
+        """
+        fault, answer = self._ask("count", {}, self._deadline_s * _START_FACTOR)
+        if fault is not None:
+            raise error_of(fault, answer)
+        return int(answer)
+
+    def open(self, uuid: str | None = None, *, index: int | None = None) -> bool:
         """Start NVML and list its GPUs, or that one alone; return whether there is an NVML here."""
-        fault, answer = self._ask("open", {"uuid": uuid}, self._deadline_s * _START_FACTOR)
+        asked = {"uuid": uuid, "index": index}
+        fault, answer = self._ask("open", asked, self._deadline_s * _START_FACTOR)
         if fault is Fault.ABSENT:
             return False
         if fault is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tuner.errors import OperatorNeededError, PreflightError
 
+_ROOTS = Path("/var/lib/tuner")
 _LOCK_DEADLINE_S = 60.0  # longer than a GPU that does not answer is waited for under it
 _POLL_S = 0.02
 
@@ -24,7 +26,7 @@ def state_folder() -> Path:
     if asked := os.environ.get("TUNER_STATE_DIR"):
         return Path(asked)
     if os.geteuid() == 0:
-        return Path("/var/lib/tuner")
+        return _ROOTS
     home = Path(os.environ.get("XDG_STATE_HOME", ""))
     if home.is_absolute():  # else to be ignored, says the XDG base directory specification
         return home / "tuner"
@@ -35,6 +37,27 @@ def state_folder() -> Path:
             "this user has no home folder to keep what is found on the GPUs in; name a writable "
             "folder in TUNER_STATE_DIR"
         ) from error
+
+
+def state_folders() -> tuple[Path, ...]:
+    """Return every folder in which a run on this machine may have left what it found.
+
+    The one of this user first. A run without sudo keeps it in the user's home (zeusd sets limits
+    for it), a run with sudo in root's place: `sudo tuner gpu restore` has to see both.
+    """
+    own = state_folder()
+    if os.environ.get("TUNER_STATE_DIR"):
+        return (own,)
+    others = [_ROOTS]
+    if os.geteuid() == 0 and (user := os.environ.get("SUDO_USER")):
+        with suppress(KeyError):  # a user that is not known here
+            others.append(Path(pwd.getpwnam(user).pw_dir) / ".local/state/tuner")
+    seen = [other for other in others if other != own and _is_readable(other)]
+    return (own, *seen)
+
+
+def _is_readable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
 
 
 def write_durably(path: Path, content: str) -> None:

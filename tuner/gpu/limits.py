@@ -160,9 +160,11 @@ def open_limits(
 
 
 @contextmanager
-def opened_limits(access: Access, uuid: str | None = None) -> Iterator[LimitControl | None]:
+def opened_limits(
+    access: Access, uuid: str | None = None, *, deadline_s: float = 5.0
+) -> Iterator[LimitControl | None]:
     """Give what `open_limits` returns, and close it."""
-    control = open_limits(access, uuid)
+    control = open_limits(access, uuid, deadline_s=deadline_s)
     try:
         yield control
     finally:

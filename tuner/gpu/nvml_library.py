@@ -268,9 +268,18 @@ class NvmlDevice:
 
 def open_devices() -> tuple[NvmlDevice, ...]:
     """Return every GPU in NVML's order, which is that of their PCI addresses."""
-    count = ask("the number of GPUs", pynvml.nvmlDeviceGetCount)
-    by_index = pynvml.nvmlDeviceGetHandleByIndex
-    return tuple(NvmlDevice(ask(f"GPU {i}", by_index, i), i) for i in range(count))
+    return tuple(device_at(index) for index in range(count_devices()))
+
+
+def count_devices() -> int:
+    """Return how many GPUs there are, without a word to any of them."""
+    return int(ask("the number of GPUs", pynvml.nvmlDeviceGetCount))
+
+
+def device_at(index: int) -> NvmlDevice:
+    """Return the GPU at a place of NVML's order; asks nothing of the others."""
+    handle = ask(f"GPU {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
+    return NvmlDevice(handle, index)
 
 
 def open_device(uuid: str) -> tuple[NvmlDevice, ...]:

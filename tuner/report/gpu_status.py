@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.errors import OperatorNeededError
 from tuner.gpu.lease_files import Entry, Lease
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import LimitControl, LimitState
+from tuner.gpu.limits import LimitState
 from tuner.gpu.owners import owner_state
 from tuner.gpu.restoring import RestoreAction, RestoreOutcome
 from tuner.report.tables import UNKNOWN
@@ -30,6 +31,8 @@ _STYLES = {
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
     """One GPU: its limits now, and what a lease says was found and set. None is unknown.
+
+    `problem` says why a GPU that is here does not answer.
 
     `owner` and `owner_state` are of the lease, None for a GPU that nobody has leased. `is_here` is
     False for a leased GPU that NVML does not show.
@@ -50,6 +53,7 @@ class GpuStatus:
     owner: str | None
     owner_state: str | None
     leased_at: str | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +64,53 @@ class MachineStatus:
     unreadable: tuple[Entry, ...]
 
 
-def machine_status(control: LimitControl | None, book: LeaseBook) -> MachineStatus:
+class ReadsLimits(Protocol):
+    """What the status needs of `LimitControl`."""
+
+    def uuids(self) -> tuple[str, ...]:
+        """Return the GPUs of this machine."""
+
+    def state(self, uuid: str) -> LimitState:
+        """Read the limits of one GPU; raises `OperatorNeededError` if it does not answer."""
+
+
+def machine_status(control: ReadsLimits | None, *books: LeaseBook) -> MachineStatus:
     """Read every GPU and every lease; changes nothing. `control` is None without NVML."""
-    entries = book.entries()
+    entries = [entry for book in books for entry in book.entries()]
     leases = {entry.lease.uuid: entry.lease for entry in entries if entry.lease is not None}
-    states = {} if control is None else {uuid: control.state(uuid) for uuid in control.uuids()}
-    uuids = [*states, *(uuid for uuid in leases if uuid not in states)]
+    states, problems = _read(control)
+    uuids = dict.fromkeys((*(() if control is None else control.uuids()), *leases))
     return MachineStatus(
-        tuple(_status(uuid, states.get(uuid), leases.get(uuid)) for uuid in uuids),
+        tuple(
+            _status(uuid, states.get(uuid), leases.get(uuid), problems.get(uuid)) for uuid in uuids
+        ),
         tuple(entry for entry in entries if entry.lease is None),
     )
 
 
-def _status(uuid: str, state: LimitState | None, lease: Lease | None) -> GpuStatus:
+def _read(control: ReadsLimits | None) -> tuple[dict[str, LimitState], dict[str, str]]:
+    """Return the limits of the GPUs that answer, and why the others do not."""
+    states: dict[str, LimitState] = {}
+    problems: dict[str, str] = {}
+    if control is None:
+        return states, problems
+    for uuid in control.uuids():
+        try:
+            states[uuid] = control.state(uuid)
+        except OperatorNeededError as error:
+            problems[uuid] = str(error)
+    return states, problems
+
+
+def _status(
+    uuid: str, state: LimitState | None, lease: Lease | None, problem: str | None
+) -> GpuStatus:
     name = state.name if state else lease.name if lease else uuid
     return GpuStatus(
         uuid=uuid,
         name=name,
-        is_here=state is not None,
+        is_here=state is not None or problem is not None,
+        problem=problem,
         power_limit_w=state.power_limit_w if state else None,
         enforced_power_limit_w=state.enforced_power_limit_w if state else None,
         default_power_limit_w=state.default_power_limit_w if state else None,
@@ -107,6 +140,9 @@ def show_status(console: Console, status: MachineStatus) -> None:
         console.print("no NVIDIA GPU is seen here, and none is leased", markup=False)
     else:
         console.print(_status_table(status.gpus))
+    for gpu in status.gpus:
+        if gpu.problem is not None:
+            console.print(Text(f"{gpu.uuid}: {gpu.problem}", style="red"))
     for entry in status.unreadable:
         console.print(Text(f"{entry.path} is no readable lease: {entry.problem}", style="yellow"))
     if any(gpu.owner_state == "dead" for gpu in status.gpus):
