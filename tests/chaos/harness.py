@@ -24,6 +24,7 @@ from study.standin_study import StandinStudy, standin_study
 from tuner.store import Store
 
 MORTAL = Path(__file__).with_name("mortal_tuner.py")
+FAULTY = MORTAL.with_name("faulty_vllm.py")
 SPACE = """
 name: chaos
 flags:
@@ -74,8 +75,18 @@ class Night:
     def journal(self) -> Path:
         return self.machine.tuner.folder / "journal.jsonl"
 
-    def run(self, plan: Plan | None = None, *, deadline_s: float = 110.0) -> tuple[int, str]:
+    def run(self, plan: Plan | None = None, *, deadline_s: float = 300.0) -> tuple[int, str]:
         """Begin the study, or go on with it; return the exit code and the messages."""
+        process = self.start(plan)
+        try:
+            _, errors = process.communicate(timeout=deadline_s)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        return process.returncode, errors
+
+    def start(self, plan: Plan | None = None) -> subprocess.Popen[str]:
         words = ["resume", "night", "--no-confirm"]
         if not self.machine.is_stored():
             limits = ("--trials", str(self.trials), "--no-confirm", "--slo", "p99_tpot_ms<=1000")
@@ -85,14 +96,13 @@ class Night:
             )  # fmt: skip
         plan = plan or Plan(str(self.journal))
         line = MortalCommandLine(self.machine.tuner.folder, self.machine.tuner.environment, plan)
-        process = line.start(*words)
-        try:
-            _, errors = process.communicate(timeout=deadline_s)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        return process.returncode, errors
+        return line.start(*words)
+
+    def be_served_with(self, fault: str, share: float) -> None:
+        """Have so many of the servers misbehave."""
+        script = self.machine.tuner.folder / "vllm"
+        words = f"{FAULTY} {fault} {share}"
+        script.write_text(script.read_text().replace("-m tuner.emulator", words))
 
     def space(self) -> list[str]:
         path = self.machine.tuner.folder / "chaos.yaml"
@@ -122,8 +132,11 @@ class Night:
         assert self.machine.left() == []
         self.machine.assert_store_is_whole()
 
-    def assert_complete(self) -> None:
-        """The whole budget was measured, nothing of it was lost, and little of it twice."""
+    def assert_complete(self, *, retries: int = 0) -> None:
+        """The whole budget was measured, nothing of it was lost, and little of it twice.
+
+        `retries` is how many evaluations faults may have cost besides those of kills.
+        """
         self.assert_clean()
         rows = {t.number: t for t in self.machine.tuner.trials("night")}
         lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
@@ -140,7 +153,8 @@ class Night:
         assert {t.number for t in told if t.state is TrialState.COMPLETE} == set(measured)
         assert not [t for t in told if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         began = sum("began" in line for line in lines)
-        assert began <= self.trials + self.kills, f"{began} evaluations, {self.kills} kills"
+        most = self.trials + self.kills + retries
+        assert began <= most, f"{began} evaluations, {self.kills} kills"
 
     def front(self) -> list[tuple[str, dict[str, float]]]:
         """The final front: configurations and their objectives."""

@@ -17,20 +17,24 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+import tuner.load.drive
 import tuner.measure.live
 import tuner.serving.live_server
 import tuner.study.live
 import tuner.study.sessions
 from tuner.cli import main
 from tuner.configuration import Configuration
+from tuner.load.client import ClientLimits
 from tuner.measure.client import ClientVerdict
 from tuner.records import Measurement
+from tuner.serving.launch import LaunchPlan
 from tuner.study.device_knobs import DeviceKnobs
 from tuner.study.evaluator import Evaluation
 from tuner.study.loop import StudyRun
@@ -149,7 +153,14 @@ def _be_quick() -> None:
     """Two cores are shared with the server and other tests: what is tested is something else."""
     tuner.measure.live.judge_client = lambda *_: ClientVerdict(None, None)
     tuner.study.live.COOL_DOWN_S = 0.2
+    tuner.study.live.BACK_OFF_S = (0.2,)
     tuner.serving.live_server.SETTLE_S = 0.0
+    tuner.load.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
+        ClientLimits, first_token_s=4.0, silence_s=4.0
+    )
+    tuner.study.sessions.LaunchPlan = partial(  # type: ignore[assignment,misc]
+        LaunchPlan, stop_grace_s=2.0
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""The emulator's server with faults: `python faulty_vllm.py FAULT SHARE serve …`.
+
+A `SHARE` of the launches has the fault, chosen by the port's number so that a launch can be
+repeated: `crash` and `freeze` come after some tokens (a frozen one still says that it is well),
+`stubborn` ignores SIGTERM, `setsid` leaves a worker in a session of its own that ignores SIGTERM
+and holds the port.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from tuner.emulator import __main__ as emulator
+from tuner.emulator.live import LiveEngine
+
+
+def fork_a_worker() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+        os._exit(0)
+
+
+def freeze(live: LiveEngine) -> None:
+    live.engine.clock_s += 1e6  # its next step ends in eleven days
+
+
+def fault_of(name: str, tokens: int) -> Callable[[object], Callable[[LiveEngine], None]]:
+    acts: dict[str, Callable[[LiveEngine], None]] = {
+        "crash": lambda _: os._exit(1),
+        "freeze": freeze,
+        "setsid": lambda _: fork_a_worker(),
+    }
+    done: list[bool] = []
+
+    def check(live: LiveEngine) -> None:
+        if not done and live.engine.counters.generation_tokens >= tokens:
+            done.append(True)
+            acts[name](live)
+
+    return lambda _arguments: check
+
+
+if __name__ == "__main__":
+    name, share, *words = sys.argv[1:]
+    port = next((w for w in words if w.startswith("--port=")), "")
+    chance = random.Random(port + words[1])
+    if chance.random() < float(share):
+        if name == "stubborn":
+            emulator.signal.SIGTERM = signal.SIGUSR1  # type: ignore[misc]
+            signal.signal(15, signal.SIG_IGN)
+        else:
+            emulator._fault = fault_of(name, chance.randint(1, 600))
+    sys.exit(emulator.main(words))
