@@ -10,7 +10,7 @@ import pytest
 from nvml_standin import Standin
 
 from tuner.doctor.finding import Finding, Level
-from tuner.doctor.gpus import check_gpus, judge_gpu, judge_permission
+from tuner.doctor.gpus import check_apart, check_gpus, judge_gpu, judge_permission
 from tuner.doctor.host import Host
 from tuner.gpu.device_state import DeviceState
 
@@ -63,6 +63,15 @@ def test_a_gpu_that_hangs_is_a_problem(standin: Standin, host: Callable[..., Hos
     (bad,) = [f for f in findings if f.level is Level.PROBLEM]
     assert "does not answer" in bad.message and "look at" not in bad.message
     assert "xid" in (bad.mend or "")
+
+
+def test_a_gpu_that_hangs_does_not_hide_the_others(standin: Standin) -> None:
+    findings = check_apart(["the GPU at index 0", standin.device(0).uuid], 5.0)
+    hung, *others = findings
+    assert (hung.check, hung.level) == ("gpu 0", Level.PROBLEM)
+    assert "the GPU at index 0 does not answer" in hung.message
+    assert {f.check for f in others} == {"gpu 1", "gpu 1 limits", "gpu 1 use"}
+    assert {f.level for f in others} == {Level.OK}
 
 
 STATE = DeviceState(

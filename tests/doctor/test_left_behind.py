@@ -40,13 +40,13 @@ def one(findings: list[Finding]) -> Finding:
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:
-    assert one(check_leftovers(tmp_path / "none", none)).level is Level.OK
+    assert one(check_leftovers([tmp_path / "none"], none)).level is Level.OK
     assert not (tmp_path / "none").exists()
 
 
 def test_leases(tmp_path: Path) -> None:
     lease(tmp_path, dead())
-    left = one(check_leftovers(tmp_path, none))
+    left = one(check_leftovers([tmp_path], none))
     assert (left.level, left.mend) == (Level.WARNING, "tuner gpu restore")
     assert "as a run that died left it" in left.message and "night-1" in left.message
 
@@ -59,26 +59,26 @@ def test_a_lease_of_the_living_of_another_container_and_of_an_earlier_boot(tmp_p
     }
     for name, owner in owners.items():
         lease(tmp_path / name, owner)
-    assert one(check_leftovers(tmp_path / "living", none)).mend == "tuner gpu status"
-    assert "--force" in (one(check_leftovers(tmp_path / "elsewhere", none)).mend or "")
-    assert one(check_leftovers(tmp_path / "earlier", none)).level is Level.OK
+    assert one(check_leftovers([tmp_path / "living"], none)).mend == "tuner gpu status"
+    assert "--force" in (one(check_leftovers([tmp_path / "elsewhere"], none)).mend or "")
+    assert one(check_leftovers([tmp_path / "earlier"], none)).level is Level.OK
 
 
 def test_a_torn_lease_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "GPU-3.json").write_text("{")
-    assert one(check_leftovers(tmp_path, none)).level is Level.PROBLEM
+    assert one(check_leftovers([tmp_path], none)).level is Level.PROBLEM
 
 
 def test_servers_and_records_of_runs(tmp_path: Path) -> None:
     register(tmp_path, dead())
-    left = one(check_leftovers(tmp_path, none))
+    left = one(check_leftovers([tmp_path], none))
     assert "died without cleaning up" in left.message
     servers = (
         Process(4321, 1, 1, "VLLM::EngineCor", "night-1"),
         Process(4322, 1, 4321, "sleep", ""),
         Process(77, 1, 1, "vllm", "other"),
     )
-    ours, foreign = check_leftovers(tmp_path, lambda: servers)
+    ours, foreign = check_leftovers([tmp_path], lambda: servers)
     assert (ours.level, ours.mend) == (Level.WARNING, "kill 4321")
     assert (foreign.mend, "knows nothing" in foreign.message) == ("ps -fp 77", True)
 
@@ -86,7 +86,7 @@ def test_servers_and_records_of_runs(tmp_path: Path) -> None:
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
     register(tmp_path, this_owner("now"))
     server = Process(4321, 1, 1, "vllm", "now")
-    found = one(check_leftovers(tmp_path, lambda: (server,)))
+    found = one(check_leftovers([tmp_path], lambda: (server,)))
     assert (found.check, found.level) == ("runs", Level.WARNING)
 
 
@@ -121,3 +121,10 @@ def test_a_corrupt_store_and_one_that_is_none(tmp_path: Path) -> None:
     assert path.read_bytes() == content
     (tmp_path / "notes").write_text("these are my notes")
     assert one(check_store(str(tmp_path / "notes"))).level is Level.PROBLEM
+
+
+def test_every_folder_is_looked_at(tmp_path: Path) -> None:
+    lease(tmp_path / "root", dead())
+    register(tmp_path / "user", this_owner("now"))
+    found = check_leftovers([tmp_path / "user", tmp_path / "root"], none)
+    assert {f.check for f in found} == {"leases", "runs"}

@@ -16,7 +16,7 @@ from tuner.doctor.resources import check_port, check_resources, usage
 from tuner.doctor.software import check_packages, check_python, check_vllm
 from tuner.doctor.stores import check_store
 from tuner.errors import TunerError, UsageError
-from tuner.gpu.durable import state_folder
+from tuner.gpu.durable import state_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _checks(q: Question) -> list[tuple[str, Callable[[], list[Finding]]]]:
         ("gpu", lambda: check_gpus(q.host, q.environment)),
         ("disk", lambda: check_disks(q.store_url)),
         ("store", lambda: check_store(q.store_url)),
-        ("leftovers", lambda: check_leftovers(state_folder())),
+        ("leftovers", lambda: check_leftovers(state_folders())),
         ("port", lambda: [check_port(q.port)]),
         ("clock", lambda: check_clocks(q.host, clock_facts())),
         ("resources", lambda: check_resources(q.host, usage())),

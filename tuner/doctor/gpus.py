@@ -12,6 +12,7 @@ from tuner.doctor.host import Host
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.gpu.agent_channel import AgentChannel, ListedDevice, open_agent
 from tuner.gpu.device_state import DeviceState
+from tuner.gpu.one_by_one import one_by_one
 from tuner.gpu.visible import visible_devices
 from tuner.serving.processes import tagged_processes
 
@@ -28,7 +29,7 @@ def check_gpus(
     try:
         agent = open_agent(deadline_s)
     except OperatorNeededError as error:
-        return [problem("gpu", _first_part(error), _LOOK)]
+        return _some_hang(error, deadline_s)
     if agent is None:
         return [_no_gpu(host)]
     with closing(agent):
@@ -42,6 +43,28 @@ def check_gpus(
     found = [driver, judge_permission(host, environment)]
     for device in devices:
         found += _check_one(device, deadline_s)
+    return found
+
+
+def _some_hang(error: OperatorNeededError, deadline_s: float) -> list[Finding]:
+    """Find out which of the GPUs does not answer."""
+    try:
+        gpus = one_by_one(deadline_s=deadline_s)
+    except OperatorNeededError:  # NVML itself does not
+        gpus = None
+    if gpus is None:
+        return [problem("gpu", _first_part(error), _LOOK)]
+    return check_apart(gpus.uuids(), deadline_s)
+
+
+def check_apart(uuids: Sequence[str], deadline_s: float) -> list[Finding]:
+    """Check GPUs in NVML's order, of which those without a UUID are known not to answer."""
+    found: list[Finding] = []
+    for index, uuid in enumerate(uuids):
+        if uuid.startswith("GPU-"):
+            found += _check_one(ListedDevice(index, uuid, uuid, None), deadline_s)
+        else:
+            found.append(problem(f"gpu {index}", f"{uuid} does not answer NVML", _LOOK))
     return found
 
 

@@ -16,11 +16,12 @@ _RESTORE = "tuner gpu restore"
 
 
 def check_leftovers(
-    folder: Path, processes: Callable[[], tuple[Process, ...]] = tagged_processes
+    folders: Sequence[Path], processes: Callable[[], tuple[Process, ...]] = tagged_processes
 ) -> list[Finding]:
-    """Check the state folder, and the processes that carry a run's tag."""
-    found = [finding for e in LeaseBook(folder).entries() if (finding := _lease(e)) is not None]
-    owners = registered(folder)
+    """Check state folders, and the processes that carry a run's tag."""
+    entries = [entry for folder in folders for entry in LeaseBook(folder).entries()]
+    found = [finding for entry in entries if (finding := _lease(entry)) is not None]
+    owners = [owner for folder in folders for owner in registered(folder)]
     living = sorted(o.run_tag for o in owners if owner_state(o) is OwnerState.LIVING)
     dead = sorted(o.run_tag for o in owners if owner_state(o) is OwnerState.DEAD)
     by_run = _by_run(processes())
