@@ -199,6 +199,9 @@ def test_a_study_at_a_share_of_the_capacity_keeps_its_rate(tmp_path) -> None:
     capacity = stored["capacity"]["request_rate"]
     assert stored["request_rate"] == pytest.approx(0.5 * capacity, rel=0.005)
     assert [e.kind for e in store.events("share")] == ["capacity"]
+    load = f"{stored['request_rate']:g} requests/s, 0.5 of the {capacity:.3g} that the default"
+    for words in (("show", "share"), ("recommend", "--study", "share")):
+        assert load in " ".join(tuner(*words).stdout.split()), words
     resumed = tuner("resume", "share", "--trials", "1")
     assert resumed.returncode == 0, resumed.stderr
     assert "capacity" not in resumed.stderr

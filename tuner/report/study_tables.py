@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.configuration import Value
+from tuner.configuration import Configuration, Value
 from tuner.report.confirmed import Standing, standing
 from tuner.report.figures import Figures, figures
+from tuner.report.load_text import load_text
 from tuner.report.tables import UNKNOWN, emulated_label, heading, number
 from tuner.report.trials import ENERGY, emulated, measured
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
@@ -75,6 +76,7 @@ def _identity(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
     for name, value in (
         ("model", study.model),
         ("workload", f"{study.workload_name} ({study.workload_sha256[:12]})"),
+        ("load", load_text(study, Configuration())),
         ("search space", f"{study.space_name} ({study.space_sha256[:12]})"),
         ("SLO", ", ".join(study.slos) or "none"),
         ("objectives", ", ".join(study.objectives)),
