@@ -180,7 +180,11 @@ def resume(
     with Store.open(store_url, create=False) as store:
         spec = stored_spec(store.study(name))
         with RunDisplay(
-            Console(stderr=True), spec.slos, spec.objectives, store_option(store_url)
+            Console(stderr=True),
+            spec.slos,
+            spec.objectives,
+            store_option(store_url),
+            store.trials(name),
         ) as display:
             run_interruptible(
                 resume_study(

@@ -1,27 +1,42 @@
-"""What a user sees while a study runs: a progress bar on a terminal, plain lines elsewhere."""
+"""What a user sees while a study runs: how it stands on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from tuner.metrics import LATENCIES, metric_named
 from tuner.records import Failure, Measurement
+from tuner.report.status import duration
 from tuner.report.tables import number
 from tuner.slo import Slo, meets_all
-from tuner.store import RepeatKind
+from tuner.store import RepeatKind, TrialRow
 from tuner.study.confirm_plan import Step
+from tuner.study.front import pareto_front
 from tuner.study.loop import Progress as Spent
-from tuner.study.objective import Objective
+from tuner.study.objective import Objective, costs
 from tuner.study.proposals import Proposal
+
+_MOST_FRONT, _MOST_FAULTS = 6, 3
+# Drawing takes the time of the thread that also drives the load.
+_REFRESHES_PER_S = 2.0
 
 
 class RunDisplay:
-    """A `Listener` that writes to stderr."""
+    """A `Listener` that writes a line per trial to stderr, and on a terminal how it all stands.
+
+    `known` are the trials that a resumed study has already.
+    """
 
     def __init__(
         self,
@@ -29,30 +44,84 @@ class RunDisplay:
         slos: tuple[Slo, ...],
         objectives: tuple[Objective, ...],
         store_option: str = "",
+        known: Sequence[TrialRow] = (),
     ) -> None:
         self._console = console
         self._store_option = store_option
         self._slos = slos
+        self._objectives = objectives
         self._shown = tuple(
             dict.fromkeys([o.metric for o in objectives] + [s.metric for s in slos])
         )
+        self._good: dict[int, tuple[tuple[float, ...], Measurement]] = {}
+        for trial in known:
+            if trial.measurement is not None and trial.failure is None:
+                self._keep_if_good(trial.number, trial.measurement)
+        self._faults: deque[str] = deque(maxlen=_MOST_FAULTS)
+        self._now: tuple[str, float] | None = None  # what runs, and since when (monotonic)
+        self._began: tuple[float, float] | None = None  # when, and the share spent by then
+        self._share = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[budget]}"),
             TimeElapsedColumn(),
             console=console,
-            transient=True,
-            disable=not console.is_terminal,
+            auto_refresh=False,
         )
         self._task = self._bar.add_task("preparing", total=1.0, budget="")
+        self._live = Live(
+            console=console,
+            transient=True,
+            refresh_per_second=_REFRESHES_PER_S,
+            get_renderable=self.screen,
+        )
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._live.stop()
+
+    def screen(self) -> Group:
+        """Return how the study stands now: progress, what runs, the front, the last faults."""
+        parts: list[Progress | Table | Text] = [self._bar]
+        if self._now is not None:
+            what, since_s = self._now
+            line = f"now: {what}, for {duration(time.monotonic() - since_s)}"
+            parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
+        if self._good:
+            parts.append(self._front())
+        parts += [
+            Text(f"fault: {fault}", style="red", no_wrap=True, overflow="ellipsis")
+            for fault in self._faults
+        ]
+        return Group(*parts)
+
+    def _front(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        members = self.front
+        for position, trial in enumerate(members[:_MOST_FRONT]):
+            figures = self._values(self._good[trial][1])
+            head = f"front ({len(members)})" if position == 0 else ""
+            table.add_row(head, Text(str(trial), style="bold green"), figures)
+        return table
+
+    @property
+    def front(self) -> list[int]:
+        """The trials of the front so far, best in the first objective first; none confirmed."""
+        numbers = list(self._good)
+        return [numbers[i] for i in pareto_front([point for point, _ in self._good.values()])]
+
+    def _keep_if_good(self, number_: int, measurement: Measurement) -> None:
+        if measurement.ended_early is not None or not meets_all(measurement.metrics, self._slos):
+            return
+        point = costs(self._objectives, measurement.metrics)
+        if point is not None:
+            self._good[number_] = (point, measurement)
 
     def study_started(self, name: str, progress: Spent) -> None:
         """Say which study, and how far it is."""
@@ -61,17 +130,22 @@ class RunDisplay:
         self.note(f"study {name}{done}; interrupted or not, `{resume}` goes on with it")
         if not self._slos:
             self.note("no SLO: the least energy may come with any latency (see --slo)")
+        self._began = (time.monotonic(), progress.share)
         self._update("study started", progress)
 
     def trial_started(self, proposal: Proposal) -> None:
         """Show what is being evaluated."""
+        self._now = (f"trial {proposal.number} with {describe(proposal)}", time.monotonic())
         self._bar.update(self._task, description=f"trial {proposal.number}")
 
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Spent
     ) -> None:
         """Write one line of what came out."""
-        line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
+        line = self._line(proposal.number, result)
+        if isinstance(result, Measurement):
+            self._keep_if_good(proposal.number, result)
+        self._now = None
         text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{escape(describe(proposal))}[/]"
         if self._console.is_terminal:
             self._console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
@@ -79,20 +153,26 @@ class RunDisplay:
             self._console.print(text, highlight=False, soft_wrap=True)  # a log keeps it whole
         self._update(f"trial {proposal.number}", progress)
 
-    def _measured(self, measurement: Measurement) -> str:
+    def _line(self, trial: int, result: Measurement | Failure) -> str:
+        if isinstance(result, Failure):
+            self._faults.append(f"trial {trial}: {result.reason}")
+            return self._failed(result)
+        met = meets_all(result.metrics, self._slos)
+        return ("[green]ok  [/]" if met else "[yellow]slo [/]") + self._values(result)
+
+    def _values(self, measurement: Measurement) -> str:
         values = []
-        for name in self._shown:
+        for name in dict.fromkeys([*self._shown, "mean_power_w"]):
             value = measurement.metrics.get(name)
             values.append(f"{number(value):>6} {metric_named(name).unit}{_label(name)}")
-        met = meets_all(measurement.metrics, self._slos)
-        return ("[green]ok  [/]" if met else "[yellow]slo [/]") + "  ".join(values)
+        return "  ".join(values)
 
     def _failed(self, failure: Failure) -> str:
         return f"[red]{failure.kind}[/] {escape(failure.reason)}"
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         """Write one line of what a configuration measured again."""
-        line = self._failed(result) if isinstance(result, Failure) else self._measured(result)
+        line = self._line(step.trial.number, result)
         what = "default again" if step.kind is RepeatKind.BASELINE else "again"
         text = f"[bold]{step.trial.number:>4}[/]  {line}  [dim]{what}[/]"
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -104,16 +184,30 @@ class RunDisplay:
 
     def _update(self, description: str, progress: Spent) -> None:
         parts = []
+        self._share = progress.share
         if progress.budget_trials is not None:
             parts.append(f"{progress.trials}/{progress.budget_trials} trials")
         if math.isfinite(progress.budget_s):
             parts.append(f"{progress.spent_s / 3600:.1f}/{progress.budget_s / 3600:g} h")
+        left_s = self._left_s()
+        if left_s is not None:
+            parts.append(f"about {duration(left_s)} left")
         self._bar.update(
             self._task,
             description=description,
             completed=progress.share,
             budget=", ".join(parts),
         )
+
+    def _left_s(self) -> float | None:
+        """Return the wall time to the end of the search at the pace of this run so far, s."""
+        if self._began is None:
+            return None
+        began_s, share = self._began
+        if self._share <= share:
+            return None
+        pace_s = (time.monotonic() - began_s) / (self._share - share)
+        return pace_s * (1.0 - self._share)
 
 
 def _label(metric: str) -> str:

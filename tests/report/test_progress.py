@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from report.conftest import FAILURE, configuration, measurement
+from rich.console import Console
+
+from tuner.records import Measurement, Source
+from tuner.report.progress import RunDisplay
+from tuner.slo import Slo
+from tuner.store import RepeatKind, Store
+from tuner.study.confirm_plan import Step
+from tuner.study.loop import Progress
+from tuner.study.objective import Objective
+from tuner.study.proposals import Proposal
+
+OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
+SLOS = (Slo.parse("p99_tpot_ms<=50"),)
+
+
+def display(*, terminal: bool, store: Store | None = None) -> tuple[RunDisplay, Console]:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=140, color_system=None)
+    known = () if store is None else store.trials("night")
+    return RunDisplay(console, SLOS, OBJECTIVES, " --store x.db", known), console
+
+
+def proposal(number: int) -> Proposal:
+    return Proposal(number, configuration(64, 300), baseline=False, attempt=1)
+
+
+def good(energy_j: float, tpot_ms: float) -> Measurement:
+    return measurement(energy_j, tpot_ms, 1000.0, Source.MEASURED)
+
+
+def spent(trials: int) -> Progress:
+    return Progress(trials, 10, 60.0 * trials, float("inf"))
+
+
+def screen(shown: RunDisplay) -> str:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console.print(shown.screen())
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def text(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_screen_shows_what_runs_the_front_the_faults_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    shown, _ = display(terminal=True)
+    shown.study_started("night", spent(0))
+    for number, found in enumerate((good(0.4, 30.0), good(0.3, 45.0), good(0.2, 61.0), FAILURE)):
+        shown.trial_started(proposal(number))
+        now_s[0] += 60.0
+        shown.trial_ended(proposal(number), found, spent(number + 1))
+    shown.trial_started(proposal(4))
+    now_s[0] += 45.0
+    seen = screen(shown)
+    assert shown.front == [1, 0]  # trial 2 missed the SLO
+    assert "now: trial 4 with max_num_seqs=64" in seen
+    assert "for 45 s" in seen
+    assert "4/10 trials, about 6 min left" in seen
+    assert "front (2)" in seen
+    assert "300 W" in seen
+    assert "fault: trial 3: CUDA out of memory [rank 0]" in seen
+
+
+def test_a_resumed_study_begins_with_the_front_that_it_has(store: Store) -> None:
+    shown, _ = display(terminal=True, store=store)
+    assert shown.front == [2, 1, 0]
+
+
+def test_what_has_ended_no_longer_runs() -> None:
+    shown, _ = display(terminal=True)
+    shown.trial_started(proposal(1))
+    shown.trial_ended(proposal(1), good(0.3, 40.0), spent(1))
+    assert "now:" not in screen(shown)
+
+
+def test_elsewhere_each_trial_is_one_plain_line() -> None:
+    shown, console = display(terminal=False)
+    with shown:
+        shown.study_started("night", spent(0))
+        shown.trial_started(proposal(0))
+        shown.trial_ended(proposal(0), good(0.4, 30.0), spent(1))
+        shown.trial_ended(proposal(1), FAILURE, spent(2))
+    lines = text(console).splitlines()
+    assert len(lines) == 3
+    assert "`tuner resume night --store x.db` goes on with it" in lines[0]
+    assert lines[1].split()[:2] == ["0", "ok"]
+    assert "configuration CUDA out of memory [rank 0]" in lines[2]
+    assert "\x1b" not in text(console)
+
+
+def test_repeats_are_said_to_be_repeats(store: Store) -> None:
+    shown, console = display(terminal=False)
+    row = store.trials("night")[1]
+    shown.repeat_ended(Step(row, RepeatKind.CONFIRMATION), good(0.3, 45.0))
+    assert text(console).rstrip().endswith("again")
