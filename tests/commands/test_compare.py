@@ -31,7 +31,7 @@ def test_an_imported_result_is_shown_and_recommends_nothing(tuner: InProcess) ->
     for words in (("show", "night"), ("recommend",)):
         text = tuner(*words).stdout
         assert "vllm bench serve" in text and "result.json" in text
-        assert "this study's default" in text
+        assert "this study's default" in text and "closed loop, 32" in " ".join(text.split())
         data = json.loads(tuner(*words, "--format", "json").stdout)
         (point,) = data.pop("comparison_points")
         assert point["energy_per_output_token_j"] is None

@@ -32,16 +32,16 @@ def import_(
     """
     from tuner.report.bench_serve import read_results
     from tuner.report.comparison_points import comparison_json, show_comparison
-    from tuner.report.trials import baseline_of
+    from tuner.report.confirmed import standing
     from tuner.store import Store
 
     points = read_results(file)
     with Store.open(store_url, create=False) as store:
-        model = store.study(study).model
+        identity = store.study(study)
         for point in points:
             store.comparisons.add(study, point)
-        default = baseline_of(store.trials(study))
+        found = standing(identity, store.trials(study), store.repeats.of(study))
     if output is Format.JSON:
         print_json(comparison_json(points))
     else:
-        show_comparison(stdout_console(), points, default, model)
+        show_comparison(stdout_console(), points, found.baseline, identity)

@@ -65,7 +65,7 @@ def show(
     """
     from tuner.report import json_forms, study_tables
     from tuner.report.comparison_points import comparison_json, show_comparison
-    from tuner.report.trials import baseline_of
+    from tuner.report.confirmed import standing
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:
@@ -76,7 +76,8 @@ def show(
         print_json(shown | {"comparison_points": comparison_json(points)})
     else:
         study_tables.show_study(stdout_console(), study, trials, repeats, events)
-        show_comparison(stdout_console(), points, baseline_of(trials), study.model)
+        default = standing(study, trials, repeats).baseline
+        show_comparison(stdout_console(), points, default, study)
 
 
 def recommend_one(
@@ -118,8 +119,8 @@ def recommend_one(
         from tuner.report.recommend_table import show_recommendation
 
         show_recommendation(stdout_console(), recommendation, store_option(store_url), cost)
-        default, of = recommendation.baseline, recommendation.study.model
-        show_comparison(stdout_console(), points, default, of)
+        default, identity = recommendation.baseline, recommendation.study
+        show_comparison(stdout_console(), points, default, identity)
     elif output is RecommendFormat.JSON:
         from tuner.report.json_forms import recommendation_json
 

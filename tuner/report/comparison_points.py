@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.tables import UNKNOWN, number
-from tuner.report.trials import ENERGY, metric
-from tuner.store import ComparisonPoint, TrialRow
+from tuner.report.load_text import resolved_load_text
+from tuner.report.tables import UNKNOWN, emulated_label, number
+from tuner.report.trials import ENERGY, emulated, metric
+from tuner.store import ComparisonPoint, StudyIdentity, TrialRow
 
 _COLUMNS = (
     ("p99 TPOT\nms", "p99_tpot_ms"),
@@ -32,7 +33,10 @@ def comparison_json(points: Sequence[ComparisonPoint]) -> list[dict[str, Any]]:
 
 
 def show_comparison(
-    console: Console, points: Sequence[ComparisonPoint], default: TrialRow | None, model: str
+    console: Console,
+    points: Sequence[ComparisonPoint],
+    default: TrialRow | None,
+    study: StudyIdentity,
 ) -> None:
     """Print the points below the default's row; nothing if there are none."""
     if not points:
@@ -48,17 +52,20 @@ def show_comparison(
     table.add_column("measured by", overflow="fold")
     for title in (*(title for title, _ in _COLUMNS), "J/token"):
         table.add_column(title, justify="right", no_wrap=True, vertical="bottom")
-    table.add_column("load", overflow="fold")
+    loads = []
     if default is not None:
         values = [metric(default, name) for _, name in (*_COLUMNS, ("", ENERGY))]
-        load = ", ".join(f"{k}={v:g}" for k, v in default.configuration.load.items())
-        table.add_row("this study's default", *map(number, values), Text(load or UNKNOWN))
+        label = emulated_label(emulated(study, (default,)))
+        name = Text.assemble("this study's default", (f"\n{label}" if label else "", "magenta"))
+        table.add_row(name, *map(number, values))
+        loads.append(f"the default: {resolved_load_text(study, default.configuration)}")
     for point in points:
         name = Text.assemble(point.tool, (f"\n{point.file_name}", "dim"))
         values = [point.metrics.get(name) for _, name in _COLUMNS]
-        table.add_row(name, *map(number, values), UNKNOWN, Text(_load(point)))
+        table.add_row(name, *map(number, values), UNKNOWN)
+        loads.append(f"{point.file_name}: {_load(point)}")
     console.print(table)
-    for note in comparison_notes(points, model):
+    for note in (*loads, *comparison_notes(points, study.model)):
         console.print(Text(note, style="dim"))
 
 
@@ -80,8 +87,9 @@ def comparison_notes(points: Sequence[ComparisonPoint], model: str) -> list[str]
 
 
 def _load(point: ComparisonPoint) -> str:
-    rate = "as fast as possible" if point.request_rate is None else f"{point.request_rate:g} req/s"
-    if point.concurrency is None:
-        return rate
-    most = f"concurrency={point.concurrency}"
-    return most if point.request_rate is None else f"{rate}, {most}"
+    if point.request_rate is None and point.concurrency is None:
+        return "all requests at once"
+    if point.request_rate is None:
+        return f"closed loop, {point.concurrency} requests under way"
+    rate = f"open loop, {point.request_rate:g} requests/s"
+    return rate if point.concurrency is None else f"{rate}, at most {point.concurrency} under way"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 from tuner.configuration import Configuration
+from tuner.errors import TunerError
 from tuner.store.rows import StudyIdentity
 
 
@@ -15,6 +18,22 @@ def load_text(study: StudyIdentity, configuration: Configuration) -> str:
     if rate is not None:
         return f"open loop, {float(rate):g} requests/s{_share(study, configuration)}"
     return "the workload's own load"
+
+
+def resolved_load_text(study: StudyIdentity, configuration: Configuration) -> str:
+    """Return the load; where the study asked for none, what its workload asks for, if unchanged."""
+    from tuner.load.workload import load_workload
+
+    asked = {**study.spec_json, **configuration.load}
+    if asked.get("request_rate") is None and asked.get("concurrency") is None:
+        try:
+            workload = load_workload(str(asked.get("workload", study.workload_name)))
+        except TunerError:  # its file may be gone by now
+            return load_text(study, configuration)
+        if workload.sha256 == study.workload_sha256:
+            own = {k: v for k, v in asdict(workload.default_load).items() if v is not None}
+            return load_text(study, replace(configuration, load=own))
+    return load_text(study, configuration)
 
 
 def _share(study: StudyIdentity, configuration: Configuration) -> str:

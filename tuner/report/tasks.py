@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tuner.configuration import Configuration
-from tuner.errors import NoFeasibleConfigurationError, TunerError
-from tuner.load.workload import load_workload
+from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RequestState
 from tuner.report.flops_estimate import FORMULA, SOURCE, FlopsBasis, flops_basis
-from tuner.report.load_text import load_text
+from tuner.report.load_text import resolved_load_text
 from tuner.report.matching import candidates
 from tuner.report.recommend import Recommendation, recommend
 from tuner.report.trials import ENERGY, baseline_of, emulated, metric
@@ -135,7 +133,7 @@ def _task(
     return Task(
         workload=study.workload_name,
         study=study.name,
-        load=_load(study, trials[-1].configuration) if trials else "unknown",
+        load=resolved_load_text(study, trials[-1].configuration) if trials else "unknown",
         emulated=emulated(study, trials),
         confirmed=shown is not None and shown.confirmed,
         default_meets_slo=None if of_default is None else of_default.meets_slo,
@@ -147,20 +145,6 @@ def _task(
         tied_with_default=None if shown is None else shown.tied_with_default,
         estimated_j=estimated_j,
     )
-
-
-def _load(study: StudyIdentity, configuration: Configuration) -> str:
-    """Return the load in words; that of the workload where the study asked for none."""
-    asked = {**study.spec_json, **configuration.load}
-    if asked.get("request_rate") is None and asked.get("concurrency") is None:
-        try:
-            workload = load_workload(str(asked.get("workload", study.workload_name)))
-        except TunerError:  # its file may be gone by now
-            return load_text(study, configuration)
-        if workload.sha256 == study.workload_sha256:
-            own = {k: v for k, v in asdict(workload.default_load).items() if v is not None}
-            return load_text(study, replace(configuration, load=own))
-    return load_text(study, configuration)
 
 
 def _beside(task: Task, chat: Task | None) -> Task:
