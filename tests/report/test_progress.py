@@ -62,8 +62,7 @@ def test_the_screen_shows_what_runs_the_front_the_faults_and_the_time_left(
     now_s[0] += 45.0
     seen = screen(shown)
     assert shown.front == [1, 0]  # trial 2 missed the SLO
-    assert "now: trial 4 with max_num_seqs=64" in seen
-    assert "for 45 s" in seen
+    assert "now: trial 4 for 45 s: max_num_seqs=64" in seen
     assert "4/10 trials, about 6 min left" in seen
     assert "front (2)" in seen
     assert "300 W" in seen

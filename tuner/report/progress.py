@@ -58,7 +58,7 @@ class RunDisplay:
             if trial.measurement is not None and trial.failure is None:
                 self._keep_if_good(trial.number, trial.measurement)
         self._faults: deque[str] = deque(maxlen=_MOST_FAULTS)
-        self._now: tuple[str, float] | None = None  # what runs, and since when (monotonic)
+        self._now: tuple[Proposal, float] | None = None  # what runs, and since when (monotonic)
         self._began: tuple[float, float] | None = None  # when, and the share spent by then
         self._share = 0.0
         self._bar = Progress(
@@ -89,8 +89,9 @@ class RunDisplay:
         """Return how the study stands now: progress, what runs, the front, the last faults."""
         parts: list[Progress | Table | Text] = [self._bar]
         if self._now is not None:
-            what, since_s = self._now
-            line = f"now: {what}, for {duration(time.monotonic() - since_s)}"
+            proposal, since_s = self._now
+            since = duration(time.monotonic() - since_s)
+            line = f"now: trial {proposal.number} for {since}: {describe(proposal)}"
             parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
         if self._good:
             parts.append(self._front())
@@ -135,7 +136,7 @@ class RunDisplay:
 
     def trial_started(self, proposal: Proposal) -> None:
         """Show what is being evaluated."""
-        self._now = (f"trial {proposal.number} with {describe(proposal)}", time.monotonic())
+        self._now = (proposal, time.monotonic())
         self._bar.update(self._task, description=f"trial {proposal.number}")
 
     def trial_ended(
