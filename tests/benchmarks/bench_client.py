@@ -46,9 +46,15 @@ class _Watch:
 class _Stream(asyncio.Protocol):
     """One connection; answers each request with chunks when the ticker says so."""
 
-    def __init__(self, streams: dict[_Stream, None], wrote: dict[int, list[float]]) -> None:
+    def __init__(
+        self,
+        streams: dict[_Stream, None],
+        wrote: dict[int, list[float]],
+        asked_s: list[float],
+    ) -> None:
         self._streams = streams
         self._wrote = wrote
+        self._asked_s = asked_s
         self._buffer = b""
         self._left = 0
         self._times_s: list[float] = []
@@ -72,6 +78,7 @@ class _Stream(asyncio.Protocol):
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(body) < length:
             return
+        self._asked_s.append(time.monotonic())
         self._buffer = b""
         asked = json.loads(body)
         self._left = asked["max_tokens"]
@@ -88,8 +95,8 @@ class _Stream(asyncio.Protocol):
         reason = "null" if self._left else '"length"'
         event = (
             'data: {"id":"cmpl-00000000000000000000000000000000","object":"text_completion",'
-            '"created":1700000000,"model":"bench","choices":[{"index":0,"text":"","logprobs":null,'
-            f'"finish_reason":{reason},"stop_reason":null,"prompt_token_ids":null,'
+            '"created":1700000000,"model":"bench","choices":[{"index":0,"text":" a",'
+            f'"logprobs":null,"finish_reason":{reason},"stop_reason":null,"prompt_token_ids":null,'
             '"token_ids":[4711]}]}\n\n'
         ).encode()
         if not self._left:
@@ -104,14 +111,20 @@ class _Stream(asyncio.Protocol):
 async def _serve(pipe: Connection, streams: int, chunks_per_s: float, burst: bool) -> None:
     live: dict[_Stream, None] = {}
     wrote: dict[int, list[float]] = {}
+    asked_s: list[float] = []  # when each request was read
     server = await asyncio.get_running_loop().create_server(
-        lambda: _Stream(live, wrote), "127.0.0.1", 0
+        lambda: _Stream(live, wrote, asked_s), "127.0.0.1", 0, backlog=4096
     )
     pipe.send(server.sockets[0].getsockname()[1])
     step = streams if burst else 1
     due_s = time.monotonic()
     turn = 0
-    while not pipe.poll():
+    while True:
+        if pipe.poll():
+            if pipe.recv() == "stop":
+                break
+            pipe.send(asked_s.copy())
+            asked_s.clear()
         due_s += step / chunks_per_s
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         ready = list(live)
