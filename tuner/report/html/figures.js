@@ -74,7 +74,10 @@ function layout(extra) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("faint"), activecolor: colour("ink") },
   };
   const merged = { ...base, ...extra };
-  for (const key of Object.keys(merged).filter((k) => /^[xy]axis/.test(k))) merged[key] = { ...axis, ...merged[key] };
+  for (const key of Object.keys(merged).filter((k) => /^[xy]axis/.test(k))) {
+    merged[key] = { ...axis, ...merged[key] };
+    if (merged[key].title) merged[key].title = { font: { size: 13 }, ...merged[key].title };
+  }
   return merged;
 }
 
@@ -233,7 +236,7 @@ function powerFigure() {
     layout: layout({
       shapes: [start], margin: { l: 60, r: 14, t: 30, b: 44 }, xaxis: { title: { text: "s" }, anchor: "y2" },
       yaxis: { domain: [0.45, 1], title: { text: "W" }, rangemode: "tozero" },
-      yaxis2: { domain: [0, 0.36], title: { text: "requests<br>running, ⋯ waiting" }, rangemode: "tozero" },
+      yaxis2: { domain: [0, 0.36], title: { text: "requests" }, rangemode: "tozero" },
     }),
   };
 }

@@ -86,7 +86,7 @@ def _chosen(found: Standing, best: TrialRow | None) -> list[tuple[str, TrialRow]
     ]
     if fast:
         fastest = min(fast, key=lambda entry: entry[:2])[2]
-        chosen[fastest.number] = ("fastest other on the front", fastest)
+        chosen[fastest.number] = ("fastest other", fastest)
     return list(chosen.values())
 
 
