@@ -126,6 +126,7 @@ def test_nothing_of_the_store_becomes_markup(
     found = Elements(text)
     assert not [t for t in found.tags if t[0] == "img" or "onerror" in t[1]]
     assert text.count("</script>") == 4  # the theme, the data, Plotly, the page's own
+    assert not set("<>&") & set(found.texts["tuner-data"])  # no comment, script or entity begins
     data = data_of(text)
     assert data["study"] == HOSTILE
     assert data["trials"]["reason"][6] == HOSTILE
