@@ -25,7 +25,7 @@ name: real
 fixed:
   flags: {load_format: dummy, skip_tokenizer_init: true, enforce_eager: true, dtype: float32,
           max_model_len: 256, gpu_memory_utilization: 0.1}
-  environment: {HF_HUB_OFFLINE: 1}
+  environment: {HF_HUB_OFFLINE: 1, VLLM_CPU_OMP_THREADS_BIND: 0} # the client has a core of its own
 flags:
   max_num_seqs: {type: power_of_two, low: 1, high: 128}
   max_num_batched_tokens: {type: power_of_two, low: 256, high: 4096}

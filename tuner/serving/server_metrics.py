@@ -78,9 +78,11 @@ def parse_metrics(page: bytes) -> ServerSample:
 
 
 async def resolved_settings(
-    session: aiohttp.ClientSession, base_url: str, *, deadline_s: float = 10.0
+    session: aiohttp.ClientSession, base_url: str, *, deadline_s: float = 120.0
 ) -> ResolvedSettings | None:
     """Read `/server_info`; None where the server has none (it needs VLLM_SERVER_DEV_MODE=1).
+
+    vLLM collects facts of the whole machine for the answer, which takes seconds on a busy one.
 
     Only these fields are taken: the answer also holds the server's environment and tokens.
     Raises `ServerUnreachableError`.

@@ -291,8 +291,11 @@ async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
     async with aiohttp.ClientSession() as session:
         try:
             settings = await resolved_settings(session, server.base_url)
-        except ServerUnreachableError:
-            return {}
+        except ServerUnreachableError as error:
+            raise PreflightError(
+                f"the server in its default configuration does not say what its settings are: "
+                f"{error}; try again"
+            ) from error
     if settings is None:
         return {}
     return {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
