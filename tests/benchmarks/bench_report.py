@@ -63,7 +63,7 @@ def cpu_s() -> float:
 
 async def opened_s(report: Path) -> tuple[float, float]:
     """Until the front is seen: wall time, and CPU time of the browser."""
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # a child writes on
         async with chromium(Path(profile)) as page:
             await page.resize(1280, 900)
             before_s = cpu_s()

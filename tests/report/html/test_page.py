@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,13 @@ def test_the_file_is_whole_or_not_there(night: Night, tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match="name another file with -o"):
         write_page(night, tmp_path / "file" / "night.html")
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_plotly_is_what_its_readme_says() -> None:
+    folder = files("tuner.report.html").joinpath("plotly")
+    script = folder.joinpath("plotly-basic.min.js").read_bytes()
+    said = folder.joinpath("README.md").read_text()
+    assert f"sha256 {hashlib.sha256(script).hexdigest()}  plotly-basic.min.js" in said
+    version = re.search(rb"v([0-9.]+)\n", script[:100])
+    assert version is not None
+    assert f"plotly.js {version[1].decode()}," in said

@@ -20,8 +20,6 @@ FIGURES = ("front", "night", "power", "latency", "importance", "slices")
 
 def page(night: Night) -> str:
     """Return the report as one HTML document that loads nothing."""
-    from plotly.offline import get_plotlyjs
-
     label = label_of(night)
     return Template(_asset("page.html")).substitute(
         title=escape(night.study.name),
@@ -32,7 +30,7 @@ def page(night: Night) -> str:
         provenance=provenance(night),
         style=_asset("page.css"),
         script=_asset("figures.js") + _asset("page.js"),
-        plotly=get_plotlyjs(),
+        plotly=_asset("plotly/plotly-basic.min.js"),
         data=as_script(report_data(night)),
     )
 
