@@ -79,12 +79,17 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerTimeline:
-    """Samples of the server's GPUs, summed. `energy_j` is the running energy counter."""
+    """Samples of the server's GPUs, summed. `energy_j` is the running energy counter.
+
+    `sm_clock_mhz` is the mean of the GPUs' clocks, NaN in a sample without it; None if no sample
+    has it.
+    """
 
     times_s: FloatArray
     power_w: FloatArray
     energy_j: FloatArray
     source: Source
+    sm_clock_mhz: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -138,6 +138,7 @@ async def test_metrics_count_what_was_done(client: TestClient[Any, Any]) -> None
     energy = "tuner_emulated:energy_joules_total"
     assert after[energy] > before[energy]
     assert after["tuner_emulated:power_watts"] > 0
+    assert after["tuner_emulated:sm_clock_megahertz"] == 1980
 
 
 async def test_a_client_that_goes_away_aborts_its_request(

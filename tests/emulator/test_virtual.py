@@ -206,6 +206,19 @@ def test_a_power_limit_saves_energy_and_costs_decode_little(
     assert limited.power.power_w.max() <= 450 * (1 + 1e-6)
 
 
+def test_the_clock_is_the_locked_one_unless_a_limit_holds_it_lower(
+    run_closed: Callable[..., RawRun],
+) -> None:
+    stock, locked, limited = (
+        run_closed(32, output=300, device=device).power.sm_clock_mhz
+        for device in ({}, {"sm_clock_mhz": 1395}, {"power_limit_w": 450})
+    )
+    assert stock is not None and locked is not None and limited is not None
+    assert np.median(stock) == stock.max() == 1980.0
+    assert set(locked) == {1395.0}
+    assert 1000.0 < np.median(limited) < 1980.0
+
+
 def test_two_gpus_are_faster_and_draw_more(run_closed: Callable[..., RawRun]) -> None:
     one, two = (run_closed(16, tensor_parallel_size=n) for n in (1, 2))
     assert two.window_end_s < one.window_end_s

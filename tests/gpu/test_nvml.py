@@ -38,12 +38,14 @@ def test_no_driver_no_meter(standin: Standin) -> None:
 def test_gpus_are_summed_and_stamped(standin: Standin, meter: MakeMeter) -> None:
     standin.device(0).constant(100)
     standin.device(1).constant(250)
+    standin.device(1).set(max_sm_mhz=1080)
     one = meter()
     as_meter: Meter = one
     assert as_meter.gpu == "2 x NVIDIA H100 80GB HBM3"
     assert (as_meter.driver, as_meter.source) == ("575.57.08", Source.MEASURED)
     reading = next_reading(one)
     assert reading.power_w == 350
+    assert reading.sm_clock_mhz == (1980 + 1080) / 2
     assert reading.time_s is not None
     assert abs(reading.time_s - time.monotonic()) < 0.5
     true_j = sum(standin.device(i).energy_j(reading.time_s) for i in (0, 1))

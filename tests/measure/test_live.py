@@ -101,6 +101,9 @@ async def test_energy_and_throughput_are_those_of_the_emulator(
         run, _ = await load(emulator, offered, WindowPlan(window_s=8.0, warmup_limit_s=4.0))
     result = reduce_run(believed(run), {})
     assert isinstance(result, Measurement), result
+    assert run.power.sm_clock_mhz is not None
+    assert run.power.sm_clock_mhz.shape == run.power.times_s.shape
+    assert np.median(run.power.sm_clock_mhz) == 1980.0  # no limit holds it lower
     times_s, energy_j, tokens = np.array(rows).T
     edges_s = [run.window_start_s, run.window_end_s]
 

@@ -74,9 +74,13 @@ def test_what_is_not_reported_is_unknown() -> None:
 
 
 def test_emulated_energy() -> None:
-    page = b"tuner_emulated:energy_joules_total 12.5\ntuner_emulated:power_watts 250\n"
+    page = (
+        b"tuner_emulated:energy_joules_total 12.5\ntuner_emulated:power_watts 250\n"
+        b"tuner_emulated:sm_clock_megahertz 1395\n"
+    )
     sample = parse_metrics(page)
     assert (sample.emulated_energy_j, sample.emulated_power_w) == (12.5, 250.0)
+    assert sample.emulated_sm_clock_mhz == 1395.0
 
 
 @given(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import zlib
 
 import numpy as np
@@ -37,7 +38,9 @@ requests = st.builds(
 runs = st.builds(
     RawRun,
     requests=st.lists(requests, max_size=6).map(tuple),
-    power=st.builds(PowerTimeline, columns, columns, columns, st.sampled_from(Source)),
+    power=st.builds(
+        PowerTimeline, columns, columns, columns, st.sampled_from(Source), st.none() | columns
+    ),
     server=st.builds(ServerTimeline, columns, columns, columns),
     window_start_s=any_float,
     window_end_s=any_float,
@@ -96,6 +99,21 @@ def test_a_typical_run_shrinks_to_under_80_percent() -> None:
     run = typical_run()
     plain = 8 * (sum(len(r.token_times_s) for r in run.requests) + 6 * len(run.power.times_s))
     assert len(encode(run)) < 0.8 * plain
+
+
+BEFORE_CLOCKS = (
+    "AXicfZA9TgMxEIXNj0RLwQFWrqMooaTZ3GMVmZU9Cobd8TK2saIoJffgKBwpJQUFzjpZ1gphmtH35s3Yeu8XjG24NI1v0fKHoqo4"
+    "wasH64RWfFLMl5Oi4h2ZtnPCmReIrqNqvOv8iWpd7WCgfiik8eh+HfIJlG9AidEWoBshoMrG6YzTLdhevU/fMgHojBoGBgRarcXz"
+    "IFigtz/2yCNqXA0cau2OHAUORIb2GW22kdIr1niSEDXeQm09wT4z3sQEUK7PTINGZYLo055PZ/H8dLbc3rBUV4d+yfLKeVem/nXo"
+    "bDGefl+Xuft2zJ8flNsf78TiH/8psx0rfwBoTohc"
+)
+
+
+def test_records_from_before_clocks_were_kept_are_read() -> None:
+    run = decode(base64.b64decode(BEFORE_CLOCKS))
+    assert run.power.sm_clock_mhz is None
+    assert run.power.power_w.tolist() == [300.0, 310.0]
+    assert run.server.waiting.tolist() == [0.0, 1.0]
 
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:

@@ -102,6 +102,16 @@ class Engine:
         """Power of all its GPUs with nothing to do."""
         return self._power.idle_w * self.launch.tensor_parallel_size
 
+    @property
+    def idle_clock_mhz(self) -> float:
+        """SM clock with nothing to do: the highest allowed one, as for `idle_w`."""
+        return float(self._power.highest_clock_mhz)
+
+    @property
+    def clock_mhz(self) -> float:
+        """SM clock of the last step; before the first one that of an idle GPU."""
+        return self.idle_clock_mhz if self._clock_mhz is None else float(self._clock_mhz)
+
     def set_limits(self, max_num_seqs: int, max_num_batched_tokens: int) -> None:
         """Change the limits from the next step on, as a live vLLM scheduler can.
 
@@ -168,7 +178,7 @@ class Engine:
         self.clock_s = max(until_s, self.clock_s)
         self.step_count += 1
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, 0, self.waiting)
+            self.log.append(self.clock_s, self.energy_j, 0, self.waiting, self.idle_clock_mhz)
 
     def _scheduled_step(self) -> None:
         """Run one step that the scheduler decides in full; none if it only settles the last one."""
@@ -214,7 +224,7 @@ class Engine:
         self.step_count += 1
         self.counters.generation_tokens += tokens
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting)
+            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting, cost.clock_mhz)
 
     def _decode_steps(self, until_s: float, most: int) -> bool:
         """Run steps in which the same sequences decode, up to the next end of one or `until_s`.
@@ -264,7 +274,7 @@ class Engine:
         pool.ran(count)
         self.counters.generation_tokens += count * pool.count
         if self.log is not None:
-            self.log.extend(ends_s[:count], used_j, self.running, self.waiting)
+            self.log.extend(ends_s[:count], used_j, self.running, self.waiting, clock_mhz)
 
     def _decode_batch(self, ahead: int) -> Batch:
         """Return the batch of the decoding sequences `ahead` steps after the next one."""

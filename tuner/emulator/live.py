@@ -121,8 +121,14 @@ class LiveEngine:
 
     def power_w(self) -> float:
         """Power at this moment."""
-        busy = self.engine.clock_s > self.now_s() or self.engine.running > 0
-        return self.engine.power_w if busy else self.engine.idle_w
+        return self.engine.power_w if self._is_busy() else self.engine.idle_w
+
+    def clock_mhz(self) -> float:
+        """SM clock at this moment."""
+        return self.engine.clock_mhz if self._is_busy() else self.engine.idle_clock_mhz
+
+    def _is_busy(self) -> bool:
+        return self.engine.clock_s > self.now_s() or self.engine.running > 0
 
     async def generate(self, sequence: Sequence) -> AsyncGenerator[int, None]:
         """Run a sequence; yields how many tokens it has, each time there are more.

@@ -84,6 +84,7 @@ class Server:
             ("vllm:generation_tokens_total", "counter", engine.counters.generation_tokens),
             ("tuner_emulated:energy_joules_total", "counter", self._live.energy_j()),
             ("tuner_emulated:power_watts", "gauge", self._live.power_w()),
+            ("tuner_emulated:sm_clock_megahertz", "gauge", self._live.clock_mhz()),
         ):
             lines += [
                 f"# TYPE {name.removesuffix('_total')} {kind}",

@@ -11,29 +11,37 @@ from tuner.emulator.sequences import Sequence
 from tuner.records import FloatArray
 
 _FIRST_ROOM = 4096
+_COLUMNS = 5
 
 
 class StepLog:
-    """End time, energy so far, requests running and waiting of each entry."""
+    """End time, energy so far, requests running and waiting, and the SM clock of each entry."""
 
     def __init__(self) -> None:
         self.length = 0
-        self._columns = np.empty((4, _FIRST_ROOM))
+        self._columns = np.empty((_COLUMNS, _FIRST_ROOM))
 
-    def append(self, end_s: float, energy_j: float, running: int, waiting: int) -> None:
+    def append(
+        self, end_s: float, energy_j: float, running: int, waiting: int, clock_mhz: float
+    ) -> None:
         """Add one entry."""
         self._reserve(1)
-        self._columns[:, self.length] = (end_s, energy_j, running, waiting)
+        self._columns[:, self.length] = (end_s, energy_j, running, waiting, clock_mhz)
         self.length += 1
 
     def extend(
-        self, ends_s: FloatArray, energies_j: FloatArray, running: int, waiting: int
+        self,
+        ends_s: FloatArray,
+        energies_j: FloatArray,
+        running: int,
+        waiting: int,
+        clock_mhz: float,
     ) -> None:
-        """Add consecutive entries with the same requests."""
+        """Add consecutive entries with the same requests, at one clock."""
         count = len(ends_s)
         self._reserve(count)
         new = self._columns[:, self.length : self.length + count]
-        new[0], new[1], new[2], new[3] = ends_s, energies_j, running, waiting
+        new[0], new[1], new[2], new[3], new[4] = ends_s, energies_j, running, waiting, clock_mhz
         self.length += count
 
     @property
@@ -56,10 +64,15 @@ class StepLog:
         """Requests waiting during each entry."""
         return self._columns[3, : self.length]
 
+    @property
+    def clocks_mhz(self) -> FloatArray:
+        """SM clock during each entry."""
+        return self._columns[4, : self.length]
+
     def _reserve(self, count: int) -> None:
         room = self._columns.shape[1]
         if self.length + count > room:
-            larger = np.empty((4, max(2 * room, self.length + count)))
+            larger = np.empty((_COLUMNS, max(2 * room, self.length + count)))
             larger[:, : self.length] = self._columns[:, : self.length]
             self._columns = larger
 

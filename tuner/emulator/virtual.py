@@ -324,4 +324,5 @@ def _timelines(
     power_w[1:] = np.diff(energy_j) / np.diff(times_s)
     entry = np.minimum(np.searchsorted(log.ends_s, times_s), log.length - 1)
     server = ServerTimeline(times_s, log.running[entry], log.waiting[entry])
-    return PowerTimeline(times_s, power_w, energy_j, Source.EMULATED), server
+    clock_mhz = log.clocks_mhz[entry]
+    return PowerTimeline(times_s, power_w, energy_j, Source.EMULATED, clock_mhz), server

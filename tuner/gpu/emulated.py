@@ -43,7 +43,9 @@ class EmulatorServerMeter(_NothingToJudge):
         self._last = activity
         if activity.energy_j is None or activity.power_w is None:
             return None
-        return PowerReading(activity.power_w, activity.energy_j, activity.time_s)
+        return PowerReading(
+            activity.power_w, activity.energy_j, activity.time_s, activity.sm_clock_mhz
+        )
 
 
 class ActivityMeter(_NothingToJudge):

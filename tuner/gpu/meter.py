@@ -16,7 +16,7 @@ class Activity:
     """What a server reports it is doing: running requests, and token counters since its start.
 
     `time_s` is when, on `time.monotonic`. `energy_j` and `power_w` are known only to the emulator's
-    server, which has its GPU inside.
+    server, which has its GPU inside, and so is `sm_clock_mhz`.
     """
 
     time_s: float
@@ -25,6 +25,7 @@ class Activity:
     generation_tokens: float
     energy_j: float | None = None
     power_w: float | None = None
+    sm_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class PowerReading:
     """Power (W) and the running energy counter (J), summed over the GPUs.
 
     `time_s` is the instant of the sample on `time.monotonic`, where it was not taken just now.
+    `sm_clock_mhz` is the mean over the GPUs, None where it is not known of each.
     """
 
     power_w: float
     energy_j: float
     time_s: float | None = None
+    sm_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -64,7 +65,13 @@ class NvmlMeter:
         energy_j, power_w = sum(row[1::COLUMNS]), sum(row[2::COLUMNS])
         if math.isnan(energy_j) or math.isnan(power_w):
             return None
-        return PowerReading(power_w=power_w, energy_j=energy_j, time_s=row[0])
+        clock_mhz = statistics.fmean(row[3::COLUMNS])
+        return PowerReading(
+            power_w=power_w,
+            energy_j=energy_j,
+            time_s=row[0],
+            sm_clock_mhz=None if math.isnan(clock_mhz) else clock_mhz,
+        )
 
     def states(self) -> tuple[DeviceState, ...]:
         """Read everything of each GPU now; waits for NVML, up to its deadline."""

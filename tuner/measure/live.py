@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from tuner.gpu.meter import Activity, Meter
+from tuner.gpu.meter import Activity, Meter, PowerReading
 from tuner.load.drive import drive_watched
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
@@ -27,7 +28,7 @@ _LAST_READING_S = 2.0
 class _Samples:
     """What the two samplers have seen so far."""
 
-    power: list[tuple[float, float, float]] = field(default_factory=list)
+    power: list[tuple[float, PowerReading]] = field(default_factory=list)
     server: list[tuple[float, float, float]] = field(default_factory=list)
     computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
     activity: Activity | None = None
@@ -41,8 +42,13 @@ class _Samples:
         return float(after_s - before_s) / (end_s - start_s)
 
     def power_timeline(self, source: Source) -> PowerTimeline:
-        columns = np.array(self.power, dtype=np.float64).reshape(-1, 3).T
-        return PowerTimeline(columns[0], columns[1], columns[2], source)
+        rows = [
+            (at_s, r.power_w, r.energy_j, math.nan if r.sm_clock_mhz is None else r.sm_clock_mhz)
+            for at_s, r in self.power
+        ]
+        times_s, power_w, energy_j, clock_mhz = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+        is_known = not np.isnan(clock_mhz).all()
+        return PowerTimeline(times_s, power_w, energy_j, source, clock_mhz if is_known else None)
 
     def server_timeline(self) -> ServerTimeline:
         columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
@@ -117,7 +123,7 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
         reading = meter.read(now_s, samples.activity)
         if reading is not None:
             time_s = now_s if reading.time_s is None else reading.time_s
-            samples.power.append((time_s, reading.power_w, reading.energy_j))
+            samples.power.append((time_s, reading))
         due_s = max(due_s + POWER_PERIOD_S, now_s)
         await asyncio.sleep(due_s - now_s)
 
@@ -132,8 +138,8 @@ async def _sample_server(
         after = samples.activity
         if after is not before and after is not None and samples.power:
             # both as they were when the newer of them was read
-            read_s, power_w, energy_j = samples.power[-1]
-            energy_j += power_w * (after.time_s - read_s)
+            read_s, read = samples.power[-1]
+            energy_j = read.energy_j + read.power_w * (after.time_s - read_s)
             watch.sampled(after.time_s, energy_j, after.generation_tokens)
 
 
@@ -156,4 +162,5 @@ async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples
             generation_tokens=report.generation_tokens,
             energy_j=report.emulated_energy_j,
             power_w=report.emulated_power_w,
+            sm_clock_mhz=report.emulated_sm_clock_mhz,
         )

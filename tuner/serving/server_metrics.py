@@ -17,6 +17,7 @@ _FIELDS = {
     b"vllm:num_preemptions_total": "preemptions",
     b"tuner_emulated:energy_joules_total": "emulated_energy_j",
     b"tuner_emulated:power_watts": "emulated_power_w",
+    b"tuner_emulated:sm_clock_megahertz": "emulated_sm_clock_mhz",
 }
 # One pass over the page, which is mostly histograms. Label values may hold blanks and braces.
 _SAMPLE_LINE = re.compile(
@@ -40,6 +41,7 @@ class ServerSample:
     preemptions: float | None = None
     emulated_energy_j: float | None = None
     emulated_power_w: float | None = None
+    emulated_sm_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,13 @@ def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
         "server_times_s": _bits(run.server.times_s),
         "running": _bits(run.server.running),
         "waiting": _bits(run.server.waiting),
+        **_clocks(run.power.sm_clock_mhz),
     }
+
+
+def _clocks(sm_clock_mhz: FloatArray | None) -> dict[str, NDArray[np.int64]]:
+    """Return a column of its own, which a reader of this format finds or not."""
+    return {} if sm_clock_mhz is None else {"sm_clock_mhz": _bits(sm_clock_mhz)}
 
 
 def _run(header: dict[str, Any], body: bytes) -> RawRun:
@@ -109,6 +115,7 @@ def _run(header: dict[str, Any], body: bytes) -> RawRun:
             floats["power_w"],
             floats["energy_j"],
             Source(header["power_source"]),
+            floats.get("sm_clock_mhz"),
         ),
         server=ServerTimeline(floats["server_times_s"], floats["running"], floats["waiting"]),
         window_start_s=header["window_s"][0],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,17 @@ def test_quantiles_agree_with_the_metrics_of_the_same_window(raw: RawRun) -> Non
         p99 = float(np.interp(0.99, SHARES, found[latency]))
         assert p50 == pytest.approx(measured.metrics[f"p50_{latency}"], rel=0.05)
         assert p99 == pytest.approx(measured.metrics[f"p99_{latency}"], rel=0.05)
+
+
+def test_the_clock_is_drawn_where_it_is_known(raw: RawRun) -> None:
+    assert window_figures(ChosenWindow("default", 0, None, raw)).sm_clock_mhz is None
+    clock_mhz = np.full(2000, 1980.0)
+    clock_mhz[::2] = np.nan
+    known = replace(raw, power=replace(raw.power, sm_clock_mhz=clock_mhz))
+    found = window_figures(ChosenWindow("default", 0, None, known)).sm_clock_mhz
+    assert found is not None
+    assert set(found.values) == {1980.0}
+    assert len(found.times_s) <= 400
 
 
 def test_long_series_are_thinned_to_means_and_start_at_the_window(raw: RawRun) -> None:

@@ -154,6 +154,7 @@ def _window(figures: WindowFigures) -> dict[str, Any]:
         "power_source": window.raw.power.source.value,
         "latency_source": window.raw.latency_source.value,
         "power_w": _columns(figures.power_w),
+        "sm_clock_mhz": (None if figures.sm_clock_mhz is None else _columns(figures.sm_clock_mhz)),
         "running": _columns(figures.running),
         "waiting": _columns(figures.waiting),
         "quantiles_ms": {name: list(values) for name, values in figures.quantiles_ms.items()},

@@ -227,16 +227,19 @@ function powerFigure() {
   data.windows.forEach((w, k) => {
     const hover = "%{x:.1f} s<br>" + plain(windowName(w));
     traces.push({ type: "scatter", mode: "lines", name: windowName(w), legendgroup: w.role, x: w.power_w[0], y: w.power_w[1], line: { color: windowColour(k), width: 1.6 }, hovertemplate: hover + "<br><b>%{y:.0f} W</b><extra></extra>" });
+    if (w.sm_clock_mhz) traces.push({ type: "scatter", mode: "lines", name: "SM clock", legendgroup: w.role, showlegend: false, yaxis: "y3", x: w.sm_clock_mhz[0], y: w.sm_clock_mhz[1], line: { color: windowColour(k), width: 1.4 }, hovertemplate: hover + "<br><b>%{y:.0f} MHz</b><extra></extra>" });
     traces.push({ type: "scatter", mode: "lines", name: "running", legendgroup: w.role, showlegend: false, yaxis: "y2", x: w.running[0], y: w.running[1], line: { color: windowColour(k), width: 1.4 }, hovertemplate: hover + "<br>%{y:.0f} running<extra></extra>" });
     traces.push({ type: "scatter", mode: "lines", name: "waiting", legendgroup: w.role, showlegend: false, yaxis: "y2", x: w.waiting[0], y: w.waiting[1], line: { color: windowColour(k), width: 1.2, dash: "dot" }, hovertemplate: hover + "<br>%{y:.0f} waiting<extra></extra>" });
   });
   const start = { type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: colour("soft"), width: 1, dash: "dot" } };
+  const hasClock = data.windows.some((w) => w.sm_clock_mhz);
+  const clock = hasClock ? { yaxis3: { domain: [0.33, 0.57], title: { text: "MHz" }, nticks: 5 } } : {};
   return {
     traces,
     layout: layout({
       shapes: [start], margin: { l: 60, r: 14, t: 30, b: 44 }, xaxis: { title: { text: "s" }, anchor: "y2" },
-      yaxis: { domain: [0.45, 1], title: { text: "W" }, rangemode: "tozero" },
-      yaxis2: { domain: [0, 0.36], title: { text: "requests" }, rangemode: "tozero" },
+      yaxis: { domain: [hasClock ? 0.63 : 0.45, 1], title: { text: "W" }, rangemode: "tozero" },
+      yaxis2: { domain: [0, hasClock ? 0.27 : 0.36], title: { text: "requests" }, rangemode: "tozero" }, ...clock,
     }),
   };
 }

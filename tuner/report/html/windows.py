@@ -1,4 +1,4 @@
-"""One window looked at closely: power and queue over time, and how its latencies spread."""
+"""One window looked at closely: power, clock and queue over time, and how its latencies spread."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class WindowFigures:
-    """What is drawn of a window. `quantiles_ms` has one entry per share in `SHARES`."""
+    """What is drawn of a window. `quantiles_ms` has one entry per share in `SHARES`.
+
+    `sm_clock_mhz` is None where the clock is not known.
+    """
 
     window: ChosenWindow
     window_length_s: float
     power_w: Series
+    sm_clock_mhz: Series | None
     running: Series
     waiting: Series
     quantiles_ms: Mapping[str, tuple[float, ...]]
@@ -40,11 +44,12 @@ class WindowFigures:
 def window_figures(window: ChosenWindow) -> WindowFigures:
     """Return what is drawn of a window."""
     raw = window.raw
-    samples = latency_samples_ms(raw)
+    samples, clock_mhz = latency_samples_ms(raw), raw.power.sm_clock_mhz
     return WindowFigures(
         window=window,
         window_length_s=raw.window_end_s - raw.window_start_s,
         power_w=_series(raw, raw.power.times_s, raw.power.power_w),
+        sm_clock_mhz=None if clock_mhz is None else _series(raw, raw.power.times_s, clock_mhz),
         running=_series(raw, raw.server.times_s, raw.server.running),
         waiting=_series(raw, raw.server.times_s, raw.server.waiting),
         quantiles_ms={
