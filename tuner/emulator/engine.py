@@ -224,7 +224,7 @@ class Engine:
         self.step_count += 1
         self.counters.generation_tokens += tokens
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting, cost.clock_mhz)
+            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting, self.clock_mhz)
 
     def _decode_steps(self, until_s: float, most: int) -> bool:
         """Run steps in which the same sequences decode, up to the next end of one or `until_s`.
