@@ -53,9 +53,11 @@ def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: f
         process.communicate()
     kept = {t.number: t for t in tuner.trials("night") if t.measurement or t.failure}
     assert set(kept) == {0, 1, 2, 3}
+    assert list(tuner.store_path.parent.glob("*.now"))  # how its load went, for `tuner status`
 
     resumed = tuner("resume", "night", "--format", "json", deadline_s=deadline_s)
     assert resumed.returncode == 0, resumed.stderr
+    assert not list(tuner.store_path.parent.glob("*.now*"))
     wait_for(lambda: not tuner.servers("night"), 30)
 
     trials = tuner.trials("night")

@@ -102,6 +102,21 @@ class ServerTimeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Glimpse:
+    """How a load goes at this moment, to look at and not to keep; None is not known yet.
+
+    Latencies are the medians of the latest answers.
+    """
+
+    power_w: float | None
+    sm_clock_mhz: float | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+    power_source: Source
+    latency_source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class EarlyEnd:
     """Why a load was ended before its window was over.
 

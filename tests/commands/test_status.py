@@ -9,8 +9,10 @@ import pytest
 from report.conftest import IDENTITY, OWNER, add_night, configuration
 from studies import InProcess
 
+from tuner.records import Glimpse, Source
 from tuner.report.status import duration, status
 from tuner.store import Store, study_lock
+from tuner.store.now_file import NowFile
 
 
 @pytest.fixture
@@ -39,6 +41,21 @@ def test_a_running_study_is_seen_from_another_terminal(store: Store, tuner: InPr
     assert told["alive"]
     assert told["running"]["trial"] == 7
     assert [t["number"] for t in told["front"]["front"]] == [2, 1, 0]
+
+
+def test_how_the_load_goes_is_seen_too(store: Store, tuner: InProcess) -> None:
+    file = NowFile(store.url, "night")
+    with study_lock(store.url, "night"):
+        before = tuner("status").stdout
+        file.write(Glimpse(412.0, 1395.0, 35.2, 9.8, Source.EMULATED, Source.MEASURED))
+        shown = tuner("status").stdout
+        told = json.loads(tuner("status", "night", "--format", "json").stdout)
+    line = "412 W  1395 MHz (emulated)  latest answers: TTFT 35.2 ms, TPOT 9.8 ms"
+    assert line in " ".join(shown.split("\n"))
+    assert line not in before
+    assert told["running"]["load"]["tpot_ms"] == 9.8
+    assert told["running"]["load"]["power_source"] == "emulated"
+    assert line not in tuner("status").stdout  # nobody runs it
 
 
 def test_a_study_that_nobody_runs_says_how_to_go_on(store: Store, tuner: InProcess) -> None:

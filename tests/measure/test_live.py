@@ -21,11 +21,21 @@ from studies import wait_for
 
 from tuner.gpu.emulated import EmulatorServerMeter
 from tuner.load.workload import load_workload
-from tuner.measure.live import run_load
+from tuner.measure.live import run_load, unseen
 from tuner.measure.precision import Precision
 from tuner.measure.reduce import reduce_run
 from tuner.measure.window import WindowPlan
-from tuner.records import Failure, FailureKind, FloatArray, Load, Measurement, RawRun, Request
+from tuner.records import (
+    Failure,
+    FailureKind,
+    FloatArray,
+    Glimpse,
+    Load,
+    Measurement,
+    RawRun,
+    Request,
+    Source,
+)
 from tuner.serving.server_metrics import scrape
 from tuner.slo import Slo
 
@@ -59,10 +69,14 @@ def answers(url: str) -> bool:
 
 
 async def load(
-    url: str, offered: Load, plan: WindowPlan, requests: Iterator[Request] | None = None
+    url: str,
+    offered: Load,
+    plan: WindowPlan,
+    requests: Iterator[Request] | None = None,
+    glimpsed: Callable[[Glimpse], None] = unseen,
 ) -> tuple[RawRun, tuple[str, ...]]:
     stream = load_workload("smoke").requests() if requests is None else requests
-    return await run_load(url, MODEL, stream, offered, EmulatorServerMeter("H100"), plan)
+    return await run_load(url, MODEL, stream, offered, EmulatorServerMeter("H100"), plan, glimpsed)
 
 
 def believed(run: RawRun) -> RawRun:
@@ -97,8 +111,10 @@ async def counters(url: str) -> AsyncIterator[list[tuple[float, float, float]]]:
 async def test_energy_and_throughput_are_those_of_the_emulator(
     emulator: str, offered: Load
 ) -> None:
+    glimpses: list[Glimpse] = []
+    plan = WindowPlan(window_s=8.0, warmup_limit_s=4.0)
     async with counters(emulator) as rows:
-        run, _ = await load(emulator, offered, WindowPlan(window_s=8.0, warmup_limit_s=4.0))
+        run, _ = await load(emulator, offered, plan, glimpsed=glimpses.append)
     result = reduce_run(believed(run), {})
     assert isinstance(result, Measurement), result
     assert run.power.sm_clock_mhz is not None
@@ -115,6 +131,12 @@ async def test_energy_and_throughput_are_those_of_the_emulator(
     assert result.metrics["mean_power_w"] * window_s == pytest.approx(change(energy_j), rel=0.01)
     per_token_j = change(energy_j) / change(tokens)
     assert result.metrics["energy_per_output_token_j"] == pytest.approx(per_token_j, rel=0.01)
+    last = glimpses[-1]
+    assert last.power_source is Source.EMULATED
+    assert last.power_w in run.power.power_w
+    assert last.sm_clock_mhz in run.power.sm_clock_mhz
+    assert last.tpot_ms == pytest.approx(result.metrics["p50_tpot_ms"], rel=0.3)
+    assert last.ttft_ms == pytest.approx(result.metrics["p50_ttft_ms"], rel=0.5)
     throughput = change(tokens) / window_s
     assert result.metrics["output_throughput_tok_s"] == pytest.approx(throughput, rel=0.005)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tuner.configuration import Configuration, Value
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind, Glimpse, Measurement, Source
 from tuner.store import RepeatKind
 from tuner.study.confirm_plan import Step
 from tuner.study.evaluator import Bench, Evaluation
@@ -92,6 +92,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.glimpses: list[Glimpse] = []
         self.repeated: list[tuple[int, RepeatKind]] = []
         self.ended: list[tuple[int, Measurement | Failure]] = []
         self.shares: list[float] = []
@@ -110,6 +111,9 @@ class Recorder:
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         self.repeated.append((step.trial.number, step.kind))
+
+    def glimpsed(self, glimpse: Glimpse) -> None:
+        self.glimpses.append(glimpse)
 
     def note(self, message: str) -> None:
         self.notes.append(message)

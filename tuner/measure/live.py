@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,17 @@ from tuner.gpu.meter import Activity, Meter, PowerReading
 from tuner.load.drive import drive_watched
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
-from tuner.records import Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
+from tuner.records import Glimpse, Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.serving.server_metrics import ServerUnreachableError, scrape
 
 POWER_PERIOD_S = 0.1
 SERVER_PERIOD_S = 0.25
+GLIMPSE_PERIOD_S = 1.0
 _LAST_READING_S = 2.0
+
+
+def unseen(_: Glimpse) -> None:
+    """Show nobody."""
 
 
 @dataclass(slots=True)
@@ -62,9 +67,11 @@ async def run_load(
     load: Load,
     meter: Meter,
     plan: WindowPlan,
+    glimpsed: Callable[[Glimpse], None] = unseen,
 ) -> tuple[RawRun, tuple[str, ...]]:
     """Drive the load until its steady window is over; return the records and warnings.
 
+    `glimpsed` is called about once a second, in another thread.
     Raises `OperatorNeededError` if the meter stops answering.
     """
     watch = SteadyWindow(plan)
@@ -74,7 +81,8 @@ async def run_load(
         power = asyncio.create_task(_sample_power(meter, samples))
         server = asyncio.create_task(_sample_server(session, base_url, samples, watch))
         driving = asyncio.create_task(drive_watched(base_url, served_name, requests, load, watch))
-        tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving)
+        showing = asyncio.create_task(_show(meter.source, samples, watch, glimpsed))
+        tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving, showing)
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
@@ -126,6 +134,24 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
             samples.power.append((time_s, reading))
         due_s = max(due_s + POWER_PERIOD_S, now_s)
         await asyncio.sleep(due_s - now_s)
+
+
+async def _show(
+    source: Source, samples: _Samples, watch: SteadyWindow, glimpsed: Callable[[Glimpse], None]
+) -> None:
+    """Tell how it goes; whoever is told may wait for a disk, which this thread must not."""
+    while True:
+        await asyncio.sleep(GLIMPSE_PERIOD_S)
+        reading = samples.power[-1][1] if samples.power else None
+        glimpse = Glimpse(
+            power_w=None if reading is None else reading.power_w,
+            sm_clock_mhz=None if reading is None else reading.sm_clock_mhz,
+            ttft_ms=watch.latest_ms("ttft_ms"),
+            tpot_ms=watch.latest_ms("tpot_ms"),
+            power_source=source,
+            latency_source=Source.MEASURED,
+        )
+        await asyncio.to_thread(glimpsed, glimpse)
 
 
 async def _sample_server(

@@ -20,6 +20,7 @@ from tuner.measure.precision import Precision
 from tuner.records import FloatArray
 
 _WARMUP_BINS = 40
+_LATEST = 50
 # What has settled is a small part of what was seen since; waiting costs nothing, because the window
 # begins where the part ends.
 _MOST_CUT = 0.25
@@ -49,6 +50,12 @@ class Seen:
         self.latencies_ms["ttft_ms"].append((first_token_s - scheduled_s) * 1e3)
         self.latencies_ms["tpot_ms"].append(per_token_s * 1e3)
         self.latencies_ms["e2el_ms"].append((now_s - scheduled_s) * 1e3)
+
+    def latest_ms(self, latency: str) -> float | None:
+        """Return the median latency of the latest answers, None before the first."""
+        latest = np.array(self.latencies_ms[latency][-_LATEST:], dtype=np.float64)
+        known = latest[~np.isnan(latest)]
+        return float(np.median(known)) if known.size else None
 
     def settled_from_s(self, load_start_s: float, now_s: float) -> float | None:
         """Return since when every rate is steady, or None while one is not."""

@@ -149,6 +149,10 @@ class SteadyWindow:
         """Report the latencies of a request whose last token has come; before `finished`."""
         self._seen.answered(now_s, scheduled_s, first_token_s, tokens)
 
+    def latest_ms(self, latency: str) -> float | None:
+        """Return the median `ttft_ms` or `tpot_ms` of the latest answers, None before the first."""
+        return self._seen.latest_ms(latency)
+
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`: what comes is drain, and no part of the window."""
         self._begin_by_limit(now_s)

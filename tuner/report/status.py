@@ -13,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.configuration import Value
+from tuner.records import Glimpse
 from tuner.report.confirmed import Standing, standing
+from tuner.report.glimpse_text import glimpse_text
 from tuner.report.json_forms import front_json
 from tuner.report.tables import heading, show_front
 from tuner.store import Store
 from tuner.store.lock import study_holder
+from tuner.store.now_file import NowFile
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
 
 _LAST = 20  # evaluations that tell how long the next will take
@@ -35,13 +38,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The evaluation that runs; `typical_s` is what the last ones took, None if none has ended."""
+    """The evaluation that runs; `typical_s` is what the last ones took, None if none has ended.
+
+    `load` is how its load goes, None while there is none.
+    """
 
     trial: int
     is_repeat: bool
     knobs: dict[str, Value]
     for_s: float
     typical_s: float | None
+    load: Glimpse | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,11 @@ def status(store: Store, name: str, now: datetime) -> Status:
         study=study,
         holder=holder,
         ended=ended,
-        running=None if holder is None else _running(rows, trials, now, typical_s),
+        running=(
+            None
+            if holder is None
+            else _running(rows, trials, now, typical_s, NowFile(store.url, name))
+        ),
         left_s=None if holder is None else _left_s(study, ended, typical_s),
         standing=standing(study, trials, repeats),
         faults=_faults(rows, store.events(name)),
@@ -85,6 +96,7 @@ def _running(
     trials: Sequence[TrialRow],
     now: datetime,
     typical_s: float | None,
+    now_file: NowFile,
 ) -> Running | None:
     """Return the newest evaluation that has not ended; one that a dead tuner left is older."""
     open_rows = [row for row in rows if row.state is TrialState.RUNNING]
@@ -94,7 +106,8 @@ def _running(
     number = row.trial if isinstance(row, RepeatRow) else row.number
     knobs = next((t.configuration.knobs() for t in trials if t.number == number), {})
     for_s = (now - row.started_at).total_seconds()
-    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s)
+    load = now_file.read(now, since=row.started_at)
+    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s, load)
 
 
 def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
@@ -172,6 +185,8 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
         lines.append(("time left", f"about {duration(found.left_s)}{then}"))
     if found.running is not None:
         lines.append(("now", _now(found.running)))
+        if found.running.load is not None:
+            lines.append(("", glimpse_text(found.running.load)))
     for fault in found.faults:
         trial = "" if fault.trial is None else f" trial {fault.trial}:"
         lines.append(("fault", f"{fault.at:%H:%M:%S} UTC{trial} {fault.what}"))

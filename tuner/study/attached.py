@@ -16,8 +16,8 @@ from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.emulated import EmulatorServerMeter
 from tuner.gpu.meter import Meter
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
-from tuner.measure.live import run_load
-from tuner.records import Failure, Request, Source
+from tuner.measure.live import run_load, unseen
+from tuner.records import Failure, Glimpse, Request, Source
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 
 _ANSWER_S = 30.0
@@ -39,10 +39,17 @@ class AttachedEvaluator:
 
     needs_guardian = False
 
-    def __init__(self, base_url: str, task: Task, meter: Callable[[], Meter]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        task: Task,
+        meter: Callable[[], Meter],
+        glimpsed: Callable[[Glimpse], None] = unseen,
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._task = task
         self._make_meter = meter
+        self._glimpsed = glimpsed
         self._server: _Server | None = None
 
     async def prepare(self) -> Bench:
@@ -119,6 +126,7 @@ class AttachedEvaluator:
             load_of(configuration, self._task.load),
             server.meter,
             self._task.plan_for(configuration),
+            lambda g: self._glimpsed(dataclasses.replace(g, latency_source=server.latency_source)),
         )
         raw = dataclasses.replace(raw, latency_source=server.latency_source)
         result = self._task.reduce(raw)

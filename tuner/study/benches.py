@@ -25,7 +25,8 @@ from tuner.gpu.emulated import ActivityMeter, EmulatorServerMeter
 from tuner.gpu.meter import Meter
 from tuner.gpu.nvml import nvml_meter
 from tuner.load.workload import Workload
-from tuner.records import Source
+from tuner.measure.live import unseen
+from tuner.records import Glimpse, Source
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 from tuner.study.attached import AttachedEvaluator
 from tuner.study.device_knobs import DeviceKnobs
@@ -49,13 +50,14 @@ _DEVICE_VARIABLES = {
 class RunPlace:
     """Where a run leaves its logs, the tag of its servers, and what it may do to real GPUs.
 
-    `note` is told what the user should know.
+    `note` is told what the user should know, `glimpsed` how each load goes.
     """
 
     run_tag: str
     log_folder: Path
     access: Access = Access.SET
     note: Callable[[str], None] = unheard
+    glimpsed: Callable[[Glimpse], None] = unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     machine lacks.
     """
     if spec.base_url is not None:
-        return _attached(spec, spec.base_url, task, knobs)
+        return _attached(spec, spec.base_url, task, knobs, place)
     if spec.emulate is None:
         return _live_vllm(spec, task, knobs, place)
     gpu = load_gpu(spec.emulate)
@@ -116,7 +118,12 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
 
 def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
     return LaunchSettings(
-        place.run_tag, place.log_folder, spec.startup_deadline_s, spec.port, place.note
+        place.run_tag,
+        place.log_folder,
+        spec.startup_deadline_s,
+        spec.port,
+        place.note,
+        place.glimpsed,
     )
 
 
@@ -238,7 +245,9 @@ def _live_emulator(
     return LiveEvaluator(server, task, _settings(spec, place), None)
 
 
-def _attached(spec: StudySpec, base_url: str, task: Task, knobs: Knobs) -> AttachedEvaluator:
+def _attached(
+    spec: StudySpec, base_url: str, task: Task, knobs: Knobs, place: RunPlace
+) -> AttachedEvaluator:
     if others := [name for name, section in knobs.sections.items() if section != "load"]:
         raise UsageError(
             f"{', '.join(others)} cannot be changed in a server that is already running; with "
@@ -250,7 +259,7 @@ def _attached(spec: StudySpec, base_url: str, task: Task, knobs: Knobs) -> Attac
         local = nvml_meter() if _is_here(base_url) else None
         return local or _activity_meter(spec, task)
 
-    return AttachedEvaluator(base_url, task, meter)
+    return AttachedEvaluator(base_url, task, meter, place.glimpsed)
 
 
 def _is_here(base_url: str) -> bool:

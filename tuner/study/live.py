@@ -23,7 +23,7 @@ from tuner.gpu.energy_window import WindowVerdict
 from tuner.gpu.meter import Surroundings
 from tuner.measure.live import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
-from tuner.records import Failure, FailureKind, Measurement, RawRun
+from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun
 from tuner.redaction import without_secrets
 from tuner.serving.diagnosis import broken_gpu, diagnose_death, has_dead_engine
 from tuner.serving.launch import LaunchFailedError, RunningServer, read_log
@@ -240,12 +240,17 @@ class LiveEvaluator:
                 load_of(configuration, task.load),
                 session.meter,
                 plan,
+                self._glimpsed,
             )
         surroundings = Surroundings(before, self._own_pids(session, before), power_limit_w)
         verdict = await asyncio.to_thread(
             session.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
         )
         return JudgedRun(raw, warnings, verdict)
+
+    def _glimpsed(self, glimpse: Glimpse) -> None:
+        known = dataclasses.replace(glimpse, latency_source=self._server.source)
+        self._settings.glimpsed(known)
 
     def _own_pids(self, session: Session, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.errors import OperatorNeededError
-from tuner.records import Failure, FailureKind, Measurement
+from tuner.records import Failure, FailureKind, Glimpse, Measurement
 from tuner.slo import meets_all
 from tuner.store import Store, Took, TrialOwner
 from tuner.study.confirm_plan import Step
@@ -47,6 +47,9 @@ class Listener(Protocol):
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         """A trial's configuration was measured again."""
+
+    def glimpsed(self, glimpse: Glimpse) -> None:
+        """How the load goes, about once a second, from a thread of its own; nothing to keep."""
 
     def note(self, message: str) -> None:
         """Something that the user should know."""

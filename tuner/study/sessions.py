@@ -12,7 +12,8 @@ from pathlib import Path
 from tuner.configuration import Configuration, Value
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.meter import Meter
-from tuner.records import FailureKind, Source
+from tuner.measure.live import unseen
+from tuner.records import FailureKind, Glimpse, Source
 from tuner.serving.idle_device import await_idle, memory_of
 from tuner.serving.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.serving.live_limits import Limits, LimitsFile, State
@@ -54,7 +55,7 @@ def unheard(_: str) -> None:
 class LaunchSettings:
     """How servers are launched: their tag, where their logs go, deadline and port.
 
-    `note` is told what the user should know.
+    `note` is told what the user should know, `glimpsed` how each load goes.
     """
 
     run_tag: str
@@ -62,6 +63,7 @@ class LaunchSettings:
     startup_deadline_s: float
     port: int | None
     note: Callable[[str], None] = unheard
+    glimpsed: Callable[[Glimpse], None] = unseen
 
 
 @dataclass(frozen=True, slots=True)

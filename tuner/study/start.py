@@ -22,11 +22,13 @@ from tuner.errors import OperatorNeededError, UsageError
 from tuner.gpu.durable import state_folder
 from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
+from tuner.records import Glimpse
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.store.file_systems import require_local
 from tuner.store.log_records import LoggedStudy
 from tuner.store.measurement_log import MeasurementLog
+from tuner.store.now_file import NowFile
 from tuner.study.backups import Backups
 from tuner.study.benches import (
     RunPlace,
@@ -192,7 +194,14 @@ class _Run:
         self._listener: Listener = LoggedListener(listener, self._study_log)
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
         self._capacity: Capacity | None = None  # if the load is a share of it
-        self._place = RunPlace(self._owner.run_tag, folder, spec.access, self._listener.note)
+        self._now_file = NowFile(store.url, name)
+        self._place = RunPlace(
+            self._owner.run_tag, folder, spec.access, self._listener.note, self._glimpsed
+        )
+
+    def _glimpsed(self, glimpse: Glimpse) -> None:
+        self._now_file.write(glimpse)
+        self._listener.glimpsed(glimpse)
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
@@ -203,6 +212,7 @@ class _Run:
             self._store.optuna_faults(),
             opened_log(self._log, self._store.shown),
             closing(self._study_log),
+            closing(self._now_file),
         ):
             try:
                 await self._go(new=new)

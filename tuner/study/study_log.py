@@ -15,7 +15,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from tuner.records import Failure, Measurement
+from tuner.records import Failure, Glimpse, Measurement
 from tuner.redaction import redacted_json
 from tuner.study.confirm_plan import Step
 from tuner.study.loop import Listener, Progress
@@ -96,6 +96,10 @@ class LoggedListener:
         """A trial's configuration was measured again."""
         self._log.write("repeat_ended", step.trial.number, why=step.kind.value, **_outcome(result))
         self._listener.repeat_ended(step, result)
+
+    def glimpsed(self, glimpse: Glimpse) -> None:
+        """How the load goes; passed on, and not logged."""
+        self._listener.glimpsed(glimpse)
 
     def note(self, message: str) -> None:
         """Something that the user should know."""

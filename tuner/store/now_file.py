@@ -1,0 +1,56 @@
+"""How the load of a running study goes, in a small file beside the store's lock.
+
+It is for `tuner status` in another terminal. A study on a database server has no such file.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tuner.records import Glimpse, Source
+from tuner.store.address import file_of, parse_address
+from tuner.store.lock import lock_path
+
+FRESH_S = 5.0  # it is written once a second
+
+
+class NowFile:
+    """The file of one study; written by who holds the study's lock, and replaced as a whole."""
+
+    def __init__(self, store_url: str | Path, study: str) -> None:
+        store = file_of(parse_address(store_url))
+        self._path = None if store is None else lock_path(store, study).with_suffix(".now")
+
+    def write(self, glimpse: Glimpse) -> None:
+        """Replace what was there; a disk that is full or gone must not end a night."""
+        if self._path is None:
+            return
+        line = {"at": datetime.now(UTC).isoformat(), **asdict(glimpse)}
+        partial = self._path.with_name(f"{self._path.name}.partial")
+        with suppress(OSError):
+            partial.write_text(json.dumps(line), encoding="utf-8")
+            partial.replace(self._path)
+
+    def read(self, now: datetime, since: datetime) -> Glimpse | None:
+        """Return what was written after `since` and in the seconds before `now`, else None."""
+        if self._path is None:
+            return None
+        try:
+            fields = json.loads(self._path.read_text(encoding="utf-8"))
+            at = datetime.fromisoformat(fields.pop("at"))
+            fields |= {name: Source(fields[name]) for name in ("power_source", "latency_source")}
+            glimpse = Glimpse(**fields)
+            is_fresh = at >= since and abs(now - at) <= timedelta(seconds=FRESH_S)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return glimpse if is_fresh else None
+
+    def close(self) -> None:
+        """Remove it: nothing runs."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
