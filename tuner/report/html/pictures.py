@@ -59,7 +59,9 @@ def write_pictures(report: Path, folder: Path) -> list[Path]:
         ) from None
     address = report.absolute().as_uri()
     pages = {"report": address} | {name: f"{address}#only={name}" for name in FIGURES}
-    with tempfile.TemporaryDirectory(prefix="tuner-browser-") as profile:
+    with tempfile.TemporaryDirectory(  # a child of the browser may write on for a moment
+        prefix="tuner-browser-", ignore_cleanup_errors=True
+    ) as profile:
         return [
             _draw(browser, Path(profile), page, folder / f"{name}.png")
             for name, page in pages.items()
