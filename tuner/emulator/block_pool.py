@@ -48,9 +48,9 @@ class BlockPool:
         """Return the entries of its longest cached prefix; the last token is always computed."""
         if not self.caching:
             return []
-        keys = sequence.keys((sequence.prefill_tokens - 1) // BLOCK_TOKENS)
+        most = (sequence.prefill_tokens - 1) // BLOCK_TOKENS
         entries: list[int] = []
-        for key in keys:
+        for key in islice(sequence.keys(most), most):  # more may be known
             entry = self._cached.get(key)
             if entry is None:
                 break
