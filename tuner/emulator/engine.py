@@ -58,7 +58,7 @@ class Engine:
         self._scheduler = Scheduler(launch)
         self._steps = steps
         self._power = power
-        self._clock_mhz: int | None = None  # of the last step, near which the next one is
+        self._clock_mhz: float | None = None  # of the last step, near which the next one is
         self._jitter = jitter
         self._random = np.random.default_rng(seed)
 
@@ -207,12 +207,10 @@ class Engine:
         self.counters.prompt_tokens += sum(s.prompt_tokens for s in complete if s.generated == 0)
         scheduler.ran(step, chunks)
 
-    def _clock_for(self, parts: StepParts) -> int:
-        self._clock_mhz = self._power.clock_for(parts, self._clock_mhz)
-        return self._clock_mhz
-
     def _cost(self, parts: StepParts) -> StepCost:
-        return self._power.at_clock(parts, self._clock_for(parts))
+        cost = self._power.step(parts, self._clock_mhz)
+        self._clock_mhz = cost.clock_mhz
+        return cost
 
     def _one_step(self, cost: StepCost, tokens: int) -> None:
         duration_s = cost.duration_s
@@ -237,22 +235,22 @@ class Engine:
             return False
         count = min(finish - self.step_count + 1, most)
         first = self._steps.parts(self._decode_batch(0))
+        cost = self._cost(first)
         if math.isfinite(until_s):
-            step_s = self._cost(first).duration_s
-            count = min(count, math.ceil((until_s - self.clock_s) / step_s))
+            count = min(count, math.ceil((until_s - self.clock_s) / cost.duration_s))
         while count > 1 and pool.blocks_needed(self.step_count, count) > self.free_blocks:
             count //= 2
         if count > 1:
-            self._many_steps(first, count, until_s)
+            self._many_steps(first, cost.clock_mhz, count, until_s)
         return count > 1
 
-    def _many_steps(self, first: StepParts, count: int, until_s: float) -> None:
+    def _many_steps(self, first: StepParts, first_mhz: float, count: int, until_s: float) -> None:
         """Run up to `count` steps of the decoding sequences alone, at one clock.
 
         Only the contexts grow from step to step, and time and energy are linear in them.
         """
         last = self._steps.parts(self._decode_batch(count - 1))
-        clock_mhz = min(self._clock_for(first), self._clock_for(last))
+        clock_mhz = min(first_mhz, self._cost(last).clock_mhz)
         ends = [self._power.at_clock(parts, clock_mhz) for parts in (first, last)]
         durations_s = np.linspace(ends[0].duration_s, ends[1].duration_s, count)
         gpus = self.launch.tensor_parallel_size
@@ -267,6 +265,7 @@ class Engine:
         used_j = self.energy_j + np.cumsum(energies_j[:count])
         pool = self._scheduler.decoding
         self._scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
+        self._clock_mhz = clock_mhz
         self.power_w = float(energies_j[count - 1] / durations_s[count - 1])
         self.clock_s = float(ends_s[count - 1])
         self.energy_j = float(used_j[-1])

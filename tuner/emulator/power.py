@@ -13,10 +13,11 @@ from tuner.errors import UsageError, unknown_name
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Time and mean power of one step on one GPU."""
+    """Time and mean power of one step on one GPU, and the clock that it runs at."""
 
     duration_s: float
     power_w: float
+    clock_mhz: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,14 @@ class PowerModel:
         slower = gpu.max_clock_mhz / clock_mhz
         starved = max(1.0, gpu.full_bandwidth_mhz / clock_mhz)
         shared = 1.0 - gpu.roofline_overlap
-        linear_s, expert_s, attention_s = (
-            max(compute_s * slower, memory_s * starved)
-            + shared * min(compute_s * slower, memory_s * starved)
-            for compute_s, memory_s in (
-                (parts.linear_compute_s, parts.linear_memory_s),
-                (parts.expert_compute_s, parts.expert_memory_s),
-                (parts.attention_compute_s, parts.attention_memory_s),
-            )
+        linear_s = _roofline_s(
+            parts.linear_compute_s * slower, parts.linear_memory_s * starved, shared
+        )
+        attention_s = _roofline_s(
+            parts.attention_compute_s * slower, parts.attention_memory_s * starved, shared
+        )
+        expert_s = _roofline_s(
+            parts.expert_compute_s * slower, parts.expert_memory_s * starved, shared
         )
         prefill_s = parts.prefill_s * slower
         busy_s = linear_s + expert_s + attention_s + prefill_s + parts.kernel_s
@@ -87,9 +88,9 @@ class PowerModel:
         core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s)
         core_w /= duration_s
         memory_w = gpu.memory_pj_per_byte * 1e-12 * parts.memory_bytes / duration_s
-        return StepCost(duration_s, awake_w + core_w + memory_w)
+        return StepCost(duration_s, awake_w + core_w + memory_w, clock_mhz)
 
-    def clock_for(self, parts: StepParts, near_mhz: int | None = None) -> int:
+    def clock_for(self, parts: StepParts, near_mhz: float | None = None) -> int:
         """Return the highest clock step at which the step's power keeps the limit.
 
         The lowest clock is the floor, even if it does not keep the limit. The answer is found
@@ -100,7 +101,7 @@ class PowerModel:
         if self.at_clock(parts, high).power_w <= allowed_w:
             return high
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
-        tried = 0 if near_mhz is None else (near_mhz - low) // CLOCK_STEP_MHZ
+        tried = 0 if near_mhz is None else int(near_mhz - low) // CLOCK_STEP_MHZ
         width = 1
         while low_step < tried < high_step:
             if self.at_clock(parts, low + tried * CLOCK_STEP_MHZ).power_w <= allowed_w:
@@ -116,15 +117,22 @@ class PowerModel:
                 high_step = middle
         return low + low_step * CLOCK_STEP_MHZ
 
-    def step(self, parts: StepParts) -> StepCost:
-        """Return time and power of a step under the limit and the locked clock."""
-        return self.at_clock(parts, self.clock_for(parts))
+    def step(self, parts: StepParts, near_mhz: float | None = None) -> StepCost:
+        """Return the cost of a step under the limit and the locked clock; as `clock_for`."""
+        return self.at_clock(parts, self.clock_for(parts, near_mhz))
 
     @property
     def idle_w(self) -> float:
         """Power with the model loaded and nothing to do, at the highest allowed clock."""
         awake_w = self.gpu.loaded_idle_w - self.gpu.idle_w
         return self.gpu.idle_w + awake_w * self.voltage(self.highest_clock_mhz) ** 2
+
+
+def _roofline_s(compute_s: float, memory_s: float, shared: float) -> float:
+    """Return the longer time, and a share of the shorter one."""
+    if compute_s > memory_s:
+        return compute_s + shared * memory_s
+    return memory_s + shared * compute_s
 
 
 def _number(device: Mapping[str, Value], name: str, default: float) -> float:
