@@ -30,6 +30,7 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "max_model_len": int,
     "gpu_memory_utilization": float,
     "tensor_parallel_size": int,
+    "data_parallel_size": int,
     "kv_cache_dtype": str,
     "enable_chunked_prefill": bool,
     "enforce_eager": bool,
@@ -61,6 +62,12 @@ class Launch:
     long_prefill_token_threshold: int = 0  # 0 for no limit
     gpu_memory_utilization: float | None = None
     expert_parallel: bool = False
+    data_parallel_size: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole server."""
+        return self.tensor_parallel_size * self.data_parallel_size
 
 
 def check_flags(names: Iterable[str]) -> None:
@@ -83,6 +90,7 @@ def default_flags(gpu: Gpu) -> Mapping[str, Value]:
         "max_num_seqs": sequences,
         "gpu_memory_utilization": 0.92,
         "tensor_parallel_size": 1,
+        "data_parallel_size": 1,
         "kv_cache_dtype": "auto",
         "enable_chunked_prefill": True,
         "enforce_eager": False,
@@ -112,17 +120,23 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     if "max_num_seqs" not in given:
         max_num_seqs = min(max_num_seqs, tokens)
     utilization = float(values["gpu_memory_utilization"])
-    shards = int(values["tensor_parallel_size"])
-    _check_positive(max_num_seqs, tokens, max_model_len, shards)
+    shards, copies = int(values["tensor_parallel_size"]), int(values["data_parallel_size"])
+    _check_positive(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=tokens,
+        max_model_len=max_model_len,
+        tensor_parallel_size=shards,
+        data_parallel_size=copies,
+    )
     if not 0.0 < utilization <= 1.0:
         raise LaunchRefusedError(_out_of_range("gpu_memory_utilization", utilization))
     _check_model_len(model, max_model_len)
     threshold = int(values["long_prefill_token_threshold"])
     _check_scheduler(tokens, max_num_seqs, max_model_len, chunked, threshold)
-    _check_parallel(model, gpu, shards)
+    _check_parallel(model, gpu, shards, copies)
     eager = bool(values["enforce_eager"])
     kv_bytes = _KV_BYTES[str(values["kv_cache_dtype"])]
-    cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager)
+    cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager, copies)
     blocks = _cache_blocks(model, shards, kv_bytes, cache, max_model_len)
     return Launch(
         max_num_seqs=max_num_seqs,
@@ -138,6 +152,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         long_prefill_token_threshold=threshold,
         gpu_memory_utilization=utilization,
         expert_parallel=bool(values["enable_expert_parallel"]),
+        data_parallel_size=copies,
     )
 
 
@@ -161,13 +176,18 @@ def cache_bytes(
     tokens: int,
     max_num_seqs: int,
     eager: bool,
+    copies: int = 1,
 ) -> float:
-    """Memory left for the cache on one GPU; not above 0 if nothing is left."""
+    """Memory left for the cache on one GPU; not above 0 if nothing is left.
+
+    With data parallelism the GPUs of all copies share the experts.
+    """
     widest = max(4 * model.hidden + 3 * model.intermediate * model.active_experts // shards, 1)
     activations = 2.0 * tokens * widest
     sampler = 2 * 4.0 * min(max_num_seqs, tokens) * model.vocabulary
     graphs = 0.0 if eager else _GRAPH_BYTES
-    weights = model.loaded_bytes / shards
+    experts = model.expert_bytes
+    weights = (model.loaded_bytes - experts) / shards + experts / (shards * copies)
     peak = weights + max(activations, sampler) + _CONTEXT_BYTES + graphs
     state = max_num_seqs * model.state_bytes / shards  # of recurrent layers, kept per sequence
     return gpu.memory_gib * _GIB * utilization - peak - state
@@ -202,13 +222,8 @@ def _cache_blocks(
     return blocks
 
 
-def _check_positive(max_num_seqs: int, tokens: int, max_model_len: int, shards: int) -> None:
-    for name, value in (
-        ("max_num_seqs", max_num_seqs),
-        ("max_num_batched_tokens", tokens),
-        ("max_model_len", max_model_len),
-        ("tensor_parallel_size", shards),
-    ):
+def _check_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
         if value < 1:
             raise LaunchRefusedError(
                 f"1 validation error: {name}: Input should be greater than or equal to 1"
@@ -257,15 +272,15 @@ def _check_scheduler(
         )
 
 
-def _check_parallel(model: ModelShape, gpu: Gpu, shards: int) -> None:
+def _check_parallel(model: ModelShape, gpu: Gpu, shards: int, copies: int) -> None:
     if model.heads % shards != 0:
         raise LaunchRefusedError(
             f"Total number of attention heads ({model.heads}) must be divisible by tensor"
             f" parallel size ({shards})."
         )
-    if shards > gpu.max_gpus:
+    if shards * copies > gpu.max_gpus:
         raise LaunchRefusedError(
-            f"World size ({shards}) is larger than the number of available GPUs"
+            f"World size ({shards * copies}) is larger than the number of available GPUs"
             f" ({gpu.max_gpus}) in this node."
         )
 

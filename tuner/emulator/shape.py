@@ -107,6 +107,12 @@ class ModelShape:
         return sum(count * each for count, each in self._stored())
 
     @property
+    def expert_bytes(self) -> float:
+        """Memory of the routed experts on all GPUs together."""
+        moe = self.moe
+        return 0.0 if moe is None else moe.layers * moe.count * moe.parameters * moe.weights.bytes
+
+    @property
     def state_bytes(self) -> float:
         """Memory of the recurrent state of one sequence on all GPUs together."""
         return 0.0 if self.recurrent is None else self.recurrent.layers * self.recurrent.state_bytes

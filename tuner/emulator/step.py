@@ -190,8 +190,8 @@ class StepModel:
 
     def _communication_s(self, tokens: int) -> float:
         shards = self.tensor_parallel_size
-        if self.expert_parallel:
-            shards *= self.data_parallel_size
+        if self.model.moe is not None:
+            shards *= self.data_parallel_size  # the copies exchange tokens around the experts
         if shards == 1:
             return 0.0
         gpu = self.gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,12 @@ from tuner.emulator.hardware import Gpu
 from tuner.emulator.launch_rules import LaunchRefusedError, request_refusal, resolve
 from tuner.emulator.model import ModelShape
 from tuner.emulator.power import PowerModel
+from tuner.emulator.replicas import Replicas
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.step import Batch, StepModel
-from tuner.emulator.step_log import StepLog
 from tuner.errors import UsageError
 from tuner.records import (
+    FloatArray,
     InformedWatch,
     Load,
     PowerTimeline,
@@ -52,7 +54,7 @@ def engine_for(
     noise: bool = True,
     keep_log: bool = True,
 ) -> Engine:
-    """Start an engine.
+    """Start an engine, with data parallelism one of its copies.
 
     Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
     """
@@ -69,9 +71,22 @@ def engine_for(
         eager=launch.eager,
         expert_parallel=launch.expert_parallel,
         async_scheduling=launch.async_scheduling,
+        data_parallel_size=launch.data_parallel_size,
     )
     jitter = STEP_JITTER if noise else 0.0
     return Engine(launch, steps, power, jitter=jitter, seed=seed, keep_log=keep_log)
+
+
+def replicas_for(
+    model: ModelShape, gpu: Gpu, configuration: Configuration, *, seed: int, noise: bool = True
+) -> Replicas:
+    """Start every copy of the engine; raises as `engine_for`."""
+    first = engine_for(model, gpu, configuration, seed=seed, noise=noise)
+    others = [
+        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise)
+        for copy in range(1, first.launch.data_parallel_size)
+    ]
+    return Replicas([first, *others])
 
 
 def simulate(
@@ -89,16 +104,14 @@ def simulate(
 
     Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
     """
-    engine = engine_for(model, gpu, configuration, seed=seed, noise=noise)
-    run = _Run(engine, requests, load, watch)
+    front = replicas_for(model, gpu, configuration, seed=seed, noise=noise)
+    run = _Run(front, requests, load, watch)
     end_s = run.drive()
     opened_s = watch.window_start_s
     start_s = end_s if opened_s is None else min(opened_s, end_s)
     gain = 1.0 + ENERGY_GAIN * float(np.random.default_rng([seed, 1]).standard_normal())
-    log = engine.log
-    assert log is not None
-    power, server = _timelines(engine, log, start_s, end_s, gain if noise else 1.0)
-    records = tuple(flight.record(log, end_s) for flight in run.flights)
+    power, server = _timelines(front.engines, start_s, end_s, gain if noise else 1.0)
+    records = tuple(flight.record(end_s) for flight in run.flights)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
     return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
 
@@ -153,17 +166,27 @@ class _Flight:
     sequence: Sequence
     ended_s: float | None = None
     error: str | None = None
+    engine: Engine | None = None  # once it has arrived
 
-    def first_token_s(self, log: StepLog) -> float:
+    def first_token_s(self) -> float:
         """Return when its first token came, NaN before."""
         first = self.sequence.started_decode_step
         if self.sequence.segments:
             first = self.sequence.segments[0][0]
-        return math.nan if first is None or first >= log.length else float(log.ends_s[first])
+        if first is None:
+            return math.nan
+        ends_s = self._step_ends_s()
+        return math.nan if first >= len(ends_s) else float(ends_s[first])
 
-    def record(self, log: StepLog, end_s: float) -> RequestRecord:
+    def _step_ends_s(self) -> FloatArray:
+        assert self.engine is not None
+        assert self.engine.log is not None
+        return self.engine.log.ends_s
+
+    def record(self, end_s: float) -> RequestRecord:
         """Return what the client saw up to `end_s`."""
-        times = [log.ends_s[first : first + tokens] for first, tokens in self.sequence.segments]
+        segments = self.sequence.segments
+        times = [self._step_ends_s()[first : first + tokens] for first, tokens in segments]
         token_times_s = np.concatenate(times) if times else np.empty(0)
         state = RequestState.CUT if self.ended_s is None else RequestState.DONE
         return RequestRecord(
@@ -183,10 +206,10 @@ class _Run:
     """Offers requests to an engine and tells the watch, in time order."""
 
     def __init__(
-        self, engine: Engine, requests: Iterator[Request], load: Load, watch: SteadyWatch
+        self, front: Replicas, requests: Iterator[Request], load: Load, watch: SteadyWatch
     ) -> None:
         self.flights: list[_Flight] = []
-        self._engine = engine
+        self._engine = front
         self._requests = requests
         self._load = load
         self._watch = watch
@@ -210,8 +233,10 @@ class _Run:
             if self._engine.clock_s >= _LONGEST_LOAD_S:
                 raise EngineStalledError(f"no end of the window in {_LONGEST_LOAD_S:g} s of load")
             self._next_event()
-        for sequence in self._in_engine:
-            sequence.close_segment(self._engine.step_count)
+        self._engine.close()
+        for sequence, flight in self._in_engine.items():
+            assert flight.engine is not None
+            sequence.close_segment(flight.engine.step_count)
         return min(self._window_end_s(), self._engine.clock_s)
 
     def _over(self) -> bool:
@@ -241,7 +266,7 @@ class _Run:
         refusal = request_refusal(prompt, output, self._engine.launch.max_model_len)
         if refusal is None:
             self._in_engine[flight.sequence] = flight
-            self._engine.submit(flight.sequence)
+            flight.engine = self._engine.submit(flight.sequence)
             return
         flight.error = f"HTTP 400: {refusal}"
         self._end(flight, flight.scheduled_s + HTTP_OVERHEAD_S)
@@ -254,24 +279,17 @@ class _Run:
             self._send(self._next_flight(now_s))
 
     def _inform(self, flight: _Flight) -> None:
-        engine, log = self._engine, self._engine.log
-        if self._informed is None or log is None:
+        if self._informed is None:
             return
-        now_s, first_step = engine.clock_s, flight.sequence.segments[0][0]
-        self._informed.sampled(now_s, engine.energy_j, engine.counters.generation_tokens)
-        first_token_s, tokens = float(log.ends_s[first_step]), flight.sequence.output_tokens
-        self._informed.answered(now_s, flight.scheduled_s, first_token_s, tokens)
+        now_s, engine = self._engine.clock_s, self._engine
+        self._informed.sampled(now_s, engine.energy_j, engine.generation_tokens)
+        tokens = flight.sequence.output_tokens
+        self._informed.answered(now_s, flight.scheduled_s, flight.first_token_s(), tokens)
 
     def _those_under_way(self) -> UnderWay:
-        log = self._engine.log
         flights = [*self._in_engine.values(), *self._on_the_way]
         return UnderWay.of(
-            (
-                f.scheduled_s,
-                math.nan if log is None else f.first_token_s(log),
-                f.sequence.output_tokens,
-            )
-            for f in flights
+            (f.scheduled_s, f.first_token_s(), f.sequence.output_tokens) for f in flights
         )
 
     def _send(self, flight: _Flight) -> None:
@@ -312,17 +330,23 @@ class _Run:
 
 
 def _timelines(
-    engine: Engine, log: StepLog, start_s: float, end_s: float, gain: float
+    engines: Many[Engine], start_s: float, end_s: float, gain: float
 ) -> tuple[PowerTimeline, ServerTimeline]:
-    """Sample the engine's history; power is the mean since the sample before."""
+    """Sample the engines' history; power is the mean since the sample before."""
     regular = np.arange(0.0, end_s, SAMPLE_S)
     times_s = np.union1d(regular, [start_s, end_s])
-    ends_s = np.concatenate([[0.0], log.ends_s])
-    energy_j = gain * np.interp(times_s, ends_s, np.concatenate([[0.0], log.energies_j]))
+    energy_j, running, waiting, clock_mhz = (np.zeros_like(times_s) for _ in range(4))
+    for engine in engines:
+        log = engine.log
+        assert log is not None
+        ends_s = np.concatenate([[0.0], log.ends_s])
+        energy_j += gain * np.interp(times_s, ends_s, np.concatenate([[0.0], log.energies_j]))
+        entry = np.minimum(np.searchsorted(log.ends_s, times_s), log.length - 1)
+        running += log.running[entry]
+        waiting += log.waiting[entry]
+        clock_mhz += log.clocks_mhz[entry] / len(engines)
     power_w = np.empty_like(times_s)
-    power_w[0] = gain * engine.idle_w
+    power_w[0] = gain * sum(engine.idle_w for engine in engines)
     power_w[1:] = np.diff(energy_j) / np.diff(times_s)
-    entry = np.minimum(np.searchsorted(log.ends_s, times_s), log.length - 1)
-    server = ServerTimeline(times_s, log.running[entry], log.waiting[entry])
-    clock_mhz = log.clocks_mhz[entry]
+    server = ServerTimeline(times_s, running, waiting)
     return PowerTimeline(times_s, power_w, energy_j, Source.EMULATED, clock_mhz), server

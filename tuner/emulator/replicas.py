@@ -1,0 +1,94 @@
+"""Data parallelism: copies of the engine, each with GPUs of its own, behind one front.
+
+A request goes to the copy with the fewest requests, as vLLM's front does it: one that waits counts
+for four. The copies keep their own time, and each goes on while it is the one furthest behind, so
+that what happens to one is known, to within a step, before the others pass that moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as Many
+
+from tuner.emulator.engine import Engine, EngineStalledError
+from tuner.emulator.sequences import Sequence
+
+_WAITING_WEIGHT = 4
+
+
+class Replicas:
+    """The copies; `clock_s` is the latest moment that is known of."""
+
+    def __init__(self, engines: Many[Engine]) -> None:
+        self.engines = tuple(engines)
+        self.launch = engines[0].launch
+        self.clock_s = 0.0
+
+    @property
+    def running(self) -> int:
+        """Number of admitted sequences that are not done."""
+        return sum(engine.running for engine in self.engines)
+
+    @property
+    def waiting(self) -> int:
+        """Number of sequences that wait for admission."""
+        return sum(engine.waiting for engine in self.engines)
+
+    @property
+    def idle_w(self) -> float:
+        """Power of all GPUs with nothing to do."""
+        return sum(engine.idle_w for engine in self.engines)
+
+    @property
+    def energy_j(self) -> float:
+        """Energy used; a copy that is ahead or behind counts up to its own time."""
+        return sum(engine.energy_j for engine in self.engines)
+
+    @property
+    def generation_tokens(self) -> int:
+        """Tokens made so far."""
+        return sum(engine.counters.generation_tokens for engine in self.engines)
+
+    def submit(self, sequence: Sequence) -> Engine:
+        """Queue a sequence at the least busy copy; returns that."""
+        engine = min(self.engines, key=_load_of)
+        if engine.running == engine.waiting == 0 and engine.clock_s < self.clock_s:
+            engine.idle(self.clock_s)
+        engine.submit(sequence)
+        return engine
+
+    def advance(self, until_s: float) -> list[Sequence]:
+        """Run until sequences end or the time is `until_s`; returns those that ended."""
+        while self.clock_s < until_s:
+            busy = sorted(
+                (engine for engine in self.engines if engine.running or engine.waiting),
+                key=lambda engine: engine.clock_s,
+            )
+            if not busy or busy[0].clock_s >= until_s:
+                self._idle(until_s)
+                return []
+            others_s = busy[1].clock_s if len(busy) > 1 else math.inf
+            first_s = busy[0].clock_s
+            finished = busy[0].advance(
+                min(until_s, max(others_s, math.nextafter(first_s, math.inf)))
+            )
+            if finished:
+                self.clock_s = max(self.clock_s, busy[0].clock_s)
+                return finished
+        return []
+
+    def close(self) -> None:
+        """Let every copy come up to now, and close what still runs."""
+        self._idle(self.clock_s)
+
+    def _idle(self, until_s: float) -> None:
+        if not math.isfinite(until_s):
+            raise EngineStalledError("nothing to do and nothing to wait for")
+        for engine in self.engines:
+            if engine.running == engine.waiting == 0 and engine.clock_s < until_s:
+                engine.idle(until_s)
+        self.clock_s = max(self.clock_s, until_s)
+
+
+def _load_of(engine: Engine) -> int:
+    return engine.running + _WAITING_WEIGHT * engine.waiting
