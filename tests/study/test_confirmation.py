@@ -129,6 +129,16 @@ def test_an_interval_across_the_limit_is_uncertain_and_an_estimate_beyond_it_is_
     assert known[1].slo is SloVerdict.MISSED and known[1].is_dropped
 
 
+def test_an_slo_is_surely_met_only_with_99_percent() -> None:
+    found = judged(*((1, values(0.3, tpot)) for tpot in (46.0, 48.0, 47.0, 46.0, 48.0)))[1]
+    interval = found.estimates["p99_tpot_ms"].interval
+    assert interval is not None and interval.high < 49.0 and found.slo is SloVerdict.MET
+    near = judged(*((1, values(0.3, tpot)) for tpot in (47.6, 49.6, 48.6, 47.6, 49.6)))[1]
+    interval = near.estimates["p99_tpot_ms"].interval
+    assert interval is not None and interval.high < 50.0  # of 95 %
+    assert near.slo is SloVerdict.UNCERTAIN
+
+
 def test_one_repeat_confirms_nothing() -> None:
     known = judged((0, values(0.4, 30.0)), (2, values(0.25, 48.0)))
     assert not known[2].is_confirmed and not known[2].is_dropped
@@ -212,9 +222,9 @@ def test_time_that_is_left_goes_to_the_best_that_may_miss_the_slo() -> None:
     assert known[1].slo is SloVerdict.UNCERTAIN and known[1].is_decided(GOAL.most_repeats)
     step = next_step(GOAL, trials, rows, since_baseline=0)
     assert step is not None and step.trial.number == 1
-    rows += [repeat(len(rows) + n, 1, values(0.2, scatter[n % 3])) for n in range(9)]
+    rows += [repeat(len(rows) + n, 1, values(0.2, scatter[n % 3])) for n in range(15)]
     assert confirmations(trials, rows, SLOS)[1].slo is SloVerdict.UNCERTAIN
-    assert next_step(GOAL, trials, rows, since_baseline=0) is None  # 12 are enough
+    assert next_step(GOAL, trials, rows, since_baseline=0) is None  # 18 are enough
 
 
 def test_time_is_learned_and_reserved_up_to_a_quarter() -> None:

@@ -30,7 +30,7 @@ ROUND = 3
 SPREAD_BASELINES = 2
 _LEAST_TRIALS_TO_SPREAD = 12
 # A member in doubt that would be recommended may be repeated so many times as often as the others.
-LEADER_REPEATS = 4
+LEADER_REPEATS = 6
 _SHARE_OF_HOURS = 0.25
 _SHARE_OF_TRIALS = 0.25
 _LEAST_MEASUREMENTS = 6
