@@ -21,6 +21,7 @@ from tuner.gpu.access import Access
 from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.window import WindowPlan
 from tuner.records import Load
+from tuner.redaction import redacted
 from tuner.slo import Slo
 from tuner.study.objective import DEFAULT_OBJECTIVES, Objective
 from tuner.yaml_files import read_mapping, validate
@@ -95,6 +96,15 @@ class StudySpec(BaseModel):
             return data
         others = {k: v for k, v in data.items() if k != "request_rate"}
         return {**others, "request_rate_share": rate.removesuffix("x")}
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        if url is not None and redacted(url) != url:
+            raise ValueError(
+                "holds a password or key, which would be stored with the study; leave it out"
+            )
+        return url
 
     @field_validator("sampler", mode="before")
     @classmethod
