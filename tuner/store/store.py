@@ -257,6 +257,23 @@ class Store:
             rows = session.execute(query.order_by(TrialRecord.number)).all()
         return [convert.trial_row(row) for row in rows]
 
+    def states(self, study: str) -> dict[int, TrialState]:
+        """Return the state of each trial by number, without reading what it measured."""
+        with self.session() as session:
+            query = select(TrialRecord.number, TrialRecord.state).where(
+                TrialRecord.study_id == study_of(session, study).id
+            )
+            return {number: TrialState(state) for number, state in session.execute(query)}
+
+    def trial(self, study: str, number: int) -> TrialRow | None:
+        """Return one trial without its raw records, or None if there is none of that number."""
+        with self.session() as session:
+            query = select(*TrialRecord.__table__.columns).where(
+                TrialRecord.study_id == study_of(session, study).id, TrialRecord.number == number
+            )
+            row = session.execute(query).one_or_none()
+        return None if row is None else convert.trial_row(row)
+
     def raw_run(self, study: str, number: int) -> RawRun | None:
         """Return the raw records of a trial, or None if there are none."""
         with self.session() as session:

@@ -17,7 +17,7 @@ from typing import Protocol
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Glimpse, Measurement
 from tuner.slo import meets_all
-from tuner.store import Store, Took, TrialOwner
+from tuner.store import Store, Took, TrialOwner, TrialState
 from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
 from tuner.study.evaluator import Evaluation, Evaluator
@@ -223,18 +223,18 @@ class StudyRun:
 
         A trial whose result is stored is told; one without a result goes back to the queue.
         """
-        rows = {row.number: row for row in self._store.trials(self._name)}
+        states = self._store.states(self._name)
         open_numbers = set(self._proposals.running())
         for number in sorted(open_numbers):
-            row = rows.get(number)
+            row = self._store.trial(self._name, number)
             result = None if row is None else row.measurement or row.failure
             if result is not None:
                 self._tell(self._proposals.proposal(number), result)
             else:
                 self._put_back(number, known=row is not None)
-        for row in rows.values():
-            if row.state == "running" and row.number not in open_numbers:
-                self._store.save_failure(self._name, row.number, _interrupted())
+        for number, state in states.items():
+            if state is TrialState.RUNNING and number not in open_numbers:
+                self._store.save_failure(self._name, number, _interrupted())
 
     def _put_back(self, number: int, *, known: bool) -> None:
         self._proposals.retry(number)

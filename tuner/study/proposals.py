@@ -193,7 +193,8 @@ class Proposals:
         if values is None or any(s.metric not in measurement.metrics for s in self._slos):
             raise ValueError(f"trial {number} lacks a metric of an objective or an SLO")
         violations = {str(s): s.violation(measurement.metrics[s.metric]) for s in self._slos}
-        attrs: dict[str, Any] = dict(measurement.metrics)
+        # one attribute: each is a transaction when told, and a row when a study is read again
+        attrs: dict[str, Any] = {"metrics": dict(measurement.metrics)}
         if measurement.ended_early is not None:
             attrs[ENDED_EARLY] = measurement.ended_early
         self._tell(number, values, {LAUNCH_OK: _MET, **violations}, attrs)

@@ -22,18 +22,18 @@ def recover(
 
     May be repeated. Raises `OperatorNeededError` for a log that cannot be read.
     """
-    trials = {t.number: t for t in store.trials(name)}
-    repeats = {r.number: r for r in store.repeats.of(name)}
+    trials = store.states(name)
+    repeats = {r.number: r.state for r in store.repeats.of(name)}
     missed: list[LoggedResult] = []
     known = 0
     try:
         for record in latest(log.path):
             if not isinstance(record, LoggedResult):
                 continue
-            row = (trials if record.repeat is None else repeats).get(record.number)
-            if row is None:
+            state = (trials if record.repeat is None else repeats).get(record.number)
+            if state is None:
                 raise _behind(name, store, record)
-            if row.state is TrialState.RUNNING:
+            if state is TrialState.RUNNING:
                 missed.append(record)
             else:
                 known += 1
