@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,22 +23,24 @@ from tuner.gpu.access import Access
 from tuner.gpu.emulated import ActivityMeter, EmulatorServerMeter
 from tuner.gpu.meter import Meter
 from tuner.gpu.nvml import nvml_meter
+from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measure.live import unseen
 from tuner.records import Glimpse, Source
 from tuner.serving.vllm import find_vllm, known_flags, vllm_version
+from tuner.slo import Slo
 from tuner.study.attached import AttachedEvaluator
 from tuner.study.device_knobs import DeviceKnobs
 from tuner.study.evaluator import Evaluator, Task
 from tuner.study.launches import LiveKnobs
 from tuner.study.live import LiveEvaluator
+from tuner.study.parallel import PARALLEL_SIZES, gpus_used
 from tuner.study.sessions import LaunchSettings, ServerKind, unheard
 from tuner.study.space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.study.spec import StudySpec
 from tuner.study.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
-_PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _DEVICE_VARIABLES = {
     "power_limit_w": "TUNER_EMULATED_POWER_LIMIT_W",
     "sm_clock_mhz": "TUNER_EMULATED_SM_CLOCK_MHZ",
@@ -86,9 +87,23 @@ def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
         workload=workload,
         load=load,
         slos=spec.slos,
-        window=plan if load.concurrency is not None else plan.on_one_stretch(),
+        window=plan
+        if load.concurrency is not None
+        else plan.on_one_stretch(_fills_in_s(spec.slos, workload)),
         fixed=fixed,
     )
+
+
+def _fills_in_s(slos: Sequence[Slo], workload: Workload) -> float:
+    """Return how long a mean request takes at the SLO's bound on TPOT, s; 0 without a bound.
+
+    For so long the number under way of an open load grows, on a server that keeps up as well.
+    """
+    bounds_ms = [slo.bound for slo in slos if slo.metric.endswith("_tpot_ms")]
+    if not bounds_ms:
+        return 0.0
+    mean_tokens = float(summarize(workload).output_tokens.mean())
+    return mean_tokens * max(bounds_ms) / 1e3
 
 
 def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Evaluator:
@@ -177,11 +192,6 @@ def _require_allowed(spec: StudySpec, device: list[str]) -> None:
             "(needs root; what was found is put back at the end, and after a crash), use a search "
             "space without device knobs (--space default), or --emulate a GPU"
         )
-
-
-def gpus_used(configuration: Configuration) -> int:
-    """Return how many GPUs a server with these flags takes."""
-    return math.prod(int(configuration.flags.get(size, 1)) for size in _PARALLEL_SIZES)
 
 
 def _activity_meter(spec: StudySpec, task: Task) -> ActivityMeter:
@@ -273,7 +283,7 @@ def space_knobs(space: SearchSpace) -> Knobs:
     widest = {
         name: max(int(v) for v in (knob.choices if isinstance(knob, Choice) else (knob.high,)))
         for section, name, knob in space.knobs()
-        if section == "flags" and name in _PARALLEL_SIZES
+        if section == "flags" and name in PARALLEL_SIZES
     }
     extremes = tuple(
         Configuration(device={name: end})
