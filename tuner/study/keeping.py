@@ -76,11 +76,11 @@ class Gate:
                 patience_s = self._patience.full_s
                 waits_for = "no space is left for the store; waiting, nothing is launched"
             waited_s = time.monotonic() - began_s
-            if waited_s >= patience_s:
-                raise fault
             if waited_s >= min(_TELL_AFTER_S, patience_s / 2) and not is_told:
                 self._note(f"{waits_for} (at most {patience_s:g} s)")
                 is_told = True
+            if waited_s >= patience_s:
+                raise fault
             await asyncio.sleep(min(_POLL_S, patience_s / 5))
 
 
