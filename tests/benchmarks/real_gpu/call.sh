@@ -3,8 +3,9 @@
 here=tests/benchmarks/real_gpu
 root=/tmp/tuner-gpu
 [ -d $root/src ] || { . $here/set_up.sh && mkdir $root/src && tar -xf .gpu/src.tar -C $root/src; }
-. $here/environment.sh
+mkdir -p $root/results && cp -n .gpu/*.db $root/results/ # what a machine that was lost had done
 cd $root/src || exit
+. $here/environment.sh
 if ! kill -0 "$(cat $root/night.pid 2>/dev/null)" 2>/dev/null; then
     echo "begins at $(date +%T)"
     setsid nohup bash $here/night.sh >>$root/night.log 2>&1 </dev/null &

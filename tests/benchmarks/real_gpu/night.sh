@@ -1,5 +1,6 @@
 # On the GPU machine, in the repository's root: a short night that goes on where a call was cut.
-# Two studies, 16 requests/s and a closed loop of 256, then clean launches of the first one's front.
+# A study at 10 requests/s, clean launches of its front and of the default, and a study of a closed
+# loop of 256.
 here=tests/benchmarks/real_gpu
 folder=/tmp/tuner-gpu/results
 mkdir -p $folder
@@ -11,13 +12,15 @@ study() { # NAME OPTION...: run it, or go on with it
         python3 -m tuner resume "$name" --store "$store"
     else
         python3 -m tuner run --study "$name" --model $here/llama-3.1-8b --workload chat \
-            --slo 'p99_tpot_ms<=50' --slo 'p99_ttft_ms<=1000' --read-only-device --no-confirm \
+            --slo 'p99_ttft_ms<=1000' --read-only-device --no-confirm \
             --store "$store" "$@"
     fi
     echo "$name: exit code $?, $(date +%T)"
 }
 
-study rate --space $here/space.yaml --request-rate 16 --window-s 18 --trials 13
-study saturation --space $here/memory.yaml --concurrency 256 --window-s 12 --trials 8
+study rate --space $here/space.yaml --request-rate 10 --window-s 14 --trials 13 \
+    --slo 'p99_tpot_ms<=25'
 python3 -m tuner resume rate --store $folder/rate.db --confirm
 echo "confirmed: exit code $?, $(date +%T)"
+study saturation --space $here/memory.yaml --concurrency 256 --window-s 12 --trials 12 \
+    --slo 'p99_tpot_ms<=50'
