@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from optuna.trial import FrozenTrial
+
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, Source
 from tuner.store import RepeatKind
@@ -36,6 +38,13 @@ def measurement(**metrics: float) -> Measurement:
 
 def infrastructure(reason: str = "memory held by somebody else") -> Failure:
     return Failure(FailureKind.INFRASTRUCTURE, reason)
+
+
+def named_constraints(trial: FrozenTrial) -> dict[str, float]:
+    """Return the constraints by name; a list of the same, for optuna-dashboard, has numbers."""
+    named = {key: value for key, value in trial.constraints.items() if not key.isdigit()}
+    assert list(named.values()) == trial.system_attrs["constraints"]
+    return named
 
 
 Script = Callable[[Configuration, int], Measurement | Failure]

@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 import pytest
-from study.scripted import physics
+from study.scripted import named_constraints, physics
 from study.test_loop import Bench
 
 from tuner.configuration import Configuration
@@ -48,7 +48,7 @@ def test_it_is_stored_whole_and_told_as_violating_its_slo(store: Store) -> None:
     assert row.measurement.metrics["energy_per_output_token_j"] == 1e-3
     told = bench.optuna_trials[2]
     assert told.values == pytest.approx([math.log(1e-3), math.log(41.0)])
-    assert told.constraints == pytest.approx(
+    assert named_constraints(told) == pytest.approx(
         {LAUNCH_OK: -1.0, "p99_tpot_ms<=40": math.log(41 / 40)}
     )
 

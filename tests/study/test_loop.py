@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 import optuna
 import pytest
 from optuna.trial import TrialState
-from study.scripted import SPACE, Recorder, Script, ScriptedEvaluator, infrastructure, physics
+from study.scripted import (
+    SPACE,
+    Recorder,
+    Script,
+    ScriptedEvaluator,
+    infrastructure,
+    named_constraints,
+    physics,
+)
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
@@ -101,7 +109,7 @@ def test_optuna_is_told_logs_and_constraints(store: Store) -> None:
     first = bench.optuna_trials[0]
     # 128 sequences: 8/128 + 0.1 J/token and 37 ms
     assert first.values == pytest.approx([math.log(0.1625), math.log(37.0)])
-    assert first.constraints == pytest.approx(
+    assert named_constraints(first) == pytest.approx(
         {LAUNCH_OK: -1.0, "p99_tpot_ms<=40": math.log(37 / 40)}
     )
     assert first.params["log2_max_num_seqs"] == 7

@@ -4,7 +4,7 @@ import warnings
 
 import optuna
 import pytest
-from study.scripted import SPACE, measurement
+from study.scripted import SPACE, measurement, named_constraints
 
 from tuner.configuration import Configuration
 from tuner.records import Measurement
@@ -31,11 +31,6 @@ def point(energy_j: float, tpot_ms: float) -> Measurement:
     return measurement(energy_per_output_token_j=energy_j, p99_tpot_ms=tpot_ms, p99_ttft_ms=100.0)
 
 
-def named(trial: optuna.trial.FrozenTrial) -> tuple[str, ...]:
-    """Return the constraints, without those under a number, which are for optuna-dashboard."""
-    return tuple(key for key in trial.constraints if not key.isdigit())
-
-
 def test_every_trial_has_every_constraint_in_one_order(
     storage: optuna.storages.BaseStorage,
 ) -> None:
@@ -45,7 +40,7 @@ def test_every_trial_has_every_constraint_in_one_order(
     asked.tell_infeasible(asked.ask().number, "no memory")
     asked.tell_measured(asked.ask().number, point(2.0, 80.0))
     trials = optuna.load_study(study_name="s", storage=storage).trials
-    orders = {named(t) for t in trials}
+    orders = {tuple(named_constraints(t)) for t in trials}
     assert orders == {(LAUNCH_OK, "p99_tpot_ms<=40", "p99_ttft_ms<=500")}
     feasible = [all(v <= 0 for v in t.constraints.values()) for t in trials]
     assert feasible == [True, False, False]
@@ -86,7 +81,7 @@ def test_telling_goes_on_where_a_dead_tuner_stopped(storage: optuna.storages.Bas
         warnings.simplefilter("error")
         proposals(storage).tell_measured(number, point(1.0, 30.0))
     (told,) = optuna.load_study(study_name="s", storage=storage).trials
-    assert len(named(told)) == 3 and told.state is optuna.trial.TrialState.COMPLETE
+    assert len(named_constraints(told)) == 3 and told.state is optuna.trial.TrialState.COMPLETE
 
 
 def test_a_resumed_study_does_not_replay_its_start_points(

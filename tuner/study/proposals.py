@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,17 @@ from tuner.study.spec import SamplerName
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
+# Beside what objectives and SLOs are of, optuna-dashboard shows these. Not more: each is a row of
+# every trial, to be told and to be read when a study is resumed. Our own tables have all.
+SHOWN_METRICS = (
+    "energy_per_output_token_j",
+    "energy_per_request_j",
+    "mean_power_w",
+    "output_throughput_tok_s",
+    "p99_tpot_ms",
+    "p99_ttft_ms",
+    "slo_attainment",
+)
 _UNKNOWN_VIOLATION = 1.0  # of an SLO that nothing was measured for yet; in log ratio
 _MET, _VIOLATED = -1.0, 1.0
 
@@ -96,10 +109,14 @@ class Proposals:
             directions=["minimize"] * len(objectives),
             load_if_exists=True,
         )
+        with _garbage_kept():
+            self._trials()  # Optuna reads them once, and makes an object of each row
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
         self._study.set_user_attr(CONSTRAINT_NAMES, sorted([LAUNCH_OK, *map(str, self._slos)]))
+        needed = (part.metric for part in (*objectives, *self._slos))
+        self._shown = sorted({*SHOWN_METRICS, *needed})
 
     def _sampler(self, name: SamplerName, seed: int) -> BaseSampler:
         # the same seed after a resume would replay the same start points
@@ -193,8 +210,8 @@ class Proposals:
         if values is None or any(s.metric not in measurement.metrics for s in self._slos):
             raise ValueError(f"trial {number} lacks a metric of an objective or an SLO")
         violations = {str(s): s.violation(measurement.metrics[s.metric]) for s in self._slos}
-        # one attribute: each is a transaction when told, and a row when a study is read again
-        attrs: dict[str, Any] = {"metrics": dict(measurement.metrics)}
+        metrics = measurement.metrics
+        attrs: dict[str, Any] = {name: metrics[name] for name in self._shown if name in metrics}
         if measurement.ended_early is not None:
             attrs[ENDED_EARLY] = measurement.ended_early
         self._tell(number, values, {LAUNCH_OK: _MET, **violations}, attrs)
@@ -260,6 +277,18 @@ class Proposals:
 
     def _trial(self, number: int) -> FrozenTrial:
         return next(t for t in self._trials() if t.number == number)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect no garbage meanwhile: of many live objects that takes longer than to make them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def is_possible(configuration: Configuration) -> bool:
