@@ -28,7 +28,7 @@ from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
-from tuner.study import confirm_plan, confirmation, front
+from tuner.study import confirm_plan, confirmation, flat, front
 
 THIRD_H, NIGHT_H = 2.7, NIGHT_S / 3600.0
 HOURS = (1.0, THIRD_H, 5.0, NIGHT_H)
@@ -38,6 +38,7 @@ METHODS: dict[str, Callable[[World, int], Night]] = {
     "ours": ours,
 }
 _HERE = Path(__file__).parent
+_TORCH = "torch==2.13.0"  # as for the real vLLM, see .ci/vllm-cpu.sh
 
 
 def night_of(scenario: Scenario, method: str, seed: int, python: Path | None) -> Night | None:
@@ -61,7 +62,7 @@ def _hash(scenario: Scenario, method: str) -> str:
     files = [_HERE / "bench_search_runs.py"]
     if method == "ours":
         files += [_HERE / "bench_search_ours.py", _HERE / "bench_search_confirm.py"]
-        files += [Path(m.__file__) for m in (confirm_plan, confirmation, front)]
+        files += [Path(m.__file__) for m in (confirm_plan, confirmation, flat, front)]
         files += sorted(Path(tuner.search.__path__[0]).glob("*.py"))
     elif method in SAMPLERS:
         files.append(_HERE / "bench_search_rivals.py")
@@ -85,7 +86,7 @@ def torch_python() -> Path | None:
         return python
     try:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "torch"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", _TORCH], check=True)
     except subprocess.CalledProcessError as error:
         print(f"GPSampler is left out: torch cannot be installed ({error})", flush=True)
         return None

@@ -24,14 +24,13 @@ from bench_search_scenarios import LAUNCH_KNOBS, OBJECTIVES, REFUSED, WORKS, Sce
 
 from tuner.configuration import Value
 from tuner.search.observation import Observation
-from tuner.search.search import Search
+from tuner.search.search import IDLE_GAIN, Search
 from tuner.search.space import Knob, Space
+from tuner.study.flat import IDLE_PROPOSALS
 
 EARLY_S = 15.0
 OVERLOAD_S = 45.0  # until a load that grows without bound is told from one that has not settled
 LOG_KNOBS = ("max_num_seqs", "max_num_batched_tokens", "concurrency")
-# The night ends early when so many proposals in a row promise less than so much of the hypervolume.
-IDLE_PROPOSALS, IDLE_GAIN = 10, 1e-3
 _CLEAR = 3.0  # standard deviations past the bound after the first seconds: an early end
 _SURELY = 2.0  # of these are taken off for the bound that is told
 

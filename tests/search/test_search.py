@@ -10,7 +10,7 @@ from benchmarks import foreign_function
 
 from tuner.search.improvement import hypervolume
 from tuner.search.observation import Observation
-from tuner.search.search import ExhaustedError, Search
+from tuner.search.search import IDLE_GAIN, ExhaustedError, Search
 from tuner.search.space import Knob, Point, Space
 
 SPACE = Space(
@@ -195,3 +195,14 @@ def test_a_foreign_function_in_a_few_lines() -> None:
     grid = np.array([o.objectives for o in rows if (o.violations[0] or 0.0) <= 0], dtype=float)
     reference = np.array([80.0, 12.0])
     assert hypervolume(values, reference) > 0.85 * hypervolume(grid, reference)
+
+
+def test_where_nothing_more_is_expected_the_models_are_doubted() -> None:
+    seen = run(Search(SPACE, violations=1, default=DEFAULT), 60)
+    suggestions = [Search(SPACE, violations=1).propose(seen[:n]) for n in range(20, 61, 4)]
+    doubts = [s for s in suggestions if s.reason == "doubt"]
+    assert doubts and {s.reason for s in suggestions} > {"doubt"}
+    assert all((s.gain or 0.0) < IDLE_GAIN for s in doubts)
+    assert all(s.gain is None or s.gain >= IDLE_GAIN for s in suggestions if s not in doubts)
+    tried = {tuple(o.point.values()) for o in seen}
+    assert all(tuple(s.point.values()) not in tried for s in doubts[-1:])

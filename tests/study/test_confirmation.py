@@ -179,8 +179,8 @@ def test_members_are_repeated_in_turn_between_baselines_until_decided() -> None:
         rows.append(repeat(len(rows), number, measurement(**again)))
         since = 0 if number == 0 else (since or 0) + 1
         order.append(number)
-    # 0 is on the front as the default; 3 missed the SLO; 2 is best
-    assert order[:6] == [0, 2, 1, 0, 2, 1]
+    # 0 is on the front as the default; 3 missed the SLO; 2 is best, and comes until it is settled
+    assert order[:6] == [0, 2, 2, 0, 2, 1]
     assert order[-1] == 0
     known = confirmations(TRIALS, rows, SLOS)
     assert all(known[n].is_confirmed for n in (0, 1, 2)) and 3 not in known
@@ -208,8 +208,8 @@ def test_a_few_repeats_cover_the_whole_front() -> None:
         assert again is not None
         rows.append(repeat(len(rows), step.trial.number, again))
         order.append(step.trial.number)
-    # the least energy, the knee and the fastest; the first is settled and makes room for another
-    assert order == [1, 4, 6, 1, 3, 4]
+    # the least energy until it is settled, then the knee, the fastest, and what lies between
+    assert order == [1, 1, 4, 6, 3, 4]
 
 
 def test_time_that_is_left_goes_to_the_best_that_may_miss_the_slo() -> None:
@@ -225,6 +225,22 @@ def test_time_that_is_left_goes_to_the_best_that_may_miss_the_slo() -> None:
     rows += [repeat(len(rows) + n, 1, values(0.2, scatter[n % 3])) for n in range(15)]
     assert confirmations(trials, rows, SLOS)[1].slo is SloVerdict.UNCERTAIN
     assert next_step(GOAL, trials, rows, since_baseline=0) is None  # 18 are enough
+
+
+def test_another_member_has_a_turn_after_four_of_the_leader() -> None:
+    trials = [trial(0, 0.5, 60.0), trial(1, 0.20, 49.0), trial(2, 0.30, 30.0), trial(3, 0.4, 20.0)]
+    scatter = (49.8, 46.9, 52.7)  # about the limit of 50
+    rows = [repeat(0, 0, values(0.5, 60.0))]
+    order = []
+    for _ in range(10):
+        step = next_step(GOAL, trials, rows, since_baseline=1)
+        assert step is not None
+        number = step.trial.number
+        again = values(0.2, scatter[len(rows) % 3]) if number == 1 else step.trial.measurement
+        assert again is not None
+        rows.append(repeat(len(rows), number, again))
+        order.append(number)
+    assert order == [1, 1, 1, 1, 2, 1, 1, 1, 1, 3]
 
 
 def test_time_is_learned_and_reserved_up_to_a_quarter() -> None:

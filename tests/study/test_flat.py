@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.study.flat import LEAST_EVALUATIONS, flat_for, hypervolume, why_stop
+from tuner.study.flat import IDLE_PROPOSALS, LEAST_EVALUATIONS, flat_for, hypervolume, why_stop
 
 coordinate = st.integers(0, 5).map(float)
 
@@ -60,9 +60,10 @@ def test_a_search_that_found_nothing_goes_on() -> None:
 def test_the_search_stops_when_the_model_expects_nothing_more() -> None:
     grown = [(10.0 - 0.1 * i, 10.0 - 0.1 * i) for i in range(60)]  # each better than the last
     flat = [(1.0, 1.0)] * 200
-    small = [None, *[0.2] * 20, *[5e-4] * 10]
+    small = [None, *[0.2] * 20, *[5e-4] * IDLE_PROPOSALS]
     found = why_stop(grown, small)
     assert found is not None and "0.1%" in found
+    assert why_stop(grown, small[:-1]) is None  # one less
     assert why_stop(grown[:30], small) is None  # too early to say
     assert why_stop(flat, [*small, 2e-3]) is None  # one that promises more goes on
     told = why_stop(flat, [None] * 200)

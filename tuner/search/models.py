@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr
@@ -35,12 +35,16 @@ class Beliefs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """Processes over one space; `objectives` and `violations` hold one per output."""
+    """Processes over one space; `objectives` and `violations` hold one per output.
+
+    `doubt` is how many times as wide as the processes say their standard deviations are taken.
+    """
 
     space: Space
     objectives: tuple[Gaussian, ...]
     violations: tuple[Gaussian, ...]
     works: Feasibility
+    doubt: float = 1.0
 
     def at(self, x: Floats) -> Beliefs:
         """Return what is believed of rows of coordinates."""
@@ -48,9 +52,9 @@ class Models:
         violations = [model.predict(x) for model in self.violations]
         return Beliefs(
             _columns([mean for mean, _ in objectives], len(x)),
-            _columns([sd for _, sd in objectives], len(x)),
+            self.doubt * _columns([sd for _, sd in objectives], len(x)),
             _columns([mean for mean, _ in violations], len(x)),
-            _columns([sd for _, sd in violations], len(x)),
+            self.doubt * _columns([sd for _, sd in violations], len(x)),
             self.works.log_probability(x),
         )
 
@@ -59,11 +63,10 @@ class Models:
         if not points:
             return self
         x = self.space.coordinates_of(points)
-        return Models(
-            self.space,
-            tuple(model.with_believed(x) for model in self.objectives),
-            tuple(model.with_believed(x) for model in self.violations),
-            self.works,
+        return replace(
+            self,
+            objectives=tuple(model.with_believed(x) for model in self.objectives),
+            violations=tuple(model.with_believed(x) for model in self.violations),
         )
 
 

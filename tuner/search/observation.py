@@ -36,7 +36,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suggestion:
-    """A point to evaluate next, and why: `default`, `start`, `prior`, `improvement` or `repeat`.
+    """A point to evaluate next, and why.
+
+    Reasons are `default`, `start`, `prior`, `improvement`, `repeat` and, where no improvement is
+    expected, `doubt`: what would be the best if the models were less sure.
 
     `gain` is the hypervolume that it is expected to add, as a share of what is dominated already;
     None where there is no model yet. A search whose gains stay small is done.

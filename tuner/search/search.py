@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,11 @@ from tuner.search.starts import start_points
 from tuner.search.worth import Worth
 
 CONFIDENCE = 0.95  # that a reported point meets every constraint
+# When the best point promises less than this share, the models are asked again with their standard
+# deviations so many times as wide: a stationary process is too sure of where the function bends.
+IDLE_GAIN = 1e-3
+_DOUBT = 3.0
+_STARTS = 8  # two launches of four: more of them wait longer for a model than they tell it
 
 _FRONT_DRAWS = 8
 _CLIMBERS = 6
@@ -53,14 +59,13 @@ class Search:
         priors: Sequence[Point] = (),
         is_possible: Callable[[Point], bool] = lambda _: True,
         seed: int = 0,
-        starts: int | None = None,
+        starts: int = _STARTS,
     ) -> None:
         self._space = space
         self._violations = violations
         self._is_possible = is_possible
         self._seed = seed
-        count = 2 * (len(space.knobs) + 1) if starts is None else starts
-        spread = start_points(space, count, seed, is_possible, default)
+        spread = start_points(space, starts, seed, is_possible, default)
         self._plan = [
             *([] if default is None else [Suggestion(default, "default")]),
             *(Suggestion(point, "start") for point in spread),
@@ -90,7 +95,8 @@ class Search:
         seen = distinct(self._space, observations)
         if models is None or not seen:
             return self._anything(candidates, rng, warm)
-        step = _Step(models.with_believed(pending), [*seen, *pending], rng)
+        believed = models.with_believed(pending)
+        step = _Step(believed, [*seen, *pending], rng)
         costs = learned_costs(observations)
 
         def rate(found: tuple[Point, float]) -> float:
@@ -103,7 +109,12 @@ class Search:
         if repeat is not None and (best is None or rate(repeat) > rate(best)):
             return Suggestion(repeat[0], "repeat", step.share(repeat[1]))
         assert best is not None
-        return Suggestion(best[0], "improvement", step.share(best[1]))
+        share = step.share(best[1])
+        if share is None or share >= IDLE_GAIN:
+            return Suggestion(best[0], "improvement", share)
+        doubting = _Step(replace(believed, doubt=_DOUBT), [*seen, *pending], rng)
+        doubted = doubting.best_new(candidates, warm, costs) or best
+        return Suggestion(doubted[0], "doubt", share)
 
     def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:
         restarting = self._space.restarting

@@ -31,6 +31,8 @@ SPREAD_BASELINES = 2
 _LEAST_TRIALS_TO_SPREAD = 12
 # A member in doubt that would be recommended may be repeated so many times as often as the others.
 LEADER_REPEATS = 6
+# It takes so many turns, then another member has one: what is recommended matters most.
+_LEADER_TURNS = 4
 _SHARE_OF_HOURS = 0.25
 _SHARE_OF_TRIALS = 0.25
 _LEAST_MEASUREMENTS = 6
@@ -86,11 +88,11 @@ def next_step(
         goal.objectives,
         is_open=lambda t: (
             not (t.baseline or (baseline and t.configuration == baseline.configuration))
-            and (t.number in leader or t.number not in known or not is_decided(t.number))
+            and (t.number == leader or t.number not in known or not is_decided(t.number))
         ),
         is_begun=lambda t: counts.get(t.number, 0) > 0,
     )
-    of_round = undecided[:ROUND]
+    of_round = sorted(undecided, key=lambda t: t.number != leader)[:ROUND]
     if baseline is not None and baseline.number not in left_out:
         is_alone = any(t.baseline for t in on_front) and not of_round
         lacks = is_alone and counts.get(baseline.number, 0) < LEAST_REPEATS
@@ -98,29 +100,41 @@ def next_step(
             return Step(baseline, RepeatKind.BASELINE)
     if not of_round:
         return None
-    latest = {row.trial: row.number for row in sorted(repeats, key=lambda row: row.number)}
-    chosen = min(of_round, key=lambda t: latest.get(t.number, -1))
-    return Step(chosen, RepeatKind.CONFIRMATION)
+    return Step(_whose_turn(of_round, leader, repeats), RepeatKind.CONFIRMATION)
+
+
+def _whose_turn(
+    of_round: Sequence[TrialRow], leader: int | None, repeats: Sequence[RepeatRow]
+) -> TrialRow:
+    """Return the leader in doubt, but not too often in a row, else who waits longest."""
+    ordered = sorted(repeats, key=lambda row: row.number)
+    turns = [row.trial for row in ordered if row.kind is RepeatKind.CONFIRMATION]
+    first = of_round[0]
+    if first.number == leader and turns[-_LEADER_TURNS:] != [leader] * _LEADER_TURNS:
+        return first
+    latest = {row.trial: row.number for row in ordered}
+    others = [t for t in of_round if t.number != leader] or [first]
+    return min(others, key=lambda t: latest.get(t.number, -1))
 
 
 def _doubtful_leader(
     goal: Goal, on_front: Sequence[TrialRow], known: Mapping[int, Confirmation]
-) -> list[int]:
+) -> int | None:
     """Return the number of the member that would be recommended if only it surely met the SLOs.
 
-    It is repeated until that is decided: else a worse one would be recommended. Of several, it is
-    the one that was repeated most.
+    It is repeated until that is decided: else a worse one would be recommended.
     """
-    before: list[int] = []
     for trial in on_front:
         found = known.get(trial.number)
-        if found is None or trial.baseline:
+        if trial.baseline:
             continue
-        if found.slo is SloVerdict.MET:
-            break
+        if found is None:
+            return trial.number
+        if found.repeats >= LEAST_REPEATS and found.slo is SloVerdict.MET:
+            return None
         if found.repeats < LEADER_REPEATS * goal.most_repeats:
-            before.append(trial.number)
-    return sorted(before, key=lambda number: -known[number].repeats)[:1]
+            return trial.number
+    return None
 
 
 def _in_order(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuner.search.search import IDLE_GAIN
 from tuner.study.front import pareto_front
 
 Point = tuple[float, ...]
@@ -11,25 +12,24 @@ Point = tuple[float, ...]
 LEAST_EVALUATIONS = 40
 _LEAST_SHARE = 1 / 3
 _GROWTH = 0.01
-_IDLE_PROPOSALS = 10
-_IDLE_GAIN = 1e-3
+IDLE_PROPOSALS = 15
 _MARGIN = 0.1  # in log space: the worst value seen is 10 % better than the reference
 
 
 def why_stop(points: Sequence[Point | None], gains: Sequence[float | None]) -> str | None:
     """Return why searching on is no use, or None.
 
-    `gains` are what the proposals promised, as shares. While they are known they decide: ten in a
+    `gains` are what the proposals promised, as shares. While they are known they decide: 15 in a
     row below a thousandth. Without them a front that does not grow has to do.
     """
-    recent = gains[-_IDLE_PROPOSALS:]
+    recent = gains[-IDLE_PROPOSALS:]
     known = [gain for gain in recent if gain is not None]
-    if len(known) == _IDLE_PROPOSALS:
-        if len(points) < LEAST_EVALUATIONS or max(known) >= _IDLE_GAIN:
+    if len(known) == IDLE_PROPOSALS:
+        if len(points) < LEAST_EVALUATIONS or max(known) >= IDLE_GAIN:
             return None
         return (
-            f"each of the last {_IDLE_PROPOSALS} configurations was expected to add less than "
-            f"{_IDLE_GAIN:.1%}"
+            f"each of the last {IDLE_PROPOSALS} configurations was expected to add less than "
+            f"{IDLE_GAIN:.1%}"
         )
     last = flat_for(points)
     return None if last is None else f"its front has not grown in the last {last} evaluations"

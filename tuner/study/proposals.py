@@ -115,8 +115,8 @@ class Proposals:
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
         self._study.set_user_attr(CONSTRAINT_NAMES, sorted([LAUNCH_OK, *map(str, self._slos)]))
-        needed = (part.metric for part in (*objectives, *self._slos))
-        self._shown = sorted({*SHOWN_METRICS, *needed})
+        aims = {*(o.metric for o in objectives), *(slo.metric for slo in self._slos)}
+        self._shown = sorted({*SHOWN_METRICS, *aims})
 
     def _sampler(self, name: SamplerName, seed: int) -> BaseSampler:
         # the same seed after a resume would replay the same start points
