@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
+from threadpoolctl import threadpool_limits
 
 from tuner.search.observation import Observation
 from tuner.search.search import ExhaustedError, Search
@@ -93,7 +94,9 @@ class SearchSampler(BaseSampler):
         warm = last if last is not None and self._task.is_warm_for(last) else None
         observations = [self._observation(t) for t in told]
         try:
-            suggestion = search.propose(observations, pending, warm)
+            # the matrices are small: on a machine that works, threads wait for one another
+            with threadpool_limits(limits=1, user_api="blas"):
+                suggestion = search.propose(observations, pending, warm)
         except ExhaustedError:
             return {}
         asked = Trial(study, trial._trial_id)  # a frozen one takes no attributes
