@@ -8,7 +8,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.options import Format, Output, StoreUrl
-from tuner.commands.output import print_json, store_option
+from tuner.commands.output import print_json, stdout_console, store_option
 
 
 def status(
@@ -24,8 +24,6 @@ def status(
     """
     from datetime import UTC, datetime
 
-    from rich.console import Console
-
     from tuner.errors import UsageError
     from tuner.report.status import show_status, status, status_json
     from tuner.store import Store
@@ -40,4 +38,4 @@ def status(
     if output is Format.JSON:
         print_json(status_json(found))
     else:
-        show_status(Console(), found, store_option(store_url))
+        show_status(stdout_console(), found, store_option(store_url))
