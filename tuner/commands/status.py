@@ -7,13 +7,17 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_study
 from tuner.commands.options import Format, Output, StoreUrl
 from tuner.commands.output import print_json, stdout_console, store_option
 
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="The study's name (default: the newest).")
+        str | None,
+        typer.Argument(
+            help="The study's name (default: the newest).", autocompletion=complete_study
+        ),
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
