@@ -108,12 +108,16 @@ def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
 
 
 def _never_bound(standing: Standing, best: TrialRow) -> bool:
-    """Say whether all that misses the SLO uses more energy, what was ended early included."""
+    """Say whether all that misses the SLO uses more energy, what was ended early included.
+
+    And all that may be recommended: what is unsure to meet the SLO uses less where it binds.
+    """
     ours_j = metric(best, ENERGY)
     if not standing.slos or not meets_slo(best, standing.slos) or ours_j is None:
         return False
     missed = [t for t in standing.trials if t.measurement and not meets_slo(t, standing.slos)]
-    return all((e := metric(t, ENERGY)) is None or e >= ours_j for t in missed)
+    others = (metric(t, ENERGY) for t in (*missed, *standing.pool))
+    return all(energy_j is None or energy_j >= ours_j for energy_j in others)
 
 
 def _peak_power_w(store: Store, standing: Standing, trial: TrialRow) -> float | None:
