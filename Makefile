@@ -26,6 +26,7 @@ test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium 
 
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
 	$(BIN)/python tests/benchmarks/bench_start.py
+	$(BIN)/python tests/benchmarks/bench_reading.py
 	$(BIN)/python tests/benchmarks/bench_sampling.py
 	$(BIN)/python tests/benchmarks/bench_client.py
 	$(BIN)/python tests/benchmarks/bench_client_truth.py

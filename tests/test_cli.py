@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 from importlib.metadata import version
@@ -89,8 +91,17 @@ def test_any_trial_can_be_exported_in_every_form(night: InProcess, form: str) ->
 
 def test_a_reader_that_closes_the_pipe_is_no_error(night: InProcess) -> None:
     store = shlex.quote(str(night.store_path))
-    for words in ("show eight", "show eight --format json"):
-        command = f"{sys.executable} -m tuner {words} --store {store} | head -c 1"
+    here = f"--store {store}"
+    for words in (
+        f"show eight {here}",
+        f"show eight --format json {here}",
+        f"status {here}",
+        f"recommend Qwen3-8B {here}",
+        "workload show chat",
+        "workload preview chat",
+    ):
+        # `true` has ended before anything is written
+        command = f"{sys.executable} -m tuner {words} | true"
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True
         )
@@ -162,12 +173,26 @@ def test_list_show_and_export(night: InProcess) -> None:
     assert done.returncode == 0, done.stderr
     import pandas as pd
 
-    csv = pd.read_csv(night.folder / "eight.csv")
+    with (night.folder / "eight.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     parquet = pd.read_parquet(night.folder / "eight.parquet")
-    assert list(csv["number"]) == list(parquet["number"]) == list(range(6))
-    measured = night.trials("eight")[3].measurement
-    assert measured is not None
-    assert csv["p99_tpot_ms"][3] == pytest.approx(measured.metrics["p99_tpot_ms"])
+    assert [int(row["number"]) for row in rows] == list(parquet["number"]) == list(range(6))
+    name, repeats = "p99_tpot_ms", night.repeats("eight")
+    kinds = set()
+    for trial, row, whole in zip(night.trials("eight"), rows, shown["trials"], strict=True):
+        assert trial.measurement is not None
+        searched = trial.measurement.metrics[name]
+        own = [r.measurement.metrics[name] for r in repeats if r.trial == trial.number]
+        assert float(row[name]) == parquet[name][trial.number] == whole["metrics"][name]
+        assert float(row[f"search.{name}"]) == searched == whole["search_metrics"][name]
+        is_confirmed = row["confirmed"] == "True"
+        assert is_confirmed is whole["confirmed"] is (len(own) >= 2)
+        if is_confirmed:
+            assert whole["metrics"][name] == pytest.approx(statistics.geometric_mean(own))
+        else:
+            assert whole["metrics"][name] == searched
+        kinds.add(is_confirmed)
+    assert kinds == {True, False}
 
 
 def test_measure_answers_with_every_metric(night: InProcess) -> None:

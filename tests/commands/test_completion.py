@@ -56,7 +56,7 @@ def test_studies_of_the_store_on_the_line_and_of_the_environment(
     assert offered(f"tuner show --store {store_path} ") == ["night"]
     assert offered("tuner show ") == []
     monkeypatch.setenv("TUNER_STORE", str(store_path))
-    assert offered("tuner resume ni") == ["night"]
+    assert offered("tuner resume ni") == offered("tuner status ni") == ["night"]
     assert offered("tuner recommend --study ") == ["night"]
     assert offered("tuner compare import x.json --study ") == ["night"]
     assert offered("tuner resume day") == []

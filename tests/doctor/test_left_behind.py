@@ -96,7 +96,7 @@ def test_stores(tmp_path: Path, fill: Callable[..., None] = add_night) -> None:
     assert not path.exists()
     with Store.open(path, create=True) as store:
         fill(store, IDENTITY)
-    assert "holds 1 studies" in one(check_store(str(path))).message
+    assert "holds 1 study" in one(check_store(str(path))).message
     with Store.open(path, create=False) as store:
         store.begin_trial("night", 9, configuration(8, None), baseline=False, owner=OWNER)
     _, cut = check_store(str(path))
@@ -120,7 +120,14 @@ def test_a_corrupt_store_and_one_that_is_none(tmp_path: Path) -> None:
     assert "corrupt" in bad.message and "tuner store rebuild" in (bad.mend or "")
     assert path.read_bytes() == content
     (tmp_path / "notes").write_text("these are my notes")
-    assert one(check_store(str(tmp_path / "notes"))).level is Level.PROBLEM
+    none = one(check_store(str(tmp_path / "notes")))
+    assert (none.level, none.mend) == (Level.PROBLEM, "tuner doctor --store ANOTHER.db")
+
+
+def test_a_database_that_is_not_reached_is_asked_for_where_it_is() -> None:
+    found = one(check_store("postgresql://u:secret@127.0.0.1:1/x"))
+    assert (found.level, found.mend) == (Level.PROBLEM, "pg_isready -h 127.0.0.1 -p 1")
+    assert "secret" not in found.message
 
 
 def test_every_folder_is_looked_at(tmp_path: Path) -> None:

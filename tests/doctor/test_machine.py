@@ -36,7 +36,7 @@ def levels(findings: list[Finding]) -> dict[str, str]:
     [
         ({}, "ok", "50.0 GiB free at /data (ext4)"),
         ({"is_writable": False}, "problem", "cannot be written"),
-        ({"free_bytes": 2**20}, "problem", "too little for a run"),
+        ({"free_bytes": 2**20}, "problem", "1 MiB free at /data, too little for a run"),
         ({"free_bytes": GIB}, "warning", "too little for a night"),
         ({"kind": "nfs4"}, "warning", "locks"),
         ({"kind": "fuse.sshfs"}, "warning", "locks"),

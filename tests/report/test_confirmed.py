@@ -92,6 +92,22 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     assert "confirmed by 2 measurements" in vllm_config(deployment(found))
 
 
+def test_the_warnings_of_a_confirmed_trial_are_those_of_its_repeats(store: Store) -> None:
+    searched = store.trials("night")[2].measurement
+    assert searched is not None
+    store.save_measurement("night", 2, searched, None, warnings=["the load had not settled"])
+    assert "the load had not settled" in recommend(store).warnings
+    confirm(store, (0.27, 48.0))
+    number = store.repeats.begin("night", 2, RepeatKind.CONFIRMATION, OWNER)
+    again = measurement(0.27, 48.0, 5000.0, Source.MEASURED)
+    store.repeats.save(
+        "night", number, again, None, took=Took(1.0, None), warnings=["the client was late"]
+    )
+    found = recommend(store).warnings
+    assert "the load had not settled" not in found
+    assert found.count("the client was late") == 1
+
+
 def test_without_repeats_it_is_unconfirmed_and_says_how_to_confirm(store: Store) -> None:
     output = shown(store)
     assert "unconfirmed" in output and "`tuner resume night`" in output
@@ -141,6 +157,7 @@ def test_one_that_may_miss_the_slo_comes_after_one_that_does_not(store: Store) -
     assert found.best.number == 1  # more energy than trial 2, and sure
     output = shown(store)
     assert "unsure whether the SLO is met: trial 2" in output
+    assert "the SLO does not bind" not in output
     assert " unsure " in output
 
 
@@ -181,5 +198,5 @@ def test_repeats_are_listed_and_everything_fits(
     assert max(map(len, output.splitlines())) <= width
     assert "\u2026" not in output
     assert "confirmation" in output and "Confirmed Pareto front" in output
-    assert "finished," in output
+    assert "finished," in output and "unconfirmed" not in output
     assert studies_json(store.studies())[0]["confirmation_repeats"] == 3

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from report.conftest import measurement
+from report.test_confirmed import confirm
 
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError, OperatorNeededError, UsageError
@@ -175,6 +177,42 @@ def test_another_trial_can_be_asked_for(store: Store) -> None:
 def test_an_slo_that_changes_nothing_is_said(store: Store) -> None:
     assert "the SLO does not bind" in warnings(store, slos=[Slo("p99_tpot_ms", 100.0)])
     assert "does not bind" not in warnings(store, slos=[Slo("p99_tpot_ms", 60.0)])
+    confirm(store, (0.27, 48.0))  # trial 3, which was not confirmed, uses less and misses
+    assert "does not bind" not in warnings(store)
+
+
+def end_early(store: Store, number: int, energy_j: float) -> None:
+    found = measurement(energy_j, 70.0, 5000.0, Source.MEASURED)
+    ended = replace(found, ended_early="ended early: 30 of 30 requests were past p99_tpot_ms<=50")
+    store.save_measurement("night", number, ended, None)
+
+
+def test_what_was_ended_early_is_told_where_a_looser_slo_asks_for_it(store: Store) -> None:
+    end_early(store, 3, 0.24)
+    looser = warnings(store, slos=[Slo("p99_tpot_ms", 80.0)])
+    assert "1 trial was ended early for missing the study's own SLO (p99_tpot_ms<=50)" in looser
+    assert "`tuner run --from-study night --slo 'p99_tpot_ms<=80'` measures anew" in looser
+    assert "does not bind" not in looser  # what was ended uses less, as far as it went
+    assert "ended early" not in warnings(store)
+    assert "ended early" not in warnings(store, slos=[Slo("p99_tpot_ms", 49.0)])
+
+
+def test_nothing_feasible_counts_what_was_ended_early(store: Store) -> None:
+    end_early(store, 3, 0.24)
+    with pytest.raises(NoFeasibleConfigurationError) as caught:
+        recommend(store, slos=[Slo("p99_tpot_ms", 2.0)])
+    assert "(4 trials measured, 1 ended early, 2 failed)" in str(caught.value)
+    assert "nearest of the whole windows: trial 0 with p99_tpot_ms 30 ms, 15.0 times 2 ms" in str(
+        caught.value
+    )
+
+
+def test_a_study_of_which_nothing_has_ended_says_so(empty: Store, identity: StudyIdentity) -> None:
+    empty.create_study(identity)
+    owner = TrialOwner(1, "b", "h", "t")
+    empty.begin_trial("night", 0, Configuration(), baseline=True, owner=owner)
+    with pytest.raises(NoFeasibleConfigurationError, match="no trial of study 'night' has ended"):
+        recommend(empty)
 
 
 @pytest.mark.parametrize(("highest_w", "is_said"), [(300.0, True), (399.0, False)])

@@ -18,12 +18,14 @@ from tuner.metrics import METRICS
 from tuner.report.export import trial_rows, write_csv
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
+from tuner.report.html.comparison import comparison
 from tuner.report.html.night import read_night
 from tuner.report.html.page import page
 from tuner.report.json_forms import recommendation_json, study_json
 from tuner.report.price import Price
 from tuner.report.recommend import recommend
 from tuner.report.recommend_table import show_recommendation
+from tuner.report.study_tables import show_study
 from tuner.report.tables import number, percent
 from tuner.store import Store, StudyIdentity
 
@@ -105,6 +107,20 @@ def test_csv_pandas_and_show(
     assert front == {t["number"] for t in (answer["recommended"], *answer["alternatives"])}
 
 
+def test_show(night: Store, answer: Any, identity: StudyIdentity) -> None:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    show_study(console, identity, night.trials("night"), night.repeats.of("night"), [])
+    assert isinstance(console.file, io.StringIO)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    for trial in shown_trials(answer).values():
+        (cells,) = [
+            row for row in rows if row[:1] == [str(trial["number"])] and "measured" not in row
+        ]
+        for name in ("energy_per_output_token_j", "p99_tpot_ms"):
+            assert number(trial[name]) in cells, name
+        assert ("confirmed" if trial["confirmed"] else "front") in cells
+
+
 def test_the_exports(night: Store, answer: Any) -> None:
     best = answer["recommended"]
     for form, write in EXPORTS.items():
@@ -112,6 +128,21 @@ def test_the_exports(night: Store, answer: Any) -> None:
         assert f"energy_per_output_token_j: {best['energy_per_output_token_j']}\n" in text, form
         assert f"{best['saving_percent']:.1f} % less energy" in text, form
         assert f"trial {best['number']}" in text, form
+        assert ("# confirmed by 2 measurements" in text) is best["confirmed"], form
+
+
+def test_the_table_of_the_html_report(night: Store, answer: Any) -> None:
+    rows = re.findall(
+        r'<tr class="[a-z]*"><th scope="row">.*?</tr>', comparison(read_night(night, "night"))
+    )
+    cells = [
+        [re.sub("<[^>]*>", " ", c).split() for c in re.split("<td>|</button>", row)] for row in rows
+    ]
+    found = {int(row[0][0]): [words[0] for words in row[1:] if words] for row in cells}
+    for n, trial in shown_trials(answer).items():
+        for name in SHOWN:
+            assert number(trial[name]) in found[n], name
+        assert f"{trial['saving_percent']:.1f}" in found[n]
 
 
 def test_the_html_report(night: Store, answer: Any) -> None:

@@ -158,6 +158,30 @@ def test_reasons_with_brackets_are_shown_as_they_are(store: Store, identity: Stu
     assert "/logs/5.log" in text(console)
 
 
+def test_what_was_said_of_many_trials_is_told_once(store: Store, identity: StudyIdentity) -> None:
+    for trial in store.trials("night")[1:5]:
+        assert trial.measurement is not None
+        wide = f"interval wider than the target: energy {trial.number} %"
+        said = [wide] if trial.number == 3 else [wide, "the clock was low: 900 MHz"]
+        store.save_measurement("night", trial.number, trial.measurement, None, warnings=said)
+    console = printer()
+    show_study(console, identity, store.trials("night"), [], [])
+    assert "warning: trials 1-4: interval wider than the target\n" in text(console)
+    assert "warning: trials 1-2, 4: the clock was low: 900 MHz\n" in text(console)
+
+
+def test_what_was_ended_early_missed_the_slo(store: Store, identity: StudyIdentity) -> None:
+    found = store.trials("night")[3].measurement
+    assert found is not None
+    ended = replace(found, ended_early="ended early: 30 of 30 requests were past p99_tpot_ms<=50")
+    store.save_measurement("night", 3, ended, None)
+    console = printer()
+    show_study(console, identity, store.trials("night"), [], [])
+    (line,) = lines_of(3, text(console))
+    assert line.split()[1:4] == ["0.2", "61", "missed"]
+    assert "ended early: 30 of 30" in text(console)
+
+
 def test_no_study_says_how_to_start_one() -> None:
     console = printer()
     show_studies(console, [])

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tuner.load.import_workload import import_workload
+from tuner.load.summary import summarize
 from tuner.load.workload import load_workload
-from tuner.report.workloads import preview_workload, show_workload
+from tuner.report.workloads import preview_workload, show_workload, workload_json
 
 
 @pytest.fixture
@@ -18,9 +21,28 @@ def text_trace(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
-def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    show_workload("chat", as_json=True)
-    shown = json.loads(capsys.readouterr().out)
+def as_json(name: str) -> dict[str, Any]:
+    workload = load_workload(name)
+    return workload_json(workload, summarize(workload))
+
+
+def preview(name: str, requests: int) -> str:
+    console, workload = printer(), load_workload(name)
+    preview_workload(console, workload, summarize(workload, requests))
+    return text(console)
+
+
+def printer() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def text(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_show_as_json() -> None:
+    shown = as_json("chat")
     assert shown["kind"] == "synthetic"
     assert shown["sha256"] == load_workload("chat").sha256
     assert shown["load"] == {"concurrency": 64, "arrivals": "poisson"}
@@ -29,9 +51,8 @@ def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["summary"]["shared_prompt_share"] == 0.0
 
 
-def test_show_a_text_trace_as_json(text_trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_workload(str(text_trace), as_json=True)
-    shown = json.loads(capsys.readouterr().out)
+def test_show_a_text_trace_as_json(text_trace: Path) -> None:
+    shown = as_json(str(text_trace))
     assert (shown["name"], shown["kind"], shown["trace_requests"]) == ("mine", "text trace", 2)
     assert shown["summary"]["requests"] == 2
     assert shown["summary"]["prompt_tokens_estimated"] is True
@@ -39,27 +60,21 @@ def test_show_a_text_trace_as_json(text_trace: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("name", ["chat", "code", "reasoning", "smoke"])
-def test_show_names_what_is_sent(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show_workload(name, as_json=False)
-    shown = capsys.readouterr().out
-    workload = load_workload(name)
+def test_show_names_what_is_sent(name: str) -> None:
+    console, workload = printer(), load_workload(name)
+    show_workload(console, workload, summarize(workload))
     for words in (name, workload.sha256, f"{workload.max_request_tokens} tokens", "p99"):
-        assert words in shown
+        assert words in text(console)
 
 
-def test_preview_draws_three_histograms(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    preview_workload("chat", 300)
-    shown = capsys.readouterr().out
+def test_preview_draws_three_histograms() -> None:
+    shown = preview("chat", 300)
     assert "the first 300 requests" in shown
     assert shown.count("█" * 40) == 3
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_preview_of_a_single_request(text_trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    preview_workload(str(text_trace), 1)
-    shown = capsys.readouterr().out
+def test_preview_of_a_single_request(text_trace: Path) -> None:
+    shown = preview(str(text_trace), 1)
     assert "prompt tokens, estimated" in shown
     assert "100.0%" in shown

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tuner.commands.options import Format, Output
-from tuner.commands.output import print_json
+from tuner.commands.output import print_json, stdout_console
 from tuner.errors import OperatorNeededError
 
 app = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")
@@ -21,8 +21,6 @@ def status(
 
     Example: tuner gpu status --format json
     """
-    from rich.console import Console
-
     from tuner.gpu.durable import state_folders
     from tuner.gpu.leases import LeaseBook
     from tuner.gpu.one_by_one import one_by_one
@@ -32,7 +30,7 @@ def status(
     if output is Format.JSON:
         print_json(status_json(status))
     else:
-        show_status(Console(), status)
+        show_status(stdout_console(), status)
 
 
 @app.command("restore")
@@ -48,8 +46,6 @@ def restore(
     """
     from functools import partial
 
-    from rich.console import Console
-
     from tuner.gpu.durable import state_folders
     from tuner.gpu.leases import LeaseBook
     from tuner.gpu.limits import Access, opened_limits
@@ -61,6 +57,6 @@ def restore(
     if output is Format.JSON:
         print_json(restore_json(outcomes))
     else:
-        show_restore(Console(), outcomes)
+        show_restore(stdout_console(), outcomes)
     if not is_restored(outcomes):
         raise OperatorNeededError("not every GPU is as it was found; see above")

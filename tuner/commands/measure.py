@@ -21,7 +21,7 @@ from tuner.commands.options import (
     Vllm,
     WindowSeconds,
 )
-from tuner.commands.output import print_json
+from tuner.commands.output import print_json, stdout_console
 
 
 def measure(
@@ -69,4 +69,4 @@ def measure(
     if output is Format.JSON:
         print_json(measured_json(measured))
     else:
-        show_measured(Console(), measured, spec.slos)
+        show_measured(stdout_console(), measured, spec.slos)

@@ -82,7 +82,7 @@ def show(
 
 def recommend_one(
     model: Annotated[
-        str | None, typer.Argument(help="Model, or the end of its name; default: the newest.")
+        str | None, typer.Argument(help="Model, or the end of its name; default: the only one.")
     ] = None,
     study: Annotated[
         str | None, typer.Option(help="Take this study.", autocompletion=complete_study)

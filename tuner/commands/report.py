@@ -18,7 +18,9 @@ def report(
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(help="Also write a PNG of each figure there (needs Chromium or Chrome)."),
+        typer.Option(
+            help="Also write a PNG of each figure into this folder (needs Chromium or Chrome)."
+        ),
     ] = None,
     slo: Slos = None,
     store_url: StoreUrl = DEFAULT_STORE,

@@ -25,7 +25,7 @@ from tuner.commands.options import (
     Vllm,
     WindowSeconds,
 )
-from tuner.commands.output import print_json, store_option
+from tuner.commands.output import print_json, stdout_console, store_option
 from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
@@ -196,8 +196,6 @@ def resume(
 
 def _finish(store: Store, name: str, *, as_json: bool) -> None:
     """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
-    from rich.console import Console
-
     from tuner.report.confirmed import standing
     from tuner.report.infeasible import nothing_met
     from tuner.report.json_forms import front_json
@@ -208,6 +206,6 @@ def _finish(store: Store, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(front_json(found))
     else:
-        show_front(Console(), found)
+        show_front(stdout_console(), found)
     if not found.front:
         raise NoFeasibleConfigurationError(nothing_met(study, trials, found.slos))

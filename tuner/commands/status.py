@@ -7,13 +7,17 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.completion import complete_study
 from tuner.commands.options import Format, Output, StoreUrl
-from tuner.commands.output import print_json, store_option
+from tuner.commands.output import print_json, stdout_console, store_option
 
 
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="The study's name (default: the newest).")
+        str | None,
+        typer.Argument(
+            help="The study's name (default: the newest).", autocompletion=complete_study
+        ),
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
@@ -23,8 +27,6 @@ def status(
     Example: watch --color tuner status
     """
     from datetime import UTC, datetime
-
-    from rich.console import Console
 
     from tuner.errors import UsageError
     from tuner.report.status import show_status, status, status_json
@@ -40,4 +42,4 @@ def status(
     if output is Format.JSON:
         print_json(status_json(found))
     else:
-        show_status(Console(), found, store_option(store_url))
+        show_status(stdout_console(), found, store_option(store_url))

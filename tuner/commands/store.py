@@ -9,7 +9,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.options import Format, Output, StoreUrl
-from tuner.commands.output import print_json
+from tuner.commands.output import print_json, stdout_console
 from tuner.errors import OperatorNeededError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store.")
@@ -21,8 +21,6 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
-    from rich.console import Console
-
     from tuner.gpu.durable import state_folder
     from tuner.report.store_tables import findings_json, show_findings
     from tuner.store.checks import check_file, check_studies
@@ -36,7 +34,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
     if output is Format.JSON:
         print_json(findings_json(found))
     else:
-        show_findings(Console(), found)
+        show_findings(stdout_console(), found)
     problems = sum(finding.is_problem for finding in found)
     if problems:
         raise OperatorNeededError(

@@ -10,6 +10,7 @@ import typer
 
 from tuner.commands.completion import complete_workload
 from tuner.commands.options import Format, Output
+from tuner.commands.output import print_json, stdout_console
 
 
 class ImportFormat(StrEnum):
@@ -36,9 +37,16 @@ def show(
 
     Example: tuner workload show chat
     """
-    from tuner.report.workloads import show_workload
+    from tuner.load.summary import summarize
+    from tuner.load.workload import load_workload
+    from tuner.report.workloads import show_workload, workload_json
 
-    show_workload(name, as_json=output is Format.JSON)
+    workload = load_workload(name)
+    summary = summarize(workload)
+    if output is Format.JSON:
+        print_json(workload_json(workload, summary))
+    else:
+        show_workload(stdout_console(), workload, summary)
 
 
 @app.command("preview")
@@ -50,9 +58,12 @@ def preview(
 
     Example: tuner workload preview reasoning --requests 5000
     """
+    from tuner.load.summary import summarize
+    from tuner.load.workload import load_workload
     from tuner.report.workloads import preview_workload
 
-    preview_workload(name, requests)
+    workload = load_workload(name)
+    preview_workload(stdout_console(), workload, summarize(workload, requests))
 
 
 @app.command("import")

@@ -58,19 +58,25 @@ def _kind(path: Path) -> str | None:
 
 def judge_disk(check: str, disk: Disk) -> list[Finding]:
     """Return what there is to say of one disk."""
-    free = f"{disk.free_bytes / 2**30:.1f} GiB free at {disk.path}"
+    free = f"{_size(disk.free_bytes)} free at {disk.path}"
     kind = f" ({disk.kind})" if disk.kind else ""
     elsewhere = _elsewhere(check)
     if not disk.is_writable:
         return [problem(check, f"{disk.path}{kind} cannot be written by this user", elsewhere)]
     if disk.free_bytes < _NEEDED_BYTES:
-        return [problem(check, f"{free}, too little for a run", f"df -h {disk.path}")]
+        return [problem(check, f"{free}, too little for a run", elsewhere)]
     found = []
     if disk.free_bytes < _COMFORTABLE_BYTES:
-        found.append(warning(check, f"{free}, maybe too little for a night", f"df -h {disk.path}"))
+        found.append(warning(check, f"{free}, maybe too little for a night", elsewhere))
     if disk.kind is not None and (trouble := _trouble(disk.kind)):
         found.append(warning(check, f"{disk.path} is on {disk.kind}, {trouble}", elsewhere))
     return found or [ok(check, f"{free}{kind}")]
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 2**30:
+        return f"{size_bytes / 2**20:.0f} MiB"
+    return f"{size_bytes / 2**30:.1f} GiB"
 
 
 def _elsewhere(check: str) -> str:

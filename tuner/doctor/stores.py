@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from sqlalchemy import URL
 
 from tuner.doctor.finding import Finding, ok, problem, warning
-from tuner.errors import TunerError
+from tuner.errors import OperatorNeededError, TunerError
 from tuner.store import Store, TrialState
 from tuner.store.address import check_file, file_of, parse_address
 from tuner.store.lock import lock_path
@@ -32,8 +33,9 @@ def check_store(
             studies = [s.identity.name for s in store.studies()]
             interrupted = [name for name in studies if _has_running(store, name)]
     except TunerError as error:
-        return [problem("store", str(error), _mend(path))]
-    found = [ok("store", f"{store.shown} is sound and holds {len(studies)} studies")]
+        return [problem("store", str(error), _mend(url, error))]
+    many = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
+    found = [ok("store", f"{store.shown} is sound and holds {many}")]
     held = {} if path is None else {name: _holder(path, name) for name in studies}
     running = {name: pid for name, pid in held.items() if pid is not None and is_alive(pid)}
     found += [
@@ -65,7 +67,11 @@ def _holder(store: Path, study: str) -> int | None:
     return int(first) if first.isdecimal() else None
 
 
-def _mend(path: Path | None) -> str:
+def _mend(url: URL, error: TunerError) -> str:
+    path = file_of(url)
     if path is None:
-        return "pg_isready"
-    return f"tuner store rebuild NEW.db --store {path}"
+        port = "" if url.port is None else f" -p {url.port}"
+        return f"pg_isready -h {url.host or 'localhost'}{port}"
+    if isinstance(error, OperatorNeededError):  # damaged
+        return f"tuner store rebuild NEW.db --store {path}"
+    return "tuner doctor --store ANOTHER.db"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tuner.errors import OperatorNeededError
 from tuner.report.confirmed import Standing, confirmation_notes
 from tuner.report.figures import figures
-from tuner.report.trials import ENERGY, emulated, measured, meets_slo, metric
+from tuner.report.trials import ENERGY, emulated, ended_early, measured, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudySummary, TrialRow
@@ -25,6 +25,7 @@ def caveats(store: Store, summary: StudySummary, standing: Standing, best: Trial
         f"{what} is emulated, not measured" for what in emulated(study, measured(standing.trials))
     ]
     found += _of_choice(standing, best)
+    found += _of_unknown(standing)
     found += confirmation_notes(standing)
     found += [w for t in standing.front if (w := standing.outputs_warning(t)) is not None]
     if not summary.is_finished:
@@ -58,6 +59,22 @@ def _of_choice(standing: Standing, best: TrialRow) -> list[str]:
     return found
 
 
+def _of_unknown(standing: Standing) -> list[str]:
+    """Return what another SLO asks for and the study did not find out."""
+    study, ended = standing.study, ended_early(standing.trials)
+    bounds = {slo.metric: slo.bound for slo in standing.slos}
+    own = [Slo.parse(text) for text in study.slos]
+    is_looser = any(s.metric not in bounds or s.violation(bounds[s.metric]) > 0.0 for s in own)
+    if not is_looser or not ended:
+        return []
+    given = "".join(f" --slo '{slo}'" for slo in standing.slos)
+    many = "1 trial was" if len(ended) == 1 else f"{len(ended)} trials were"
+    return [
+        f"{many} ended early for missing the study's own SLO ({', '.join(study.slos)}), and may be "
+        f"what this one asks for; `tuner run --from-study {study.name}{given}` measures anew"
+    ]
+
+
 def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) -> list[str]:
     if baseline is None or meets_slo(baseline, slos) is None:
         reason = "" if baseline is None or baseline.failure is None else baseline.failure.reason
@@ -73,13 +90,8 @@ def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) 
 def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
     """Return which limits made no difference: the SLO's bounds, and the GPU's power limit."""
     found = []
-    least = min(
-        (e for t in measured(standing.pool) if (e := metric(t, ENERGY)) is not None), default=None
-    )
-    if standing.slos and meets_slo(best, standing.slos) and metric(best, ENERGY) == least:
-        found.append(
-            "the SLO does not bind: of all that was measured, this uses the least energy anyhow"
-        )
+    if _never_bound(standing, best):
+        found.append("the SLO does not bind: nothing that misses it was seen to use less energy")
     limit_w = best.configuration.device.get("power_limit_w")
     if limit_w is None:
         return found
@@ -93,6 +105,19 @@ def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
             f"the power limit of {limit_w:g} W never bound: the highest sample was {each_w:.0f} W"
         )
     return found
+
+
+def _never_bound(standing: Standing, best: TrialRow) -> bool:
+    """Say whether all that misses the SLO uses more energy, what was ended early included.
+
+    And all that may be recommended: what is unsure to meet the SLO uses less where it binds.
+    """
+    ours_j = metric(best, ENERGY)
+    if not standing.slos or not meets_slo(best, standing.slos) or ours_j is None:
+        return False
+    missed = [t for t in standing.trials if t.measurement and not meets_slo(t, standing.slos)]
+    others = (metric(t, ENERGY) for t in (*missed, *standing.pool))
+    return all(energy_j is None or energy_j >= ours_j for energy_j in others)
 
 
 def _peak_power_w(store: Store, standing: Standing, trial: TrialRow) -> float | None:

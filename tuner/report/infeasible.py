@@ -6,18 +6,21 @@ import math
 from collections.abc import Sequence
 
 from tuner.metrics import METRICS, Direction
-from tuner.report.trials import ENERGY, feasible, measured
+from tuner.report.trials import ENERGY, ended_early, feasible, measured
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow, TrialState
+
+_TIMES = 2.0  # a percentage beyond this is told as a multiple
 
 
 def nothing_met(study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
     """Return the sentence for a study without an answer."""
-    failed = sum(t.state is TrialState.FAILED for t in trials)
-    known = measured(trials)
-    counts = f"{len(known)} trials measured, {failed} failed"
+    known, ended = measured(trials), ended_early(trials)
+    counts = _counts(trials, known, ended)
     wanted = ", ".join(str(slo) for slo in slos)
-    if not known:
+    if all(t.state is TrialState.RUNNING for t in trials):
+        return f"no trial of study '{study.name}' has ended yet; see `tuner status {study.name}`"
+    if not known and not ended:
         return (
             f"nothing in study '{study.name}' was measured ({counts}); see why with "
             f"`tuner show {study.name}`"
@@ -28,10 +31,22 @@ def nothing_met(study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence
             f"{ENERGY} ({counts})"
         )
     start = f"nothing in study '{study.name}' met {wanted} ({counts})"
-    return f"{start}; {_nearest(known, slos)}"
+    of_whole = " of the whole windows" if known and ended else ""
+    return f"{start}; {_nearest(known or ended, slos, of_whole)}"
 
 
-def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
+def _counts(
+    trials: Sequence[TrialRow], known: Sequence[TrialRow], ended: Sequence[TrialRow]
+) -> str:
+    """Return how the trials went, such as `5 trials measured, 2 ended early, 1 failed`."""
+    failed = sum(t.state is TrialState.FAILED for t in trials)
+    counts = [f"{len(known)} {'trial' if len(known) == 1 else 'trials'} measured"]
+    if ended:
+        counts.append(f"{len(ended)} ended early")
+    return ", ".join([*counts, f"{failed} failed"])
+
+
+def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo], of_whole: str) -> str:
     """Return which trial's worst violation is the least, and what that is."""
     worst = [w for w in (_worst(t, slos) for t in trials) if w is not None]
     if not worst:
@@ -40,8 +55,8 @@ def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
     violation, number, slo, value = min(worst, key=lambda w: (w[0], w[1]))
     unit = METRICS[slo.metric].unit
     return (
-        f"nearest: trial {number} with {slo.metric} {value:.4g} {unit}, {_past(violation, slo)} "
-        f"{slo.bound:g} {unit}"
+        f"nearest{of_whole}: trial {number} with {slo.metric} {value:.4g} {unit}, "
+        f"{_past(violation, slo)} {slo.bound:g} {unit}"
     )
 
 
@@ -60,5 +75,8 @@ def _worst(trial: TrialRow, slos: Sequence[Slo]) -> tuple[float, int, Slo, float
 
 def _past(violation: float, slo: Slo) -> str:
     share = math.exp(violation) if slo.direction is Direction.MIN else math.exp(-violation)
+    if slo.direction is Direction.MIN and share >= _TIMES:
+        return f"{share:.1f} times"
     percent = 100.0 * abs(share - 1.0)
-    return f"{percent:.2g} % {'over' if slo.direction is Direction.MIN else 'under'}"
+    digits = 0 if percent >= 10.0 else 1
+    return f"{percent:.{digits}f} % {'over' if slo.direction is Direction.MIN else 'under'}"

@@ -89,7 +89,7 @@ def _provenance(r: Recommendation) -> Text:
 def _show_saving(console: Console, r: Recommendation, best: Figures) -> None:
     if r.is_default:
         which = "is" if r.is_asked_for else "itself uses the least energy of"
-        what = "what was asked for." if r.is_asked_for else "all that this study measured."
+        what = "what was asked for." if r.is_asked_for else "all that met the SLO."
         console.print(f"vLLM's default {which} {what}")
     elif best.saving_percent is not None:
         console.print(_headline(best))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,7 @@ from tuner.report.confirmed import Standing, standing
 from tuner.report.figures import Figures, figures
 from tuner.report.load_text import load_text
 from tuner.report.tables import UNKNOWN, emulated_label, heading, number
-from tuner.report.trials import ENERGY, emulated, measured
+from tuner.report.trials import ENERGY, emulated, ended_early, measured, metric
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
@@ -29,20 +29,24 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
     table.add_column("study and model", no_wrap=True)  # to be copied
     table.add_column("workload", overflow="fold")
     table.add_column("started", no_wrap=True)
-    table.add_column("trials", no_wrap=True)
-    table.add_column("state")
+    table.add_column("measured", no_wrap=True)
+    table.add_column("state", overflow="fold")
     for summary in summaries:
         study = summary.identity
         label = emulated_label(emulated(study, ()))
         state = "finished" if summary.is_finished else "open"
-        state += ", confirmed" if summary.confirmations else ", unconfirmed"
+        state += ",\nconfirmed" if summary.confirmations else ",\nunconfirmed"
         failed = f"\n{summary.failed} failed" if summary.failed else ""
         table.add_row(
-            Text.assemble((study.name, "bold"), (f"\n{study.model}", "dim")),
+            Text.assemble(
+                (study.name, "bold"),
+                (f"\n{study.model}", "dim"),
+                (f"\n{label}" if label else "", "magenta"),
+            ),
             Text(study.workload_name),
             f"{study.created_at:%Y-%m-%d}",
-            f"{summary.measured} measured{failed}",
-            Text(f"{state}\n{label}" if label else state),
+            f"{summary.measured}{failed}",
+            Text(state),
         )
     console.print(table)
 
@@ -54,13 +58,17 @@ def show_study(
     repeats: Sequence[RepeatRow],
     events: Sequence[EventRow],
 ) -> None:
-    """Print a study's identity, its trials as searched, its repeats, and its events."""
+    """Print a study's identity, its trials, what was said of them, its repeats, and its events."""
+    found = standing(study, trials, repeats)
     console.print(heading(study.name, emulated_label(emulated(study, measured(trials)))))
     console.print(_identity(study, trials))
     if trials:
-        console.print(_trials(standing(study, trials, repeats), trials))
+        console.print(_trials(found))
+    for warning in _warnings(found.trials):
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
     if repeats:
-        console.print(_repeats(repeats))
+        confirmed = [t for t in trials if _is_confirmed(found, t)]
+        console.print(_repeats(confirmed, repeats))
     if events:
         console.print(_events(events))
 
@@ -96,16 +104,32 @@ def _identity(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
 def _budget(study: StudyIdentity, trials: Sequence[TrialRow]) -> str:
     of_trials = "" if study.budget_trials is None else f" of {study.budget_trials}"
     of_hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
-    return f"{len(trials)}{of_trials} trials, {study.spent_s / 3600.0:.2f}{of_hours} hours spent"
+    hours = "virtual hours" if study.evaluation == "virtual" else "hours"
+    return f"{len(trials)}{of_trials} trials, {study.spent_s / 3600.0:.2f}{of_hours} {hours} spent"
 
 
-def _repeats(repeats: Sequence[RepeatRow]) -> Table:
+def _is_confirmed(found: Standing, trial: TrialRow) -> bool:
+    known = found.known.get(trial.number)
+    return known is not None and known.is_confirmed
+
+
+def _repeats(confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]) -> Table:
+    """Return each window of the trials whose figures are of several, the search's first."""
     table = _table()
     for title in ("repeat", "of trial", "state"):
         table.add_column(title, no_wrap=True)
     table.add_column("J/token", justify="right", no_wrap=True)
     table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
+    for trial in confirmed:
+        table.add_row(
+            UNKNOWN,
+            str(trial.number),
+            trial.state.value,
+            number(metric(trial, ENERGY)),
+            number(metric(trial, "p99_tpot_ms")),
+            "search, not in the figures above",
+        )
     for repeat in repeats:
         metrics = {} if repeat.measurement is None else repeat.measurement.metrics
         reason = "" if repeat.failure is None else f": {repeat.failure.reason}"
@@ -120,37 +144,62 @@ def _repeats(repeats: Sequence[RepeatRow]) -> Table:
     return table
 
 
-def _trials(found: Standing, trials: Sequence[TrialRow]) -> Table:
-    bounds, baseline = found.slos, found.baseline
+def _trials(found: Standing) -> Table:
+    """Return the trials with the figures that every report shows: of a confirmed one, repeated."""
     on_front = {t.number for t in found.front}
-    mark = "confirmed" if found.is_confirmed else "front"
     table = _table()
     table.add_column("trial", no_wrap=True)
-    table.add_column("state", no_wrap=True)
     table.add_column("J/token", justify="right", no_wrap=True)
     table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
     table.add_column("SLO", no_wrap=True)
     table.add_column("configuration, and reason of a failure", overflow="fold")
-    fixed = _fixed(trials)
-    for trial in trials:
-        shown = figures(trial, baseline, bounds)
+    fixed = _fixed(found.trials)
+    for trial in found.trials:
+        shown = figures(trial, found.baseline, found.slos, found.known.get(trial.number))
         table.add_row(
             f"{trial.number} default" if trial.baseline else str(trial.number),
-            Text(trial.state.value, style=_STYLES[trial.state.value]),
-            number(shown.energy_per_output_token_j),
-            number(shown.p99_tpot_ms),
-            _verdict(shown, mark if trial.number in on_front else None),
+            number(metric(trial, ENERGY)),
+            number(metric(trial, "p99_tpot_ms")),
+            _verdict(shown, trial, is_on_front=trial.number in on_front),
             _detail(trial, fixed),
         )
     return table
 
 
-def _verdict(shown: Figures, mark: str | None) -> Text:
+def _verdict(shown: Figures, trial: TrialRow, *, is_on_front: bool) -> Text:
+    """Return `confirmed` or `front` for a member of the front, else how the trial stands."""
+    if is_on_front:
+        return Text("confirmed" if shown.confirmed else "front", style="bold green")
+    if ended_early([trial]) or shown.meets_slo is False:
+        return Text("missed", style="yellow")
     if shown.meets_slo is None:
-        return Text(UNKNOWN)
-    if mark is not None:
-        return Text(mark, style="bold green")
-    return Text("met") if shown.meets_slo else Text("missed", style="yellow")
+        return Text(trial.state.value, style=_STYLES[trial.state.value])
+    return Text("met")
+
+
+def _warnings(trials: Sequence[TrialRow]) -> list[str]:
+    """Return what was said of trials, each kind once; what differs between them is left out."""
+    kinds: dict[str, dict[int, str]] = {}
+    for trial in trials:
+        for warning in trial.warnings:
+            kinds.setdefault(warning.split(": ")[0], {})[trial.number] = warning
+    return [
+        f"{_ranges(texts)}: {kind if len(set(texts.values())) > 1 else next(iter(texts.values()))}"
+        for kind, texts in kinds.items()
+    ]
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return `trial 7`, or `trials 0-2, 5`."""
+    runs: list[list[int]] = []
+    for number_ in sorted(numbers):
+        if runs and runs[-1][-1] == number_ - 1:
+            runs[-1].append(number_)
+        else:
+            runs.append([number_])
+    parts = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
+    is_one = len(runs) == 1 and len(runs[0]) == 1
+    return f"{'trial' if is_one else 'trials'} {', '.join(parts)}"
 
 
 def _fixed(trials: Sequence[TrialRow]) -> dict[str, Value]:
@@ -170,8 +219,6 @@ def _detail(trial: TrialRow, fixed: Mapping[str, Value]) -> Text:
         text.append(f"\n{trial.failure.kind.value}: {trial.failure.reason}", style="red")
         if trial.failure.log_path is not None:
             text.append(f"\nlog: {trial.failure.log_path}", style="dim")
-    for warning in trial.warnings:
-        text.append(f"\nwarning: {warning}", style="yellow")
     return text
 
 

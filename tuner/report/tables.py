@@ -149,7 +149,7 @@ def _knob(row: Figures, name: str) -> str:
 
 
 def _repeats(row: Figures) -> str:
-    return str(row.repeats) if row.confirmed else "unconfirmed"
+    return str(row.repeats) if row.confirmed else "once"
 
 
 def _saving(row: Figures) -> str:

@@ -11,6 +11,7 @@ from tuner.study.objective import Objective
 from tuner.study.outcomes import (
     ENERGY,
     baseline_of,
+    ended_early,
     feasible,
     front_of,
     measured,
@@ -22,6 +23,7 @@ __all__ = [
     "ENERGY",
     "baseline_of",
     "emulated",
+    "ended_early",
     "feasible",
     "front",
     "measured",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +16,8 @@ from tuner.load.summary import (
     histogram,
     length_histogram,
     spread,
-    summarize,
 )
-from tuner.load.workload import Workload, load_workload
+from tuner.load.workload import Workload
 from tuner.records import FloatArray
 
 _BARS = 16
@@ -27,23 +25,14 @@ _BAR_WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def show_workload(name: str, *, as_json: bool) -> None:
-    """`tuner workload show`."""
-    workload = load_workload(name)
-    summary = summarize(workload)
-    if as_json:
-        print(json.dumps(workload_json(workload, summary), indent=2, allow_nan=False))  # noqa: T201
-        return
-    console = Console()
+def show_workload(console: Console, workload: Workload, summary: WorkloadSummary) -> None:
+    """Print a workload's load, hash, lengths and sources."""
     _describe(console, workload, summary)
     console.print(_table(summary))
 
 
-def preview_workload(name: str, requests: int) -> None:
-    """`tuner workload preview`."""
-    workload = load_workload(name)
-    summary = summarize(workload, requests)
-    console = Console()
+def preview_workload(console: Console, workload: Workload, summary: WorkloadSummary) -> None:
+    """Print the same with histograms of lengths and arrivals."""
     _describe(console, workload, summary)
     for title, values in _columns(summary).items():
         bars = length_histogram if "tokens" in title else histogram

@@ -46,6 +46,7 @@ class Confirmation:
         energy: its energy per output token against the default's; None without repeats of that.
         agreement: of its answers to the probe prompts with the default's.
         fault: why the configuration did not work when it was repeated.
+        warnings: of its repeats, each once.
     """
 
     trial: int
@@ -55,6 +56,7 @@ class Confirmation:
     energy: Comparison | None
     agreement: Agreement | None
     fault: str | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_confirmed(self) -> bool:
@@ -97,12 +99,16 @@ def confirmations(
 
 
 def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow:
-    """Return the trial with the estimates in place of what the search measured, if confirmed."""
+    """Return the trial with its repeats in place of what the search measured, if confirmed.
+
+    Their warnings too: what was wrong with the search's window is not wrong with theirs.
+    """
     found = known.get(trial.number)
     if found is None or not found.is_confirmed or trial.measurement is None:
         return trial
     means = {name: estimate.mean for name, estimate in found.estimates.items()}
-    return replace(trial, measurement=replace(trial.measurement, metrics=means))
+    measurement = replace(trial.measurement, metrics=means)
+    return replace(trial, measurement=measurement, warnings=found.warnings)
 
 
 def _measured(rows: Iterable[RepeatRow]) -> list[RepeatRow]:
@@ -141,6 +147,7 @@ def _confirmation(
         energy=_against(ours, theirs),
         agreement=_agreement(ours, theirs),
         fault=_fault(rows),
+        warnings=tuple(dict.fromkeys(warning for row in ours for warning in row.warnings)),
     )
 
 

@@ -25,6 +25,11 @@ def measured(trials: Iterable[TrialRow]) -> list[TrialRow]:
     return [t for t in trials if t.measurement is not None and t.failure is None]
 
 
+def ended_early(trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """Return the trials whose window was ended because they clearly missed an SLO of the study."""
+    return [t for t in trials if t.measurement and t.measurement.ended_early is not None]
+
+
 def meets_slo(trial: TrialRow, slos: Iterable[Slo]) -> bool | None:
     """Say whether a trial meets every SLO; None where it measured nothing."""
     if trial.measurement is None or trial.failure is not None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -35,6 +37,8 @@ CHART: dict[str, Any] = {
                             "requestGPU": {"type": ["integer", "number", "string"]},
                             "env": {"type": "array"},
                             "nodeSelectorTerms": {"type": "array"},
+                            "extraVolumes": {"type": "array"},
+                            "extraVolumeMounts": {"type": "array"},
                             "vllmConfig": {
                                 "type": "object",
                                 "additionalProperties": False,
@@ -50,7 +54,13 @@ CHART: dict[str, Any] = {
                             *("requestCPU", "requestMemory", "requestGPU"),
                         ],
                     },
-                }
+                },
+                "tolerations": {"type": "array"},
+                "startupProbe": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"failureThreshold": {"type": "integer"}},
+                },
             },
         },
         "extraObjects": {"type": "array"},
@@ -79,6 +89,27 @@ def test_the_chart_makes_the_same_command_line(awkward: Deployment) -> None:
     }
     assert made == set(WORDS[1:])
     assert model["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == [awkward.name]
+
+
+def test_the_host_names_that_the_chart_makes_are_short_enough(simple: Deployment) -> None:
+    text = helm_values(replace(simple, name="vllm-" + "a-very-long-name-" * 3))
+    (release,) = re.findall(r"helm install (\S+) ", text)
+    (model,) = yaml.safe_load(text)["servingEngineSpec"]["modelSpec"]
+    for made in (
+        f"{release}-{model['name']}-vllm-stack",
+        f"{release}-{model['name']}-engine-service",
+    ):
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", made)
+    assert f"helm uninstall {release}\n" in text
+
+
+def test_a_model_in_a_folder_is_mounted(simple: Deployment) -> None:
+    text = helm_values(replace(simple, model="/models/mine"))
+    data = yaml.safe_load(text)
+    jsonschema.validate(data, CHART)
+    (model,) = data["servingEngineSpec"]["modelSpec"]
+    assert model["extraVolumes"][0]["hostPath"]["path"] == "/models/mine"
+    assert model["extraVolumeMounts"][0]["mountPath"] == model["modelURL"] == "/models/mine"
 
 
 def test_prefix_caching_stays_on_as_vllm_has_it(simple: Deployment) -> None:

@@ -170,6 +170,36 @@ async def test_hostile_names_run_nothing(
     assert await page.eval("document.title") == f"{hostile} · tuner"
 
 
+@pytest.mark.parametrize("bound_ms", [None, 1.0])
+async def test_a_night_without_an_answer_draws_nothing_that_is_not_there(
+    page: Page,
+    empty: Store,
+    identity: StudyIdentity,
+    fill: Callable[[Store, StudyIdentity], None],
+    tmp_path: Path,
+    bound_ms: float | None,
+) -> None:
+    if bound_ms is None:
+        empty.create_study(identity)  # and nothing was measured yet
+    else:
+        fill(empty, replace(identity, slos=(f"p99_tpot_ms<={bound_ms}",)))
+    write_page(read_night(empty, "night"), tmp_path / "night.html")
+    await page.open((tmp_path / "night.html").as_uri())
+    await page.eval("Object.keys(FIGURES).forEach(draw)")
+    heading = await page.eval("document.querySelector('h1').textContent")
+    wanted = {None: "No trial has ended yet", 1.0: "No configuration meets the SLO"}
+    assert heading == wanted[bound_ms]
+    axes = await page.eval("Object.keys(document.getElementById('night').layout || {})")
+    assert ("yaxis3" in axes) is (bound_ms is not None)
+    assert "yaxis2" not in axes  # no hypervolume and no least energy to show
+    heights = (
+        "[...document.querySelectorAll('.plot')].filter((p) => p.querySelector(':scope > .empty'))"
+        ".map((p) => p.offsetHeight)"
+    )
+    empty_plots = await page.eval(heights)
+    assert empty_plots and max(empty_plots) < 60
+
+
 def test_pictures(report: Path, tmp_path: Path) -> None:
     made = write_pictures(report, tmp_path / "pictures")
     assert [p.name for p in made] == ["report.png", *(f"{name}.png" for name in FIGURES)]

@@ -16,6 +16,7 @@ from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.report.html.night import Night, read_night
 from tuner.report.html.page import page, write_page
+from tuner.report.html.provenance import events, provenance
 from tuner.report.json_forms import front_json, recommendation_json
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity
@@ -106,8 +107,20 @@ def test_without_an_answer_it_says_what_came_nearest(store: Store) -> None:
 def test_a_study_that_has_just_begun_is_a_page_too(empty: Store, identity: StudyIdentity) -> None:
     empty.create_study(identity)
     text = page(read_night(empty, "night"))
-    assert "nothing in study" in text
-    assert "No trial has ended yet." in text
+    assert "No trial has ended yet" in shown(text, 'id="answer"')
+    assert "No configuration meets the SLO" not in text
+
+
+def test_what_was_ended_early_is_one_reason_however_many_requests(store: Store) -> None:
+    for number, many in ((3, 20), (4, 31)):
+        found = store.trials("night")[number].measurement
+        assert found is not None
+        why = f"ended early: {many} of {many} requests were past p99_tpot_ms<=50 in the first 6 s"
+        store.save_measurement("night", number, replace(found, ended_early=why), None)
+    night = read_night(store, "night")
+    assert events(night).count("ended early:") == 1
+    assert "<td>2</td><td>configuration</td><td>ended early: requests were past" in events(night)
+    assert "5 measured (2 ended early), 2 failed" in provenance(night)
 
 
 def test_nothing_of_the_store_becomes_markup(

@@ -15,6 +15,11 @@ from tuner.report.exports.kubernetes import (
 from tuner.report.exports.vllm import withheld_notes
 from tuner.report.exports.yaml_text import yaml_text
 
+_REPOSITORY = "https://vllm-project.github.io/production-stack"
+# The chart makes host names, of at most 63 letters, of the release's and the model's name.
+_RELEASE = "vllm"
+_LONGEST_NAME = 30
+_STARTUP_TRIES = 180  # every 10 s, as for the other exports; the chart gives up after 10 min
 _CPUS_PER_GPU = 4
 _MEMORY_GIB_PER_GPU = 32
 # Without these the chart decides by itself, and not as vLLM does.
@@ -28,12 +33,18 @@ def helm_values(deployment: Deployment) -> str:
         *d.about,
         *withheld_notes(d),
         *node_notes(d),
-        f"use: helm install {d.name} vllm/vllm-stack -f THIS_FILE.yaml",
-        f"undo: helm uninstall {d.name}",
+        f"once: helm repo add vllm {_REPOSITORY}",
+        f"use: helm install {_RELEASE} vllm/vllm-stack -f THIS_FILE.yaml",
+        f"undo: helm uninstall {_RELEASE}",
         "adapt: requestCPU and requestMemory, which were not measured",
         *(("adapt: pin the version in tag",) if d.release is None else ()),
     )
-    data: dict[str, Any] = {"servingEngineSpec": {"modelSpec": [_model(d)]}}
+    engine = {
+        "modelSpec": [_model(d)],
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "startupProbe": {"failureThreshold": _STARTUP_TRIES},
+    }
+    data: dict[str, Any] = {"servingEngineSpec": engine}
     if d.has_limits:
         data["extraObjects"] = [limits_daemon_set(d)]
     return comments(notes) + yaml_text(data)
@@ -42,7 +53,7 @@ def helm_values(deployment: Deployment) -> str:
 def _model(d: Deployment) -> dict[str, Any]:
     repository, _, tag = d.image.partition(":")
     model: dict[str, Any] = {
-        "name": d.name,
+        "name": d.name.removeprefix("vllm-")[:_LONGEST_NAME].strip("-"),
         "repository": repository,
         "tag": tag,
         "modelURL": d.model,
@@ -53,6 +64,11 @@ def _model(d: Deployment) -> dict[str, Any]:
         "vllmConfig": _vllm_config(d),
         "env": environment(d),
     }
+    if d.model_folder is not None:
+        host_path = {"path": d.model_folder, "type": "Directory"}
+        model["extraVolumes"] = [{"name": "model", "hostPath": host_path}]
+        mount = {"name": "model", "mountPath": d.model_folder, "readOnly": True}
+        model["extraVolumeMounts"] = [mount]
     if d.has_limits:
         terms = [
             {"key": key, "operator": "In", "values": [value]}

@@ -16,7 +16,7 @@ from tuner.report.recommend import Recommendation
 from tuner.report.tables import emulated_label, number, percent
 from tuner.report.trials import emulated, measured, metric
 from tuner.slo import Slo
-from tuner.store.rows import TrialRow
+from tuner.store.rows import TrialRow, TrialState
 
 
 def label_of(night: Night) -> str:
@@ -30,9 +30,11 @@ def answer(night: Night) -> str:
     """Return the first screen as HTML."""
     r = night.recommendation
     if r is None:
+        has_ended = any(t.state is not TrialState.RUNNING for t in night.searched)
+        title = "No configuration meets the SLO" if has_ended else "No trial has ended yet"
         return (
             '<section id="answer" class="answer bad"><p class="kicker">No answer</p>'
-            "<h1>No configuration meets the SLO</h1>"
+            f"<h1>{title}</h1>"
             f'<p class="sure">{escape(night.no_answer or "")}</p></section>'
         )
     best = r.figures_of(r.best)
@@ -55,7 +57,7 @@ def _mood(r: Recommendation, best: Figures) -> str:
 
 def _headline(r: Recommendation, best: Figures) -> str:
     if r.is_default:
-        return "Keep vLLM's default: nothing measured uses less energy"
+        return "Keep vLLM's default: nothing that meets the SLO uses less energy"
     name = f'<span class="nowrap">Deploy trial {best.number}:</span> '
     saving = best.saving_percent
     if saving is None:

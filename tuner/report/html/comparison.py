@@ -62,7 +62,8 @@ def _row(row: Figures, best: int | None, knobs: Sequence[str]) -> str:
 def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None or interval is None:
         return number(value)
-    return f'{number(value)}<span class="pm">±{number((interval[1] - interval[0]) / 2.0)}</span>'
+    half = (interval[1] - interval[0]) / 2.0
+    return f'{number(value)}<span class="pm">±{half:.2g}</span>'
 
 
 def _saving(row: Figures) -> str:

@@ -81,14 +81,17 @@ function layout(extra) {
   return merged;
 }
 
-function sloLines(xName, yName) {
+// On which side of an upright line its note has room; `range` is that of the axis, if known.
+const besides = (bound, range) => (range && bound < (range[0] + range[1]) / 2 ? "left" : "right");
+
+function sloLines(xName, yName, range) {
   const shapes = [], annotations = [];
   for (const slo of data.slos) {
     const line = { color: colour("warn"), width: 1.5, dash: "dash" };
     const note = { text: plain(slo.text), showarrow: false, font: { color: colour("warn"), size: 12 }, bgcolor: colour("card") };
     if (slo.metric === xName) {
       shapes.push({ type: "line", x0: slo.bound, x1: slo.bound, yref: "paper", y0: 0, y1: 1, line });
-      annotations.push({ ...note, x: slo.bound, yref: "paper", y: 1, xanchor: "right", yanchor: "top" });
+      annotations.push({ ...note, x: slo.bound, yref: "paper", y: 1, xanchor: besides(slo.bound, range), yanchor: "top" });
     } else if (slo.metric === yName) {
       shapes.push({ type: "line", y0: slo.bound, y1: slo.bound, xref: "paper", x0: 0, x1: 1, line });
       annotations.push({ ...note, y: slo.bound, xref: "paper", x: 1, xanchor: "right", yanchor: "bottom" });
@@ -148,7 +151,7 @@ function frontFigure(view) {
     traces: traces.filter((t) => t.x.length),
     layout: layout({
       xaxis: { title: { text: withUnit(x) }, range: range.x },
-      yaxis: { title: { text: withUnit(y) }, range: range.y }, ...sloLines(x, y),
+      yaxis: { title: { text: withUnit(y) }, range: range.y }, ...sloLines(x, y, range.x),
     }),
   };
 }
@@ -168,7 +171,7 @@ function knobMarker(rows, knob) {
   if (!knob) return marker;
   const values = rows.map((i) => trials.knobs[knob][i]);
   if (values.every((v) => v === null || typeof v === "number")) {
-    return { ...marker, color: values, colorscale: "Viridis", showscale: true, colorbar: { title: { text: plain(knob), side: "right" }, thickness: 12 } };
+    return { ...marker, color: values, colorscale: "Viridis", showscale: true, colorbar: { title: { text: plain(knob), side: "right", font: { size: 13 } }, thickness: 12 } };
   }
   const kinds = [...new Set(values.map(String))].sort();
   const palette = ["#3b82f6", "#e07b39", "#8b5cf6", "#10b981", "#d4437c", "#a3a322", "#5c9ead", "#9c755f"];
@@ -183,7 +186,8 @@ function nightFigure() {
     text: growth.map((g) => "after trial " + g[3]), line: { color: shade, width: 2, shape: "hv" },
     hovertemplate: "%{text}<br>" + name + " %{y:.4g}<extra></extra>",
   });
-  const traces = [line("y", 1, "hypervolume %", colour("good")), line("y2", 2, "least J/token", colour("blue"))];
+  const hasGrowth = growth.some((g) => g[2] !== null);
+  const traces = hasGrowth ? [line("y", 1, "hypervolume %", colour("good")), line("y2", 2, "least J/token", colour("blue"))] : [];
   const kinds = [
     ["launch", colour("warn"), (s) => s[4] !== null],
     ["measured", colour("good"), (s) => s[5] && s[6] === null],
@@ -207,14 +211,16 @@ function nightFigure() {
     hovertemplate: "%{text}<extra></extra>",
   });
   const lanes = ["search", "default again", "confirmation", "events"].filter((l) => (l === "events" ? data.events.length : data.spans.some((s) => s[0] === l)));
+  const above = hasGrowth ? {
+    yaxis: { domain: [0.68, 1], title: { text: "hypervolume<br>%" }, rangemode: "tozero" },
+    yaxis2: { domain: [0.36, 0.62], title: { text: "least<br>J/token" } },
+  } : {};
   return {
     traces,
     layout: layout({
-      barmode: "overlay", bargap: 0.35, margin: { l: 96, r: 14, t: 30, b: 44 },
-      xaxis: { title: { text: hours }, anchor: "y3", rangemode: "tozero" },
-      yaxis: { domain: [0.68, 1], title: { text: "hypervolume<br>%" }, rangemode: "tozero" },
-      yaxis2: { domain: [0.36, 0.62], title: { text: "least<br>J/token" } },
-      yaxis3: { domain: [0, 0.3], categoryorder: "array", categoryarray: lanes.slice().reverse(), showgrid: false },
+      barmode: "overlay", bargap: hasGrowth ? 0.35 : 0.7, margin: { l: 96, r: 14, t: 30, b: 44 },
+      xaxis: { title: { text: hours }, anchor: "y3", rangemode: "tozero" }, ...above,
+      yaxis3: { domain: [0, hasGrowth ? 0.3 : 1], categoryorder: "array", categoryarray: lanes.slice().reverse(), showgrid: false },
     }),
   };
 }
@@ -251,9 +257,10 @@ function latencyFigure(kind) {
     line: { color: windowColour(k), width: 2 }, hovertemplate: plain(windowName(w)) + "<br>%{y:.1f} % within <b>%{x:.4g} ms</b><extra></extra>",
   }));
   const shapes = [], annotations = [];
+  const most = Math.max(...traces.flatMap((t) => t.x));
   for (const slo of data.slos.filter((s) => s.metric.endsWith("_" + kind))) {
     shapes.push({ type: "line", x0: slo.bound, x1: slo.bound, yref: "paper", y0: 0, y1: 1, line: { color: colour("warn"), width: 1.5, dash: "dash" } });
-    annotations.push({ x: slo.bound, yref: "paper", y: 0, text: plain(slo.text), showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: colour("warn"), size: 12 } });
+    annotations.push({ x: slo.bound, yref: "paper", y: 0, text: plain(slo.text), showarrow: false, xanchor: besides(slo.bound, [0, Math.max(most, slo.bound)]), yanchor: "bottom", font: { color: colour("warn"), size: 12 } });
   }
   return { traces, layout: layout({ shapes, annotations, margin: { l: 60, r: 14, t: 30, b: 44 }, xaxis: { title: { text: kind.replace("_ms", "").toUpperCase() + " (ms)" }, rangemode: "tozero" }, yaxis: { title: { text: "% of requests" }, range: [0, 101] } }) };
 }
@@ -272,9 +279,9 @@ function importanceFigure() {
   return { traces, layout: layout({ bargap: 0.3, margin: { l: 10, r: 14, t: 30, b: 44 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "reversed" }, xaxis: { title: { text: "% of the variance" }, rangemode: "tozero" }, yaxis: { automargin: true } }) };
 }
 
-function slicesFigure(rows, columns) {
+function slicesFigure(rows, columns, isNarrow) {
   const y = data.axes.y, knobs = data.importance.slices, traces = [];
-  const grid = { rows: Math.ceil(knobs.length / columns), columns: Math.min(columns, knobs.length), pattern: "independent", xgap: 0.14, ygap: 0.4 };
+  const grid = { rows: Math.ceil(knobs.length / columns), columns: Math.min(columns, knobs.length), pattern: "independent", xgap: isNarrow ? 0.24 : 0.14, ygap: 0.4 };
   const extra = { grid, showlegend: false, annotations: [], margin: { l: 56, r: 10, t: 24, b: 30 } };
   knobs.forEach((knob, k) => {
     const suffix = k ? String(k + 1) : "";
@@ -289,9 +296,9 @@ function slicesFigure(rows, columns) {
     const numbers = trials.knobs[knob].filter((v) => typeof v === "number");
     const isWide = numbers.length && Math.min(...numbers) > 0 && Math.max(...numbers) / Math.min(...numbers) > 20;
     const ticks = [...new Set(numbers)].sort((a, b) => a - b);
-    extra["xaxis" + suffix] = { type: isWide ? "log" : undefined, title: undefined, nticks: 6, ...(isWide && ticks.length <= 12 ? { tickvals: ticks, ticktext: ticks.map(String), tickangle: ticks.length > 6 ? -45 : 0 } : {}) };
+    extra["xaxis" + suffix] = { type: isWide ? "log" : undefined, title: undefined, nticks: isNarrow ? 3 : 6, ...(isWide && ticks.length <= 12 ? { tickvals: ticks, ticktext: ticks.map((t, i) => (isNarrow && i % 2 ? "" : String(t))), tickangle: ticks.length > 6 ? -45 : 0 } : {}) };
     extra["yaxis" + suffix] = { nticks: 5, range: viewRange(y, rows) };
-    extra.annotations.push({ text: "<b>" + plain(knob) + "</b>", xref: "x" + suffix + " domain", yref: "y" + suffix + " domain", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12.5 } });
+    extra.annotations.push({ text: "<b>" + plain(knob) + "</b>", xref: "x" + suffix + " domain", yref: "y" + suffix + " domain", x: isNarrow ? -0.3 : 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: isNarrow ? 10.5 : 12.5 } });
   });
   return { traces, layout: layout(extra), rows: grid.rows };
 }

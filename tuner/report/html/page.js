@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const TOUCH = matchMedia("(pointer: coarse)");
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], scrollZoom: false };
 const state = { all: false, limit: 25, sort: "number", down: false };
+const NO_MODEBAR = new Set(["importance", "slices"]); // it would lie on their legends and titles
 const drawn = new Set();
 
 function element(tag, attributes, ...children) {
@@ -47,7 +48,7 @@ const FIGURES = {
   importance() { return importanceFigure(); },
   slices() {
     const many = data.importance.slices.length;
-    const made = slicesFigure(filtered(), innerWidth < 700 || many === 4 ? 2 : 3);
+    const made = slicesFigure(filtered(), innerWidth < 700 || many === 4 ? 2 : 3, innerWidth < 560);
     $("slices").style.height = isAlone() ? "" : Math.max(260, 210 * made.rows) + "px";
     return made;
   },
@@ -55,7 +56,7 @@ const FIGURES = {
 
 function draw(name) {
   const place = $(name), made = FIGURES[name]();
-  if (!made.traces.some((t) => t.x.length)) {
+  if (!made.traces.some((t) => t.x.some((v) => v !== null))) {
     if (drawn.has(name)) Plotly.purge(place);
     place.replaceChildren(element("p", { class: "empty" }, "Nothing to show."));
     drawn.delete(name);
@@ -64,7 +65,7 @@ function draw(name) {
   const isNew = !drawn.has(name);
   if (isNew) place.replaceChildren();
   if (innerWidth < 560 || TOUCH.matches) made.layout.dragmode = false; // a finger scrolls the page
-  Plotly.react(place, made.traces, made.layout, { ...CONFIG, displayModeBar: innerWidth < 560 || isAlone() ? false : "hover" });
+  Plotly.react(place, made.traces, made.layout, { ...CONFIG, displayModeBar: innerWidth < 560 || isAlone() || NO_MODEBAR.has(name) ? false : "hover" });
   drawn.add(name);
   if (!place.dataset.drawn) performance.mark(name + "-drawn");
   place.dataset.drawn = "yes";
@@ -122,7 +123,7 @@ function pick(trial, focus) {
   const close = element("button", { type: "button" }, "Close");
   close.addEventListener("click", () => { $("detail").replaceChildren(); });
   $("detail").replaceChildren(element("h3", {}, title), ...(trials.reason[i] ? [element("p", {}, trials.reason[i])] : []), list(knobs), list(facts), close);
-  if (focus) { $("detail").focus({ preventScroll: true }); $("detail").scrollIntoView({ block: "center" }); }
+  if (focus) { $("detail").focus({ preventScroll: true }); $("detail").scrollIntoView({ block: $("detail").offsetHeight > innerHeight ? "start" : "center" }); }
 }
 
 function options(select, names, chosen, label) {
@@ -152,6 +153,7 @@ function alone(name) {
 
 function begin() {
   const names = Object.keys(data.metrics), latencies = ["tpot_ms", "ttft_ms", "e2el_ms", "itl_ms"];
+  if (!data.windows.length) $("latency-kind").hidden = true;
   options("axis-x", names, data.axes.x, withUnit);
   options("axis-y", names, data.axes.y, withUnit);
   options("colour", ["", ...data.importance.slices], "", (n) => n || "by SLO");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import yaml
 
 from tuner.report.html.night import Night
 from tuner.report.tables import number
+from tuner.report.trials import ended_early
 from tuner.store.rows import TrialState
 
 _METHOD = (
@@ -24,12 +26,16 @@ _METHOD = (
     "The scope is the GPU: a server's fans, CPUs and power supply come on top.",
 )
 
+# how many requests, and when, is another for each of hundreds of trials
+_EARLY = re.compile(r"\d+ of \d+ requests were past (\S+) in the first \d+ s")
+
 
 def provenance(night: Night) -> str:
     """Return what the study was measured on and how, as HTML."""
     study = night.study
-    states = Counter(t.state for t in night.searched)
+    states, ended = Counter(t.state for t in night.searched), len(ended_early(night.searched))
     hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
+    clock = "virtual hours" if study.evaluation == "virtual" else "hours"
     trials = "" if study.budget_trials is None else f" of {study.budget_trials}"
     rows = [
         ("study", study.name),
@@ -47,11 +53,12 @@ def provenance(night: Night) -> str:
         ("finished", _utc(study.finished_at) if study.finished_at else "not yet"),
         (
             "trials",
-            f"{len(night.searched)}{trials}: {states[TrialState.MEASURED]} measured, "
-            f"{states[TrialState.FAILED]} failed, {states[TrialState.RUNNING]} running",
+            f"{len(night.searched)}{trials}: {states[TrialState.MEASURED]} measured"
+            f"{f' ({ended} ended early)' if ended else ''}, {states[TrialState.FAILED]} failed, "
+            f"{states[TrialState.RUNNING]} running",
         ),
         ("repeats", str(len(night.repeats))),
-        ("time spent", f"{number(study.spent_s / 3600.0)}{hours} hours"),
+        ("time spent", f"{number(study.spent_s / 3600.0)}{hours} {clock}"),
         ("report", f"tuner {version('tuner')}, {_utc(datetime.now(UTC))}"),
     ]
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in rows)
@@ -67,7 +74,9 @@ def provenance(night: Night) -> str:
 def events(night: Night) -> str:
     """Return what happened, and why trials failed, the most frequent reason first."""
     failures = Counter(
-        (t.failure.kind.value, t.failure.reason) for t in night.searched if t.failure is not None
+        (t.failure.kind.value, _EARLY.sub(r"requests were past \1", t.failure.reason))
+        for t in night.searched
+        if t.failure is not None
     )
     parts = []
     if night.events:
@@ -75,7 +84,8 @@ def events(night: Night) -> str:
         parts.append(_table("Events", ("time", "event", "trial", "what"), rows))
     if failures:
         reasons = [(str(n), kind, reason) for (kind, reason), n in failures.most_common(50)]
-        parts.append(_table("Why trials failed", ("trials", "whose fault", "reason"), reasons))
+        title = "Why trials failed or were ended early"
+        parts.append(_table(title, ("trials", "whose fault", "reason"), reasons))
         if len(failures) > 50:
             parts.append(f'<p class="empty">and {len(failures) - 50} other reasons</p>')
     return "".join(parts) or '<p class="empty">Nothing went wrong, and nothing happened.</p>'
