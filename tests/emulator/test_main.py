@@ -100,7 +100,7 @@ def test_a_refused_launch_logs_vllms_words_and_exits_1(start: Start) -> None:
     ("words", "environment", "message"),
     [
         (["--emulated-gpu", "H1000"], {}, "unknown GPU 'H1000'"),
-        ([], {"TUNER_EMULATED_POWER_LIMIT_W": "5"}, "power_limit_w=5 is out of range"),
+        ([], {"TUNER_EMULATED_DEVICES": "/no/such"}, "the emulated GPUs cannot be used: [Errno 2]"),
     ],
 )
 def test_usage_errors_exit_2_with_one_sentence(

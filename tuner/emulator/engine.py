@@ -131,6 +131,10 @@ class Engine:
         self._scheduler.max_num_seqs = max_num_seqs
         self._scheduler.max_num_batched_tokens = max_num_batched_tokens
 
+    def set_power(self, power: PowerModel) -> None:
+        """Put its GPUs under another limit or locked clock from the next step on."""
+        self._power = power
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; it can be scheduled from the next step on."""
         if sequence.answers is None:

@@ -78,12 +78,18 @@ def engine_for(
 
 
 def replicas_for(
-    model: ModelShape, gpu: Gpu, configuration: Configuration, *, seed: int, noise: bool = True
+    model: ModelShape,
+    gpu: Gpu,
+    configuration: Configuration,
+    *,
+    seed: int,
+    noise: bool = True,
+    keep_log: bool = True,
 ) -> Replicas:
     """Start every copy of the engine; raises as `engine_for`."""
-    first = engine_for(model, gpu, configuration, seed=seed, noise=noise)
+    first = engine_for(model, gpu, configuration, seed=seed, noise=noise, keep_log=keep_log)
     others = [
-        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise)
+        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise, keep_log=keep_log)
         for copy in range(1, first.launch.data_parallel_size)
     ]
     return Replicas([first, *others])

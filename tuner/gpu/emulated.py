@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tuner.emulator.device_file import Device
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
 from tuner.emulator.virtual import steady_power_w
@@ -29,8 +32,24 @@ class _NothingToJudge:
         """Nothing is held."""
 
 
+class EmulatedGpuMeter(_NothingToJudge):
+    """GPUs of an emulated machine, on which an emulated server runs."""
+
+    def __init__(self, gpu: str, devices: Sequence[Device]) -> None:
+        self.gpu = gpu
+        self._devices = tuple(devices)
+
+    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+        """Return what the GPUs draw now and have used."""
+        return PowerReading(
+            power_w=sum(device.power_w(now_s) for device in self._devices),
+            energy_j=sum(device.energy_j(now_s) for device in self._devices),
+            sm_clock_mhz=sum(d.clock_mhz for d in self._devices) / len(self._devices),
+        )
+
+
 class EmulatorServerMeter(_NothingToJudge):
-    """The GPU inside the emulator's server, which reports its own counter."""
+    """The GPUs of an emulated server somewhere else, which reports their counter itself."""
 
     def __init__(self, gpu: str) -> None:
         self.gpu = gpu
