@@ -1,3 +1,4 @@
+import functools
 import math
 import os
 import subprocess
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.emulator.device_file import (
+    AVERAGE_S,
     POINTS,
+    UPDATE_S,
     Device,
     DeviceBusyError,
     DeviceFile,
@@ -63,7 +66,9 @@ def test_another_file_is_told(tmp_path: Path, content: bytes) -> None:
 
 def test_with_nothing_on_it_it_draws_idle_power(device: Device) -> None:
     now_s = time.monotonic()
-    assert device.power_w(now_s) == device.power_w(now_s + 9) == 70.0
+    for over_s in (UPDATE_S, AVERAGE_S):
+        assert device.mean_power_w(now_s, over_s) == pytest.approx(70.0)
+        assert device.mean_power_w(now_s + 9, over_s) == pytest.approx(70.0)
     assert device.energy_j(now_s + 10) - device.energy_j(now_s) == pytest.approx(700)
     assert device.busy_s(now_s + 10) == 0
     assert (device.pid, device.memory_used_bytes) == (None, 0)
@@ -82,10 +87,9 @@ def test_energy_is_the_integral_of_power(steps: list[tuple[float, float]]) -> No
         end_s, energy_j = end_s + length_s, energy_j + length_s * power_w
         device.add(end_s, energy_j, end_s - start_s, 100.0)
         middle_s = (begin_s + end_s) / 2
-        assert device.power_w(middle_s) == pytest.approx(power_w, rel=1e-6)
         assert device.energy_j(middle_s) == pytest.approx((begin_j + energy_j) / 2)
     assert device.energy_j(end_s + 2) == pytest.approx(energy_j + 200)
-    assert device.power_w(end_s + 2) == 100
+    assert device.mean_power_w(end_s + 2, AVERAGE_S) == pytest.approx(100)
     assert device.busy_s(end_s + 2) == pytest.approx(end_s - start_s)
     grid = [start_s + i * (end_s - start_s) / 500 for i in range(501)]
     read = [device.energy_j(t) for t in grid]
@@ -100,10 +104,13 @@ def test_the_power_reading_is_the_mean_of_a_second_and_changes_ten_times_in_one(
     start_s = math.ceil(time.monotonic())
     device.add(start_s, device.energy_j(start_s), 0.0, 70.0)
     device.add(start_s + 3, device.energy_j(start_s) + 3 * 500, 3.0, 70.0)
-    assert device.average_power_w(start_s + 0.52) == pytest.approx((0.5 * 70) + (0.5 * 500))
-    assert device.average_power_w(start_s + 0.58) == device.average_power_w(start_s + 0.52)
-    assert device.average_power_w(start_s + 2) == pytest.approx(500)
-    assert device.average_power_w(start_s + 3.25) == pytest.approx(0.8 * 500 + 0.2 * 70)
+    at = functools.partial(device.mean_power_w, over_s=AVERAGE_S)
+    assert at(start_s + 0.52) == pytest.approx((0.5 * 70) + (0.5 * 500))
+    assert at(start_s + 0.58) == at(start_s + 0.52)
+    assert at(start_s + 2) == pytest.approx(500)
+    assert at(start_s + 3.25) == pytest.approx(0.8 * 500 + 0.2 * 70)
+    assert device.mean_power_w(start_s + 0.12, UPDATE_S) == pytest.approx(500)
+    assert device.mean_power_w(start_s + 3.12, UPDATE_S) == pytest.approx(70)
 
 
 def test_what_is_older_than_all_points_is_at_the_oldest(device: Device) -> None:
@@ -128,5 +135,7 @@ def test_one_server_at_a_time_and_a_dead_one_is_gone(device: Device) -> None:
     assert device.pid == os.getpid()
     device.add(time.monotonic(), 1.0, 0.0, 120.0)
     device.leave()
-    assert (device.pid, device.power_w(time.monotonic() + 1)) == (None, 70.0)
+    later_s = time.monotonic() + 1
+    assert device.pid is None
+    assert device.energy_j(later_s + 1) - device.energy_j(later_s) == pytest.approx(70.0)
     other.communicate()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.emulator.device_file import DeviceFile, Settings
+from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.live import LiveEngine
@@ -62,7 +62,7 @@ async def test_the_counter_is_the_engines_energy(
     looking = asyncio.create_task(look())
     await asyncio.sleep(0.2)
     await asyncio.gather(*(generate(live, i, 60) for i in range(8)))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.3)
     looking.cancel()
     log = live.engine.log
     assert log is not None
@@ -72,7 +72,7 @@ async def test_the_counter_is_the_engines_energy(
     assert used_j - sum(before_j) == pytest.approx(true_j, rel=1e-3)
     now_s = time.monotonic()
     for device in file.devices:
-        assert device.power_w(now_s) == live.engine.idle_w / 2
+        assert device.mean_power_w(now_s, UPDATE_S) == pytest.approx(live.engine.idle_w / 2)
         assert 0.3 < device.busy_s(now_s) < log.ends_s[-1]
         assert device.pid == os.getpid()
         assert device.memory_used_bytes == round(0.5 * h100.memory_gib * 2**30)
@@ -108,12 +108,12 @@ async def test_a_limit_is_obeyed_by_the_engine_that_runs(
 async def test_a_lock_lowers_the_power_of_an_idle_engine(
     file: DeviceFile, live: LiveEngine
 ) -> None:
-    await asyncio.sleep(0.2)
-    before_w = file.devices[0].power_w(time.monotonic())
+    await asyncio.sleep(0.3)
+    before_w = file.devices[0].mean_power_w(time.monotonic(), UPDATE_S)
     for device in file.devices:
         device.set(Settings(700.0, 600))
     await asyncio.sleep(0.5)
-    assert file.devices[0].power_w(time.monotonic()) < before_w
+    assert file.devices[0].mean_power_w(time.monotonic(), UPDATE_S) < before_w
     assert file.devices[0].clock_mhz == 600
 
 
@@ -131,7 +131,7 @@ async def test_the_gpus_are_left_idle_and_the_counter_goes_on(
         used_j = device.energy_j(time.monotonic()) - before_j
         assert used_j == pytest.approx(engine.energy_j, rel=0.2)
         assert device.pid is None
-        assert device.power_w(time.monotonic()) == h100.idle_w
+        assert device.mean_power_w(time.monotonic() + 1, UPDATE_S) == pytest.approx(h100.idle_w)
 
 
 async def test_a_gpu_that_is_taken_refuses_in_vllms_words(

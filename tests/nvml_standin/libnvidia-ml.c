@@ -151,16 +151,14 @@ static emulated_t *emulated(const device_t *d) {
     return &maps[i].gpus[d->emulated_index];
 }
 
-/* Energy (J) and busy time (s) up to t; `power_w` may be NULL. */
-static point_t emulated_at(const emulated_t *e, double t, double *power_w) {
+/* Energy (J) and busy time (s) up to t. */
+static point_t emulated_at(const emulated_t *e, double t) {
     uint64_t written = __atomic_load_n(&e->written, __ATOMIC_ACQUIRE);
     point_t later = {0}, p = {0};
     for (uint64_t n = 0; n + 1 < POINTS && n < written; n++, later = p) {
         p = e->points[(written - 1 - n) % POINTS];
         if (p.time_s > t) continue;
         double share = n && later.time_s > p.time_s ? (t - p.time_s) / (later.time_s - p.time_s) : 0;
-        if (power_w)
-            *power_w = share > 0 ? (later.energy_j - p.energy_j) / (later.time_s - p.time_s) : p.after_w;
         if (!n) p.energy_j += p.after_w * (t - p.time_s);
         p.energy_j += share * (later.energy_j - p.energy_j);
         p.busy_s += share * (later.busy_s - p.busy_s);
@@ -169,15 +167,14 @@ static point_t emulated_at(const emulated_t *e, double t, double *power_w) {
     return p; /* older than all there is */
 }
 
-/* NVML's readings change ten times a second; its power is the mean of the last one. */
-static double updated_s(double t) { return floor(t * 10) / 10; }
-static double emulated_average_w(const emulated_t *e, double t) {
-    t = updated_s(t);
-    return emulated_at(e, t, NULL).energy_j - emulated_at(e, t - 1, NULL).energy_j;
+/* NVML's readings change ten times a second, and are means of the last `over_s`. */
+static double emulated_w(const emulated_t *e, double t, double over_s) {
+    t = floor(t * 10) / 10;
+    return (emulated_at(e, t).energy_j - emulated_at(e, t - over_s).energy_j) / over_s;
 }
 static unsigned emulated_percent(const emulated_t *e, double t) {
-    t = updated_s(t);
-    return (unsigned)(100 * (emulated_at(e, t, NULL).busy_s - emulated_at(e, t - 1, NULL).busy_s) + 0.5);
+    t = floor(t * 10) / 10;
+    return (unsigned)(100 * (emulated_at(e, t).busy_s - emulated_at(e, t - 1).busy_s) + 0.5);
 }
 
 /* The process on it, 0 if there is none or it has died. */
@@ -239,8 +236,7 @@ static const segment_t *segment_at(const device_t *d, double t) {
 }
 
 static double power_w(const device_t *d, double t) {
-    double emulated_w = 0;
-    if (d->emulated_path[0]) { emulated_at(emulated(d), t, &emulated_w); return emulated_w; }
+    if (d->emulated_path[0]) return emulated_w(emulated(d), t, 0.1);
     const segment_t *s = segment_at(d, t);
     double phase = fmod(t - s->origin_s, s->period_s);
     if (phase < 0) phase += s->period_s;
@@ -267,7 +263,7 @@ static void changed(device_t *d, double t) {
 void standin_changed(int index) { changed(&state->devices[index], now_s()); }
 
 static double energy_j(const device_t *d, double t) {
-    if (d->emulated_path[0]) return emulated_at(emulated(d), t, NULL).energy_j;
+    if (d->emulated_path[0]) return emulated_at(emulated(d), t).energy_j;
     return segment_energy_j(segment_at(d, t), t);
 }
 
@@ -280,7 +276,7 @@ static double counter_j(const device_t *d, double t) {
 }
 
 static double average_w(const device_t *d, double t) {
-    if (d->emulated_path[0]) return emulated_average_w(emulated(d), t);
+    if (d->emulated_path[0]) return emulated_w(emulated(d), t, d->average_s);
     double from = t - d->average_s;
     return (segment_energy_j(segment_at(d, t), t) - segment_energy_j(segment_at(d, from), from)) /
            d->average_s;

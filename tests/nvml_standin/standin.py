@@ -228,6 +228,7 @@ class StandinDevice:
         self.set(
             emulated_path=os.fsencode(file.path.absolute()),
             emulated_index=index,
+            counter_period_s=0.02,  # a real counter's is 20 to 100 ms
             uuid=emulated.uuid.encode(),
             name=facts.name.encode(),
             min_mw=round(facts.min_limit_w * 1e3),

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POINTS = 4096
-UPDATE_S = 0.1  # how often NVML's readings of the device change
-AVERAGE_S = 1.0  # what its power reading is the mean of
+UPDATE_S = 0.1  # how often NVML's readings of power change
+AVERAGE_S = 1.0  # what its averaged power is the mean of
 
 _MAGIC = int.from_bytes(b"tunerGP1", "little")
 _MAGIC_AT, _COUNT_AT, _HEADER_WORDS = 0, 1, 8
@@ -245,17 +245,13 @@ class Device:
             return before[2]
         return before[2] + (after[2] - before[2]) * _share(before, after, time_s)
 
-    def power_w(self, time_s: float) -> float:
-        """Power at an instant."""
-        before, after = self._around(time_s)
-        if after is None or after[0] <= before[0]:
-            return before[3]
-        return (after[1] - before[1]) / (after[0] - before[0])
+    def mean_power_w(self, time_s: float, over_s: float) -> float:
+        """Power as NVML reads it: the mean of so many seconds, anew each tenth of a second.
 
-    def average_power_w(self, time_s: float) -> float:
-        """Power as NVML reads it: the mean of the last second, anew each tenth of a second."""
+        Its average reads `AVERAGE_S` back, its instant power as far as an update (`UPDATE_S`).
+        """
         end_s = math.floor(time_s / UPDATE_S) * UPDATE_S
-        return (self.energy_j(end_s) - self.energy_j(end_s - AVERAGE_S)) / AVERAGE_S
+        return (self.energy_j(end_s) - self.energy_j(end_s - over_s)) / over_s
 
     # -- points
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.emulator.device_file import Device
+from tuner.emulator.device_file import UPDATE_S, Device
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
 from tuner.emulator.virtual import steady_power_w
@@ -42,7 +42,7 @@ class EmulatedGpuMeter(_NothingToJudge):
     def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
         """Return what the GPUs draw now and have used."""
         return PowerReading(
-            power_w=sum(device.power_w(now_s) for device in self._devices),
+            power_w=sum(device.mean_power_w(now_s, UPDATE_S) for device in self._devices),
             energy_j=sum(device.energy_j(now_s) for device in self._devices),
             sm_clock_mhz=sum(d.clock_mhz for d in self._devices) / len(self._devices),
         )

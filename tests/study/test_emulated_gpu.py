@@ -1,0 +1,146 @@
+"""The whole live path on an emulated GPU that the real nvidia-ml-py sees and sets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp import web
+from nvml_standin import Standin
+from study.standin_study import StandinStudy, standin_study
+
+from tuner.configuration import Configuration
+from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
+from tuner.emulator.engine import Engine
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.live import LiveEngine
+from tuner.emulator.live_device import LiveDevices, create_devices
+from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.model import load_model
+from tuner.emulator.server import Server
+from tuner.emulator.virtual import engine_for
+from tuner.gpu.meter import Surroundings
+from tuner.gpu.nvml import NvmlMeter, nvml_meter
+from tuner.load.workload import load_workload
+from tuner.measure.live import run_load
+from tuner.measure.window import WindowPlan
+from tuner.records import Load
+
+MODEL = "Qwen/Qwen3-8B"
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> DeviceFile:
+    return create_devices(tmp_path / "gpus", load_gpu("H100-SXM"), 2)
+
+
+@pytest.fixture
+def standin(tmp_path: Path, gpus: DeviceFile, monkeypatch: pytest.MonkeyPatch) -> Standin:
+    made = Standin.create(tmp_path / "nvml.state", n_devices=2)
+    for index in range(2):
+        made.device(index).emulate(gpus, index)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def meter(standin: Standin) -> Iterator[NvmlMeter]:
+    made = nvml_meter(2)
+    assert made is not None
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def server(gpus: DeviceFile) -> AsyncIterator[tuple[Engine, float, str]]:
+    """An engine on both GPUs that keeps its log, the origin of its clock, and its address."""
+    gpu = load_gpu("H100-SXM")
+    configuration = Configuration(flags={"tensor_parallel_size": 2})
+    engine = engine_for(load_model(MODEL), gpu, configuration, seed=0)
+    live = LiveEngine(engine, devices=LiveDevices(gpu, gpus.devices))
+    front = LiveReplicas([live])
+    runner = web.AppRunner(Server(front, "m").app(), shutdown_timeout=0.1)
+    await runner.setup()
+    await front.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield engine, live._origin_s, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+    await front.stop()
+
+
+async def test_nvmls_counter_is_the_energy_of_the_engine(
+    gpus: DeviceFile, meter: NvmlMeter, server: tuple[Engine, float, str]
+) -> None:
+    engine, origin_s, url = server
+    before = await asyncio.to_thread(meter.states)
+    requests = load_workload("smoke").requests()
+    plan = WindowPlan(window_s=5.0, warmup_limit_s=5.0)
+    raw, _ = await run_load(url, "m", requests, Load(concurrency=8), meter, plan)
+    surroundings = Surroundings(before, {pid for s in before for pid in s.pids or ()}, None)
+    verdict = await asyncio.to_thread(
+        meter.judge, raw.window_start_s, raw.window_end_s, surroundings
+    )
+    assert verdict.valid, verdict.reasons
+    assert engine.log is not None
+    edges_s = np.array([raw.window_start_s, raw.window_end_s]) - origin_s
+    true_j = float(np.diff(np.interp(edges_s, engine.log.ends_s, engine.log.energies_j))[0])
+    assert true_j > 5.0 * 2 * 150  # it was busy
+    assert verdict.energy_j == pytest.approx(true_j, rel=0.01)
+    assert verdict.integral_j == pytest.approx(true_j, rel=0.05)
+    read_j = np.diff(np.interp(edges_s + origin_s, raw.power.times_s, raw.power.energy_j))
+    assert read_j[0] == pytest.approx(true_j, rel=0.01)
+
+
+async def test_everything_that_nvml_says(
+    standin: Standin, gpus: DeviceFile, meter: NvmlMeter, server: tuple[Engine, float, str]
+) -> None:
+    (state, _) = await asyncio.to_thread(meter.states)
+    device = gpus.devices[0]
+    assert (state.uuid, state.name) == (device.uuid, "H100-SXM")
+    assert state.pids == (device.pid,)
+    assert state.memory_used_bytes == device.memory_used_bytes > 0
+    assert state.memory_total_bytes == device.facts.memory_bytes
+    assert (state.min_power_limit_w, state.max_power_limit_w) == (200, 700)
+    assert (state.power_limit_w, state.enforced_power_limit_w) == (700, 700)
+    assert state.power_w == pytest.approx(device.mean_power_w(time.monotonic(), UPDATE_S), abs=1)
+    assert state.gpu_utilisation == 0
+    standin.device(0).set(limit_mw=350_000, lock_min_mhz=900, lock_max_mhz=900)
+    assert device.settings == Settings(350.0, 900)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[StandinStudy]:
+    with standin_study(tmp_path) as made:
+        yield made
+
+
+def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
+    study: StandinStudy,
+) -> None:
+    space = study.tuner.folder / "power.yaml"
+    space.write_text(
+        "name: power\ndevice:\n  power_limit_w: {type: choice, choices: [200, 700]}\n"
+        "  sm_clock_mhz: {type: choice, choices: [900, 1980]}\n"
+    )
+    words = study.run_words("--space", str(space), "--allow-gpu-settings", "--concurrency", "32")
+    done = study.tuner(*words, "--trials", "5", "--no-confirm")
+    assert done.returncode == 0, done.stderr
+    trials = study.tuner.trials("night")
+    assert [t.failure for t in trials] == [None] * len(trials)
+    logs = study.tuner.folder / "results" / "logs" / "night"
+    assert [path.name for path in logs.glob("*.log") if path.name != "guardian.log"] == [
+        "baseline.log"
+    ]
+    assert study.left() == []
+    found = [(t.configuration.device, t.measurement) for t in trials]
+    assert {device.get("sm_clock_mhz") for device, _ in found} == {None, 900, 1980}
+    for device, measured in found:
+        assert measured is not None
+        power_w = measured.metrics["mean_power_w"]
+        assert power_w <= 1.01 * float(device.get("power_limit_w", 700.0))
+        assert (power_w < 400) == (200 in device.values() or 900 in device.values())
