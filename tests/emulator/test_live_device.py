@@ -10,10 +10,10 @@ import pytest
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_device import GOVERNOR_LAG_S, LiveDevices, create_devices, open_devices
 from tuner.emulator.model import ModelShape
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 from tuner.errors import UsageError

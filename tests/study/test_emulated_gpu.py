@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from nvml_standin import Standin
+from studies import CommandLine
 from study.standin_study import StandinStudy, standin_study
 
 from tuner.configuration import Configuration
@@ -29,8 +30,15 @@ from tuner.load.workload import load_workload
 from tuner.measure.live import run_load
 from tuner.measure.window import WindowPlan
 from tuner.records import Load
+from tuner.store import TrialRow
 
 MODEL = "Qwen/Qwen3-8B"
+SPACE = """
+name: power
+device:
+  power_limit_w: {type: choice, choices: [200, 700]}
+  sm_clock_mhz: {type: choice, choices: [900, 1980]}
+"""
 
 
 @pytest.fixture
@@ -123,20 +131,36 @@ def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
     study: StandinStudy,
 ) -> None:
     space = study.tuner.folder / "power.yaml"
-    space.write_text(
-        "name: power\ndevice:\n  power_limit_w: {type: choice, choices: [200, 700]}\n"
-        "  sm_clock_mhz: {type: choice, choices: [900, 1980]}\n"
-    )
+    space.write_text(SPACE)
     words = study.run_words("--space", str(space), "--allow-gpu-settings", "--concurrency", "32")
     done = study.tuner(*words, "--trials", "5", "--no-confirm")
     assert done.returncode == 0, done.stderr
     trials = study.tuner.trials("night")
     assert [t.failure for t in trials] == [None] * len(trials)
-    logs = study.tuner.folder / "results" / "logs" / "night"
-    assert [path.name for path in logs.glob("*.log") if path.name != "guardian.log"] == [
-        "baseline.log"
-    ]
+    assert launches(study.tuner) == ["baseline.log"]
     assert study.left() == []
+    assert_obeyed(trials)
+
+
+def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_path: Path) -> None:
+    tuner = CommandLine(tmp_path)
+    (tmp_path / "power.yaml").write_text(SPACE)
+    words = f"run --model {MODEL} --workload smoke --emulate H100-SXM --live --study night"
+    more = "--space power.yaml --concurrency 32 --window-s 0.3 --sampler random --trials 5"
+    done = tuner(*words.split(), *more.split(), "--no-confirm")
+    assert done.returncode == 0, done.stderr
+    assert launches(tuner) == ["baseline.log"]
+    assert_obeyed(tuner.trials("night"))
+    assert not (tmp_path / "results" / "logs" / "night" / "gpus").exists()
+
+
+def launches(tuner: CommandLine) -> list[str]:
+    logs = tuner.folder / "results" / "logs" / "night"
+    return [path.name for path in logs.glob("*.log") if path.name != "guardian.log"]
+
+
+def assert_obeyed(trials: list[TrialRow]) -> None:
+    """Each trial drew what its own limit and clock allow."""
     found = [(t.configuration.device, t.measurement) for t in trials]
     assert {device.get("sm_clock_mhz") for device, _ in found} == {None, 900, 1980}
     for device, measured in found:

@@ -13,15 +13,16 @@ from contextlib import suppress
 from tuner.emulator.arguments import ServeArguments, parse
 from tuner.emulator.device_file import Device
 from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.live import LiveEngine, LiveLimits
 from tuner.emulator.live_device import LiveDevices, open_devices
 from tuner.emulator.live_replicas import LiveReplicas
 from tuner.emulator.model import ModelShape, load_model
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.server import VERSION, run
 from tuner.emulator.virtual import replicas_for
 from tuner.errors import UsageError
 
+LOG_FORMAT, DATE_FORMAT = "%(levelname)s %(asctime)s [emulator] %(message)s", "%m-%d %H:%M:%S"
 _log = logging.getLogger("vllm")
 
 
@@ -30,8 +31,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format="%(levelname)s %(asctime)s [emulator] %(message)s",
-        datefmt="%m-%d %H:%M:%S",
+        format=LOG_FORMAT,
+        datefmt=DATE_FORMAT,
     )
     try:
         arguments = parse(argv, VERSION)
@@ -64,8 +65,7 @@ async def _serve(arguments: ServeArguments) -> int:
         _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
         await run(live, arguments.served_model_name, arguments.host, arguments.port, stop)
     except LaunchRefusedError as error:
-        _log.error("EngineCore failed to start.\nValueError: %s", error)
-        _log.error("RuntimeError: Engine core initialization failed. See root cause above.")
+        say_refusal(error)
         return 1
     except OSError as error:
         _log.error("OSError: %s", error)
@@ -96,6 +96,18 @@ def _started(
             for i, engine in enumerate(front.engines)
         ]
     )
+
+
+def say_refusal(error: LaunchRefusedError) -> None:
+    """Say it as vLLM does: the engine's process in the log, a check of flags in a traceback."""
+    if error.is_of_engine:
+        _log.error("EngineCore failed to start.\n%s", error.traceback())
+        sys.stderr.write(
+            "RuntimeError: Engine core initialization failed. See root cause above. "
+            "Failed core proc(s): {}\n"
+        )
+    else:
+        sys.stderr.write(error.traceback() + "\n")
 
 
 def _fault(arguments: ServeArguments) -> Callable[[LiveEngine], None]:

@@ -96,6 +96,7 @@ class DeviceFile:
     def create(cls, path: Path, facts: Facts, count: int) -> DeviceFile:
         """Write a file of `count` such GPUs at their default settings, with nothing on them."""
         words = _HEADER_WORDS + count * _DEVICE_WORDS
+        path.unlink(missing_ok=True)  # whoever maps an older one keeps that
         with path.open("wb") as file:
             file.truncate(8 * words)
             file.write(_MAGIC.to_bytes(8, "little") + count.to_bytes(8, "little"))

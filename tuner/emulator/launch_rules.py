@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.configuration import Value
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 
 BLOCK_TOKENS = 16
@@ -39,10 +40,6 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "async_scheduling": bool,
     "long_prefill_token_threshold": int,
 }
-
-
-class LaunchRefusedError(Exception):
-    """vLLM would not start with this configuration; the text is what it would have logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +118,14 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         max_num_seqs = min(max_num_seqs, tokens)
     utilization = float(values["gpu_memory_utilization"])
     shards, copies = int(values["tensor_parallel_size"]), int(values["data_parallel_size"])
-    _check_positive(
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=tokens,
-        max_model_len=max_model_len,
-        tensor_parallel_size=shards,
-        data_parallel_size=copies,
-    )
+    _check_positive("ModelConfig", max_model_len=max_model_len)
+    _check_positive("ParallelConfig", tensor_parallel_size=shards, data_parallel_size=copies)
+    _check_positive("SchedulerConfig", max_num_seqs=max_num_seqs, max_num_batched_tokens=tokens)
     if not 0.0 < utilization <= 1.0:
-        raise LaunchRefusedError(_out_of_range("gpu_memory_utilization", utilization))
+        bound = "greater than 0" if utilization <= 0 else "less than or equal to 1"
+        raise LaunchRefusedError(
+            f"Input should be {bound}", config="CacheConfig", field="gpu_memory_utilization"
+        )
     _check_model_len(model, max_model_len)
     threshold = int(values["long_prefill_token_threshold"])
     _check_scheduler(tokens, max_num_seqs, max_model_len, chunked, threshold)
@@ -199,7 +195,8 @@ def _cache_blocks(
     if available <= 0:
         raise LaunchRefusedError(
             "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
-            f" when initializing the engine. {_ADVICE}"
+            " when initializing the engine (this flag also controls CPU memory reservation on the"
+            f" CPU backend, despite its name). {_ADVICE}"
         )
     per_token = model.kv_token_bytes(shards, kv_bytes)
     blocks = int(available / (per_token * BLOCK_TOKENS))
@@ -216,24 +213,18 @@ def _cache_blocks(
             f"To serve at least one request with the model's max seq len ({max_model_len}),"
             f" ({needed / _GIB:.2f} GiB KV cache is needed, which is larger than the available"
             f" KV cache memory ({available / _GIB:.2f} GiB). {estimate}"
-            "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when"
-            f" initializing the engine. {_ADVICE}"
+            "Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU"
+            f" backend) or decreasing `max_model_len` when initializing the engine. {_ADVICE}"
         )
     return blocks
 
 
-def _check_positive(**numbers: int) -> None:
+def _check_positive(config: str, **numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise LaunchRefusedError(
-                f"1 validation error: {name}: Input should be greater than or equal to 1"
-                f" [input_value={value}]"
+                "Input should be greater than or equal to 1", config=config, field=name
             )
-
-
-def _out_of_range(name: str, value: float) -> str:
-    bound = "greater than 0" if value <= 0 else "less than or equal to 1"
-    return f"1 validation error: {name}: Input should be {bound} [input_value={value:g}]"
 
 
 def _check_model_len(model: ModelShape, max_model_len: int) -> None:
@@ -241,7 +232,8 @@ def _check_model_len(model: ModelShape, max_model_len: int) -> None:
         raise LaunchRefusedError(
             f"User-specified max_model_len ({max_model_len}) is greater than the derived"
             f" max_model_len (max_position_embeddings={model.max_position} or"
-            " model_max_length=None in model's config.json)."
+            " model_max_length=None in model's config.json).",
+            config="ModelConfig",
         )
 
 
@@ -253,22 +245,26 @@ def _check_scheduler(
             f"max_num_batched_tokens ({tokens}) is smaller than max_model_len ({max_model_len})."
             " This effectively limits the maximum sequence length to max_num_batched_tokens and"
             " makes vLLM reject longer sequences. Please increase max_num_batched_tokens or"
-            " decrease max_model_len."
+            " decrease max_model_len.",
+            config="SchedulerConfig",
         )
     if tokens < max_num_seqs:
         raise LaunchRefusedError(
             f"max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs"
-            f" ({max_num_seqs})."
+            f" ({max_num_seqs}).",
+            config="SchedulerConfig",
         )
     if threshold < 0:
         raise LaunchRefusedError(
-            "1 validation error: long_prefill_token_threshold: Input should be greater than or"
-            f" equal to 0 [input_value={threshold}]"
+            "Input should be greater than or equal to 0",
+            config="SchedulerConfig",
+            field="long_prefill_token_threshold",
         )
     if threshold > max_model_len:
         raise LaunchRefusedError(
             f"long_prefill_token_threshold ({threshold}) cannot be greater than the max_model_len"
-            f" ({max_model_len})."
+            f" ({max_model_len}).",
+            config="SchedulerConfig",
         )
 
 
@@ -276,12 +272,14 @@ def _check_parallel(model: ModelShape, gpu: Gpu, shards: int, copies: int) -> No
     if model.heads % shards != 0:
         raise LaunchRefusedError(
             f"Total number of attention heads ({model.heads}) must be divisible by tensor"
-            f" parallel size ({shards})."
+            f" parallel size ({shards}).",
+            config="VllmConfig",
         )
     if shards * copies > gpu.max_gpus:
         raise LaunchRefusedError(
             f"World size ({shards * copies}) is larger than the number of available GPUs"
-            f" ({gpu.max_gpus}) in this node."
+            f" ({gpu.max_gpus}) in this node.",
+            config="ParallelConfig",
         )
 
 

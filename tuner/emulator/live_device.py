@@ -10,8 +10,8 @@ from tuner.configuration import Value
 from tuner.emulator.device_file import Device, DeviceBusyError, DeviceFile, Facts, Settings
 from tuner.emulator.engine import Engine
 from tuner.emulator.hardware import CLOCK_STEP_MHZ, Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.power import PowerModel
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
 
 GOVERNOR_LAG_S = 0.1  # from a setting to the first step under it: an assumption

@@ -13,6 +13,8 @@ from tuner.gpu.energy_window import WindowVerdict
 from tuner.gpu.meter import Activity, PowerReading, Surroundings
 from tuner.records import Source
 
+_LATE_S = 0.05
+
 
 class _NothingToJudge:
     """A GPU in software: nobody else is on it, and nothing can be wrong with its counter."""
@@ -40,10 +42,12 @@ class EmulatedGpuMeter(_NothingToJudge):
         self._devices = tuple(devices)
 
     def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
-        """Return what the GPUs draw now and have used."""
+        """Return what the GPUs drew and had used a moment ago: a late step is written by now."""
+        at_s = now_s - _LATE_S
         return PowerReading(
-            power_w=sum(device.mean_power_w(now_s, UPDATE_S) for device in self._devices),
-            energy_j=sum(device.energy_j(now_s) for device in self._devices),
+            power_w=sum(device.mean_power_w(at_s, UPDATE_S) for device in self._devices),
+            energy_j=sum(device.energy_j(at_s) for device in self._devices),
+            time_s=at_s,
             sm_clock_mhz=sum(d.clock_mhz for d in self._devices) / len(self._devices),
         )
 

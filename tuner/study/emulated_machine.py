@@ -17,9 +17,9 @@ from tuner.study.parallel import gpus_used
 
 
 class EmulatedMachine:
-    """As many GPUs as a machine of that kind has, in a file that nobody else knows of.
+    """As many GPUs as a machine of that kind has, in a file that only this run's servers know.
 
-    Nothing has to be put back: the next run makes GPUs of its own.
+    There is nothing to be put back: the next run makes GPUs of its own.
     """
 
     def __init__(self, gpu: Gpu, path: Path) -> None:
@@ -46,7 +46,8 @@ class EmulatedMachine:
         return limit_w
 
     def close(self) -> None:
-        """The file stays beside the logs."""
+        """Take the GPUs away."""
+        self.path.unlink(missing_ok=True)
 
     @cached_property
     def _file(self) -> DeviceFile:
