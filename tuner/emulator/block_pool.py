@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
-from tuner.emulator.sequences import BLOCK_TOKENS, Sequence
+from tuner.emulator.cache_memory import BLOCK_TOKENS
+from tuner.emulator.sequences import Sequence
 
 
 def blocks_of(tokens: int) -> int:

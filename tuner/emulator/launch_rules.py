@@ -6,15 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tuner.configuration import Value
+from tuner.emulator.cache_memory import cache_blocks, cache_bytes
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 
-BLOCK_TOKENS = 16
-_GIB = 2**30
-_CONTEXT_BYTES = 0.9 * _GIB  # CUDA context, NCCL and allocator slack of one process
-_GRAPH_BYTES = 0.6 * _GIB  # captured CUDA graphs
 _KV_BYTES: Mapping[str, int] = {
     "auto": 2,
     "bfloat16": 2,
@@ -23,8 +20,6 @@ _KV_BYTES: Mapping[str, int] = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-_ADVICE = "See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details."
-
 EMULATED_FLAGS: Mapping[str, type] = {
     "max_num_seqs": int,
     "max_num_batched_tokens": int,
@@ -133,7 +128,14 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     eager = bool(values["enforce_eager"])
     kv_bytes = _KV_BYTES[str(values["kv_cache_dtype"])]
     cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager, copies)
-    blocks = _cache_blocks(model, shards, kv_bytes, cache, max_model_len)
+    is_async = bool(values["async_scheduling"])
+    in_flight = tokens * (2 if is_async else 1)
+    blocks = cache_blocks(
+        cache,
+        max_model_len,
+        model.kv_token_bytes(shards, kv_bytes),
+        lambda length: model.request_bytes(shards, kv_bytes, length, in_flight),
+    )
     return Launch(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=tokens,
@@ -144,7 +146,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         kv_bytes=kv_bytes,
         kv_blocks=blocks,
         prefix_caching=bool(values["enable_prefix_caching"]),
-        async_scheduling=bool(values["async_scheduling"]),
+        async_scheduling=is_async,
         long_prefill_token_threshold=threshold,
         gpu_memory_utilization=utilization,
         expert_parallel=bool(values["enable_expert_parallel"]),
@@ -162,61 +164,6 @@ def request_refusal(prompt_tokens: int, output_tokens: int, max_model_len: int) 
         f" for a total of {prompt_tokens + output_tokens} tokens. Please reduce the length of"
         " the input prompt or the number of requested output tokens."
     )
-
-
-def cache_bytes(
-    model: ModelShape,
-    gpu: Gpu,
-    utilization: float,
-    shards: int,
-    tokens: int,
-    max_num_seqs: int,
-    eager: bool,
-    copies: int = 1,
-) -> float:
-    """Memory left for the cache on one GPU; not above 0 if nothing is left.
-
-    With data parallelism the GPUs of all copies share the experts.
-    """
-    widest = max(4 * model.hidden + 3 * model.intermediate * model.active_experts // shards, 1)
-    activations = 2.0 * tokens * widest
-    sampler = 2 * 4.0 * min(max_num_seqs, tokens) * model.vocabulary
-    graphs = 0.0 if eager else _GRAPH_BYTES
-    experts = model.expert_bytes
-    weights = (model.loaded_bytes - experts) / shards + experts / (shards * copies)
-    peak = weights + max(activations, sampler) + _CONTEXT_BYTES + graphs
-    state = max_num_seqs * model.state_bytes / shards  # of recurrent layers, kept per sequence
-    return gpu.memory_gib * _GIB * utilization - peak - state
-
-
-def _cache_blocks(
-    model: ModelShape, shards: int, kv_bytes: int, available: float, max_model_len: int
-) -> int:
-    if available <= 0:
-        raise LaunchRefusedError(
-            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
-            " when initializing the engine (this flag also controls CPU memory reservation on the"
-            f" CPU backend, despite its name). {_ADVICE}"
-        )
-    per_token = model.kv_token_bytes(shards, kv_bytes)
-    blocks = int(available / (per_token * BLOCK_TOKENS))
-    needed_blocks = -(-max_model_len // BLOCK_TOKENS)
-    if needed_blocks > blocks:
-        needed = needed_blocks * BLOCK_TOKENS * per_token
-        estimate = ""
-        if blocks > 0:
-            estimate = (
-                "Based on the available memory, the estimated maximum model length is"
-                f" {blocks * BLOCK_TOKENS}. "
-            )
-        raise LaunchRefusedError(
-            f"To serve at least one request with the model's max seq len ({max_model_len}),"
-            f" ({needed / _GIB:.2f} GiB KV cache is needed, which is larger than the available"
-            f" KV cache memory ({available / _GIB:.2f} GiB). {estimate}"
-            "Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU"
-            f" backend) or decreasing `max_model_len` when initializing the engine. {_ADVICE}"
-        )
-    return blocks
 
 
 def _check_positive(config: str, **numbers: int) -> None:

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from tuner.emulator.block_pool import BlockPool, blocks_of
+from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.launch_rules import Launch
-from tuner.emulator.sequences import BLOCK_TOKENS, DecodePool, Sequence
+from tuner.emulator.sequences import DecodePool, Sequence
 
 
 @dataclass(frozen=True, slots=True)
