@@ -62,6 +62,13 @@ class BlockPool:
         """Count the entries that are free now."""
         return sum(entry in self._idle for entry in entries)
 
+    def before_forgetting(self, entries: list[int]) -> int:
+        """Return how many blocks can be taken before the first of these entries is."""
+        idle = {entry for entry in entries if entry in self._idle}
+        if not idle:
+            return self.free
+        return self._plain + next(i for i, entry in enumerate(self._idle) if entry in idle)
+
     def adopt(self, sequence: Sequence, entries: list[int]) -> None:
         """Let a sequence hold entries that it has hit."""
         for entry in entries:

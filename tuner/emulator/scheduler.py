@@ -84,6 +84,17 @@ class Scheduler:
             return False
         return not self._admits()
 
+    @property
+    def spare_blocks(self) -> int:
+        """Blocks that can be taken before something changes for the first waiting sequence.
+
+        What it finds in the prefix cache is forgotten with them, and then it may be admitted by
+        way of an answer that is being made.
+        """
+        if not self.waiting or len(self.running) >= self.max_num_seqs:
+            return self.blocks.free
+        return self.blocks.before_forgetting(self.blocks.hit(self.waiting[0]))
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         busy = self.launch.async_scheduling and self.running
