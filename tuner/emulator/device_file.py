@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import struct
 import time
 import uuid
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ _MEMORY_AT, _IDLE_AT = 30, 31
 _LIMIT_AT, _LOCKED_AT = 32, 33
 _PID_AT, _USED_AT, _CLOCK_AT, _HELD_AT, _WRITTEN_AT = 40, 41, 42, 43, 44
 _POINTS_AT, _POINT_WORDS = 64, 4
+_POINT = struct.Struct("=4d")
 _DEVICE_WORDS = _POINTS_AT + POINTS * _POINT_WORDS
 
 
@@ -173,12 +175,12 @@ class Device:
     @property
     def settings(self) -> Settings:
         """What it is set to, within what the GPU can do."""
-        facts, words = self.facts, self._words
-        limit_w = min(max(words[_LIMIT_AT] / 1e3, facts.min_limit_w), facts.max_limit_w)
-        locked_mhz = words[_LOCKED_AT]
-        if not locked_mhz:
-            return Settings(limit_w, None)
-        return Settings(limit_w, min(max(locked_mhz, facts.min_clock_mhz), facts.max_clock_mhz))
+        words = self._words
+        limit_mw = min(max(words[_LIMIT_AT], words[_MIN_LIMIT_AT]), words[_MAX_LIMIT_AT])
+        locked_mhz: int = words[_LOCKED_AT]
+        if locked_mhz:
+            locked_mhz = min(max(locked_mhz, words[_MIN_CLOCK_AT]), words[_MAX_CLOCK_AT])
+        return Settings(limit_mw / 1e3, locked_mhz or None)
 
     def set(self, settings: Settings) -> None:
         """Set it; the server obeys soon after."""
@@ -209,9 +211,8 @@ class Device:
     def add(self, time_s: float, energy_j: float, busy_s: float, after_w: float) -> None:
         """Write a point, then say that it is there."""
         written = self._words[_WRITTEN_AT]
-        at = _POINTS_AT + written % POINTS * _POINT_WORDS
-        for offset, value in enumerate((time_s, energy_j, busy_s, after_w)):
-            self._doubles[at + offset] = value
+        at = 8 * (_POINTS_AT + written % POINTS * _POINT_WORDS)
+        _POINT.pack_into(self._bytes, at, time_s, energy_j, busy_s, after_w)
         self._words[_WRITTEN_AT] = written + 1
 
     # -- what it does
@@ -275,8 +276,8 @@ class Device:
             yield self._point(index)
 
     def _point(self, index: int) -> _Point:
-        at = _POINTS_AT + index % POINTS * _POINT_WORDS
-        time_s, energy_j, busy_s, after_w = self._doubles[at : at + _POINT_WORDS]
+        at = 8 * (_POINTS_AT + index % POINTS * _POINT_WORDS)
+        time_s, energy_j, busy_s, after_w = _POINT.unpack_from(self._bytes, at)
         return time_s, energy_j, busy_s, after_w
 
     def _put_text(self, at: int, text: str) -> None:
