@@ -40,7 +40,8 @@ VLLM = """#!/bin/sh
 case "$*" in
 --version) echo 0.32.0 ;;
 *--help=all*)
-  printf '  --%s N  as in vLLM\\n' max-num-seqs max-num-batched-tokens gpu-memory-utilization ;;
+  printf '  --%s N  as in vLLM\\n' max-num-seqs max-num-batched-tokens gpu-memory-utilization \
+    max-model-len ;;
 *) exec {python} -m tuner.emulator "$@" ;;
 esac
 """

@@ -33,9 +33,19 @@ from tuner.measure.window import WindowPlan
 from tuner.records import Load
 from tuner.store import TrialRow
 
-MODEL, LARGE = "Qwen/Qwen3-8B", "meta-llama/Llama-3.3-70B-Instruct"
+LARGE = "meta-llama/Llama-3.3-70B-Instruct"
+# long steps, so that a busy machine keeps up
+LOAD = (
+    "--model",
+    "Qwen/Qwen3-32B",
+    "--concurrency=8",
+    "--window-s=1",
+    "--trials=5",
+    "--no-confirm",
+)
 SPACE = """
 name: power
+fixed: {flags: {max_model_len: 4096}}
 device:
   power_limit_w: {type: choice, choices: [200, 700]}
   sm_clock_mhz: {type: choice, choices: [900, 1980]}
@@ -158,8 +168,8 @@ def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
 ) -> None:
     space = study.tuner.folder / "power.yaml"
     space.write_text(SPACE)
-    words = study.run_words("--space", str(space), "--allow-gpu-settings", "--concurrency", "32")
-    done = study.tuner(*words, "--trials", "5", "--no-confirm")
+    words = study.run_words("--space", str(space), "--allow-gpu-settings", *LOAD)
+    done = study.tuner(*words)
     assert done.returncode == 0, done.stderr
     trials = study.tuner.trials("night")
     assert [t.failure for t in trials] == [None] * len(trials)
@@ -171,9 +181,8 @@ def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
 def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_path: Path) -> None:
     tuner = CommandLine(tmp_path)
     (tmp_path / "power.yaml").write_text(SPACE)
-    words = f"run --model {MODEL} --workload smoke --emulate H100-SXM --live --study night"
-    more = "--space power.yaml --concurrency 32 --window-s 0.3 --sampler random --trials 5"
-    done = tuner(*words.split(), *more.split(), "--no-confirm")
+    words = "run --workload smoke --emulate H100-SXM --live --study night --sampler random"
+    done = tuner(*words.split(), "--space", "power.yaml", *LOAD)
     assert done.returncode == 0, done.stderr
     assert launches(tuner) == ["baseline.log"]
     assert_obeyed(tuner.trials("night"))
