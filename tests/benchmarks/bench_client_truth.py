@@ -19,6 +19,7 @@ import numpy as np
 from tuner.configuration import Configuration
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.live import LiveEngine
+from tuner.emulator.live_replicas import LiveReplicas
 from tuner.emulator.model import load_model
 from tuner.emulator.server import Server
 from tuner.emulator.step_log import WriteLog
@@ -56,7 +57,7 @@ async def _serve(pipe: Connection, speed: float) -> None:
         load_model(MODEL), load_gpu(GPU), Configuration(), seed=0, noise=False, keep_log=False
     )
     live, wrote = LiveEngine(engine, speed=speed), WriteLog()
-    app = Server(live, "truth", wrote).app()
+    app = Server(LiveReplicas([live]), "truth", wrote).app()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await live.start()

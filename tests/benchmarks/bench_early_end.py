@@ -18,8 +18,8 @@ from benchmarks.bench_windows import replay, workload
 
 from tuner.configuration import Configuration
 from tuner.emulator.hardware import load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.model import load_model
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.measure.reduce import reduce_run
 from tuner.measure.window import SteadyWindow, WindowPlan

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import tuner
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.emulator.hardware import load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.model import load_model
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.load.workload import load_workload
 from tuner.measure.reduce import reduce_run

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from tuner.emulator.engine import Engine
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError, resolve
+from tuner.emulator.launch_rules import resolve
 from tuner.emulator.model import ModelShape
 from tuner.emulator.power import PowerModel
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.sequences import Sequence
 
 _MEMORY_SHARE = 0.9  # vLLM 0.11's default

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tuner.emulator.arguments import parse
@@ -38,24 +40,20 @@ def test_vllms_spellings() -> None:
 def test_what_is_not_given_stays_at_the_servers_default() -> None:
     arguments = parse(["serve", "m"], "v")
     assert arguments.configuration.flags == {}
-    assert arguments.configuration.device == {}
-    assert arguments.gpu == "H100-SXM"
+    assert (arguments.gpu, arguments.devices) == ("H100-SXM", None)
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNER_EMULATED_GPU", "L4")
-    monkeypatch.setenv("TUNER_EMULATED_POWER_LIMIT_W", "60")
-    monkeypatch.setenv("TUNER_EMULATED_SM_CLOCK_MHZ", "1500")
+    monkeypatch.setenv("TUNER_EMULATED_DEVICES", "/tmp/gpus")
     arguments = parse(["serve", "m"], "v")
-    assert arguments.gpu == "L4"
-    assert arguments.configuration.device == {"power_limit_w": 60.0, "sm_clock_mhz": 1500.0}
+    assert (arguments.gpu, arguments.devices) == ("L4", Path("/tmp/gpus"))
     assert parse(["serve", "m", "--emulated-gpu", "L40S"], "v").gpu == "L40S"
 
 
-def test_a_device_variable_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNER_EMULATED_POWER_LIMIT_W", "lots")
-    with pytest.raises(UsageError, match="must be a number, found 'lots'"):
-        parse(["serve", "m"], "v")
+def test_gpus_that_others_see_are_not_accelerated() -> None:
+    with pytest.raises(UsageError, match="live in real time"):
+        parse(["serve", "m", "--emulated-devices=x", "--emulated-speed=2"], "v")
 
 
 def test_speed_must_be_positive() -> None:

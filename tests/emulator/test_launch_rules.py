@@ -1,9 +1,9 @@
 import pytest
 
 from tuner.configuration import Value
+from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.launch_rules import (
-    BLOCK_TOKENS,
     LaunchRefusedError,
     check_flags,
     default_flags,
@@ -105,3 +105,19 @@ def test_too_long_a_request_is_refused_in_vllms_words() -> None:
     refusal = request_refusal(100, 29, 128)
     assert refusal is not None
     assert refusal.startswith("This model's maximum context length is 128 tokens.")
+
+
+@pytest.mark.parametrize("context", [131_072, 100_000, None])
+def test_windows_keep_little_of_a_long_request(h100: Gpu, context: int | None) -> None:
+    """All layers of Gemma 3 27B in full would need 62 GiB, five sixths of them have a window."""
+    gemma = load_model("google/gemma-3-27b-it")
+    flags: dict[str, Value] = {} if context is None else {"max_model_len": context}
+    launch = resolve(gemma, h100, flags)
+    assert launch.kv_blocks * BLOCK_TOKENS >= launch.max_model_len
+    with pytest.raises(LaunchRefusedError, match=r"model length is (\d+)") as refused:
+        resolve(gemma, h100, {**flags, "gpu_memory_utilization": 0.72})
+    longest = int(str(refused.value).partition("model length is ")[2].partition(".")[0])
+    fits: dict[str, Value] = {"gpu_memory_utilization": 0.72, "max_model_len": longest}
+    assert resolve(gemma, h100, fits).max_model_len == longest
+    with pytest.raises(LaunchRefusedError):
+        resolve(gemma, h100, {**fits, "max_model_len": longest + BLOCK_TOKENS})

@@ -1,6 +1,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,10 +10,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tuner.emulator.__main__ import main
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.live_device import create_devices
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 Start = Callable[..., tuple[subprocess.Popen[str], str]]
@@ -77,6 +82,46 @@ def test_it_serves_and_sigterm_stops_it_cleanly(start: Start) -> None:
     assert "shutdown complete" in log
 
 
+def test_every_copy_of_a_data_parallel_server_answers_and_draws(
+    start: Start, tmp_path: Path
+) -> None:
+    gpus = create_devices(tmp_path / "gpus", load_gpu("H100-SXM"), 5)
+    process, url = start(
+        "--data-parallel-size=2",
+        "--tensor-parallel-size=2",
+        TUNER_EMULATED_DEVICES=str(gpus.path),
+    )
+    wait_until_healthy(process, url)
+    assert [d.pid for d in gpus.devices] == [process.pid] * 4 + [None]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: complete(url, 30), range(4)))
+    assert all(answer.endswith(b"data: [DONE]\n\n") for answer in answers)
+    now_s = time.monotonic()
+    busy_s = [d.busy_s(now_s) for d in gpus.devices]
+    assert min(busy_s[:4]) > 0.05
+    assert busy_s[4] == 0
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
+        page = response.read().decode()
+    for engine in (0, 1):
+        labels = f'engine="{engine}",model_name="nonce"'
+        assert f"vllm:generation_tokens_total{{{labels}}} 60.0" in page
+        assert f"vllm:time_to_first_token_seconds_count{{{labels}}} 2.0" in page
+        (gaps,) = re.findall(f"vllm:inter_token_latency_seconds_count{{{labels}}} (.*)", page)
+        assert 29 < float(gaps) <= 58  # tokens that a late step brings together are one
+        assert f'vllm:e2e_request_latency_seconds_bucket{{{labels},le="+Inf"}} 2.0' in page
+    process.kill()
+    process.wait()
+    assert [d.pid for d in gpus.devices] == [None] * 5
+
+
+def test_more_gpus_than_there_are(start: Start, tmp_path: Path) -> None:
+    gpus = create_devices(tmp_path / "gpus", load_gpu("H100-SXM"), 1)
+    process, _ = start("--data-parallel-size=2", TUNER_EMULATED_DEVICES=str(gpus.path))
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "World size (2) is larger than the number of available GPUs (1) in this node." in log
+
+
 def test_sigterm_during_startup(start: Start) -> None:
     process, _ = start("--emulated-startup-s", "60")
     assert process.stderr is not None
@@ -100,7 +145,7 @@ def test_a_refused_launch_logs_vllms_words_and_exits_1(start: Start) -> None:
     ("words", "environment", "message"),
     [
         (["--emulated-gpu", "H1000"], {}, "unknown GPU 'H1000'"),
-        ([], {"TUNER_EMULATED_POWER_LIMIT_W": "5"}, "power_limit_w=5 is out of range"),
+        ([], {"TUNER_EMULATED_DEVICES": "/no/such"}, "the emulated GPUs cannot be used: [Errno 2]"),
     ],
 )
 def test_usage_errors_exit_2_with_one_sentence(

@@ -172,8 +172,11 @@ def test_eight_bit_weights_take_half() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({**TINY, "architectures": ["LLamaForCausalLM"]}, "did you mean .*'LlamaForCausalLM'"),
-        ({**TINY, "architectures": ["BertModel"]}, "unknown architecture .* name it in a copy"),
+        (
+            {**TINY, "architectures": ["BertModel"]},
+            r"'BertModel' is not emulated; .*LlamaForCausalLM.*, name that one in a copy",
+        ),
+        ({**TINY, "text_config": 3, "architectures": [7]}, "the architecture '7' is not emulated"),
         ({**TINY, "architectures": []}, "no field 'architectures'"),
         ({k: v for k, v in TINY.items() if k != "hidden_size"}, "no field 'hidden_size'"),
         ({**TINY, "hidden_size": "wide"}, "its config.json is wrong"),

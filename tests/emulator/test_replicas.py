@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError, resolve
+from tuner.emulator.launch_rules import resolve
 from tuner.emulator.model import ModelShape, load_model
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.replicas import Replicas
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.step import Batch, StepModel

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from tuner.configuration import Configuration
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.live import LiveEngine
+from tuner.emulator.live_replicas import LiveReplicas
 from tuner.emulator.model import ModelShape
 from tuner.emulator.server import Server
 from tuner.emulator.virtual import engine_for
@@ -34,7 +36,7 @@ def live(llama: ModelShape, h100: Gpu) -> LiveEngine:
 
 @pytest.fixture
 async def client(live: LiveEngine) -> AsyncIterator[TestClient[Any, Any]]:
-    server = TestServer(Server(live, "served").app())
+    server = TestServer(Server(LiveReplicas([live]), "served").app())
     await server.start_server()
     await live.start()
     async with TestClient(server) as client:
@@ -56,9 +58,9 @@ async def events(client: TestClient[Any, Any], body: dict[str, Any]) -> list[str
 async def metrics(client: TestClient[Any, Any]) -> dict[str, float]:
     async with client.get("/metrics") as response:
         lines = (await response.text()).splitlines()
-    labels = '{engine="0",model_name="served"}'
-    samples = [line.split(" ") for line in lines if labels in line]
-    return {name.removesuffix(labels): float(value) for name, value in samples}
+    samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    plain = re.compile(r'\{(engine="0",)?model_name="served"\}')
+    return {plain.sub("", name): float(value) for name, value in samples}
 
 
 async def test_stream_as_vllm_sends_it(client: TestClient[Any, Any]) -> None:

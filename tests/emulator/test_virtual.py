@@ -8,8 +8,8 @@ import pytest
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
 from tuner.emulator.model import ModelShape
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate, steady_power_w
 from tuner.errors import UsageError
 from tuner.records import Load, RawRun, Request, RequestState, Source

@@ -10,6 +10,7 @@ from aiohttp import web
 from tuner.configuration import Configuration
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.live import LiveEngine
+from tuner.emulator.live_replicas import LiveReplicas
 from tuner.emulator.model import load_model
 from tuner.emulator.server import Server
 from tuner.emulator.step_log import WriteLog
@@ -32,7 +33,7 @@ async def test_each_token_arrives_after_it_was_written_and_before_the_next() -> 
     model = load_model("meta-llama/Llama-3.1-8B-Instruct")
     engine = engine_for(model, load_gpu("H100-SXM"), Configuration(), seed=0, keep_log=False)
     live, wrote = LiveEngine(engine), WriteLog()
-    runner = web.AppRunner(Server(live, "truth", wrote).app(), shutdown_timeout=0.1)
+    runner = web.AppRunner(Server(LiveReplicas([live]), "truth", wrote).app(), shutdown_timeout=0.1)
     await runner.setup()
     await live.start()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -4,6 +4,8 @@
  *
  * A device's power is a rectangular wave (constant if both levels are equal). Each change of the
  * profile, limit or clock closes a segment, so the energy at any instant is an exact integral.
+ * A device with an `emulated_path` is instead a GPU of the emulator's, in the file of that name
+ * (tuner/emulator/device_file.py): what is set here is written there, and what it does is read.
  */
 #include <fcntl.h>
 #include <math.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +24,7 @@
 #define MAX_PROCESSES 16
 #define MAX_FUNCTIONS 48
 #define SEGMENTS 64
+#define POINTS 4096
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
        NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
@@ -47,7 +51,19 @@ typedef struct {
     uint32_t segment_count, persistence_mode;
     segment_t segments[SEGMENTS];
     injection_t injections[MAX_FUNCTIONS];
+    char emulated_path[240];
+    uint64_t emulated_index;
 } device_t;
+
+/* A GPU in the emulator's file; see its layout there. */
+typedef struct { double time_s, energy_j, busy_s, after_w; } point_t;
+typedef struct {
+    char uuid[96], name[96];
+    uint64_t facts[8];
+    uint64_t limit_mw, locked_mhz, unused[6];
+    uint64_t pid, memory_used_bytes, sm_clock_mhz, is_held_back, written, unused_too[19];
+    point_t points[POINTS];
+} emulated_t;
 
 typedef struct {
     uint32_t device_count, pad;
@@ -107,6 +123,7 @@ int standin_open(const char *path) {
 
 size_t standin_state_size(void) { return sizeof(state_t); }
 size_t standin_device_size(void) { return sizeof(device_t); }
+size_t standin_emulated_size(void) { return sizeof(emulated_t); }
 
 int standin_function_index(const char *name) {
     for (int i = 0; i < FUNCTION_COUNT; i++)
@@ -114,9 +131,67 @@ int standin_function_index(const char *name) {
     return -1;
 }
 
+/* ------------------------------------------------------------------ the emulator's GPUs */
+
+/* The GPU of the emulator's behind a device, NULL if there is none. Mapped once per process. */
+static emulated_t *emulated(const device_t *d) {
+    static struct { char path[240]; emulated_t *gpus; } maps[MAX_DEVICES];
+    if (!d->emulated_path[0]) return NULL;
+    int i = (int)(d - state->devices);
+    if (!maps[i].gpus || strcmp(maps[i].path, d->emulated_path)) {
+        int fd = open(d->emulated_path, O_RDWR | O_CLOEXEC);
+        struct stat s;
+        if (fd < 0 || fstat(fd, &s)) abort(); /* a mistake of the test */
+        char *map = mmap(NULL, (size_t)s.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        close(fd);
+        if (map == MAP_FAILED) abort();
+        strcpy(maps[i].path, d->emulated_path);
+        maps[i].gpus = (emulated_t *)(map + 64);
+    }
+    return &maps[i].gpus[d->emulated_index];
+}
+
+/* Energy (J) and busy time (s) up to t. */
+static point_t emulated_at(const emulated_t *e, double t) {
+    uint64_t written = __atomic_load_n(&e->written, __ATOMIC_ACQUIRE);
+    point_t later = {0}, p = {0};
+    for (uint64_t n = 0; n + 1 < POINTS && n < written; n++, later = p) {
+        p = e->points[(written - 1 - n) % POINTS];
+        if (p.time_s > t) continue;
+        double share = n && later.time_s > p.time_s ? (t - p.time_s) / (later.time_s - p.time_s) : 0;
+        if (!n) p.energy_j += p.after_w * (t - p.time_s);
+        p.energy_j += share * (later.energy_j - p.energy_j);
+        p.busy_s += share * (later.busy_s - p.busy_s);
+        return p;
+    }
+    return p; /* older than all there is */
+}
+
+/* NVML's readings change ten times a second, and are means of the last `over_s`. */
+static double emulated_w(const emulated_t *e, double t, double over_s) {
+    t = floor(t * 10) / 10;
+    return (emulated_at(e, t).energy_j - emulated_at(e, t - over_s).energy_j) / over_s;
+}
+static unsigned emulated_percent(const emulated_t *e, double t) {
+    t = floor(t * 10) / 10;
+    return (unsigned)(100 * (emulated_at(e, t).busy_s - emulated_at(e, t - 1).busy_s) + 0.5);
+}
+
+/* The process on it, 0 if there is none or it has died. */
+static unsigned emulated_pid(const emulated_t *e) {
+    char path[64], state_of = 'X';
+    snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)e->pid);
+    FILE *file = e->pid ? fopen(path, "r") : NULL;
+    if (!file) return 0;
+    if (fscanf(file, "%*d (%*[^)]) %c", &state_of) != 1) state_of = 'X';
+    fclose(file);
+    return state_of == 'Z' || state_of == 'X' ? 0 : (unsigned)e->pid;
+}
+
 /* ------------------------------------------------------------------ power and energy */
 
 static uint32_t sm_clock_mhz(const device_t *d) {
+    if (d->emulated_path[0]) return (uint32_t)emulated(d)->sm_clock_mhz;
     uint32_t mhz = d->idle_sm_mhz ? d->idle_sm_mhz : d->max_sm_mhz;
     if (d->lock_max_mhz) {
         if (mhz > d->lock_max_mhz) mhz = d->lock_max_mhz;
@@ -161,6 +236,7 @@ static const segment_t *segment_at(const device_t *d, double t) {
 }
 
 static double power_w(const device_t *d, double t) {
+    if (d->emulated_path[0]) return emulated_w(emulated(d), t, 0.1);
     const segment_t *s = segment_at(d, t);
     double phase = fmod(t - s->origin_s, s->period_s);
     if (phase < 0) phase += s->period_s;
@@ -169,6 +245,11 @@ static double power_w(const device_t *d, double t) {
 
 /* Begin a new segment with what the device is set to now. Call with the lock held. */
 static void changed(device_t *d, double t) {
+    if (d->emulated_path[0]) {
+        emulated(d)->limit_mw = enforced_mw(d);
+        emulated(d)->locked_mhz = d->lock_max_mhz;
+        return;
+    }
     segment_t next = {t, 0, effective_w(d, d->low_w), effective_w(d, d->high_w), d->period_s,
                       d->duty, d->origin_s};
     if (d->segment_count) next.energy_j = segment_energy_j(segment_at(d, t), t);
@@ -181,18 +262,21 @@ static void changed(device_t *d, double t) {
 
 void standin_changed(int index) { changed(&state->devices[index], now_s()); }
 
-double standin_energy_j(int index, double t) {
-    const device_t *d = &state->devices[index];
+static double energy_j(const device_t *d, double t) {
+    if (d->emulated_path[0]) return emulated_at(emulated(d), t).energy_j;
     return segment_energy_j(segment_at(d, t), t);
 }
 
+double standin_energy_j(int index, double t) { return energy_j(&state->devices[index], t); }
+
 static double counter_j(const device_t *d, double t) {
     if (d->counter_period_s > 0) t = floor(t / d->counter_period_s) * d->counter_period_s;
-    double j = segment_energy_j(segment_at(d, t), t) * d->counter_gain + d->counter_offset_j;
+    double j = energy_j(d, t) * d->counter_gain + d->counter_offset_j;
     return j > 0 ? j : 0;
 }
 
 static double average_w(const device_t *d, double t) {
+    if (d->emulated_path[0]) return emulated_w(emulated(d), t, d->average_s);
     double from = t - d->average_s;
     return (segment_energy_j(segment_at(d, t), t) - segment_energy_j(segment_at(d, from), from)) /
            d->average_s;
@@ -355,18 +439,23 @@ int nvmlDeviceGetUtilizationRates(handle_t d, unsigned *gpu_and_memory) {
     ENTER(d, "nvmlDeviceGetUtilizationRates");
     gpu_and_memory[0] = d->gpu_percent;
     gpu_and_memory[1] = d->memory_percent;
+    if (d->emulated_path[0]) /* each step reads memory throughout */
+        gpu_and_memory[0] = gpu_and_memory[1] = emulated_percent(emulated(d), now_s());
     return OK;
 }
 int nvmlDeviceGetMemoryInfo(handle_t d, unsigned long long *total_free_used) {
     ENTER(d, "nvmlDeviceGetMemoryInfo");
+    uint64_t used = d->memory_used_bytes;
+    if (d->emulated_path[0]) used = emulated_pid(emulated(d)) ? emulated(d)->memory_used_bytes : 0;
     total_free_used[0] = d->memory_total_bytes;
-    total_free_used[1] = d->memory_total_bytes - d->memory_used_bytes;
-    total_free_used[2] = d->memory_used_bytes;
+    total_free_used[1] = d->memory_total_bytes - used;
+    total_free_used[2] = used;
     return OK;
 }
 int nvmlDeviceGetCurrentClocksEventReasons(handle_t d, unsigned long long *reasons) {
     ENTER(d, "nvmlDeviceGetCurrentClocksEventReasons");
     *reasons = d->event_reasons;
+    if (d->emulated_path[0] && emulated(d)->is_held_back) *reasons |= SW_POWER_CAP;
     if (d->follows_limit && at_clock_w(d, d->high_w) > enforced_mw(d) / 1e3)
         *reasons |= SW_POWER_CAP;
     return OK;
@@ -446,6 +535,14 @@ int nvmlDeviceGetComputeRunningProcesses_v3(handle_t d, unsigned *count, process
     ENTER(d, "nvmlDeviceGetComputeRunningProcesses");
     unsigned room = *count;
     *count = d->process_count;
+    if (d->emulated_path[0]) {
+        const emulated_t *e = emulated(d);
+        unsigned pid = emulated_pid(e);
+        *count = pid != 0;
+        if (pid && (!room || !found)) return INSUFFICIENT_SIZE;
+        if (pid) *found = (process_t){pid, e->memory_used_bytes, ~0u, ~0u};
+        return OK;
+    }
     if (!d->process_count) return OK;
     if (room < d->process_count || !found) return INSUFFICIENT_SIZE;
     for (unsigned i = 0; i < d->process_count; i++)

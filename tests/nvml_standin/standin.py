@@ -8,6 +8,7 @@
     standin.device(0).square(100, 500, period_s=2)                     # a power profile
     standin.device(0).fail("nvmlDeviceSetPowerManagementLimit", NO_PERMISSION)
     standin.device(1).hang("nvmlDeviceGetFieldValues")                 # until `mend`
+    standin.device(0).emulate(create_devices(path, gpu, 1))            # a GPU of the emulator's
     subprocess.run([...], env={**os.environ, **standin.environment()})
     assert standin.device(0).limit_w == 700 and standin.device(0).locked_mhz is None
 
@@ -33,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tuner.emulator.device_file import DeviceFile
 
 SOURCE = Path(__file__).with_name("libnvidia-ml.c")
 MAX_DEVICES, MAX_PROCESSES, MAX_FUNCTIONS, SEGMENTS = 16, 16, 48, 64
@@ -76,6 +79,8 @@ class _Device(c.Structure):
         *_fields(c.c_uint32, "segment_count persistence_mode"),
         ("segments", _Segment * SEGMENTS),
         ("injections", _Injection * MAX_FUNCTIONS),
+        ("emulated_path", c.c_char * 240),
+        ("emulated_index", c.c_uint64),
     ]
 
 
@@ -134,7 +139,8 @@ def library() -> c.CDLL:
     loaded = c.CDLL(str(library_folder() / "libnvidia-ml.so.1"))
     loaded.standin_energy_j.restype = c.c_double
     loaded.standin_energy_j.argtypes = [c.c_int, c.c_double]
-    loaded.standin_state_size.restype = loaded.standin_device_size.restype = c.c_size_t
+    for part in ("state", "device", "emulated"):
+        getattr(loaded, f"standin_{part}_size").restype = c.c_size_t
     return loaded
 
 
@@ -213,6 +219,27 @@ class StandinDevice:
     def get(self, name: str) -> Any:
         """Return a field of the layout."""
         return getattr(self._fields, name)
+
+    def emulate(self, file: DeviceFile, index: int = 0) -> None:
+        """Be a GPU of the emulator's: an emulated server's power, limits that this one obeys."""
+        emulated = file.devices[index]
+        assert library().standin_emulated_size() == len(emulated)
+        facts = emulated.facts
+        self.set(
+            emulated_path=os.fsencode(file.path.absolute()),
+            emulated_index=index,
+            counter_period_s=0.02,  # a real counter's is 20 to 100 ms
+            uuid=emulated.uuid.encode(),
+            name=facts.name.encode(),
+            min_mw=round(facts.min_limit_w * 1e3),
+            max_mw=round(facts.max_limit_w * 1e3),
+            default_mw=round(facts.default_limit_w * 1e3),
+            limit_mw=round(emulated.settings.power_limit_w * 1e3),
+            min_sm_mhz=facts.min_clock_mhz,
+            max_sm_mhz=facts.max_clock_mhz,
+            step_sm_mhz=facts.clock_step_mhz,
+            memory_total_bytes=facts.memory_bytes,
+        )
 
     def constant(self, watts: float) -> None:
         """Draw constant power."""

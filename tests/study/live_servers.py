@@ -44,7 +44,7 @@ async def evaluator(
         source=Source.EMULATED,
         meter=lambda _: EmulatorServerMeter("H100-SXM"),
         widest=Configuration(),
-        environment=lambda _: {"TUNER_EMULATED_GPU": "H100-SXM"},
+        environment={"TUNER_EMULATED_GPU": "H100-SXM"},
         defaults={},
         live=LiveKnobs(largest or {}),
     )

@@ -1,6 +1,7 @@
 """A whole `tuner run` on the stand-in for NVML, which it takes for real GPUs.
 
-The command line in a process of its own, its guardian and the leases are real; `vllm` emulates.
+The command line in a process of its own, its guardian and the leases are real; `vllm` emulates, on
+the very GPU that the stand-in shows: it obeys the limits, and its power is what NVML reads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from nvml_standin import Standin
 from serving.guarding import is_gone
 from studies import CommandLine
 
+from tuner.emulator.device_file import Device, Settings
+from tuner.emulator.hardware import load_gpu
+from tuner.emulator.live_device import create_devices
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.owners import Owner
 from tuner.serving.processes import stop_tagged, tagged_processes
@@ -36,7 +40,8 @@ VLLM = """#!/bin/sh
 case "$*" in
 --version) echo 0.32.0 ;;
 *--help=all*)
-  printf '  --%s N  as in vLLM\\n' max-num-seqs max-num-batched-tokens gpu-memory-utilization ;;
+  printf '  --%s N  as in vLLM\\n' max-num-seqs max-num-batched-tokens gpu-memory-utilization \
+    max-model-len ;;
 *) exec {python} -m tuner.emulator "$@" ;;
 esac
 """
@@ -48,6 +53,7 @@ class StandinStudy:
 
     tuner: CommandLine
     standin: Standin
+    gpu: Device
     state: Path
     seen_tags: set[str] = field(default_factory=set)
 
@@ -95,7 +101,8 @@ class StandinStudy:
 
     def is_as_found(self) -> bool:
         device = self.standin.device(0)
-        return device.limit_w == FOUND_W and device.locked_mhz is None
+        obeyed = self.gpu.settings == Settings(FOUND_W, None)
+        return obeyed and device.limit_w == FOUND_W and device.locked_mhz is None
 
     def left(self) -> list[str]:
         """Everything that a run has left behind."""
@@ -126,7 +133,9 @@ class StandinStudy:
 @contextmanager
 def standin_study(folder: Path) -> Iterator[StandinStudy]:
     """Make the machine; whatever the test leaves running on it is ended."""
+    gpus = create_devices(folder / "gpus", load_gpu("H100-SXM"), 1)
     standin = Standin.create(folder / "nvml.state", n_devices=1)
+    standin.device(0).emulate(gpus)
     standin.device(0).set(limit_mw=round(FOUND_W * 1e3))
     script = folder / "vllm"
     script.write_text(VLLM.format(python=sys.executable))
@@ -136,8 +145,9 @@ def standin_study(folder: Path) -> Iterator[StandinStudy]:
         **standin.environment(),
         "TUNER_STATE_DIR": str(state),
         "TUNER_EMULATED_GPU": "H100-SXM",
+        "TUNER_EMULATED_DEVICES": str(gpus.path),
     }
-    made = StandinStudy(CommandLine(folder, environment), standin, state)
+    made = StandinStudy(CommandLine(folder, environment), standin, gpus.devices[0], state)
     try:
         yield made
     finally:

@@ -54,7 +54,7 @@ async def evaluator(
         source=Source.EMULATED,
         meter=meter,  # type: ignore[arg-type]
         widest=Configuration(),
-        environment=lambda _: {"TUNER_EMULATED_GPU": "H100-SXM"},
+        environment={"TUNER_EMULATED_GPU": "H100-SXM"},
         defaults={},
     )
     task = Task(

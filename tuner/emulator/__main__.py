@@ -7,18 +7,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tuner.emulator.arguments import ServeArguments, parse
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.launch_rules import LaunchRefusedError
+from tuner.emulator.device_file import Device
+from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.live import LiveEngine, LiveLimits
-from tuner.emulator.model import load_model
+from tuner.emulator.live_device import LiveDevices, open_devices
+from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.model import ModelShape, load_model
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.server import VERSION, run
-from tuner.emulator.virtual import engine_for
+from tuner.emulator.virtual import replicas_for
 from tuner.errors import UsageError
 
+LOG_FORMAT, DATE_FORMAT = "%(levelname)s %(asctime)s [emulator] %(message)s", "%m-%d %H:%M:%S"
 _log = logging.getLogger("vllm")
 
 
@@ -27,8 +31,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format="%(levelname)s %(asctime)s [emulator] %(message)s",
-        datefmt="%m-%d %H:%M:%S",
+        format=LOG_FORMAT,
+        datefmt=DATE_FORMAT,
     )
     try:
         arguments = parse(argv, VERSION)
@@ -44,31 +48,66 @@ async def _serve(arguments: ServeArguments) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     model, gpu = load_model(arguments.model), load_gpu(arguments.gpu)
+    devices: tuple[Device, ...] = ()
+    if arguments.devices is not None:
+        devices = open_devices(arguments.devices, gpu).devices
+        gpu = gpu.model_copy(update={"max_gpus": len(devices)})
     _log.info("Starting to load model %s...", arguments.model)
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), arguments.startup_s)
-    try:
-        engine = engine_for(
-            model, gpu, arguments.configuration, seed=arguments.seed, keep_log=False
-        )
-    except LaunchRefusedError as error:
-        _log.error("EngineCore failed to start.\nValueError: %s", error)
-        _log.error("RuntimeError: Engine core initialization failed. See root cause above.")
-        return 1
     try:
         limits = LiveLimits(arguments.scheduler_cls) if arguments.scheduler_cls else None
     except (ImportError, AttributeError, KeyError, OSError) as error:
         _log.error("%s: %s", type(error).__name__, error)
         return 1
-    live = LiveEngine(engine, speed=arguments.speed, after_step=_fault(arguments), limits=limits)
-    _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
     try:
+        live = _started(arguments, model, gpu, limits, devices)
+        _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
         await run(live, arguments.served_model_name, arguments.host, arguments.port, stop)
+    except LaunchRefusedError as error:
+        say_refusal(error)
+        return 1
     except OSError as error:
         _log.error("OSError: %s", error)
         return 1
     _log.info("Application shutdown complete.")
     return 0
+
+
+def _started(
+    arguments: ServeArguments,
+    model: ModelShape,
+    gpu: Gpu,
+    limits: LiveLimits | None,
+    devices: Sequence[Device],
+) -> LiveReplicas:
+    """Start every copy of the engine, each on the next GPUs of `devices` if there are any."""
+    front = replicas_for(model, gpu, arguments.configuration, seed=arguments.seed, keep_log=False)
+    each = front.launch.tensor_parallel_size
+    return LiveReplicas(
+        [
+            LiveEngine(
+                engine,
+                speed=arguments.speed,
+                after_step=_fault(arguments),
+                limits=limits,
+                devices=LiveDevices(gpu, devices[i * each : (i + 1) * each]) if devices else None,
+            )
+            for i, engine in enumerate(front.engines)
+        ]
+    )
+
+
+def say_refusal(error: LaunchRefusedError) -> None:
+    """Say it as vLLM does: the engine's process in the log, a check of flags in a traceback."""
+    if error.is_of_engine:
+        _log.error("EngineCore failed to start.\n%s", error.traceback())
+        sys.stderr.write(
+            "RuntimeError: Engine core initialization failed. See root cause above. "
+            "Failed core proc(s): {}\n"
+        )
+    else:
+        sys.stderr.write(error.traceback() + "\n")
 
 
 def _fault(arguments: ServeArguments) -> Callable[[LiveEngine], None]:

@@ -6,16 +6,14 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import UsageError
 
 GPU_VARIABLE = "TUNER_EMULATED_GPU"
-DEVICE_VARIABLES = {
-    "power_limit_w": "TUNER_EMULATED_POWER_LIMIT_W",
-    "sm_clock_mhz": "TUNER_EMULATED_SM_CLOCK_MHZ",
-}
+DEVICES_VARIABLE = "TUNER_EMULATED_DEVICES"
 
 # Flags of vLLM's that change nothing here: with a value, and without.
 _HARMLESS_VALUES = ("load-format", "dtype", "generation-config", "uvicorn-log-level", "tokenizer")
@@ -31,7 +29,10 @@ _HARMLESS_SWITCHES = (
 
 @dataclass(frozen=True, slots=True)
 class ServeArguments:
-    """What `serve` was asked to do."""
+    """What `serve` was asked to do.
+
+    `devices` is the file of the GPUs that other processes see (`device_file.py`), None for none.
+    """
 
     model: str
     host: str
@@ -39,6 +40,7 @@ class ServeArguments:
     served_model_name: str
     configuration: Configuration
     gpu: str
+    devices: Path | None
     speed: float
     startup_s: float
     seed: int
@@ -59,13 +61,17 @@ def parse(argv: Sequence[str], version: str) -> ServeArguments:
     }
     if not (found.emulated_speed > 0 and found.emulated_startup_s >= 0):
         raise UsageError("--emulated-speed must be above 0 and --emulated-startup-s not below 0")
+    devices = Path(found.emulated_devices) if found.emulated_devices else None
+    if devices is not None and found.emulated_speed != 1:
+        raise UsageError("--emulated-devices live in real time: leave --emulated-speed out")
     return ServeArguments(
         model=found.model,
         host=found.host,
         port=found.port,
         served_model_name=found.served_model_name or found.model,
-        configuration=Configuration(flags=flags, device=_device()),
+        configuration=Configuration(flags=flags),
         gpu=found.emulated_gpu,
+        devices=devices,
         speed=found.emulated_speed,
         startup_s=found.emulated_startup_s,
         seed=found.seed,
@@ -96,6 +102,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
     for name in _HARMLESS_SWITCHES:
         serve.add_argument(f"--{name}", action="store_true")
     serve.add_argument("--emulated-gpu", default=os.environ.get(GPU_VARIABLE, "H100-SXM"))
+    serve.add_argument("--emulated-devices", default=os.environ.get(DEVICES_VARIABLE))
     serve.add_argument("--emulated-speed", type=float, default=1.0)
     serve.add_argument("--emulated-startup-s", type=float, default=0.0)
     serve.add_argument("--emulated-die-after-tokens", type=int)
@@ -113,16 +120,3 @@ def _dashed(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def _device() -> dict[str, Value]:
-    device: dict[str, Value] = {}
-    for knob, variable in DEVICE_VARIABLES.items():
-        text = os.environ.get(variable)
-        if not text:
-            continue
-        try:
-            device[knob] = float(text)
-        except ValueError:
-            raise UsageError(f"{variable} must be a number, found '{text}'") from None
-    return device

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
-from tuner.emulator.sequences import BLOCK_TOKENS, Sequence
+from tuner.emulator.cache_memory import BLOCK_TOKENS
+from tuner.emulator.sequences import Sequence
 
 
 def blocks_of(tokens: int) -> int:
@@ -60,6 +61,13 @@ class BlockPool:
     def idle_among(self, entries: list[int]) -> int:
         """Count the entries that are free now."""
         return sum(entry in self._idle for entry in entries)
+
+    def before_forgetting(self, entries: list[int]) -> int:
+        """Return how many blocks can be taken before the first of these entries is."""
+        idle = {entry for entry in entries if entry in self._idle}
+        if not idle:
+            return self.free
+        return self._plain + next(i for i, entry in enumerate(self._idle) if entry in idle)
 
     def adopt(self, sequence: Sequence, entries: list[int]) -> None:
         """Let a sequence hold entries that it has hit."""

@@ -131,6 +131,10 @@ class Engine:
         self._scheduler.max_num_seqs = max_num_seqs
         self._scheduler.max_num_batched_tokens = max_num_batched_tokens
 
+    def set_power(self, power: PowerModel) -> None:
+        """Put its GPUs under another limit or locked clock from the next step on."""
+        self._power = power
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; it can be scheduled from the next step on."""
         if sequence.answers is None:
@@ -238,7 +242,8 @@ class Engine:
         cost = self._cost(first)
         if math.isfinite(until_s):
             count = min(count, math.ceil((until_s - self.clock_s) / cost.duration_s))
-        while count > 1 and pool.blocks_needed(self.step_count, count) > self.free_blocks:
+        spare = self._scheduler.spare_blocks
+        while count > 1 and pool.blocks_needed(self.step_count, count) > spare:
             count //= 2
         if count > 1:
             self._many_steps(first, cost.clock_mhz, count, until_s)

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tuner.configuration import Value
+from tuner.emulator.cache_memory import cache_blocks, cache_bytes
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 
-BLOCK_TOKENS = 16
-_GIB = 2**30
-_CONTEXT_BYTES = 0.9 * _GIB  # CUDA context, NCCL and allocator slack of one process
-_GRAPH_BYTES = 0.6 * _GIB  # captured CUDA graphs
 _KV_BYTES: Mapping[str, int] = {
     "auto": 2,
     "bfloat16": 2,
@@ -22,8 +20,6 @@ _KV_BYTES: Mapping[str, int] = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-_ADVICE = "See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details."
-
 EMULATED_FLAGS: Mapping[str, type] = {
     "max_num_seqs": int,
     "max_num_batched_tokens": int,
@@ -39,10 +35,6 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "async_scheduling": bool,
     "long_prefill_token_threshold": int,
 }
-
-
-class LaunchRefusedError(Exception):
-    """vLLM would not start with this configuration; the text is what it would have logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +113,14 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         max_num_seqs = min(max_num_seqs, tokens)
     utilization = float(values["gpu_memory_utilization"])
     shards, copies = int(values["tensor_parallel_size"]), int(values["data_parallel_size"])
-    _check_positive(
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=tokens,
-        max_model_len=max_model_len,
-        tensor_parallel_size=shards,
-        data_parallel_size=copies,
-    )
+    _check_positive("ModelConfig", max_model_len=max_model_len)
+    _check_positive("ParallelConfig", tensor_parallel_size=shards, data_parallel_size=copies)
+    _check_positive("SchedulerConfig", max_num_seqs=max_num_seqs, max_num_batched_tokens=tokens)
     if not 0.0 < utilization <= 1.0:
-        raise LaunchRefusedError(_out_of_range("gpu_memory_utilization", utilization))
+        bound = "greater than 0" if utilization <= 0 else "less than or equal to 1"
+        raise LaunchRefusedError(
+            f"Input should be {bound}", config="CacheConfig", field="gpu_memory_utilization"
+        )
     _check_model_len(model, max_model_len)
     threshold = int(values["long_prefill_token_threshold"])
     _check_scheduler(tokens, max_num_seqs, max_model_len, chunked, threshold)
@@ -137,7 +128,14 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     eager = bool(values["enforce_eager"])
     kv_bytes = _KV_BYTES[str(values["kv_cache_dtype"])]
     cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager, copies)
-    blocks = _cache_blocks(model, shards, kv_bytes, cache, max_model_len)
+    is_async = bool(values["async_scheduling"])
+    in_flight = tokens * (2 if is_async else 1)
+    blocks = cache_blocks(
+        cache,
+        max_model_len,
+        model.kv_token_bytes(shards, kv_bytes),
+        lambda length: model.request_bytes(shards, kv_bytes, length, in_flight),
+    )
     return Launch(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=tokens,
@@ -148,7 +146,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         kv_bytes=kv_bytes,
         kv_blocks=blocks,
         prefix_caching=bool(values["enable_prefix_caching"]),
-        async_scheduling=bool(values["async_scheduling"]),
+        async_scheduling=is_async,
         long_prefill_token_threshold=threshold,
         gpu_memory_utilization=utilization,
         expert_parallel=bool(values["enable_expert_parallel"]),
@@ -168,72 +166,12 @@ def request_refusal(prompt_tokens: int, output_tokens: int, max_model_len: int) 
     )
 
 
-def cache_bytes(
-    model: ModelShape,
-    gpu: Gpu,
-    utilization: float,
-    shards: int,
-    tokens: int,
-    max_num_seqs: int,
-    eager: bool,
-    copies: int = 1,
-) -> float:
-    """Memory left for the cache on one GPU; not above 0 if nothing is left.
-
-    With data parallelism the GPUs of all copies share the experts.
-    """
-    widest = max(4 * model.hidden + 3 * model.intermediate * model.active_experts // shards, 1)
-    activations = 2.0 * tokens * widest
-    sampler = 2 * 4.0 * min(max_num_seqs, tokens) * model.vocabulary
-    graphs = 0.0 if eager else _GRAPH_BYTES
-    experts = model.expert_bytes
-    weights = (model.loaded_bytes - experts) / shards + experts / (shards * copies)
-    peak = weights + max(activations, sampler) + _CONTEXT_BYTES + graphs
-    state = max_num_seqs * model.state_bytes / shards  # of recurrent layers, kept per sequence
-    return gpu.memory_gib * _GIB * utilization - peak - state
-
-
-def _cache_blocks(
-    model: ModelShape, shards: int, kv_bytes: int, available: float, max_model_len: int
-) -> int:
-    if available <= 0:
-        raise LaunchRefusedError(
-            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
-            f" when initializing the engine. {_ADVICE}"
-        )
-    per_token = model.kv_token_bytes(shards, kv_bytes)
-    blocks = int(available / (per_token * BLOCK_TOKENS))
-    needed_blocks = -(-max_model_len // BLOCK_TOKENS)
-    if needed_blocks > blocks:
-        needed = needed_blocks * BLOCK_TOKENS * per_token
-        estimate = ""
-        if blocks > 0:
-            estimate = (
-                "Based on the available memory, the estimated maximum model length is"
-                f" {blocks * BLOCK_TOKENS}. "
-            )
-        raise LaunchRefusedError(
-            f"To serve at least one request with the model's max seq len ({max_model_len}),"
-            f" ({needed / _GIB:.2f} GiB KV cache is needed, which is larger than the available"
-            f" KV cache memory ({available / _GIB:.2f} GiB). {estimate}"
-            "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when"
-            f" initializing the engine. {_ADVICE}"
-        )
-    return blocks
-
-
-def _check_positive(**numbers: int) -> None:
+def _check_positive(config: str, **numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise LaunchRefusedError(
-                f"1 validation error: {name}: Input should be greater than or equal to 1"
-                f" [input_value={value}]"
+                "Input should be greater than or equal to 1", config=config, field=name
             )
-
-
-def _out_of_range(name: str, value: float) -> str:
-    bound = "greater than 0" if value <= 0 else "less than or equal to 1"
-    return f"1 validation error: {name}: Input should be {bound} [input_value={value:g}]"
 
 
 def _check_model_len(model: ModelShape, max_model_len: int) -> None:
@@ -241,7 +179,8 @@ def _check_model_len(model: ModelShape, max_model_len: int) -> None:
         raise LaunchRefusedError(
             f"User-specified max_model_len ({max_model_len}) is greater than the derived"
             f" max_model_len (max_position_embeddings={model.max_position} or"
-            " model_max_length=None in model's config.json)."
+            " model_max_length=None in model's config.json).",
+            config="ModelConfig",
         )
 
 
@@ -253,22 +192,26 @@ def _check_scheduler(
             f"max_num_batched_tokens ({tokens}) is smaller than max_model_len ({max_model_len})."
             " This effectively limits the maximum sequence length to max_num_batched_tokens and"
             " makes vLLM reject longer sequences. Please increase max_num_batched_tokens or"
-            " decrease max_model_len."
+            " decrease max_model_len.",
+            config="SchedulerConfig",
         )
     if tokens < max_num_seqs:
         raise LaunchRefusedError(
             f"max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs"
-            f" ({max_num_seqs})."
+            f" ({max_num_seqs}).",
+            config="SchedulerConfig",
         )
     if threshold < 0:
         raise LaunchRefusedError(
-            "1 validation error: long_prefill_token_threshold: Input should be greater than or"
-            f" equal to 0 [input_value={threshold}]"
+            "Input should be greater than or equal to 0",
+            config="SchedulerConfig",
+            field="long_prefill_token_threshold",
         )
     if threshold > max_model_len:
         raise LaunchRefusedError(
             f"long_prefill_token_threshold ({threshold}) cannot be greater than the max_model_len"
-            f" ({max_model_len})."
+            f" ({max_model_len}).",
+            config="SchedulerConfig",
         )
 
 
@@ -276,12 +219,14 @@ def _check_parallel(model: ModelShape, gpu: Gpu, shards: int, copies: int) -> No
     if model.heads % shards != 0:
         raise LaunchRefusedError(
             f"Total number of attention heads ({model.heads}) must be divisible by tensor"
-            f" parallel size ({shards})."
+            f" parallel size ({shards}).",
+            config="VllmConfig",
         )
     if shards * copies > gpu.max_gpus:
         raise LaunchRefusedError(
             f"World size ({shards * copies}) is larger than the number of available GPUs"
-            f" ({gpu.max_gpus}) in this node."
+            f" ({gpu.max_gpus}) in this node.",
+            config="ParallelConfig",
         )
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.emulator.engine import Engine
+from tuner.emulator.live_device import LiveDevices
 from tuner.emulator.sequences import Sequence
+
+_LOOK_S = 0.1  # how often an engine with nothing to do looks at its GPUs' settings
 
 
 class LiveLimits:
@@ -32,6 +35,9 @@ class LiveLimits:
 
     def attach(self, engine: Engine) -> None:
         """Say that the file is read, and what the engine was launched with."""
+        if engine.launch.data_parallel_size > 1:
+            self._file.refuse("each of several engines has a scheduler of its own")
+            return
         self._file.attach(self._most(engine))
 
     def before_step(self, engine: Engine) -> None:
@@ -67,8 +73,9 @@ class _Stream:
 class LiveEngine:
     """Steps an engine so that each step ends when its clock says, `speed` times faster.
 
-    `after_step` is called with the engine after each step. Once `broken`, the engine makes no more
-    steps, and streams end without being done, as with a dead vLLM engine.
+    `after_step` is called with the engine after each step. `devices` are the GPUs that others see;
+    those live in real time, so at a `speed` of 1. Once `broken`, the engine makes no more steps,
+    and streams end without being done, as with a dead vLLM engine; `when_broken` is told.
     """
 
     def __init__(
@@ -78,36 +85,48 @@ class LiveEngine:
         speed: float = 1.0,
         after_step: Callable[[LiveEngine], None] | None = None,
         limits: LiveLimits | None = None,
+        devices: LiveDevices | None = None,
     ) -> None:
         self.engine = engine
         self.broken = False
+        self.when_broken: Callable[[], None] | None = None
         self._speed = speed
         self._after_step = after_step
         self._limits = limits
+        self._devices = devices
         self._origin_s = time.monotonic()
         self._streams: dict[Sequence, _Stream] = {}
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to step."""
+        """Begin to step. Raises `LaunchRefusedError` if another server is on its GPUs."""
         if self._limits is not None:
             self._limits.attach(self.engine)
         self._origin_s = time.monotonic()
+        if self._devices is not None:
+            self._devices.attach(self.engine, self._origin_s)
         self._task = asyncio.create_task(self._loop())
 
     async def stop(self) -> None:
         """Stop stepping."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        if self._task is None:
+            return
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        if self._devices is not None:
+            self._devices.detach()
 
     def break_down(self) -> None:
         """Let the engine die while the server lives on."""
+        if self.broken:
+            return
         self.broken = True
         for stream in self._streams.values():
             stream.changed.set()
+        if self.when_broken is not None:
+            self.when_broken()
 
     def now_s(self) -> float:
         """Emulated time: the wall clock, `speed` times faster."""
@@ -155,16 +174,29 @@ class LiveEngine:
         engine = self.engine
         while not self.broken:
             if engine.running == 0 and engine.waiting == 0:
-                self._arrived.clear()
-                await self._arrived.wait()
-                engine.idle(max(self.now_s(), engine.clock_s))
+                await self._idle()
+                continue
             if self._limits is not None:
                 self._limits.before_step(engine)
+            if self._devices is not None:
+                self._devices.before_step(engine)
             engine.advance(math.inf, max_steps=1)
             if self._limits is not None:
                 self._limits.after_step(engine)
+            if self._devices is not None:
+                self._devices.publish(engine, busy=True)
             await asyncio.sleep(max((engine.clock_s - self.now_s()) / self._speed, 0.0))
             self._publish()
+
+    async def _idle(self) -> None:
+        """Wait for a request, and at times look whether the GPUs' settings have changed."""
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), None if self._devices is None else _LOOK_S)
+        self.engine.idle(max(self.now_s(), self.engine.clock_s))
+        if self._devices is not None:
+            self._devices.publish(self.engine, busy=False)
+            self._devices.before_step(self.engine)
 
     def _publish(self) -> None:
         """Show the tokens of the step that is over."""

@@ -47,6 +47,18 @@ _LINEAR_ATTENTION = (
 _MAMBA = ("NemotronHForCausalLM",)
 ARCHITECTURES = frozenset((*_GATED, *_MLA, *_LINEAR_ATTENTION, *_MAMBA))
 
+# fields that released checkpoints leave to the defaults of transformers' own classes
+_LEFT_OUT: Mapping[str, Mapping[str, int]] = {
+    "Gemma3ForConditionalGeneration": {
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 4096,
+    },
+}
+
 # bytes of a quantized parameter with its scales, and whether it is multiplied in 8 bits
 _FORMATS: Mapping[str, Weights] = {
     "fp8": Weights(1.0, fp8=True),
@@ -60,7 +72,9 @@ _STATE_ELEMENT_BYTES = 4
 def shape_of(name: str, config: Mapping[str, Any]) -> ModelShape:
     """Read a Hugging Face configuration; raises `UsageError` if it cannot be emulated."""
     architecture = _architecture(name, config)
-    reader = _Reader(architecture, {**config, **config.get("text_config", {})})
+    nested = config.get("text_config")
+    text = nested if isinstance(nested, dict) else {}
+    reader = _Reader(architecture, {**_LEFT_OUT.get(architecture, {}), **config, **text})
     try:
         return reader.shape(name, _formats(name, config, reader.layers))
     except KeyError as error:
@@ -256,10 +270,9 @@ def _architecture(name: str, config: Mapping[str, Any]) -> str:
         raise UsageError(f"model '{name}': its config.json has no field 'architectures'")
     if found[0] not in ARCHITECTURES:
         raise UsageError(
-            f"model '{name}': "
-            + unknown_name("architecture", str(found[0]), ARCHITECTURES)
-            + " If one of these has the same layers, name it in a copy of config.json and give"
-            " the copy's folder as the model"
+            f"model '{name}': the architecture '{found[0]}' is not emulated; if its layers are "
+            f"those of one that is ({', '.join(sorted(ARCHITECTURES))}), name that one in a copy "
+            "of its config.json"
         )
     return str(found[0])
 

@@ -51,7 +51,7 @@ class Replicas:
 
     def submit(self, sequence: Sequence) -> Engine:
         """Queue a sequence at the least busy copy; returns that."""
-        engine = min(self.engines, key=_load_of)
+        engine = min(self.engines, key=load_of)
         if engine.running == engine.waiting == 0 and engine.clock_s < self.clock_s:
             engine.idle(self.clock_s)
         engine.submit(sequence)
@@ -90,5 +90,6 @@ class Replicas:
         self.clock_s = max(self.clock_s, until_s)
 
 
-def _load_of(engine: Engine) -> int:
+def load_of(engine: Engine) -> int:
+    """Return how busy a copy is, as vLLM's front weighs it."""
     return engine.running + _WAITING_WEIGHT * engine.waiting

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from tuner.emulator.block_pool import BlockPool, blocks_of
+from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.launch_rules import Launch
-from tuner.emulator.sequences import BLOCK_TOKENS, DecodePool, Sequence
+from tuner.emulator.sequences import DecodePool, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,17 @@ class Scheduler:
         if self._partial or self.unsettled or self.decoding.count > self.max_num_batched_tokens:
             return False
         return not self._admits()
+
+    @property
+    def spare_blocks(self) -> int:
+        """Blocks that can be taken before something changes for the first waiting sequence.
+
+        What it finds in the prefix cache is forgotten with them, and then it may be admitted by
+        way of an answer that is being made.
+        """
+        if not self.waiting or len(self.running) >= self.max_num_seqs:
+            return self.blocks.free
+        return self.blocks.before_forgetting(self.blocks.hit(self.waiting[0]))
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence."""

@@ -6,9 +6,9 @@ import heapq
 from itertools import count
 
 from tuner.emulator.answers import Answers
+from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.records import TokenArray
 
-BLOCK_TOKENS = 16
 _BLOCK_BYTES = 4 * BLOCK_TOKENS
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -13,9 +12,10 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from tuner.emulator.api import Answer, ChatRequest, CompletionRequest, output_limit
+from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.launch_rules import request_refusal
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.sequences import BLOCK_TOKENS
+from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.metrics_page import CopyMetrics, page
 from tuner.emulator.step_log import WriteLog
 
 VERSION = "0.0.0+emulator"
@@ -26,13 +26,15 @@ class Server:
     """The routes."""
 
     def __init__(
-        self, live: LiveEngine, served_model_name: str, wrote: WriteLog | None = None
+        self, live: LiveReplicas, served_model_name: str, wrote: WriteLog | None = None
     ) -> None:
         self._live = live
+        self._metrics_of = {copy: CopyMetrics() for copy in live.copies}
+        self._launch = live.copies[0].engine.launch
+        self._answers = live.copies[0].engine.answers
         self._wrote = wrote
         self._name = served_model_name
         self._ids = itertools.count()
-        self._successes: Counter[str] = Counter({"stop": 0, "length": 0})
         self._created = int(time.time())
 
     def app(self) -> web.Application:
@@ -62,42 +64,19 @@ class Server:
             "owned_by": "vllm",
             "root": self._name,
             "parent": None,
-            "max_model_len": self._live.engine.launch.max_model_len,
+            "max_model_len": self._launch.max_model_len,
         }
         return web.json_response({"object": "list", "data": [card]})
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        engine = self._live.engine
-        labels = f'{{engine="0",model_name="{self._name}"}}'
-        lines = ["# TYPE vllm:request_success counter"]
-        for reason, count in self._successes.items():
-            where = f'{{engine="0",finished_reason="{reason}",model_name="{self._name}"}}'
-            lines.append(f"vllm:request_success_total{where} {float(count)}")
-        for name, kind, value in (
-            ("vllm:num_requests_running", "gauge", engine.running),
-            ("vllm:num_requests_waiting", "gauge", engine.waiting),
-            ("vllm:kv_cache_usage_perc", "gauge", engine.cache_usage),
-            ("vllm:num_preemptions_total", "counter", engine.preemptions),
-            ("vllm:prefix_cache_queries_total", "counter", engine.prefix_cache.queries),
-            ("vllm:prefix_cache_hits_total", "counter", engine.prefix_cache.hits),
-            ("vllm:prompt_tokens_total", "counter", engine.counters.prompt_tokens),
-            ("vllm:generation_tokens_total", "counter", engine.counters.generation_tokens),
-            ("tuner_emulated:energy_joules_total", "counter", self._live.energy_j()),
-            ("tuner_emulated:power_watts", "gauge", self._live.power_w()),
-            ("tuner_emulated:sm_clock_megahertz", "gauge", self._live.clock_mhz()),
-        ):
-            lines += [
-                f"# TYPE {name.removesuffix('_total')} {kind}",
-                f"{name}{labels} {float(value)}",
-            ]
-        return web.Response(text="\n".join(lines) + "\n")
+        return web.Response(text=page(self._live, self._metrics_of.values(), self._name))
 
     async def _reset_prefix_cache(self, _: web.Request) -> web.Response:
-        return web.json_response({"success": self._live.engine.reset_prefix_cache()})
+        return web.json_response({"success": self._live.reset_prefix_cache()})
 
     async def _server_info(self, _: web.Request) -> web.Response:
         """Return what vLLM's route for developers says, as far as it is emulated."""
-        launch = self._live.engine.launch
+        launch = self._launch
         config = {
             "model_config": {"model": self._name, "max_model_len": launch.max_model_len},
             "cache_config": {
@@ -107,7 +86,10 @@ class Server:
                 "num_gpu_blocks": launch.kv_blocks,
                 "kv_cache_size_tokens": launch.kv_blocks * BLOCK_TOKENS,
             },
-            "parallel_config": {"tensor_parallel_size": launch.tensor_parallel_size},
+            "parallel_config": {
+                "tensor_parallel_size": launch.tensor_parallel_size,
+                "data_parallel_size": launch.data_parallel_size,
+            },
             "scheduler_config": {
                 "max_num_seqs": launch.max_num_seqs,
                 "max_num_batched_tokens": launch.max_num_batched_tokens,
@@ -136,14 +118,13 @@ class Server:
         if body.model not in (None, self._name):
             message = f"The model `{body.model}` does not exist."
             return _error(404, "NotFoundError", message, "model")
-        engine = self._live.engine
-        prompt = body.prompt_tokens(engine.answers.vocabulary)
-        context = engine.launch.max_model_len
+        prompt = body.prompt_tokens(self._answers.vocabulary)
+        context = self._launch.max_model_len
         limit = output_limit(body, len(prompt), context)
         refusal = request_refusal(len(prompt), limit, context)
         if refusal is not None:
             return _error(400, "BadRequestError", refusal, None)
-        answer = Answer(next(self._ids), self._name, body, prompt, limit, engine.answers)
+        answer = Answer(next(self._ids), self._name, body, prompt, limit, self._answers)
         if body.stream:
             return await self._stream(request, answer)
         return await self._whole(answer)
@@ -165,13 +146,12 @@ class Server:
     async def _events(self, answer: Answer) -> AsyncGenerator[str, None]:
         """Yield the data of each server-sent event; a broken engine ends them early."""
         sent = 0
-        async with aclosing(self._live.generate(answer.sequence)) as progress:
+        async with aclosing(self._progress(answer)) as progress:
             async for tokens in progress:
                 yield answer.chunk(sent, tokens)
                 sent = tokens
         if sent < answer.sequence.output_tokens:
             return
-        self._successes[answer.finish_reason] += 1
         usage = answer.last_event(sent)
         if usage is not None:
             yield usage
@@ -179,13 +159,30 @@ class Server:
 
     async def _whole(self, answer: Answer) -> web.Response:
         made = 0
-        async with aclosing(self._live.generate(answer.sequence)) as progress:
+        async with aclosing(self._progress(answer)) as progress:
             async for tokens in progress:
                 made = tokens
         if made < answer.sequence.output_tokens:
             return _error(500, "InternalServerError", "EngineCore encountered an issue.", None)
-        self._successes[answer.finish_reason] += 1
         return web.json_response(text=answer.whole(made))
+
+    async def _progress(self, answer: Answer) -> AsyncGenerator[int, None]:
+        """Yield how many tokens there are, each time there are more, and count them."""
+        live = self._live.least_busy()
+        metrics = self._metrics_of[live]
+        came_s = last_s = time.monotonic()
+        tokens = 0
+        async with aclosing(live.generate(answer.sequence)) as progress:
+            async for more in progress:
+                now_s = time.monotonic()
+                if tokens == 0:
+                    metrics.first_token(now_s - came_s)
+                else:
+                    metrics.next_token(now_s - last_s)
+                tokens, last_s = more, now_s
+                yield tokens
+        if tokens >= answer.sequence.output_tokens:
+            metrics.finished(answer.finish_reason, last_s - came_s)
 
 
 def _error(status: int, kind: str, message: str, parameter: str | None) -> web.Response:
@@ -194,15 +191,18 @@ def _error(status: int, kind: str, message: str, parameter: str | None) -> web.R
 
 
 async def run(
-    live: LiveEngine, served_model_name: str, host: str, port: int, stop: asyncio.Event
+    live: LiveReplicas, served_model_name: str, host: str, port: int, stop: asyncio.Event
 ) -> None:
-    """Serve until `stop` is set; raises `OSError` if the port is taken."""
+    """Serve until `stop` is set.
+
+    Raises `OSError` if the port is taken, `LaunchRefusedError` if the GPUs are.
+    """
     app = Server(live, served_model_name).app()
     # A client that goes away cancels its handler, which aborts its sequence.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    await live.start()
     try:
+        await live.start()
         await web.TCPSite(runner, host, port).start()
         await stop.wait()
     finally:

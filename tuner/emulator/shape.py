@@ -128,6 +128,19 @@ class ModelShape:
         layers = attention.layers - attention.window_layers * (1.0 - kept)
         return layers * self.kv_layer_bytes(shards, element_bytes)
 
+    def request_bytes(
+        self, shards: int, element_bytes: int, tokens: int, in_flight_tokens: int
+    ) -> float:
+        """Cache on one of `shards` GPUs that vLLM sees to for one request of so many tokens.
+
+        A layer with a sliding window keeps that, and what is scheduled and not yet computed.
+        """
+        attention = self.attention
+        windowed = min(attention.window_tokens + in_flight_tokens, tokens)
+        whole_layers = attention.layers - attention.window_layers
+        kept = whole_layers * tokens + attention.window_layers * windowed
+        return kept * self.kv_layer_bytes(shards, element_bytes)
+
     def kv_layer_bytes(self, shards: int, element_bytes: int) -> float:
         """Cache of one token in one layer on one of `shards` GPUs."""
         return max(self.kv_heads / shards, 1) * self.attention.kv_elements * element_bytes

@@ -13,9 +13,10 @@ import numpy as np
 from tuner.configuration import Configuration
 from tuner.emulator.engine import Engine, EngineStalledError
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError, request_refusal, resolve
+from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.emulator.model import ModelShape
 from tuner.emulator.power import PowerModel
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.replicas import Replicas
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.step import Batch, StepModel
@@ -78,12 +79,18 @@ def engine_for(
 
 
 def replicas_for(
-    model: ModelShape, gpu: Gpu, configuration: Configuration, *, seed: int, noise: bool = True
+    model: ModelShape,
+    gpu: Gpu,
+    configuration: Configuration,
+    *,
+    seed: int,
+    noise: bool = True,
+    keep_log: bool = True,
 ) -> Replicas:
     """Start every copy of the engine; raises as `engine_for`."""
-    first = engine_for(model, gpu, configuration, seed=seed, noise=noise)
+    first = engine_for(model, gpu, configuration, seed=seed, noise=noise, keep_log=keep_log)
     others = [
-        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise)
+        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise, keep_log=keep_log)
         for copy in range(1, first.launch.data_parallel_size)
     ]
     return Replicas([first, *others])

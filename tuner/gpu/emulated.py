@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tuner.emulator.device_file import UPDATE_S, Device
 from tuner.emulator.hardware import Gpu
 from tuner.emulator.model import ModelShape
 from tuner.emulator.virtual import steady_power_w
@@ -9,6 +12,8 @@ from tuner.gpu.device_state import DeviceState
 from tuner.gpu.energy_window import WindowVerdict
 from tuner.gpu.meter import Activity, PowerReading, Surroundings
 from tuner.records import Source
+
+_LATE_S = 0.05
 
 
 class _NothingToJudge:
@@ -29,8 +34,26 @@ class _NothingToJudge:
         """Nothing is held."""
 
 
+class EmulatedGpuMeter(_NothingToJudge):
+    """GPUs of an emulated machine, on which an emulated server runs."""
+
+    def __init__(self, gpu: str, devices: Sequence[Device]) -> None:
+        self.gpu = gpu
+        self._devices = tuple(devices)
+
+    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+        """Return what the GPUs drew and had used a moment ago: a late step is written by now."""
+        at_s = now_s - _LATE_S
+        return PowerReading(
+            power_w=sum(device.mean_power_w(at_s, UPDATE_S) for device in self._devices),
+            energy_j=sum(device.energy_j(at_s) for device in self._devices),
+            time_s=at_s,
+            sm_clock_mhz=sum(d.clock_mhz for d in self._devices) / len(self._devices),
+        )
+
+
 class EmulatorServerMeter(_NothingToJudge):
-    """The GPU inside the emulator's server, which reports its own counter."""
+    """The GPUs of an emulated server somewhere else, which reports their counter itself."""
 
     def __init__(self, gpu: str) -> None:
         self.gpu = gpu

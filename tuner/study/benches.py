@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tuner.configuration import Configuration, Value
+from tuner.emulator.arguments import DEVICES_VARIABLE, GPU_VARIABLE
 from tuner.emulator.hardware import Gpu, load_gpu
 from tuner.emulator.launch_rules import check_flags
 from tuner.emulator.model import load_model
 from tuner.emulator.power import PowerModel
 from tuner.errors import PreflightError, UsageError, unknown_name
 from tuner.gpu.access import Access
-from tuner.gpu.emulated import ActivityMeter, EmulatorServerMeter
+from tuner.gpu.emulated import ActivityMeter
 from tuner.gpu.meter import Meter
 from tuner.gpu.nvml import nvml_meter
 from tuner.load.summary import summarize
@@ -31,6 +32,7 @@ from tuner.serving.vllm import find_vllm, known_flags, vllm_version
 from tuner.slo import Slo
 from tuner.study.attached import AttachedEvaluator
 from tuner.study.device_knobs import DeviceKnobs
+from tuner.study.emulated_machine import EmulatedMachine
 from tuner.study.evaluator import Evaluator, Task
 from tuner.study.launches import LiveKnobs
 from tuner.study.live import LiveEvaluator
@@ -41,10 +43,6 @@ from tuner.study.spec import StudySpec
 from tuner.study.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
-_DEVICE_VARIABLES = {
-    "power_limit_w": "TUNER_EMULATED_POWER_LIMIT_W",
-    "sm_clock_mhz": "TUNER_EMULATED_SM_CLOCK_MHZ",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +161,14 @@ def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Li
     def meter(configuration: Configuration) -> Meter:
         return nvml_meter(gpus_used(configuration)) or _activity_meter(spec, task)
 
-    # opens /server_info on 127.0.0.1, which says what the default of each flag is
-    environment = {"VLLM_SERVER_DEV_MODE": "1"}
     server = ServerKind(
         command=command,
         version=version,
         source=Source.MEASURED,
         meter=meter,
         widest=task.whole(knobs.widest),
-        environment=lambda _: environment,
+        # opens /server_info on 127.0.0.1, which says what the default of each flag is
+        environment={"VLLM_SERVER_DEV_MODE": "1"},
         defaults=None,
         live=live,
     )
@@ -237,22 +234,18 @@ def _require_model_folder(model: str, workload: Workload) -> None:
 def _live_emulator(
     spec: StudySpec, gpu: Gpu, task: Task, knobs: Knobs, place: RunPlace
 ) -> LiveEvaluator:
-    def environment(configuration: Configuration) -> dict[str, str]:
-        return {"TUNER_EMULATED_GPU": str(spec.emulate)} | {
-            _DEVICE_VARIABLES[knob]: str(value) for knob, value in configuration.device.items()
-        }
-
+    machine = EmulatedMachine(gpu, place.log_folder.absolute() / "gpus")
     server = ServerKind(
         command=_EMULATOR,
         version="emulator",
         source=Source.EMULATED,
-        meter=lambda _: EmulatorServerMeter(gpu.name),
+        meter=machine.meter,
         widest=Configuration(),
-        environment=environment,
+        environment={GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)},
         defaults=emulated_defaults(gpu, task.load),
         live=knobs.live,
     )
-    return LiveEvaluator(server, task, _settings(spec, place), None)
+    return LiveEvaluator(server, task, _settings(spec, place), machine)
 
 
 def _attached(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Protocol
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
@@ -12,6 +13,19 @@ from tuner.gpu.device_state import DeviceState
 from tuner.gpu.durable import state_folder
 from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
 from tuner.gpu.limits import Access, PermissionDeniedError, open_limits
+
+
+class DeviceControl(Protocol):
+    """What sets the power limit and SM clock of a server's GPUs, real or not."""
+
+    def open(self, gpus: Sequence[DeviceState]) -> None:
+        """Make ready, at the default limits."""
+
+    def apply(self, configuration: Configuration) -> float | None:
+        """Set what the configuration asks for; return the power limit that is now in force."""
+
+    def close(self) -> None:
+        """Put everything back to what was found."""
 
 
 class DeviceKnobs:

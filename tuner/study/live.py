@@ -30,7 +30,7 @@ from tuner.serving.launch import LaunchFailedError, RunningServer, read_log
 from tuner.serving.live_server import prefix_cache_is_reset
 from tuner.serving.processes import tagged_processes
 from tuner.serving.server_metrics import ServerUnreachableError, resolved_settings
-from tuner.study.device_knobs import DeviceKnobs, device_defaults
+from tuner.study.device_knobs import DeviceControl, device_defaults
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.study.sessions import LaunchSettings, ServerKind, Session, Sessions, pids_of
 
@@ -60,13 +60,13 @@ class JudgedRun:
 class LiveEvaluator:
     """Measures configurations on a server that is kept for as long as it can serve them.
 
-    `knobs` applies device knobs to real GPUs; None leaves those alone.
+    `knobs` sets the GPUs' power limit and clock; None leaves them alone.
     """
 
     needs_guardian = True
 
     def __init__(
-        self, server: ServerKind, task: Task, settings: LaunchSettings, knobs: DeviceKnobs | None
+        self, server: ServerKind, task: Task, settings: LaunchSettings, knobs: DeviceControl | None
     ) -> None:
         self._server = server
         self._task = task

@@ -32,7 +32,7 @@ class ServerKind:
         source: emulated if the server itself is.
         meter: returns the meter of the GPUs that a configuration uses.
         widest: a configuration that uses as many GPUs as any of the study.
-        environment: returns the variables that apply a configuration's device knobs.
+        environment: variables of every launch.
         defaults: the value of each unset flag; None to ask the running server.
         live: the flags that the server can change while it runs.
     """
@@ -42,7 +42,7 @@ class ServerKind:
     source: Source
     meter: Callable[[Configuration], Meter]
     widest: Configuration
-    environment: Callable[[Configuration], Mapping[str, str]]
+    environment: Mapping[str, str]
     defaults: Mapping[str, Value] | None
     live: LiveKnobs = field(default_factory=lambda: LiveKnobs({}))
 
@@ -86,19 +86,14 @@ class _Kept:
     """The server that runs, what it was launched with, and its limits file if it reads one."""
 
     launch: Launch
-    environment: Mapping[str, str]
     server: RunningServer
     meter: Meter
     pids_before: frozenset[int]
     limits_file: LimitsFile | None
 
-    def serves(self, launch: Launch, environment: Mapping[str, str]) -> bool:
+    def serves(self, launch: Launch) -> bool:
         """Say whether it runs with the same flags, and can have the limits."""
-        return (
-            self.launch.serves(launch)
-            and self.environment == environment
-            and self.server.exit_code() is None
-        )
+        return self.launch.serves(launch) and self.server.exit_code() is None
 
     def session(self, limits: Limits | None, launch_s: float | None) -> Session:
         """Return what an evaluation needs of it."""
@@ -123,7 +118,7 @@ class Sessions:
 
     def is_warm_for(self, whole: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
-        return self._serves(self._launch(whole), whole)
+        return self._serves(self._launch(whole))
 
     async def get(self, whole: Configuration, name: str) -> Session:
         """Return a server under this configuration's limits: the one that runs, or a new one.
@@ -132,7 +127,7 @@ class Sessions:
         """
         began_s = time.monotonic()
         launch = self._launch(whole)
-        if self._serves(launch, whole):
+        if self._serves(launch):
             session = await self._reused(launch)
             if session is not None:
                 return session
@@ -167,9 +162,8 @@ class Sessions:
             return live.clean(whole)
         return shared
 
-    def _serves(self, launch: Launch, whole: Configuration) -> bool:
-        kept = self._kept
-        return kept is not None and kept.serves(launch, self._server.environment(whole))
+    def _serves(self, launch: Launch) -> bool:
+        return self._kept is not None and self._kept.serves(launch)
 
     async def _reused(self, launch: Launch) -> Session | None:
         """Bring the server that runs under new limits; stop it and return None if that fails."""
@@ -246,27 +240,22 @@ class Sessions:
             await await_idle(self._settings.run_tag, self._memory_bytes, meter.states)
             before = pids_of(await asyncio.to_thread(meter.states))
             starts_s = time.monotonic()
-            environment = self._server.environment(whole)
-            server = await stack.enter_async_context(
-                launched(self._plan(started, environment, name))
-            )
+            server = await stack.enter_async_context(launched(self._plan(started, name)))
             self._start_ups.took(time.monotonic() - starts_s)
             if file is not None:
                 stack.callback(file.close)
             self._stack = stack.pop_all()
-        self._kept = _Kept(launch, environment, server, meter, before, file)
+        self._kept = _Kept(launch, server, meter, before, file)
         self._is_fresh = True
         return self._kept.session(launch.limits, time.monotonic() - began_s)
 
-    def _plan(
-        self, configuration: Configuration, environment: Mapping[str, str], name: str
-    ) -> LaunchPlan:
+    def _plan(self, configuration: Configuration, name: str) -> LaunchPlan:
         settings = self._settings
         return LaunchPlan(
             command=self._server.command,
             model=self._model,
             configuration=configuration,
-            environment=environment,
+            environment=self._server.environment,
             run_tag=settings.run_tag,
             log_path=settings.log_folder / f"{name}.log",
             startup_deadline_s=self._start_ups.deadline_s,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import Gpu
-from tuner.emulator.launch_rules import LaunchRefusedError, default_flags, resolve
+from tuner.emulator.launch_rules import default_flags, resolve
 from tuner.emulator.model import ModelShape
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
 from tuner.measure.window import SteadyWindow

@@ -1,0 +1,58 @@
+"""The GPUs in software of one run: what its emulated servers run on, and its knobs change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from tuner.configuration import Configuration
+from tuner.emulator.device_file import DeviceFile, Settings
+from tuner.emulator.hardware import Gpu
+from tuner.emulator.live_device import create_devices
+from tuner.errors import PreflightError
+from tuner.gpu.device_state import DeviceState
+from tuner.gpu.emulated import EmulatedGpuMeter
+from tuner.study.parallel import gpus_used
+
+
+class EmulatedMachine:
+    """As many GPUs as a machine of that kind has, in a file that only this run's servers know.
+
+    There is nothing to be put back: the next run makes GPUs of its own.
+    """
+
+    def __init__(self, gpu: Gpu, path: Path) -> None:
+        self.path = path
+        self._gpu = gpu
+
+    def meter(self, configuration: Configuration) -> EmulatedGpuMeter:
+        """Return the meter of the GPUs that a server takes. Raises as `open`."""
+        used = min(gpus_used(configuration), len(self._file.devices))  # if more, it will not start
+        return EmulatedGpuMeter(self._gpu.name, self._file.devices[:used])
+
+    def open(self, _: Sequence[DeviceState]) -> None:
+        """Make the GPUs. Raises `PreflightError` where their file cannot be written."""
+        self.apply(Configuration())
+
+    def apply(self, configuration: Configuration) -> float | None:
+        """Set what the configuration asks for; return the power limit that is now in force."""
+        device = configuration.device
+        limit_w = float(device.get("power_limit_w", self._gpu.default_limit_w))
+        sm_clock_mhz = device.get("sm_clock_mhz")
+        settings = Settings(limit_w, None if sm_clock_mhz is None else int(sm_clock_mhz))
+        for one in self._file.devices:
+            one.set(settings)
+        return limit_w
+
+    def close(self) -> None:
+        """Take the GPUs away."""
+        self.path.unlink(missing_ok=True)
+
+    @cached_property
+    def _file(self) -> DeviceFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return create_devices(self.path, self._gpu, self._gpu.max_gpus)
+        except OSError as error:
+            raise PreflightError(f"the emulated GPUs cannot be written: {error}") from error
