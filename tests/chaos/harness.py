@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,21 +23,22 @@ from studies import CommandLine, wait_for
 from study.standin_study import StandinStudy, standin_study
 
 from tuner.store import Store
+from tuner.store.checks import check_studies
 
 MORTAL = Path(__file__).with_name("mortal_tuner.py")
 FAULTY = MORTAL.with_name("faulty_vllm.py")
 SPACE = """
 name: chaos
 flags:
-  max_num_seqs: {type: choice, choices: [16, 64], default: 64}
+  max_num_seqs: {type: choice, choices: [16, 32, 64, 128], default: 64}
 device:
   power_limit_w: {type: choice, choices: [300, 350, 700]}
   sm_clock_mhz: {type: choice, choices: [1200, 1980]}
 """
-TRIALS = 12  # every point of the space, the baseline for one of them
+TRIALS = 24  # every point of the space, the baseline for one of them
 # How long after the beginning of a phase the kill comes, s: the phase's own length and some more.
 LONGEST_S = {"ask": 0.1, "launch": 2.0, "measure": 1.0, "tell": 0.15, "restore": 0.5}
-KILLS = 15  # in a night at most
+KILLS = 15  # in a night: each costs about one trial, so that there are trials for all of them
 GUARDIAN_S = 60.0
 
 
@@ -70,6 +72,7 @@ class Night:
     machine: StandinStudy
     trials: int = TRIALS
     kills: int = 0
+    killed_in: Counter[str] = field(default_factory=Counter)
 
     @property
     def journal(self) -> Path:
@@ -98,11 +101,31 @@ class Night:
         line = MortalCommandLine(self.machine.tuner.folder, self.machine.tuner.environment, plan)
         return line.start(*words)
 
-    def be_served_with(self, fault: str, share: float) -> None:
-        """Have so many of the servers misbehave."""
+    def be_served_with(self, fault: str, *, always: bool = False) -> None:
+        """Have every second server misbehave, or each of them."""
         script = self.machine.tuner.folder / "vllm"
-        words = f"{FAULTY} {fault} {share}"
+        which = "all" if always else script.with_name("launches")
+        words = f"{FAULTY} {fault} {which}"
         script.write_text(script.read_text().replace("-m tuner.emulator", words))
+
+    def await_measurements(self, process: subprocess.Popen[str], at_least: int = 1) -> None:
+        """Wait until so many trials are measured while the night goes on."""
+
+        def are_there() -> bool:
+            return self.measured() >= at_least
+
+        wait_for(lambda: process.poll() is not None or are_there(), 200)
+        assert process.poll() is None, process.communicate()
+
+    def measured(self) -> int:
+        rows = self.machine.tuner.trials("night")
+        return sum(row.measurement is not None for row in rows)
+
+    def evaluations(self) -> int:
+        """How many evaluations began so far."""
+        if not self.journal.exists():
+            return 0
+        return self.journal.read_text().count('"began"')
 
     def space(self) -> list[str]:
         path = self.machine.tuner.folder / "chaos.yaml"
@@ -118,6 +141,7 @@ class Night:
             assert code in (0, 143), errors  # done, or put back before the kill came
             return False
         self.kills += 1
+        self.killed_in[phase] += 1
         guardian = self.machine.guardian_pid()
         if guardian is not None:
             if chance.random() < 0.25 and not is_gone(guardian):
@@ -150,6 +174,9 @@ class Night:
         assert not [row for row in rows.values() if row.state == "running"]
         url = f"sqlite:///{self.machine.tuner.store_path}"
         told = optuna.load_study(study_name="night", storage=url).trials
+        with Store.open(self.machine.tuner.store_path, create=False) as store:
+            found = check_studies(store, self.machine.state)  # the measurement log beside it
+        assert not [finding.message for finding in found if finding.is_problem]
         assert {t.number for t in told if t.state is TrialState.COMPLETE} == set(measured)
         assert not [t for t in told if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         began = sum("began" in line for line in lines)
@@ -181,20 +208,16 @@ def night_in(folder: Path, trials: int = TRIALS) -> Iterator[Night]:
         yield Night(machine, trials)
 
 
-def kill_until_done(night: Night, seed: int, phases: tuple[str, ...] = PHASES) -> None:
-    """Kill the tuner again and again, in each phase in turn, until its budget is spent."""
+def kill_until_done(night: Night, seed: int) -> None:
+    """Kill the tuner `KILLS` times, in each phase in turn, then let it spend its budget."""
     chance = random.Random(seed)
-    order = list(phases)
+    order = list(PHASES)
     chance.shuffle(order)
-    for turn in itertools.count():
-        was_killed = night.kill_once(chance, order[turn % len(order)])
-        if night.kills == KILLS or (not was_killed and is_done(night)):
-            break
+    turns = itertools.cycle(order)
+    while night.kills < KILLS:
+        was_killed = night.kill_once(chance, next(turns))
+        is_done = night.measured() == night.trials
+        assert was_killed or not is_done, f"only {night.kills} kills fit into the night"
     code, errors = night.run()
     assert code == 0, errors
     night.assert_complete()
-
-
-def is_done(night: Night) -> bool:
-    rows = night.machine.tuner.trials("night")
-    return sum(row.measurement is not None for row in rows) == night.trials

@@ -104,6 +104,8 @@ class _Bomb:
             os.kill(os.getpid(), signal.SIGTERM)  # which makes the tuner put everything back
             self._is_lit = True
         if (phase == "restore" and self._is_lit) or (phase == self._plan.phase and self._is_due()):
+            if self._plan.delay_s == 0.0:
+                os.kill(os.getpid(), signal.SIGKILL)
             kill = threading.Timer(self._plan.delay_s, os.kill, (os.getpid(), signal.SIGKILL))
             kill.daemon = True
             kill.start()

@@ -21,6 +21,7 @@ from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
 from tuner.study.outcomes import ENERGY, baseline_of
+from tuner.study.steady_times import steady_starts
 
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %
@@ -84,7 +85,7 @@ def confirmations(
 ) -> dict[int, Confirmation]:
     """Return what is known of every trial that was repeated, the default among them."""
     by_trial: dict[int, list[RepeatRow]] = {}
-    for repeat in repeats:
+    for repeat in _steadily(repeats):
         if repeat.measurement is not None or repeat.failure is not None:
             by_trial.setdefault(repeat.trial, []).append(repeat)
     baseline = baseline_of(trials)
@@ -103,6 +104,13 @@ def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow
         return trial
     means = {name: estimate.mean for name, estimate in found.estimates.items()}
     return replace(trial, measurement=replace(trial.measurement, metrics=means))
+
+
+def _steadily(repeats: Iterable[RepeatRow]) -> list[RepeatRow]:
+    """Return the repeats as they ran: the drift between them is taken out by their times."""
+    rows = sorted(repeats, key=lambda r: r.number)
+    starts = steady_starts(rows)
+    return [replace(row, started_at=at) for row, at in zip(rows, starts, strict=True)]
 
 
 def _measured(rows: Iterable[RepeatRow]) -> list[RepeatRow]:
