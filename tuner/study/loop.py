@@ -171,9 +171,9 @@ class StudyRun:
         return self._spent_s + next_s < progress.budget_s - reserve_s
 
     def _spend(self, elapsed_s: float) -> None:
+        self._store.add_spent_s(self._name, elapsed_s)  # which may fail, and is then begun again
         self._durations_s.append(elapsed_s)
         self._spent_s += elapsed_s
-        self._store.add_spent_s(self._name, elapsed_s)
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""

@@ -45,7 +45,7 @@ from tuner.study.evaluator import Evaluator, Task
 from tuner.study.fitting import fitting
 from tuner.study.guarding import watched_over
 from tuner.study.identity import identity_of, require_same
-from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
+from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log, persisting
 from tuner.study.loop import Listener, StudyRun
 from tuner.study.points import parameters_of, points_to_start_with
 from tuner.study.prior_points import emulated_front, enqueue_prior
@@ -297,14 +297,14 @@ class _Run:
             proposals.enqueue_baseline(defaults)
             self._enqueue_first(proposals, defaults)
             await self._enqueue_prior(proposals, defaults)
-        evaluator = self._kept(evaluator)
-        confirmation = self._confirmation(evaluator) if self._spec.confirm else None
+        kept = self._kept(evaluator)
+        confirmation = self._confirmation(kept) if self._spec.confirm else None
         run = StudyRun(
             self._name,
             self._spec,
             self._store,
             proposals,
-            evaluator,
+            kept,
             self._owner,
             self._listener,
             confirmation,
@@ -313,12 +313,20 @@ class _Run:
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
-            await run.run()
-            if confirmation is not None:
-                await confirmation.run()
+            await persisting(
+                kept.gate,
+                lambda: self._to_the_end(run, confirmation),
+                lambda: self._reconcile(run, confirmation),
+            )
         finally:
             self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
         self._store.set_finished(self._name, datetime.now(UTC))
+
+    async def _to_the_end(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+        with self._store.optuna_faults():
+            await run.run()
+            if confirmation is not None:
+                await confirmation.run()
 
     def _enqueue_first(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
         """Queue the points of an older study, as far as the search space holds them."""
