@@ -74,7 +74,7 @@ def test_a_disk_that_fills_while_measuring(small_disk: Path, night: Night) -> No
     night.assert_clean()
     began = night.evaluations()
     code, errors = night.run()  # too early
-    assert code == 3 and "Traceback" not in errors, errors
+    assert code == 5 and "no space is left" in errors and "Traceback" not in errors, errors
     assert night.evaluations() == began
 
     filler.unlink()
