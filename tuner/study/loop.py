@@ -137,7 +137,9 @@ class StudyRun:
                 self._spent_s += await self._confirmation.spread(self.progress.share)
 
     def _points(self) -> list[Point | None]:
-        """Return the costs of what was evaluated before, for the stop rule."""
+        """Return the costs of what was evaluated before, for the stop rule if there is one."""
+        if not self._spec.stops_when_flat:
+            return []
         rows = [t for t in self._store.trials(self._name) if t.measurement or t.failure]
         return [None if t.measurement is None else self._point(t.measurement) for t in rows]
 
