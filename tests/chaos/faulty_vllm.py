@@ -66,5 +66,5 @@ if __name__ == "__main__":
             emulator.signal.SIGTERM = signal.SIGUSR1  # type: ignore[misc]
             signal.signal(15, signal.SIG_IGN)
         else:
-            emulator._fault = fault_of(name, chance.randint(1, 600))
+            emulator._fault = fault_of(name, chance.randint(1, 200))
     sys.exit(emulator.main(words))

@@ -71,10 +71,11 @@ class MortalCommandLine(CommandLine):
 
 @dataclass
 class Night:
-    """One study; `kills` is how often its tuner was killed so far."""
+    """One study; `kills` is how often its tuner was killed so far, `options` more of its words."""
 
     machine: StandinStudy
     trials: int = TRIALS
+    options: tuple[str, ...] = ()
     kills: int = 0
     killed_in: Counter[str] = field(default_factory=Counter)
 
@@ -98,7 +99,7 @@ class Night:
         if not self.machine.is_stored():
             limits = ("--trials", str(self.trials), "--no-confirm", "--slo", "p99_tpot_ms<=1000")
             words = self.machine.run_words(
-                *self.space(), "--allow-gpu-settings", *limits, "--objective",
+                *self.space(), "--allow-gpu-settings", *limits, *self.options, "--objective",
                 "energy_per_output_token_j", "--objective", "output_throughput_tok_s",
             )  # fmt: skip
         plan = plan or Plan(str(self.journal))

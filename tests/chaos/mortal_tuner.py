@@ -25,6 +25,7 @@ import optuna
 from optuna.trial import TrialState
 
 import tuner.load.drive
+import tuner.load.health
 import tuner.measure.live
 import tuner.serving.live_server
 import tuner.study.live
@@ -160,6 +161,7 @@ def _be_quick() -> None:
     tuner.study.live.COOL_DOWN_S = 0.2
     tuner.study.live.BACK_OFF_S = (0.2,)
     tuner.serving.live_server.SETTLE_S = 0.0
+    tuner.load.health._LEAST_SILENCE_S = 0.5
     tuner.load.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
         ClientLimits, first_token_s=4.0, silence_s=4.0
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from chaos.harness import Night, night_in
+from serving.guarding import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 TRIALS = 4
@@ -43,7 +45,7 @@ def test_servers_that_crash_or_freeze_at_random_steps(
     assert night.front() == undisturbed
     failures = [row.failure for row in night.machine.tuner.trials("night") if row.failure]
     assert failures, "no server had the fault"
-    told = {"crash": "died|lost|refused|exit", "freeze": "no token|stopped|frozen"}[fault]
+    told = {"crash": "vLLM ended with code 1", "freeze": "no token"}[fault]
     assert all(re.search(told, failure.reason) for failure in failures), failures
 
 
@@ -59,6 +61,28 @@ def test_workers_in_sessions_of_their_own_that_hold_the_port(night: Night) -> No
     code, errors = night.run()
     assert code == 0, errors
     night.assert_complete(retries=RETRIES)
+
+
+def test_an_orphan_on_the_port_that_was_asked_for(night: Night) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody_elses:
+        port = somebody_elses.getsockname()[1]
+        night.options = ("--port", str(port))
+        code, errors = night.run()
+        assert code == 3 and f"port {port} on 127.0.0.1 cannot be used" in errors, errors
+        assert "Traceback" not in errors and night.evaluations() == 0
+
+    process = night.start()
+    night.await_measurements(process)
+    guardian = night.machine.guardian_pid()
+    assert guardian is not None
+    kill(guardian, process.pid)  # nobody is left to stop the server
+    process.communicate()
+    night.kills += 1
+    with pytest.raises(OSError, match="in use"), socket.create_server(("127.0.0.1", port)):
+        pass
+    code, errors = night.run()
+    assert code == 0, errors
+    night.assert_complete()
 
 
 def disturbed(night: Night, disturb: Callable[[], None]) -> None:
