@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from chaos.harness import Night, night_in
 from serving.guarding import kill
+from studies import CommandLine
+
+from tuner.store import Store
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 TRIALS = 4
@@ -47,6 +51,21 @@ def test_servers_that_crash_or_freeze_at_random_steps(
     assert failures, "no server had the fault"
     told = {"crash": "vLLM ended with code 1", "freeze": "no token"}[fault]
     assert all(re.search(told, failure.reason) for failure in failures), failures
+    assert_seen_in_the_morning(night, "retry", told)
+
+
+def assert_seen_in_the_morning(night: Night, kind: str, why: str) -> None:
+    """A fault is in the study's log, in the events of the store, and in the report."""
+    (log,) = night.machine.tuner.folder.rglob("study.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any(re.search(why, str(line["facts"].get("reason"))) for line in lines)
+    with Store.open(night.machine.tuner.store_path, create=False) as store:
+        events = [event for event in store.events("night") if event.kind == kind]
+    assert any(re.search(why, event.message) for event in events), events
+    made = night.machine.tuner("report", "night", "-o", "night.html")
+    assert made.returncode == 0, made.stderr
+    report = (night.machine.tuner.folder / "night.html").read_text()
+    assert re.search(why, report) and kind in report
 
 
 def test_servers_that_ignore_sigterm(night: Night) -> None:
@@ -114,12 +133,31 @@ def test_nvml_that_hangs_stops_the_night_until_it_is_mended(night: Night) -> Non
         device.hang(function)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 5, errors
-    assert "does not answer" in errors or "has not answered" in errors or "guardian.log" in errors
-    assert "Traceback" not in errors
+    told = "does not answer|has not answered|guardian.log"
+    assert re.search(told, errors) and "Traceback" not in errors
+    assert_seen_in_the_morning(night, "stopped", told)
     device.mend()
     code, errors = night.run()
     assert code == 0, errors
     night.assert_complete(retries=RETRIES)
+
+
+def test_a_second_tuner_on_the_gpu_is_kept_out_whatever_its_state_folder(
+    night: Night, tmp_path: Path
+) -> None:
+    process = night.start()
+    night.await_measurements(process)
+    other = tmp_path / "other"
+    other.mkdir()
+    environment = {**night.machine.tuner.environment, "TUNER_STATE_DIR": str(other / "state")}
+    words = night.machine.run_words(*night.space(), "--allow-gpu-settings", "--trials", "1")
+    second = CommandLine(other, environment)(*words)
+    assert second.returncode == 3, second.stderr
+    assert f"in use by another tuner (process {process.pid})" in second.stderr
+    assert list((other / "state").rglob("*.json")) == []  # nothing was taken
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    night.assert_complete()
 
 
 def test_two_tuners_on_one_study(night: Night) -> None:

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.known_gpus import emulated_gpu
 from tuner.emulator.model import load_model
-from tuner.errors import OperatorNeededError, UsageError
+from tuner.errors import OperatorNeededError, TunerError, UsageError
 from tuner.gpu.durable import state_folder
 from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.records import Glimpse
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
+from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.file_systems import require_local
 from tuner.store.log_records import LoggedStudy
 from tuner.store.measurement_log import MeasurementLog
@@ -218,8 +219,16 @@ class _Run:
                 await self._go(new=new)
             except BaseException as error:
                 self._study_log.write("stopped", reason=f"{type(error).__name__}: {error}")
+                if isinstance(error, OperatorNeededError):
+                    self._tell_in_the_morning(error)
                 raise
             self._study_log.write("finished")
+
+    def _tell_in_the_morning(self, fault: OperatorNeededError) -> None:
+        """Add why the night stopped to the study's events, as far as the store can be written."""
+        if not isinstance(fault, StoreBusyError | StoreFullError):
+            with suppress(TunerError):
+                self._store.add_event(self._name, "stopped", str(fault))
 
     async def _go(self, *, new: bool) -> None:
         if self._spec.request_rate_share is not None:
