@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,12 @@ flags:
 device:
   power_limit_w: {type: choice, choices: [300, 350, 700]}
   sm_clock_mhz: {type: choice, choices: [1200, 1980]}
+"""
+ON_A_CPU = """
+fixed:
+  flags: {load_format: dummy, skip_tokenizer_init: true, enforce_eager: true, dtype: float32,
+          max_model_len: 256, gpu_memory_utilization: 0.1}
+  environment: {HF_HUB_OFFLINE: 1, VLLM_CPU_OMP_THREADS_BIND: 0, VLLM_CPU_KVCACHE_SPACE: 1}
 """
 TRIALS = 24  # every point of the space, the baseline for one of them
 # How long after the beginning of a phase the kill comes, s: the phase's own length and some more.
@@ -76,6 +82,7 @@ class Night:
     machine: StandinStudy
     trials: int = TRIALS
     options: tuple[str, ...] = ()
+    deadline_s: float = 300.0
     kills: int = 0
     killed_in: Counter[str] = field(default_factory=Counter)
 
@@ -83,11 +90,11 @@ class Night:
     def journal(self) -> Path:
         return self.machine.tuner.folder / "journal.jsonl"
 
-    def run(self, plan: Plan | None = None, *, deadline_s: float = 300.0) -> tuple[int, str]:
+    def run(self, plan: Plan | None = None) -> tuple[int, str]:
         """Begin the study, or go on with it; return the exit code and the messages."""
         process = self.start(plan)
         try:
-            _, errors = process.communicate(timeout=deadline_s)
+            _, errors = process.communicate(timeout=self.deadline_s)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -112,6 +119,16 @@ class Night:
         which = "all" if always else script.with_name("launches")
         words = f"{FAULTY} {fault} {which}"
         script.write_text(script.read_text().replace("-m tuner.emulator", words))
+
+    def be_served_by(self, vllm: str) -> None:
+        """Have a real vLLM on a CPU, which must not take the stand-in's GPU for one of its own."""
+        folder = self.machine.tuner.folder
+        hidden = "unset LD_LIBRARY_PATH NVML_STANDIN_STATE"
+        (folder / "vllm").write_text(f'#!/bin/sh\n{hidden}\nexec {vllm} "$@"\n')
+        (folder / "real.yaml").write_text(SPACE + ON_A_CPU)
+        model, space = str(self.machine.tuner.tiny_model()), str(folder / "real.yaml")
+        self.options = ("--model", model, "--space", space, "--window-s", "2")
+        self.deadline_s = 900.0
 
     def await_measurements(self, process: subprocess.Popen[str], at_least: int = 1) -> None:
         """Wait until so many trials are measured while the night goes on."""
@@ -220,7 +237,12 @@ def kill_until_done(night: Night, seed: int) -> None:
     chance = random.Random(seed)
     order = list(PHASES)
     chance.shuffle(order)
-    for phase in itertools.islice(itertools.cycle(order), KILLS):
+    kill_in(night, chance, itertools.islice(itertools.cycle(order), KILLS))
+
+
+def kill_in(night: Night, chance: random.Random, phases: Iterable[str]) -> None:
+    """Kill the tuner once in each of the phases, then let it spend its budget."""
+    for phase in phases:
         while not night.kill_once(chance, phase):  # it was over before the kill came
             assert night.measured() < night.trials, f"only {night.kills} kills fit into the night"
     code, errors = night.run()

@@ -6,14 +6,13 @@ import json
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from chaos.harness import Night, night_in
 from serving.guarding import kill
-from studies import CommandLine
+from studies import CommandLine, wait_for
 
 from tuner.store import Store
 
@@ -104,25 +103,36 @@ def test_an_orphan_on_the_port_that_was_asked_for(night: Night) -> None:
     night.assert_complete()
 
 
-def disturbed(night: Night, disturb: Callable[[], None]) -> None:
-    """Disturb the first measurements of a night, then let it go on."""
+def disturbed(night: Night, disturb: Callable[[], None], why: str) -> None:
+    """Disturb a night's measurements until one is thrown away for it, then let it go on."""
     process = night.start()
     night.await_measurements(process)
-    for _ in range(3):
-        time.sleep(0.7)
+
+    def is_noticed() -> bool:
         disturb()
+        rows = night.machine.tuner.trials("night")
+        return any(row.failure and re.search(why, row.failure.reason) for row in rows)
+
+    wait_for(lambda: process.poll() is not None or is_noticed(), 100)
+    assert process.poll() is None, f"nobody noticed: {process.communicate()}"
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     night.assert_complete(retries=RETRIES)
 
 
-def test_a_limit_that_somebody_else_sets_back(night: Night) -> None:
+def test_a_limit_that_somebody_else_sets_back(night: Night, undisturbed: object) -> None:
     device = night.machine.standin.device(0)
-    disturbed(night, lambda: device.set(limit_mw=610_000, enforced_mw=610_000))
+
+    def set_back() -> None:
+        device.set(limit_mw=610_000, enforced_mw=610_000)
+
+    disturbed(night, set_back, "enforced power limit")
+    assert night.front() == undisturbed
 
 
-def test_a_counter_that_jumps_back(night: Night) -> None:
-    disturbed(night, night.machine.standin.device(0).reset_counter)
+def test_a_counter_that_jumps_back(night: Night, undisturbed: object) -> None:
+    disturbed(night, night.machine.standin.device(0).reset_counter, "went back")
+    assert night.front() == undisturbed
 
 
 def test_nvml_that_hangs_stops_the_night_until_it_is_mended(night: Night) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, kill_until_done, night_in
+from chaos.harness import Night, kill_in, kill_until_done, night_in
 
 NIGHTS = 7  # of `KILLS` each: more than a hundred
 
@@ -23,10 +24,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 def test_a_night_of_three_trials_with_one_kill(tmp_path: Path) -> None:
     with night_in(tmp_path, trials=3) as night:
-        assert night.kill_once(random.Random(3), "tell")
-        code, errors = night.run()
-        assert code == 0, errors
-        night.assert_complete()
+        kill_in(night, random.Random(3), ("tell",))
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
+@pytest.mark.timeout(3000)
+def test_a_night_on_a_real_vllm_with_a_few_kills(tmp_path: Path) -> None:
+    with night_in(tmp_path, trials=3) as night:
+        night.be_served_by(os.environ["TUNER_VLLM"])
+        kill_in(night, random.Random(0), ("launch", "measure", "tell", "restore"))
 
 
 @pytest.mark.chaos
