@@ -48,7 +48,7 @@ def test_servers_that_crash_or_freeze_at_random_steps(
     assert night.front() == undisturbed
     failures = [row.failure for row in night.machine.tuner.trials("night") if row.failure]
     assert failures, "no server had the fault"
-    told = {"crash": "vLLM ended with code 1", "freeze": "no token"}[fault]
+    told = {"crash": "vLLM ended with code 1", "freeze": "not one token"}[fault]
     assert all(re.search(told, failure.reason) for failure in failures), failures
     assert_seen_in_the_morning(night, "retry", told)
 
