@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tuner.redaction import HIDDEN, is_secret_name, redacted, redacted_json, without_secrets
+from tuner.redaction import (
+    HIDDEN,
+    is_secret_name,
+    redacted,
+    redacted_json,
+    take_secrets_out_of,
+    without_secrets,
+)
 
 SECRET = "s3cr3t-Value.99"
 
@@ -95,3 +104,14 @@ def test_data_is_redacted_inside(monkeypatch: pytest.MonkeyPatch) -> None:
         "facts": [f"a {HIDDEN}", 1, None],
         "deep": {"n": 1.5, "ok": "ok"},
     }
+
+
+def test_secrets_are_taken_out_of_a_file_that_another_program_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "server.log"
+    environment = {"HF_TOKEN": "plain", "OTHER_TOKEN": "plain-and-long", "HOME": "/root"}
+    for text in (b"", b"nothing in it, /root", b"\xff plain-and-long, plain!\n"):
+        file.write_bytes(text)
+        take_secrets_out_of(file, environment)
+        assert file.read_bytes() == text.replace(b"plain-and-long, plain", b"***, ***")
+    with pytest.raises(FileNotFoundError):
+        take_secrets_out_of(tmp_path / "none", environment)

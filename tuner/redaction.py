@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 HIDDEN = "***"
@@ -35,14 +37,33 @@ def is_secret_name(variable: str) -> bool:
 
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
     """Blank the values of variables that look like tokens or passwords by their name."""
+    for value in _secrets_of(environment):
+        text = text.replace(value, HIDDEN)
+    return text
+
+
+def take_secrets_out_of(path: Path, environment: Mapping[str, str]) -> None:
+    """Do as `without_secrets` in a file that another program wrote; raises `OSError`."""
+    if path.stat().st_size == 0:
+        return
+    secrets = [value.encode() for value in _secrets_of(environment)]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if all(content.find(secret) < 0 for secret in secrets):
+            return
+    known = path.read_bytes()
+    for secret in secrets:
+        known = known.replace(secret, HIDDEN.encode())
+    path.write_bytes(known)
+
+
+def _secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """Return the values of secrets, the longest first: one may be a part of another."""
     secrets = {
         value
         for name, value in environment.items()
         if len(value) >= _SHORTEST_SECRET and is_secret_name(name)
     }
-    for value in sorted(secrets, key=len, reverse=True):  # one may be a part of another
-        text = text.replace(value, HIDDEN)
-    return text
+    return sorted(secrets, key=len, reverse=True)
 
 
 def redacted(text: str) -> str:

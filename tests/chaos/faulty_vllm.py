@@ -1,9 +1,10 @@
-"""The emulator's server with faults: `python faulty_vllm.py FAULT SHARE serve …`.
+"""The emulator's server with faults: `python faulty_vllm.py FAULT WHICH serve …`.
 
-A `SHARE` of the launches has the fault, chosen by the port's number so that a launch can be
-repeated: `crash` and `freeze` come after some tokens (a frozen one still says that it is well),
-`stubborn` ignores SIGTERM, `setsid` leaves a worker in a session of its own that ignores SIGTERM
-and holds the port.
+`WHICH` is `all`, or a file that counts the launches: the first, the third … then have the fault, so
+that a point that met it is measured when it is tried again. `crash` and `freeze` come after a
+number of tokens that the port chooses (a frozen one still says that it is well), `stubborn`
+ignores SIGTERM, `setsid` leaves a worker in a session of its own that ignores SIGTERM and holds
+the port.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tuner.emulator import __main__ as emulator
 from tuner.emulator.live import LiveEngine
@@ -47,14 +49,22 @@ def fault_of(name: str, tokens: int) -> Callable[[object], Callable[[LiveEngine]
     return lambda _arguments: check
 
 
+def is_faulty(which: str) -> bool:
+    if which == "all":
+        return True
+    with Path(which).open("a+") as counted:
+        counted.write(".")
+        return counted.tell() % 2 == 1
+
+
 if __name__ == "__main__":
-    name, share, *words = sys.argv[1:]
+    name, which, *words = sys.argv[1:]
     port = next((w for w in words if w.startswith("--port=")), "")
     chance = random.Random(port + words[1])
-    if chance.random() < float(share):
+    if is_faulty(which):
         if name == "stubborn":
             emulator.signal.SIGTERM = signal.SIGUSR1  # type: ignore[misc]
             signal.signal(15, signal.SIG_IGN)
         else:
-            emulator._fault = fault_of(name, chance.randint(1, 600))
+            emulator._fault = fault_of(name, chance.randint(1, 200))
     sys.exit(emulator.main(words))

@@ -25,6 +25,7 @@ import optuna
 from optuna.trial import TrialState
 
 import tuner.load.drive
+import tuner.load.health
 import tuner.measure.live
 import tuner.serving.live_server
 import tuner.study.live
@@ -35,7 +36,6 @@ from tuner.load.client import ClientLimits
 from tuner.measure.client import ClientVerdict
 from tuner.records import Measurement
 from tuner.serving.launch import LaunchPlan
-from tuner.study.device_knobs import DeviceKnobs
 from tuner.study.evaluator import Evaluation
 from tuner.study.loop import StudyRun
 from tuner.study.proposals import Proposals
@@ -46,6 +46,8 @@ PHASES = ("ask", "launch", "measure", "tell", "restore")
 @dataclass(frozen=True)
 class Plan:
     """Die `delay_s` after `phase` began for the `occurrence`-th time; a phase of None: live.
+
+    "restore" is brought about by a SIGTERM in the middle of that measurement.
 
     `journal` gets a line for each evaluation that began, and for each one that was stored.
     """
@@ -96,17 +98,21 @@ class _Bomb:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._met = 0
-        self._is_lit = False
 
     def at(self, phase: str) -> None:
         """Come to the beginning of a phase."""
         if self._plan.phase == "restore" and phase == "measure" and self._is_due():
             os.kill(os.getpid(), signal.SIGTERM)  # which makes the tuner put everything back
-            self._is_lit = True
-        if (phase == "restore" and self._is_lit) or (phase == self._plan.phase and self._is_due()):
-            kill = threading.Timer(self._plan.delay_s, os.kill, (os.getpid(), signal.SIGKILL))
-            kill.daemon = True
-            kill.start()
+            self._light()
+        elif phase == self._plan.phase and self._is_due():
+            self._light()
+
+    def _light(self) -> None:
+        if self._plan.delay_s == 0.0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        kill = threading.Timer(self._plan.delay_s, os.kill, (os.getpid(), signal.SIGKILL))
+        kill.daemon = True
+        kill.start()
 
     def _is_due(self) -> bool:
         self._met += 1
@@ -155,6 +161,7 @@ def _be_quick() -> None:
     tuner.study.live.COOL_DOWN_S = 0.2
     tuner.study.live.BACK_OFF_S = (0.2,)
     tuner.serving.live_server.SETTLE_S = 0.0
+    tuner.load.health._LEAST_SILENCE_S = 0.5
     tuner.load.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
         ClientLimits, first_token_s=4.0, silence_s=4.0
     )
@@ -175,6 +182,5 @@ if __name__ == "__main__":
     _before(tuner.study.sessions, "launched", "launch", bomb.at)
     _before(tuner.study.live, "run_load", "measure", bomb.at)
     _before(StudyRun, "_record", "tell", bomb.at)
-    _before(DeviceKnobs, "close", "restore", bomb.at)
     sys.argv[0] = "tuner"
     main()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, kill_until_done, night_in
+from chaos.harness import Night, kill_in, kill_until_done, night_in
+
+NIGHTS = 7  # of `KILLS` each: more than a hundred
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +24,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 def test_a_night_of_three_trials_with_one_kill(tmp_path: Path) -> None:
     with night_in(tmp_path, trials=3) as night:
-        assert night.kill_once(random.Random(3), "tell")
-        code, errors = night.run()
-        assert code == 0, errors
-        night.assert_complete()
+        kill_in(night, random.Random(3), ("tell",))
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
+@pytest.mark.timeout(3000)
+def test_a_night_on_a_real_vllm_with_a_few_kills(tmp_path: Path) -> None:
+    with night_in(tmp_path, trials=3) as night:
+        night.be_served_by(os.environ["TUNER_VLLM"])
+        kill_in(night, random.Random(0), ("launch", "measure", "tell", "restore"))
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", range(NIGHTS))
 def test_a_night_with_kills_ends_as_one_without(
     tmp_path: Path, seed: int, undisturbed: object
 ) -> None:
@@ -40,4 +49,5 @@ def test_a_night_with_kills_ends_as_one_without(
 
 
 def report(seed: int, night: Night) -> None:
-    print(f"seed {seed}: {night.kills} kills, front of {len(night.front())}")
+    where = ", ".join(f"{count} in {phase}" for phase, count in sorted(night.killed_in.items()))
+    print(f"seed {seed}: {night.kills} kills ({where}), front of {len(night.front())}")

@@ -68,6 +68,15 @@ def test_a_study_that_nobody_runs_says_how_to_go_on(store: Store, tuner: InProce
     assert told["left_s"] is None
 
 
+def test_a_clock_that_was_set_back_makes_no_time_negative(store: Store) -> None:
+    row = store.trials("night")[-1]
+    with study_lock(store.url, "night"):
+        found = status(store, "night", row.started_at - timedelta(hours=1))
+    assert found.running is not None and found.running.for_s == 0.0
+    assert found.running.typical_s is not None and found.running.typical_s > 0.0
+    assert found.left_s is not None and found.left_s > 0.0
+
+
 def test_the_time_left_is_that_of_the_nearer_end(store: Store) -> None:
     row = store.trials("night")[-1]
     now = row.started_at + timedelta(seconds=90)

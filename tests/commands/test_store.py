@@ -10,6 +10,18 @@ from studies import InProcess
 
 SECRET = "hf_0123456789abcdefXYZ"
 STUDY = "night"
+SECRETS = ("HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY")
+FORMATS = ("table", "json", "vllm", "env", "systemd", "compose", "k8s", "helm-values")
+SHOWING = [
+    "list --format json",
+    "status --format json",
+    f"show {STUDY}",
+    f"show {STUDY} --format json",
+    f"export {STUDY} --csv night.csv",
+    f"report {STUDY} -o night.html",
+    "store check",
+    *(f"recommend --study {STUDY} --format {form}" for form in FORMATS),
+]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +29,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
     """A folder with a finished study, run with a secret in the environment."""
     tuner = InProcess(tmp_path_factory.mktemp("night"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_TOKEN", SECRET)
+        for variable in SECRETS:
+            patch.setenv(variable, SECRET)
         patch.setenv("TUNER_STATE_DIR", str(tuner.folder / "state"))
         words = (
             "run --emulate H100-SXM --model Qwen/Qwen3-8B --workload chat --window-s 10 "
@@ -50,13 +63,19 @@ def test_check_backup_and_rebuild(night: InProcess) -> None:
     assert server.returncode == 2 and "pg_dump" in server.stderr
 
 
-def test_no_secret_of_the_environment_is_kept_anywhere(night: InProcess) -> None:
+def test_no_secret_of_the_environment_is_kept_or_shown_anywhere(
+    night: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in SECRETS:
+        monkeypatch.setenv(variable, SECRET)
+    for words in SHOWING:
+        done = night(*words.split())
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        assert SECRET not in done.stdout + done.stderr, words
     files = [path for path in night.folder.rglob("*") if path.is_file()]
-    assert {"tuner.db", "study.jsonl"} <= {path.name for path in files}
+    assert {"tuner.db", "study.jsonl", "night.html", "night.csv"} <= {p.name for p in files}
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
-    shown = night("show", STUDY, "--format", "json")
-    assert SECRET not in shown.stdout
 
 
 def test_a_password_in_the_address_of_a_server_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from fuzz.hostile import CASES_VARIABLE
+from fuzz.hostile import CASES_VARIABLE, offered
 
 MOST_BYTES = 500 * 10**6
 
@@ -22,5 +22,14 @@ def bounded_memory() -> Iterator[None]:
         mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes + MOST_BYTES,) * 2)
     yield
-    used_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert used_bytes <= MOST_BYTES, f"{used_bytes / 1e6:.0f} MB were used"
+    assert peak_bytes() <= MOST_BYTES, f"{peak_bytes() / 1e6:.0f} MB were used"
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if offered:
+        megabytes = peak_bytes() / 1e6
+        terminalreporter.write_line(f"{len(offered)} hostile inputs, {megabytes:.0f} MB at most")

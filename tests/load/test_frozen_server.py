@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 
+from tuner.load import health
 from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
 from tuner.load.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
@@ -115,3 +116,30 @@ async def test_a_whole_load_ends(emulator: Frozen) -> None:
             emulator.url, "served", requests, Load(concurrency=4), Endless(), limits=limits
         )
     assert {r.state for r in records} == {RequestState.FAILED}
+
+
+async def test_a_load_that_ends_before_the_silence_is_long_enough_has_failed_all_the_same(
+    emulator: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its window would be a measurement with few tokens."""
+
+    class Ending:
+        window_start_s = None
+
+        def __init__(self) -> None:
+            self.window_end_s = time.monotonic() + 4.0
+
+        def started(self, now_s: float) -> None:
+            asyncio.get_running_loop().call_later(1.0, emulator.freeze)
+
+        def sent(self, now_s: float) -> None: ...
+
+        def finished(self, now_s: float) -> None: ...
+
+    monkeypatch.setattr(health, "_LEAST_SILENCE_S", 1.0)
+    monkeypatch.setattr(health, "_LONGER", 1.0)
+    requests = (request(number) for number in range(10**6))
+    async with asyncio.timeout(60.0):
+        records = await drive(emulator.url, "served", requests, Load(concurrency=4), Ending())
+    assert {r.state for r in records} == {RequestState.FAILED}
+    assert all("not one token for the last 3 s" in str(r.error) for r in records)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.load.client import ClientLimits
 from tuner.load.health import ServerHealth
-from tuner.records import Load
+from tuner.records import Load, RequestRecord, RequestState
 
 LIMITS = ClientLimits(silence_s=10.0)
 
@@ -96,3 +97,43 @@ def test_tokens_of_ended_requests_count() -> None:
     health = after(Ended(last_token_s=95.0))
     health.check_silence([Ended(sent_s=0.0)], 100.0)
     assert health.gone is None
+
+
+def record(*token_times_s: float) -> RequestRecord:
+    times_s = np.array(token_times_s)
+    done = RequestState.DONE
+    return RequestRecord(0, 8, len(times_s), 0.0, 0.0, times_s, token_times_s[-1], done)
+
+
+class UnderWay(Ended):
+    """One that was sent at 0 s and has these tokens so far."""
+
+    def __init__(self, *token_times_s: float) -> None:
+        super().__init__(last_token_s=token_times_s[-1] if token_times_s else None)
+        self._times_s = token_times_s
+
+    def record(self, now_s: float) -> RequestRecord:
+        times_s = np.array(self._times_s)
+        return RequestRecord(1, 8, 50, 0.0, self.sent_s, times_s, now_s, RequestState.CUT)
+
+
+@pytest.mark.parametrize(
+    ("under_way", "is_frozen"),
+    [
+        ([UnderWay(1.0, 39.9)], False),
+        ([UnderWay(1.0, 10.0)], True),  # for 30 s, where 9 s were the longest before
+        ([UnderWay(1.0, 25.0)], False),  # for 15 s
+        ([UnderWay(15.0)], False),  # for 25 s, but the first token took 15 s
+        ([UnderWay(1.0), UnderWay(1.0, 35.0)], False),  # one of them is answered
+        ([UnderWay()], True),  # not one token in 40 s
+        ([], False),
+    ],
+)
+def test_a_server_that_was_silent_at_the_end_of_the_load_had_frozen(
+    under_way: list[UnderWay], is_frozen: bool
+) -> None:
+    health = after(GOOD)
+    health.check_end(under_way, [record(0.5, 1.0)] if under_way != [] else [], 40.0)
+    assert (health.gone is not None) == is_frozen
+    if is_frozen:
+        assert "under way and not one token for the last" in str(health.gone)

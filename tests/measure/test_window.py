@@ -91,6 +91,17 @@ def test_a_load_without_events_still_ends() -> None:
     assert window.window_end_s == 160.0
 
 
+def test_the_window_of_a_server_that_says_nothing_began_at_the_limit() -> None:
+    watch = SteadyWindow(WindowPlan(window_s=10.0, warmup_limit_s=5.0))
+    watch.started(100.0)
+    watch.sent(100.0)
+    assert (watch.window_start_s, watch.window_end_s) == (None, 115.0)
+    watch.over(104.0)
+    assert watch.window_start_s is None
+    watch.over(115.0)
+    assert (watch.window_start_s, watch.window_end_s) == (105.0, 115.0)
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=60),
     st.floats(0.1, 50),

@@ -108,6 +108,7 @@ async def test_a_secret_of_the_environment_is_not_in_the_reason(fake, tmp_path) 
         async with launched(plan):
             pass
     assert "cannot use token ***" in caught.value.failure.reason
+    assert plan.log_path.read_text().strip() == "ValueError: cannot use token ***"
 
 
 async def test_a_crash_without_words_is_unstable(fake) -> None:

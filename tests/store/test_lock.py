@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -115,3 +116,17 @@ def test_the_holder_is_known_without_holding_anything(path: Path) -> None:
     assert study_holder(path, "night") is None
     with study_lock(path, "night"):
         pass
+
+
+def test_it_holds_on_a_full_disk_too(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with (
+            study_lock(path, "night"),
+            pytest.raises(PreflightError, match="process that is just starting"),
+            study_lock(path, "night"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -114,6 +115,24 @@ def test_a_saving_within_the_noise_is_tied() -> None:
     assert energy is not None and energy.verdict is Verdict.TIED
     assert not known[1].is_decided(most_repeats=3)  # a third may tell
     assert known[1].is_decided(most_repeats=2)
+
+
+def test_a_clock_that_is_set_back_moves_no_repeat_before_another() -> None:
+    """The machine drifts by 3 % a repeat; by the wall clock the second half ran first."""
+    energies = [(0, 0.40), (1, 0.36), (0, 0.424), (1, 0.382), (0, 0.45), (1, 0.405), (0, 0.477)]
+    as_they_ran = [repeat(n, of, values(j, 30.0)) for n, (of, j) in enumerate(energies)]
+    hour = timedelta(hours=1)
+    set_back = [
+        row if row.number < 3 else replace(row, started_at=row.started_at - hour, ended_at=None)
+        for row in as_they_ran
+    ]
+    expected = confirmations(TRIALS, as_they_ran, SLOS)[1].energy
+    found = confirmations(TRIALS, set_back, SLOS)[1].energy
+    assert expected is not None and found is not None
+    assert expected.drift.seen and expected.verdict is Verdict.BETTER
+    assert found.verdict is Verdict.BETTER
+    assert found.difference == pytest.approx(expected.difference, abs=0.01)
+    assert found.drift.change == pytest.approx(expected.drift.change, abs=0.01)
 
 
 def test_an_interval_across_the_limit_is_uncertain_and_an_estimate_beyond_it_is_off() -> None:

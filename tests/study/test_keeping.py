@@ -21,8 +21,15 @@ from tuner.store import RepeatKind, Store, TrialState, file_systems
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log_records import LoggedResult, LoggedStudy
 from tuner.store.measurement_log import MeasurementLog, latest
+from tuner.study import keeping
 from tuner.study.backups import Backups
-from tuner.study.keeping import Gate, KeptEvaluator, Patience
+from tuner.study.keeping import (
+    MOST_INTERRUPTIONS,
+    Gate,
+    KeptEvaluator,
+    Patience,
+    persisting,
+)
 from tuner.study.recovery import recover
 
 FEW = SPEC.model_copy(update={"trials": 2})
@@ -163,6 +170,72 @@ def test_patience_with_a_lock_ends(bench: KeptBench) -> None:
         asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
     assert bench.scripted.asked == []  # nothing was launched
     assert any("waiting for it" in note for note in bench.listener.notes)
+
+
+async def test_a_write_that_met_a_full_disk_is_begun_again_after_putting_in_order(
+    bench: KeptBench,
+) -> None:
+    faults, done = [StoreFullError("full"), StoreBusyError("locked")], list[str]()
+
+    async def go() -> None:
+        if faults:
+            raise faults.pop()
+        done.append("went")
+
+    gate = Gate(bench.store, bench.listener.note, Patience())
+    await persisting(gate, go, lambda: done.append("put in order"))
+    assert done == ["put in order", "put in order", "went"]
+
+
+async def test_it_is_not_begun_again_for_ever(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went: list[None] = []
+
+    async def go() -> None:
+        went.append(None)
+        raise StoreFullError("by a quota that cannot be seen beforehand")
+
+    monkeypatch.setattr(keeping, "_POLL_S", 0.0)
+    gate = Gate(bench.store, bench.listener.note, QUICK)
+    with pytest.raises(StoreFullError):
+        await persisting(gate, go, lambda: None)
+    assert len(went) == 1 + MOST_INTERRUPTIONS
+    went.clear()
+    with held(bench.store, 0.5), pytest.raises(StoreBusyError):
+        await persisting(gate, go, lambda: None)
+    assert len(went) == 1 and gate.has_given_up
+
+
+async def test_a_full_disk_between_two_evaluations_is_waited_for(
+    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking, beginning, storing and telling write, too."""
+    run, full = bench.start(), ["begin_trial", "save_measurement", "add_spent_s"]
+
+    def once_full(name: str) -> None:
+        original = getattr(Store, name)
+
+        def meeting(self: Store, *args: object, **more: object) -> object:
+            if name in full:
+                full.remove(name)
+                raise StoreFullError("full")
+            return original(self, *args, **more)
+
+        monkeypatch.setattr(Store, name, meeting)
+
+    for name in full:
+        once_full(name)
+
+    def put_in_order() -> None:
+        bench.recover()
+        run.reconcile()
+
+    gate = Gate(bench.store, bench.listener.note, Patience())
+    await persisting(gate, run.run, put_in_order)
+    assert full == []
+    rows = [row for row in bench.store.trials("s") if row.measurement is not None]
+    assert len(rows) == 2 and len(bench.scripted.asked) == 2  # none was measured twice
 
 
 def test_nothing_is_launched_on_a_full_disk_and_it_is_said(

@@ -69,7 +69,9 @@ def test_a_log_that_cannot_be_written_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    log = StudyLog(tmp_path / "file" / "study.jsonl")
-    log.write("note", message="x")
-    log.close()
-    assert capsys.readouterr() == ("", "")
+    (tmp_path / "full.jsonl").symlink_to("/dev/full")
+    for path in (tmp_path / "file" / "study.jsonl", tmp_path / "full.jsonl"):
+        log = StudyLog(path)
+        log.write("note", message="x")
+        log.close()
+        assert capsys.readouterr() == ("", "")

@@ -179,12 +179,10 @@ def resume(
 
     with Store.open(store_url, create=False) as store:
         spec = stored_spec(store.study(name))
+        console = Console(stderr=True)
+        known = store.trials(name) if console.is_terminal else ()  # a log shows no front
         with RunDisplay(
-            Console(stderr=True),
-            spec.slos,
-            spec.objectives,
-            store_option(store_url),
-            store.trials(name),
+            console, spec.slos, spec.objectives, store_option(store_url), known
         ) as display:
             run_interruptible(
                 resume_study(

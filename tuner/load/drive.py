@@ -185,6 +185,7 @@ class _Run:
         return first_s
 
     def _end_under_way(self) -> None:
+        self._health.check_end(list(self._under_way), self._records, time.monotonic())
         for exchange in self._under_way:
             if self._health.gone is not None:
                 exchange.fail(f"the load was ended early: {self._health.gone}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from tuner.load.client import ClientLimits, Exchange
-from tuner.records import Load
+from tuner.records import Load, RequestRecord
 
 # On loopback a full backlog makes a connection wait; a refused one means that nobody listens.
 _REFUSALS = 3
 _LEAST_FAILURES = 10
 _OPEN_LOOP_FAILURES = 30
+# At the end of a load a silence is too long if it is this long, and so much longer than any before
+# it: a long prompt alone on a server is silent, too.
+_LEAST_SILENCE_S = 20.0
+_LONGER = 3.0
 
 
 class ServerHealth:
@@ -58,4 +64,24 @@ class ServerHealth:
         if now_s - max(self._last_token_s, waiting_since_s) > self._silence_s:
             self.gone = (
                 f"{len(exchanges)} requests under way and not one token for {self._silence_s:g} s"
+            )
+
+    def check_end(
+        self, under_way: Sequence[Exchange], records: Iterable[RequestRecord], now_s: float
+    ) -> None:
+        """Look, once the load is over, whether the server had frozen: too late to end it early."""
+        if self.gone is not None or not under_way:
+            return
+        known = [*records, *(exchange.record(now_s) for exchange in under_way)]
+        waiting_since_s = min(exchange.sent_s for exchange in under_way)
+        arrived_s = np.sort(np.concatenate([r.token_times_s for r in known]))
+        last_s = max(waiting_since_s, arrived_s[-1] if arrived_s.size else waiting_since_s)
+        if now_s - last_s <= _LEAST_SILENCE_S:
+            return
+        since_s = np.concatenate([[min(r.sent_s for r in known)], arrived_s])
+        before_s = float(np.diff(since_s).max()) if arrived_s.size else 0.0
+        if now_s - last_s > _LONGER * before_s:
+            self.gone = (
+                f"{len(under_way)} requests under way and not one token for the last "
+                f"{now_s - last_s:.0f} s"
             )

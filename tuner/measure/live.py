@@ -93,9 +93,11 @@ async def run_load(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    end_s, start_s = watch.window_end_s, watch.window_start_s
+    end_s = watch.window_end_s
     if end_s is None:
         raise RuntimeError("the driver returned before it started the load")
+    watch.over(min(end_s, time.monotonic()))
+    start_s = watch.window_start_s
     client = judge_client(report, samples.busy_share(start_s, end_s))
     invalid = client.invalid
     if start_s is None and watch.ended_early is None:

@@ -159,6 +159,10 @@ class SteadyWindow:
         if self._decided_end_s is None:
             self._decided_end_s = max(now_s, self._window_start_s or now_s)
 
+    def over(self, now_s: float) -> None:
+        """The load is over; of a server that says nothing only the clock tells when it began."""
+        self._begin_by_limit(now_s)
+
     def _look(self, now_s: float) -> None:
         if self._load_start_s is None or self._decided_end_s is not None:
             return

@@ -105,7 +105,7 @@ def _running(
     row = max(open_rows, key=lambda r: r.started_at)
     number = row.trial if isinstance(row, RepeatRow) else row.number
     knobs = next((t.configuration.knobs() for t in trials if t.number == number), {})
-    for_s = (now - row.started_at).total_seconds()
+    for_s = max(0.0, (now - row.started_at).total_seconds())  # the clock may have been set back
     load = now_file.read(now, since=row.started_at)
     return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s, load)
 
@@ -115,7 +115,7 @@ def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
     ended = sorted(
         (row.ended_at, (row.ended_at - row.started_at).total_seconds())
         for row in rows
-        if row.ended_at is not None
+        if row.ended_at is not None and row.ended_at >= row.started_at
     )
     return statistics.median(s for _, s in ended[-_LAST:]) if ended else None
 

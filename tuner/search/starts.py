@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import qmc
 
 from tuner.search.space import Point, Space
 
@@ -25,6 +24,8 @@ def start_points(
     The first few share the default's launch, the next few another one, and so on: each launch
     serves several points.
     """
+    from scipy.stats import qmc  # a third of a second, which a study that goes on does not need
+
     sobol = qmc.Sobol(len(space.knobs), scramble=True, seed=seed)
     rows = space.at(sobol.random_base2(int(np.ceil(np.log2(max(count * _TRIES, 2))))))
     launch = None if default is None else space.levels_of(default)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import aiohttp
 from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
-from tuner.redaction import without_secrets
+from tuner.redaction import take_secrets_out_of, without_secrets
 from tuner.serving.diagnosis import diagnose_launch
 from tuner.serving.processes import stop_tagged, tag_environment, tagged_processes, wait_until
 from tuner.serving.vllm import serve_argv
@@ -135,12 +135,14 @@ class _ServerProcess:
         self._run_tag = plan.run_tag
         self._launch_tag = served_name
         self._grace_s = plan.stop_grace_s
+        self._log_path = plan.log_path
+        self._environment = _environment(plan, served_name)
         try:
             plan.log_path.parent.mkdir(parents=True, exist_ok=True)
             with plan.log_path.open("wb") as log:
                 self._popen = subprocess.Popen(
                     argv,
-                    env=_environment(plan, served_name),
+                    env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -170,6 +172,8 @@ class _ServerProcess:
         os.killpg(self.pid, signal.SIGKILL)
         stop_tagged(self._run_tag, launch_tag=self._launch_tag, grace_s=0)
         self._popen.wait()
+        with suppress(OSError):  # it wrote what it liked
+            take_secrets_out_of(self._log_path, self._environment)
 
     def _nothing_left(self) -> bool:
         return not tagged_processes(self._run_tag, launch_tag=self._launch_tag)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, text
@@ -67,8 +67,9 @@ def lock_path(store: Path, study: str) -> Path:
 def _file_lock(path: Path, study: str) -> Iterator[None]:
     descriptor = _acquire(path, study)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
+        with suppress(OSError):  # a full disk: it holds all the same, and does not say who
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while still held, so that nobody's new file is removed

@@ -21,6 +21,7 @@ from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
 from tuner.study.outcomes import ENERGY, baseline_of
+from tuner.study.steady_times import steady_starts
 
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %
@@ -86,7 +87,7 @@ def confirmations(
 ) -> dict[int, Confirmation]:
     """Return what is known of every trial that was repeated, the default among them."""
     by_trial: dict[int, list[RepeatRow]] = {}
-    for repeat in repeats:
+    for repeat in _steadily(repeats):
         if repeat.measurement is not None or repeat.failure is not None:
             by_trial.setdefault(repeat.trial, []).append(repeat)
     baseline = baseline_of(trials)
@@ -109,6 +110,13 @@ def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow
     means = {name: estimate.mean for name, estimate in found.estimates.items()}
     measurement = replace(trial.measurement, metrics=means)
     return replace(trial, measurement=measurement, warnings=found.warnings)
+
+
+def _steadily(repeats: Iterable[RepeatRow]) -> list[RepeatRow]:
+    """Return the repeats as they ran: the drift between them is taken out by their times."""
+    rows = sorted(repeats, key=lambda r: r.number)
+    starts = steady_starts(rows)
+    return [replace(row, started_at=at) for row, at in zip(rows, starts, strict=True)]
 
 
 def _measured(rows: Iterable[RepeatRow]) -> list[RepeatRow]:

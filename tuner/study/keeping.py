@@ -21,6 +21,7 @@ from tuner.store.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.backups import Backups
 from tuner.study.evaluator import Bench, Evaluation, Evaluator
 
+MOST_INTERRUPTIONS = 10  # by a store that is full or locked, in one run
 _POLL_S = 0.5
 _TELL_AFTER_S = 2.0  # a lock that is gone by then is nothing to be told
 
@@ -57,6 +58,7 @@ class Gate:
         self._store = store
         self._note = note
         self._patience = patience
+        self.has_given_up = False  # its patience was at its end
 
     async def passed(self) -> None:
         """Return when the store can be written; raises the fault when patience is at its end."""
@@ -80,8 +82,29 @@ class Gate:
                 self._note(f"{waits_for} (at most {patience_s:g} s)")
                 is_told = True
             if waited_s >= patience_s:
+                self.has_given_up = True
                 raise fault
             await asyncio.sleep(min(_POLL_S, patience_s / 5))
+
+
+async def persisting(
+    gate: Gate, go: Callable[[], Awaitable[None]], put_in_order: Callable[[], None]
+) -> None:
+    """Do `go`, and again each time that a write of it met a store which was locked or full.
+
+    What was left half done is put in order before. Raises the fault when patience is at its end.
+    """
+    for interruptions in range(MOST_INTERRUPTIONS + 1):
+        try:
+            if interruptions:
+                put_in_order()
+            await go()
+            return
+        except (StoreBusyError, StoreFullError):
+            if gate.has_given_up or interruptions == MOST_INTERRUPTIONS:
+                raise
+        await asyncio.sleep(_POLL_S)
+        await gate.passed()
 
 
 class KeptEvaluator:
@@ -106,7 +129,7 @@ class KeptEvaluator:
         self._evaluator = evaluator
         self._backups = backups
         self._log = log
-        self._gate = gate
+        self.gate = gate
         self._store = store
         self._study = study
         self._owner = owner
@@ -153,7 +176,7 @@ class KeptEvaluator:
         number: int,
         repeat: RepeatOf | None,
     ) -> Evaluation:
-        await self._gate.passed()
+        await self.gate.passed()
         await self._backups.make_if_due()
         started_at, began_s = datetime.now(UTC), time.monotonic()
         evaluation = await evaluate()
@@ -174,7 +197,7 @@ class KeptEvaluator:
                 answers=evaluation.answers,
             )
         )
-        await self._gate.passed()
+        await self.gate.passed()
         return evaluation
 
     async def _append(self, record: LoggedResult) -> None:

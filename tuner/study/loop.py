@@ -137,7 +137,9 @@ class StudyRun:
                 self._spent_s += await self._confirmation.spread(self.progress.share)
 
     def _points(self) -> list[Point | None]:
-        """Return the costs of what was evaluated before, for the stop rule."""
+        """Return the costs of what was evaluated before, for the stop rule if there is one."""
+        if not self._spec.stops_when_flat:
+            return []
         rows = [t for t in self._store.trials(self._name) if t.measurement or t.failure]
         return [None if t.measurement is None else self._point(t.measurement) for t in rows]
 
@@ -171,9 +173,9 @@ class StudyRun:
         return self._spent_s + next_s < progress.budget_s - reserve_s
 
     def _spend(self, elapsed_s: float) -> None:
+        self._store.add_spent_s(self._name, elapsed_s)  # which may fail, and is then begun again
         self._durations_s.append(elapsed_s)
         self._spent_s += elapsed_s
-        self._store.add_spent_s(self._name, elapsed_s)
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""

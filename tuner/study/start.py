@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.known_gpus import emulated_gpu
 from tuner.emulator.model import load_model
-from tuner.errors import OperatorNeededError, UsageError
+from tuner.errors import OperatorNeededError, TunerError, UsageError
 from tuner.gpu.durable import state_folder
 from tuner.gpu.owners import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.records import Glimpse
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
+from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.file_systems import require_local
 from tuner.store.log_records import LoggedStudy
 from tuner.store.measurement_log import MeasurementLog
@@ -45,7 +46,7 @@ from tuner.study.evaluator import Evaluator, Task
 from tuner.study.fitting import fitting
 from tuner.study.guarding import watched_over
 from tuner.study.identity import identity_of, require_same
-from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log
+from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log, persisting
 from tuner.study.loop import Listener, StudyRun
 from tuner.study.points import parameters_of, points_to_start_with
 from tuner.study.prior_points import emulated_front, enqueue_prior
@@ -218,8 +219,16 @@ class _Run:
                 await self._go(new=new)
             except BaseException as error:
                 self._study_log.write("stopped", reason=f"{type(error).__name__}: {error}")
+                if isinstance(error, OperatorNeededError):
+                    self._tell_in_the_morning(error)
                 raise
             self._study_log.write("finished")
+
+    def _tell_in_the_morning(self, fault: OperatorNeededError) -> None:
+        """Add why the night stopped to the study's events, as far as the store can be written."""
+        if not isinstance(fault, StoreBusyError | StoreFullError):
+            with suppress(TunerError):
+                self._store.add_event(self._name, "stopped", str(fault))
 
     async def _go(self, *, new: bool) -> None:
         if self._spec.request_rate_share is not None:
@@ -297,14 +306,14 @@ class _Run:
             proposals.enqueue_baseline(defaults)
             self._enqueue_first(proposals, defaults)
             await self._enqueue_prior(proposals, defaults)
-        evaluator = self._kept(evaluator)
-        confirmation = self._confirmation(evaluator) if self._spec.confirm else None
+        kept = self._kept(evaluator)
+        confirmation = self._confirmation(kept) if self._spec.confirm else None
         run = StudyRun(
             self._name,
             self._spec,
             self._store,
             proposals,
-            evaluator,
+            kept,
             self._owner,
             self._listener,
             confirmation,
@@ -313,12 +322,20 @@ class _Run:
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
-            await run.run()
-            if confirmation is not None:
-                await confirmation.run()
+            await persisting(
+                kept.gate,
+                lambda: self._to_the_end(run, confirmation),
+                lambda: self._reconcile(run, confirmation),
+            )
         finally:
             self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
         self._store.set_finished(self._name, datetime.now(UTC))
+
+    async def _to_the_end(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+        with self._store.optuna_faults():
+            await run.run()
+            if confirmation is not None:
+                await confirmation.run()
 
     def _enqueue_first(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
         """Queue the points of an older study, as far as the search space holds them."""

@@ -58,8 +58,9 @@ class StudyLog:
         self._handler.handle(record)
 
     def close(self) -> None:
-        """Close the file."""
-        self._handler.close()
+        """Close the file; what a full disk did not take is dropped."""
+        with suppress(OSError):
+            self._handler.close()
 
 
 class LoggedListener:

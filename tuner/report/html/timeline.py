@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import merge
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tuner.report.trials import ENERGY, feasible, metric
 from tuner.search.improvement import hypervolume
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
 from tuner.study.objective import Objective, costs
+from tuner.study.steady_times import steady_starts
 
 _MARGIN = 0.05  # of the objectives' range, in logs: the worst point too shall dominate something
 
@@ -51,14 +53,15 @@ class Growth:
 
 def spans(night: Night) -> list[Span]:
     """Return every evaluation of the study in the order in which they ran."""
-    evaluations: list[TrialRow | RepeatRow] = [*night.searched, *night.repeats]
+    lists: tuple[Sequence[TrialRow | RepeatRow], ...] = (night.searched, night.repeats)
+    evaluations = list(merge(*lists, key=lambda row: row.started_at))
     is_virtual = night.study.evaluation == "virtual"
     found, virtual_h = [], 0.0
-    for row in sorted(evaluations, key=lambda e: e.started_at):
+    for row, begun in zip(evaluations, steady_starts(evaluations), strict=True):
         length_h = _length_h(row)
         if length_h is None:
             continue
-        real_h = (row.started_at - night.study.created_at).total_seconds() / 3600.0
+        real_h = (begun - night.study.created_at).total_seconds() / 3600.0
         start_h = virtual_h if is_virtual else real_h
         virtual_h += length_h
         launch_s = None if row.took is None else row.took.launch_s
