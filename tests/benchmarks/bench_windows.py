@@ -95,13 +95,13 @@ def capped(power_limit_w: float) -> Configuration:
 
 
 CASES = (
-    Case("short", Load(concurrency=16), 0.6),
-    Case("chat", Load(concurrency=8), 5.4),
-    Case("chat", Load(concurrency=64), 12.0),
-    Case("chat", Load(concurrency=64), 13.0, capped(400.0)),
-    Case("chat", Load(request_rate=2.0), 6.5),
-    Case("code", Load(concurrency=16), 3.5),
-    Case("code", Load(concurrency=64), 8.2),
+    Case("short", Load(concurrency=16), 0.5),
+    Case("chat", Load(concurrency=8), 4.4),
+    Case("chat", Load(concurrency=64), 9.2),
+    Case("chat", Load(concurrency=64), 11.5, capped(400.0)),
+    Case("chat", Load(request_rate=2.0), 4.7),
+    Case("code", Load(concurrency=16), 2.6),
+    Case("code", Load(concurrency=64), 6.1),
 )
 
 WINDOWS_S = (120.0, 180.0, 180.0, 180.0, 180.0, 120.0, 120.0)
