@@ -180,6 +180,8 @@ def main() -> None:
             sizes = np.abs(found)
             cells.append("{:6.3f} {:6.3f} {:6.3f}".format(*np.percentile(sizes, [50, 99, 100])))
         print(f"{name:>11} | {cells[0]} |         {cells[1]}")
+    together = sum(np.count_nonzero(np.diff(r.token_times_s) == 0.0) for r in seen.requests)
+    print(f"{together / tokens:.2%} of the tokens were read with a later one, and have its time")
     for metric, error in window_errors(seen, truth).items():
         print(f"{metric:28}{100 * error:+.3f} %")
 
