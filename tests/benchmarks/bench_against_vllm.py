@@ -2,9 +2,10 @@
 
     TUNER_VLLM=/path/to/vllm python tests/benchmarks/bench_against_vllm.py
 
-They run in turn, three times each, on one server. Ours agrees if its median is no further from
-theirs than two of their own runs are from each other. On a machine whose cores the server and the
-clients fight for, even those have nothing to do with each other.
+They run in turn, three times each, on one server, under two loads: four clients, and a constant
+rate that leaves the server time. Ours agrees if its median is no further from theirs than their own
+runs are from each other. On a machine whose cores the server and the clients fight for, even those
+have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from tiny_vllm import Endless, tiny_vllm
 
 from tuner.load.drive import drive
 from tuner.records import Load, Request, RequestState
+from tuner.report.load_text import offered_text
 from tuner.serving.launch import RunningServer
 from tuner.serving.vllm import find_vllm
 
-PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS, CONCURRENCY = 32, 64, 60, 4
+PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 32, 64, 60
+LOADS = (Load(concurrency=4), Load(request_rate=4.0))
 _LATENCIES = ("mean_ttft_ms", "mean_tpot_ms")
 
 
-async def ours(server: RunningServer, seed: int) -> dict[str, float]:
+async def ours(server: RunningServer, load: Load, seed: int) -> dict[str, float]:
     """Return throughput over the whole run and mean latencies: what vLLM's bench prints."""
     rng = np.random.default_rng(seed)
     requests = (
-        Request(i, 0.0, rng.integers(3, 250, PROMPT_TOKENS, dtype=np.int32), OUTPUT_TOKENS)
+        Request(i, float(i), rng.integers(3, 250, PROMPT_TOKENS, dtype=np.int32), OUTPUT_TOKENS)
         for i in range(REQUESTS)
     )
-    load = Load(concurrency=CONCURRENCY)
     records = await drive(server.base_url, server.served_name, requests, load, Endless())
     assert {r.state for r in records} == {RequestState.DONE}
     begun_s = min(r.sent_s for r in records)
@@ -53,13 +55,16 @@ async def ours(server: RunningServer, seed: int) -> dict[str, float]:
     }
 
 
-async def theirs(server: RunningServer, seed: int, folder: Path) -> dict[str, float]:
+async def theirs(server: RunningServer, load: Load, seed: int, folder: Path) -> dict[str, float]:
+    offered = ["--max-concurrency", str(load.concurrency)]
+    if load.request_rate is not None:  # gaps of a gamma distribution, so regular as to be constant
+        offered = ["--request-rate", str(load.request_rate), "--burstiness", "1e9"]
     words = [
         *("bench", "serve", "--backend", "openai", "--base-url", server.base_url),
         *("--model", str(folder / "tiny"), "--served-model-name", server.served_name),
         *("--dataset-name", "random", "--random-input-len", str(PROMPT_TOKENS)),
         *("--random-output-len", str(OUTPUT_TOKENS), "--ignore-eos", "--disable-tqdm"),
-        *("--num-prompts", str(REQUESTS), "--max-concurrency", str(CONCURRENCY)),
+        *("--num-prompts", str(REQUESTS), *offered),
         *("--seed", str(seed), "--temperature", "0", "--save-result"),
         *("--result-dir", str(folder), "--result-filename", f"{seed}.json"),
     ]
@@ -88,20 +93,27 @@ def print_metric(metric: str, our_runs: list[float], their_runs: list[float]) ->
     )
 
 
+async def compare(server: RunningServer, load: Load, runs: int, folder: Path) -> None:
+    """Run both in turn under one load, and print what they say."""
+    our_runs, their_runs = [], []
+    for seed in range(1, 2 * runs, 2):
+        their_runs.append(await theirs(server, load, seed, folder))
+        our_runs.append(await ours(server, load, seed + 1))
+    print(offered_text(load))
+    for metric in our_runs[0]:
+        print_metric(metric, [r[metric] for r in our_runs], [r[metric] for r in their_runs])
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
-    our_runs, their_runs = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with tiny_vllm(folder) as server:
-            await ours(server, 0)  # warm-up
-            for seed in range(1, 2 * runs, 2):
-                their_runs.append(await theirs(server, seed, folder))
-                our_runs.append(await ours(server, seed + 1))
-    for metric in our_runs[0]:
-        print_metric(metric, [r[metric] for r in our_runs], [r[metric] for r in their_runs])
+            await ours(server, LOADS[0], 0)  # warm-up
+            for load in LOADS:
+                await compare(server, load, runs, folder)
 
 
 if __name__ == "__main__":
