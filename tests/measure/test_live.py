@@ -34,6 +34,7 @@ from tuner.records import (
     Measurement,
     RawRun,
     Request,
+    RequestState,
     Source,
 )
 from tuner.serving.server_metrics import scrape
@@ -139,6 +140,18 @@ async def test_energy_and_throughput_are_those_of_the_emulator(
     assert last.ttft_ms == pytest.approx(result.metrics["p50_ttft_ms"], rel=0.5)
     throughput = change(tokens) / window_s
     assert result.metrics["output_throughput_tok_s"] == pytest.approx(throughput, rel=0.005)
+
+
+async def test_the_end_is_sampled_while_the_load_still_runs(emulator: str) -> None:
+    """Energy at the end lies between two readings: one of an idle GPU would make it too little."""
+    run, _ = await load(emulator, Load(concurrency=8), WindowPlan(window_s=2.0, begins_after_s=1.0))
+    after_w = run.power.power_w[run.power.times_s >= run.window_end_s]
+    idle_w = run.power.power_w[0]
+    assert after_w[0] > 3.0 * idle_w
+    cut = [r for r in run.requests if r.state is RequestState.CUT]
+    assert len(cut) == 8
+    assert min(r.ended_s for r in cut) >= run.power.times_s[run.power.power_w == after_w[0]][0]
+    assert run.window_end_s == pytest.approx(run.window_start_s + 2.0)
 
 
 async def test_an_adaptive_window_ends_over_http_too(emulator: str) -> None:

@@ -149,6 +149,14 @@ def test_goodput_counts_requests_and_attainment_those_that_wait_too_long() -> No
     assert metrics["slo_attainment"] == pytest.approx(1 / 3)
 
 
+def test_a_first_token_after_the_window_comes_too_late_all_the_same() -> None:
+    """The load goes on until the end has been sampled, so that some requests get on."""
+    done, late = record(0, 11.0, [11.1, 11.2]), record(1, 12.0, [20.1, 20.2])
+    result = reduce_run(run([done, late]), {"ttft_ms": 500.0})
+    assert isinstance(result, Measurement)
+    assert result.metrics["slo_attainment"] == 0.5
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> RawRun:
     records = []

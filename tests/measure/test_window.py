@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
 from tuner.measure.window import SteadyWindow, WindowPlan
-from tuner.records import EarlyEnd, RawRun, SteadyWatch
+from tuner.records import EarlyEnd, RawRun, SteadyWatch, UnderWay
 
 SHORT = CASES[0]
 
@@ -269,3 +269,18 @@ def test_what_began_unsettled_is_told_unless_the_load_was_ended_early() -> None:
     assert window.warnings == ("the load had not settled when the window began",)
     window.ended_early = EarlyEnd("it does not keep up with the offered load", None)
     assert window.warnings == ()
+
+
+def test_what_comes_after_the_end_changes_nothing() -> None:
+    """The load goes on until the end has been sampled; then it may run dry, or end early."""
+    window = SteadyWindow(WindowPlan(window_s=10, warmup_limit_s=20))
+    closed_loop(window, concurrency=8, lifetime_s=2.0, until_s=100.0)
+    end_s = window.window_end_s
+    assert end_s is not None
+    window.exhausted(end_s + 0.1)
+    assert window.window_end_s == end_s
+    hopeless = UnderWay.of((0.0, float("nan"), 10) for _ in range(1000))
+    window.asks(lambda: hopeless)
+    for i in range(1000):
+        window.sent(end_s + 0.2 + i * 1e-3)
+    assert (window.window_end_s, window.ended_early) == (end_s, None)

@@ -135,7 +135,8 @@ def test_a_share_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_share_and_a_concurrency_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
+    said = r"^'the command line': request_rate \(open loop\) and concurrency .* exclude each other$"
+    with pytest.raises(UsageError, match=said):
         spec_from(None, {"model": "M", "trials": 1, "request_rate": "0.7x", "concurrency": 4})
     spec = spec_from(None, {"model": "M", "trials": 1, "request_rate": "0.7x"})
     assert (spec.request_rate, spec.request_rate_share, spec.load) == (None, 0.7, None)

@@ -79,3 +79,23 @@ async def test_a_fixed_window_has_no_precision_to_reach() -> None:
     assert shown["window_s"] == pytest.approx(8.0)
     assert (shown["precise"], shown["precision"]) == (None, {})
     assert not any("interval" in warning for warning in shown["warnings"])
+
+
+async def test_a_share_of_the_capacity_is_searched_first() -> None:
+    options = {
+        "model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1,
+        "request_rate": "0.5x", "slo": ["p99_tpot_ms<=9"], "window_s": 8.0,
+    }  # fmt: skip
+    notes: list[str] = []
+    settings = Configuration(flags={"max_num_seqs": 64})
+    measured = await measure_once(spec_from(None, options), settings, notes.append)
+    said = next(note for note in notes if "the load is 0.5 of it" in note)
+    rate = measured.load.request_rate
+    assert rate is not None
+    assert f"{rate:g} requests/s" in said
+    shown = measured_json(measured)
+    assert shown["load"] == {"request_rate": rate}
+    assert shown["metrics"]["request_throughput_req_s"] == pytest.approx(rate, rel=0.2)
+    console = Console(file=io.StringIO(), width=200)
+    show_measured(console, measured, ())
+    assert f"open loop, {rate:g} requests/s" in console.file.getvalue()

@@ -17,6 +17,7 @@ from tuner.commands.options import (
     Output,
     Precision,
     ReadOnlyDevice,
+    RequestRate,
     Slos,
     Vllm,
     WindowSeconds,
@@ -34,7 +35,7 @@ def measure(
         typer.Option("--set", help="KNOB=VALUE: a vLLM flag, VARIABLE, device or load knob."),
     ] = None,
     slo: Slos = None,
-    request_rate: Annotated[float | None, typer.Option(help="Open loop: req/s.")] = None,
+    request_rate: RequestRate = None,
     concurrency: Concurrency = None,
     emulate: Annotated[
         str | None, typer.Option(help="Emulate this GPU.", autocompletion=complete_gpu)

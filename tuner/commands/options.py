@@ -30,6 +30,13 @@ Slos = Annotated[
     list[str] | None,
     typer.Option("--slo", help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated."),
 ]
+RequestRate = Annotated[
+    str | None,
+    typer.Option(
+        help="Open loop: requests/s, or e.g. 0.7x, a share of what the default configuration "
+        "sustains under the SLO (searched first)."
+    ),
+]
 Concurrency = Annotated[int | None, typer.Option(help="Closed loop: requests under way.")]
 BaseUrl = Annotated[str | None, typer.Option(help="Measure a server that is already running.")]
 Vllm = Annotated[str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")]

@@ -20,6 +20,7 @@ from tuner.commands.options import (
     Output,
     Precision,
     ReadOnlyDevice,
+    RequestRate,
     Slos,
     StoreUrl,
     Vllm,
@@ -62,13 +63,7 @@ def run(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None,
-    request_rate: Annotated[
-        str | None,
-        typer.Option(
-            help="Open loop: requests/s, or e.g. 0.7x, a share of what the default configuration "
-            "sustains under the SLO (searched first)."
-        ),
-    ] = None,
+    request_rate: RequestRate = None,
     concurrency: Concurrency = None,
     emulate: Annotated[
         str | None,

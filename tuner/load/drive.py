@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import aiohttp
@@ -27,6 +27,8 @@ from tuner.records import (
 _LOOK_S = 0.05
 # After a failure a closed-loop client waits, so that a dead server is not asked in a busy loop.
 _FAILURE_PAUSE_S = 0.1
+# So long the load goes on at the most until the window's end has been sampled.
+_LONGEST_TAIL_S = 2.0
 
 
 async def drive(
@@ -56,11 +58,16 @@ async def drive_watched(
     watch: SteadyWatch,
     *,
     limits: ClientLimits | None = None,
+    is_sampled: Callable[[float], bool] | None = None,
 ) -> DriveReport:
-    """Drive as `drive` does, and say how late the client itself was in the steady window."""
+    """Drive as `drive` does, and say how late the client itself was in the steady window.
+
+    The load goes on past the window's end until `is_sampled` says that the end has been sampled:
+    power sampled before and after it is to be that of the load.
+    """
     limits = limits or ClientLimits()
     async with open_session(limits) as session, ClientWatch() as client:
-        run = _Run(session, base_url, served_name, load, watch, limits)
+        run = _Run(session, base_url, served_name, load, watch, limits, is_sampled)
         try:
             records = await run.until_the_end(requests)
         except BaseExceptionGroup as group:
@@ -80,6 +87,7 @@ class _Run:
         load: Load,
         watch: SteadyWatch,
         limits: ClientLimits,
+        is_sampled: Callable[[float], bool] | None,
     ) -> None:
         self._session = session
         self._base_url = base_url
@@ -88,6 +96,7 @@ class _Run:
         self._watch = watch
         self._informed = watch if isinstance(watch, InformedWatch) else None
         self._limits = limits
+        self._is_sampled = is_sampled
         self._health = ServerHealth(load, limits)
         self._under_way: set[Exchange] = set()
         self._first_tokens_s: dict[Exchange, float] = {}  # of those under way, as far as asked for
@@ -121,10 +130,18 @@ class _Run:
         while self._tasks and self._health.gone is None:
             now_s = time.monotonic()
             end_s = self._watch.window_end_s
-            if end_s is not None and now_s >= end_s:
+            if end_s is not None and now_s >= end_s and self._is_settled(end_s, now_s):
                 return
             self._health.check_silence(self._under_way, now_s)
-            await asyncio.sleep(_LOOK_S if end_s is None else min(_LOOK_S, end_s - now_s))
+            to_end_s = _LOOK_S if end_s is None or end_s <= now_s else end_s - now_s
+            await asyncio.sleep(min(_LOOK_S, to_end_s))
+
+    def _is_settled(self, end_s: float, now_s: float) -> bool:
+        """Say whether the load of a window that is over can be ended."""
+        if self._is_sampled is None or now_s >= end_s + _LONGEST_TAIL_S:
+            return True
+        is_early = self._informed is not None and self._informed.ended_early is not None
+        return is_early or self._is_sampled(end_s)
 
     async def _closed_client(self, requests: Iterator[Request]) -> None:
         for request in requests:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.reduce import e2el_ms, is_good, tpot_ms, ttft_ms
+from tuner.measure.reduce import e2el_ms, is_good, tpot_ms, ttft_ms, waits_at
 from tuner.records import FloatArray, RawRun, RequestState
 
 LEVEL = 0.95
@@ -365,7 +365,7 @@ class _Window:
             [
                 r.scheduled_s + ttft_limit_ms / 1e3
                 for r in self._run.requests
-                if r.token_times_s.size == 0
+                if waits_at(r, self._end_s)
             ]
         )
         return late_s[late_s < self._end_s]

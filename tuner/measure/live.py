@@ -46,6 +46,10 @@ class _Samples:
         before_s, after_s = np.interp([start_s, end_s], times_s, computed_s)
         return float(after_s - before_s) / (end_s - start_s)
 
+    def reach(self, end_s: float) -> bool:
+        """Say whether power was sampled at this time or later."""
+        return bool(self.power) and self.power[-1][0] >= end_s
+
     def power_timeline(self, source: Source) -> PowerTimeline:
         rows = [
             (at_s, r.power_w, r.energy_j, math.nan if r.sm_clock_mhz is None else r.sm_clock_mhz)
@@ -80,7 +84,9 @@ async def run_load(
         await _look_at_server(session, base_url, samples)
         power = asyncio.create_task(_sample_power(meter, samples))
         server = asyncio.create_task(_sample_server(session, base_url, samples, watch))
-        driving = asyncio.create_task(drive_watched(base_url, served_name, requests, load, watch))
+        driving = asyncio.create_task(
+            drive_watched(base_url, served_name, requests, load, watch, is_sampled=samples.reach)
+        )
         showing = asyncio.create_task(_show(meter.source, samples, watch, glimpsed))
         tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving, showing)
         try:
@@ -120,7 +126,7 @@ async def _until_sampled(samples: _Samples, end_s: float | None) -> None:
     """Wait for a power reading past the window's end; without one the reducer says so."""
     deadline_s = time.monotonic() + _LAST_READING_S
     while end_s is not None and time.monotonic() < deadline_s:
-        if samples.power and samples.power[-1][0] >= end_s:
+        if samples.reach(end_s):
             return
         await asyncio.sleep(POWER_PERIOD_S / 2)
 

@@ -280,8 +280,7 @@ def _goodput(
     hopeless = 0
     if ttft_limit_ms is not None:
         hopeless = sum(
-            r.token_times_s.size == 0 and (end_s - r.scheduled_s) * 1e3 > ttft_limit_ms
-            for r in requests
+            waits_at(r, end_s) and (end_s - r.scheduled_s) * 1e3 > ttft_limit_ms for r in requests
         )
     return {
         "goodput_req_s": good / (end_s - start_s),
@@ -303,6 +302,11 @@ def is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
         for name, value in values.items()
         if name in limits_ms
     )
+
+
+def waits_at(record: RequestRecord, now_s: float) -> bool:
+    """Say whether a request had no token yet."""
+    return record.token_times_s.size == 0 or bool(record.token_times_s[0] > now_s)
 
 
 def _longest_gap_ms(record: RequestRecord) -> float | None:

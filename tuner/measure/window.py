@@ -156,7 +156,7 @@ class SteadyWindow:
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`: what comes is drain, and no part of the window."""
         self._begin_by_limit(now_s)
-        if self._decided_end_s is None:
+        if self._decided_end_s is None and not self._is_over(now_s):
             self._decided_end_s = max(now_s, self._window_start_s or now_s)
 
     def over(self, now_s: float) -> None:
@@ -164,7 +164,7 @@ class SteadyWindow:
         self._begin_by_limit(now_s)
 
     def _look(self, now_s: float) -> None:
-        if self._load_start_s is None or self._decided_end_s is not None:
+        if self._load_start_s is None or self._decided_end_s is not None or self._is_over(now_s):
             return
         self._begin_by_limit(now_s)
         if self._ask is not None and now_s >= self._next_question_s:
@@ -179,6 +179,11 @@ class SteadyWindow:
             self._look_at_warmup(now_s, self._load_start_s)
         else:
             self._look_at_precision(now_s, self._window_start_s)
+
+    def _is_over(self, now_s: float) -> bool:
+        """Say whether the end has passed; the load may go on until it has been sampled."""
+        end_s = self.window_end_s
+        return end_s is not None and now_s >= end_s
 
     def _look_later(self, now_s: float, since_s: float) -> None:
         self._next_look_s = now_s + max(_LEAST_LOOK_S, _LOOK_SHARE * (now_s - since_s))

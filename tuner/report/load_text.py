@@ -6,7 +6,15 @@ from dataclasses import asdict, replace
 
 from tuner.configuration import Configuration
 from tuner.errors import TunerError
+from tuner.records import Load
 from tuner.store.rows import StudyIdentity
+
+
+def offered_text(load: Load) -> str:
+    """Return a load."""
+    if load.concurrency is not None:
+        return f"closed loop, {load.concurrency} requests under way"
+    return f"open loop, {load.request_rate:g} requests/s"
 
 
 def load_text(study: StudyIdentity, configuration: Configuration) -> str:
@@ -14,9 +22,10 @@ def load_text(study: StudyIdentity, configuration: Configuration) -> str:
     asked = {**study.spec_json, **configuration.load}
     rate, concurrency = asked.get("request_rate"), asked.get("concurrency")
     if "concurrency" in configuration.load or (rate is None and concurrency is not None):
-        return f"closed loop, {concurrency} requests under way"
+        return offered_text(Load(concurrency=concurrency))
     if rate is not None:
-        return f"open loop, {float(rate):g} requests/s{_share(study, configuration)}"
+        share = _share(study, configuration)
+        return f"{offered_text(Load(request_rate=float(rate)))}{share}"
     return "the workload's own load"
 
 

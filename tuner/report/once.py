@@ -13,8 +13,10 @@ from rich.table import Table
 from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
+from tuner.report.load_text import offered_text
 from tuner.report.tables import emulated_label, heading, number
 from tuner.slo import Slo
+from tuner.study.evaluator import load_defaults
 from tuner.study.once import MeasuredOnce
 
 
@@ -23,6 +25,7 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
     m = measured.measurement
     return {
         "configuration": measured.configuration.knobs(),
+        "load": load_defaults(measured.load),
         "server_version": measured.bench.server_version,
         "gpu": measured.bench.gpu,
         "driver": measured.bench.driver,
@@ -67,6 +70,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             table.add_row(name, number(m.metrics[name]), shown, METRICS[name].unit, mark)
     console.print(table)
     window_s = m.window_end_s - m.window_start_s
+    console.print(offered_text(measured.load))
     console.print(f"window of {window_s:.0f} s{_precision_text(measured.precision)}")
     for warning in measured.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")

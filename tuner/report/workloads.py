@@ -19,6 +19,7 @@ from tuner.load.summary import (
 )
 from tuner.load.workload import Workload
 from tuner.records import FloatArray
+from tuner.report.load_text import offered_text
 
 _BARS = 16
 _BAR_WIDTH = 40
@@ -72,11 +73,9 @@ def _kind(workload: Workload, summary: WorkloadSummary) -> str:
 
 def _describe(console: Console, workload: Workload, summary: WorkloadSummary) -> None:
     spec = workload.spec
-    load = spec.load
-    if load.concurrency is not None:
-        offered = f"closed loop, {load.concurrency} requests under way"
-    else:
-        offered = f"open loop, {load.request_rate:g} requests/s, {_arrivals(workload)}"
+    offered = offered_text(workload.default_load)
+    if spec.load.concurrency is None:
+        offered = f"{offered}, {_arrivals(workload)}"
     lines = {
         workload.name: spec.description,
         "kind": _kind(workload, summary),

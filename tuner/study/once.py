@@ -16,12 +16,13 @@ from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
 from tuner.measure.precision import Achieved, achieved, imprecision
-from tuner.records import Failure, Measurement
+from tuner.records import Failure, Load, Measurement
 from tuner.redaction import is_secret_name
 from tuner.slo import request_limits_ms
 from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
-from tuner.study.evaluator import Bench
+from tuner.study.evaluator import Bench, load_of
 from tuner.study.guarding import watched_over
+from tuner.study.rate_share import settled_rate
 from tuner.study.space import GPU_VARIABLES, Section
 from tuner.study.spec import StudySpec
 
@@ -32,6 +33,7 @@ class MeasuredOnce:
 
     bench: Bench
     configuration: Configuration
+    load: Load
     measurement: Measurement
     intervals: Mapping[str, Interval]  # 95 %, of the metrics where the window is long enough to say
     precision: tuple[Achieved, ...]  # of the metrics with a target; none for a fixed window
@@ -89,10 +91,13 @@ async def measure_once(
 
     Raises `PreflightError` with the reason if the configuration does not work.
     """
-    task = task_of(spec, load_workload(spec.workload), Configuration())
-    window = task.window
+    workload = load_workload(spec.workload)
+    task = task_of(spec, workload, Configuration())
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
     place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, note)
+    if (share := spec.request_rate_share) is not None:
+        spec, _ = await settled_rate(spec, share, task, place)
+        task = task_of(spec, workload, Configuration())
     evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)
     async with watched_over(evaluator, place, note):
         bench = await evaluator.prepare()
@@ -104,7 +109,8 @@ async def measure_once(
         raise PreflightError(f"no measurement: {result.reason}{log}")
     known = {} if evaluation.raw is None else intervals(evaluation.raw, limits_ms)
     reached: tuple[Achieved, ...] = ()
-    if window.precision is not None:
-        reached = achieved(window.precision, result, known)
+    if task.window.precision is not None:
+        reached = achieved(task.window.precision, result, known)
     warnings = (*evaluation.warnings, *imprecision(reached))
-    return MeasuredOnce(bench, configuration, result, known, reached, warnings)
+    load = load_of(configuration, task.load)
+    return MeasuredOnce(bench, configuration, load, result, known, reached, warnings)

@@ -33,13 +33,12 @@ from tuner.store.now_file import NowFile
 from tuner.study.backups import Backups
 from tuner.study.benches import (
     RunPlace,
-    configuration_knobs,
     fixed_configuration,
     make_evaluator,
     space_knobs,
     task_of,
 )
-from tuner.study.capacity import Capacity, capacity_window, default_capacity
+from tuner.study.capacity import Capacity
 from tuner.study.confirm_run import ConfirmationRun, Ears
 from tuner.study.default_space import default_space
 from tuner.study.evaluator import Evaluator, Task
@@ -51,6 +50,7 @@ from tuner.study.loop import Listener, StudyRun
 from tuner.study.points import parameters_of, points_to_start_with
 from tuner.study.prior_points import emulated_front, enqueue_prior
 from tuner.study.proposals import Proposals
+from tuner.study.rate_share import settled_rate
 from tuner.study.recovery import recover
 from tuner.study.space import SearchSpace, load_space
 from tuner.study.spec import StudySpec
@@ -231,8 +231,10 @@ class _Run:
                 self._store.add_event(self._name, "stopped", str(fault))
 
     async def _go(self, *, new: bool) -> None:
-        if self._spec.request_rate_share is not None:
-            await self._settle_rate(self._spec.request_rate_share)
+        if (share := self._spec.request_rate_share) is not None:
+            self._spec, self._capacity = await settled_rate(
+                self._spec, share, self._task(), self._place
+            )
         evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
             make_evaluator,
             self._spec,
@@ -261,25 +263,6 @@ class _Run:
             stored = self._store.study(self._name)
             self._log_study(stored, defaults)
             await self._loop(evaluator, defaults)
-
-    async def _settle_rate(self, share: float) -> None:
-        """Search the default configuration's capacity; the study's load is a share of it."""
-        task, slos = self._task(), self._spec.slos
-        window = capacity_window(self._spec.window_plan, slos)
-        place = dataclasses.replace(self._place, run_tag=f"{self._place.run_tag}-capacity")
-        evaluator = await asyncio.to_thread(
-            make_evaluator,
-            self._spec,
-            dataclasses.replace(task, window=window),
-            configuration_knobs(Configuration()),
-            place,
-        )
-        async with watched_over(evaluator, place, self._listener.note):
-            self._capacity = await default_capacity(evaluator, slos, window, self._listener.note)
-        rate = self._capacity.share(share)
-        self._listener.note(f"the load is {share:g} of it: {rate:g} requests/s")
-        changed = {"request_rate": rate, "request_rate_share": None}
-        self._spec = self._spec.model_copy(update=changed)
 
     def _task(self) -> Task:
         task = task_of(self._spec, self._workload, fixed_configuration(self._space))

@@ -1,0 +1,37 @@
+"""`--request-rate 0.7x`: a rate that is a share of what the default configuration sustains."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from tuner.configuration import Configuration
+from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator
+from tuner.study.capacity import Capacity, capacity_window, default_capacity
+from tuner.study.evaluator import Task
+from tuner.study.guarding import watched_over
+from tuner.study.spec import StudySpec
+
+
+async def settled_rate(
+    spec: StudySpec, share: float, task: Task, place: RunPlace
+) -> tuple[StudySpec, Capacity]:
+    """Search the capacity; return the spec with a share of it as its rate, requests/s.
+
+    Raises `PreflightError` if nothing is sustained under the SLO.
+    """
+    window = capacity_window(spec.window_plan, spec.slos)
+    place = replace(place, run_tag=f"{place.run_tag}-capacity")
+    evaluator = await asyncio.to_thread(
+        make_evaluator,
+        spec,
+        replace(task, window=window, ends_early=True),
+        configuration_knobs(Configuration()),
+        place,
+    )
+    async with watched_over(evaluator, place, place.note):
+        capacity = await default_capacity(evaluator, spec.slos, window, place.note)
+    rate = capacity.share(share)
+    place.note(f"the load is {share:g} of it: {rate:g} requests/s")
+    changed = {"request_rate": rate, "request_rate_share": None}
+    return spec.model_copy(update=changed), capacity
