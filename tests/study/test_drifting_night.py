@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta, tzinfo
 
+import numpy as np
 import pytest
 from study.scripted import measurement, physics
 from study.test_loop import OWNER, Bench
@@ -50,14 +51,14 @@ def energy(configuration: Configuration) -> float:
 def test_a_drift_is_taken_out_of_every_saving_and_reported(
     store: Store, monkeypatch: pytest.MonkeyPatch, drifts: bool
 ) -> None:
-    clock = Clock()
+    clock, noise = Clock(), np.random.default_rng(0)
     monkeypatch.setattr(convert, "datetime", clock)
 
     def measured(configuration: Configuration, number: int) -> Measurement | Failure:
         found = physics(configuration, number)
         assert isinstance(found, Measurement)
-        noise = 1.0 + 0.0005 * ((number * 7) % 5 - 2)
-        factor = noise * (clock.drift if drifts else 1.0)
+        factor = 1.0 + 0.0005 * float(noise.standard_normal())
+        factor *= clock.drift if drifts else 1.0
         return measurement(**{**found.metrics, ENERGY: factor * found.metrics[ENERGY]})
 
     bench = Bench(store, measured)

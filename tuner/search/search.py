@@ -24,7 +24,7 @@ CONFIDENCE = 0.95  # that a reported point meets every constraint
 # deviations so many times as wide: a stationary process is too sure of where the function bends.
 IDLE_GAIN = 1e-3
 _DOUBT = 3.0
-_STARTS = 8  # two launches of four: more of them wait longer for a model than they tell it
+_MOST_STARTS = 8  # two launches of four: more of them tell a model less than it does by deciding
 
 _FRONT_DRAWS = 8
 _CLIMBERS = 6
@@ -59,13 +59,14 @@ class Search:
         priors: Sequence[Point] = (),
         is_possible: Callable[[Point], bool] = lambda _: True,
         seed: int = 0,
-        starts: int = _STARTS,
+        starts: int | None = None,
     ) -> None:
         self._space = space
         self._violations = violations
         self._is_possible = is_possible
         self._seed = seed
-        spread = start_points(space, starts, seed, is_possible, default)
+        count = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if starts is None else starts
+        spread = start_points(space, count, seed, is_possible, default)
         self._plan = [
             *([] if default is None else [Suggestion(default, "default")]),
             *(Suggestion(point, "start") for point in spread),
