@@ -77,13 +77,18 @@ class MortalCommandLine(CommandLine):
 
 @dataclass
 class Night:
-    """One study; `kills` is how often its tuner was killed so far, `options` more of its words."""
+    """One study.
+
+    `kills` is how often its tuner was killed so far, `terminations` how often it ended by SIGTERM
+    before the kill that was to come while it cleaned up, `options` are more of its words.
+    """
 
     machine: StandinStudy
     trials: int = TRIALS
     options: tuple[str, ...] = ()
     deadline_s: float = 300.0
     kills: int = 0
+    terminations: int = 0
     killed_in: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -161,6 +166,7 @@ class Night:
         code, errors = self.run(plan)
         if code != -signal.SIGKILL:
             assert code in (0, 143), errors  # done, or put back before the kill came
+            self.terminations += code == 143
             return False
         self.kills += 1
         self.killed_in[phase] += 1
@@ -202,8 +208,8 @@ class Night:
         assert {t.number for t in told if t.state is TrialState.COMPLETE} == set(measured)
         assert not [t for t in told if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         began = sum("began" in line for line in lines)
-        most = self.trials + self.kills + retries
-        assert began <= most, f"{began} evaluations, {self.kills} kills"
+        ended = self.kills + self.terminations
+        assert began <= self.trials + ended + retries, f"{began} evaluations, {ended} ended early"
 
     def front(self) -> list[tuple[str, dict[str, float]]]:
         """The final front: configurations and their objectives."""

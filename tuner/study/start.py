@@ -218,7 +218,10 @@ class _Run:
             try:
                 await self._go(new=new)
             except BaseException as error:
-                self._study_log.write("stopped", reason=f"{type(error).__name__}: {error}")
+                told = f"{type(error).__name__}: {error}"
+                if isinstance(error, asyncio.CancelledError):
+                    told = "interrupted by a signal"
+                self._study_log.write("stopped", reason=told)
                 if isinstance(error, OperatorNeededError):
                     self._tell_in_the_morning(error)
                 raise
