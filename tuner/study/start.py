@@ -218,9 +218,8 @@ class _Run:
             try:
                 await self._go(new=new)
             except BaseException as error:
-                told = f"{type(error).__name__}: {error}"
-                if isinstance(error, asyncio.CancelledError):
-                    told = "interrupted by a signal"
+                is_signal = isinstance(error, asyncio.CancelledError)
+                told = "interrupted" if is_signal else f"{type(error).__name__}: {error}"
                 self._study_log.write("stopped", reason=told)
                 if isinstance(error, OperatorNeededError):
                     self._tell_in_the_morning(error)
