@@ -43,6 +43,8 @@ def spawn(
     tags = tag_environment(run_tag, launch_tag) if run_tag else {}
     process = subprocess.Popen(argv, env={**os.environ, **tags}, start_new_session=True)
     spawned.append(process)
+    # while a program is loaded its environment is empty for a moment
+    assert wait_until(lambda: bool(Path(f"/proc/{process.pid}/environ").read_bytes()), 5.0)
     return process
 
 
