@@ -43,9 +43,16 @@ def spawn(
     tags = tag_environment(run_tag, launch_tag) if run_tag else {}
     process = subprocess.Popen(argv, env={**os.environ, **tags}, start_new_session=True)
     spawned.append(process)
-    # while a program is loaded its environment is empty for a moment
-    assert wait_until(lambda: bool(Path(f"/proc/{process.pid}/environ").read_bytes()), 5.0)
+    assert wait_until(lambda: is_loaded(process.pid), 5.0)
     return process
+
+
+def is_loaded(pid: int) -> bool:
+    """While a program is loaded its environment is empty for a moment."""
+    try:
+        return bool(Path(f"/proc/{pid}/environ").read_bytes())
+    except ProcessLookupError:  # a zombie's cannot be read: it has ended already
+        return True
 
 
 def pids(*args: object, **kwargs: object) -> set[int]:
