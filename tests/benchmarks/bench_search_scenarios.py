@@ -147,7 +147,45 @@ REASONING = Scenario(
     slos=(Slo.parse("p99_tpot_ms<=25"),),
 )
 
-SCENARIOS = (CODE, CHAT, REASONING)
+# Nothing of the search was chosen while looking at the nights of these two.
+MIXTURE = Scenario(
+    name="chat on B200",
+    gpu="B200-SXM",
+    model="Qwen/Qwen3-30B-A3B",
+    workload="chat",
+    load=Load(concurrency=256),
+    max_model_len=16384,
+    window_s=(30.0, 65.0),
+    knobs={
+        "max_num_seqs": (32, 64, 128, 256, 1024),
+        "max_num_batched_tokens": (512, 2048, 16384),
+        "gpu_memory_utilization": (0.45, 0.92),
+        "kv_cache_dtype": _KV_TYPES,
+        "sm_clock_mhz": (*range(900, 1861, 240), 2100),
+        "concurrency": (32, 128, 256),
+    },
+    slos=(Slo.parse("p99_tpot_ms<=30"), Slo.parse("p99_ttft_ms<=150")),
+)
+
+COMPLETION = Scenario(
+    name="code on A100",
+    gpu="A100-SXM-80G",
+    model="Qwen/Qwen3-14B",
+    workload="code",
+    load=Load(request_rate=3.0),
+    max_model_len=16384,
+    window_s=(30.0, 90.0),
+    knobs={
+        "max_num_seqs": (8, 16, 32, 64, 128, 256, 1024),
+        "max_num_batched_tokens": (512, 1024, 2048, 8192),
+        "gpu_memory_utilization": (0.5, 0.92),
+        "tensor_parallel_size": (1, 2),
+        "power_limit_w": tuple(range(150, 401, 50)),
+    },
+    slos=(Slo.parse("p99_tpot_ms<=60"),),
+)
+
+SCENARIOS = (CODE, CHAT, REASONING, MIXTURE, COMPLETION)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

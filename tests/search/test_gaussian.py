@@ -17,7 +17,7 @@ def data(n: int = 30, noise: float = 0.0, seed: int = 0) -> Data:
 
 def test_the_gradient_is_that_of_the_function() -> None:
     sample = data(12, noise=0.1)
-    arguments = (module._Pairs(sample), sample.y, sample.extra_variances, np.zeros(4), np.ones(4))
+    arguments = (module._Pairs(sample), sample.y, sample.extra_variances, np.zeros(6), np.ones(6))
 
     def value(logs: np.ndarray) -> float:
         return module._negative_log_posterior(logs, *arguments)[0]
@@ -25,7 +25,7 @@ def test_the_gradient_is_that_of_the_function() -> None:
     def slope(logs: np.ndarray) -> np.ndarray:
         return module._negative_log_posterior(logs, *arguments)[1]
 
-    for logs in ([-0.5, 0.3, 0.1, -2.0], [0.5, -1.0, -0.4, -4.0]):
+    for logs in ([-0.5, 0.3, -1.0, 0.5, 0.1, -2.0], [0.5, -1.0, 0.2, -3.0, -0.4, -4.0]):
         assert check_grad(value, slope, np.array(logs)) < 1e-4
 
 
@@ -39,8 +39,36 @@ def test_a_noiseless_function_is_interpolated_and_found_between() -> None:
 
 
 def test_a_knob_that_does_nothing_gets_a_long_length() -> None:
-    lengths = Gaussian.fitted(data(40)).parameters.lengths
-    assert lengths[1] > 3 * lengths[0]
+    parameters = Gaussian.fitted(data(40)).parameters
+    assert parameters.lengths[1] > 3 * parameters.lengths[0]
+
+
+def test_what_adds_up_is_known_in_a_corner_where_nothing_was_seen() -> None:
+    """Each knob was moved, never both far: their effects add up there all the same."""
+    rng = np.random.default_rng(2)
+    x = rng.random((60, 2))
+    x = x[x.sum(axis=1) < 1.1]
+    corner = np.array([[1.0, 1.0]])
+
+    def function(rows: np.ndarray) -> np.ndarray:
+        return 2.0 * rows[:, 0] - rows[:, 1] ** 2
+
+    model = Gaussian.fitted(Data(x, function(x), np.zeros(len(x)), np.array([False, False])))
+    assert model.predict(corner)[0] == pytest.approx(function(corner), abs=0.1)
+
+
+def test_a_process_that_is_certain_passes_through_each_function() -> None:
+    model = Gaussian.fitted(data(12, noise=0.3))
+    x = np.random.default_rng(5).random((4, 2))
+    values = np.random.default_rng(6).normal(size=(4, 3))
+    certain = model.certain_at(x, values)
+    mean, sd = certain.predict(x)
+    assert mean == pytest.approx(values, abs=0.02)
+    assert (sd < 0.2 * model.noise_sd).all()
+    more = np.array([[0.4, 0.4]])
+    grown = certain.with_believed(more)
+    assert grown.predict(x)[0] == pytest.approx(mean, abs=1e-6)
+    assert grown.predict(more)[1] < 0.2 * model.noise_sd
 
 
 def test_the_scatter_of_repeats_is_the_noise() -> None:
@@ -64,18 +92,18 @@ def test_known_noise_is_trusted_less() -> None:
 
 
 def test_a_repeat_narrows_by_the_law_of_normal_variables() -> None:
-    parameters = Hyperparameters(np.array([0.5]), signal=1.0, noise=0.1)
+    parameters = Hyperparameters(np.array([0.5]), np.array([0.25]), signal=1.0, noise=0.1)
     x = np.zeros((2, 1))
     once = Gaussian(Data(x[:1], np.ones(1), np.zeros(1), np.array([False])), parameters, (0, 1))
     twice = Gaussian(Data(x, np.ones(2), np.zeros(2), np.array([False])), parameters, (0, 1))
-    prior = 2.0  # signal and unknown mean
+    prior = 2.5  # signal and unknown mean, and the trend at an end: twice its variance
     assert once.predict(x[:1])[1] ** 2 == pytest.approx(1 / (1 / prior + 1 / 0.1), rel=1e-4)
     assert twice.predict(x[:1])[1] ** 2 == pytest.approx(1 / (1 / prior + 2 / 0.1), rel=1e-4)
 
 
 def test_options_are_all_equally_far_apart() -> None:
     sample = Data(np.array([[0.0], [2.0]]), np.array([0.0, 1.0]), np.zeros(2), np.array([True]))
-    parameters = Hyperparameters(np.array([1.0]), 1.0, 0.01)
+    parameters = Hyperparameters(np.array([1.0]), np.array([0.3]), 1.0, 0.01)
     model = Gaussian(sample, parameters, (0.0, 1.0))
     _, sd = model.predict(np.array([[1.0], [3.0]]))
     assert sd[0] == pytest.approx(sd[1], rel=1e-12)

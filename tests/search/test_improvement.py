@@ -98,5 +98,5 @@ def test_the_average_over_fronts_lies_between() -> None:
     fronts = [np.array([[0.1, 0.1]]), np.empty((0, 2))]
     means, sds = np.array([[0.3, 0.3]]), np.full((1, 2), 0.1)
     low, high = (log_improvement(means, sds, front, REFERENCE)[0] for front in fronts)
-    (mean,) = mean_log_improvement(means, sds, fronts, REFERENCE)
+    (mean,) = mean_log_improvement(np.stack([means, means]), sds, fronts, REFERENCE)
     assert np.exp(mean) == pytest.approx((np.exp(low) + np.exp(high)) / 2)

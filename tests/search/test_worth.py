@@ -13,7 +13,7 @@ WORTH = Worth(REFERENCE, 1.0)
 def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
     rng = np.random.default_rng(4)
     fronts = [pareto(rng.random((8, 2))) for _ in range(3)]
-    means, sds = rng.random((200, 2)) * 1.5, rng.uniform(1e-3, 0.2, (200, 2))
+    means, sds = rng.random((3, 200, 2)) * 1.5, rng.uniform(1e-3, 0.2, (200, 2))
     shares = np.log(rng.random(200))
     exact = WORTH.exact_log_gains(means, sds, fronts) + shares
     found = WORTH.log_gains(means, sds, fronts, shares)
@@ -25,7 +25,7 @@ def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
 
 def test_gains_are_told_apart_where_all_are_hopeless() -> None:
     front = np.array([[0.1, 0.1]])
-    means, sds = np.array([[0.9, 0.9], [0.8, 0.8]]), np.full((2, 2), 1e-3)
+    means, sds = np.array([[[0.9, 0.9], [0.8, 0.8]]]), np.full((2, 2), 1e-3)
     worse, bad = WORTH.log_gains(means, sds, [front], np.zeros(2))
     assert -np.inf < worse < bad < -1000
 
@@ -34,7 +34,7 @@ def test_the_gain_is_that_of_many_draws() -> None:
     rng = np.random.default_rng(0)
     front = pareto(rng.random((6, 2)))
     means, sds = rng.random((4, 2)), np.full((4, 2), 0.2)
-    found = np.exp(WORTH.exact_log_gains(means, sds, [front]))
+    found = np.exp(WORTH.exact_log_gains(means[None], sds, [front]))
     for mean, sd, expected in zip(means, sds, found, strict=True):
         draws = mean + sd * rng.standard_normal((4_000, 2))
         gains = [WORTH.of(np.vstack([front, d])) - WORTH.of(front) for d in draws]
@@ -57,6 +57,6 @@ def test_one_objective_and_three_are_the_volume_alone() -> None:
         worth = Worth.around(means, np.ones(5, dtype=np.bool_))
         assert worth.of(means) == hypervolume(means, worth.reference)
         front, sds = pareto(means), np.full((5, outputs), 0.1)
-        assert worth.log_gains(means, sds, [front], np.zeros(5)) == pytest.approx(
-            mean_log_improvement(means, sds, [front], worth.reference)
+        assert worth.log_gains(means[None], sds, [front], np.zeros(5)) == pytest.approx(
+            mean_log_improvement(means[None], sds, [front], worth.reference)
         )

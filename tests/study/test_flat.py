@@ -60,9 +60,9 @@ def test_a_search_that_found_nothing_goes_on() -> None:
 def test_the_search_stops_when_the_model_expects_nothing_more() -> None:
     grown = [(10.0 - 0.1 * i, 10.0 - 0.1 * i) for i in range(60)]  # each better than the last
     flat = [(1.0, 1.0)] * 200
-    small = [None, *[0.2] * 20, *[5e-4] * IDLE_PROPOSALS]
+    small = [None, *[0.2] * 20, *[4e-4] * IDLE_PROPOSALS]
     found = why_stop(grown, small)
-    assert found is not None and "0.1%" in found
+    assert found is not None and "0.05%" in found
     assert why_stop(grown, small[:-1]) is None  # one less
     assert why_stop(grown[:30], small) is None  # too early to say
     assert why_stop(flat, [*small, 2e-3]) is None  # one that promises more goes on

@@ -11,7 +11,7 @@ import numpy as np
 from tuner.search.improvement import pareto
 from tuner.search.models import Models
 from tuner.search.observation import Observation
-from tuner.search.space import Floats, Key, Point, Space
+from tuner.search.space import Key, Point, Space
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,19 +46,3 @@ def front_of(models: Models, points: Sequence[Point], confidence: float) -> list
         index = int(sure[int(np.flatnonzero(np.all(means == row, axis=1))[0])])
         members.append(Member(points[index], tuple(map(float, row)), math.exp(log_p[index])))
     return members
-
-
-def sampled_fronts(models: Models, points: Sequence[Point], draws: int, seed: int) -> list[Floats]:
-    """Return draws of the front: which points meet the constraints, and where they lie."""
-    x = models.space.coordinates_of(points)
-    rng = np.random.default_rng(seed)
-
-    def normals() -> Floats:
-        half = rng.standard_normal(((draws + 1) // 2, len(x)))
-        return np.concatenate([half, -half])[:draws]
-
-    objectives = np.stack([m.sample(x, normals()) for m in models.objectives], axis=-1)
-    feasible = np.ones((draws, len(x)), dtype=np.bool_)
-    for model in models.violations:
-        feasible &= model.sample(x, normals()) <= 0.0
-    return [pareto(values[met]) for values, met in zip(objectives, feasible, strict=True)]

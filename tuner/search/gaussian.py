@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
@@ -17,27 +17,44 @@ _MEAN_VARIANCE = 1.0  # of the unknown constant mean, in units of the data's var
 _JITTER = 1e-8
 # Log-normal priors in units of the cube and of the standardised data: (mean, standard deviation).
 _LENGTH = (math.log(0.8), 0.8)
+_TREND = (math.log(0.1), 1.5)
 _SIGNAL = (0.0, 1.0)
 _NOISE = (math.log(1e-2), 1.5)
 _BOUNDS_LENGTH = (math.log(0.03), math.log(30.0))
+_BOUNDS_TREND = (math.log(1e-3), math.log(50.0))
+_NO_TREND = (_BOUNDS_TREND[0], _BOUNDS_TREND[0])
 _BOUNDS_SIGNAL = (math.log(0.02), math.log(50.0))
 _BOUNDS_NOISE = (math.log(1e-5), math.log(1.0))
 _ITERATIONS = 40
+# A process that is to be certain keeps a share of the noise, or near rows could not be solved for.
+_NEARLY_NONE = 1e-2
+_LEAST_NOISE = 1e-6
 _ENOUGH = 2e-5  # of the log posterior: a few thousandths, which no proposal depends on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hyperparameters:
-    """Of one process: a length scale per knob, signal and noise variance of standardised data."""
+    """Of one process, on standardised data.
+
+    Attributes:
+        lengths: a length scale per knob.
+        trends: the variance of what each knob does by itself.
+        signal: the variance of what they do together.
+        noise: the variance of one observation around the function.
+    """
 
     lengths: Floats
+    trends: Floats
     signal: float
     noise: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Rows of coordinates with a value each; `extra_variances` is noise known beforehand."""
+    """Rows of coordinates with a value each; `extra_variances` is noise known beforehand.
+
+    `y` may have columns: then as many functions share the rows.
+    """
 
     x: Floats
     y: Floats
@@ -60,14 +77,19 @@ class Gaussian:
         self.parameters = parameters
         self.scale = scale
         self._embedded = _Embedded.of(data.x, data, parameters.lengths)
+        self._trend = _Trend.of(data.x, data, parameters.trends)
         self._factor, self._weights = solved or self._solved()
 
     @classmethod
-    def fitted(cls, data: Data) -> Gaussian:
-        """Standardise the data and find the hyperparameters of the greatest posterior density."""
+    def fitted(cls, data: Data, *, adds_up: bool = True) -> Gaussian:
+        """Standardise the data and find the hyperparameters of the greatest posterior density.
+
+        Of labels, which jump, what single knobs do does not add up.
+        """
         centre = float(np.median(data.y))
         spread = float(np.std(data.y)) or 1.0
-        parameters = _fit(data, (data.y - centre) / spread, data.extra_variances / spread**2)
+        y, extra = (data.y - centre) / spread, data.extra_variances / spread**2
+        parameters = _fit(data, y, extra, _BOUNDS_TREND if adds_up else _NO_TREND)
         return cls(data, parameters, (centre, spread))
 
     @property
@@ -75,13 +97,26 @@ class Gaussian:
         """Standard deviation of one observation around the function."""
         return math.sqrt(self.parameters.noise) * self.scale[1]
 
+    def certain_at(self, x: Floats, values: Floats) -> Gaussian:
+        """Return the process had it been told these values at rows of `x`, all but without noise.
+
+        `values` may have columns, one for each function.
+        """
+        noise = max(_NEARLY_NONE * self.parameters.noise, _LEAST_NOISE)
+        data = Data(x, values, np.zeros(len(x)), self.data.unordered)
+        return Gaussian(data, replace(self.parameters, noise=noise), self.scale)
+
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of the function, without noise, at rows of `x`."""
+        """Return mean and standard deviation of the function, without noise, at rows of `x`.
+
+        The mean has a column for each function.
+        """
         centre, spread = self.scale
         cross = self._cross(x)
         mean = cross @ self._weights
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        prior = self.parameters.signal + _MEAN_VARIANCE
+        norms = _Trend.of(x, self.data, self.parameters.trends).norms
+        prior = self.parameters.signal + _MEAN_VARIANCE + norms
         variance = np.maximum(prior - np.einsum("ij,ij->j", half, half), 1e-10)
         return centre + spread * mean, spread * np.sqrt(variance)
 
@@ -117,19 +152,25 @@ class Gaussian:
             np.concatenate([self.data.extra_variances, np.zeros(more)]),
             self.data.unordered,
         )
-        weights = np.concatenate([self._weights, np.zeros(more)])
+        weights = np.concatenate([self._weights, np.zeros((more, *self._weights.shape[1:]))])
         return Gaussian(data, self.parameters, self.scale, (factor, weights))
 
     def _cross(self, x: Floats) -> Floats:
         at = _Embedded.of(x, self.data, self.parameters.lengths)
-        squared = at.squared_distances(self._embedded)
-        return _matern(squared, self.parameters) + _MEAN_VARIANCE
+        covariance = _matern(at.squared_distances(self._embedded), self.parameters)
+        covariance += _Trend.of(x, self.data, self.parameters.trends).rows @ self._trend.rows.T
+        covariance += _MEAN_VARIANCE
+        return covariance
 
     def _own(self, x: Floats) -> Floats:
         """Return the covariance of the function at rows of `x` before any data."""
         own = Data(x, x[:, 0], x[:, 0], self.data.unordered)  # has all of their options
         at = _Embedded.of(x, own, self.parameters.lengths)
-        return _matern(at.squared_distances(at), self.parameters) + _MEAN_VARIANCE
+        trend = _Trend.of(x, own, self.parameters.trends)
+        covariance = _matern(at.squared_distances(at), self.parameters)
+        covariance += trend.rows @ trend.rows.T
+        covariance += _MEAN_VARIANCE
+        return covariance
 
     def _solved(self) -> tuple[Floats, Floats]:
         centre, spread = self.scale
@@ -172,6 +213,40 @@ class _Embedded:
         return np.maximum(squared, 0.0, out=squared)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trend:
+    """Rows of what each knob does by itself: a parabola, or a level for each option.
+
+    Their products are the covariance of a sum of such functions. It is known everywhere once each
+    knob has been moved, where the rest is known only near what was seen: what knobs do to the log
+    of a metric mostly adds up (additive kernels, Duvenaud, Nickisch and Rasmussen 2011).
+    """
+
+    rows: Floats
+    norms: Floats  # squared, an option without a column counts as well
+
+    @classmethod
+    def of(cls, x: Floats, data: Data, trends: Floats) -> _Trend:
+        """Return the rows of `x`; the columns for options are those that `data` has."""
+        columns, norms = [], np.zeros(len(x))
+        for k, is_unordered in enumerate(data.unordered):
+            if is_unordered:
+                options = np.arange(data.x[:, k].max(initial=0.0) + 1.0)
+                part = (x[:, k, None] == options).astype(np.float64)
+                norms += trends[k]
+            else:
+                part = _parabola(x[:, k])
+                norms += trends[k] * np.einsum("ij,ij->i", part, part)
+            columns.append(math.sqrt(trends[k]) * part)
+        return cls(np.concatenate(columns, axis=1), norms)
+
+
+def _parabola(x: Floats) -> Floats:
+    """Return the two Legendre polynomials of a parabola without its mean, of rows of [0, 1]."""
+    u = 2.0 * x - 1.0
+    return np.column_stack([u, 0.5 * (3.0 * u**2 - 1.0)])
+
+
 def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
     root = np.sqrt(5.0 * squared)
     decay = np.exp(-root)
@@ -182,15 +257,17 @@ def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
     return root
 
 
-def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
+def _fit(
+    data: Data, y: Floats, extra: Floats, trend_bounds: tuple[float, float]
+) -> Hyperparameters:
     knobs = data.x.shape[1]
     pairs = _Pairs(data)
-    means = np.array([_LENGTH[0]] * knobs + [_SIGNAL[0], _NOISE[0]])
-    sds = np.array([_LENGTH[1]] * knobs + [_SIGNAL[1], _NOISE[1]])
-    bounds = [_BOUNDS_LENGTH] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
+    priors = [_LENGTH] * knobs + [_TREND] * knobs + [_SIGNAL, _NOISE]
+    means, sds = np.array(priors).T
+    bounds = [_BOUNDS_LENGTH] * knobs + [trend_bounds] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
     found = minimize(
         _negative_log_posterior,
-        means,
+        np.clip(means, *np.array(bounds).T),
         args=(pairs, y, extra, means, sds),
         jac=True,
         method="L-BFGS-B",
@@ -198,33 +275,47 @@ def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
         options={"maxiter": _ITERATIONS, "ftol": _ENOUGH},
     )
     values = np.exp(found.x)
-    return Hyperparameters(values[:knobs], float(values[-2]), float(values[-1]))
+    lengths, trends = values[:knobs], values[knobs : 2 * knobs]
+    return Hyperparameters(lengths, trends, float(values[-2]), float(values[-1]))
 
 
 class _Pairs:
-    """Each pair of different rows once: where it stands below the diagonal, and how far apart."""
+    """Each pair of different rows once: where it stands below the diagonal, and how far apart.
+
+    `trends` holds the products of what each knob does by itself, `own_trends` each row's squares.
+    """
 
     def __init__(self, data: Data) -> None:
         self.rows, self.columns = np.tril_indices(len(data.x), -1)
         difference = (data.x[self.rows] - data.x[self.columns]).T
         self.squared: Floats = difference**2  # knobs, pairs
         self.squared[data.unordered] = self.squared[data.unordered] != 0.0
+        self.trends: Floats = np.empty_like(self.squared)
+        self.own_trends: Floats = np.ones((data.x.shape[1], len(data.x)))
+        for k, is_unordered in enumerate(data.unordered):
+            if is_unordered:
+                self.trends[k] = self.squared[k] == 0.0
+                continue
+            part = _parabola(data.x[:, k])
+            self.trends[k] = np.einsum("ij,ij->i", part[self.rows], part[self.columns])
+            self.own_trends[k] = np.einsum("ij,ij->i", part, part)
 
 
 def _negative_log_posterior(
     logs: Floats, pairs: _Pairs, y: Floats, extra: Floats, means: Floats, sds: Floats
 ) -> tuple[float, Floats]:
     """Return it with its gradient; `logs` holds the logs of the hyperparameters."""
-    n = len(y)
-    inverse_squares = np.exp(-2.0 * logs[:-2])
+    n, knobs = len(y), len(pairs.squared)
+    inverse_squares, trends = np.exp(-2.0 * logs[:knobs]), np.exp(logs[knobs:-2])
     signal, noise = math.exp(logs[-2]), math.exp(logs[-1])
     squared = 5.0 * (inverse_squares @ pairs.squared)
     root = np.sqrt(squared)
     decay = signal * np.exp(-root)
     matern = (1.0 + root + squared / 3.0) * decay
     covariance = np.zeros((n, n))
-    covariance[pairs.rows, pairs.columns] = matern + _MEAN_VARIANCE
-    covariance[np.diag_indices(n)] = signal + _MEAN_VARIANCE + noise + extra + _JITTER
+    covariance[pairs.rows, pairs.columns] = matern + trends @ pairs.trends + _MEAN_VARIANCE
+    variances = signal + trends @ pairs.own_trends + _MEAN_VARIANCE
+    covariance[np.diag_indices(n)] = variances + noise + extra + _JITTER
     factor = cholesky(covariance, lower=True, check_finite=False)
     weights = cho_solve((factor, True), y, check_finite=False)
     inverse, _ = dpotri(factor, lower=1)
@@ -233,7 +324,8 @@ def _negative_log_posterior(
     gradient = np.empty_like(logs)
     # each pair stands for two elements
     slope = outer * (5.0 / 3.0) * (1.0 + root) * decay
-    gradient[:-2] = inverse_squares * (pairs.squared @ slope)
+    gradient[:knobs] = inverse_squares * (pairs.squared @ slope)
+    gradient[knobs:-2] = trends * (pairs.trends @ outer + 0.5 * (pairs.own_trends @ own))
     gradient[-2] = float(outer @ matern) + 0.5 * signal * float(own.sum())
     gradient[-1] = 0.5 * noise * float(own.sum())
     off = (logs - means) / sds

@@ -77,8 +77,14 @@ def log_improvement(means: Floats, sds: Floats, front: Floats, reference: Floats
 def mean_log_improvement(
     means: Floats, sds: Floats, fronts: Sequence[Floats], reference: Floats
 ) -> Floats:
-    """Return the log of the improvement averaged over draws of the front, which is not known."""
-    draws = [log_improvement(means, sds, front, reference) for front in fronts]
+    """Return the log of the improvement averaged over draws of the front, which is not known.
+
+    `means` has a page for each draw.
+    """
+    draws = [
+        log_improvement(mean, sds, front, reference)
+        for mean, front in zip(means, fronts, strict=True)
+    ]
     result: Floats = logsumexp(np.array(draws), axis=0) - math.log(len(draws))
     return result
 

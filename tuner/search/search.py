@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from tuner.search.candidates import Candidates
 from tuner.search.costs import Costs, learned_costs
-from tuner.search.front import Member, distinct, front_of, sampled_fronts
-from tuner.search.improvement import pareto
+from tuner.search.draws import Drawn, drawn
+from tuner.search.front import Member, distinct, front_of
 from tuner.search.models import Models, learn
 from tuner.search.observation import Observation, Suggestion
 from tuner.search.sessions import choose
@@ -22,9 +21,12 @@ from tuner.search.worth import Worth
 CONFIDENCE = 0.95  # that a reported point meets every constraint
 # When the best point promises less than this share, the models are asked again with their standard
 # deviations so many times as wide: a stationary process is too sure of where the function bends.
-IDLE_GAIN = 1e-3
+IDLE_GAIN = 5e-4
 _DOUBT = 3.0
 _MOST_STARTS = 8  # two launches of four: more of them tell a model less than it does by deciding
+
+# Of what a repeat is worth: the rest would be found out as well when the front is confirmed.
+_REPEAT_SHARE = 0.2
 
 _FRONT_DRAWS = 8
 _CLIMBERS = 6
@@ -113,8 +115,7 @@ class Search:
         share = step.share(best[1])
         if share is None or share >= IDLE_GAIN:
             return Suggestion(best[0], "improvement", share)
-        doubting = _Step(replace(believed, doubt=_DOUBT), [*seen, *pending], rng)
-        doubted = doubting.best_new(candidates, warm, costs) or best
+        doubted = step.best_new(candidates, warm, costs, doubt=_DOUBT) or best
         return Suggestion(doubted[0], "doubt", share)
 
     def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:
@@ -153,23 +154,25 @@ class _Step:
         self._space = models.space
         self._seen = seen
         self._rng = rng
-        self._draw_seed = int(rng.integers(_FEW_SEEDS))
         beliefs = models.at(self._space.coordinates_of(seen))
         self._means = beliefs.objective_means
         self._violation_sds = beliefs.violation_sds
         self._log_feasible = beliefs.log_feasible()
         self._worth = Worth.around(self._means, self._log_feasible > math.log(0.5))
-        self._fronts = sampled_fronts(models, seen, _FRONT_DRAWS, self._draw_seed)
+        self._drawn = drawn(models, seen, _FRONT_DRAWS, int(rng.integers(_FEW_SEEDS)))
 
-    def log_gains(self, levels: Levels) -> Floats:
+    def _log_gains(self, draws: Drawn, levels: Levels) -> Floats:
         """Return the log of what each row is expected to add to what is known to work."""
-        return self._log_gains(self._models, self._fronts, levels)
+        x = self._space.coordinates(levels)
+        means, sds = draws.at(x)
+        return self._worth.log_gains(means, sds, draws.fronts, draws.models.at(x).log_feasible())
 
-    def _log_gains(self, models: Models, fronts: Sequence[Floats], levels: Levels) -> Floats:
-        beliefs = models.at(self._space.coordinates(levels))
-        return self._worth.log_gains(
-            beliefs.objective_means, beliefs.objective_sds, fronts, beliefs.log_feasible()
+    def _crash_risk(self, levels: Levels) -> Floats:
+        """Return the probability that each row does not work."""
+        risk: Floats = -np.expm1(
+            self._models.works.log_probability(self._space.coordinates(levels))
         )
+        return risk
 
     def share(self, log_gain: float) -> float | None:
         """Return a gain as a share of what there is now; None while there is nothing."""
@@ -177,19 +180,30 @@ class _Step:
         return math.exp(log_gain) / has if has > 0.0 else None
 
     def best_new(
-        self, candidates: Candidates, warm: Point | None, costs: Costs
+        self, candidates: Candidates, warm: Point | None, costs: Costs, doubt: float = 1.0
     ) -> tuple[Point, float] | None:
-        """Return the new point that brings the most per second, with the log of that."""
+        """Return the new point that brings the most per second, with the log of its gain.
+
+        `doubt` is how many times as wide the standard deviations are taken.
+        """
         pool = candidates.pool(self._rng, self._good(), warm)
         if not len(pool):
             return None
-        gains = self.log_gains(pool)
-        pool, gains = self._climbed(candidates, pool, gains, warm)
+        draws = self._drawn.doubted(doubt)
+
+        def gain(rows: Levels, after: Sequence[Levels] = ()) -> Floats:
+            """Return gains, once some rows were evaluated and turned out as believed.
+
+            A crash costs a launch more, so what may crash has to bring more.
+            """
+            points = [self._space.point(row) for row in after]
+            gains = self._log_gains(draws.with_believed(points) if points else draws, rows)
+            return gains - np.log1p(self._crash_risk(rows) * costs.launch_s / costs.evaluation_s)
+
+        pool, gains = self._climbed(candidates, pool, gain, warm)
         at = None if warm is None else self._space.levels_of(warm)
-        row = choose(self._space, pool, gains, self._gains_after, at, costs)
-        chosen = self._space.point(row)
-        index = int(np.flatnonzero(np.all(pool == row, axis=1))[0])
-        return chosen, float(gains[index])
+        row = choose(self._space, pool, gains, gain, at, costs)
+        return self._space.point(row), float(self._log_gains(draws, row[None])[0])
 
     def _good(self) -> list[Point]:
         likely = np.flatnonzero(self._log_feasible > math.log(0.3))
@@ -203,9 +217,14 @@ class _Step:
         return [self._seen[index] for index in kept]
 
     def _climbed(
-        self, candidates: Candidates, pool: Levels, gains: Floats, warm: Point | None
+        self,
+        candidates: Candidates,
+        pool: Levels,
+        gain: Callable[[Levels], Floats],
+        warm: Point | None,
     ) -> tuple[Levels, Floats]:
         """Add what lies around the best rows, and the best on the warm server, a few times."""
+        gains = gain(pool)
         for _ in range(_CLIMBS):
             tops = [pool[np.argsort(-gains)[:_CLIMBERS]]]
             if warm is not None and self._space.restarting.any():
@@ -218,17 +237,8 @@ class _Step:
             if not len(added):
                 break
             pool = np.concatenate([pool, added])
-            gains = np.concatenate([gains, self.log_gains(added)])
+            gains = np.concatenate([gains, gain(added)])
         return pool, gains
-
-    def _gains_after(self, levels: Levels, after: Sequence[Levels]) -> Floats:
-        """Return gains once some rows were evaluated and turned out as believed."""
-        points = [self._space.point(row) for row in after]
-        models = self._models.with_believed(points)
-        beliefs = models.at(self._space.coordinates_of(points))
-        means = beliefs.objective_means[beliefs.log_feasible() > math.log(0.5)]
-        fronts = [pareto(np.concatenate([front, means])) for front in self._fronts]
-        return self._log_gains(models, fronts, levels)
 
     def best_repeat(
         self, seen: Sequence[Point], rate: Callable[[tuple[Point, float]], float]
@@ -236,8 +246,8 @@ class _Step:
         """Return the point whose standing on the front matters most and is least decided.
 
         What another evaluation is worth: what the front gains or loses with the point, times the
-        probability of being wrong about it now, times the share of doubt that is removed. That is
-        compared by the time that it takes, `rate`.
+        probability of being wrong about it now, times the share of doubt that is removed, of which
+        only a part counts. That is compared by the time that it takes, `rate`.
         """
         if not self._models.violations:
             return None
@@ -252,7 +262,7 @@ class _Step:
             others[index] = True
             added = self._worth.of(means[others]) - without
             wrong = min(probability[index], 1.0 - probability[index])
-            value = added * wrong * removable[index]
+            value = _REPEAT_SHARE * added * wrong * removable[index]
             if value > 0.0:
                 found.append((seen[int(index)], math.log(value)))
         return max(found, key=rate, default=None)

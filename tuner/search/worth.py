@@ -60,19 +60,20 @@ class Worth:
     ) -> Floats:
         """Return the log of what each row is expected to add, averaged over draws of the front.
 
-        `log_shares` are the logs of the shares of it that count. Logs tell apart what is almost 0;
-        they cost time and are taken only where that may be the best of all. The rest is right to a
-        millionth of the best.
+        `means` has a page for each draw. `log_shares` are the logs of the shares of it that count.
+        Logs tell apart what is almost 0; they cost time and are taken only where that may be the
+        best of all. The rest is right to a millionth of the best.
         """
-        if means.shape[1] != 2:
+        if means.shape[2] != 2:
             return mean_log_improvement(means, sds, fronts, self.reference) + log_shares
-        plain = np.mean([self._gains(means, sds, front) for front in fronts], axis=0)
+        draws = zip(means, fronts, strict=True)
+        plain = np.mean([self._gains(mean, sds, front) for mean, front in draws], axis=0)
         result: Floats = np.log(np.maximum(plain, _SMALLEST)) + log_shares
         is_known = plain > _ROUNDING
         best = result[is_known].max(initial=-np.inf)
         doubtful = np.flatnonzero(~is_known & (math.log(_ROUNDING) + log_shares > best + _HOPELESS))
         if len(doubtful):
-            exact = self.exact_log_gains(means[doubtful], sds[doubtful], fronts)
+            exact = self.exact_log_gains(means[:, doubtful], sds[doubtful], fronts)
             result[doubtful] = exact + log_shares[doubtful]
         return result
 
@@ -81,7 +82,10 @@ class Worth:
         volume = mean_log_improvement(means, sds, fronts, self.reference)
         if self.height == 0.0:
             return volume
-        below = [log_expected_below(self._least(f), means[:, 0], sds[:, 0]) for f in fronts]
+        below = [
+            log_expected_below(self._least(front), mean[:, 0], sds[:, 0])
+            for mean, front in zip(means, fronts, strict=True)
+        ]
         least = logsumexp(np.array(below), axis=0) - math.log(len(fronts) / self.height)
         result: Floats = np.logaddexp(volume, least)
         return result

@@ -20,7 +20,7 @@ def why_stop(points: Sequence[Point | None], gains: Sequence[float | None]) -> s
     """Return why searching on is no use, or None.
 
     `gains` are what the proposals promised, as shares. While they are known they decide: 15 in a
-    row below a thousandth. Without them a front that does not grow has to do.
+    row below `IDLE_GAIN`. Without them a front that does not grow has to do.
     """
     recent = gains[-IDLE_PROPOSALS:]
     known = [gain for gain in recent if gain is not None]
@@ -29,7 +29,7 @@ def why_stop(points: Sequence[Point | None], gains: Sequence[float | None]) -> s
             return None
         return (
             f"each of the last {IDLE_PROPOSALS} configurations was expected to add less than "
-            f"{IDLE_GAIN:.1%}"
+            f"{IDLE_GAIN:.2%}"
         )
     last = flat_for(points)
     return None if last is None else f"its front has not grown in the last {last} evaluations"
