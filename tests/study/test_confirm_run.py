@@ -138,7 +138,7 @@ def test_hours_leave_room_for_the_confirmation(store: Store) -> None:
     asyncio.run(search.run())
     kinds = [r.kind for r in store.repeats.of("s")]
     assert kinds == [RepeatKind.BASELINE] * 2  # spread over the search
-    assert 300.0 - 10.0 <= store.study("s").spent_s <= 300.0  # a quarter is left
+    assert 240.0 - 10.0 <= store.study("s").spent_s <= 240.0  # two fifths are left
     asyncio.run(confirmation.run())
     assert 380.0 <= store.study("s").spent_s <= 400.0
 

@@ -262,14 +262,15 @@ def test_another_member_has_a_turn_after_four_of_the_leader() -> None:
     assert order == [1, 1, 1, 1, 2, 1, 1, 1, 1, 3]
 
 
-def test_time_is_learned_and_reserved_up_to_a_quarter() -> None:
+def test_time_is_learned_and_reserved_up_to_two_fifths() -> None:
     assert clean_s([]) is None
     tooks = [Took(250.0, 150.0), Took(90.0, None), Took(92.0, None)]
     assert clean_s(tooks) == pytest.approx(92.0 + 150.0)
     assert reserve_s(8 * 3600.0, 4, None) == 0.0
     assert reserve_s(float("inf"), 4, 240.0) == 0.0
-    assert reserve_s(8 * 3600.0, 4, 240.0) == pytest.approx(240.0 * (4 * 2.5 * (1 + 1 / 3) + 1))
-    assert reserve_s(3600.0, 8, 240.0) == 900.0
+    planned = (4 * 2.5 + 15) * (1 + 1 / 3) + 1
+    assert reserve_s(8 * 3600.0, 4, 240.0) == pytest.approx(240.0 * planned)
+    assert reserve_s(3600.0, 8, 240.0) == 1440.0
 
 
 def test_how_long_it_may_go_on() -> None:

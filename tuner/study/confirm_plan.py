@@ -33,11 +33,12 @@ _LEAST_TRIALS_TO_SPREAD = 12
 LEADER_REPEATS = 6
 # It takes so many turns, then another member has one: what is recommended matters most.
 _LEADER_TURNS = 4
-_SHARE_OF_HOURS = 0.25
+_SHARE_OF_HOURS = 0.4
 _SHARE_OF_TRIALS = 0.25
 _LEAST_MEASUREMENTS = 6
 _MEMBERS = (2, 8)  # the time reserved is for so many of them
 _REPEATS_PLANNED = 2.5
+_LEADER_REPEATS_PLANNED = 15.0  # more, for what would be recommended if it is near a bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,8 @@ def reserve_s(budget_s: float, front_size: int, each_s: float | None) -> float:
     if each_s is None or not math.isfinite(budget_s):
         return 0.0
     members = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
-    evaluations = members * _REPEATS_PLANNED * (1.0 + 1.0 / ROUND) + 1.0
+    repeats = members * _REPEATS_PLANNED + _LEADER_REPEATS_PLANNED
+    evaluations = repeats * (1.0 + 1.0 / ROUND) + 1.0
     return min(evaluations * each_s, _SHARE_OF_HOURS * budget_s)
 
 
