@@ -274,7 +274,7 @@ def test_time_is_learned_and_reserved_up_to_two_fifths() -> None:
 
 
 def test_how_long_it_may_go_on() -> None:
-    rows = [repeat(i, i % 2, values(0.3, 40.0)) for i in range(4)]  # 240 s each
+    rows = [repeat(i, i % 2, values(0.3, 40.0)) for i in range(6)]  # 240 s each
     hour_s = 3600.0
     assert may_go_on(hour_s, None, 3000.0, rows, 240.0)
     assert not may_go_on(hour_s, None, 3500.0, rows, 240.0)
@@ -291,5 +291,7 @@ def test_the_default_is_spread_over_the_search() -> None:
     assert not spread_is_due(0.3, 60, [])
     assert spread_is_due(0.34, 60, [])
     assert not spread_is_due(0.5, 60, one)
-    assert spread_is_due(0.67, None, one)
+    assert spread_is_due(0.67, 60, one)
+    assert spread_is_due(0.41, None, one)  # of the hours, three fifths are the search's
+    assert not spread_is_due(0.39, None, one)
     assert not spread_is_due(0.9, 6, [])  # too short to drift

@@ -165,8 +165,13 @@ def _measured_baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[RepeatRow]) -> bool:
-    """Say whether the default is to be measured again, at that share of the search."""
-    if budget_trials is not None and budget_trials < _LEAST_TRIALS_TO_SPREAD:
+    """Say whether the default is to be measured again, at that share of the budget.
+
+    Of hours the search has only a part.
+    """
+    if budget_trials is None:
+        share /= 1.0 - _SHARE_OF_HOURS
+    elif budget_trials < _LEAST_TRIALS_TO_SPREAD:
         return False
     wanted = min(SPREAD_BASELINES, int(share * (SPREAD_BASELINES + 1)))
     return len(repeats) < wanted
