@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -135,6 +136,7 @@ def test_a_kill_in_the_confirmation_loses_the_repeat_that_ran_and_no_other(
 @pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
 @pytest.mark.timeout(1500)
 def test_a_study_on_a_real_vllm_survives_a_kill(tuner: CommandLine) -> None:
+    tuner = replace(tuner, comes_first=True)
     space = tuner.folder / "space.yaml"
     space.write_text(REAL_SPACE)
     options = f"run --model {tuner.tiny_model()} --workload smoke --space {space}"
@@ -146,6 +148,7 @@ def test_a_study_on_a_real_vllm_survives_a_kill(tuner: CommandLine) -> None:
 @pytest.mark.skipif("TUNER_VLLM" not in os.environ, reason="TUNER_VLLM names no vllm")
 @pytest.mark.timeout(900)
 def test_a_real_vllm_answers_the_probe_prompts_on_every_launch(tuner: CommandLine) -> None:
+    tuner = replace(tuner, comes_first=True)
     space = tuner.folder / "space.yaml"
     space.write_text(REAL_SPACE)
     options = f"run --model {tuner.tiny_model()} --workload smoke --space {space} --window-s 3"

@@ -19,7 +19,7 @@ import optuna
 from chaos.mortal_tuner import PHASES, Plan
 from optuna.trial import TrialState
 from serving.guarding import is_gone, kill
-from studies import CommandLine, wait_for
+from studies import CommandLine, let_come_first, wait_for
 from study.standin_study import StandinStudy, standin_study
 
 from tuner.store import Store
@@ -59,7 +59,7 @@ class MortalCommandLine(CommandLine):
     plan: Plan = field(default_factory=lambda: Plan(""))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(MORTAL), *words],
             cwd=self.folder,
             env={
@@ -73,6 +73,9 @@ class MortalCommandLine(CommandLine):
             stderr=subprocess.PIPE,
             text=True,
         )
+        if self.comes_first:
+            let_come_first(process.pid)
+        return process
 
 
 @dataclass
@@ -80,13 +83,15 @@ class Night:
     """One study.
 
     `kills` is how often its tuner was killed so far, `terminations` how often it ended by SIGTERM
-    before the kill that was to come while it cleaned up, `options` are more of its words.
+    before the kill that was to come while it cleaned up, `options` are more of its words,
+    `comes_first` is as in `CommandLine`.
     """
 
     machine: StandinStudy
     trials: int = TRIALS
     options: tuple[str, ...] = ()
     deadline_s: float = 300.0
+    comes_first: bool = False
     kills: int = 0
     terminations: int = 0
     killed_in: Counter[str] = field(default_factory=Counter)
@@ -115,7 +120,8 @@ class Night:
                 "energy_per_output_token_j", "--objective", "output_throughput_tok_s",
             )  # fmt: skip
         plan = plan or Plan(str(self.journal))
-        line = MortalCommandLine(self.machine.tuner.folder, self.machine.tuner.environment, plan)
+        tuner = self.machine.tuner
+        line = MortalCommandLine(tuner.folder, tuner.environment, self.comes_first, plan)
         return line.start(*words)
 
     def be_served_with(self, fault: str, *, always: bool = False) -> None:
@@ -134,6 +140,7 @@ class Night:
         model, space = str(self.machine.tuner.tiny_model()), str(folder / "real.yaml")
         self.options = ("--model", model, "--space", space, "--window-s", "2")
         self.deadline_s = 900.0
+        self.comes_first = True
 
     def await_measurements(self, process: subprocess.Popen[str], at_least: int = 1) -> None:
         """Wait until so many trials are measured while the night goes on."""
