@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
+from studies import wait_for
 
 from tuner.errors import PreflightError
 from tuner.gpu.claims import claim
@@ -44,6 +46,8 @@ def test_a_program_that_is_started_does_not_inherit_it(gpus: list[str]) -> None:
     with claim(gpus):
         child = subprocess.Popen(["/bin/sleep", "20"], close_fds=False)
     try:
+        # it is named once the kernel has closed what a program does not inherit
+        wait_for(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", 5.0)
         claim(gpus).close()
     finally:
         child.kill()
