@@ -111,14 +111,17 @@ class InProcess(CommandLine):
         return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
-def let_come_first(pid: int) -> None:
-    """Let a process run before others on its core, but not what it starts, where that is allowed.
+def let_come_first(pid: int) -> bool:
+    """Let a process run before others on its core, but not what it starts; False if not allowed.
 
     A vLLM on two cores leaves the client waiting for up to two seconds now and then, although they
     are not busy all the time; a window in which that happens is thrown away, as it should be.
     """
-    with contextlib.suppress(PermissionError):
+    try:
         os.sched_setscheduler(pid, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:
+        return False
+    return True
 
 
 def wait_for(condition: Callable[[], bool], deadline_s: float) -> None:

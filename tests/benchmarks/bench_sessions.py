@@ -29,12 +29,9 @@ from tuner.study.guarding import watched_over
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
-TINY_LLAMA = """{
-  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-  "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512,
-  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
-  "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
-}"""
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from studies import TINY_LLAMA, let_come_first
+
 FIXED: dict[str, dict[str, str | int | bool]] = {
     "flags": {
         "load_format": "dummy",
@@ -158,18 +155,6 @@ async def bench(evaluations: int, repeats: int, window_s: float, eager: bool) ->
         print(row)
 
 
-def come_first() -> None:
-    """Run before others on a core, where that is allowed; the servers launched from here do not.
-
-    vLLM keeps two cores busy with three processes, and a client that shares them stands still for
-    up to two seconds: its windows are thrown away, as they should be.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except PermissionError:
-        print("without the right to a real-time priority some windows may be thrown away")
-
-
 if __name__ == "__main__":
     if "TUNER_VLLM" not in os.environ:
         sys.exit("TUNER_VLLM has to name a vllm executable")
@@ -179,5 +164,6 @@ if __name__ == "__main__":
     parser.add_argument("--window-s", type=float, default=6.0)
     parser.add_argument("--eager", action="store_true", help="no compilation: short launches")
     given = parser.parse_args()
-    come_first()
+    if not let_come_first(os.getpid()):
+        print("without the right to a real-time priority some windows may be thrown away")
     asyncio.run(bench(given.evaluations, given.repeats, given.window_s, given.eager))
