@@ -47,7 +47,7 @@ class Drawn:
         """Return the draws had the points been evaluated, each where it is expected in a draw."""
         x = self.models.space.coordinates_of(points)
         models = self.models.with_believed(points)
-        counts = models.at(x).log_feasible() > np.log(0.5)
+        counts = models.chances_at(x).log_feasible() > np.log(0.5)
         means, _ = self.at(x)
         fronts = tuple(
             pareto(np.concatenate([front, added[counts]]))

@@ -76,8 +76,7 @@ class Gaussian:
         self.data = data
         self.parameters = parameters
         self.scale = scale
-        self._embedded = _Embedded.of(data.x, data, parameters.lengths)
-        self._trend = _Trend.of(data.x, data, parameters.trends)
+        self._places = _Places.of(data.x, data, parameters)
         self._factor, self._weights = solved or self._solved()
 
     @classmethod
@@ -112,11 +111,11 @@ class Gaussian:
         The mean has a column for each function.
         """
         centre, spread = self.scale
-        cross = self._cross(x)
+        at = _Places.of(x, self.data, self.parameters)
+        cross = at.covariance(self._places, self.parameters)
         mean = cross @ self._weights
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        norms = _Trend.of(x, self.data, self.parameters.trends).norms
-        prior = self.parameters.signal + _MEAN_VARIANCE + norms
+        prior = self.parameters.signal + _MEAN_VARIANCE + at.trend.norms
         variance = np.maximum(prior - np.einsum("ij,ij->j", half, half), 1e-10)
         return centre + spread * mean, spread * np.sqrt(variance)
 
@@ -156,21 +155,14 @@ class Gaussian:
         return Gaussian(data, self.parameters, self.scale, (factor, weights))
 
     def _cross(self, x: Floats) -> Floats:
-        at = _Embedded.of(x, self.data, self.parameters.lengths)
-        covariance = _matern(at.squared_distances(self._embedded), self.parameters)
-        covariance += _Trend.of(x, self.data, self.parameters.trends).rows @ self._trend.rows.T
-        covariance += _MEAN_VARIANCE
-        return covariance
+        at = _Places.of(x, self.data, self.parameters)
+        return at.covariance(self._places, self.parameters)
 
     def _own(self, x: Floats) -> Floats:
         """Return the covariance of the function at rows of `x` before any data."""
         own = Data(x, x[:, 0], x[:, 0], self.data.unordered)  # has all of their options
-        at = _Embedded.of(x, own, self.parameters.lengths)
-        trend = _Trend.of(x, own, self.parameters.trends)
-        covariance = _matern(at.squared_distances(at), self.parameters)
-        covariance += trend.rows @ trend.rows.T
-        covariance += _MEAN_VARIANCE
-        return covariance
+        at = _Places.of(x, own, self.parameters)
+        return at.covariance(at, self.parameters)
 
     def _solved(self) -> tuple[Floats, Floats]:
         centre, spread = self.scale
@@ -239,6 +231,27 @@ class _Trend:
                 norms += trends[k] * np.einsum("ij,ij->i", part, part)
             columns.append(math.sqrt(trends[k]) * part)
         return cls(np.concatenate(columns, axis=1), norms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Rows as both parts of the covariance see them."""
+
+    embedded: _Embedded
+    trend: _Trend
+
+    @classmethod
+    def of(cls, x: Floats, data: Data, parameters: Hyperparameters) -> _Places:
+        """Return the places of `x`; options have the columns that `data` has."""
+        embedded = _Embedded.of(x, data, parameters.lengths)
+        return cls(embedded, _Trend.of(x, data, parameters.trends))
+
+    def covariance(self, other: _Places, parameters: Hyperparameters) -> Floats:
+        """Return that of the function before any data: these rows, the other's columns."""
+        found = _matern(self.embedded.squared_distances(other.embedded), parameters)
+        found += self.trend.rows @ other.trend.rows.T
+        found += _MEAN_VARIANCE
+        return found
 
 
 def _parabola(x: Floats) -> Floats:

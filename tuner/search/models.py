@@ -17,11 +17,9 @@ _CENSORING_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Beliefs:
-    """Mean and standard deviation per point: of objectives, and of bilog violations."""
+class Chances:
+    """Mean and standard deviation per point of bilog violations, and whether it works."""
 
-    objective_means: Floats
-    objective_sds: Floats
     violation_means: Floats
     violation_sds: Floats
     log_works: Floats
@@ -31,6 +29,14 @@ class Beliefs:
         terms = log_ndtr((-margin - self.violation_means) / self.violation_sds)
         result: Floats = self.log_works + terms.sum(axis=1)
         return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beliefs(Chances):
+    """The same with mean and standard deviation of objectives."""
+
+    objective_means: Floats
+    objective_sds: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,15 +54,22 @@ class Models:
 
     def at(self, x: Floats) -> Beliefs:
         """Return what is believed of rows of coordinates."""
-        objectives = [model.predict(x) for model in self.objectives]
-        violations = [model.predict(x) for model in self.violations]
+        chances = self.chances_at(x)
         return Beliefs(
-            _columns([mean for mean, _ in objectives], len(x)),
-            self.doubt * _columns([sd for _, sd in objectives], len(x)),
-            _columns([mean for mean, _ in violations], len(x)),
-            self.doubt * _columns([sd for _, sd in violations], len(x)),
-            self.works.log_probability(x),
+            chances.violation_means,
+            chances.violation_sds,
+            chances.log_works,
+            *self._believed(self.objectives, x),
         )
+
+    def chances_at(self, x: Floats) -> Chances:
+        """Return the same without the objectives."""
+        return Chances(*self._believed(self.violations, x), self.works.log_probability(x))
+
+    def _believed(self, models: Sequence[Gaussian], x: Floats) -> tuple[Floats, Floats]:
+        found = [model.predict(x) for model in models]
+        means = _columns([mean for mean, _ in found], len(x))
+        return means, self.doubt * _columns([sd for _, sd in found], len(x))
 
     def with_believed(self, points: Sequence[Point]) -> Models:
         """Return the models had the points turned out as believed."""

@@ -161,18 +161,16 @@ class _Step:
         self._worth = Worth.around(self._means, self._log_feasible > math.log(0.5))
         self._drawn = drawn(models, seen, _FRONT_DRAWS, int(rng.integers(_FEW_SEEDS)))
 
-    def _log_gains(self, draws: Drawn, levels: Levels) -> Floats:
-        """Return the log of what each row is expected to add to what is known to work."""
+    def _log_gains(self, draws: Drawn, levels: Levels) -> tuple[Floats, Floats]:
+        """Return the log of what each row is expected to add to what is known to work.
+
+        And the probability that it does not work at all.
+        """
         x = self._space.coordinates(levels)
         means, sds = draws.at(x)
-        return self._worth.log_gains(means, sds, draws.fronts, draws.models.at(x).log_feasible())
-
-    def _crash_risk(self, levels: Levels) -> Floats:
-        """Return the probability that each row does not work."""
-        risk: Floats = -np.expm1(
-            self._models.works.log_probability(self._space.coordinates(levels))
-        )
-        return risk
+        chances = draws.models.chances_at(x)
+        gains = self._worth.log_gains(means, sds, draws.fronts, chances.log_feasible())
+        return gains, -np.expm1(chances.log_works)
 
     def share(self, log_gain: float) -> float | None:
         """Return a gain as a share of what there is now; None while there is nothing."""
@@ -197,13 +195,15 @@ class _Step:
             A crash costs a launch more, so what may crash has to bring more.
             """
             points = [self._space.point(row) for row in after]
-            gains = self._log_gains(draws.with_believed(points) if points else draws, rows)
-            return gains - np.log1p(self._crash_risk(rows) * costs.launch_s / costs.evaluation_s)
+            after_them = draws.with_believed(points) if points else draws
+            gains, crash_risk = self._log_gains(after_them, rows)
+            return gains - np.log1p(crash_risk * costs.launch_s / costs.evaluation_s)
 
         pool, gains = self._climbed(candidates, pool, gain, warm)
         at = None if warm is None else self._space.levels_of(warm)
         row = choose(self._space, pool, gains, gain, at, costs)
-        return self._space.point(row), float(self._log_gains(draws, row[None])[0])
+        (log_gain,), _ = self._log_gains(draws, row[None])
+        return self._space.point(row), float(log_gain)
 
     def _good(self) -> list[Point]:
         likely = np.flatnonzero(self._log_feasible > math.log(0.3))
