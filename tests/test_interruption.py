@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tuner.errors import InterruptedBySignalError
-from tuner.interruption import run_interruptible
+from tuner.host.signals import run_interruptible
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

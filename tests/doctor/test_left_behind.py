@@ -14,7 +14,7 @@ from tuner.doctor.finding import Finding, Level
 from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.owners import Owner, this_owner
+from tuner.host.process import Owner, this_owner
 from tuner.serving.processes import Process
 from tuner.serving.run_records import register
 from tuner.store import Store, study_lock

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tuner.gpu.lease_files import Lease, Limits, lease_path, lease_text, read_entry
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.owners import this_owner
+from tuner.host.process import this_owner
 from tuner.load.import_workload import import_workload
 from tuner.load.importers import IMPORTERS
 from tuner.load.trace_file import read_lines, read_trace

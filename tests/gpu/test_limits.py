@@ -21,7 +21,7 @@ from tuner.gpu.limits import (
     open_limits,
     opened_limits,
 )
-from tuner.gpu.owners import this_owner
+from tuner.host.process import this_owner
 from tuner.gpu.restoring import RestoreAction
 
 

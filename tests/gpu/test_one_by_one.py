@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from nvml_standin import Standin
 
-from tuner.gpu import durable
-from tuner.gpu.durable import state_folders
+from tuner.host import files as durable
+from tuner.host.files import state_folders
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.one_by_one import one_by_one
 from tuner.report.gpu_status import machine_status, status_json

@@ -12,7 +12,7 @@ from gpu.fake_limits import FakeGpu, FakeLimits
 from rich.console import Console
 
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.owners import this_owner
+from tuner.host.process import this_owner
 from tuner.gpu.restoring import RestoreAction, RestoreOutcome
 from tuner.report.gpu_status import (
     is_restored,

@@ -28,7 +28,7 @@ from serving.victim import start_server
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.limits import Access, open_limits, opened_limits
-from tuner.gpu.owners import this_owner
+from tuner.host.process import this_owner
 from tuner.serving import guardian as guardian_module
 from tuner.serving.guardian import guarded, repair
 from tuner.serving.processes import RUN_TAG, tag_environment, tagged_processes, wait_until

@@ -23,7 +23,7 @@ from tuner.emulator.device_file import Device, Settings
 from tuner.emulator.hardware import load_gpu
 from tuner.emulator.live_device import create_devices
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.owners import Owner
+from tuner.host.process import Owner
 from tuner.serving.processes import stop_tagged, tagged_processes
 from tuner.serving.run_records import registered
 

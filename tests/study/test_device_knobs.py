@@ -13,7 +13,7 @@ from nvml_standin.standin import NO_PERMISSION
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
-from tuner.gpu.durable import state_folder
+from tuner.host.files import state_folder
 from tuner.gpu.nvml import nvml_meter
 from tuner.load.workload import load_workload
 from tuner.measure.window import WindowPlan

@@ -13,7 +13,7 @@ from study.standin_study import FOUND_W, StandinStudy, standin_study
 from tuner.errors import UsageError
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.limits import Access, opened_limits
-from tuner.gpu.owners import this_owner
+from tuner.host.process import this_owner
 from tuner.study import default_space as module
 from tuner.study.default_space import default_space
 from tuner.study.spec import StudySpec, spec_from

@@ -21,7 +21,7 @@ def status(
 
     Example: tuner gpu status --format json
     """
-    from tuner.gpu.durable import state_folders
+    from tuner.host.files import state_folders
     from tuner.gpu.leases import LeaseBook
     from tuner.gpu.one_by_one import one_by_one
     from tuner.report.gpu_status import machine_status, show_status, status_json
@@ -46,7 +46,7 @@ def restore(
     """
     from functools import partial
 
-    from tuner.gpu.durable import state_folders
+    from tuner.host.files import state_folders
     from tuner.gpu.leases import LeaseBook
     from tuner.gpu.limits import Access, opened_limits
     from tuner.report.gpu_status import is_restored, restore_json, show_restore

@@ -58,7 +58,7 @@ def measure(
     options = {k: v for k, v in locals().items() if k not in ("settings", "output")}
     from rich.console import Console
 
-    from tuner.interruption import run_interruptible
+    from tuner.host.signals import run_interruptible
     from tuner.report.once import measured_json, show_measured
     from tuner.study.once import measure_once, parse_settings
     from tuner.study.spec import spec_from

@@ -128,7 +128,7 @@ def run(
     options = {k: v for k, v in locals().items() if k not in _NOT_OF_THE_SPEC}
     from rich.console import Console
 
-    from tuner.interruption import run_interruptible
+    from tuner.host.signals import run_interruptible
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
     from tuner.study.points import asked_like
@@ -167,7 +167,7 @@ def resume(
     """
     from rich.console import Console
 
-    from tuner.interruption import run_interruptible
+    from tuner.host.signals import run_interruptible
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
     from tuner.study.start import resume_study, stored_spec

@@ -21,7 +21,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
-    from tuner.gpu.durable import state_folder
+    from tuner.host.files import state_folder
     from tuner.report.store_tables import findings_json, show_findings
     from tuner.store.checks import check_file, check_studies
     from tuner.store.store import Store, existing_file
@@ -72,7 +72,7 @@ def rebuild(
     """
     from rich.console import Console
 
-    from tuner.gpu.durable import state_folder
+    from tuner.host.files import state_folder
     from tuner.store.address import parse_address
     from tuner.store.measurement_log import log_folder_of
     from tuner.study.rebuild import rebuild as rebuild_store

@@ -10,7 +10,7 @@ import psutil
 
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import PreflightError
-from tuner.gpu.durable import state_folder
+from tuner.host.files import state_folder
 from tuner.store.address import file_of, parse_address
 
 _NEEDED_BYTES = 100 * 2**20

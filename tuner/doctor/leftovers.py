@@ -8,7 +8,7 @@ from pathlib import Path
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.gpu.lease_files import Entry
 from tuner.gpu.leases import LeaseBook
-from tuner.gpu.owners import OwnerState, owner_state
+from tuner.host.process import OwnerState, owner_state
 from tuner.serving.processes import Process, tagged_processes
 from tuner.serving.run_records import registered
 

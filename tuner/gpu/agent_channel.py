@@ -17,7 +17,7 @@ from typing import Any
 from tuner.gpu.access import Access
 from tuner.gpu.faults import Fault, error_of
 from tuner.gpu.ring import RingReader, create_ring_file
-from tuner.own_process import PYTHON, own_environment
+from tuner.host.python_process import PYTHON, own_environment
 
 # Without persistence mode the driver wakes every GPU at the first call.
 _START_FACTOR = 6.0

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.gpu.owners import Owner, owner_from_json, text, whole_number
+from tuner.host.process import Owner, owner_from_json, text, whole_number
 
 _FORMAT = 1
 _GPU_UUID = re.compile(r"GPU-[A-Za-z0-9-]+")

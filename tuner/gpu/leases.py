@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
-from tuner.gpu.durable import locked, remove_durably, write_durably
+from tuner.host.files import locked, remove_durably, write_durably
 from tuner.gpu.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
 from tuner.gpu.limits import LimitControl, PermissionDeniedError
-from tuner.gpu.owners import Owner, OwnerState, owner_state, this_owner
+from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 from tuner.gpu.restoring import (
     RestoreAction,
     RestoreOutcome,

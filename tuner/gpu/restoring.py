@@ -8,10 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError, TunerError
-from tuner.gpu.durable import remove_durably
+from tuner.host.files import remove_durably
 from tuner.gpu.lease_files import Entry, Lease, Limits
 from tuner.gpu.limits import LimitControl
-from tuner.gpu.owners import OwnerState, owner_state
+from tuner.host.process import OwnerState, owner_state
 
 _SAME_W = 0.5  # drivers round a power limit
 

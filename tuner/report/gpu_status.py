@@ -15,7 +15,7 @@ from tuner.errors import OperatorNeededError
 from tuner.gpu.lease_files import Entry, Lease
 from tuner.gpu.leases import LeaseBook
 from tuner.gpu.limits import LimitState
-from tuner.gpu.owners import owner_state
+from tuner.host.process import owner_state
 from tuner.gpu.restoring import RestoreAction, RestoreOutcome
 from tuner.report.tables import UNKNOWN
 

@@ -15,9 +15,9 @@ from typing import IO
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.gpu.access import Access
 from tuner.gpu.leases import ControlOpener, LeaseBook
-from tuner.gpu.owners import OwnerState, owner_state, this_owner
+from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.gpu.restoring import RestoreAction
-from tuner.own_process import PYTHON, own_environment
+from tuner.host.python_process import PYTHON, own_environment
 from tuner.serving.clean_up import SERVER_GRACE_S
 from tuner.serving.guardian_process import DONE, READY, GuardianPlan
 from tuner.serving.processes import LAUNCH_TAG, RUN_TAG, stop_tagged

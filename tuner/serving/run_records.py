@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.durable import locked, remove_durably, write_durably
-from tuner.gpu.owners import Owner, owner_from_json
+from tuner.host.files import locked, remove_durably, write_durably
+from tuner.host.process import Owner, owner_from_json
 
 _FORMAT = 1
 

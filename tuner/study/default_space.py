@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
 from tuner.gpu.device_state import DeviceState
-from tuner.gpu.durable import state_folder
+from tuner.host.files import state_folder
 from tuner.gpu.leases import LeaseBook, leased
 from tuner.gpu.limits import Access, LimitControl, opened_limits
 from tuner.gpu.nvml import nvml_meter

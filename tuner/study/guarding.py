@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from tuner.gpu.durable import state_folder
+from tuner.host.files import state_folder
 from tuner.gpu.limits import opened_limits
 from tuner.serving.clean_up import memory_in_use
 from tuner.serving.guardian import guarded, repair

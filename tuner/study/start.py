@@ -19,8 +19,8 @@ from tuner.emulator.hardware import load_gpu
 from tuner.emulator.known_gpus import emulated_gpu
 from tuner.emulator.model import load_model
 from tuner.errors import OperatorNeededError, TunerError, UsageError
-from tuner.gpu.durable import state_folder
-from tuner.gpu.owners import boot_id
+from tuner.host.files import state_folder
+from tuner.host.process import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.records import Glimpse
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock

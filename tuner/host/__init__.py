@@ -1,0 +1,1 @@
+"""This machine: processes, durable files, locks, signals."""
