@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.errors import UsageError
-from tuner.yaml_files import find_yaml, read_yaml
+from tuner.catalog.yaml_files import find_yaml, read_yaml
 
 
 class Example(BaseModel):

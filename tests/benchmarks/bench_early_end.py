@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.bench_windows import replay, workload
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.measure.reduce import reduce_run

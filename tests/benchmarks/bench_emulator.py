@@ -12,8 +12,8 @@ import numpy as np
 
 from tuner.configuration import Configuration
 from tuner.emulator.engine import Engine
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 

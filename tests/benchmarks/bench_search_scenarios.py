@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 import tuner
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.load.workload import load_workload

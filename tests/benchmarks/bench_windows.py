@@ -18,8 +18,8 @@ import numpy as np
 
 from tuner.configuration import Configuration
 from tuner.emulator import virtual
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.load.lengths import Uniform
 from tuner.load.workload import LoadSpec, Workload, WorkloadSpec, load_workload
 from tuner.measure.comparison import Repeat, Verdict, compare

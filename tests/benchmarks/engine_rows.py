@@ -7,9 +7,9 @@ from measured_rows import BUDGET_TOKENS, Lengths, Row, prompt_tokens, steps_of
 from numpy.typing import NDArray
 
 from tuner.emulator.engine import Engine
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import resolve
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.sequences import Sequence

@@ -10,8 +10,8 @@ import numpy as np
 from measured_rows import Part, Row, steps_of
 from numpy.typing import NDArray
 
-from tuner.emulator.hardware import CLOCK_STEP_MHZ, Gpu
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.step import StepParts
 
 Array = NDArray[np.float64]

@@ -23,10 +23,10 @@ from fast_rows import Array, Table
 from measured_rows import METRICS, Lengths, Row, read_rows, trace
 from product_rows import PRODUCTS, product_errors
 
-from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.power import PowerModel
-from tuner.emulator.shape import ModelShape, Weights
+from tuner.catalog.model_shape import ModelShape, Weights
 from tuner.emulator.step import Batch, StepModel
 
 BOUNDS: Mapping[str, tuple[float, float]] = {

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.emulator.step import Batch, StepModel
 
 # tokens of a prompt: mean and spread of its logarithm; not in the data, so chosen with the fit

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.records import Request
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tuner.emulator.calibration import NAMES, Multipliers, calibrate, corrected
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.power import PowerModel
 from tuner.emulator.step import Batch, StepModel
 from tuner.errors import UsageError

@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tuner.emulator.engine import Engine, EngineStalledError
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.launch_rules import Launch
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.emulator.power import PowerModel
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.step import StepModel

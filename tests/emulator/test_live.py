@@ -5,9 +5,9 @@ from contextlib import aclosing
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.live import LiveEngine
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 

@@ -9,10 +9,10 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
-from tuner.emulator.hardware import Gpu, load_gpu
+from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_device import GOVERNOR_LAG_S, LiveDevices, create_devices, open_devices
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.virtual import engine_for

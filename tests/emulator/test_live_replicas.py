@@ -5,11 +5,11 @@ from contextlib import aclosing
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_replicas import LiveReplicas
 from tuner.emulator.metrics_page import CopyMetrics, page
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.sequences import Sequence
 from tuner.emulator.virtual import replicas_for
 from tuner.serving.server_metrics import parse_metrics

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tuner.emulator.__main__ import main
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.live_device import create_devices
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.emulator.hardware import gpu_names, load_gpu
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.gpu import gpu_names, load_gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.power import PowerModel
 from tuner.emulator.step import Batch, StepModel, StepParts
 from tuner.errors import UsageError

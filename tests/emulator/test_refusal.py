@@ -10,9 +10,9 @@ import pytest
 
 from tuner.configuration import Value
 from tuner.emulator.__main__ import DATE_FORMAT, LOG_FORMAT, main, say_refusal
-from tuner.emulator.hardware import gpu_names, load_gpu
+from tuner.catalog.gpu import gpu_names, load_gpu
 from tuner.emulator.launch_rules import resolve
-from tuner.emulator.model import load_model, model_names
+from tuner.catalog.model import load_model, model_names
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
 from tuner.serving.diagnosis import diagnose_launch

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from studies import InProcess
 
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 
 CONFIGS = Path(__file__).parent / "configs"  # the fields of the released files
 # parameters of the language part as published, billions; where it fits

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import Gpu, load_gpu
+from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.launch_rules import resolve
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.replicas import Replicas
 from tuner.emulator.sequences import Sequence

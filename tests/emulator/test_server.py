@@ -9,10 +9,10 @@ from aiohttp import ClientTimeout
 from aiohttp.test_utils import TestClient, TestServer
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_replicas import LiveReplicas
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.server import Server
 from tuner.emulator.virtual import engine_for
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate, steady_power_w
 from tuner.errors import UsageError

@@ -8,10 +8,10 @@ import numpy as np
 from aiohttp import web
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_replicas import LiveReplicas
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.emulator.server import Server
 from tuner.emulator.step_log import WriteLog
 from tuner.emulator.virtual import engine_for

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tuner.errors import UsageError
 from tuner.load.workload import FIRST_TOKEN_ID, Workload, WorkloadSpec, load_workload
 from tuner.records import Load, Request
-from tuner.shipped import shipped_folder
+from tuner.catalog.shipped import shipped_folder
 
 SMALL = {
     "description": "for a test",

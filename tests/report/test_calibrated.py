@@ -9,8 +9,8 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.emulator.calibration import Multipliers, corrected
-from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import load_model
 from tuner.emulator.virtual import simulate
 from tuner.errors import UsageError
 from tuner.load.workload import load_workload

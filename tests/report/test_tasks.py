@@ -13,7 +13,7 @@ from report.conftest import IDENTITY, OWNER
 from rich.console import Console
 
 from tuner.configuration import Configuration
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.errors import UsageError
 from tuner.load.workload import load_workload
 from tuner.records import (

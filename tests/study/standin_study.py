@@ -20,7 +20,7 @@ from serving.guarding import is_gone
 from studies import CommandLine
 
 from tuner.emulator.device_file import Device, Settings
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.live_device import create_devices
 from tuner.gpu.leases import LeaseBook
 from tuner.host.process import Owner

@@ -18,11 +18,11 @@ from study.standin_study import StandinStudy, standin_study
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.engine import Engine
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.live import LiveEngine
 from tuner.emulator.live_device import LiveDevices, create_devices
 from tuner.emulator.live_replicas import LiveReplicas
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.emulator.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.gpu.meter import Surroundings

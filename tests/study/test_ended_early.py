@@ -11,8 +11,8 @@ from study.scripted import named_constraints, physics
 from study.test_loop import Bench
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.load.workload import load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import load_gpu
+from tuner.catalog.gpu import load_gpu
 from tuner.emulator.launch_rules import resolve
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import Measurement, Source
 from tuner.slo import Slo

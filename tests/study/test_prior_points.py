@@ -9,8 +9,8 @@ import pytest
 from study.scripted import measurement
 
 from tuner.configuration import Configuration
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.known_gpus import emulated_gpu
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.gpu_names import emulated_gpu
 from tuner.load.workload import load_workload
 from tuner.study.benches import fixed_configuration, task_of
 from tuner.study.evaluator import Task

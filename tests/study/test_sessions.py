@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from study.live_servers import RUN_TAG, evaluator, launches
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState

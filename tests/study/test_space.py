@@ -8,9 +8,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pydantic import ValidationError
 
 from tuner.errors import UsageError
-from tuner.shipped import shipped_folder
+from tuner.catalog.shipped import shipped_folder
 from tuner.study.space import SearchSpace, load_space
-from tuner.yaml_files import validate
+from tuner.catalog.yaml_files import validate
 
 SPACE = """
 name: mine

@@ -12,11 +12,11 @@ from contextlib import suppress
 
 from tuner.emulator.arguments import ServeArguments, parse
 from tuner.emulator.device_file import Device
-from tuner.emulator.hardware import Gpu, load_gpu
+from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.live import LiveEngine, LiveLimits
 from tuner.emulator.live_device import LiveDevices, open_devices
 from tuner.emulator.live_replicas import LiveReplicas
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.server import VERSION, run
 from tuner.emulator.virtual import replicas_for

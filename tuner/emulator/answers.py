@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.emulator.launch_rules import Launch
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.records import TokenArray
 
 FIRST_TOKEN_ID = 3  # below it are the special tokens

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 
 BLOCK_TOKENS = 16

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tuner.configuration import Value
 from tuner.emulator.cache_memory import cache_blocks, cache_bytes
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.configuration import DEVICE_KNOBS, Value
-from tuner.emulator.hardware import CLOCK_STEP_MHZ, Gpu
+from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.emulator.step import StepParts
 from tuner.errors import UsageError, unknown_name
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.shape import AttentionLayers, ExpertLayers, ModelShape, Weights
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape, Weights
 
 _KERNEL_LAUNCH_S = 6e-6
 _KERNELS_PER_LAYER = 12

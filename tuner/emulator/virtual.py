@@ -12,9 +12,9 @@ import numpy as np
 
 from tuner.configuration import Configuration
 from tuner.emulator.engine import Engine, EngineStalledError
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import request_refusal, resolve
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.replicas import Replicas

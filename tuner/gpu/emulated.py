@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.emulator.device_file import UPDATE_S, Device
-from tuner.emulator.hardware import Gpu
-from tuner.emulator.model import ModelShape
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.emulator.virtual import steady_power_w
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.energy_window import WindowVerdict

@@ -15,7 +15,7 @@ from tuner.load.synthetic import ConversationStream, PlainStream
 from tuner.load.text_request import TextRequest
 from tuner.load.trace import TraceFacts, TraceStream
 from tuner.records import Load, Request
-from tuner.yaml_files import find_yaml, read_yaml
+from tuner.catalog.yaml_files import find_yaml, read_yaml
 
 __all__ = ["FIRST_TOKEN_ID", "LoadSpec", "Workload", "WorkloadSpec", "load_workload"]
 

@@ -19,8 +19,8 @@ from tuner.store import Store
 
 if TYPE_CHECKING:
     from tuner.emulator.calibration import Calibration
-    from tuner.emulator.hardware import Gpu
-    from tuner.emulator.model import ModelShape
+    from tuner.catalog.gpu import Gpu
+    from tuner.catalog.model import ModelShape
     from tuner.study.evaluator import Task
 
 _METRICS = ("output_throughput_tok_s", "p50_tpot_ms", "energy_per_output_token_j")
@@ -44,7 +44,7 @@ def calibrate_gpu(
 ) -> None:
     """`tuner calibrate`."""
     from tuner.emulator.calibration import calibrate
-    from tuner.emulator.hardware import load_gpu, save_gpu
+    from tuner.catalog.gpu import load_gpu, save_gpu
 
     gpu = load_gpu(gpu_name)
     if output.suffix not in (".yaml", ".yml"):
@@ -68,7 +68,7 @@ def calibrate_gpu(
 
 def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     """Yield a study's usable trials; one that was named and has none is an error."""
-    from tuner.emulator.model import load_model
+    from tuner.catalog.model import load_model
     from tuner.load.workload import load_workload
     from tuner.study.benches import fixed_configuration, task_of
     from tuner.study.space import load_space

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.emulator.hardware import Gpu, load_gpu
-from tuner.emulator.known_gpus import emulated_gpu
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.gpu_names import emulated_gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.errors import UsageError
 from tuner.store import StudyIdentity
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import DeviceFile, Settings
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.live_device import create_devices
 from tuner.errors import PreflightError
 from tuner.gpu.device_state import DeviceState

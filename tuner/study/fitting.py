@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.known_gpus import emulated_gpu
-from tuner.emulator.model import ModelShape, load_model
+from tuner.catalog.gpu_names import emulated_gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.errors import UsageError
 
 _GIB = 2**30

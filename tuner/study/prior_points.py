@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import optuna
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import EMULATED_FLAGS
-from tuner.emulator.model import load_model
+from tuner.catalog.model import load_model
 from tuner.emulator.power import PowerModel
 from tuner.errors import PreflightError, UsageError
 from tuner.records import Measurement

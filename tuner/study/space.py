@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError, unknown_name
 from tuner.redaction import is_secret_name
-from tuner.yaml_files import find_yaml, read_yaml
+from tuner.catalog.yaml_files import find_yaml, read_yaml
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import load_gpu
-from tuner.emulator.known_gpus import emulated_gpu
-from tuner.emulator.model import load_model
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.gpu_names import emulated_gpu
+from tuner.catalog.model import load_model
 from tuner.errors import OperatorNeededError, TunerError, UsageError
 from tuner.host.files import state_folder
 from tuner.host.process import boot_id
@@ -55,7 +55,7 @@ from tuner.study.recovery import recover
 from tuner.study.space import SearchSpace, load_space
 from tuner.study.spec import StudySpec
 from tuner.study.study_log import LoggedListener, StudyLog
-from tuner.yaml_files import validate
+from tuner.catalog.yaml_files import validate
 
 
 def check_names(spec: StudySpec) -> None:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.hardware import Gpu
+from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import default_flags, resolve
-from tuner.emulator.model import ModelShape
+from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner.emulator.hardware import Gpu, gpu_names, load_gpu
+from tuner.catalog.gpu import Gpu, gpu_names, load_gpu
 from tuner.errors import UsageError
 
 

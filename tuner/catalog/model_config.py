@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.emulator.shape import (
+from tuner.catalog.model_shape import (
     AttentionLayers,
     ExpertLayers,
     MlpLayers,

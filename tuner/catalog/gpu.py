@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuner.errors import UsageError, unknown_name
-from tuner.shipped import shipped_folder, shipped_names
-from tuner.yaml_files import read_yaml
+from tuner.catalog.shipped import shipped_folder, shipped_names
+from tuner.catalog.yaml_files import read_yaml
 
 CLOCK_STEP_MHZ = 15
 

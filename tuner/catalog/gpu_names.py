@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tuner.emulator.hardware import Gpu, gpu_names, load_gpu
+from tuner.catalog.gpu import Gpu, gpu_names, load_gpu
 
 _NVML_NAMES: Mapping[str, str] = MappingProxyType(
     {

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import UsageError, unknown_name
-from tuner.shipped import Kind, shipped_folder
+from tuner.catalog.shipped import Kind, shipped_folder
 
 Model = TypeVar("Model", bound=BaseModel)
 

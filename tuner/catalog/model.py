@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from tuner.emulator.model_config import shape_of
-from tuner.emulator.shape import ModelShape
+from tuner.catalog.model_config import shape_of
+from tuner.catalog.model_shape import ModelShape
 from tuner.errors import UsageError, unknown_name
 
 __all__ = ["ModelShape", "load_model", "model_names", "shape_of"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.emulator.model import load_model, model_names, shape_of
+from tuner.catalog.model import load_model, model_names, shape_of
 from tuner.errors import UsageError
 
 TINY = {

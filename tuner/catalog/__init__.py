@@ -1,0 +1,1 @@
+"""GPUs and models as data, with their sources; the YAML files that ship and that users write."""
