@@ -20,11 +20,11 @@ import numpy as np
 
 from tuner.configuration import Configuration
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import load_model
-from tuner.emulator.server import Server
-from tuner.emulator.step_log import WriteLog
+from tuner.emulator.http.server import Server
+from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
 from tuner.gpu.emulated import EmulatorServerMeter
 from tuner.measure.live import run_load

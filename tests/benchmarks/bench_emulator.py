@@ -11,10 +11,10 @@ import time
 import numpy as np
 
 from tuner.configuration import Configuration
-from tuner.emulator.engine import Engine
+from tuner.emulator.engine.engine import Engine
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 
 MODEL, GPU = "meta-llama/Llama-3.1-8B-Instruct", "H100-SXM"

@@ -6,13 +6,13 @@ import numpy as np
 from measured_rows import BUDGET_TOKENS, Lengths, Row, prompt_tokens, steps_of
 from numpy.typing import NDArray
 
-from tuner.emulator.engine import Engine
+from tuner.emulator.engine.engine import Engine
 from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import resolve
 from tuner.catalog.model import ModelShape
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 
 _MEMORY_SHARE = 0.9  # vLLM 0.11's default
 

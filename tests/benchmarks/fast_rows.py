@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.step import StepParts
+from tuner.emulator.engine.step import StepParts
 
 Array = NDArray[np.float64]
 

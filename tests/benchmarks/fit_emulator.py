@@ -25,9 +25,9 @@ from product_rows import PRODUCTS, product_errors
 
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.catalog.model_shape import ModelShape, Weights
-from tuner.emulator.step import Batch, StepModel
+from tuner.emulator.engine.step import Batch, StepModel
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "matrix_efficiency": (0.3, 1.0),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
-from tuner.emulator.step import Batch, StepModel
+from tuner.emulator.engine.step import Batch, StepModel
 
 # tokens of a prompt: mean and spread of its logarithm; not in the data, so chosen with the fit
 PROMPTS: Mapping[str, tuple[float, float]] = {

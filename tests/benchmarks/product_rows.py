@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.power import PowerModel
-from tuner.emulator.step import StepParts
+from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.engine.step import StepParts
 
 SIDE = 8192
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.emulator import __main__ as emulator
-from tuner.emulator.live import LiveEngine
+from tuner.emulator.http.served_engine import LiveEngine
 
 
 def fork_a_worker() -> None:

@@ -6,8 +6,8 @@ import pytest
 from tuner.emulator.calibration import NAMES, Multipliers, calibrate, corrected
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import load_model
-from tuner.emulator.power import PowerModel
-from tuner.emulator.step import Batch, StepModel
+from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.engine.step import Batch, StepModel
 from tuner.errors import UsageError
 
 MODEL = load_model("Qwen/Qwen3-8B")

@@ -17,7 +17,7 @@ import pytest
 
 from tuner.emulator.__main__ import main
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.live_device import create_devices
+from tuner.emulator.http.served_devices import create_devices
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 Start = Callable[..., tuple[subprocess.Popen[str], str]]

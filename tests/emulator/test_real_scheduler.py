@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.emulator.answers import Answers
+from tuner.emulator.engine.answers import Answers
 from tuner.emulator.launch_rules import Launch
-from tuner.emulator.scheduler import Scheduler
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.scheduler import Scheduler
+from tuner.emulator.engine.sequences import Sequence
 
 pytestmark = [
     pytest.mark.vllm,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.emulator.arguments import parse
+from tuner.emulator.http.arguments import parse
 from tuner.serving.launch import HOST
 from tuner.serving.vllm import serve_argv
 

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from tuner.configuration import Configuration
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import load_model
-from tuner.emulator.server import Server
-from tuner.emulator.step_log import WriteLog
+from tuner.emulator.http.server import Server
+from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
 from tuner.load.drive import drive
 from tuner.records import Load, Request, RequestState

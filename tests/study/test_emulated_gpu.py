@@ -17,13 +17,13 @@ from study.standin_study import StandinStudy, standin_study
 
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
-from tuner.emulator.engine import Engine
+from tuner.emulator.engine.engine import Engine
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_device import LiveDevices, create_devices
-from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_devices import LiveDevices, create_devices
+from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import load_model
-from tuner.emulator.server import Server
+from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.gpu.meter import Surroundings
 from tuner.gpu.nvml import NvmlMeter, nvml_meter

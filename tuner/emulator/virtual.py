@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.configuration import Configuration
-from tuner.emulator.engine import Engine, EngineStalledError
+from tuner.emulator.engine.engine import Engine, EngineStalledError
 from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.catalog.model import ModelShape
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.emulator.replicas import Replicas
-from tuner.emulator.sequences import Sequence
-from tuner.emulator.step import Batch, StepModel
+from tuner.emulator.engine.replicas import Replicas
+from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.engine.step import Batch, StepModel
 from tuner.errors import UsageError
 from tuner.records import (
     FloatArray,

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.emulator.arguments import DEVICES_VARIABLE, GPU_VARIABLE
+from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.launch_rules import check_flags
 from tuner.catalog.model import load_model
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.errors import PreflightError, UsageError, unknown_name
 from tuner.gpu.access import Access
 from tuner.gpu.emulated import ActivityMeter

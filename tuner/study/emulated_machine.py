@@ -9,7 +9,7 @@ from pathlib import Path
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import DeviceFile, Settings
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.live_device import create_devices
+from tuner.emulator.http.served_devices import create_devices
 from tuner.errors import PreflightError
 from tuner.gpu.device_state import DeviceState
 from tuner.gpu.emulated import EmulatedGpuMeter

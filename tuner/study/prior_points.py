@@ -15,7 +15,7 @@ from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import Gpu
 from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.catalog.model import load_model
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.errors import PreflightError, UsageError
 from tuner.records import Measurement
 from tuner.slo import meets_all

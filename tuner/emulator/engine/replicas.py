@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as Many
 
-from tuner.emulator.engine import Engine, EngineStalledError
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.engine import Engine, EngineStalledError
+from tuner.emulator.engine.sequences import Sequence
 
 _WAITING_WEIGHT = 4
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tuner.configuration import Value
 from tuner.emulator.device_file import Device, DeviceBusyError, DeviceFile, Facts, Settings
-from tuner.emulator.engine import Engine
+from tuner.emulator.engine.engine import Engine
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
-from tuner.emulator.power import PowerModel
+from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tuner.catalog.gpu import gpu_names, load_gpu
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.power import PowerModel
-from tuner.emulator.step import Batch, StepModel, StepParts
+from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.engine.step import Batch, StepModel, StepParts
 from tuner.errors import UsageError
 
 GPUS = {name: load_gpu(name) for name in gpu_names()}

@@ -10,11 +10,11 @@ import pytest
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_device import GOVERNOR_LAG_S, LiveDevices, create_devices, open_devices
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_devices import GOVERNOR_LAG_S, LiveDevices, create_devices, open_devices
 from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 from tuner.errors import UsageError
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.emulator.arguments import parse
+from tuner.emulator.http.arguments import parse
 from tuner.errors import UsageError
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_replicas import LiveReplicas
-from tuner.emulator.metrics_page import CopyMetrics, page
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.metrics_page import CopyMetrics, page
 from tuner.catalog.model import ModelShape
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import replicas_for
 from tuner.serving.server_metrics import parse_metrics
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.power import PowerModel
-from tuner.emulator.step import Batch, StepModel, graph_tokens, touched_experts
+from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.engine.step import Batch, StepModel, graph_tokens, touched_experts
 
 STEPS = StepModel(load_model("Qwen/Qwen3-8B"), load_gpu("H100-SXM"))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.configuration import DEVICE_KNOBS, Value
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
-from tuner.emulator.step import StepParts
+from tuner.emulator.engine.step import StepParts
 from tuner.errors import UsageError, unknown_name
 
 

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.emulator.sequences import DecodePool, Sequence
+from tuner.emulator.engine.sequences import DecodePool, Sequence
 
 
 def blocks(tokens: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 from tuner.records import FloatArray
 
 _FIRST_ROOM = 4096

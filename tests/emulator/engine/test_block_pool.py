@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tuner.emulator.block_pool import BlockPool
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.block_pool import BlockPool
+from tuner.emulator.engine.sequences import Sequence
 
 
 def sequence_of(number: int, tokens: int, first: int = 0) -> Sequence:

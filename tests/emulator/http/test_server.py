@@ -10,10 +10,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import ModelShape
-from tuner.emulator.server import Server
+from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 
 BODY: dict[str, Any] = {

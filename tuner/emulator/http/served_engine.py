@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tuner.emulator.engine import Engine
-from tuner.emulator.live_device import LiveDevices
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.engine import Engine
+from tuner.emulator.http.served_devices import LiveDevices
+from tuner.emulator.engine.sequences import Sequence
 
 _LOOK_S = 0.1  # how often an engine with nothing to do looks at its GPUs' settings
 

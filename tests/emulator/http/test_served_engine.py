@@ -6,9 +6,9 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.live import LiveEngine
+from tuner.emulator.http.served_engine import LiveEngine
 from tuner.catalog.model import ModelShape
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import engine_for
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from itertools import islice
 
 from tuner.emulator.cache_memory import BLOCK_TOKENS
-from tuner.emulator.sequences import Sequence
+from tuner.emulator.engine.sequences import Sequence
 
 
 def blocks_of(tokens: int) -> int:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tuner.emulator.answers import FIRST_TOKEN_ID, Answers
+from tuner.emulator.engine.answers import FIRST_TOKEN_ID, Answers
 
 PROMPTS = [np.arange(i, i + 20, dtype=np.int32) for i in range(300)]
 

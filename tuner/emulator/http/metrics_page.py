@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from tuner.emulator.live import LiveEngine
-from tuner.emulator.live_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_replicas import LiveReplicas
 
 _FIRST_TOKEN_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),

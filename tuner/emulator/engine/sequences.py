@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from tuner.emulator.answers import Answers
+from tuner.emulator.engine.answers import Answers
 from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.records import TokenArray
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from tuner.emulator.answers import FIRST_TOKEN_ID
+from tuner.emulator.engine.answers import FIRST_TOKEN_ID
 from tuner.records import TokenArray
 
 _PIECES = re.compile(r" ?\w+|\s+|[^\w\s]")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tuner.emulator.step_log import StepLog
+from tuner.emulator.engine.step_log import StepLog
 
 
 def test_it_grows_and_keeps_everything_in_order() -> None:

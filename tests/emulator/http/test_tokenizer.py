@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.emulator.tokenizer import decode, encode, encode_chat
+from tuner.emulator.http.tokenizer import decode, encode, encode_chat
 
 
 @given(st.lists(st.integers(0, 999), max_size=50))

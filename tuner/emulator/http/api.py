@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuner.emulator.answers import Answers
-from tuner.emulator.sequences import Sequence
-from tuner.emulator.tokenizer import decode, encode, encode_chat
+from tuner.emulator.engine.answers import Answers
+from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.http.tokenizer import decode, encode, encode_chat
 from tuner.records import TokenArray
 
 TokenId = Annotated[int, Field(ge=0)]

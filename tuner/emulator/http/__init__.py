@@ -1,0 +1,1 @@
+"""The emulated server: the engine in real time behind vLLM's HTTP API."""
