@@ -26,7 +26,7 @@ from tuner.catalog.model import load_model
 from tuner.emulator.http.server import Server
 from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
-from tuner.gpu.emulated import EmulatorServerMeter
+from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.measure.live import run_load
 from tuner.measure.reduce import reduce_run
 from tuner.measure.window import WindowPlan

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nvml_standin import Standin
 
-from tuner.gpu.energy_window import COUNTER_APART, EnergyWindow, judge_window
-from tuner.gpu.nvml import NvmlMeter, nvml_meter
-from tuner.gpu.timeline import DeviceTimeline
+from tuner.devices.energy_window import COUNTER_APART, EnergyWindow, judge_window
+from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
+from tuner.devices.timeline import DeviceTimeline
 
 DEVICES = 8
 UPDATE_S = 0.1  # the slowest energy counters

@@ -13,7 +13,7 @@ from report.conftest import IDENTITY, OWNER, add_night, configuration
 from tuner.doctor.finding import Finding, Level
 from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store
-from tuner.gpu.leases import LeaseBook
+from tuner.devices.leases import LeaseBook
 from tuner.host.process import Owner, this_owner
 from tuner.serving.processes import Process
 from tuner.serving.run_records import register

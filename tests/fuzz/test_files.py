@@ -12,8 +12,8 @@ from fuzz.hostile import cases, changed, damaged, one_sentence_at_most, values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.gpu.lease_files import Lease, Limits, lease_path, lease_text, read_entry
-from tuner.gpu.leases import LeaseBook
+from tuner.devices.lease_files import Lease, Limits, lease_path, lease_text, read_entry
+from tuner.devices.leases import LeaseBook
 from tuner.host.process import this_owner
 from tuner.load.import_workload import import_workload
 from tuner.load.importers import IMPORTERS

@@ -189,7 +189,7 @@ async def ask_everything(url: str) -> None:
 
 
 def no_meter() -> object:
-    from tuner.gpu.emulated import EmulatorServerMeter
+    from tuner.devices.emulated.meters import EmulatorServerMeter
 
     return EmulatorServerMeter("none")
 

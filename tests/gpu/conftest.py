@@ -7,7 +7,7 @@ import pytest
 from nvml_standin import Standin
 from nvml_standin.standin import library_folder
 
-from tuner.gpu.nvml import NvmlMeter, nvml_meter
+from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.leases import LeaseBook, leased
-from tuner.gpu.limits import LimitState, PermissionDeniedError
+from tuner.devices.leases import LeaseBook, leased
+from tuner.devices.limits import LimitState, PermissionDeniedError
 
 
 @dataclass(slots=True)

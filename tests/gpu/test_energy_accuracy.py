@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from nvml_standin import Standin
 
-from tuner.gpu.energy_window import COUNTER_APART, EnergyWindow, judge_window
-from tuner.gpu.nvml import NvmlMeter
-from tuner.gpu.timeline import DeviceTimeline
+from tuner.devices.energy_window import COUNTER_APART, EnergyWindow, judge_window
+from tuner.devices.nvidia.nvml_meter import NvmlMeter
+from tuner.devices.timeline import DeviceTimeline
 
 WINDOW_S = 5.0
 UPDATE_S = 0.01  # a real counter's 20-100 ms, scaled to a window far below the 60 s of a study

@@ -13,8 +13,8 @@ from nvml_standin import Standin
 from nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.meter import Meter, PowerReading
-from tuner.gpu.nvml import NvmlMeter, nvml_meter
+from tuner.devices.meter import Meter, PowerReading
+from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 from tuner.records import Source
 
 MakeMeter = Callable[..., NvmlMeter]

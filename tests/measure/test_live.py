@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from studies import wait_for
 
-from tuner.gpu.emulated import EmulatorServerMeter
+from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import load_workload
 from tuner.measure.live import run_load, unseen
 from tuner.measure.precision import Precision

@@ -11,9 +11,9 @@ import pytest
 from gpu.fake_limits import FakeGpu, FakeLimits
 from rich.console import Console
 
-from tuner.gpu.leases import LeaseBook
+from tuner.devices.leases import LeaseBook
 from tuner.host.process import this_owner
-from tuner.gpu.restoring import RestoreAction, RestoreOutcome
+from tuner.devices.restoring import RestoreAction, RestoreOutcome
 from tuner.report.gpu_status import (
     is_restored,
     machine_status,

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from nvml_standin.standin import Standin
 
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import Access, opened_limits
+from tuner.devices.leases import LeaseBook
+from tuner.devices.limits import Access, opened_limits
 from tuner.serving.guardian import repair
 from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
 from tuner.serving.run_records import registered

@@ -26,8 +26,8 @@ from serving.guarding import (
 from serving.victim import start_server
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import Access, open_limits, opened_limits
+from tuner.devices.leases import LeaseBook
+from tuner.devices.limits import Access, open_limits, opened_limits
 from tuner.host.process import this_owner
 from tuner.serving import guardian as guardian_module
 from tuner.serving.guardian import guarded, repair

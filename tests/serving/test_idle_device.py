@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tuner.gpu.device_state import DeviceState
+from tuner.devices.device_state import DeviceState
 from tuner.records import FailureKind
 from tuner.serving import idle_device
 from tuner.serving.idle_device import await_idle, memory_of

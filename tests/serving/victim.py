@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import InterruptedBySignalError, TunerError
-from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
-from tuner.gpu.limits import Access, open_limits, opened_limits
+from tuner.devices.leases import LeaseBook, LeasedLimits, leased
+from tuner.devices.limits import Access, open_limits, opened_limits
 from tuner.host.signals import run_interruptible
 from tuner.serving.guardian import guarded, repair
 from tuner.serving.processes import stop_tagged, tag_environment

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
-from tuner.gpu.emulated import EmulatorServerMeter
+from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import Workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Load, Source

@@ -22,7 +22,7 @@ from studies import CommandLine
 from tuner.emulator.device_file import Device, Settings
 from tuner.catalog.gpu import load_gpu
 from tuner.emulator.http.served_devices import create_devices
-from tuner.gpu.leases import LeaseBook
+from tuner.devices.leases import LeaseBook
 from tuner.host.process import Owner
 from tuner.serving.processes import stop_tagged, tagged_processes
 from tuner.serving.run_records import registered

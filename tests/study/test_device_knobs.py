@@ -14,7 +14,7 @@ from nvml_standin.standin import NO_PERMISSION
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
 from tuner.host.files import state_folder
-from tuner.gpu.nvml import nvml_meter
+from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.load.workload import load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source

@@ -25,8 +25,8 @@ from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import load_model
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
-from tuner.gpu.meter import Surroundings
-from tuner.gpu.nvml import NvmlMeter, nvml_meter
+from tuner.devices.meter import Surroundings
+from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 from tuner.load.workload import load_workload
 from tuner.measure.live import run_load
 from tuner.measure.window import WindowPlan

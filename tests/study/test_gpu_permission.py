@@ -11,8 +11,8 @@ from studies import InProcess
 from study.standin_study import FOUND_W, StandinStudy, standin_study
 
 from tuner.errors import UsageError
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import Access, opened_limits
+from tuner.devices.leases import LeaseBook
+from tuner.devices.limits import Access, opened_limits
 from tuner.host.process import this_owner
 from tuner.study import default_space as module
 from tuner.study.default_space import default_space

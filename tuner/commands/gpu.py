@@ -22,8 +22,8 @@ def status(
     Example: tuner gpu status --format json
     """
     from tuner.host.files import state_folders
-    from tuner.gpu.leases import LeaseBook
-    from tuner.gpu.one_by_one import one_by_one
+    from tuner.devices.leases import LeaseBook
+    from tuner.devices.nvidia.isolated_limits import one_by_one
     from tuner.report.gpu_status import machine_status, show_status, status_json
 
     status = machine_status(one_by_one(), *map(LeaseBook, state_folders()))
@@ -47,8 +47,8 @@ def restore(
     from functools import partial
 
     from tuner.host.files import state_folders
-    from tuner.gpu.leases import LeaseBook
-    from tuner.gpu.limits import Access, opened_limits
+    from tuner.devices.leases import LeaseBook
+    from tuner.devices.limits import Access, opened_limits
     from tuner.report.gpu_status import is_restored, restore_json, show_restore
 
     opener = partial(opened_limits, Access.SET)

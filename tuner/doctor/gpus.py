@@ -10,10 +10,10 @@ import psutil
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
-from tuner.gpu.agent_channel import AgentChannel, ListedDevice, open_agent
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.one_by_one import one_by_one
-from tuner.gpu.visible import visible_devices
+from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
+from tuner.devices.device_state import DeviceState
+from tuner.devices.nvidia.isolated_limits import one_by_one
+from tuner.devices.nvidia.visible import visible_devices
 from tuner.serving.processes import tagged_processes
 
 _DEADLINE_S = 5.0

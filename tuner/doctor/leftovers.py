@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuner.doctor.finding import Finding, ok, problem, warning
-from tuner.gpu.lease_files import Entry
-from tuner.gpu.leases import LeaseBook
+from tuner.devices.lease_files import Entry
+from tuner.devices.leases import LeaseBook
 from tuner.host.process import OwnerState, owner_state
 from tuner.serving.processes import Process, tagged_processes
 from tuner.serving.run_records import registered

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from tuner.gpu.meter import Activity, Meter, PowerReading
+from tuner.devices.meter import Activity, Meter, PowerReading
 from tuner.load.drive import drive_watched
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.errors import OperatorNeededError
-from tuner.gpu.lease_files import Entry, Lease
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import LimitState
+from tuner.devices.lease_files import Entry, Lease
+from tuner.devices.leases import LeaseBook
+from tuner.devices.limits import LimitState
 from tuner.host.process import owner_state
-from tuner.gpu.restoring import RestoreAction, RestoreOutcome
+from tuner.devices.restoring import RestoreAction, RestoreOutcome
 from tuner.report.tables import UNKNOWN
 
 _STYLES = {

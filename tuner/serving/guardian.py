@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.access import Access
-from tuner.gpu.leases import ControlOpener, LeaseBook
+from tuner.devices.access import Access
+from tuner.devices.leases import ControlOpener, LeaseBook
 from tuner.host.process import OwnerState, owner_state, this_owner
-from tuner.gpu.restoring import RestoreAction
+from tuner.devices.restoring import RestoreAction
 from tuner.host.python_process import PYTHON, own_environment
 from tuner.serving.clean_up import SERVER_GRACE_S
 from tuner.serving.guardian_process import DONE, READY, GuardianPlan

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError
-from tuner.gpu.access import Access
+from tuner.devices.access import Access
 from tuner.serving.clean_up import CleanUp, memory_in_use
 from tuner.serving.run_records import forget
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from tuner.gpu.device_state import DeviceState
+from tuner.devices.device_state import DeviceState
 from tuner.records import Failure, FailureKind
 from tuner.serving.launch import LaunchFailedError
 from tuner.serving.processes import stop_tagged

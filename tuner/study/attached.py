@@ -13,8 +13,8 @@ import numpy as np
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu.emulated import EmulatorServerMeter
-from tuner.gpu.meter import Meter
+from tuner.devices.emulated.meters import EmulatorServerMeter
+from tuner.devices.meter import Meter
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.live import run_load, unseen
 from tuner.records import Failure, Glimpse, Request, Source

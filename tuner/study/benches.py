@@ -20,10 +20,10 @@ from tuner.emulator.launch_rules import check_flags
 from tuner.catalog.model import load_model
 from tuner.emulator.engine.power import PowerModel
 from tuner.errors import PreflightError, UsageError, unknown_name
-from tuner.gpu.access import Access
-from tuner.gpu.emulated import ActivityMeter
-from tuner.gpu.meter import Meter
-from tuner.gpu.nvml import nvml_meter
+from tuner.devices.access import Access
+from tuner.devices.emulated.meters import ActivityMeter
+from tuner.devices.meter import Meter
+from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measure.live import unseen

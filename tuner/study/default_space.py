@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
-from tuner.gpu.device_state import DeviceState
+from tuner.devices.device_state import DeviceState
 from tuner.host.files import state_folder
-from tuner.gpu.leases import LeaseBook, leased
-from tuner.gpu.limits import Access, LimitControl, opened_limits
-from tuner.gpu.nvml import nvml_meter
+from tuner.devices.leases import LeaseBook, leased
+from tuner.devices.limits import Access, LimitControl, opened_limits
+from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.study.benches import space_knobs
 from tuner.study.device_knobs import require_in_range
 from tuner.study.space import load_space

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.device_state import DeviceState
+from tuner.devices.device_state import DeviceState
 from tuner.host.files import state_folder
-from tuner.gpu.leases import LeaseBook, LeasedLimits, leased
-from tuner.gpu.limits import Access, PermissionDeniedError, open_limits
+from tuner.devices.leases import LeaseBook, LeasedLimits, leased
+from tuner.devices.limits import Access, PermissionDeniedError, open_limits
 
 
 class DeviceControl(Protocol):

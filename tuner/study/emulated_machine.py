@@ -11,8 +11,8 @@ from tuner.emulator.device_file import DeviceFile, Settings
 from tuner.catalog.gpu import Gpu
 from tuner.emulator.http.served_devices import create_devices
 from tuner.errors import PreflightError
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.emulated import EmulatedGpuMeter
+from tuner.devices.device_state import DeviceState
+from tuner.devices.emulated.meters import EmulatedGpuMeter
 from tuner.study.parallel import gpus_used
 
 

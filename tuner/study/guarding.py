@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from tuner.host.files import state_folder
-from tuner.gpu.limits import opened_limits
+from tuner.devices.limits import opened_limits
 from tuner.serving.clean_up import memory_in_use
 from tuner.serving.guardian import guarded, repair
 from tuner.study.benches import RunPlace

@@ -16,11 +16,11 @@ import numpy as np
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.gpu import energy_window
-from tuner.gpu.claims import claim
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.energy_window import WindowVerdict
-from tuner.gpu.meter import Surroundings
+from tuner.devices import energy_window
+from tuner.devices.claims import claim
+from tuner.devices.device_state import DeviceState
+from tuner.devices.energy_window import WindowVerdict
+from tuner.devices.meter import Surroundings
 from tuner.measure.live import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun

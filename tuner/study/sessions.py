@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.meter import Meter
+from tuner.devices.device_state import DeviceState
+from tuner.devices.meter import Meter
 from tuner.measure.live import unseen
 from tuner.records import FailureKind, Glimpse, Source
 from tuner.serving.idle_device import await_idle, memory_of

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tuner.errors import UsageError
-from tuner.gpu.access import Access
+from tuner.devices.access import Access
 from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.window import WindowPlan
 from tuner.records import Load

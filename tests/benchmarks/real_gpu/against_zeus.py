@@ -16,8 +16,8 @@ from pathlib import Path
 
 from zeus.monitor import ZeusMonitor
 
-from tuner.gpu.meter import Surroundings
-from tuner.gpu.nvml import NvmlMeter, nvml_meter
+from tuner.devices.meter import Surroundings
+from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 
 WINDOW_S = 15.0
 LOAD = """

@@ -10,7 +10,7 @@ from aiohttp import web
 from nvml_standin import Standin
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.limits import Access, LimitControl, PermissionDeniedError, open_limits
+from tuner.devices.limits import Access, LimitControl, PermissionDeniedError, open_limits
 
 
 class FakeZeusd:

@@ -9,9 +9,9 @@ import pytest
 from nvml_standin.standin import SOURCE
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu import nvml_library
-from tuner.gpu.faults import Fault, PermissionDeniedError, error_of
-from tuner.gpu.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
+from tuner.devices.nvidia import nvml_library
+from tuner.devices.faults import Fault, PermissionDeniedError, error_of
+from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
 
 CODES = {
     name: getattr(pynvml, name)

@@ -12,9 +12,9 @@ import pytest
 from studies import wait_for
 
 from tuner.errors import PreflightError
-from tuner.gpu.claims import claim
+from tuner.devices.claims import claim
 
-HOLD = "import sys; from tuner.gpu.claims import claim; c = claim(sys.argv[1:]); print(1, flush=1)"
+HOLD = "import sys; from tuner.devices.claims import claim; c = claim(sys.argv[1:]); print(1, flush=1)"
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.gpu.access import Access
-from tuner.gpu.faults import Fault, error_of
-from tuner.gpu.ring import RingReader, create_ring_file
+from tuner.devices.access import Access
+from tuner.devices.faults import Fault, error_of
+from tuner.devices.nvidia.ring import RingReader, create_ring_file
 from tuner.host.python_process import PYTHON, own_environment
 
 # Without persistence mode the driver wakes every GPU at the first call.
@@ -45,7 +45,7 @@ class AgentChannel:
         self._deadline_s = deadline_s
         self._ring_descriptor = create_ring_file()
         self._popen = subprocess.Popen(
-            [*PYTHON, "tuner.gpu.agent", str(self._ring_descriptor), access.value],
+            [*PYTHON, "tuner.devices.nvidia.agent", str(self._ring_descriptor), access.value],
             env=own_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,7 +74,7 @@ class AgentChannel:
     def count(self) -> int:
         """Start NVML and return how many GPUs it has, without asking anything of them.
 
-        Raises the error of `tuner.gpu.faults`, also where there is no NVML.
+        Raises the error of `tuner.devices.faults`, also where there is no NVML.
         """
         fault, answer = self._ask("count", {}, self._deadline_s * _START_FACTOR)
         if fault is not None:
@@ -96,7 +96,7 @@ class AgentChannel:
     def call(self, command: str, **arguments: Any) -> Any:
         """Return the answer to a command.
 
-        Raises the error of `tuner.gpu.faults` for what NVML refused, and `OperatorNeededError` if
+        Raises the error of `tuner.devices.faults` for what NVML refused, and `OperatorNeededError` if
         there is no answer within the deadline.
         """
         fault, answer = self._ask(command, arguments, self._deadline_s)

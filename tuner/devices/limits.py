@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.gpu.access import Access
-from tuner.gpu.agent_channel import AgentChannel, open_agent
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.faults import PermissionDeniedError, ReadOnlyDeviceError
-from tuner.gpu.zeusd import Zeusd, zeusd_from
+from tuner.devices.access import Access
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
+from tuner.devices.device_state import DeviceState
+from tuner.devices.faults import PermissionDeniedError, ReadOnlyDeviceError
+from tuner.devices.nvidia.zeusd import Zeusd, zeusd_from
 
 __all__ = [
     "Access",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.gpu.ring import COLUMNS
+from tuner.devices.nvidia.ring import COLUMNS
 from tuner.records import FloatArray
 
 

@@ -9,8 +9,8 @@ from nvml_standin import Standin
 
 from tuner.host import files as durable
 from tuner.host.files import state_folders
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.one_by_one import one_by_one
+from tuner.devices.leases import LeaseBook
+from tuner.devices.nvidia.isolated_limits import one_by_one
 from tuner.report.gpu_status import machine_status, status_json
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.gpu import ring as ring_module
-from tuner.gpu.ring import RingReader, RingWriter, create_ring_file
+from tuner.devices.nvidia import ring as ring_module
+from tuner.devices.nvidia.ring import RingReader, RingWriter, create_ring_file
 
 
 @pytest.fixture

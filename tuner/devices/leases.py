@@ -15,10 +15,10 @@ from typing import TypeAlias
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.host.files import locked, remove_durably, write_durably
-from tuner.gpu.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
-from tuner.gpu.limits import LimitControl, PermissionDeniedError
+from tuner.devices.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
+from tuner.devices.limits import LimitControl, PermissionDeniedError
 from tuner.host.process import Owner, OwnerState, owner_state, this_owner
-from tuner.gpu.restoring import (
+from tuner.devices.restoring import (
     RestoreAction,
     RestoreOutcome,
     mend,

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.energy_window import WindowVerdict
+from tuner.devices.device_state import DeviceState
+from tuner.devices.energy_window import WindowVerdict
 from tuner.records import Source
 
 

@@ -12,8 +12,8 @@ from nvml_standin import Standin
 from nvml_standin.standin import GPU_IS_LOST, NOT_SUPPORTED
 
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.gpu.leases import LeaseBook
-from tuner.gpu.limits import (
+from tuner.devices.leases import LeaseBook
+from tuner.devices.limits import (
     Access,
     LimitControl,
     PermissionDeniedError,
@@ -22,7 +22,7 @@ from tuner.gpu.limits import (
     opened_limits,
 )
 from tuner.host.process import this_owner
-from tuner.gpu.restoring import RestoreAction
+from tuner.devices.restoring import RestoreAction
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The only place that calls NVML (nvidia-ml-py): units and errors are converted here.
 
-Used inside the process of `tuner.gpu.agent` alone, because any of these calls may never return.
+Used inside the process of `tuner.devices.nvidia.agent` alone, because any of these calls may never return.
 mW and mJ do not leave this module.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.faults import Fault
+from tuner.devices.device_state import DeviceState
+from tuner.devices.faults import Fault
 
 Answer = TypeVar("Answer")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tuner.errors import OperatorNeededError
-from tuner.gpu.access import Access
-from tuner.gpu.agent_channel import AgentChannel, open_agent
-from tuner.gpu.limits import LimitState, opened_limits
+from tuner.devices.access import Access
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
+from tuner.devices.limits import LimitState, opened_limits
 
 
 class OneByOne:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.timeline import DeviceTimeline
+from tuner.devices.device_state import DeviceState
+from tuner.devices.timeline import DeviceTimeline
 from tuner.records import FloatArray
 
 PLAUSIBLE_FACTOR = 1.3  # of the highest limit: short peaks go above it

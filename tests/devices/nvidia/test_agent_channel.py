@@ -13,9 +13,9 @@ from nvml_standin import Standin
 from nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
 
 from tuner.errors import OperatorNeededError
-from tuner.gpu.access import Access
-from tuner.gpu.agent_channel import AgentChannel, open_agent
-from tuner.gpu.device_state import DeviceState
+from tuner.devices.access import Access
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
+from tuner.devices.device_state import DeviceState
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_an_unkillable_process_is_left_behind(
 
 PARENT = """
 import sys, time
-from tuner.gpu.access import Access
-from tuner.gpu.agent_channel import open_agent
+from tuner.devices.access import Access
+from tuner.devices.nvidia.agent_channel import open_agent
 agent = open_agent(60.0, Access.SET)
 uuid = agent.devices[0].uuid
 agent.call("set_power_limit", uuid=uuid, watts=321)

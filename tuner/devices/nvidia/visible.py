@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuner.errors import PreflightError
-from tuner.gpu.agent_channel import ListedDevice
+from tuner.devices.nvidia.agent_channel import ListedDevice
 
 
 def visible_devices(

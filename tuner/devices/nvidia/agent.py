@@ -1,4 +1,4 @@
-"""The process that talks to NVML: `python -m tuner.gpu.agent RING_DESCRIPTOR ACCESS`.
+"""The process that talks to NVML: `python -m tuner.devices.nvidia.agent RING_DESCRIPTOR ACCESS`.
 
 A lost GPU can hang an NVML call in the kernel for good; here it takes down nobody else. Commands
 come as JSON lines on stdin, each is answered by one on stdout; samples go into a ring in shared
@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from tuner.gpu.access import Access
-from tuner.gpu.faults import Fault
-from tuner.gpu.nvml_library import (
+from tuner.devices.access import Access
+from tuner.devices.faults import Fault
+from tuner.devices.nvidia.nvml_library import (
     NvmlDevice,
     NvmlFaultError,
     count_devices,
@@ -29,7 +29,7 @@ from tuner.gpu.nvml_library import (
     open_devices,
     open_library,
 )
-from tuner.gpu.ring import RingWriter
+from tuner.devices.nvidia.ring import RingWriter
 
 
 class Sampler:

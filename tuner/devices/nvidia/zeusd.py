@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from tuner.errors import PreflightError
-from tuner.gpu.faults import PermissionDeniedError
+from tuner.devices.faults import PermissionDeniedError
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.gpu.device_state import DeviceState
-from tuner.gpu.energy_window import (
+from tuner.devices.device_state import DeviceState
+from tuner.devices.energy_window import (
     COUNTER_APART,
     INTEGRAL_UNKNOWN,
     LIMIT_NOT_BINDING,
@@ -20,7 +20,7 @@ from tuner.gpu.energy_window import (
     held_integral,
     judge_window,
 )
-from tuner.gpu.timeline import DeviceTimeline
+from tuner.devices.timeline import DeviceTimeline
 
 GPUS = ("GPU-a", "GPU-b")
 STATE = DeviceState(

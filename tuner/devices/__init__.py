@@ -1,0 +1,1 @@
+"""Energy, power and limits of GPUs: the protocols, and the leases that put limits back."""
