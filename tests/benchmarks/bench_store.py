@@ -27,10 +27,10 @@ from tuner.configuration import Configuration
 from tuner.metrics import METRICS
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import Store, StudyIdentity, Took
-from tuner.store.backup import back_up
-from tuner.store.checks import check_file
-from tuner.store.log_records import LoggedResult, LoggedStudy
-from tuner.store.measurement_log import MeasurementLog, encoded, read_log
+from tuner.store.upkeep.backup import back_up
+from tuner.store.upkeep.checks import check_file
+from tuner.store.log.log_records import LoggedResult, LoggedStudy
+from tuner.store.log.measurement_log import MeasurementLog, encoded, read_log
 from tuner.study.confirm_run import ConfirmationRun, Ears
 from tuner.study.flat import flat_for
 from tuner.study.loop import StudyRun

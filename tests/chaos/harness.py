@@ -23,7 +23,7 @@ from studies import CommandLine, let_come_first, wait_for
 from study.standin_study import StandinStudy, standin_study
 
 from tuner.store import Store
-from tuner.store.checks import check_studies
+from tuner.store.upkeep.checks import check_studies
 
 MORTAL = Path(__file__).with_name("mortal_tuner.py")
 FAULTY = MORTAL.with_name("faulty_vllm.py")

@@ -12,7 +12,7 @@ from studies import InProcess
 from tuner.records import Glimpse, Source
 from tuner.report.status import duration, status
 from tuner.store import Store, study_lock
-from tuner.store.now_file import NowFile
+from tuner.store.log.now_file import NowFile
 
 
 @pytest.fixture

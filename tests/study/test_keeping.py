@@ -17,10 +17,11 @@ from study.test_loop import OWNER, SPEC, Bench, identity
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, Measurement, Source
-from tuner.store import RepeatKind, Store, TrialState, file_systems
+from tuner.store import RepeatKind, Store, TrialState
+from tuner.store.upkeep import file_systems
 from tuner.store.faults import StoreBusyError, StoreFullError
-from tuner.store.log_records import LoggedResult, LoggedStudy
-from tuner.store.measurement_log import MeasurementLog, latest
+from tuner.store.log.log_records import LoggedResult, LoggedStudy
+from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study import keeping
 from tuner.study.backups import Backups
 from tuner.study.keeping import (

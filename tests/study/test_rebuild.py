@@ -20,9 +20,9 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import RepeatKind, Store, StudyIdentity, Took
-from tuner.store.checks import check_file, check_studies
-from tuner.store.log_records import LoggedResult, LoggedStudy, RepeatOf
-from tuner.store.measurement_log import MeasurementLog
+from tuner.store.upkeep.checks import check_file, check_studies
+from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
+from tuner.store.log.measurement_log import MeasurementLog
 from tuner.study.outcomes import front_of
 from tuner.study.points import asked_like, parameters_of, points_to_start_with
 from tuner.study.rebuild import rebuild

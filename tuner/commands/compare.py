@@ -30,7 +30,7 @@ def import_(
 
     Example: tuner compare import openai-infqps.json --study my-study
     """
-    from tuner.report.bench_serve import read_results
+    from tuner.store.imports.bench_serve import read_results
     from tuner.report.comparison_points import comparison_json, show_comparison
     from tuner.report.confirmed import standing
     from tuner.store import Store

@@ -23,7 +23,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
     """
     from tuner.host.files import state_folder
     from tuner.report.store_tables import findings_json, show_findings
-    from tuner.store.checks import check_file, check_studies
+    from tuner.store.upkeep.checks import check_file, check_studies
     from tuner.store.store import Store, existing_file
 
     path = existing_file(store_url)
@@ -51,7 +51,7 @@ def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
     """
     from rich.console import Console
 
-    from tuner.store.backup import back_up
+    from tuner.store.upkeep.backup import back_up
     from tuner.store.store import existing_file
 
     path = existing_file(store_url)
@@ -74,7 +74,7 @@ def rebuild(
 
     from tuner.host.files import state_folder
     from tuner.store.address import parse_address
-    from tuner.store.measurement_log import log_folder_of
+    from tuner.store.log.measurement_log import log_folder_of
     from tuner.study.rebuild import rebuild as rebuild_store
 
     console = Console(stderr=True)

@@ -22,7 +22,7 @@ from tuner.report.status import duration
 from tuner.report.tables import number
 from tuner.slo import Slo, meets_all
 from tuner.store import RepeatKind, TrialRow
-from tuner.store.now_file import FRESH_S
+from tuner.store.log.now_file import FRESH_S
 from tuner.study.confirm_plan import Step
 from tuner.study.front import pareto_front
 from tuner.study.loop import Progress as Spent

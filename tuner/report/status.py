@@ -20,7 +20,7 @@ from tuner.report.json_forms import front_json
 from tuner.report.tables import heading, show_front
 from tuner.store import Store
 from tuner.store.lock import study_holder
-from tuner.store.now_file import NowFile
+from tuner.store.log.now_file import NowFile
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
 
 _LAST = 20  # evaluations that tell how long the next will take

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tuner.store.checks import Finding
+from tuner.store.upkeep.checks import Finding
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:

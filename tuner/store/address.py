@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import PreflightError, UsageError
 from tuner.store.faults import corrupt, sqlite_fault
-from tuner.store.file_systems import require_local
+from tuner.store.upkeep.file_systems import require_local
 
 _MAGIC = b"SQLite format 3\0"
 _WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check

@@ -18,9 +18,9 @@ from tuner.records import Failure, Measurement, RawRun
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
-from tuner.store.measurement_log import log_folder_of, log_path_of
+from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
-from tuner.store.probing import probe_file, probe_server
+from tuner.store.upkeep.probing import probe_file, probe_server
 from tuner.store.repeats import RepeatTables, require_finite, study_of
 from tuner.store.rows import (
     EventRow,
@@ -107,7 +107,7 @@ class Store:
         return log_path_of(log_folder_of(self._url, state_folder), study)
 
     def probe(self) -> None:
-        """Raise what a write would meet now, without waiting: see `tuner.store.probing`."""
+        """Raise what a write would meet now, without waiting: see `tuner.store.upkeep.probing`."""
         if self.path is None:
             probe_server(self._engine, self.shown)
         else:

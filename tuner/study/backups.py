@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuner.errors import OperatorNeededError
 from tuner.store import Store
-from tuner.store.backup import back_up, backup_path, is_due
+from tuner.store.upkeep.backup import back_up, backup_path, is_due
 
 
 class Backups:

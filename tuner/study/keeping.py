@@ -16,8 +16,8 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.store import Store, Took, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
-from tuner.store.log_records import LoggedResult, RepeatOf
-from tuner.store.measurement_log import RESERVE_BYTES, MeasurementLog
+from tuner.store.log.log_records import LoggedResult, RepeatOf
+from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.backups import Backups
 from tuner.study.evaluator import Bench, Evaluation, Evaluator
 

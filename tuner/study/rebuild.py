@@ -20,9 +20,9 @@ from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, Measurement
 from tuner.store import Store
 from tuner.store.address import parse_address
-from tuner.store.log_records import LoggedResult, LoggedStudy
-from tuner.store.measurement_log import log_folder_of, read_log
-from tuner.store.restoring import restore_results
+from tuner.store.log.log_records import LoggedResult, LoggedStudy
+from tuner.store.log.measurement_log import log_folder_of, read_log
+from tuner.store.log.restoring import restore_results
 from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
 from tuner.study.points import parameters_of
 from tuner.study.proposals import Proposal, Proposals, Spent

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tuner.errors import OperatorNeededError
 from tuner.records import Measurement
 from tuner.store import Store, TrialState
-from tuner.store.log_records import LoggedResult
-from tuner.store.measurement_log import MeasurementLog, latest
+from tuner.store.log.log_records import LoggedResult
+from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study.settling import all_warnings, settled
 from tuner.study.spec import StudySpec
 

@@ -26,10 +26,10 @@ from tuner.records import Glimpse
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.store.faults import StoreBusyError, StoreFullError
-from tuner.store.file_systems import require_local
-from tuner.store.log_records import LoggedStudy
-from tuner.store.measurement_log import MeasurementLog
-from tuner.store.now_file import NowFile
+from tuner.store.upkeep.file_systems import require_local
+from tuner.store.log.log_records import LoggedStudy
+from tuner.store.log.measurement_log import MeasurementLog
+from tuner.store.log.now_file import NowFile
 from tuner.study.backups import Backups
 from tuner.study.benches import (
     RunPlace,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner.records import Glimpse, Source
-from tuner.store.now_file import NowFile
+from tuner.store.log.now_file import NowFile
 
 GLIMPSE = Glimpse(412.0, None, 35.2, 9.8, Source.MEASURED, Source.EMULATED)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

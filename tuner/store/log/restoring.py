@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tuner.records import Measurement
 from tuner.store import convert
-from tuner.store.log_records import LoggedResult
+from tuner.store.log.log_records import LoggedResult
 from tuner.store.repeats import study_of
 from tuner.store.schema import RawRunRecord, RepeatRawRunRecord, RepeatRecord, TrialRecord
 from tuner.store.store import Store

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import UsageError
 from tuner.metrics import METRICS
-from tuner.report.bench_serve import read_results
+from tuner.store.imports.bench_serve import read_results
 
 # the fields that vLLM 0.32's `vllm bench serve --save-result` writes, less its details
 RESULT: dict[str, Any] = {

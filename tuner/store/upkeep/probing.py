@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from tuner.errors import OperatorNeededError
 from tuner.store.faults import database_faults, sqlite_fault
-from tuner.store.file_systems import require_room
+from tuner.store.upkeep.file_systems import require_room
 
 _WAIT_S = 0.05
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tuner.errors import OperatorNeededError
 from tuner.store.address import first_damage
 from tuner.store.faults import sqlite_fault
-from tuner.store.file_systems import ROOM_BYTES, require_room
+from tuner.store.upkeep.file_systems import ROOM_BYTES, require_room
 
 GENERATIONS = 2
 _FEWEST_NEW = 10

@@ -13,11 +13,11 @@ from sqlalchemy import text
 
 from tuner.errors import PreflightError
 from tuner.records import FailureKind, Measurement
-from tuner.store.backup import backup_path, unfinished_path
+from tuner.store.upkeep.backup import backup_path, unfinished_path
 from tuner.store.faults import sqlite_fault
 from tuner.store.lock import study_lock
-from tuner.store.log_records import LoggedResult, LoggedStudy
-from tuner.store.measurement_log import log_folder_of, read_log
+from tuner.store.log.log_records import LoggedResult, LoggedStudy
+from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.rows import RepeatRow, TrialRow, TrialState
 from tuner.store.store import Store
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import PreflightError
-from tuner.store import Store, file_systems
+from tuner.store import Store
+from tuner.store.upkeep import file_systems
 from tuner.store.faults import StoreFullError
-from tuner.store.file_systems import file_system, free_bytes, require_local, require_room
+from tuner.store.upkeep.file_systems import file_system, free_bytes, require_local, require_room
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from tuner.store.address import file_of
-from tuner.store.log_records import LoggedResult, LogRecord, from_json, to_json
+from tuner.store.log.log_records import LoggedResult, LogRecord, from_json, to_json
 
 RESERVE_BYTES = 8 * 2**20  # given up for the last measurements when the disk is full
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,8 +16,8 @@ from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import RepeatKind, Took
 from tuner.store.address import parse_address
-from tuner.store.log_records import LoggedResult, LoggedStudy, RepeatOf
-from tuner.store.measurement_log import (
+from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
+from tuner.store.log.measurement_log import (
     MeasurementLog,
     encoded,
     latest,
@@ -128,7 +128,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from store.test_measurement_log import logged
-from tuner.store.measurement_log import MeasurementLog
+from tuner.store.log.measurement_log import MeasurementLog
 log = MeasurementLog(Path(sys.argv[1]), reserve_bytes=4096)
 log.open()
 log.append(logged(0, None))

@@ -1,0 +1,1 @@
+"""Care of a store: backups, checks, the file system below it."""
