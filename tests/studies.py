@@ -16,7 +16,7 @@ import pytest
 
 from tuner.cli import main
 from tuner.errors import TunerError
-from tuner.serving.processes import tagged_processes
+from tuner.servers.processes import tagged_processes
 from tuner.store import RepeatRow, Store, TrialRow
 
 TINY_LLAMA = """{

@@ -13,9 +13,9 @@ import pytest
 from studies import TINY_LLAMA
 
 from tuner.configuration import Configuration, Value
-from tuner.serving.launch import LaunchPlan, RunningServer, launched
-from tuner.serving.processes import stop_tagged
-from tuner.serving.vllm import find_vllm
+from tuner.servers.launch import LaunchPlan, RunningServer, launched
+from tuner.servers.processes import stop_tagged
+from tuner.servers.vllm.command import find_vllm
 
 SMALL: Mapping[str, Value] = {"load_format": "dummy", "enforce_eager": True, "dtype": "float32"}
 

@@ -28,8 +28,8 @@ from tiny_vllm import Endless, tiny_vllm
 from tuner.load.drive import drive
 from tuner.records import Load, Request, RequestState
 from tuner.report.load_text import offered_text
-from tuner.serving.launch import RunningServer
-from tuner.serving.vllm import find_vllm
+from tuner.servers.launch import RunningServer
+from tuner.servers.vllm.command import find_vllm
 
 PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 32, 64, 60
 LOADS = (Load(concurrency=4), Load(request_rate=4.0))

@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 import tuner.load.drive
 import tuner.load.health
 import tuner.measure.live
-import tuner.serving.live_server
+import tuner.servers.ready
 import tuner.study.live
 import tuner.study.sessions
 from tuner.cli import main
@@ -35,7 +35,7 @@ from tuner.configuration import Configuration
 from tuner.load.client import ClientLimits
 from tuner.measure.client import ClientVerdict
 from tuner.records import Measurement
-from tuner.serving.launch import LaunchPlan
+from tuner.servers.launch import LaunchPlan
 from tuner.study.evaluator import Evaluation
 from tuner.study.loop import StudyRun
 from tuner.study.proposals import Proposals
@@ -160,7 +160,7 @@ def _be_quick() -> None:
     tuner.measure.live.judge_client = lambda *_: ClientVerdict(None, None)
     tuner.study.live.COOL_DOWN_S = 0.2
     tuner.study.live.BACK_OFF_S = (0.2,)
-    tuner.serving.live_server.SETTLE_S = 0.0
+    tuner.servers.ready.SETTLE_S = 0.0
     tuner.load.health._LEAST_SILENCE_S = 0.5
     tuner.load.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
         ClientLimits, first_token_s=4.0, silence_s=4.0

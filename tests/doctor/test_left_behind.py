@@ -15,8 +15,8 @@ from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store
 from tuner.devices.leases import LeaseBook
 from tuner.host.process import Owner, this_owner
-from tuner.serving.processes import Process
-from tuner.serving.run_records import register
+from tuner.servers.processes import Process
+from tuner.servers.guardian.run_records import register
 from tuner.store import Store, study_lock
 
 GPU = "GPU-1111-aa"

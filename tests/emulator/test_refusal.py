@@ -15,7 +15,7 @@ from tuner.emulator.launch_rules import resolve
 from tuner.catalog.model import load_model, model_names
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
-from tuner.serving.diagnosis import diagnose_launch
+from tuner.servers.vllm.diagnosis import diagnose_launch
 from tuner.study.space import Choice, load_space
 
 LOGS = Path(__file__).parent.parent / "serving" / "logs"  # of vLLM 0.32.0

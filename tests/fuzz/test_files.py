@@ -19,7 +19,7 @@ from tuner.load.import_workload import import_workload
 from tuner.load.importers import IMPORTERS
 from tuner.load.trace_file import read_lines, read_trace
 from tuner.load.workload import load_workload
-from tuner.serving.run_records import registered
+from tuner.servers.guardian.run_records import registered
 from tuner.study.space import load_space
 from tuner.study.spec import spec_from
 

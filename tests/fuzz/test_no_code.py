@@ -10,8 +10,8 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.emulator.http.arguments import parse
-from tuner.serving.launch import HOST
-from tuner.serving.vllm import serve_argv
+from tuner.servers.launch import HOST
+from tuner.servers.vllm.command import serve_argv
 
 SIGNS = re.compile(r"\b(eval|exec|compile|__import__|yaml|shell|system|pickle|marshal|shelve)\b")
 PACKAGE = Path(__file__).parents[2] / "tuner"

@@ -19,9 +19,9 @@ from tuner.load.stream import CompletionStream
 from tuner.load.workload import load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Load
-from tuner.serving.diagnosis import diagnose_death, diagnose_launch
-from tuner.serving.launch import _served_names
-from tuner.serving.server_metrics import (
+from tuner.servers.vllm.diagnosis import diagnose_death, diagnose_launch
+from tuner.servers.launch import _served_names
+from tuner.servers.vllm.counters import (
     ServerUnreachableError,
     parse_metrics,
     resolved_settings,

@@ -37,7 +37,7 @@ from tuner.records import (
     RequestState,
     Source,
 )
-from tuner.serving.server_metrics import scrape
+from tuner.servers.vllm.counters import scrape
 from tuner.slo import Slo
 
 MODEL = "Qwen/Qwen3-8B"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tuner.configuration import Configuration, Value
-from tuner.serving.launch import LaunchPlan
-from tuner.serving.processes import stop_tagged, tagged_processes
+from tuner.servers.launch import LaunchPlan
+from tuner.servers.processes import stop_tagged, tagged_processes
 
 FAKE_VLLM = r"""
 import http.server, json, os, signal, sys, time

@@ -20,9 +20,9 @@ from nvml_standin.standin import Standin
 
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import Access, opened_limits
-from tuner.serving.guardian import repair
-from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
-from tuner.serving.run_records import registered
+from tuner.servers.guardian.guardian import repair
+from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
+from tuner.servers.guardian.run_records import registered
 
 FOUND_W = 610.0  # neither the default nor anything that a victim sets
 TESTS = Path(__file__).parents[1]

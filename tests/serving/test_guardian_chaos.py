@@ -20,7 +20,7 @@ from serving.guarding import (
 from serving.victim import start_server
 
 from tuner.errors import OperatorNeededError
-from tuner.serving.processes import tagged_processes
+from tuner.servers.processes import tagged_processes
 
 pytestmark = pytest.mark.chaos
 SEEDS = range(100, 120)

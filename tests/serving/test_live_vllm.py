@@ -15,10 +15,10 @@ import pytest
 from tiny_vllm import needs_vllm, tiny_plan
 
 from tuner.configuration import Value
-from tuner.serving.launch import RunningServer, launched
-from tuner.serving.live_limits import Limits, LimitsFile, State
-from tuner.serving.live_server import LiveFiles, make_ready
-from tuner.serving.server_metrics import scrape
+from tuner.servers.launch import RunningServer, launched
+from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
+from tuner.servers.ready import LiveFiles, make_ready
+from tuner.servers.vllm.counters import scrape
 
 pytestmark = needs_vllm(400)
 

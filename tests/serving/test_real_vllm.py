@@ -13,10 +13,10 @@ from tiny_vllm import needs_vllm, tiny_plan
 
 from tuner.configuration import Value
 from tuner.records import FailureKind
-from tuner.serving.launch import LaunchFailedError, launched
-from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
-from tuner.serving.server_metrics import resolved_settings, scrape
-from tuner.serving.vllm import find_vllm, known_flags, vllm_version
+from tuner.servers.launch import LaunchFailedError, launched
+from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
+from tuner.servers.vllm.counters import resolved_settings, scrape
+from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 
 pytestmark = needs_vllm(300)
 FLAGS: Mapping[str, Value] = {"skip_tokenizer_init": True}

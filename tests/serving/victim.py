@@ -19,8 +19,8 @@ from tuner.errors import InterruptedBySignalError, TunerError
 from tuner.devices.leases import LeaseBook, LeasedLimits, leased
 from tuner.devices.limits import Access, open_limits, opened_limits
 from tuner.host.signals import run_interruptible
-from tuner.serving.guardian import guarded, repair
-from tuner.serving.processes import stop_tagged, tag_environment
+from tuner.servers.guardian.guardian import guarded, repair
+from tuner.servers.processes import stop_tagged, tag_environment
 
 SERVER = r"""
 import os, signal, sys, time

@@ -13,7 +13,7 @@ from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import Workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Load, Source
-from tuner.serving.processes import tagged_processes
+from tuner.servers.processes import tagged_processes
 from tuner.slo import Slo
 from tuner.study.evaluator import Task
 from tuner.study.launches import LiveKnobs

@@ -24,8 +24,8 @@ from tuner.catalog.gpu import load_gpu
 from tuner.emulator.http.served_devices import create_devices
 from tuner.devices.leases import LeaseBook
 from tuner.host.process import Owner
-from tuner.serving.processes import stop_tagged, tagged_processes
-from tuner.serving.run_records import registered
+from tuner.servers.processes import stop_tagged, tagged_processes
+from tuner.servers.guardian.run_records import registered
 
 FOUND_W = 610.0  # neither the default nor within what the study sets
 SPACE = """

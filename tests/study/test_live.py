@@ -12,7 +12,7 @@ from tuner.errors import PreflightError
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
-from tuner.serving.processes import tagged_processes
+from tuner.servers.processes import tagged_processes
 from tuner.study.evaluator import Task
 
 

@@ -15,8 +15,8 @@ from tuner.errors import OperatorNeededError
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.serving.launch import LaunchFailedError
-from tuner.serving.processes import tagged_processes
+from tuner.servers.launch import LaunchFailedError
+from tuner.servers.processes import tagged_processes
 from tuner.study import live as live_module
 
 

@@ -19,9 +19,9 @@ from tuner.catalog.model import load_model
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState
-from tuner.serving import live_limits
-from tuner.serving.live_limits import Limits, LimitsFile
-from tuner.serving.processes import tagged_processes
+from tuner.servers.vllm import live_limits
+from tuner.servers.vllm.live_limits import Limits, LimitsFile
+from tuner.servers.processes import tagged_processes
 from tuner.study.evaluator import Evaluation, Task
 from tuner.study.launches import LiveKnobs
 from tuner.study.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
@@ -31,7 +31,7 @@ LARGEST = {"max_num_seqs": 64, "max_num_batched_tokens": 4096}
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.serving.live_server.SETTLE_S", 0.0)
+    monkeypatch.setattr("tuner.servers.ready.SETTLE_S", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ LimitsFile.attach = refuse
 async def test_a_server_that_cannot_is_told_once_and_launched_for_each(
     tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch, module: str, says: str
 ) -> None:
-    monkeypatch.setattr("tuner.serving.live_server._source", lambda: module.encode())
+    monkeypatch.setattr("tuner.servers.ready._source", lambda: module.encode())
     notes: list[str] = []
     async with evaluator(
         tmp_path, workload, largest=LARGEST, window_s=0.5, note=notes.append

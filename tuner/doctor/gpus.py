@@ -14,7 +14,7 @@ from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_
 from tuner.devices.device_state import DeviceState
 from tuner.devices.nvidia.isolated_limits import one_by_one
 from tuner.devices.nvidia.visible import visible_devices
-from tuner.serving.processes import tagged_processes
+from tuner.servers.processes import tagged_processes
 
 _DEADLINE_S = 5.0
 _CAP_SYS_ADMIN = 1 << 21  # what NVML's setters ask for, of root in a container too

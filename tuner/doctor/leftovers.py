@@ -9,8 +9,8 @@ from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.devices.lease_files import Entry
 from tuner.devices.leases import LeaseBook
 from tuner.host.process import OwnerState, owner_state
-from tuner.serving.processes import Process, tagged_processes
-from tuner.serving.run_records import registered
+from tuner.servers.processes import Process, tagged_processes
+from tuner.servers.guardian.run_records import registered
 
 _RESTORE = "tuner gpu restore"
 

@@ -10,7 +10,7 @@ import psutil
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import PreflightError
-from tuner.serving.launch import usable_port
+from tuner.servers.launch import usable_port
 
 _GIB = 2**30
 _OPEN_FILES = 4096  # a closed loop has a connection for each request under way

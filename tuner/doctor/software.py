@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import PreflightError
-from tuner.serving.vllm import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _PROBE_S = 60.0

@@ -17,7 +17,7 @@ from tuner.load.drive import drive_watched
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import Glimpse, Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
-from tuner.serving.server_metrics import ServerUnreachableError, scrape
+from tuner.servers.vllm.counters import ServerUnreachableError, scrape
 
 POWER_PERIOD_S = 0.1
 SERVER_PERIOD_S = 0.25

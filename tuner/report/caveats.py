@@ -11,7 +11,7 @@ from tuner.report.trials import ENERGY, emulated, ended_early, measured, meets_s
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudySummary, TrialRow
-from tuner.study.parallel import gpus_used
+from tuner.servers.vllm.parallelism import gpus_used
 
 _BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 # Boards control power to a few per cent: peaks this near a limit may have been cut by it.

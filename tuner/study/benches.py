@@ -28,7 +28,7 @@ from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measure.live import unseen
 from tuner.records import Glimpse, Source
-from tuner.serving.vllm import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.slo import Slo
 from tuner.study.attached import AttachedEvaluator
 from tuner.study.device_knobs import DeviceKnobs
@@ -36,7 +36,7 @@ from tuner.study.emulated_machine import EmulatedMachine
 from tuner.study.evaluator import Evaluator, Task
 from tuner.study.launches import LiveKnobs
 from tuner.study.live import LiveEvaluator
-from tuner.study.parallel import PARALLEL_SIZES, gpus_used
+from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
 from tuner.study.sessions import LaunchSettings, ServerKind, unheard
 from tuner.study.space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.study.spec import StudySpec

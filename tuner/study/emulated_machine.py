@@ -13,7 +13,7 @@ from tuner.emulator.http.served_devices import create_devices
 from tuner.errors import PreflightError
 from tuner.devices.device_state import DeviceState
 from tuner.devices.emulated.meters import EmulatedGpuMeter
-from tuner.study.parallel import gpus_used
+from tuner.servers.vllm.parallelism import gpus_used
 
 
 class EmulatedMachine:

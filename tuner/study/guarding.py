@@ -9,8 +9,8 @@ from functools import partial
 
 from tuner.host.files import state_folder
 from tuner.devices.limits import opened_limits
-from tuner.serving.clean_up import memory_in_use
-from tuner.serving.guardian import guarded, repair
+from tuner.servers.guardian.clean_up import memory_in_use
+from tuner.servers.guardian.guardian import guarded, repair
 from tuner.study.benches import RunPlace
 from tuner.study.evaluator import Evaluator
 

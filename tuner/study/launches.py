@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.configuration import Configuration, Value
-from tuner.serving.live_limits import Limits
+from tuner.servers.vllm.live_limits import Limits
 from tuner.study.space import LIVE_FLAGS
 
 _SEQS, _TOKENS = LIVE_FLAGS

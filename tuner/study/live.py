@@ -25,11 +25,11 @@ from tuner.measure.live import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun
 from tuner.redaction import without_secrets
-from tuner.serving.diagnosis import broken_gpu, diagnose_death, has_dead_engine
-from tuner.serving.launch import LaunchFailedError, RunningServer, read_log
-from tuner.serving.live_server import prefix_cache_is_reset
-from tuner.serving.processes import tagged_processes
-from tuner.serving.server_metrics import ServerUnreachableError, resolved_settings
+from tuner.servers.vllm.diagnosis import broken_gpu, diagnose_death, has_dead_engine
+from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
+from tuner.servers.ready import prefix_cache_is_reset
+from tuner.servers.processes import tagged_processes
+from tuner.servers.vllm.counters import ServerUnreachableError, resolved_settings
 from tuner.study.device_knobs import DeviceControl, device_defaults
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.study.sessions import LaunchSettings, ServerKind, Session, Sessions, pids_of

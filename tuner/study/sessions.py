@@ -14,11 +14,11 @@ from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
 from tuner.measure.live import unseen
 from tuner.records import FailureKind, Glimpse, Source
-from tuner.serving.idle_device import await_idle, memory_of
-from tuner.serving.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
-from tuner.serving.live_limits import Limits, LimitsFile, State
-from tuner.serving.live_server import LiveFiles, NotReusableError, is_about_scheduler, make_ready
-from tuner.serving.start_ups import StartUps
+from tuner.servers.idle_device import await_idle, memory_of
+from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
+from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
+from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.servers.start_ups import StartUps
 from tuner.study.launches import Launch, LiveKnobs
 
 

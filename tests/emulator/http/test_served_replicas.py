@@ -12,7 +12,7 @@ from tuner.emulator.http.metrics_page import CopyMetrics, page
 from tuner.catalog.model import ModelShape
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import replicas_for
-from tuner.serving.server_metrics import parse_metrics
+from tuner.servers.vllm.counters import parse_metrics
 
 
 @pytest.fixture

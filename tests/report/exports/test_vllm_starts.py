@@ -21,8 +21,8 @@ from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.env import env_file
 from tuner.report.exports.vllm import vllm_config
 from tuner.report.recommend import Recommendation
-from tuner.serving.processes import stop_tagged, tag_environment
-from tuner.serving.vllm import find_vllm
+from tuner.servers.processes import stop_tagged, tag_environment
+from tuner.servers.vllm.command import find_vllm
 
 pytestmark = needs_vllm(timeout_s=600.0)
 

@@ -11,8 +11,8 @@ from tuner.configuration import Configuration, Value
 from tuner.redaction import is_secret_name, redacted
 from tuner.report.load_text import load_text
 from tuner.report.recommend import Recommendation
-from tuner.serving.vllm import flag_word
-from tuner.study.parallel import gpus_used
+from tuner.servers.vllm.command import flag_word
+from tuner.servers.vllm.parallelism import gpus_used
 
 PORT = 8000
 _LONGEST_NAME = 40  # so that what is named after it stays within the 63 letters of a DNS label

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuner.devices.device_state import DeviceState
 from tuner.records import Failure, FailureKind
-from tuner.serving.launch import LaunchFailedError
-from tuner.serving.processes import stop_tagged
+from tuner.servers.launch import LaunchFailedError
+from tuner.servers.processes import stop_tagged
 
 DEADLINE_S = 60.0
 _POLL_S = 0.5

@@ -18,13 +18,13 @@ from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.records import FailureKind
 from tuner.redaction import without_secrets
-from tuner.serving.launch import (
+from tuner.servers.launch import (
     LaunchFailedError,
     launched,
     read_log,
     usable_port,
 )
-from tuner.serving.processes import tagged_processes, wait_until
+from tuner.servers.processes import tagged_processes, wait_until
 
 LOGS = Path(__file__).parent / "logs"
 

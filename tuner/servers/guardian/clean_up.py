@@ -16,7 +16,7 @@ from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import LimitControl, opened_limits
 from tuner.devices.restoring import RestoreAction
 from tuner.devices.nvidia.visible import visible_devices
-from tuner.serving.processes import stop_tagged, tagged_processes, wait_until
+from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
 
 SERVER_GRACE_S = 10.0
 _MEMORY_SLACK_BYTES = 64 * 2**20

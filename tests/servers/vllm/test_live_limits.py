@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.serving import live_limits
-from tuner.serving.live_limits import (
+from tuner.servers.vllm import live_limits
+from tuner.servers.vllm.live_limits import (
     FILE_VARIABLE,
     Limits,
     LimitsFile,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
-from tuner.serving import vllm
-from tuner.serving.vllm import (
+from tuner.servers.vllm import command as vllm
+from tuner.servers.vllm.command import (
     RESERVED_FLAGS,
     find_vllm,
     known_flags,

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuner.serving.server_metrics import (
+from tuner.servers.vllm.counters import (
     ResolvedSettings,
     ServerSample,
     ServerUnreachableError,

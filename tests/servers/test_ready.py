@@ -11,10 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tuner.configuration import Configuration
-from tuner.serving import live_server
-from tuner.serving.launch import RunningServer
-from tuner.serving.live_limits import Limits, LimitsFile
-from tuner.serving.live_server import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.servers import ready as live_server
+from tuner.servers.launch import RunningServer
+from tuner.servers.vllm.live_limits import Limits, LimitsFile
+from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
 
 MOST = Limits(32, 2048)
 

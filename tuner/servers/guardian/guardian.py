@@ -18,12 +18,12 @@ from tuner.devices.leases import ControlOpener, LeaseBook
 from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.devices.restoring import RestoreAction
 from tuner.host.python_process import PYTHON, own_environment
-from tuner.serving.clean_up import SERVER_GRACE_S
-from tuner.serving.guardian_process import DONE, READY, GuardianPlan
-from tuner.serving.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
-from tuner.serving.run_records import forget, register, registered
+from tuner.servers.guardian.clean_up import SERVER_GRACE_S
+from tuner.servers.guardian.guardian_process import DONE, READY, GuardianPlan
+from tuner.servers.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
+from tuner.servers.guardian.run_records import forget, register, registered
 
-_PROCESS = "tuner.serving.guardian_process"
+_PROCESS = "tuner.servers.guardian.guardian_process"
 _START_DEADLINE_S = 45.0  # longer than a driver is given to wake up
 _END_DEADLINE_S = 60.0  # besides what it is given for device memory and leases
 

@@ -10,10 +10,10 @@ import pytest
 
 from tuner.devices.device_state import DeviceState
 from tuner.records import FailureKind
-from tuner.serving import idle_device
-from tuner.serving.idle_device import await_idle, memory_of
-from tuner.serving.launch import LaunchFailedError
-from tuner.serving.processes import tag_environment
+from tuner.servers import idle_device
+from tuner.servers.idle_device import await_idle, memory_of
+from tuner.servers.launch import LaunchFailedError
+from tuner.servers.processes import tag_environment
 
 _FIELDS = dict.fromkeys(DeviceState.__dataclass_fields__)
 IDLE = DeviceState(

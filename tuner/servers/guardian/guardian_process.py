@@ -1,6 +1,6 @@
 """The guardian's own process: it waits for the tuner's end and cleans up what is left.
 
-Started by `tuner.serving.guardian`, which holds a pipe to its standard input. The pipe closes with
+Started by `tuner.servers.guardian.guardian`, which holds a pipe to its standard input. The pipe closes with
 the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives all night.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tuner.errors import OperatorNeededError
 from tuner.devices.access import Access
-from tuner.serving.clean_up import CleanUp, memory_in_use
-from tuner.serving.run_records import forget
+from tuner.servers.guardian.clean_up import CleanUp, memory_in_use
+from tuner.servers.guardian.run_records import forget
 
 READY = b"ready\n"
 DONE = b"done\n"

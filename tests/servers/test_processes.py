@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import OperatorNeededError
-from tuner.serving import processes
-from tuner.serving.processes import (
+from tuner.servers import processes
+from tuner.servers.processes import (
     LAUNCH_TAG,
     RUN_TAG,
     stop_tagged,
@@ -130,7 +130,7 @@ def test_term_is_sent_once_and_to_the_top_of_the_tree_alone(run_tag, spawned, tm
 def test_a_process_never_stops_itself(run_tag, spawned) -> None:
     script = (
         "import sys\n"
-        "from tuner.serving.processes import stop_tagged\n"
+        "from tuner.servers.processes import stop_tagged\n"
         "sys.exit(10 + stop_tagged(sys.argv[1], grace_s=1.0))\n"
     )
     sleeper = spawn(spawned, *SLEEP, run_tag=run_tag)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.serving.start_ups import StartUps
+from tuner.servers.start_ups import StartUps
 
 
 def deadline_s(most_s: float, *launches_s: float) -> float:

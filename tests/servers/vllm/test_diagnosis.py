@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.records import FailureKind
-from tuner.serving.diagnosis import (
+from tuner.servers.vllm.diagnosis import (
     broken_gpu,
     diagnose_death,
     diagnose_launch,

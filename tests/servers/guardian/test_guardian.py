@@ -29,10 +29,10 @@ from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import Access, open_limits, opened_limits
 from tuner.host.process import this_owner
-from tuner.serving import guardian as guardian_module
-from tuner.serving.guardian import guarded, repair
-from tuner.serving.processes import RUN_TAG, tag_environment, tagged_processes, wait_until
-from tuner.serving.run_records import register, registered
+from tuner.servers.guardian import guardian as guardian_module
+from tuner.servers.guardian.guardian import guarded, repair
+from tuner.servers.processes import RUN_TAG, tag_environment, tagged_processes, wait_until
+from tuner.servers.guardian.run_records import register, registered
 
 NO_GPUS = partial(opened_limits, Access.SET)  # there is no driver outside a machine
 
@@ -231,7 +231,7 @@ async def test_a_guardian_is_small_quick_and_bears_no_tag(machine: Machine, monk
 def test_a_guardian_imports_nothing_heavy() -> None:
     heavy = "numpy asyncio aiohttp pynvml optuna sqlalchemy pydantic psutil"
     script = (
-        "import sys, tuner.serving.guardian_process\n"
+        "import sys, tuner.servers.guardian.guardian_process\n"
         f"print(*(name for name in {heavy.split()} if name in sys.modules))\n"
     )
     found = subprocess.run(

@@ -1,0 +1,1 @@
+"""Inference servers: the protocol, launching, stopping, and the guardian that cleans up."""

@@ -1,0 +1,1 @@
+"""The guardian: a process that outlives the tuner and cleans up behind it."""
