@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_vllm import Endless, tiny_vllm
 
-from tuner.load.drive import drive
+from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestState
 from tuner.report.load_text import offered_text
 from tuner.servers.launch import RunningServer

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from tuner.load.drive import drive
+from tuner.load.client.drive import drive
 from tuner.records import FloatArray, Load, Request, RequestState
 
 _STEP_GAP_S = 0.003

@@ -34,7 +34,7 @@ from pathlib import Path
 import bench_client
 import numpy as np
 
-from tuner.load.drive import drive
+from tuner.load.client.drive import drive
 from tuner.records import FloatArray, Load, Request
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -24,15 +24,15 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-import tuner.load.drive
-import tuner.load.health
+import tuner.load.client.drive
+import tuner.load.client.health
 import tuner.measure.live
 import tuner.servers.ready
 import tuner.study.live
 import tuner.study.sessions
 from tuner.cli import main
 from tuner.configuration import Configuration
-from tuner.load.client import ClientLimits
+from tuner.load.client.client import ClientLimits
 from tuner.measure.client import ClientVerdict
 from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
@@ -161,8 +161,8 @@ def _be_quick() -> None:
     tuner.study.live.COOL_DOWN_S = 0.2
     tuner.study.live.BACK_OFF_S = (0.2,)
     tuner.servers.ready.SETTLE_S = 0.0
-    tuner.load.health._LEAST_SILENCE_S = 0.5
-    tuner.load.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
+    tuner.load.client.health._LEAST_SILENCE_S = 0.5
+    tuner.load.client.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
         ClientLimits, first_token_s=4.0, silence_s=4.0
     )
     tuner.study.sessions.LaunchPlan = partial(  # type: ignore[assignment,misc]

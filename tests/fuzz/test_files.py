@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tuner.devices.lease_files import Lease, Limits, lease_path, lease_text, read_entry
 from tuner.devices.leases import LeaseBook
 from tuner.host.process import this_owner
-from tuner.load.import_workload import import_workload
-from tuner.load.importers import IMPORTERS
-from tuner.load.trace_file import read_lines, read_trace
+from tuner.load.importers.import_workload import import_workload
+from tuner.load.importers.importers import IMPORTERS
+from tuner.load.traces.trace_file import read_lines, read_trace
 from tuner.load.workload import load_workload
 from tuner.servers.guardian.run_records import registered
 from tuner.study.space import load_space

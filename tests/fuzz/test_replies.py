@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
-from tuner.load.stream import CompletionStream
+from tuner.load.client.stream import CompletionStream
 from tuner.load.workload import load_workload
 from tuner.measure.window import WindowPlan
 from tuner.records import Load

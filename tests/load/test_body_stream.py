@@ -13,8 +13,8 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.load.body_stream import Body, Chunks, StreamedResponse
-from tuner.load.client import ClientLimits, open_session
+from tuner.load.client.body_stream import Body, Chunks, StreamedResponse
+from tuner.load.client.client import ClientLimits, open_session
 
 LIMITS = ClientLimits()
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -15,7 +15,7 @@ from tuner.catalog.model import load_model
 from tuner.emulator.http.server import Server
 from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
-from tuner.load.drive import drive
+from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestState
 
 

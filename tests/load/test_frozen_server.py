@@ -15,9 +15,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from tuner.load import health
-from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
-from tuner.load.drive import drive
+from tuner.load.client.client import health
+from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=5.0, first_token_s=1.0, silence_s=1.0)

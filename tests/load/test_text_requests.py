@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tuner.load.client import ClientLimits, Exchange, open_session, request_url
-from tuner.load.stream import CompletionStream
+from tuner.load.client.client import ClientLimits, Exchange, open_session, request_url
+from tuner.load.client.stream import CompletionStream
 from tuner.load.text_request import (
     Message,
     TextRequest,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tiny_vllm import Endless, needs_vllm, tiny_vllm
 
-from tuner.load.drive import drive
+from tuner.load.client.drive import drive
 from tuner.load.text_request import Message, TextRequest, stand_in_ids
 from tuner.records import Load, RequestRecord, RequestState
 

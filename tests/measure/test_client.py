@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuner.load.client_watch import DriveReport
+from tuner.load.client.client_watch import DriveReport
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.precision import Precision
 from tuner.measure.window import WindowPlan

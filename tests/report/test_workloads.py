@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tuner.load.import_workload import import_workload
+from tuner.load.importers.import_workload import import_workload
 from tuner.load.summary import summarize
 from tuner.load.workload import load_workload
 from tuner.report.workloads import preview_workload, show_workload, workload_json

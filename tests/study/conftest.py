@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.load.drive import DriveReport
+from tuner.load.client.drive import DriveReport
 from tuner.measure import live
 from tuner.measure.client import ClientVerdict
 from tuner.store import Store

@@ -79,7 +79,7 @@ def import_(
     """
     from rich.console import Console
 
-    from tuner.load.import_workload import import_workload
+    from tuner.load.importers.import_workload import import_workload
 
     workload = import_workload(file, form.value, out, limit)
     assert workload.facts is not None

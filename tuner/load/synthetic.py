@@ -10,7 +10,7 @@ import numpy as np
 
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
 from tuner.load.lengths import IntArray
-from tuner.load.spec import COUNTING_TOKENS, FIRST_TOKEN_ID, WorkloadSpec
+from tuner.load.workload_spec import COUNTING_TOKENS, FIRST_TOKEN_ID, WorkloadSpec
 from tuner.records import Request, TokenArray
 
 BLOCK_REQUESTS = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.load.client_watch import MAX_LAG_P99_MS, MAX_LATE_P99_MS, DriveReport
+from tuner.load.client.client_watch import MAX_LAG_P99_MS, MAX_LATE_P99_MS, DriveReport
 from tuner.measure.reduce import e2el_ms, ttft_ms
 from tuner.measure.window import WindowPlan
 from tuner.records import RequestRecord, RequestState

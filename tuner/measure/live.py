@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 
 from tuner.devices.meter import Activity, Meter, PowerReading
-from tuner.load.drive import drive_watched
+from tuner.load.client.drive import drive_watched
 from tuner.measure.client import judge_client, too_few_requests
 from tuner.measure.window import SteadyWindow, WindowPlan
 from tuner.records import Glimpse, Load, PowerTimeline, RawRun, Request, ServerTimeline, Source

@@ -62,7 +62,7 @@ async def probe_answers(base_url: str, served_name: str) -> tuple[TokenIds, ...]
     # here, because reports only compare answers, and should not wait for an HTTP client's import
     import aiohttp
 
-    from tuner.load.client import completions_url
+    from tuner.load.client.client import completions_url
 
     turn = asyncio.Semaphore(_AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=_ANSWER_S)

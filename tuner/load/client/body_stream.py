@@ -19,7 +19,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from tuner.load.arrival_stamps import ArrivalSocket, WallClock
+from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
 
 # asyncio asks for 256 KiB at each read: a buffer that costs five times the read itself, because the
 # C library maps and unmaps memory for it.

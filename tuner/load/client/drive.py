@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from tuner.load.client import ClientLimits, Exchange, open_session, request_url
-from tuner.load.client_watch import ClientWatch, DriveReport
-from tuner.load.health import ServerHealth
+from tuner.load.client.client import ClientLimits, Exchange, open_session, request_url
+from tuner.load.client.client_watch import ClientWatch, DriveReport
+from tuner.load.client.health import ServerHealth
 from tuner.records import (
     InformedWatch,
     Load,

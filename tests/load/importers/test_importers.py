@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import UsageError
-from tuner.load.importers import IMPORTERS, importer_named
+from tuner.load.importers.importers import IMPORTERS, importer_named
 from tuner.load.text_request import Message
-from tuner.load.trace_file import TraceRow, read_trace
+from tuner.load.traces.trace_file import TraceRow, read_trace
 
 Write = Callable[[str | bytes], Path]
 

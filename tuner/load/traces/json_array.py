@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuner.errors import UsageError
-from tuner.load.trace_file import at_line, open_binary, shown, unreadable
+from tuner.load.traces.trace_file import at_line, open_binary, shown, unreadable
 
 MAX_ITEM_CHARACTERS = 16 * 2**20
 _READ_BYTES = 2**20

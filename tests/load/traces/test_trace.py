@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import UsageError
 from tuner.load.text_request import Message, TextRequest
-from tuner.load.trace_file import TraceRow, read_trace, write_trace
+from tuner.load.traces.trace_file import TraceRow, read_trace, write_trace
 from tuner.load.workload import Workload, WorkloadSpec, load_workload
 from tuner.records import Request
 

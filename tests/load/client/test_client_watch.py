@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tuner.load.client_watch import (
+from tuner.load.client.client_watch import (
     MAX_LAG_P99_MS,
     MAX_LATE_P99_MS,
     ClientWatch,
     bottleneck,
     lateness_s,
 )
-from tuner.load.drive import drive_watched
+from tuner.load.client.drive import drive_watched
 from tuner.records import Load, Request, RequestRecord, RequestState
 
 CLOSED, OPEN = Load(concurrency=1), Load(request_rate=1.0)

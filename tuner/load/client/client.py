@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tuner.load.body_stream import Body, StreamedResponse, StreamingConnector
-from tuner.load.stream import SHOWN_CHARACTERS, CompletionStream
+from tuner.load.client.body_stream import Body, StreamedResponse, StreamingConnector
+from tuner.load.client.stream import SHOWN_CHARACTERS, CompletionStream
 from tuner.load.text_request import TextRequest
 from tuner.records import Request, RequestRecord, RequestState
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UsageError
-from tuner.load.import_workload import import_workload
+from tuner.load.importers.import_workload import import_workload
 from tuner.load.workload import load_workload
 from tuner.records import Load
 
@@ -123,7 +123,7 @@ def test_a_large_file_needs_little_memory(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from tuner.load.import_workload import import_workload\n"
+        "from tuner.load.importers.import_workload import import_workload\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "w = import_workload(Path(sys.argv[1]), 'sharegpt', Path(sys.argv[2]))\n"
         "assert w.facts.rows == 5_000\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
 from tuner.records import Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=0.4, first_token_s=0.5, silence_s=0.3)

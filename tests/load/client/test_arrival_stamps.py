@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from tuner.load.arrival_stamps import ArrivalSocket, WallClock
-from tuner.load.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
+from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
 from tuner.records import Request, RequestState
 
 LIMITS = ClientLimits()

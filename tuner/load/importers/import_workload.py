@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from tuner.errors import UsageError
-from tuner.load.importers import MOONCAKE_BLOCK_TOKENS, importer_named
-from tuner.load.spec import WorkloadSpec
-from tuner.load.trace_file import unreadable, write_trace
+from tuner.load.importers.importers import MOONCAKE_BLOCK_TOKENS, importer_named
+from tuner.load.workload_spec import WorkloadSpec
+from tuner.load.traces.trace_file import unreadable, write_trace
 from tuner.load.workload import Workload
 
 _CONCURRENCY = 64  # of a workload without times, until the user says otherwise

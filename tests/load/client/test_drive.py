@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 import tuner.load
-from tuner.load.client import ClientLimits
-from tuner.load.drive import drive
+from tuner.load.client.client import ClientLimits
+from tuner.load.client.drive import drive
 from tuner.load.workload import load_workload
 from tuner.records import Load, Request, RequestRecord, RequestState
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tuner.load.client import ClientLimits, Exchange
+from tuner.load.client.client import ClientLimits, Exchange
 from tuner.records import Load, RequestRecord
 
 # On loopback a full backlog makes a connection wait; a refused one means that nobody listens.

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.load.client import ClientLimits
-from tuner.load.health import ServerHealth
+from tuner.load.client.client import ClientLimits
+from tuner.load.client.health import ServerHealth
 from tuner.records import Load, RequestRecord, RequestState
 
 LIMITS = ClientLimits(silence_s=10.0)

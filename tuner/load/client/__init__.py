@@ -1,0 +1,1 @@
+"""The streaming HTTP client: sends on schedule, times every token."""

@@ -1,0 +1,1 @@
+"""Importers: traces and conversations in other projects' formats, one module a format."""

@@ -1,0 +1,1 @@
+"""Traces: the file of our own form, and requests read from it."""
