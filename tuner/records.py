@@ -169,7 +169,7 @@ class SteadyWatch(Protocol):
     """Decides, while a load runs, when the steady window begins and ends.
 
     The driver of the load (live or virtual) reports each event in time order and ends the load at
-    `window_end_s`. Implemented in `tuner.measure.window`.
+    `window_end_s`. Implemented in `tuner.measure.steady_window`.
     """
 
     def started(self, now_s: float) -> None:

@@ -27,9 +27,9 @@ from tuner.emulator.http.server import Server
 from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.virtual import engine_for
 from tuner.devices.emulated.meters import EmulatorServerMeter
-from tuner.measure.live import run_load
+from tuner.measure.load_run import run_load
 from tuner.measure.reduce import reduce_run
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord
 from tuner.records import RequestState as State
 

@@ -22,7 +22,7 @@ from tuner.catalog.model import load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.measure.reduce import reduce_run
-from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import EarlyEnd, Failure, Load, RawRun, Request
 from tuner.slo import Slo, meets_all
 

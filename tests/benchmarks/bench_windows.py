@@ -22,11 +22,11 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.load.lengths import Uniform
 from tuner.load.workload import LoadSpec, Workload, WorkloadSpec, load_workload
-from tuner.measure.comparison import Repeat, Verdict, compare
+from tuner.measure.compare import Repeat, Verdict, compare
 from tuner.measure.intervals import Interval, intervals
 from tuner.measure.precision import Precision
 from tuner.measure.reduce import reduce_run
-from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import Load, Measurement, RawRun, RequestState, UnderWay
 
 COVERED = (

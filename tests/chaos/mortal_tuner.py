@@ -26,14 +26,14 @@ from optuna.trial import TrialState
 
 import tuner.load.client.drive
 import tuner.load.client.health
-import tuner.measure.live
+import tuner.measure.load_run
 import tuner.servers.ready
 import tuner.study.live
 import tuner.study.sessions
 from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.load.client.client import ClientLimits
-from tuner.measure.client import ClientVerdict
+from tuner.measure.client_verdict import ClientVerdict
 from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
 from tuner.study.evaluator import Evaluation
@@ -157,7 +157,7 @@ def _write_a_journal(path: Path) -> None:
 
 def _be_quick() -> None:
     """Two cores are shared with the server and other tests: what is tested is something else."""
-    tuner.measure.live.judge_client = lambda *_: ClientVerdict(None, None)
+    tuner.measure.load_run.judge_client = lambda *_: ClientVerdict(None, None)
     tuner.study.live.COOL_DOWN_S = 0.2
     tuner.study.live.BACK_OFF_S = (0.2,)
     tuner.servers.ready.SETTLE_S = 0.0

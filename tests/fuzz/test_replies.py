@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tuner.configuration import Configuration
 from tuner.load.client.stream import CompletionStream
 from tuner.load.workload import load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.servers.vllm.diagnosis import diagnose_death, diagnose_launch
 from tuner.servers.launch import _served_names

@@ -14,7 +14,7 @@ from tuner.catalog.model import load_model
 from tuner.emulator.virtual import simulate
 from tuner.errors import UsageError
 from tuner.load.workload import load_workload
-from tuner.measure.window import SteadyWindow
+from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
 from tuner.report.calibrated import calibrate_gpu
 from tuner.store import Store, StudyIdentity, TrialOwner

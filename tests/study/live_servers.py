@@ -11,7 +11,7 @@ from pathlib import Path
 from tuner.configuration import Configuration, Value
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import Workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.servers.processes import tagged_processes
 from tuner.slo import Slo

@@ -14,7 +14,7 @@ from study.scripted import ScriptedEvaluator, infrastructure, measurement
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo, meets_all
 from tuner.store import Store

@@ -10,7 +10,7 @@ import pytest
 from study.scripted import measurement
 
 from tuner.configuration import Configuration
-from tuner.measure.comparison import Verdict
+from tuner.measure.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState

@@ -16,7 +16,7 @@ from tuner.errors import PreflightError, UsageError
 from tuner.host.files import state_folder
 from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.load.workload import load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
 from tuner.study import live as live_module
 from tuner.study.device_knobs import DeviceKnobs

@@ -28,8 +28,8 @@ from tuner.emulator.virtual import engine_for
 from tuner.devices.meter import Surroundings
 from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 from tuner.load.workload import load_workload
-from tuner.measure.live import run_load
-from tuner.measure.window import WindowPlan
+from tuner.measure.load_run import run_load
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.store import TrialRow
 

@@ -14,7 +14,7 @@ from tuner.configuration import Configuration
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.load.workload import load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement
 from tuner.report.trials import feasible, front, measured
 from tuner.slo import Slo

@@ -10,7 +10,7 @@ from study.live_servers import RUN_TAG, evaluator
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
 from tuner.servers.processes import tagged_processes
 from tuner.study.evaluator import Task

@@ -13,7 +13,7 @@ from study.live_servers import RUN_TAG, evaluator, launches
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.servers.launch import LaunchFailedError
 from tuner.servers.processes import tagged_processes

@@ -17,7 +17,7 @@ from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState
 from tuner.servers.vllm import live_limits
 from tuner.servers.vllm.live_limits import Limits, LimitsFile

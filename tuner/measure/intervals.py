@@ -4,7 +4,7 @@ What is seen within a window is correlated: requests share batches, and a batch 
 requests live. A window is therefore cut into equal stretches of time, and the spread between them
 is inflated by their lag-1 correlation (an AR(1) process), with Student's t for as many independent
 stretches as are left. What is the same for a whole run, such as the gain of a board's power sensor,
-cannot be seen from within: that takes repeats (`tuner.measure.comparison`).
+cannot be seen from within: that takes repeats (`tuner.measure.compare`).
 """
 
 from __future__ import annotations

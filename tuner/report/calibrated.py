@@ -100,7 +100,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
 def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     """Emulate a trial's load on its configuration, without noise."""
     from tuner.emulator.virtual import LaunchRefusedError, simulate
-    from tuner.measure.window import SteadyWindow
+    from tuner.measure.steady_window import SteadyWindow
     from tuner.study.evaluator import load_of
 
     task = row.task

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.configuration import Value
-from tuner.measure.comparison import Verdict
+from tuner.measure.compare import Verdict
 from tuner.report.trials import ENERGY, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState

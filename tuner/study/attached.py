@@ -16,7 +16,7 @@ from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
-from tuner.measure.live import run_load, unseen
+from tuner.measure.load_run import run_load, unseen
 from tuner.records import Failure, Glimpse, Request, Source
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 

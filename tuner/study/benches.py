@@ -26,7 +26,7 @@ from tuner.devices.meter import Meter
 from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
-from tuner.measure.live import unseen
+from tuner.measure.load_run import unseen
 from tuner.records import Glimpse, Source
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.slo import Slo

@@ -9,7 +9,7 @@ from typing import Any
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.measure.precision import Precision, watched_percentiles
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.study.evaluator import Evaluation, Evaluator

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tuner.measure.comparison import (
+from tuner.measure.compare import (
     Comparison,
     Estimate,
     Repeat,

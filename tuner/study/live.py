@@ -21,7 +21,7 @@ from tuner.devices.claims import claim
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import WindowVerdict
 from tuner.devices.meter import Surroundings
-from tuner.measure.live import run_load
+from tuner.measure.load_run import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun
 from tuner.redaction import without_secrets

@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
-from tuner.measure.live import unseen
+from tuner.measure.load_run import unseen
 from tuner.records import FailureKind, Glimpse, Source
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched

@@ -19,7 +19,7 @@ from pydantic import (
 from tuner.errors import UsageError
 from tuner.devices.access import Access
 from tuner.measure.precision import Precision, watched_percentiles
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.redaction import redacted
 from tuner.slo import Slo

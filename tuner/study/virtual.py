@@ -12,7 +12,7 @@ from tuner.catalog.model import ModelShape
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
-from tuner.measure.window import SteadyWindow
+from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Source
 from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.study.launches import Launch, LiveKnobs

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
-from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import EarlyEnd, RawRun, SteadyWatch, UnderWay
 
 SHORT = CASES[0]

@@ -21,10 +21,10 @@ from studies import wait_for
 
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import load_workload
-from tuner.measure.live import run_load, unseen
+from tuner.measure.load_run import run_load, unseen
 from tuner.measure.precision import Precision
 from tuner.measure.reduce import reduce_run
-from tuner.measure.window import WindowPlan
+from tuner.measure.steady_window import WindowPlan
 from tuner.records import (
     Failure,
     FailureKind,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tuner.measure.intervals import SHARES, batch_of, independent_requests, regular_beta
 from tuner.measure.reduce import at_least_ms
-from tuner.measure.seen import Seen, as_column
+from tuner.measure.window_statistics import Seen, as_column
 from tuner.records import EarlyEnd, FloatArray, UnderWay
 from tuner.slo import Slo
 

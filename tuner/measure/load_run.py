@@ -14,8 +14,8 @@ import numpy as np
 
 from tuner.devices.meter import Activity, Meter, PowerReading
 from tuner.load.client.drive import drive_watched
-from tuner.measure.client import judge_client, too_few_requests
-from tuner.measure.window import SteadyWindow, WindowPlan
+from tuner.measure.client_verdict import judge_client, too_few_requests
+from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import Glimpse, Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.servers.vllm.counters import ServerUnreachableError, scrape
 

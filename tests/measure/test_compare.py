@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.measure.comparison import (
+from tuner.measure.compare import (
     Comparison,
     Estimate,
     Repeat,

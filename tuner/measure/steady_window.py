@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tuner.measure.early_end import Backlog, first_missed
+from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.precision import Precision
-from tuner.measure.seen import Seen, as_column
+from tuner.measure.window_statistics import Seen, as_column
 from tuner.records import EarlyEnd, UnderWay
 from tuner.slo import Slo
 
