@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_ndtr
 
-from tuner.search.gaussian import Data, Gaussian
+from tuner.search.gp import Data, Gaussian
 from tuner.search.space import Floats
 
 _LABEL_VARIANCE = 0.05  # of the latent value that a label stands for

@@ -9,14 +9,14 @@ import numpy as np
 
 from tuner.search.candidates import Candidates
 from tuner.search.costs import Costs, learned_costs
-from tuner.search.draws import Drawn, drawn
+from tuner.search.posterior_samples import Drawn, drawn
 from tuner.search.front import Member, distinct, front_of
-from tuner.search.models import Models, learn
+from tuner.search.posterior import Models, learn
 from tuner.search.observation import Observation, Suggestion
-from tuner.search.sessions import choose
+from tuner.search.launch_choice import choose
 from tuner.search.space import Floats, Levels, Point, Space
-from tuner.search.starts import start_points
-from tuner.search.worth import Worth
+from tuner.search.start_design import start_points
+from tuner.search.acquisition import Worth
 
 CONFIDENCE = 0.95  # that a reported point meets every constraint
 # When the best point promises less than this share, the models are asked again with their standard

@@ -6,7 +6,7 @@ import numpy as np
 
 from tuner.search.costs import Costs, learned_costs
 from tuner.search.observation import Observation
-from tuner.search.sessions import choose
+from tuner.search.launch_choice import choose
 from tuner.search.space import Floats, Knob, Levels, Space
 
 SPACE = Space([Knob("live", tuple(range(10))), Knob("launch", (0, 1), restarts=True)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from tuner.search import gaussian as module
-from tuner.search.gaussian import Data, Gaussian, Hyperparameters
+from tuner.search import gp as module
+from tuner.search.gp import Data, Gaussian, Hyperparameters
 
 
 def data(n: int = 30, noise: float = 0.0, seed: int = 0) -> Data:

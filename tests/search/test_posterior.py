@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tuner.search.feasibility import Feasibility
-from tuner.search.models import bilog, learn
+from tuner.search.posterior import bilog, learn
 from tuner.search.observation import Observation
 from tuner.search.space import Knob, Space
 

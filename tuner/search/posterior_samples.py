@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.search.gaussian import Gaussian
+from tuner.search.gp import Gaussian
 from tuner.search.improvement import pareto
-from tuner.search.models import Models
+from tuner.search.posterior import Models
 from tuner.search.space import Floats, Point
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
-from tuner.search.worth import Worth
+from tuner.search.acquisition import Worth
 
 REFERENCE = np.array([1.0, 1.0])
 WORTH = Worth(REFERENCE, 1.0)

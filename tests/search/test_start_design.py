@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 from tuner.search.space import Knob, Point, Space
-from tuner.search.starts import start_points
+from tuner.search.start_design import start_points
 
 SPACE = Space(
     [

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from tuner.search.feasibility import Feasibility
-from tuner.search.gaussian import Data, Gaussian
+from tuner.search.gp import Data, Gaussian
 from tuner.search.observation import Observation
 from tuner.search.space import Floats, Point, Space
 
