@@ -12,7 +12,7 @@ from bench_search_scenarios import METRICS, OBJECTIVES, REFUSED, WORKS, Scenario
 
 from tuner.configuration import Value
 from tuner.search.improvement import hypervolume, pareto
-from tuner.study.objective import costs
+from tuner.spec.objective import costs
 
 LAUNCH_S, SETTLE_S, WINDOW_S = 150.0, 10.0, 90.0
 NIGHT_S = 8 * 3600.0

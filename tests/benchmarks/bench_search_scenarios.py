@@ -27,7 +27,7 @@ from tuner.load.workload import load_workload
 from tuner.measure.reduce import reduce_run
 from tuner.records import Failure, Load, RawRun, Request
 from tuner.slo import Slo
-from tuner.study.objective import DEFAULT_OBJECTIVES, Objective
+from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 from tuner.study.virtual import emulated_defaults
 
 METRICS = (

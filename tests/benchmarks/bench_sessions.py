@@ -26,8 +26,8 @@ from tuner.records import Failure
 from tuner.study.benches import RunPlace, make_evaluator, space_knobs, task_of
 from tuner.study.evaluator import Evaluation, Evaluator
 from tuner.study.guarding import watched_over
-from tuner.study.space import SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from studies import TINY_LLAMA, let_come_first

@@ -37,8 +37,8 @@ from tuner.study.loop import StudyRun
 from tuner.study.proposals import Proposals, Spent
 from tuner.study.rebuild import rebuild
 from tuner.study.recovery import recover
-from tuner.study.space import SearchSpace, load_space
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.study import StudySpec
 
 SPEC = StudySpec(
     model="m", slo=("p99_tpot_ms<=40", "p99_ttft_ms<=500"), trials=20_000, space="power"

@@ -220,7 +220,7 @@ class Night:
 
     def front(self) -> list[tuple[str, dict[str, float]]]:
         """The final front: configurations and their objectives."""
-        from tuner.study.objective import Objective
+        from tuner.spec.objective import Objective
         from tuner.study.outcomes import front_of
 
         with Store.open(self.machine.tuner.store_path, create=False) as store:

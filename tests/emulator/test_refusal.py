@@ -16,7 +16,7 @@ from tuner.catalog.model import load_model, model_names
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
 from tuner.servers.vllm.diagnosis import diagnose_launch
-from tuner.study.space import Choice, load_space
+from tuner.spec.search_space import Choice, load_space
 
 LOGS = Path(__file__).parent.parent / "serving" / "logs"  # of vLLM 0.32.0
 MODELS = {name: load_model(name) for name in model_names()}

@@ -20,8 +20,8 @@ from tuner.load.importers.importers import IMPORTERS
 from tuner.load.traces.trace_file import read_lines, read_trace
 from tuner.load.workload import load_workload
 from tuner.servers.guardian.run_records import registered
-from tuner.study.space import load_space
-from tuner.study.spec import spec_from
+from tuner.spec.search_space import load_space
+from tuner.spec.study import spec_from
 
 ROOT = Path(__file__).parents[2]
 SPACES = [p.read_text() for p in sorted((ROOT / "search_spaces").glob("*.yaml"))]

@@ -19,8 +19,8 @@ from tuner.records import Failure, Load, Measurement, Source
 from tuner.report.calibrated import calibrate_gpu
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.benches import fixed_configuration, task_of
-from tuner.study.space import load_space
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import load_space
+from tuner.spec.study import StudySpec
 
 SPEC = StudySpec(
     model="Qwen/Qwen3-8B",

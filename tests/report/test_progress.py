@@ -13,7 +13,7 @@ from tuner.slo import Slo
 from tuner.store import RepeatKind, Store
 from tuner.study.confirm_plan import Step
 from tuner.study.loop import Progress
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 from tuner.study.proposals import Proposal
 
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))

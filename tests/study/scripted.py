@@ -13,7 +13,7 @@ from tuner.study.confirm_plan import Step
 from tuner.study.evaluator import Bench, Evaluation
 from tuner.study.loop import Progress
 from tuner.study.proposals import Proposal
-from tuner.study.space import SearchSpace
+from tuner.spec.search_space import SearchSpace
 
 SPACE = SearchSpace.model_validate(
     {

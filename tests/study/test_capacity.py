@@ -26,7 +26,7 @@ from tuner.study.capacity import (
     search,
 )
 from tuner.study.evaluator import Evaluation, Evaluator
-from tuner.study.spec import spec_from
+from tuner.spec.study import spec_from
 
 SLOS = (Slo.parse("p99_tpot_ms<=50"),)
 LOWEST_RATE = 1 / 16

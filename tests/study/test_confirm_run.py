@@ -15,7 +15,7 @@ from tuner.store import RepeatKind, Store
 from tuner.study.confirm_run import ConfirmationRun, Ears
 from tuner.study.confirmation import confirmations
 from tuner.study.loop import StudyRun
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 
 def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:

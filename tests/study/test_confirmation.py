@@ -23,7 +23,7 @@ from tuner.study.confirm_plan import (
     spread_is_due,
 )
 from tuner.study.confirmation import Confirmation, SloVerdict, as_confirmed, confirmations
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 
 OWNER = TrialOwner(1, "boot", "here", "tag")
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)

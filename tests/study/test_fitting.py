@@ -15,9 +15,9 @@ from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import Measurement, Source
 from tuner.slo import Slo
 from tuner.study.fitting import fits, fitting
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 from tuner.study.proposals import Proposals
-from tuner.study.space import SearchSpace
+from tuner.spec.search_space import SearchSpace
 
 QWEN, LLAMA = "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-8B-Instruct"
 

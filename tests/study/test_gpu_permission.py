@@ -16,7 +16,7 @@ from tuner.devices.limits import Access, opened_limits
 from tuner.host.process import this_owner
 from tuner.study import default_space as module
 from tuner.study.default_space import default_space
-from tuner.study.spec import StudySpec, spec_from
+from tuner.spec.study import StudySpec, spec_from
 
 
 @pytest.fixture

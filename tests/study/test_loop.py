@@ -24,7 +24,7 @@ from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.loop import StudyRun, is_configurations_fault
 from tuner.study.proposals import LAUNCH_OK, Proposals
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")
 SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=40",), trials=8, sampler="random")

@@ -7,7 +7,7 @@ from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.report.once import measured_json, show_measured
 from tuner.study.once import measure_once, parse_settings
-from tuner.study.spec import spec_from
+from tuner.spec.study import spec_from
 
 
 def test_settings_go_where_their_name_says() -> None:

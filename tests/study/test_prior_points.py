@@ -17,8 +17,8 @@ from tuner.study.evaluator import Task
 from tuner.study.points import parameters_of
 from tuner.study.prior_points import MOST_POINTS, emulated_front, enqueue_prior
 from tuner.study.proposals import Proposals
-from tuner.study.space import SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
 
 SPEC = StudySpec(
     model="meta-llama/Llama-3.1-8B-Instruct",

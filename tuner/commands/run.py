@@ -132,7 +132,7 @@ def run(
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
     from tuner.study.points import asked_like
-    from tuner.study.spec import spec_from
+    from tuner.spec.study import spec_from
     from tuner.study.start import check_names, start_study
 
     if from_study is not None and study_file is None:

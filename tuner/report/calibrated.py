@@ -71,7 +71,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     from tuner.catalog.model import load_model
     from tuner.load.workload import load_workload
     from tuner.study.benches import fixed_configuration, task_of
-    from tuner.study.space import load_space
+    from tuner.spec.search_space import load_space
     from tuner.study.start import stored_spec
 
     identity = store.study(name)

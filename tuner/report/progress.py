@@ -26,7 +26,7 @@ from tuner.store.log.now_file import FRESH_S
 from tuner.study.confirm_plan import Step
 from tuner.study.front import pareto_front
 from tuner.study.loop import Progress as Spent
-from tuner.study.objective import Objective, costs
+from tuner.spec.objective import Objective, costs
 from tuner.study.proposals import Proposal
 
 _MOST_FRONT, _MOST_FAULTS = 6, 3

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tuner.report.trials import metric
 from tuner.store.rows import TrialRow
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 
 _LEAST_FOR_A_KNEE = 3  # of two members each is an end
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from tuner.records import Source
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 from tuner.study.outcomes import (
     ENERGY,
     baseline_of,

@@ -38,8 +38,8 @@ from tuner.study.launches import LiveKnobs
 from tuner.study.live import LiveEvaluator
 from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
 from tuner.study.sessions import LaunchSettings, ServerKind, unheard
-from tuner.study.space import Choice, Integer, PowerOfTwo, SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import Choice, Integer, PowerOfTwo, SearchSpace
+from tuner.spec.study import StudySpec
 from tuner.study.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")

@@ -21,7 +21,7 @@ from tuner.study.confirmation import (
     confirmations,
 )
 from tuner.study.front import spread_order
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 from tuner.study.outcomes import baseline_of, front_of, measured, point_of
 
 # So many members are repeated in turn, with the default measured before and after each round.

@@ -21,7 +21,7 @@ from tuner.study.confirm_plan import (
 )
 from tuner.study.evaluator import Evaluator
 from tuner.study.outcomes import baseline_of, front_of, measured
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault

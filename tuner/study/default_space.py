@@ -20,7 +20,7 @@ from tuner.devices.limits import Access, LimitControl, opened_limits
 from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.study.benches import space_knobs
 from tuner.study.device_knobs import require_in_range
-from tuner.study.space import load_space
+from tuner.spec.search_space import load_space
 
 _WITHOUT_DEVICE_KNOBS = "default"
 _WITH_DEVICE_KNOBS = "power"

@@ -13,8 +13,8 @@ from tuner.load.workload import Workload
 from tuner.store import StudyIdentity
 from tuner.study.benches import fixed_configuration
 from tuner.study.evaluator import Bench
-from tuner.study.space import SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
 
 _SAME = {
     "model": "the model",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.configuration import Configuration, Value
 from tuner.servers.vllm.live_limits import Limits
-from tuner.study.space import LIVE_FLAGS
+from tuner.spec.search_space import LIVE_FLAGS
 
 _SEQS, _TOKENS = LIVE_FLAGS
 # With these the limits of a launch are not the scheduler's alone.

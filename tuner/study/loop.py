@@ -22,10 +22,10 @@ from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
 from tuner.study.evaluator import Evaluation, Evaluator
 from tuner.study.flat import Point, why_stop
-from tuner.study.objective import costs
+from tuner.spec.objective import costs
 from tuner.study.proposals import Proposal, Proposals, Spent
 from tuner.study.settling import all_warnings, settled
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look

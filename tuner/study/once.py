@@ -23,8 +23,8 @@ from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, t
 from tuner.study.evaluator import Bench, load_of
 from tuner.study.guarding import watched_over
 from tuner.study.rate_share import settled_rate
-from tuner.study.space import GPU_VARIABLES, Section
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import GPU_VARIABLES, Section
+from tuner.spec.study import StudySpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from tuner.metrics import Direction
 from tuner.slo import Slo, meets_all
 from tuner.store import TrialRow
 from tuner.study.front import pareto_front
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 
 ENERGY = "energy_per_output_token_j"
 

@@ -10,10 +10,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from tuner.configuration import Configuration, Value
 from tuner.slo import Slo
 from tuner.store import StudyIdentity, TrialRow
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 from tuner.study.outcomes import feasible, front_of, measured, metric
-from tuner.study.space import SearchSpace, parameter_name
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace, parameter_name
+from tuner.spec.study import StudySpec
 
 MOST_BY_HOURS = 20
 _TOGETHER = (

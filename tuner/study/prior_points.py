@@ -23,11 +23,11 @@ from tuner.study.benches import space_knobs
 from tuner.study.evaluator import Task
 from tuner.study.front import pareto_front, spread_order
 from tuner.study.launches import LiveKnobs
-from tuner.study.objective import costs
+from tuner.spec.objective import costs
 from tuner.study.points import parameters_of
 from tuner.study.proposals import Proposals
-from tuner.study.space import SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
 from tuner.study.virtual import VirtualEvaluator
 
 MOST_POINTS = 4

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tuner.configuration import Configuration, Value
 from tuner.records import Measurement
 from tuner.slo import Slo
-from tuner.study.objective import Objective, costs
+from tuner.spec.objective import Objective, costs
 from tuner.study.search_sampler import (
     BASELINE,
     ENDED_EARLY,
@@ -29,8 +29,8 @@ from tuner.study.search_sampler import (
     SearchSampler,
     SearchTask,
 )
-from tuner.study.space import SearchSpace, parameter_name
-from tuner.study.spec import SamplerName
+from tuner.spec.search_space import SearchSpace, parameter_name
+from tuner.spec.study import SamplerName
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"

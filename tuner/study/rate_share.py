@@ -10,7 +10,7 @@ from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator
 from tuner.study.capacity import Capacity, capacity_window, default_capacity
 from tuner.study.evaluator import Task
 from tuner.study.guarding import watched_over
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 
 async def settled_rate(

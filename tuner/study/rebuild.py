@@ -28,8 +28,8 @@ from tuner.study.points import parameters_of
 from tuner.study.proposals import Proposal, Proposals, Spent
 from tuner.study.search_sampler import BASELINE
 from tuner.study.settling import all_warnings, settled
-from tuner.study.space import SearchSpace, load_space
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.study import StudySpec
 from tuner.study.start import stored_spec
 
 

@@ -8,7 +8,7 @@ from tuner.measure.intervals import intervals
 from tuner.measure.precision import achieved, imprecision
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.slo import request_limits_ms
-from tuner.study.spec import StudySpec
+from tuner.spec.study import StudySpec
 
 
 def settled(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:

@@ -52,8 +52,8 @@ from tuner.study.prior_points import emulated_front, enqueue_prior
 from tuner.study.proposals import Proposals
 from tuner.study.rate_share import settled_rate
 from tuner.study.recovery import recover
-from tuner.study.space import SearchSpace, load_space
-from tuner.study.spec import StudySpec
+from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.study import StudySpec
 from tuner.study.study_log import LoggedListener, StudyLog
 from tuner.catalog.yaml_files import validate
 

@@ -16,7 +16,7 @@ from tuner.report.json_forms import front_json, recommendation_json
 from tuner.report.trials import ENERGY, feasible, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow
-from tuner.study.objective import Objective
+from tuner.spec.objective import Objective
 
 _MOST_SLICES = 8
 

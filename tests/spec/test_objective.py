@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import UsageError
 from tuner.metrics import METRICS, Direction
-from tuner.study.objective import Objective, costs
+from tuner.spec.objective import Objective, costs
 
 
 def test_the_direction_is_the_metrics_own_unless_given() -> None:

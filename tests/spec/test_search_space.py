@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tuner.errors import UsageError
 from tuner.catalog.shipped import shipped_folder
-from tuner.study.space import SearchSpace, load_space
+from tuner.spec.search_space import SearchSpace, load_space
 from tuner.catalog.yaml_files import validate
 
 SPACE = """

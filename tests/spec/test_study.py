@@ -4,7 +4,7 @@ import pytest
 
 from tuner.errors import UsageError
 from tuner.records import Load
-from tuner.study.spec import StudySpec, spec_from
+from tuner.spec.study import StudySpec, spec_from
 
 
 def write(tmp_path: Path, text: str) -> Path:

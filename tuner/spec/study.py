@@ -23,7 +23,7 @@ from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.redaction import redacted
 from tuner.slo import Slo
-from tuner.study.objective import DEFAULT_OBJECTIVES, Objective
+from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 from tuner.catalog.yaml_files import read_mapping, validate
 
 _WARMUP_SHARE = 1.0  # of the longest window: the most that a load may take to settle
