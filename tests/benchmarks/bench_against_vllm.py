@@ -27,7 +27,7 @@ from tiny_vllm import Endless, tiny_vllm
 
 from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestState
-from tuner.report.load_text import offered_text
+from tuner.analysis.load_text import offered_text
 from tuner.servers.launch import RunningServer
 from tuner.servers.vllm.command import find_vllm
 

@@ -28,7 +28,8 @@ from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
-from tuner.study import confirm_plan, confirmation, flat, front
+from tuner.study import confirm_plan, flat, front
+from tuner.analysis import verdicts as confirmation
 
 THIRD_H, NIGHT_H = 2.7, NIGHT_S / 3600.0
 HOURS = (1.0, THIRD_H, 5.0, NIGHT_H)

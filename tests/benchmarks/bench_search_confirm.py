@@ -15,8 +15,8 @@ from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
 from tuner.study.confirm_plan import Goal, Step, may_go_on, next_step, reserve_s
-from tuner.study.confirmation import SloVerdict, as_confirmed, confirmations
-from tuner.study.outcomes import front_of
+from tuner.analysis.verdicts import SloVerdict, as_confirmed, confirmations
+from tuner.analysis.outcomes import front_of
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S
 REPEATS = 3

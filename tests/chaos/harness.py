@@ -221,7 +221,7 @@ class Night:
     def front(self) -> list[tuple[str, dict[str, float]]]:
         """The final front: configurations and their objectives."""
         from tuner.spec.objective import Objective
-        from tuner.study.outcomes import front_of
+        from tuner.analysis.outcomes import front_of
 
         with Store.open(self.machine.tuner.store_path, create=False) as store:
             study, trials = store.study("night"), store.trials("night")

@@ -18,7 +18,7 @@ from tuner.records import (
     Source,
 )
 from tuner.report.export import frame, request_rows, trial_rows, write_csv, write_parquet
-from tuner.report.recommend import recommend
+from tuner.analysis.recommendation import recommend
 from tuner.store import Store, StudyIdentity
 
 

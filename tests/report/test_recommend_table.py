@@ -12,7 +12,7 @@ from rich.console import Console
 from tuner.errors import UsageError
 from tuner.report.json_forms import recommendation_json
 from tuner.report.price import Price
-from tuner.report.recommend import recommend
+from tuner.analysis.recommendation import recommend
 from tuner.report.recommend_table import show_recommendation
 from tuner.report.tables import number
 from tuner.store import Store, StudyIdentity

@@ -23,7 +23,7 @@ from tuner.report.html.night import read_night
 from tuner.report.html.page import page
 from tuner.report.json_forms import recommendation_json, study_json
 from tuner.report.price import Price
-from tuner.report.recommend import recommend
+from tuner.analysis.recommendation import recommend
 from tuner.report.recommend_table import show_recommendation
 from tuner.report.study_tables import show_study
 from tuner.report.tables import number, percent

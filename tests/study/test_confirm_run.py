@@ -13,7 +13,7 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import RepeatKind, Store
 from tuner.study.confirm_run import ConfirmationRun, Ears
-from tuner.study.confirmation import confirmations
+from tuner.analysis.verdicts import confirmations
 from tuner.study.loop import StudyRun
 from tuner.spec.study import StudySpec
 

@@ -16,7 +16,7 @@ from study.test_loop import OWNER, Bench
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
-from tuner.report.confirmed import confirmation_notes, standing
+from tuner.analysis.confirmed_front import confirmation_notes, standing
 from tuner.store import Store, convert
 from tuner.study.confirm_run import ConfirmationRun, Ears
 

@@ -16,7 +16,7 @@ from tuner.catalog.model import load_model
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement
-from tuner.report.trials import feasible, front, measured
+from tuner.analysis.trials import feasible, front, measured
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.raw import decode, encode

@@ -23,7 +23,7 @@ from tuner.store import RepeatKind, Store, StudyIdentity, Took
 from tuner.store.upkeep.checks import check_file, check_studies
 from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
 from tuner.store.log.measurement_log import MeasurementLog
-from tuner.study.outcomes import front_of
+from tuner.analysis.outcomes import front_of
 from tuner.study.points import asked_like, parameters_of, points_to_start_with
 from tuner.study.rebuild import rebuild
 

@@ -32,7 +32,7 @@ def import_(
     """
     from tuner.store.imports.bench_serve import read_results
     from tuner.report.comparison_points import comparison_json, show_comparison
-    from tuner.report.confirmed import standing
+    from tuner.analysis.confirmed_front import standing
     from tuner.store import Store
 
     points = read_results(file)

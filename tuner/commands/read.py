@@ -65,7 +65,7 @@ def show(
     """
     from tuner.report import json_forms, study_tables
     from tuner.report.comparison_points import comparison_json, show_comparison
-    from tuner.report.confirmed import standing
+    from tuner.analysis.confirmed_front import standing
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:
@@ -106,7 +106,7 @@ def recommend_one(
     """
     from tuner.report.comparison_points import comparison_json, show_comparison
     from tuner.report.price import Price
-    from tuner.report.recommend import recommend
+    from tuner.analysis.recommendation import recommend
     from tuner.slo import Slo
     from tuner.store import Store
 

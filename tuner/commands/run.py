@@ -189,8 +189,8 @@ def resume(
 
 def _finish(store: Store, name: str, *, as_json: bool) -> None:
     """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
-    from tuner.report.confirmed import standing
-    from tuner.report.infeasible import nothing_met
+    from tuner.analysis.confirmed_front import standing
+    from tuner.analysis.infeasible import nothing_met
     from tuner.report.json_forms import front_json
     from tuner.report.tables import show_front
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.load_text import resolved_load_text
+from tuner.analysis.load_text import resolved_load_text
 from tuner.report.tables import UNKNOWN, emulated_label, number
-from tuner.report.trials import ENERGY, emulated, metric
+from tuner.analysis.trials import ENERGY, emulated, metric
 from tuner.store import ComparisonPoint, StudyIdentity, TrialRow
 
 _COLUMNS = (

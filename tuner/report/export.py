@@ -12,8 +12,8 @@ from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
 from tuner.records import Measurement
-from tuner.report.confirmed import Standing, standing
-from tuner.report.figures import figures
+from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.trial_summary import figures
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from tuner.report.confirmed import Standing, confirmation_notes, standing
-from tuner.report.figures import Figures, figures
-from tuner.report.load_text import load_text
+from tuner.analysis.confirmed_front import Standing, confirmation_notes, standing
+from tuner.analysis.trial_summary import Figures, figures
+from tuner.analysis.load_text import load_text
 from tuner.report.price import Price
-from tuner.report.recommend import Recommendation
-from tuner.report.trials import emulated, measured
+from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.trials import emulated, measured
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.report.export import frame, repeat_rows, request_rows, trial_rows
 from tuner.report.json_forms import recommendation_json
-from tuner.report.recommend import recommend
+from tuner.analysis.recommendation import recommend
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow

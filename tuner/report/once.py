@@ -13,7 +13,7 @@ from rich.table import Table
 from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
-from tuner.report.load_text import offered_text
+from tuner.analysis.load_text import offered_text
 from tuner.report.tables import emulated_label, heading, number
 from tuner.slo import Slo
 from tuner.study.evaluator import load_defaults

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tuner.configuration import Value
 from tuner.records import Glimpse
-from tuner.report.confirmed import Standing, standing
+from tuner.analysis.confirmed_front import Standing, standing
 from tuner.report.glimpse_text import glimpse_text
 from tuner.report.json_forms import front_json
 from tuner.report.tables import heading, show_front

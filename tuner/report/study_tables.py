@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.configuration import Configuration, Value
-from tuner.report.confirmed import Standing, standing
-from tuner.report.figures import Figures, figures
-from tuner.report.load_text import load_text
+from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.trial_summary import Figures, figures
+from tuner.analysis.load_text import load_text
 from tuner.report.tables import UNKNOWN, emulated_label, heading, number
-from tuner.report.trials import ENERGY, emulated, ended_early, measured, metric
+from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, metric
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.configuration import Value
-from tuner.report.confirmed import Standing, confirmation_notes
-from tuner.report.figures import Figures, figures
-from tuner.report.trials import emulated, measured
+from tuner.analysis.confirmed_front import Standing, confirmation_notes
+from tuner.analysis.trial_summary import Figures, figures
+from tuner.analysis.trials import emulated, measured
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
 

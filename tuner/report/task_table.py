@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
+from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
 from tuner.report.tables import UNKNOWN, emulated_label, heading, number, percent
-from tuner.report.tasks import CHAT, Task, TaskTable
+from tuner.analysis.tasks.task_energy import CHAT, Task, TaskTable
 
 _COLUMNS = (
     "tokens\nin+out",

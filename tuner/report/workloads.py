@@ -19,7 +19,7 @@ from tuner.load.summary import (
 )
 from tuner.load.workload import Workload
 from tuner.records import FloatArray
-from tuner.report.load_text import offered_text
+from tuner.analysis.load_text import offered_text
 
 _BARS = 16
 _BAR_WIDTH = 40

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
-from tuner.study.confirmation import (
+from tuner.analysis.verdicts import (
     LEAST_REPEATS,
     Confirmation,
     SloVerdict,
@@ -22,7 +22,7 @@ from tuner.study.confirmation import (
 )
 from tuner.study.front import spread_order
 from tuner.spec.objective import Objective
-from tuner.study.outcomes import baseline_of, front_of, measured, point_of
+from tuner.analysis.outcomes import baseline_of, front_of, measured, point_of
 
 # So many members are repeated in turn, with the default measured before and after each round.
 ROUND = 3

@@ -20,7 +20,7 @@ from tuner.study.confirm_plan import (
     spread_is_due,
 )
 from tuner.study.evaluator import Evaluator
-from tuner.study.outcomes import baseline_of, front_of, measured
+from tuner.analysis.outcomes import baseline_of, front_of, measured
 from tuner.spec.study import StudySpec
 
 MAX_ATTEMPTS = 3

@@ -11,7 +11,7 @@ from tuner.configuration import Configuration, Value
 from tuner.slo import Slo
 from tuner.store import StudyIdentity, TrialRow
 from tuner.spec.objective import Objective
-from tuner.study.outcomes import feasible, front_of, measured, metric
+from tuner.analysis.outcomes import feasible, front_of, measured, metric
 from tuner.spec.search_space import SearchSpace, parameter_name
 from tuner.spec.study import StudySpec
 

@@ -10,7 +10,7 @@ from report.conftest import IDENTITY, add_night
 
 from tuner.configuration import Configuration
 from tuner.report.exports.deployment import Deployment, deployment
-from tuner.report.recommend import Recommendation, recommend
+from tuner.analysis.recommendation import Recommendation, recommend
 from tuner.store import Store
 
 MODEL = "acme corp/My Model $HOME %n 'q' \"d\""

@@ -20,7 +20,7 @@ from tiny_vllm import SMALL, needs_vllm
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.env import env_file
 from tuner.report.exports.vllm import vllm_config
-from tuner.report.recommend import Recommendation
+from tuner.analysis.recommendation import Recommendation
 from tuner.servers.processes import stop_tagged, tag_environment
 from tuner.servers.vllm.command import find_vllm
 

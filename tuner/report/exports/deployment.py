@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tuner.configuration import Configuration, Value
 from tuner.redaction import is_secret_name, redacted
-from tuner.report.load_text import load_text
-from tuner.report.recommend import Recommendation
+from tuner.analysis.load_text import load_text
+from tuner.analysis.recommendation import Recommendation
 from tuner.servers.vllm.command import flag_word
 from tuner.servers.vllm.parallelism import gpus_used
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from tuner.metrics import METRICS, Direction
-from tuner.report.confirmed import how_to_confirm
+from tuner.analysis.confirmed_front import how_to_confirm
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
-from tuner.report.figures import Figures
+from tuner.analysis.trial_summary import Figures
 from tuner.report.html.night import Night
 from tuner.report.html.words import knob_text, metric_label
-from tuner.report.recommend import Recommendation
+from tuner.analysis.recommendation import Recommendation
 from tuner.report.tables import emulated_label, number, percent
-from tuner.report.trials import emulated, measured, metric
+from tuner.analysis.trials import emulated, measured, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tuner.report.figures import Figures, figures
+from tuner.analysis.trial_summary import Figures, figures
 from tuner.report.html.night import Night
 from tuner.report.html.words import knob_text
 from tuner.report.tables import number, percent

@@ -13,7 +13,7 @@ from tuner.report.html.night import Night
 from tuner.report.html.timeline import Span, event_hours, growth, spans
 from tuner.report.html.windows import SHARES, Series, WindowFigures, window_figures
 from tuner.report.json_forms import front_json, recommendation_json
-from tuner.report.trials import ENERGY, feasible, metric
+from tuner.analysis.trials import ENERGY, feasible, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow
 from tuner.spec.objective import Objective

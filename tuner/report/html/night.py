@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RawRun
-from tuner.report.confirmed import Standing, standing
-from tuner.report.recommend import Recommendation, recommend
-from tuner.report.trials import metric
+from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.recommendation import Recommendation, recommend
+from tuner.analysis.trials import metric
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState

@@ -13,7 +13,7 @@ import yaml
 
 from tuner.report.html.night import Night
 from tuner.report.tables import number
-from tuner.report.trials import ended_early
+from tuner.analysis.trials import ended_early
 from tuner.store.rows import TrialState
 
 _METHOD = (

@@ -11,11 +11,11 @@ from heapq import merge
 import numpy as np
 
 from tuner.report.html.night import Night
-from tuner.report.trials import ENERGY, feasible, metric
+from tuner.analysis.trials import ENERGY, feasible, metric
 from tuner.search.improvement import hypervolume
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
 from tuner.spec.objective import Objective, costs
-from tuner.study.steady_times import steady_starts
+from tuner.analysis.monotonic_times import steady_starts
 
 _MARGIN = 0.05  # of the objectives' range, in logs: the worst point too shall dominate something
 

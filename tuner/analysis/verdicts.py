@@ -20,8 +20,8 @@ from tuner.metrics import Direction
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
-from tuner.study.outcomes import ENERGY, baseline_of
-from tuner.study.steady_times import steady_starts
+from tuner.analysis.outcomes import ENERGY, baseline_of
+from tuner.analysis.monotonic_times import steady_starts
 
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tuner.report.trials import metric
+from tuner.analysis.trials import metric
 from tuner.store.rows import TrialRow
 from tuner.spec.objective import Objective
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.report.figures import figures, kwh_per_million_tokens, saving_percent
-from tuner.report.trials import slos_of
+from tuner.analysis.trial_summary import figures, kwh_per_million_tokens, saving_percent
+from tuner.analysis.trials import slos_of
 from tuner.store import Store, StudyIdentity
 
 energies = st.floats(1e-6, 1e6)

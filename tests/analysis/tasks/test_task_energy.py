@@ -25,9 +25,9 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.flops_estimate import FlopsBasis, active_parameters, flops_basis
+from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
 from tuner.report.task_table import show_tasks
-from tuner.report.tasks import Task, TaskTable, task_tables, tasks_json
+from tuner.analysis.tasks.task_energy import Task, TaskTable, task_tables, tasks_json
 from tuner.store import Store, StudyIdentity
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"

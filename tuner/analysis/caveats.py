@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.errors import OperatorNeededError
-from tuner.report.confirmed import Standing, confirmation_notes
-from tuner.report.figures import figures
-from tuner.report.trials import ENERGY, emulated, ended_early, measured, meets_slo, metric
+from tuner.analysis.confirmed_front import Standing, confirmation_notes
+from tuner.analysis.trial_summary import figures
+from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudySummary, TrialRow

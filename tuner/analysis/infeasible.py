@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tuner.metrics import METRICS, Direction
-from tuner.report.trials import ENERGY, ended_early, feasible, measured
+from tuner.analysis.trials import ENERGY, ended_early, feasible, measured
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow, TrialState
 

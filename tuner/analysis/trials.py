@@ -8,7 +8,7 @@ from tuner.records import Source
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
 from tuner.spec.objective import Objective
-from tuner.study.outcomes import (
+from tuner.analysis.outcomes import (
     ENERGY,
     baseline_of,
     ended_early,

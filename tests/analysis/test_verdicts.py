@@ -22,7 +22,7 @@ from tuner.study.confirm_plan import (
     reserve_s,
     spread_is_due,
 )
-from tuner.study.confirmation import Confirmation, SloVerdict, as_confirmed, confirmations
+from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.spec.objective import Objective
 
 OWNER = TrialOwner(1, "boot", "here", "tag")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from tuner.configuration import Value
 from tuner.measure.compare import Verdict
-from tuner.report.trials import ENERGY, meets_slo, metric
+from tuner.analysis.trials import ENERGY, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
-from tuner.study.confirmation import Confirmation
+from tuner.analysis.verdicts import Confirmation
 
 _J_PER_KWH = 3.6e6
 # what a saving of energy may cost, beside the default's

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.report.trials import baseline_of, emulated, feasible, front, slos_of
+from tuner.analysis.trials import baseline_of, emulated, feasible, front, slos_of
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner, TrialRow, TrialState
 

@@ -20,8 +20,8 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.figures import COMPARED
-from tuner.report.recommend import recommend
+from tuner.analysis.trial_summary import COMPARED
+from tuner.analysis.recommendation import recommend
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner
 

@@ -11,12 +11,12 @@ from report.conftest import OWNER, measurement
 from rich.console import Console
 
 from tuner.records import Failure, FailureKind, Source
-from tuner.report.confirmed import confirmation_notes, standing
+from tuner.analysis.confirmed_front import confirmation_notes, standing
 from tuner.report.export import repeat_rows, trial_rows
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
-from tuner.report.recommend import recommend
+from tuner.analysis.recommendation import recommend
 from tuner.report.recommend_table import show_recommendation
 from tuner.report.study_tables import show_studies, show_study
 from tuner.report.tables import show_front

@@ -1,0 +1,1 @@
+"""What a store says, as pure functions: fronts, verdicts, the recommendation."""
