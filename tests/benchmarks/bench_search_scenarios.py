@@ -28,7 +28,7 @@ from tuner.measure.reduce import reduce_run
 from tuner.records import Failure, Load, RawRun, Request
 from tuner.slo import Slo
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
-from tuner.study.virtual import emulated_defaults
+from tuner.evaluation.virtual import emulated_defaults
 
 METRICS = (
     "energy_per_output_token_j",

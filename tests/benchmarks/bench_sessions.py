@@ -23,9 +23,9 @@ from pathlib import Path
 from tuner.configuration import Configuration
 from tuner.load.workload import load_workload
 from tuner.records import Failure
-from tuner.study.benches import RunPlace, make_evaluator, space_knobs, task_of
-from tuner.study.evaluator import Evaluation, Evaluator
-from tuner.study.guarding import watched_over
+from tuner.evaluation.factory import RunPlace, make_evaluator, space_knobs, task_of
+from tuner.evaluation.evaluator import Evaluation, Evaluator
+from tuner.evaluation.supervision import watched_over
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 

@@ -28,15 +28,15 @@ import tuner.load.client.drive
 import tuner.load.client.health
 import tuner.measure.load_run
 import tuner.servers.ready
-import tuner.study.live
-import tuner.study.sessions
+import tuner.evaluation.launched.launched
+import tuner.evaluation.launched.warm_server
 from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.load.client.client import ClientLimits
 from tuner.measure.client_verdict import ClientVerdict
 from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
-from tuner.study.evaluator import Evaluation
+from tuner.evaluation.evaluator import Evaluation
 from tuner.study.loop import StudyRun
 from tuner.study.proposals import Proposals
 
@@ -130,7 +130,7 @@ def _before(owner: Any, name: str, phase: str, come_to: Callable[[str], None]) -
 
 
 def _write_a_journal(path: Path) -> None:
-    evaluate = tuner.study.live.LiveEvaluator._evaluate
+    evaluate = tuner.evaluation.launched.launched.LiveEvaluator._evaluate
     record = StudyRun._record
 
     def note(**what: object) -> None:
@@ -151,21 +151,21 @@ def _write_a_journal(path: Path) -> None:
             note(stored=proposal.number, metrics=dict(result.metrics))
         return result
 
-    tuner.study.live.LiveEvaluator._evaluate = evaluated  # type: ignore[method-assign]
+    tuner.evaluation.launched.launched.LiveEvaluator._evaluate = evaluated  # type: ignore[method-assign]
     StudyRun._record = recorded  # type: ignore[method-assign]
 
 
 def _be_quick() -> None:
     """Two cores are shared with the server and other tests: what is tested is something else."""
     tuner.measure.load_run.judge_client = lambda *_: ClientVerdict(None, None)
-    tuner.study.live.COOL_DOWN_S = 0.2
-    tuner.study.live.BACK_OFF_S = (0.2,)
+    tuner.evaluation.launched.launched.COOL_DOWN_S = 0.2
+    tuner.evaluation.launched.launched.BACK_OFF_S = (0.2,)
     tuner.servers.ready.SETTLE_S = 0.0
     tuner.load.client.health._LEAST_SILENCE_S = 0.5
     tuner.load.client.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
         ClientLimits, first_token_s=4.0, silence_s=4.0
     )
-    tuner.study.sessions.LaunchPlan = partial(  # type: ignore[assignment,misc]
+    tuner.evaluation.launched.warm_server.LaunchPlan = partial(  # type: ignore[assignment,misc]
         LaunchPlan, stop_grace_s=2.0
     )
 
@@ -179,8 +179,8 @@ if __name__ == "__main__":
         self._space.distributions()
     )
     _before(Proposals, "ask", "ask", bomb.at)
-    _before(tuner.study.sessions, "launched", "launch", bomb.at)
-    _before(tuner.study.live, "run_load", "measure", bomb.at)
+    _before(tuner.evaluation.launched.warm_server, "launched", "launch", bomb.at)
+    _before(tuner.evaluation.launched.launched, "run_load", "measure", bomb.at)
     _before(StudyRun, "_record", "tell", bomb.at)
     sys.argv[0] = "tuner"
     main()

@@ -27,8 +27,8 @@ from tuner.servers.vllm.counters import (
     resolved_settings,
     scrape,
 )
-from tuner.study.attached import AttachedEvaluator
-from tuner.study.evaluator import Task
+from tuner.evaluation.attached import AttachedEvaluator
+from tuner.evaluation.evaluator import Task
 
 CHUNK = {
     "id": "cmpl-1",

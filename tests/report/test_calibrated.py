@@ -18,7 +18,7 @@ from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
 from tuner.report.calibrated import calibrate_gpu
 from tuner.store import Store, StudyIdentity, TrialOwner
-from tuner.study.benches import fixed_configuration, task_of
+from tuner.evaluation.factory import fixed_configuration, task_of
 from tuner.spec.search_space import load_space
 from tuner.spec.study import StudySpec
 

@@ -15,10 +15,10 @@ from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.servers.processes import tagged_processes
 from tuner.slo import Slo
-from tuner.study.evaluator import Task
-from tuner.study.launches import LiveKnobs
-from tuner.study.live import LiveEvaluator
-from tuner.study.sessions import LaunchSettings, ServerKind, unheard
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.launched.launched import LiveEvaluator
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, unheard
 
 RUN_TAG = f"test-live-evaluator-{os.getpid()}"
 

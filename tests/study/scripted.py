@@ -10,7 +10,7 @@ from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, Source
 from tuner.store import RepeatKind
 from tuner.study.confirm_plan import Step
-from tuner.study.evaluator import Bench, Evaluation
+from tuner.evaluation.evaluator import Bench, Evaluation
 from tuner.study.loop import Progress
 from tuner.study.proposals import Proposal
 from tuner.spec.search_space import SearchSpace

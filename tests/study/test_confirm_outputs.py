@@ -10,7 +10,7 @@ from tuner.configuration import Configuration
 from tuner.load.workload import load_workload
 from tuner.measure.outputs import PROBES, agreement, clearly_below
 from tuner.store import Answers
-from tuner.study.live import LiveEvaluator
+from tuner.evaluation.launched.launched import LiveEvaluator
 
 
 async def answers(live: LiveEvaluator, configuration: Configuration, repeat: int) -> Answers:

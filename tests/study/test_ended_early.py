@@ -20,10 +20,10 @@ from tuner.analysis.trials import feasible, front, measured
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.raw import decode, encode
-from tuner.study.evaluator import Task
-from tuner.study.launches import LiveKnobs
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.study.proposals import LAUNCH_OK
-from tuner.study.virtual import VirtualEvaluator
+from tuner.evaluation.virtual import VirtualEvaluator
 
 REASON = "ended early: 9 of 9 requests were past p99_tpot_ms<=40 in the first 5 s"
 SLOS = (Slo("p99_ttft_ms", 40.0),)

@@ -17,7 +17,7 @@ from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.servers.launch import LaunchFailedError
 from tuner.servers.processes import tagged_processes
-from tuner.study import live as live_module
+from tuner.evaluation.launched import launched as live_module
 
 
 @pytest.fixture(scope="module")

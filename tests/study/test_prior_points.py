@@ -12,8 +12,8 @@ from tuner.configuration import Configuration
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.gpu_names import emulated_gpu
 from tuner.load.workload import load_workload
-from tuner.study.benches import fixed_configuration, task_of
-from tuner.study.evaluator import Task
+from tuner.evaluation.factory import fixed_configuration, task_of
+from tuner.evaluation.evaluator import Task
 from tuner.study.points import parameters_of
 from tuner.study.prior_points import MOST_POINTS, emulated_front, enqueue_prior
 from tuner.study.proposals import Proposals

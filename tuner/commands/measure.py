@@ -60,7 +60,7 @@ def measure(
 
     from tuner.host.signals import run_interruptible
     from tuner.report.once import measured_json, show_measured
-    from tuner.study.once import measure_once, parse_settings
+    from tuner.evaluation.measure_once import measure_once, parse_settings
     from tuner.spec.study import spec_from
 
     configuration = parse_settings(settings or [])

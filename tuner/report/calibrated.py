@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.emulator.calibration import Calibration
     from tuner.catalog.gpu import Gpu
     from tuner.catalog.model import ModelShape
-    from tuner.study.evaluator import Task
+    from tuner.evaluation.evaluator import Task
 
 _METRICS = ("output_throughput_tok_s", "p50_tpot_ms", "energy_per_output_token_j")
 _MOST_PER_STUDY = 12  # evenly over the study: each is simulated eight times
@@ -70,7 +70,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     """Yield a study's usable trials; one that was named and has none is an error."""
     from tuner.catalog.model import load_model
     from tuner.load.workload import load_workload
-    from tuner.study.benches import fixed_configuration, task_of
+    from tuner.evaluation.factory import fixed_configuration, task_of
     from tuner.spec.search_space import load_space
     from tuner.study.start import stored_spec
 
@@ -101,7 +101,7 @@ def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     """Emulate a trial's load on its configuration, without noise."""
     from tuner.emulator.virtual import LaunchRefusedError, simulate
     from tuner.measure.steady_window import SteadyWindow
-    from tuner.study.evaluator import load_of
+    from tuner.evaluation.evaluator import load_of
 
     task = row.task
     try:

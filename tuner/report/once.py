@@ -16,8 +16,8 @@ from tuner.records import Source
 from tuner.analysis.load_text import offered_text
 from tuner.report.tables import emulated_label, heading, number
 from tuner.slo import Slo
-from tuner.study.evaluator import load_defaults
-from tuner.study.once import MeasuredOnce
+from tuner.evaluation.evaluator import load_defaults
+from tuner.evaluation.measure_once import MeasuredOnce
 
 
 def measured_json(measured: MeasuredOnce) -> dict[str, Any]:

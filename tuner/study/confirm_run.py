@@ -19,7 +19,7 @@ from tuner.study.confirm_plan import (
     reserve_s,
     spread_is_due,
 )
-from tuner.study.evaluator import Evaluator
+from tuner.evaluation.evaluator import Evaluator
 from tuner.analysis.outcomes import baseline_of, front_of, measured
 from tuner.spec.study import StudySpec
 

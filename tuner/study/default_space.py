@@ -18,8 +18,8 @@ from tuner.host.files import state_folder
 from tuner.devices.leases import LeaseBook, leased
 from tuner.devices.limits import Access, LimitControl, opened_limits
 from tuner.devices.nvidia.nvml_meter import nvml_meter
-from tuner.study.benches import space_knobs
-from tuner.study.device_knobs import require_in_range
+from tuner.evaluation.factory import space_knobs
+from tuner.evaluation.device_knobs import require_in_range
 from tuner.spec.search_space import load_space
 
 _WITHOUT_DEVICE_KNOBS = "default"

@@ -11,8 +11,8 @@ from typing import Any
 from tuner.errors import PreflightError
 from tuner.load.workload import Workload
 from tuner.store import StudyIdentity
-from tuner.study.benches import fixed_configuration
-from tuner.study.evaluator import Bench
+from tuner.evaluation.factory import fixed_configuration
+from tuner.evaluation.evaluator import Bench
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 

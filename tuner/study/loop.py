@@ -20,7 +20,7 @@ from tuner.slo import meets_all
 from tuner.store import Store, Took, TrialOwner, TrialState
 from tuner.study.confirm_plan import Step
 from tuner.study.confirm_run import ConfirmationRun
-from tuner.study.evaluator import Evaluation, Evaluator
+from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.study.flat import Point, why_stop
 from tuner.spec.objective import costs
 from tuner.study.proposals import Proposal, Proposals, Spent

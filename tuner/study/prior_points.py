@@ -19,16 +19,16 @@ from tuner.emulator.engine.power import PowerModel
 from tuner.errors import PreflightError, UsageError
 from tuner.records import Measurement
 from tuner.slo import meets_all
-from tuner.study.benches import space_knobs
-from tuner.study.evaluator import Task
+from tuner.evaluation.factory import space_knobs
+from tuner.evaluation.evaluator import Task
 from tuner.study.front import pareto_front, spread_order
-from tuner.study.launches import LiveKnobs
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.spec.objective import costs
 from tuner.study.points import parameters_of
 from tuner.study.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
-from tuner.study.virtual import VirtualEvaluator
+from tuner.evaluation.virtual import VirtualEvaluator
 
 MOST_POINTS = 4
 _EVALUATIONS = 24

@@ -18,10 +18,10 @@ from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
-from tuner.study import live as live_module
-from tuner.study.device_knobs import DeviceKnobs
-from tuner.study.evaluator import Task
-from tuner.study.live import LaunchSettings, LiveEvaluator, ServerKind
+from tuner.evaluation.launched import launched as live_module
+from tuner.evaluation.device_knobs import DeviceKnobs
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerKind
 
 RUN_TAG = "test-device-knobs"
 

@@ -13,7 +13,7 @@ from tuner.load.workload import Workload, load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
 from tuner.servers.processes import tagged_processes
-from tuner.study.evaluator import Task
+from tuner.evaluation.evaluator import Task
 
 
 @pytest.fixture(scope="module")

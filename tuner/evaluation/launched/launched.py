@@ -30,9 +30,9 @@ from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.ready import prefix_cache_is_reset
 from tuner.servers.processes import tagged_processes
 from tuner.servers.vllm.counters import ServerUnreachableError, resolved_settings
-from tuner.study.device_knobs import DeviceControl, device_defaults
-from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
-from tuner.study.sessions import LaunchSettings, ServerKind, Session, Sessions, pids_of
+from tuner.evaluation.device_knobs import DeviceControl, device_defaults
+from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, Session, Sessions, pids_of
 
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row

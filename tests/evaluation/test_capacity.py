@@ -18,14 +18,14 @@ from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo, meets_all
 from tuner.store import Store
-from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
-from tuner.study.capacity import (
+from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
+from tuner.evaluation.capacity import (
     HIGHEST_RATE,
     capacity_window,
     default_capacity,
     search,
 )
-from tuner.study.evaluator import Evaluation, Evaluator
+from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.spec.study import spec_from
 
 SLOS = (Slo.parse("p99_tpot_ms<=50"),)

@@ -14,8 +14,8 @@ from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
 from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Source
-from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
-from tuner.study.launches import Launch, LiveKnobs
+from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 
 # Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an
 # 8B model; and what the change to another configuration takes of a server that runs: requests of

@@ -30,17 +30,17 @@ from tuner.measure.load_run import unseen
 from tuner.records import Glimpse, Source
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.slo import Slo
-from tuner.study.attached import AttachedEvaluator
-from tuner.study.device_knobs import DeviceKnobs
-from tuner.study.emulated_machine import EmulatedMachine
-from tuner.study.evaluator import Evaluator, Task
-from tuner.study.launches import LiveKnobs
-from tuner.study.live import LiveEvaluator
+from tuner.evaluation.attached import AttachedEvaluator
+from tuner.evaluation.device_knobs import DeviceKnobs
+from tuner.evaluation.emulated_machine import EmulatedMachine
+from tuner.evaluation.evaluator import Evaluator, Task
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.launched.launched import LiveEvaluator
 from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
-from tuner.study.sessions import LaunchSettings, ServerKind, unheard
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, unheard
 from tuner.spec.search_space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.spec.study import StudySpec
-from tuner.study.virtual import VirtualEvaluator, emulated_defaults
+from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 

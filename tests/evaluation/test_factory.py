@@ -4,7 +4,7 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.load.workload import load_workload
-from tuner.study.benches import task_of
+from tuner.evaluation.factory import task_of
 from tuner.spec.study import StudySpec
 
 CHAT_OUTPUT_TOKENS = 642  # mean, see workloads/chat.yaml

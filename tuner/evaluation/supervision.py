@@ -11,8 +11,8 @@ from tuner.host.files import state_folder
 from tuner.devices.limits import opened_limits
 from tuner.servers.guardian.clean_up import memory_in_use
 from tuner.servers.guardian.guardian import guarded, repair
-from tuner.study.benches import RunPlace
-from tuner.study.evaluator import Evaluator
+from tuner.evaluation.factory import RunPlace
+from tuner.evaluation.evaluator import Evaluator
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, l
 from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
 from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
 from tuner.servers.start_ups import StartUps
-from tuner.study.launches import Launch, LiveKnobs
+from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from tuner.records import Failure, FailureKind, Load, RequestState
 from tuner.servers.vllm import live_limits
 from tuner.servers.vllm.live_limits import Limits, LimitsFile
 from tuner.servers.processes import tagged_processes
-from tuner.study.evaluator import Evaluation, Task
-from tuner.study.launches import LiveKnobs
-from tuner.study.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
+from tuner.evaluation.evaluator import Evaluation, Task
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 
 LARGEST = {"max_num_seqs": 64, "max_num_batched_tokens": 4096}
 

@@ -19,10 +19,10 @@ from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
 from tuner.redaction import is_secret_name
 from tuner.slo import request_limits_ms
-from tuner.study.benches import RunPlace, configuration_knobs, make_evaluator, task_of
-from tuner.study.evaluator import Bench, load_of
-from tuner.study.guarding import watched_over
-from tuner.study.rate_share import settled_rate
+from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
+from tuner.evaluation.evaluator import Bench, load_of
+from tuner.evaluation.supervision import watched_over
+from tuner.evaluation.rate_share import settled_rate
 from tuner.spec.search_space import GPU_VARIABLES, Section
 from tuner.spec.study import StudySpec
 

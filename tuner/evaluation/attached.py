@@ -18,7 +18,7 @@ from tuner.devices.meter import Meter
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.load_run import run_load, unseen
 from tuner.records import Failure, Glimpse, Request, Source
-from tuner.study.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 
 _ANSWER_S = 30.0
 EMULATOR_VERSION_SUFFIX = "+emulator"

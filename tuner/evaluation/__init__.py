@@ -1,0 +1,1 @@
+"""From a configuration to a Measurement: launched, attached and virtual evaluators."""

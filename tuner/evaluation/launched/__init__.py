@@ -1,0 +1,1 @@
+"""Evaluation on a server that this run launches, and keeps warm where it can."""
