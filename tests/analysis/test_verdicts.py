@@ -14,7 +14,7 @@ from tuner.measure.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
-from tuner.study.confirm_plan import (
+from tuner.study.confirmation.plan import (
     Goal,
     clean_s,
     may_go_on,

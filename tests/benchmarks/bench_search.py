@@ -28,7 +28,9 @@ from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
-from tuner.study import confirm_plan, flat, front
+from tuner.study import front
+from tuner.study.confirmation import plan as confirm_plan
+from tuner.study.proposals.proposals import stopping as flat
 from tuner.analysis import verdicts as confirmation
 
 THIRD_H, NIGHT_H = 2.7, NIGHT_S / 3600.0

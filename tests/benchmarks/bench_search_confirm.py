@@ -14,7 +14,7 @@ from bench_search_scenarios import METRICS, OBJECTIVES
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
-from tuner.study.confirm_plan import Goal, Step, may_go_on, next_step, reserve_s
+from tuner.study.confirmation.plan import Goal, Step, may_go_on, next_step, reserve_s
 from tuner.analysis.verdicts import SloVerdict, as_confirmed, confirmations
 from tuner.analysis.outcomes import front_of
 

@@ -26,7 +26,7 @@ from tuner.configuration import Value
 from tuner.search.observation import Observation
 from tuner.search.search import IDLE_GAIN, Search
 from tuner.search.space import Knob, Space
-from tuner.study.flat import IDLE_PROPOSALS
+from tuner.study.proposals.stopping import IDLE_PROPOSALS
 
 EARLY_S = 15.0
 OVERLOAD_S = 45.0  # until a load that grows without bound is told from one that has not settled

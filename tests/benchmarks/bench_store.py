@@ -31,12 +31,12 @@ from tuner.store.upkeep.backup import back_up
 from tuner.store.upkeep.checks import check_file
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, encoded, read_log
-from tuner.study.confirm_run import ConfirmationRun, Ears
-from tuner.study.flat import flat_for
+from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.proposals.stopping import flat_for
 from tuner.study.loop import StudyRun
-from tuner.study.proposals import Proposals, Spent
-from tuner.study.rebuild import rebuild
-from tuner.study.recovery import recover
+from tuner.study.proposals.proposals import Proposals, Spent
+from tuner.study.durability.rebuild import rebuild
+from tuner.study.durability.recovery import recover
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
 

@@ -38,7 +38,7 @@ from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
 from tuner.evaluation.evaluator import Evaluation
 from tuner.study.loop import StudyRun
-from tuner.study.proposals import Proposals
+from tuner.study.proposals.proposals import Proposals
 
 PHASES = ("ask", "launch", "measure", "tell", "restore")
 

@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, Source
 from tuner.store import RepeatKind
-from tuner.study.confirm_plan import Step
+from tuner.study.confirmation.plan import Step
 from tuner.evaluation.evaluator import Bench, Evaluation
 from tuner.study.loop import Progress
-from tuner.study.proposals import Proposal
+from tuner.study.proposals.proposals import Proposal
 from tuner.spec.search_space import SearchSpace
 
 SPACE = SearchSpace.model_validate(

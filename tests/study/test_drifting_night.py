@@ -18,7 +18,7 @@ from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
 from tuner.analysis.confirmed_front import confirmation_notes, standing
 from tuner.store import Store, convert
-from tuner.study.confirm_run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun, Ears
 
 ENERGY = "energy_per_output_token_j"
 EVENING = datetime(2026, 1, 1, 22, tzinfo=UTC)

@@ -22,7 +22,7 @@ from tuner.store import Store
 from tuner.store.raw import decode, encode
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
-from tuner.study.proposals import LAUNCH_OK
+from tuner.study.proposals.proposals import LAUNCH_OK
 from tuner.evaluation.virtual import VirtualEvaluator
 
 REASON = "ended early: 9 of 9 requests were past p99_tpot_ms<=40 in the first 5 s"

@@ -23,7 +23,7 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.loop import StudyRun, is_configurations_fault
-from tuner.study.proposals import LAUNCH_OK, Proposals
+from tuner.study.proposals.proposals import LAUNCH_OK, Proposals
 from tuner.spec.study import StudySpec
 
 OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")

@@ -8,7 +8,7 @@ from study.scripted import Recorder, infrastructure, measurement
 
 from tuner.configuration import Configuration
 from tuner.study.loop import Progress
-from tuner.study.proposals import Proposal
+from tuner.study.proposals.proposals import Proposal
 from tuner.study.study_log import LoggedListener, StudyLog
 
 PROPOSAL = Proposal(3, Configuration(flags={"max_num_seqs": 8}), False, 2)

@@ -36,6 +36,6 @@ def calibrate(
 
     Example: tuner calibrate my-study --gpu H100-SXM -o my-h100.yaml
     """
-    from tuner.report.calibrated import calibrate_gpu
+    from tuner.study.calibrate_gpu import calibrate_gpu
 
     calibrate_gpu(studies or [], gpu, output_file, store_url, as_json=output is Format.JSON)

@@ -131,9 +131,9 @@ def run(
     from tuner.host.signals import run_interruptible
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
-    from tuner.study.points import asked_like
+    from tuner.study.proposals.start_points import asked_like
     from tuner.spec.study import spec_from
-    from tuner.study.start import check_names, start_study
+    from tuner.study.run import check_names, start_study
 
     if from_study is not None and study_file is None:
         with Store.open(store_url, create=False) as store:
@@ -170,7 +170,7 @@ def resume(
     from tuner.host.signals import run_interruptible
     from tuner.report.progress import RunDisplay
     from tuner.store import Store
-    from tuner.study.start import resume_study, stored_spec
+    from tuner.study.run import resume_study, stored_spec
 
     with Store.open(store_url, create=False) as store:
         spec = stored_spec(store.study(name))

@@ -75,7 +75,7 @@ def rebuild(
     from tuner.host.files import state_folder
     from tuner.store.address import parse_address
     from tuner.store.log.measurement_log import log_folder_of
-    from tuner.study.rebuild import rebuild as rebuild_store
+    from tuner.study.durability.rebuild import rebuild as rebuild_store
 
     console = Console(stderr=True)
 

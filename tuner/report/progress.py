@@ -23,11 +23,11 @@ from tuner.report.tables import number
 from tuner.slo import Slo, meets_all
 from tuner.store import RepeatKind, TrialRow
 from tuner.store.log.now_file import FRESH_S
-from tuner.study.confirm_plan import Step
+from tuner.study.confirmation.plan import Step
 from tuner.study.front import pareto_front
 from tuner.study.loop import Progress as Spent
 from tuner.spec.objective import Objective, costs
-from tuner.study.proposals import Proposal
+from tuner.study.proposals.proposals import Proposal
 
 _MOST_FRONT, _MOST_FAULTS = 6, 3
 # Drawing takes the time of the thread that also drives the load.

@@ -1,7 +1,7 @@
 """The run loop: propose, evaluate, store, tell, until the budget is spent.
 
 The order makes every line safe to die on. A measurement is on disk before Optuna hears of it (in
-the measurement log, see `tuner.study.keeping`, then in the store), and `reconcile` repeats or
+the measurement log, see `tuner.study.durability.durable_evaluator`, then in the store), and `reconcile` repeats or
 undoes whatever a dead tuner left half done.
 """
 
@@ -18,13 +18,13 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Glimpse, Measurement
 from tuner.slo import meets_all
 from tuner.store import Store, Took, TrialOwner, TrialState
-from tuner.study.confirm_plan import Step
-from tuner.study.confirm_run import ConfirmationRun
+from tuner.study.confirmation.plan import Step
+from tuner.study.confirmation.run import ConfirmationRun
 from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.study.flat import Point, why_stop
+from tuner.study.proposals.stopping import Point, why_stop
 from tuner.spec.objective import costs
-from tuner.study.proposals import Proposal, Proposals, Spent
-from tuner.study.settling import all_warnings, settled
+from tuner.study.proposals.proposals import Proposal, Proposals, Spent
+from tuner.study.durability.results import all_warnings, settled
 from tuner.spec.study import StudySpec
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault

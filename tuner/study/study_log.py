@@ -17,9 +17,9 @@ from typing import Any
 
 from tuner.records import Failure, Glimpse, Measurement
 from tuner.redaction import redacted_json
-from tuner.study.confirm_plan import Step
+from tuner.study.confirmation.plan import Step
 from tuner.study.loop import Listener, Progress
-from tuner.study.proposals import Proposal
+from tuner.study.proposals.proposals import Proposal
 
 LARGEST_BYTES = 10 * 2**20
 OLDER_FILES = 3

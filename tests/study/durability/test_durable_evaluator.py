@@ -22,16 +22,16 @@ from tuner.store.upkeep import file_systems
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, latest
-from tuner.study import keeping
-from tuner.study.backups import Backups
-from tuner.study.keeping import (
+from tuner.study.durability import durable_evaluator as keeping
+from tuner.study.durability.backups import Backups
+from tuner.study.durability.durable_evaluator import (
     MOST_INTERRUPTIONS,
     Gate,
     KeptEvaluator,
     Patience,
     persisting,
 )
-from tuner.study.recovery import recover
+from tuner.study.durability.recovery import recover
 
 FEW = SPEC.model_copy(update={"trials": 2})
 QUICK = Patience(locked_s=0.2, full_s=0.2)

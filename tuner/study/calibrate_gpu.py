@@ -72,7 +72,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     from tuner.load.workload import load_workload
     from tuner.evaluation.factory import fixed_configuration, task_of
     from tuner.spec.search_space import load_space
-    from tuner.study.start import stored_spec
+    from tuner.study.run import stored_spec
 
     identity = store.study(name)
     real = (identity.latency_source, identity.energy_source) == (Source.MEASURED, Source.MEASURED)

@@ -12,7 +12,7 @@ from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import RepeatKind, Store
-from tuner.study.confirm_run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun, Ears
 from tuner.analysis.verdicts import confirmations
 from tuner.study.loop import StudyRun
 from tuner.spec.study import StudySpec

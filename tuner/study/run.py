@@ -30,7 +30,7 @@ from tuner.store.upkeep.file_systems import require_local
 from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.log.now_file import NowFile
-from tuner.study.backups import Backups
+from tuner.study.durability.backups import Backups
 from tuner.evaluation.factory import (
     RunPlace,
     fixed_configuration,
@@ -39,19 +39,19 @@ from tuner.evaluation.factory import (
     task_of,
 )
 from tuner.evaluation.capacity import Capacity
-from tuner.study.confirm_run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun, Ears
 from tuner.study.default_space import default_space
 from tuner.evaluation.evaluator import Evaluator, Task
-from tuner.study.fitting import fitting
+from tuner.study.proposals.memory_fit import fitting
 from tuner.evaluation.supervision import watched_over
 from tuner.study.identity import identity_of, require_same
-from tuner.study.keeping import Gate, KeptEvaluator, Patience, opened_log, persisting
+from tuner.study.durability.durable_evaluator import Gate, KeptEvaluator, Patience, opened_log, persisting
 from tuner.study.loop import Listener, StudyRun
-from tuner.study.points import parameters_of, points_to_start_with
-from tuner.study.prior_points import emulated_front, enqueue_prior
-from tuner.study.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of, points_to_start_with
+from tuner.study.proposals.emulated_prior import emulated_front, enqueue_prior
+from tuner.study.proposals.proposals import Proposals
 from tuner.evaluation.rate_share import settled_rate
-from tuner.study.recovery import recover
+from tuner.study.durability.recovery import recover
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
 from tuner.study.study_log import LoggedListener, StudyLog

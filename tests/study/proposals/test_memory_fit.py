@@ -14,9 +14,9 @@ from tuner.catalog.model import load_model
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import Measurement, Source
 from tuner.slo import Slo
-from tuner.study.fitting import fits, fitting
+from tuner.study.proposals.memory_fit import fits, fitting
 from tuner.spec.objective import Objective
-from tuner.study.proposals import Proposals
+from tuner.study.proposals.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
 
 QWEN, LLAMA = "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-8B-Instruct"

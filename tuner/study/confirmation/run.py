@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import RepeatKind, Store, Took, TrialOwner
-from tuner.study.confirm_plan import (
+from tuner.study.confirmation.plan import (
     Goal,
     Step,
     clean_s,

@@ -24,8 +24,8 @@ from tuner.evaluation.evaluator import Task
 from tuner.study.front import pareto_front, spread_order
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.spec.objective import costs
-from tuner.study.points import parameters_of
-from tuner.study.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of
+from tuner.study.proposals.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 from tuner.evaluation.virtual import VirtualEvaluator

@@ -14,9 +14,9 @@ from tuner.catalog.gpu_names import emulated_gpu
 from tuner.load.workload import load_workload
 from tuner.evaluation.factory import fixed_configuration, task_of
 from tuner.evaluation.evaluator import Task
-from tuner.study.points import parameters_of
-from tuner.study.prior_points import MOST_POINTS, emulated_front, enqueue_prior
-from tuner.study.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of
+from tuner.study.proposals.emulated_prior import MOST_POINTS, emulated_front, enqueue_prior
+from tuner.study.proposals.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 

@@ -24,8 +24,8 @@ from tuner.store.upkeep.checks import check_file, check_studies
 from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.analysis.outcomes import front_of
-from tuner.study.points import asked_like, parameters_of, points_to_start_with
-from tuner.study.rebuild import rebuild
+from tuner.study.proposals.start_points import asked_like, parameters_of, points_to_start_with
+from tuner.study.durability.rebuild import rebuild
 
 DEFAULTS: Mapping[str, Value] = {}
 

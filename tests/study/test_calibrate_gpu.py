@@ -16,7 +16,7 @@ from tuner.errors import UsageError
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
-from tuner.report.calibrated import calibrate_gpu
+from tuner.study.calibrate_gpu import calibrate_gpu
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.evaluation.factory import fixed_configuration, task_of
 from tuner.spec.search_space import load_space

@@ -19,7 +19,7 @@ from tuner.configuration import Configuration, Value
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
-from tuner.study.search_sampler import (
+from tuner.study.proposals.gp_sampler import (
     BASELINE,
     ENDED_EARLY,
     GAIN,

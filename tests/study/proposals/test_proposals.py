@@ -10,8 +10,8 @@ from tuner.configuration import Configuration
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.study.proposals import Proposals, Spent, is_possible
-from tuner.study.search_sampler import LAUNCH_OK, SearchSampler
+from tuner.study.proposals.proposals import Proposals, Spent, is_possible
+from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
 from tuner.spec.search_space import SearchSpace
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))

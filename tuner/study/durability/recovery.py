@@ -9,7 +9,7 @@ from tuner.records import Measurement
 from tuner.store import Store, TrialState
 from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import MeasurementLog, latest
-from tuner.study.settling import all_warnings, settled
+from tuner.study.durability.results import all_warnings, settled
 from tuner.spec.study import StudySpec
 
 _KNOWN_IN_A_ROW = 3  # then all before them are known, too: a study has one writer

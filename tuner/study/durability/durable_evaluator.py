@@ -18,7 +18,7 @@ from tuner.store import Store, Took, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
-from tuner.study.backups import Backups
+from tuner.study.durability.backups import Backups
 from tuner.evaluation.evaluator import Bench, Evaluation, Evaluator
 
 MOST_INTERRUPTIONS = 10  # by a store that is full or locked, in one run

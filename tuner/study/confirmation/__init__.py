@@ -1,0 +1,1 @@
+"""The confirmation: the front measured again, on launches of its own."""

@@ -1,0 +1,1 @@
+"""Proposals: which configuration is evaluated next, and when to stop."""
