@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.report.loaded import LoadedStudy
+    from tuner.report.study_results import LoadedStudy
 
 DEFAULT_STORE = "results/tuner.db"
 
@@ -16,6 +16,6 @@ def load_study(name: str, store: str = DEFAULT_STORE) -> LoadedStudy:
     `store` is a SQLite file or a database URL. Raises `tuner.errors.UsageError` if there is no such
     study.
     """
-    from tuner.report.loaded import load_study as load  # `import tuner` stays light
+    from tuner.report.study_results import load_study as load  # `import tuner` stays light
 
     return load(name, store)

@@ -26,7 +26,7 @@ from report.html.browser import chromium
 from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.report.html.night import read_night
+from tuner.report.html.report_data import read_night
 from tuner.report.html.page import write_page
 from tuner.store import Store, Took
 

@@ -10,7 +10,7 @@ from report.conftest import IDENTITY, OWNER, add_night, configuration
 from studies import InProcess
 
 from tuner.records import Glimpse, Source
-from tuner.report.status import duration, status
+from tuner.report.terminal.status_table import duration, status
 from tuner.store import Store, study_lock
 from tuner.store.log.now_file import NowFile
 

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
-from tuner.report.once import measured_json, show_measured
+from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.evaluation.measure_once import measure_once, parse_settings
 from tuner.spec.study import spec_from
 

@@ -31,7 +31,7 @@ def import_(
     Example: tuner compare import openai-infqps.json --study my-study
     """
     from tuner.store.imports.bench_serve import read_results
-    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.analysis.confirmed_front import standing
     from tuner.store import Store
 

@@ -32,7 +32,7 @@ def doctor(
     from rich.console import Console
 
     from tuner.doctor.examine import Question, examine, prevents_a_run
-    from tuner.report.findings import findings_json, show_findings
+    from tuner.report.terminal.findings_table import findings_json, show_findings
 
     with Console(stderr=True).status("looking; a vLLM may need a minute to answer"):
         findings = examine(Question(store_url, vllm, port, os.environ))

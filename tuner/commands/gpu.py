@@ -24,7 +24,7 @@ def status(
     from tuner.host.files import state_folders
     from tuner.devices.leases import LeaseBook
     from tuner.devices.nvidia.isolated_limits import one_by_one
-    from tuner.report.gpu_status import machine_status, show_status, status_json
+    from tuner.report.terminal.gpu_table import machine_status, show_status, status_json
 
     status = machine_status(one_by_one(), *map(LeaseBook, state_folders()))
     if output is Format.JSON:
@@ -49,7 +49,7 @@ def restore(
     from tuner.host.files import state_folders
     from tuner.devices.leases import LeaseBook
     from tuner.devices.limits import Access, opened_limits
-    from tuner.report.gpu_status import is_restored, restore_json, show_restore
+    from tuner.report.terminal.gpu_table import is_restored, restore_json, show_restore
 
     opener = partial(opened_limits, Access.SET)
     books = map(LeaseBook, state_folders())

@@ -59,7 +59,7 @@ def measure(
     from rich.console import Console
 
     from tuner.host.signals import run_interruptible
-    from tuner.report.once import measured_json, show_measured
+    from tuner.report.terminal.measurement_table import measured_json, show_measured
     from tuner.evaluation.measure_once import measure_once, parse_settings
     from tuner.spec.study import spec_from
 

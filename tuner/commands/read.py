@@ -43,7 +43,7 @@ def list_all(
     Example: tuner list --store results/tuner.db
     """
     from tuner.report.json_forms import studies_json
-    from tuner.report.study_tables import show_studies
+    from tuner.report.terminal.study_tables import show_studies
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:
@@ -63,8 +63,9 @@ def show(
 
     Example: tuner show my-study --format json
     """
-    from tuner.report import json_forms, study_tables
-    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report import json_forms
+    from tuner.report.terminal import study_tables
+    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.analysis.confirmed_front import standing
     from tuner.store import Store
 
@@ -104,7 +105,7 @@ def recommend_one(
     Another --slo filters what was measured again. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
-    from tuner.report.comparison_points import comparison_json, show_comparison
+    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.report.price import Price
     from tuner.analysis.recommendation import recommend
     from tuner.slo import Slo
@@ -116,7 +117,7 @@ def recommend_one(
         recommendation = recommend(store, model, study, bounds, trial)
         points = store.comparisons.of(recommendation.study.name)
     if output is RecommendFormat.TABLE:
-        from tuner.report.recommend_table import show_recommendation
+        from tuner.report.terminal.recommendation_table import show_recommendation
 
         show_recommendation(stdout_console(), recommendation, store_option(store_url), cost)
         default, identity = recommendation.baseline, recommendation.study
@@ -151,7 +152,7 @@ def export(
     """
     from rich.console import Console
 
-    from tuner.report import export as tables
+    from tuner.report import frames as tables
     from tuner.store import Store
 
     if csv is None and parquet is None and requests is None:

@@ -129,7 +129,7 @@ def run(
     from rich.console import Console
 
     from tuner.host.signals import run_interruptible
-    from tuner.report.progress import RunDisplay
+    from tuner.report.terminal.progress import RunDisplay
     from tuner.store import Store
     from tuner.study.proposals.start_points import asked_like
     from tuner.spec.study import spec_from
@@ -168,7 +168,7 @@ def resume(
     from rich.console import Console
 
     from tuner.host.signals import run_interruptible
-    from tuner.report.progress import RunDisplay
+    from tuner.report.terminal.progress import RunDisplay
     from tuner.store import Store
     from tuner.study.run import resume_study, stored_spec
 
@@ -192,7 +192,7 @@ def _finish(store: Store, name: str, *, as_json: bool) -> None:
     from tuner.analysis.confirmed_front import standing
     from tuner.analysis.infeasible import nothing_met
     from tuner.report.json_forms import front_json
-    from tuner.report.tables import show_front
+    from tuner.report.terminal.front_table import show_front
 
     study, trials = store.study(name), store.trials(name)
     found = standing(study, trials, store.repeats.of(name))

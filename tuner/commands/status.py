@@ -29,7 +29,7 @@ def status(
     from datetime import UTC, datetime
 
     from tuner.errors import UsageError
-    from tuner.report.status import show_status, status, status_json
+    from tuner.report.terminal.status_table import show_status, status, status_json
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:

@@ -22,7 +22,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
     from tuner.host.files import state_folder
-    from tuner.report.store_tables import findings_json, show_findings
+    from tuner.report.terminal.store_table import findings_json, show_findings
     from tuner.store.upkeep.checks import check_file, check_studies
     from tuner.store.store import Store, existing_file
 

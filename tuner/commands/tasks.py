@@ -29,7 +29,7 @@ def tasks(
 
     Example: tuner tasks Llama-3.1-8B-Instruct
     """
-    from tuner.report.task_table import show_tasks
+    from tuner.report.terminal.task_table import show_tasks
     from tuner.analysis.tasks.task_energy import task_tables, tasks_json
     from tuner.store import Store
 

@@ -39,7 +39,7 @@ def show(
     """
     from tuner.load.summary import summarize
     from tuner.load.workload import load_workload
-    from tuner.report.workloads import show_workload, workload_json
+    from tuner.report.terminal.workload_tables import show_workload, workload_json
 
     workload = load_workload(name)
     summary = summarize(workload)
@@ -60,7 +60,7 @@ def preview(
     """
     from tuner.load.summary import summarize
     from tuner.load.workload import load_workload
-    from tuner.report.workloads import preview_workload
+    from tuner.report.terminal.workload_tables import preview_workload
 
     workload = load_workload(name)
     preview_workload(stdout_console(), workload, summarize(workload, requests))

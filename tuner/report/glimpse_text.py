@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.records import Glimpse, Source
-from tuner.report.tables import number
+from tuner.report.terminal.front_table import number
 
 
 def glimpse_text(glimpse: Glimpse) -> str:

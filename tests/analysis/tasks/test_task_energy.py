@@ -26,7 +26,7 @@ from tuner.records import (
     Source,
 )
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
-from tuner.report.task_table import show_tasks
+from tuner.report.terminal.task_table import show_tasks
 from tuner.analysis.tasks.task_energy import Task, TaskTable, task_tables, tasks_json
 from tuner.store import Store, StudyIdentity
 

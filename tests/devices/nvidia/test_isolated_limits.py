@@ -11,7 +11,7 @@ from tuner.host import files as durable
 from tuner.host.files import state_folders
 from tuner.devices.leases import LeaseBook
 from tuner.devices.nvidia.isolated_limits import one_by_one
-from tuner.report.gpu_status import machine_status, status_json
+from tuner.report.terminal.gpu_table import machine_status, status_json
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetPowerManagementLimit", "nvmlDeviceGetUUID"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tuner.report.html.pictures import browser_options, browser_path
+from tuner.report.html.png import browser_options, browser_path
 
 DEADLINE_S = 60.0
 

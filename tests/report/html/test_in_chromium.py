@@ -10,9 +10,9 @@ import pytest
 from report.html.browser import Page, chromium
 from studies import InProcess
 
-from tuner.report.html.night import read_night
+from tuner.report.html.report_data import read_night
 from tuner.report.html.page import FIGURES, write_page
-from tuner.report.html.pictures import write_pictures
+from tuner.report.html.png import write_pictures
 from tuner.store import Store, StudyIdentity
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]

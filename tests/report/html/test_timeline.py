@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tuner.report.html.night import Night, read_night
+from tuner.report.html.report_data import Night, read_night
 from tuner.report.html.timeline import event_hours, growth, spans
 from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity, Took
 

@@ -15,7 +15,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.html.night import ChosenWindow
+from tuner.report.html.report_data import ChosenWindow
 from tuner.report.html.windows import SHARES, window_figures
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 
 from tuner.analysis.trial_summary import Figures, figures
-from tuner.report.html.night import Night
-from tuner.report.html.words import knob_text
-from tuner.report.tables import number, percent
+from tuner.report.html.report_data import Night
+from tuner.report.labels import knob_text
+from tuner.report.terminal.front_table import number, percent
 
 
 def comparison(night: Night) -> str:

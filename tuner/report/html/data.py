@@ -9,7 +9,7 @@ from typing import Any
 from tuner.configuration import Value
 from tuner.metrics import METRICS
 from tuner.report.html.knobs import importance, knob_names
-from tuner.report.html.night import Night
+from tuner.report.html.report_data import Night
 from tuner.report.html.timeline import Span, event_hours, growth, spans
 from tuner.report.html.windows import SHARES, Series, WindowFigures, window_figures
 from tuner.report.json_forms import front_json, recommendation_json

@@ -11,8 +11,8 @@ from importlib.metadata import version
 
 import yaml
 
-from tuner.report.html.night import Night
-from tuner.report.tables import number
+from tuner.report.html.report_data import Night
+from tuner.report.terminal.front_table import number
 from tuner.analysis.trials import ended_early
 from tuner.store.rows import TrialState
 

@@ -10,7 +10,7 @@ from heapq import merge
 
 import numpy as np
 
-from tuner.report.html.night import Night
+from tuner.report.html.report_data import Night
 from tuner.analysis.trials import ENERGY, feasible, metric
 from tuner.search.improvement import hypervolume
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow

@@ -10,7 +10,7 @@ import numpy as np
 from tuner.measure.reduce import latency_samples_ms
 from tuner.metrics import LATENCIES
 from tuner.records import FloatArray, RawRun
-from tuner.report.html.night import ChosenWindow
+from tuner.report.html.report_data import ChosenWindow
 
 _MOST_POINTS = 400
 # Shares of requests, denser towards the tail, where SLOs are.

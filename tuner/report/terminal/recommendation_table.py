@@ -11,7 +11,7 @@ from tuner.analysis.trial_summary import Figures
 from tuner.analysis.load_text import load_text
 from tuner.report.price import Price
 from tuner.analysis.recommendation import Recommendation
-from tuner.report.tables import (
+from tuner.report.terminal.front_table import (
     default_row,
     emulated_label,
     heading,

@@ -10,7 +10,7 @@ from rich.console import Console
 from tuner.load.importers.import_workload import import_workload
 from tuner.load.summary import summarize
 from tuner.load.workload import load_workload
-from tuner.report.workloads import preview_workload, show_workload, workload_json
+from tuner.report.terminal.workload_tables import preview_workload, show_workload, workload_json
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tuner.errors import UsageError
 from tuner.report.json_forms import recommendation_json
 from tuner.report.price import Price
 from tuner.analysis.recommendation import recommend
-from tuner.report.recommend_table import show_recommendation
-from tuner.report.tables import number
+from tuner.report.terminal.recommendation_table import show_recommendation
+from tuner.report.terminal.front_table import number
 from tuner.store import Store, StudyIdentity
 
 PRICE = Price(0.30, "EUR")

@@ -14,7 +14,7 @@ from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
 from tuner.analysis.load_text import offered_text
-from tuner.report.tables import emulated_label, heading, number
+from tuner.report.terminal.front_table import emulated_label, heading, number
 from tuner.slo import Slo
 from tuner.evaluation.evaluator import load_defaults
 from tuner.evaluation.measure_once import MeasuredOnce

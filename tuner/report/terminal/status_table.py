@@ -17,7 +17,7 @@ from tuner.records import Glimpse
 from tuner.analysis.confirmed_front import Standing, standing
 from tuner.report.glimpse_text import glimpse_text
 from tuner.report.json_forms import front_json
-from tuner.report.tables import heading, show_front
+from tuner.report.terminal.front_table import heading, show_front
 from tuner.store import Store
 from tuner.store.lock import study_holder
 from tuner.store.log.now_file import NowFile

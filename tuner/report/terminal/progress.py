@@ -18,8 +18,8 @@ from rich.text import Text
 from tuner.metrics import LATENCIES, metric_named
 from tuner.records import Failure, Glimpse, Measurement
 from tuner.report.glimpse_text import glimpse_text
-from tuner.report.status import duration
-from tuner.report.tables import number
+from tuner.report.terminal.status_table import duration
+from tuner.report.terminal.front_table import number
 from tuner.slo import Slo, meets_all
 from tuner.store import RepeatKind, TrialRow
 from tuner.store.log.now_file import FRESH_S

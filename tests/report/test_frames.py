@@ -17,7 +17,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.export import frame, request_rows, trial_rows, write_csv, write_parquet
+from tuner.report.frames import frame, request_rows, trial_rows, write_csv, write_parquet
 from tuner.analysis.recommendation import recommend
 from tuner.store import Store, StudyIdentity
 

@@ -17,7 +17,7 @@ from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import LimitState
 from tuner.host.process import owner_state
 from tuner.devices.restoring import RestoreAction, RestoreOutcome
-from tuner.report.tables import UNKNOWN
+from tuner.report.terminal.front_table import UNKNOWN
 
 _STYLES = {
     RestoreAction.RESTORED: "green",

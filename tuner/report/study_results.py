@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.report.export import frame, repeat_rows, request_rows, trial_rows
+from tuner.report.frames import frame, repeat_rows, request_rows, trial_rows
 from tuner.report.json_forms import recommendation_json
 from tuner.analysis.recommendation import recommend
 from tuner.slo import Slo

@@ -13,7 +13,7 @@ from tuner.configuration import Configuration, Value
 from tuner.analysis.confirmed_front import Standing, standing
 from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.load_text import load_text
-from tuner.report.tables import UNKNOWN, emulated_label, heading, number
+from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number
 from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, metric
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from tuner.devices.leases import LeaseBook
 from tuner.host.process import this_owner
 from tuner.devices.restoring import RestoreAction, RestoreOutcome
-from tuner.report.gpu_status import (
+from tuner.report.terminal.gpu_table import (
     is_restored,
     machine_status,
     restore_json,

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tuner.records import Glimpse, Measurement, Source
 from tuner.report.glimpse_text import glimpse_text
-from tuner.report.progress import RunDisplay
+from tuner.report.terminal.progress import RunDisplay
 from tuner.slo import Slo
 from tuner.store import RepeatKind, Store
 from tuner.study.confirmation.plan import Step

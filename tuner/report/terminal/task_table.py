@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
-from tuner.report.tables import UNKNOWN, emulated_label, heading, number, percent
+from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number, percent
 from tuner.analysis.tasks.task_energy import CHAT, Task, TaskTable
 
 _COLUMNS = (
