@@ -22,7 +22,7 @@ from tuner.commands import (
     tasks,
     workload,
 )
-from tuner.commands.output import ReaderGoneError
+from tuner.commands.shared.output import ReaderGoneError
 from tuner.errors import InterruptedBySignalError, TunerError
 
 app = typer.Typer(

@@ -12,9 +12,9 @@ from report.conftest import IDENTITY, add_night
 from typer.testing import CliRunner
 
 from tuner.cli import app
-from tuner.commands.completion import complete_gpu, complete_space, complete_workload
+from tuner.commands.shared.completion import complete_gpu, complete_space, complete_workload
 from tuner.store import Store
-from tuner.study_names import study_names
+from tuner.commands.shared.study_names import study_names
 
 HEAVY = (
     "sqlalchemy",
@@ -93,9 +93,9 @@ def test_names_by_url(store_path: Path) -> None:
 
 def test_nothing_heavy_is_loaded(store_path: Path) -> None:
     code = (
-        "import sys, json, tuner.cli, tuner.study_names\n"
-        f"tuner.study_names.study_names({str(store_path)!r})\n"
-        "tuner.commands.completion.complete_gpu('')\n"
+        "import sys, json, tuner.cli, tuner.commands.shared.study_names\n"
+        f"tuner.commands.shared.study_names.study_names({str(store_path)!r})\n"
+        "tuner.commands.shared.completion.complete_gpu('')\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

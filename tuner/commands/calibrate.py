@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.completion import complete_gpu, complete_study
-from tuner.commands.options import Format, Output, StoreUrl
+from tuner.commands.shared.completion import complete_gpu, complete_study
+from tuner.commands.shared.options import Format, Output, StoreUrl
 
 
 def calibrate(

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.options import Format, Output
-from tuner.commands.output import print_json, stdout_console
+from tuner.commands.shared.options import Format, Output
+from tuner.commands.shared.output import print_json, stdout_console
 from tuner.errors import OperatorNeededError
 
 app = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")

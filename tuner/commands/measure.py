@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.completion import complete_gpu, complete_workload
-from tuner.commands.options import (
+from tuner.commands.shared.completion import complete_gpu, complete_workload
+from tuner.commands.shared.options import (
     AllowGpuSettings,
     BaseUrl,
     Concurrency,
@@ -22,7 +22,7 @@ from tuner.commands.options import (
     Vllm,
     WindowSeconds,
 )
-from tuner.commands.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json, stdout_console
 
 
 def measure(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.completion import complete_gpu, complete_space, complete_workload
-from tuner.commands.options import (
+from tuner.commands.shared.completion import complete_gpu, complete_space, complete_workload
+from tuner.commands.shared.options import (
     AllowGpuSettings,
     BaseUrl,
     Concurrency,
@@ -26,7 +26,7 @@ from tuner.commands.options import (
     Vllm,
     WindowSeconds,
 )
-from tuner.commands.output import print_json, stdout_console, store_option
+from tuner.commands.shared.output import print_json, stdout_console, store_option
 from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:

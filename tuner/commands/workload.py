@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.completion import complete_workload
-from tuner.commands.options import Format, Output
-from tuner.commands.output import print_json, stdout_console
+from tuner.commands.shared.completion import complete_workload
+from tuner.commands.shared.options import Format, Output
+from tuner.commands.shared.output import print_json, stdout_console
 
 
 class ImportFormat(StrEnum):

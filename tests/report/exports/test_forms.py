@@ -7,7 +7,7 @@ import string
 import pytest
 from report.exports.conftest import ENVIRONMENT, SECRET
 
-from tuner.commands.read import RecommendFormat
+from tuner.commands.reading.studies import RecommendFormat
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.forms import EXPORTS
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.completion import complete_study
-from tuner.commands.options import Format, Name, Output, Slos, StoreUrl
-from tuner.commands.output import (
+from tuner.commands.shared.completion import complete_study
+from tuner.commands.shared.options import Format, Name, Output, Slos, StoreUrl
+from tuner.commands.shared.output import (
     print_json,
     print_text,
     stdout_console,

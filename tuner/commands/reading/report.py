@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.options import Name, Slos, StoreUrl
+from tuner.commands.shared.options import Name, Slos, StoreUrl
 
 
 def report(

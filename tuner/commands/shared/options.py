@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.commands.completion import complete_gpu, complete_study
+from tuner.commands.shared.completion import complete_gpu, complete_study
 
 
 class Format(StrEnum):

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.completion import complete_study
-from tuner.commands.options import Format, Output, StoreUrl
-from tuner.commands.output import print_json, stdout_console, store_option
+from tuner.commands.shared.completion import complete_study
+from tuner.commands.shared.options import Format, Output, StoreUrl
+from tuner.commands.shared.output import print_json, stdout_console, store_option
 
 
 def status(

@@ -13,7 +13,7 @@ from tuner.catalog.shipped import Kind, shipped_names
 
 def complete_study(context: typer.Context, incomplete: str) -> list[str]:
     """Offer the studies of the store that is named on the line, in TUNER_STORE, or by default."""
-    from tuner.study_names import study_names
+    from tuner.commands.shared.study_names import study_names
 
     store = context.params.get("store_url") or os.environ.get("TUNER_STORE") or DEFAULT_STORE
     return [name for name in study_names(store) if name.startswith(incomplete)]

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.options import Format, Output, StoreUrl
-from tuner.commands.output import print_json, stdout_console
+from tuner.commands.shared.options import Format, Output, StoreUrl
+from tuner.commands.shared.output import print_json, stdout_console
 
 
 def tasks(
