@@ -25,21 +25,21 @@ test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium 
 	$(BIN)/pytest -s -m chromium
 
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
-	$(BIN)/python tests/benchmarks/bench_start.py
-	$(BIN)/python tests/benchmarks/bench_reading.py
-	$(BIN)/python tests/benchmarks/bench_sampling.py
-	$(BIN)/python tests/benchmarks/bench_client.py
-	$(BIN)/python tests/benchmarks/bench_client_truth.py
+	$(BIN)/python benchmarks/bench_start.py
+	$(BIN)/python benchmarks/bench_reading.py
+	$(BIN)/python benchmarks/bench_sampling.py
+	$(BIN)/python benchmarks/bench_client.py
+	$(BIN)/python benchmarks/bench_client_truth.py
 	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" TUNER_GUIDELLM="$$(bash .ci/guidellm.sh)" \
-	    $(BIN)/python tests/benchmarks/bench_client_peers.py
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 0 1
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_early_end --trials 15
-	$(BIN)/python tests/benchmarks/bench_emulator.py
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_report
+	    $(BIN)/python benchmarks/bench_client_peers.py
+	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 0 1
+	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_early_end --trials 15
+	$(BIN)/python benchmarks/bench_emulator.py
+	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_report
 
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_search_time.py
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_search.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

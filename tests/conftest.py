@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.nvml_standin.standin import library_folder
 from hypothesis import settings
-from nvml_standin.standin import library_folder
 
 # the same examples in every run: a failure is there for everybody, or for nobody
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from postgres_server import postgres_server
-from studies import CommandLine, InProcess, wait_for
+from helpers.postgres_server import postgres_server
+from helpers.studies import CommandLine, InProcess, wait_for
 
 SHORT = ["--workload", "chat", "--window-s", "10"]
 EMULATED = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B", *SHORT]

@@ -8,19 +8,7 @@ import pytest
 import tuner
 
 ROOT = Path(tuner.__file__).parent
-VOCABULARY = [
-    "slo",
-    "metrics",
-    "records",
-    "configuration",
-    "yaml_files",
-    "study_names",
-    "shipped",
-    "interruption",
-    "own_process",
-    "redaction",
-    "errors",
-]
+VOCABULARY = ["redaction", "records", "slo", "metrics", "configuration", "pareto", "errors"]
 # from top to bottom; what stands below may be imported
 ORDER = [
     "__main__",
@@ -29,13 +17,18 @@ ORDER = [
     "report",
     "doctor",
     "study",
+    "evaluation",
+    "analysis",
+    "spec",
     "search",
     "measure",
     "load",
-    "serving",
-    "gpu",
+    "servers",
+    "devices",
     "emulator",
     "store",
+    "catalog",
+    "host",
     *VOCABULARY,
 ]
 

@@ -8,20 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.commands import (
-    calibrate,
-    compare,
-    doctor,
-    gpu,
-    measure,
-    read,
-    report,
-    run,
-    status,
-    store,
-    tasks,
-    workload,
-)
+from tuner.commands import calibrate, doctor, gpu, measure, run, store, workload
+from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.errors import InterruptedBySignalError, TunerError
 
@@ -36,10 +24,10 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(run.resume)
-app.command("list")(read.list_all)
-app.command()(read.show)
-app.command("recommend")(read.recommend_one)
-app.command()(read.export)
+app.command("list")(studies.list_all)
+app.command()(studies.show)
+app.command("recommend")(studies.recommend_one)
+app.command()(studies.export)
 app.command()(report.report)
 app.command()(status.status)
 app.command()(tasks.tasks)

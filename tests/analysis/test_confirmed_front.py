@@ -10,16 +10,16 @@ import pytest
 from report.conftest import OWNER, measurement
 from rich.console import Console
 
-from tuner.records import Failure, FailureKind, Source
 from tuner.analysis.confirmed_front import confirmation_notes, standing
-from tuner.report.frames import repeat_rows, trial_rows
+from tuner.analysis.recommendation import recommend
+from tuner.records import Failure, FailureKind, Source
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
+from tuner.report.frames import repeat_rows, trial_rows
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
-from tuner.analysis.recommendation import recommend
+from tuner.report.terminal.front_table import show_front
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_studies, show_study
-from tuner.report.terminal.front_table import show_front
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Took
 

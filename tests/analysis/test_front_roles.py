@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from report.test_trials import row
+from analysis.test_trials import row
 
 from tuner.analysis.front_roles import Role, roles
 from tuner.store import Store, StudyIdentity, TrialRow

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from tuner.errors import UsageError
 from tuner.analysis.matching import candidates, match_model
+from tuner.errors import UsageError
 from tuner.store import StudyIdentity, StudySummary
 
 MODELS = ["meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B", "/models/qwen/", "Llama-3.1-8B-x"]

@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from study.test_confirmation import START, repeat, values
+from analysis.test_verdicts import START, repeat, values
 
-from tuner.store import RepeatRow
 from tuner.analysis.monotonic_times import steady_starts
+from tuner.store import RepeatRow
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 ROWS = [repeat(n, 0, values(0.4, 30.0)) for n in range(4)]  # every 5 minutes, for 4

@@ -7,8 +7,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from report.conftest import measurement
-from report.test_confirmed import confirm
+from analysis.test_confirmed_front import confirm
 
+from tuner.analysis.recommendation import recommend
+from tuner.analysis.trial_summary import COMPARED
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError, OperatorNeededError, UsageError
 from tuner.records import (
@@ -20,8 +22,6 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.analysis.trial_summary import COMPARED
-from tuner.analysis.recommendation import recommend
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner
 

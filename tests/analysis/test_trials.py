@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tuner.analysis.trials import baseline_of, emulated, feasible, front, slos_of
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.analysis.trials import baseline_of, emulated, feasible, front, slos_of
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity, TrialOwner, TrialRow, TrialState
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from study.scripted import measurement
+from helpers.scripted import measurement
 
+from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.configuration import Configuration
 from tuner.measure.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
+from tuner.spec.objective import Objective
 from tuner.store import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
 from tuner.study.confirmation.plan import (
     Goal,
@@ -22,8 +24,6 @@ from tuner.study.confirmation.plan import (
     reserve_s,
     spread_is_due,
 )
-from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
-from tuner.spec.objective import Objective
 
 OWNER = TrialOwner(1, "boot", "here", "tag")
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)

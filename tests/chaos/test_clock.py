@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, night_in
-from chaos.wall_clock import WallClock
+from helpers.chaos.harness import Night, night_in
+from helpers.chaos.wall_clock import WallClock
 
 from tuner.store import Store, TrialRow
 

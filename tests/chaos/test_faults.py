@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, night_in
-from serving.guarding import kill
-from studies import CommandLine, wait_for
+from helpers.chaos.harness import Night, night_in
+from helpers.guarding import kill
+from helpers.studies import CommandLine, wait_for
 
 from tuner.store import Store
 

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, kill_in, kill_until_done, night_in
+from helpers.chaos.harness import Night, kill_in, kill_until_done, night_in
 
 NIGHTS = 7  # of `KILLS` each: more than a hundred
 

@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from chaos.harness import Night, night_in
-from chaos.mortal_tuner import Plan
+from helpers.chaos.harness import Night, night_in
+from helpers.chaos.mortal_tuner import Plan
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 TRIALS = 12

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies import InProcess
+from helpers.studies import InProcess
 
 FLAGS = "  --max-num-seqs N  most\n  --scheduler-cls C  ours\n"
 

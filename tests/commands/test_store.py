@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from studies import InProcess
+from helpers.studies import InProcess
 
 SECRET = "hf_0123456789abcdefXYZ"
 STUDY = "night"

@@ -9,12 +9,14 @@ import uuid
 from pathlib import Path
 
 import pytest
-from studies import wait_for
+from helpers.studies import wait_for
 
-from tuner.errors import PreflightError
 from tuner.devices.claims import claim
+from tuner.errors import PreflightError
 
-HOLD = "import sys; from tuner.devices.claims import claim; c = claim(sys.argv[1:]); print(1, flush=1)"
+HOLD = (
+    "import sys; from tuner.devices.claims import claim; c = claim(sys.argv[1:]); print(1, flush=1)"
+)
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu.fake_limits import FakeGpu, FakeLimits, hold_leases
+from helpers.fake_limits import FakeGpu, FakeLimits, hold_leases
 
-from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.host import files as durable
-from tuner.host.files import locked, state_folder, write_durably
 from tuner.devices.lease_files import Limits, lease_path, lease_text, read_entry
 from tuner.devices.leases import LeaseBook, leased
 from tuner.devices.limits import PermissionDeniedError
-from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 from tuner.devices.restoring import RestoreAction
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.host import files as durable
+from tuner.host.files import locked, state_folder, write_durably
+from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 
 ONE, TWO = "GPU-1111-aa", "GPU-2222-bb"
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nvml_standin import Standin
-from nvml_standin.standin import GPU_IS_LOST, NOT_SUPPORTED
+from helpers.nvml_standin import Standin
+from helpers.nvml_standin.standin import GPU_IS_LOST, NOT_SUPPORTED
 
-from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import (
     Access,
@@ -21,8 +20,9 @@ from tuner.devices.limits import (
     open_limits,
     opened_limits,
 )
-from tuner.host.process import this_owner
 from tuner.devices.restoring import RestoreAction
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.host.process import this_owner
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from nvml_standin import Standin
+from helpers.nvml_standin import Standin
 
 from tuner.doctor.host import Host
 

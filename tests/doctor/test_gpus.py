@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from nvml_standin import Standin
+from helpers.nvml_standin import Standin
 
+from tuner.devices.device_state import DeviceState
 from tuner.doctor.finding import Finding, Level
 from tuner.doctor.gpus import check_apart, check_gpus, judge_gpu, judge_permission
 from tuner.doctor.host import Host
-from tuner.devices.device_state import DeviceState
 
 ROOT = {"/proc/self/status": "Name:\tpython\nCapEff:\t000001ffffffffff"}
 # root in a container of Docker: some capabilities, not the one for administration

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gpu.fake_limits import FakeGpu, FakeLimits
+from helpers.fake_limits import FakeGpu, FakeLimits
 from report.conftest import IDENTITY, OWNER, add_night, configuration
 
+from tuner.devices.leases import LeaseBook
 from tuner.doctor.finding import Finding, Level
 from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store
-from tuner.devices.leases import LeaseBook
 from tuner.host.process import Owner, this_owner
-from tuner.servers.processes import Process
 from tuner.servers.guardian.run_records import register
+from tuner.servers.processes import Process
 from tuner.store import Store, study_lock
 
 GPU = "GPU-1111-aa"

@@ -3,9 +3,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from tuner.emulator.calibration import NAMES, Multipliers, calibrate, corrected
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import load_model
+from tuner.emulator.calibration import NAMES, Multipliers, calibrate, corrected
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.step import Batch, StepModel
 from tuner.errors import UsageError

@@ -1,8 +1,9 @@
 import pytest
 
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import ModelShape, load_model
 from tuner.configuration import Value
 from tuner.emulator.cache_memory import BLOCK_TOKENS
-from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.launch_rules import (
     LaunchRefusedError,
     check_flags,
@@ -10,7 +11,6 @@ from tuner.emulator.launch_rules import (
     request_refusal,
     resolve,
 )
-from tuner.catalog.model import ModelShape, load_model
 from tuner.errors import UsageError
 
 

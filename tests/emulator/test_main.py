@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.emulator.__main__ import main
 from tuner.catalog.gpu import load_gpu
+from tuner.emulator.__main__ import main
 from tuner.emulator.http.served_devices import create_devices
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"

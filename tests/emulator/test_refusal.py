@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tuner.catalog.gpu import gpu_names, load_gpu
+from tuner.catalog.model import load_model, model_names
 from tuner.configuration import Value
 from tuner.emulator.__main__ import DATE_FORMAT, LOG_FORMAT, main, say_refusal
-from tuner.catalog.gpu import gpu_names, load_gpu
 from tuner.emulator.launch_rules import resolve
-from tuner.catalog.model import load_model, model_names
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
 from tuner.servers.vllm.diagnosis import diagnose_launch
 from tuner.spec.search_space import Choice, load_space
 
-LOGS = Path(__file__).parent.parent / "serving" / "logs"  # of vLLM 0.32.0
+LOGS = Path(__file__).parent.parent / "servers" / "logs"  # of vLLM 0.32.0
 MODELS = {name: load_model(name) for name in model_names()}
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
+from tuner.configuration import Configuration, Value
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate, steady_power_w
 from tuner.errors import UsageError

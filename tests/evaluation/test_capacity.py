@@ -6,19 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from helpers.scripted import ScriptedEvaluator, infrastructure, measurement
+from helpers.studies import InProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from studies import InProcess
-from study.scripted import ScriptedEvaluator, infrastructure, measurement
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
-from tuner.load.workload import load_workload
-from tuner.measure.steady_window import WindowPlan
-from tuner.records import Failure, FailureKind, Measurement
-from tuner.slo import Slo, meets_all
-from tuner.store import Store
-from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
 from tuner.evaluation.capacity import (
     HIGHEST_RATE,
     capacity_window,
@@ -26,7 +20,13 @@ from tuner.evaluation.capacity import (
     search,
 )
 from tuner.evaluation.evaluator import Evaluation, Evaluator
+from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
+from tuner.load.workload import load_workload
+from tuner.measure.steady_window import WindowPlan
+from tuner.records import Failure, FailureKind, Measurement
+from tuner.slo import Slo, meets_all
 from tuner.spec.study import spec_from
+from tuner.store import Store
 
 SLOS = (Slo.parse("p99_tpot_ms<=50"),)
 LOWEST_RATE = 1 / 16

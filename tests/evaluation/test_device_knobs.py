@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from nvml_standin import Standin
-from nvml_standin.standin import NO_PERMISSION
+from helpers.nvml_standin import Standin
+from helpers.nvml_standin.standin import NO_PERMISSION
 
 from tuner.configuration import Configuration
-from tuner.errors import PreflightError, UsageError
-from tuner.host.files import state_folder
 from tuner.devices.nvidia.nvml_meter import nvml_meter
+from tuner.errors import PreflightError, UsageError
+from tuner.evaluation.device_knobs import DeviceKnobs
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.launched import launched as live_module
+from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerKind
+from tuner.host.files import state_folder
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
-from tuner.evaluation.launched import launched as live_module
-from tuner.evaluation.device_knobs import DeviceKnobs
-from tuner.evaluation.evaluator import Task
-from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerKind
 
 RUN_TAG = "test-device-knobs"
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.load.workload import load_workload
 from tuner.evaluation.factory import task_of
+from tuner.load.workload import load_workload
 from tuner.spec.study import StudySpec
 
 CHAT_OUTPUT_TOKENS = 642  # mean, see workloads/chat.yaml

@@ -5,8 +5,8 @@ from rich.console import Console
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
-from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.evaluation.measure_once import measure_once, parse_settings
+from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.spec.study import spec_from
 
 

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from fuzz.hostile import CASES_VARIABLE, offered
+from helpers.hostile import CASES_VARIABLE, offered
 
 MOST_BYTES = 500 * 10**6
 

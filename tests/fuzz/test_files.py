@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz.hostile import cases, changed, damaged, one_sentence_at_most, values
+from helpers.hostile import cases, changed, damaged, one_sentence_at_most, values
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,16 +10,17 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from fuzz.hostile import cases, changed, damaged, one_sentence_at_most, values
+from helpers.hostile import cases, changed, damaged, one_sentence_at_most, values
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
+from tuner.evaluation.attached import AttachedEvaluator
+from tuner.evaluation.evaluator import Task
 from tuner.load.client.stream import CompletionStream
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
-from tuner.servers.vllm.diagnosis import diagnose_death, diagnose_launch
 from tuner.servers.launch import _served_names
 from tuner.servers.vllm.counters import (
     ServerUnreachableError,
@@ -27,8 +28,7 @@ from tuner.servers.vllm.counters import (
     resolved_settings,
     scrape,
 )
-from tuner.evaluation.attached import AttachedEvaluator
-from tuner.evaluation.evaluator import Task
+from tuner.servers.vllm.diagnosis import diagnose_death, diagnose_launch
 
 CHUNK = {
     "id": "cmpl-1",

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tuner.load.workload_spec import FIRST_TOKEN_ID
 from tuner.load.summary import shared_prompt_share
 from tuner.load.workload import Workload, WorkloadSpec, load_workload
+from tuner.load.workload_spec import FIRST_TOKEN_ID
 from tuner.records import Request
 
 BASE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_vllm import Endless, needs_vllm, tiny_vllm
+from helpers.tiny_vllm import Endless, needs_vllm, tiny_vllm
 
 from tuner.load.client.drive import drive
 from tuner.load.text_request import Message, TextRequest, stand_in_ids

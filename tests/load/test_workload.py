@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.catalog.shipped import shipped_folder
 from tuner.errors import UsageError
 from tuner.load.workload import FIRST_TOKEN_ID, Workload, WorkloadSpec, load_workload
 from tuner.records import Load, Request
-from tuner.catalog.shipped import shipped_folder
 
 SMALL = {
     "description": "for a test",

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from benchmarks.bench_early_end import NEVER, PLAN, good, run_once
 from benchmarks.bench_windows import CASES, metrics_of, replay, simulate
-
 from tuner.configuration import Configuration
 from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.reduce import at_least_ms, reduce_run
-from tuner.measure.window_statistics import Seen
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
+from tuner.measure.window_statistics import Seen
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement, RawRun, UnderWay
 from tuner.slo import Slo, meets_all
 

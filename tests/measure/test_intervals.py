@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from benchmarks.bench_windows import (
     CASES,
     Coverage,
@@ -13,7 +14,6 @@ from benchmarks.bench_windows import (
     metrics_of,
     simulate,
 )
-
 from tuner.emulator import virtual
 from tuner.measure.intervals import (
     BATCHES,

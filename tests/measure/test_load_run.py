@@ -17,7 +17,7 @@ from dataclasses import replace
 import aiohttp
 import numpy as np
 import pytest
-from studies import wait_for
+from helpers.studies import wait_for
 
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import load_workload

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tuner.analysis.recommendation import recommend
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
 from tuner.records import (
@@ -18,7 +19,6 @@ from tuner.records import (
     Source,
 )
 from tuner.report.frames import frame, request_rows, trial_rows, write_csv, write_parquet
-from tuner.analysis.recommendation import recommend
 from tuner.store import Store, StudyIdentity
 
 

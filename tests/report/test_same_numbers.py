@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.test_confirmed import confirm
+from analysis.test_confirmed_front import confirm
 from rich.console import Console
 
 import tuner
+from tuner.analysis.recommendation import recommend
 from tuner.metrics import METRICS
-from tuner.report.frames import trial_rows, write_csv
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
+from tuner.report.frames import trial_rows, write_csv
 from tuner.report.html.comparison import comparison
-from tuner.report.html.report_data import read_night
 from tuner.report.html.page import page
+from tuner.report.html.report_data import read_night
 from tuner.report.json_forms import recommendation_json, study_json
 from tuner.report.price import Price
-from tuner.analysis.recommendation import recommend
+from tuner.report.terminal.front_table import number, percent
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_study
-from tuner.report.terminal.front_table import number, percent
 from tuner.store import Store, StudyIdentity
 
 SHOWN = (

@@ -7,7 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
-from report.test_confirmed import confirm
+from analysis.test_confirmed_front import confirm
 
 import tuner
 from tuner.errors import UsageError

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
 from tuner.search.acquisition import Worth
+from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
 
 REFERENCE = np.array([1.0, 1.0])
 WORTH = Worth(REFERENCE, 1.0)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuner.search.costs import Costs, learned_costs
-from tuner.search.observation import Observation
 from tuner.search.launch_choice import choose
+from tuner.search.observation import Observation
 from tuner.search.space import Floats, Knob, Levels, Space
 
 SPACE = Space([Knob("live", tuple(range(10))), Knob("launch", (0, 1), restarts=True)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tuner.search.feasibility import Feasibility
-from tuner.search.posterior import bilog, learn
 from tuner.search.observation import Observation
+from tuner.search.posterior import bilog, learn
 from tuner.search.space import Knob, Space
 
 SPACE = Space([Knob("a", tuple(range(21)))])

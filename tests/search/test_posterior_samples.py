@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.search.posterior_samples import drawn
-from tuner.search.posterior import Models, learn
-from tuner.search.observation import Observation
-from tuner.search.space import Knob, Point, Space
 from tuner.search.acquisition import Worth
+from tuner.search.observation import Observation
+from tuner.search.posterior import Models, learn
+from tuner.search.posterior_samples import drawn
+from tuner.search.space import Knob, Point, Space
 
 SPACE = Space([Knob("works", tuple(range(11))), Knob("idle", tuple(range(101)))])
 POINTS = [{"works": w, "idle": i} for w in range(0, 11, 2) for i in (0, 100)]

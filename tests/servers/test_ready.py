@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestServer
 from tuner.configuration import Configuration
 from tuner.servers import ready as live_server
 from tuner.servers.launch import RunningServer
-from tuner.servers.vllm.live_limits import Limits, LimitsFile
 from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.servers.vllm.live_limits import Limits, LimitsFile
 
 MOST = Limits(32, 2048)
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
-from tuner.errors import UsageError
 from tuner.catalog.shipped import shipped_folder
-from tuner.spec.search_space import SearchSpace, load_space
 from tuner.catalog.yaml_files import validate
+from tuner.errors import UsageError
+from tuner.spec.search_space import SearchSpace, load_space
 
 SPACE = """
 name: mine

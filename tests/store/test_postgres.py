@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from postgres_server import postgres_server
+from helpers.postgres_server import postgres_server
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tuner.configuration import Configuration
-from tuner.emulator.calibration import Multipliers, corrected
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
+from tuner.emulator.calibration import Multipliers, corrected
 from tuner.emulator.virtual import simulate
 from tuner.errors import UsageError
+from tuner.evaluation.factory import fixed_configuration, task_of
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
-from tuner.study.calibrate_gpu import calibrate_gpu
-from tuner.store import Store, StudyIdentity, TrialOwner
-from tuner.evaluation.factory import fixed_configuration, task_of
 from tuner.spec.search_space import load_space
 from tuner.spec.study import StudySpec
+from tuner.store import Store, StudyIdentity, TrialOwner
+from tuner.study.calibrate_gpu import calibrate_gpu
 
 SPEC = StudySpec(
     model="Qwen/Qwen3-8B",

@@ -7,23 +7,23 @@ import dataclasses
 import math
 
 import pytest
-from study.scripted import named_constraints, physics
+from helpers.scripted import named_constraints, physics
 from study.test_loop import Bench
 
-from tuner.configuration import Configuration
+from tuner.analysis.trials import feasible, front, measured
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement
-from tuner.analysis.trials import feasible, front, measured
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.raw import decode, encode
-from tuner.evaluation.evaluator import Task
-from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.study.proposals.proposals import LAUNCH_OK
-from tuner.evaluation.virtual import VirtualEvaluator
 
 REASON = "ended early: 9 of 9 requests were past p99_tpot_ms<=40 in the first 5 s"
 SLOS = (Slo("p99_ttft_ms", 40.0),)

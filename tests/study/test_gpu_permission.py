@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from studies import InProcess
-from study.standin_study import FOUND_W, StandinStudy, standin_study
+from helpers.standin_study import FOUND_W, StandinStudy, standin_study
+from helpers.studies import InProcess
 
-from tuner.errors import UsageError
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import Access, opened_limits
+from tuner.errors import UsageError
 from tuner.host.process import this_owner
+from tuner.spec.study import StudySpec, spec_from
 from tuner.study import default_space as module
 from tuner.study.default_space import default_space
-from tuner.spec.study import StudySpec, spec_from
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving.guarding import await_gone, is_gone, kill
-from studies import wait_for
-from study.standin_study import StandinStudy, standin_study
+from helpers.guarding import await_gone, is_gone, kill
+from helpers.standin_study import StandinStudy, standin_study
+from helpers.studies import wait_for
 
 PHASES = ("set", "measure", "restore")
 SEEDS = range(20)  # each phase is met at six or seven of them

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import optuna
 import pytest
-from optuna.trial import TrialState
-from study.scripted import (
+from helpers.scripted import (
     SPACE,
     Recorder,
     Script,
@@ -17,14 +16,15 @@ from study.scripted import (
     named_constraints,
     physics,
 )
+from optuna.trial import TrialState
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.loop import StudyRun, is_configurations_fault
 from tuner.study.proposals.proposals import LAUNCH_OK, Proposals
-from tuner.spec.study import StudySpec
 
 OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")
 SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=40",), trials=8, sampler="random")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from study.scripted import Recorder, infrastructure, measurement
+from helpers.scripted import Recorder, infrastructure, measurement
 
 from tuner.configuration import Configuration
 from tuner.study.loop import Progress

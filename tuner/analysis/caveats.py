@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.errors import OperatorNeededError
 from tuner.analysis.confirmed_front import Standing, confirmation_notes
 from tuner.analysis.trial_summary import figures
 from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, meets_slo, metric
+from tuner.errors import OperatorNeededError
+from tuner.servers.vllm.parallelism import gpus_used
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudySummary, TrialRow
-from tuner.servers.vllm.parallelism import gpus_used
 
 _BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 # Boards control power to a few per cent: peaks this near a limit may have been cut by it.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.measure.outputs import clearly_below
 from tuner.analysis.trials import baseline_of, feasible, front, slos_of
+from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
+from tuner.measure.outputs import clearly_below
 from tuner.slo import Slo
 from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
-from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from tuner.analysis.trials import metric
-from tuner.store.rows import TrialRow
 from tuner.spec.objective import Objective
+from tuner.store.rows import TrialRow
 
 _LEAST_FOR_A_KNEE = 3  # of two members each is an end
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tuner.metrics import Direction
+from tuner.pareto import pareto_front
 from tuner.slo import Slo, meets_all
-from tuner.store import TrialRow
-from tuner.study.front import pareto_front
 from tuner.spec.objective import Objective
+from tuner.store import TrialRow
 
 ENERGY = "energy_per_output_token_j"
 

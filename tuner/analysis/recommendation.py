@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.analysis.caveats import caveats
 from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.trial_summary import Figures, figures
+from tuner.analysis.front_roles import Role, roles
 from tuner.analysis.infeasible import nothing_met
 from tuner.analysis.matching import candidates
-from tuner.analysis.front_roles import Role, roles
+from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.trials import ENERGY, emulated, feasible, metric
+from tuner.analysis.verdicts import SloVerdict
+from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
-from tuner.analysis.verdicts import SloVerdict
 
 
 @dataclass(frozen=True, slots=True)

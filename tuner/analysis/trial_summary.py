@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from tuner.analysis.trials import ENERGY, meets_slo, metric
+from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
 from tuner.measure.compare import Verdict
-from tuner.analysis.trials import ENERGY, meets_slo, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
-from tuner.analysis.verdicts import Confirmation
 
 _J_PER_KWH = 3.6e6
 # what a saving of energy may cost, beside the default's

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tuner.records import Source
-from tuner.slo import Slo
-from tuner.store.rows import StudyIdentity, TrialRow
-from tuner.spec.objective import Objective
 from tuner.analysis.outcomes import (
     ENERGY,
     baseline_of,
@@ -18,6 +14,10 @@ from tuner.analysis.outcomes import (
     meets_slo,
     metric,
 )
+from tuner.records import Source
+from tuner.slo import Slo
+from tuner.spec.objective import Objective
+from tuner.store.rows import StudyIdentity, TrialRow
 
 __all__ = [
     "ENERGY",

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from tuner.analysis.monotonic_times import steady_starts
+from tuner.analysis.outcomes import ENERGY, baseline_of
 from tuner.measure.compare import (
     Comparison,
     Estimate,
@@ -20,8 +22,6 @@ from tuner.metrics import Direction
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
-from tuner.analysis.outcomes import ENERGY, baseline_of
-from tuner.analysis.monotonic_times import steady_starts
 
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %

@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tuner.errors import UsageError, unknown_name
 from tuner.catalog.shipped import shipped_folder, shipped_names
 from tuner.catalog.yaml_files import read_yaml
+from tuner.errors import UsageError, unknown_name
 
 CLOCK_STEP_MHZ = 15
 

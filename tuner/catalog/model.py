@@ -54,7 +54,7 @@ def _from_folder(name: str, folder: Path) -> ModelShape:
 
 def _shipped() -> dict[str, dict[str, Any]]:
     """Read the table; an entry `like: NAME` is another name's configuration with changes."""
-    path = Path(__file__).parent / "models" / "models.yaml"
+    path = Path(__file__).parent / "models.yaml"
     table: dict[str, dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), _loader())
     models: dict[str, dict[str, Any]] = {}
     for name, fields in table.items():

@@ -12,8 +12,8 @@ Kind = Literal["search_spaces", "workloads", "gpus"]
 def shipped_folder(kind: Kind) -> Path:
     """Return the folder of the files that come with the project (a checkout or an install)."""
     if kind == "gpus":
-        return Path(__file__).parent / "emulator" / kind
-    checkout = Path(__file__).parent.parent / kind
+        return Path(__file__).parent / kind
+    checkout = Path(__file__).parents[2] / kind
     return (
         checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share/tuner" / kind
     )

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tuner.errors import UsageError, unknown_name
 from tuner.catalog.shipped import Kind, shipped_folder
+from tuner.errors import UsageError, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -21,9 +21,9 @@ def status(
 
     Example: tuner gpu status --format json
     """
-    from tuner.host.files import state_folders
     from tuner.devices.leases import LeaseBook
     from tuner.devices.nvidia.isolated_limits import one_by_one
+    from tuner.host.files import state_folders
     from tuner.report.terminal.gpu_table import machine_status, show_status, status_json
 
     status = machine_status(one_by_one(), *map(LeaseBook, state_folders()))
@@ -46,9 +46,9 @@ def restore(
     """
     from functools import partial
 
-    from tuner.host.files import state_folders
     from tuner.devices.leases import LeaseBook
     from tuner.devices.limits import Access, opened_limits
+    from tuner.host.files import state_folders
     from tuner.report.terminal.gpu_table import is_restored, restore_json, show_restore
 
     opener = partial(opened_limits, Access.SET)

@@ -58,9 +58,9 @@ def measure(
     options = {k: v for k, v in locals().items() if k not in ("settings", "output")}
     from rich.console import Console
 
+    from tuner.evaluation.measure_once import measure_once, parse_settings
     from tuner.host.signals import run_interruptible
     from tuner.report.terminal.measurement_table import measured_json, show_measured
-    from tuner.evaluation.measure_once import measure_once, parse_settings
     from tuner.spec.study import spec_from
 
     configuration = parse_settings(settings or [])

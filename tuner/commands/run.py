@@ -130,9 +130,9 @@ def run(
 
     from tuner.host.signals import run_interruptible
     from tuner.report.terminal.progress import RunDisplay
+    from tuner.spec.study import spec_from
     from tuner.store import Store
     from tuner.study.proposals.start_points import asked_like
-    from tuner.spec.study import spec_from
     from tuner.study.run import check_names, start_study
 
     if from_study is not None and study_file is None:

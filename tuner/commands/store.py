@@ -23,8 +23,8 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
     """
     from tuner.host.files import state_folder
     from tuner.report.terminal.store_table import findings_json, show_findings
-    from tuner.store.upkeep.checks import check_file, check_studies
     from tuner.store.store import Store, existing_file
+    from tuner.store.upkeep.checks import check_file, check_studies
 
     path = existing_file(store_url)
     found = [] if path is None else check_file(path)
@@ -51,8 +51,8 @@ def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
     """
     from rich.console import Console
 
-    from tuner.store.upkeep.backup import back_up
     from tuner.store.store import existing_file
+    from tuner.store.upkeep.backup import back_up
 
     path = existing_file(store_url)
     if path is None:

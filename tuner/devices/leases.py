@@ -13,11 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from tuner.errors import OperatorNeededError, PreflightError, TunerError
-from tuner.host.files import locked, remove_durably, write_durably
 from tuner.devices.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
 from tuner.devices.limits import LimitControl, PermissionDeniedError
-from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 from tuner.devices.restoring import (
     RestoreAction,
     RestoreOutcome,
@@ -29,6 +26,9 @@ from tuner.devices.restoring import (
     put_back_clock,
     put_back_power,
 )
+from tuner.errors import OperatorNeededError, PreflightError, TunerError
+from tuner.host.files import locked, remove_durably, write_durably
+from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 
 # Opens the limits of one GPU, given its UUID: None if it is not here. Each GPU has a control of
 # its own where GPUs are mended, so that one which hangs or is lost does not keep the others.

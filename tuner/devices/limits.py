@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.devices.access import Access
-from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.device_state import DeviceState
 from tuner.devices.faults import PermissionDeniedError, ReadOnlyDeviceError
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.nvidia.zeusd import Zeusd, zeusd_from
 
 __all__ = [

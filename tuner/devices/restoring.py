@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tuner.errors import OperatorNeededError, TunerError
-from tuner.host.files import remove_durably
 from tuner.devices.lease_files import Entry, Lease, Limits
 from tuner.devices.limits import LimitControl
+from tuner.errors import OperatorNeededError, TunerError
+from tuner.host.files import remove_durably
 from tuner.host.process import OwnerState, owner_state
 
 _SAME_W = 0.5  # drivers round a power limit

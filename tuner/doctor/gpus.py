@@ -7,13 +7,13 @@ from contextlib import closing
 
 import psutil
 
+from tuner.devices.device_state import DeviceState
+from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
+from tuner.devices.nvidia.isolated_limits import one_by_one
+from tuner.devices.nvidia.visible import visible_devices
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
-from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
-from tuner.devices.device_state import DeviceState
-from tuner.devices.nvidia.isolated_limits import one_by_one
-from tuner.devices.nvidia.visible import visible_devices
 from tuner.servers.processes import tagged_processes
 
 _DEADLINE_S = 5.0

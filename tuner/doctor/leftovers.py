@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.devices.lease_files import Entry
 from tuner.devices.leases import LeaseBook
+from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.host.process import OwnerState, owner_state
-from tuner.servers.processes import Process, tagged_processes
 from tuner.servers.guardian.run_records import registered
+from tuner.servers.processes import Process, tagged_processes
 
 _RESTORE = "tuner gpu restore"
 

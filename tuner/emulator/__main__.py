@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tuner.emulator.http.arguments import ServeArguments, parse
-from tuner.emulator.device_file import Device
 from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.emulator.http.served_engine import LiveEngine, LiveLimits
-from tuner.emulator.http.served_devices import LiveDevices, open_devices
-from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.refusal import LaunchRefusedError
+from tuner.emulator.device_file import Device
+from tuner.emulator.http.arguments import ServeArguments, parse
+from tuner.emulator.http.served_devices import LiveDevices, open_devices
+from tuner.emulator.http.served_engine import LiveEngine, LiveLimits
+from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.emulator.http.server import VERSION, run
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import replicas_for
 from tuner.errors import UsageError
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tuner.configuration import Value
-from tuner.emulator.cache_memory import cache_blocks, cache_bytes
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
+from tuner.configuration import Value
+from tuner.emulator.cache_memory import cache_blocks, cache_bytes
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration
 from tuner.emulator.engine.engine import Engine, EngineStalledError
-from tuner.catalog.gpu import Gpu
-from tuner.emulator.launch_rules import request_refusal, resolve
-from tuner.catalog.model import ModelShape
 from tuner.emulator.engine.power import PowerModel
-from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
+from tuner.emulator.launch_rules import request_refusal, resolve
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
 from tuner.records import (
     FloatArray,

@@ -12,13 +12,13 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.load_run import run_load, unseen
 from tuner.records import Failure, Glimpse, Request, Source
-from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 
 _ANSWER_S = 30.0
 EMULATOR_VERSION_SUFFIX = "+emulator"

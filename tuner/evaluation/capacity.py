@@ -8,11 +8,11 @@ from typing import Any
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
-from tuner.evaluation.evaluator import Evaluation, Evaluator
 
 FIRST_RATE = 1.0
 _LEAST_REQUESTS = 8  # in a window; of fewer nothing can be said

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.devices.device_state import DeviceState
-from tuner.host.files import state_folder
 from tuner.devices.leases import LeaseBook, LeasedLimits, leased
 from tuner.devices.limits import Access, PermissionDeniedError, open_limits
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.host.files import state_folder
 
 
 class DeviceControl(Protocol):

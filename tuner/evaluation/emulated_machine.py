@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from tuner.configuration import Configuration
-from tuner.emulator.device_file import DeviceFile, Settings
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.http.served_devices import create_devices
-from tuner.errors import PreflightError
+from tuner.configuration import Configuration
 from tuner.devices.device_state import DeviceState
 from tuner.devices.emulated.meters import EmulatedGpuMeter
+from tuner.emulator.device_file import DeviceFile, Settings
+from tuner.emulator.http.served_devices import create_devices
+from tuner.errors import PreflightError
 from tuner.servers.vllm.parallelism import gpus_used
 
 

@@ -13,34 +13,34 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tuner.configuration import Configuration, Value
-from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
 from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.emulator.launch_rules import check_flags
 from tuner.catalog.model import load_model
-from tuner.emulator.engine.power import PowerModel
-from tuner.errors import PreflightError, UsageError, unknown_name
+from tuner.configuration import Configuration, Value
 from tuner.devices.access import Access
 from tuner.devices.emulated.meters import ActivityMeter
 from tuner.devices.meter import Meter
 from tuner.devices.nvidia.nvml_meter import nvml_meter
-from tuner.load.summary import summarize
-from tuner.load.workload import Workload
-from tuner.measure.load_run import unseen
-from tuner.records import Glimpse, Source
-from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
-from tuner.slo import Slo
+from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
+from tuner.emulator.launch_rules import check_flags
+from tuner.errors import PreflightError, UsageError, unknown_name
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.emulated_machine import EmulatedMachine
 from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import LiveEvaluator
-from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, unheard
+from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
+from tuner.load.summary import summarize
+from tuner.load.workload import Workload
+from tuner.measure.load_run import unseen
+from tuner.records import Glimpse, Source
+from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
+from tuner.slo import Slo
 from tuner.spec.search_space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.spec.study import StudySpec
-from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 

@@ -13,16 +13,16 @@ import yaml
 
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import PreflightError, UsageError
+from tuner.evaluation.evaluator import Bench, load_of
+from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
+from tuner.evaluation.rate_share import settled_rate
+from tuner.evaluation.supervision import watched_over
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
 from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
 from tuner.redaction import is_secret_name
 from tuner.slo import request_limits_ms
-from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
-from tuner.evaluation.evaluator import Bench, load_of
-from tuner.evaluation.supervision import watched_over
-from tuner.evaluation.rate_share import settled_rate
 from tuner.spec.search_space import GPU_VARIABLES, Section
 from tuner.spec.study import StudySpec
 

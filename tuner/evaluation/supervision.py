@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from tuner.host.files import state_folder
 from tuner.devices.limits import opened_limits
+from tuner.evaluation.evaluator import Evaluator
+from tuner.evaluation.factory import RunPlace
+from tuner.host.files import state_folder
 from tuner.servers.guardian.clean_up import memory_in_use
 from tuner.servers.guardian.guardian import guarded, repair
-from tuner.evaluation.factory import RunPlace
-from tuner.evaluation.evaluator import Evaluator
 
 
 @asynccontextmanager

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.launch_rules import default_flags, resolve
 from tuner.catalog.model import ModelShape
+from tuner.configuration import Configuration, Value
+from tuner.emulator.launch_rules import default_flags, resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
-from tuner.measure.steady_window import SteadyWindow
-from tuner.records import Failure, FailureKind, Load, Source
 from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
+from tuner.measure.steady_window import SteadyWindow
+from tuner.records import Failure, FailureKind, Load, Source
 
 # Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an
 # 8B model; and what the change to another configuration takes of a server that runs: requests of

@@ -13,7 +13,7 @@ PYTHON = (sys.executable, "-P", "-m")
 def own_environment(*left_out: str) -> dict[str, str]:
     """Return the environment in which this very version of the package is found, wherever it is."""
     environment = {k: v for k, v in os.environ.items() if k not in left_out}
-    folder = str(Path(__file__).parents[1])
+    folder = str(Path(__file__).parents[2])
     known = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = folder if known is None else f"{known}{os.pathsep}{folder}"
     return environment

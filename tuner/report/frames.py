@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.trial_summary import figures
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
 from tuner.records import Measurement
-from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.trial_summary import figures
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow

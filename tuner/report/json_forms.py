@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from tuner.analysis.confirmed_front import Standing, confirmation_notes, standing
-from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.load_text import load_text
-from tuner.report.price import Price
 from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.trials import emulated, measured
+from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuner.analysis.recommendation import recommend
 from tuner.report.frames import frame, repeat_rows, request_rows, trial_rows
 from tuner.report.json_forms import recommendation_json
-from tuner.analysis.recommendation import recommend
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow

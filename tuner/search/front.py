@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.search.improvement import pareto
-from tuner.search.posterior import Models
 from tuner.search.observation import Observation
+from tuner.search.posterior import Models
 from tuner.search.space import Key, Point, Space
 
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tuner.search.acquisition import Worth
 from tuner.search.candidates import Candidates
 from tuner.search.costs import Costs, learned_costs
-from tuner.search.posterior_samples import Drawn, drawn
 from tuner.search.front import Member, distinct, front_of
-from tuner.search.posterior import Models, learn
-from tuner.search.observation import Observation, Suggestion
 from tuner.search.launch_choice import choose
+from tuner.search.observation import Observation, Suggestion
+from tuner.search.posterior import Models, learn
+from tuner.search.posterior_samples import Drawn, drawn
 from tuner.search.space import Floats, Levels, Point, Space
 from tuner.search.start_design import start_points
-from tuner.search.acquisition import Worth
 
 CONFIDENCE = 0.95  # that a reported point meets every constraint
 # When the best point promises less than this share, the models are asked again with their standard

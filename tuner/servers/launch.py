@@ -20,9 +20,9 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.redaction import take_secrets_out_of, without_secrets
-from tuner.servers.vllm.diagnosis import diagnose_launch
 from tuner.servers.processes import stop_tagged, tag_environment, tagged_processes, wait_until
 from tuner.servers.vllm.command import serve_argv
+from tuner.servers.vllm.diagnosis import diagnose_launch
 
 HOST = "127.0.0.1"
 _POLL_S = 0.1

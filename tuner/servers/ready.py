@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 
 from tuner.configuration import Configuration, Value
-from tuner.servers.vllm import live_limits
 from tuner.servers.launch import RunningServer
-from tuner.servers.vllm.live_limits import FILE_VARIABLE, Limits, LimitsFile
+from tuner.servers.vllm import live_limits
 from tuner.servers.vllm.counters import ServerUnreachableError, scrape
+from tuner.servers.vllm.live_limits import FILE_VARIABLE, Limits, LimitsFile
 
 _MODULE = "tuner_live_limits"
 _CANARY_TOKENS = 4

@@ -16,10 +16,10 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tuner.catalog.yaml_files import find_yaml, read_yaml
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError, unknown_name
 from tuner.redaction import is_secret_name
-from tuner.catalog.yaml_files import find_yaml, read_yaml
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 

@@ -16,15 +16,15 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.errors import UsageError
+from tuner.catalog.yaml_files import read_mapping, validate
 from tuner.devices.access import Access
+from tuner.errors import UsageError
 from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.redaction import redacted
 from tuner.slo import Slo
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
-from tuner.catalog.yaml_files import read_mapping, validate
 
 _WARMUP_SHARE = 1.0  # of the longest window: the most that a load may take to settle
 

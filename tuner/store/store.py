@@ -20,7 +20,6 @@ from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
-from tuner.store.upkeep.probing import probe_file, probe_server
 from tuner.store.repeats import RepeatTables, require_finite, study_of
 from tuner.store.rows import (
     EventRow,
@@ -33,6 +32,7 @@ from tuner.store.rows import (
     TrialState,
 )
 from tuner.store.schema import EventRecord, RawRunRecord, RepeatRecord, StudyRecord, TrialRecord
+from tuner.store.upkeep.probing import probe_file, probe_server
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage

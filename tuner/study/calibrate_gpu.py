@@ -18,9 +18,9 @@ from tuner.records import Failure, Source
 from tuner.store import Store
 
 if TYPE_CHECKING:
-    from tuner.emulator.calibration import Calibration
     from tuner.catalog.gpu import Gpu
     from tuner.catalog.model import ModelShape
+    from tuner.emulator.calibration import Calibration
     from tuner.evaluation.evaluator import Task
 
 _METRICS = ("output_throughput_tok_s", "p50_tpot_ms", "energy_per_output_token_j")
@@ -43,8 +43,8 @@ def calibrate_gpu(
     studies: Sequence[str], gpu_name: str, output: Path, store_url: str, *, as_json: bool
 ) -> None:
     """`tuner calibrate`."""
-    from tuner.emulator.calibration import calibrate
     from tuner.catalog.gpu import load_gpu, save_gpu
+    from tuner.emulator.calibration import calibrate
 
     gpu = load_gpu(gpu_name)
     if output.suffix not in (".yaml", ".yml"):
@@ -69,8 +69,8 @@ def calibrate_gpu(
 def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     """Yield a study's usable trials; one that was named and has none is an error."""
     from tuner.catalog.model import load_model
-    from tuner.load.workload import load_workload
     from tuner.evaluation.factory import fixed_configuration, task_of
+    from tuner.load.workload import load_workload
     from tuner.spec.search_space import load_space
     from tuner.study.run import stored_spec
 
@@ -100,8 +100,8 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
 def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     """Emulate a trial's load on its configuration, without noise."""
     from tuner.emulator.virtual import LaunchRefusedError, simulate
-    from tuner.measure.steady_window import SteadyWindow
     from tuner.evaluation.evaluator import load_of
+    from tuner.measure.steady_window import SteadyWindow
 
     task = row.task
     try:

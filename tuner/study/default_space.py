@@ -12,14 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from tuner.configuration import Configuration
-from tuner.errors import PreflightError, UsageError
 from tuner.devices.device_state import DeviceState
-from tuner.host.files import state_folder
 from tuner.devices.leases import LeaseBook, leased
 from tuner.devices.limits import Access, LimitControl, opened_limits
 from tuner.devices.nvidia.nvml_meter import nvml_meter
-from tuner.evaluation.factory import space_knobs
+from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import require_in_range
+from tuner.evaluation.factory import space_knobs
+from tuner.host.files import state_folder
 from tuner.spec.search_space import load_space
 
 _WITHOUT_DEVICE_KNOBS = "default"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import PreflightError
-from tuner.load.workload import Workload
-from tuner.store import StudyIdentity
-from tuner.evaluation.factory import fixed_configuration
 from tuner.evaluation.evaluator import Bench
+from tuner.evaluation.factory import fixed_configuration
+from tuner.load.workload import Workload
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
+from tuner.store import StudyIdentity
 
 _SAME = {
     "model": "the model",

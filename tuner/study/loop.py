@@ -1,8 +1,8 @@
 """The run loop: propose, evaluate, store, tell, until the budget is spent.
 
 The order makes every line safe to die on. A measurement is on disk before Optuna hears of it (in
-the measurement log, see `tuner.study.durability.durable_evaluator`, then in the store), and `reconcile` repeats or
-undoes whatever a dead tuner left half done.
+the measurement log, see `tuner.study.durability.durable_evaluator`, then in the store), and
+`reconcile` repeats or undoes whatever a dead tuner left half done.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.errors import OperatorNeededError
+from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.records import Failure, FailureKind, Glimpse, Measurement
 from tuner.slo import meets_all
+from tuner.spec.objective import costs
+from tuner.spec.study import StudySpec
 from tuner.store import Store, Took, TrialOwner, TrialState
 from tuner.study.confirmation.plan import Step
 from tuner.study.confirmation.run import ConfirmationRun
-from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.study.proposals.stopping import Point, why_stop
-from tuner.spec.objective import costs
-from tuner.study.proposals.proposals import Proposal, Proposals, Spent
 from tuner.study.durability.results import all_warnings, settled
-from tuner.spec.study import StudySpec
+from tuner.study.proposals.proposals import Proposal, Proposals, Spent
+from tuner.study.proposals.stopping import Point, why_stop
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look

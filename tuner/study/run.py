@@ -14,23 +14,14 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.gpu_names import emulated_gpu
 from tuner.catalog.model import load_model
+from tuner.catalog.yaml_files import validate
+from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, TunerError, UsageError
-from tuner.host.files import state_folder
-from tuner.host.process import boot_id
-from tuner.load.workload import Workload, load_workload
-from tuner.records import Glimpse
-from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
-from tuner.store.address import file_of, parse_address
-from tuner.store.faults import StoreBusyError, StoreFullError
-from tuner.store.upkeep.file_systems import require_local
-from tuner.store.log.log_records import LoggedStudy
-from tuner.store.log.measurement_log import MeasurementLog
-from tuner.store.log.now_file import NowFile
-from tuner.study.durability.backups import Backups
+from tuner.evaluation.capacity import Capacity
+from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.factory import (
     RunPlace,
     fixed_configuration,
@@ -38,24 +29,39 @@ from tuner.evaluation.factory import (
     space_knobs,
     task_of,
 )
-from tuner.evaluation.capacity import Capacity
-from tuner.study.confirmation.run import ConfirmationRun, Ears
-from tuner.study.default_space import default_space
-from tuner.evaluation.evaluator import Evaluator, Task
-from tuner.study.proposals.memory_fit import fitting
-from tuner.evaluation.supervision import watched_over
-from tuner.study.identity import identity_of, require_same
-from tuner.study.durability.durable_evaluator import Gate, KeptEvaluator, Patience, opened_log, persisting
-from tuner.study.loop import Listener, StudyRun
-from tuner.study.proposals.start_points import parameters_of, points_to_start_with
-from tuner.study.proposals.emulated_prior import emulated_front, enqueue_prior
-from tuner.study.proposals.proposals import Proposals
 from tuner.evaluation.rate_share import settled_rate
-from tuner.study.durability.recovery import recover
+from tuner.evaluation.supervision import watched_over
+from tuner.host.files import state_folder
+from tuner.host.process import boot_id
+from tuner.load.workload import Workload, load_workload
+from tuner.records import Glimpse
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
+from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
+from tuner.store.address import file_of, parse_address
+from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.log.log_records import LoggedStudy
+from tuner.store.log.measurement_log import MeasurementLog
+from tuner.store.log.now_file import NowFile
+from tuner.store.upkeep.file_systems import require_local
+from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.default_space import default_space
+from tuner.study.durability.backups import Backups
+from tuner.study.durability.durable_evaluator import (
+    Gate,
+    KeptEvaluator,
+    Patience,
+    opened_log,
+    persisting,
+)
+from tuner.study.durability.recovery import recover
+from tuner.study.identity import identity_of, require_same
+from tuner.study.loop import Listener, StudyRun
+from tuner.study.proposals.emulated_prior import emulated_front, enqueue_prior
+from tuner.study.proposals.memory_fit import fitting
+from tuner.study.proposals.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of, points_to_start_with
 from tuner.study.study_log import LoggedListener, StudyLog
-from tuner.catalog.yaml_files import validate
 
 
 def check_names(spec: StudySpec) -> None:

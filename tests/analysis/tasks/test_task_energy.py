@@ -12,8 +12,10 @@ import pytest
 from report.conftest import IDENTITY, OWNER
 from rich.console import Console
 
-from tuner.configuration import Configuration
+from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
+from tuner.analysis.tasks.task_energy import Task, TaskTable, task_tables, tasks_json
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.load.workload import load_workload
 from tuner.records import (
@@ -25,9 +27,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
 from tuner.report.terminal.task_table import show_tasks
-from tuner.analysis.tasks.task_energy import Task, TaskTable, task_tables, tasks_json
 from tuner.store import Store, StudyIdentity
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gpu.alive import ends, lives, wait_until_stopped
-from nvml_standin import Standin
-from nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
+from helpers.alive import ends, lives, wait_until_stopped
+from helpers.nvml_standin import Standin
+from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
 
-from tuner.errors import OperatorNeededError
 from tuner.devices.access import Access
-from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.device_state import DeviceState
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
+from tuner.errors import OperatorNeededError
 
 
 @pytest.fixture

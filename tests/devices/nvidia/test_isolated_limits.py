@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nvml_standin import Standin
+from helpers.nvml_standin import Standin
 
-from tuner.host import files as durable
-from tuner.host.files import state_folders
 from tuner.devices.leases import LeaseBook
 from tuner.devices.nvidia.isolated_limits import one_by_one
+from tuner.host import files as durable
+from tuner.host.files import state_folders
 from tuner.report.terminal.gpu_table import machine_status, status_json
 
 

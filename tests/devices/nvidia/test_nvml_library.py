@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pynvml
 import pytest
-from nvml_standin.standin import SOURCE
+from helpers.nvml_standin.standin import SOURCE
 
-from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.devices.nvidia import nvml_library
 from tuner.devices.faults import Fault, PermissionDeniedError, error_of
+from tuner.devices.nvidia import nvml_library
 from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 CODES = {
     name: getattr(pynvml, name)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.errors import PreflightError
 from tuner.devices.nvidia.agent_channel import ListedDevice
 from tuner.devices.nvidia.visible import visible_devices
+from tuner.errors import PreflightError
 
 UUIDS = ("GPU-aaaa1111-0000", "GPU-aaaa2222-0000", "GPU-bbbb3333-0000", "GPU-cccc4444-0000")
 SAME = tuple(ListedDevice(i, uuid, "H100", False) for i, uuid in enumerate(UUIDS))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from nvml_standin import Standin
+from helpers.nvml_standin import Standin
 
-from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.devices.limits import Access, LimitControl, PermissionDeniedError, open_limits
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 
 class FakeZeusd:

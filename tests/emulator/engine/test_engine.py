@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tuner.emulator.engine.engine import Engine, EngineStalledError
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.launch_rules import Launch
 from tuner.catalog.model import load_model
+from tuner.emulator.engine.engine import Engine, EngineStalledError
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import StepModel
+from tuner.emulator.launch_rules import Launch
 
 GPU = load_gpu("H100-SXM")
 MODEL = load_model("meta-llama/Llama-3.1-8B-Instruct")

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.emulator.launch_rules import resolve
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.refusal import LaunchRefusedError
+from tuner.configuration import Configuration
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
+from tuner.emulator.launch_rules import resolve
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import replicas_for, simulate
 from tuner.records import Load, Request
 

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
-from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_devices import GOVERNOR_LAG_S, LiveDevices, create_devices, open_devices
-from tuner.catalog.model import ModelShape
-from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.http.served_devices import (
+    GOVERNOR_LAG_S,
+    LiveDevices,
+    create_devices,
+    open_devices,
+)
+from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import engine_for
 from tuner.errors import UsageError
 

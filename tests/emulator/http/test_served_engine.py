@@ -4,11 +4,11 @@ from contextlib import aclosing
 
 import pytest
 
-from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.http.served_engine import LiveEngine
 from tuner.catalog.model import ModelShape
+from tuner.configuration import Configuration
 from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.virtual import engine_for
 
 

@@ -4,13 +4,13 @@ from contextlib import aclosing
 
 import pytest
 
-from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
+from tuner.configuration import Configuration
+from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.http.metrics_page import CopyMetrics, page
 from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.http.served_replicas import LiveReplicas
-from tuner.emulator.http.metrics_page import CopyMetrics, page
-from tuner.catalog.model import ModelShape
-from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.virtual import replicas_for
 from tuner.servers.vllm.counters import parse_metrics
 

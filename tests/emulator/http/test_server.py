@@ -8,11 +8,11 @@ import pytest
 from aiohttp import ClientTimeout
 from aiohttp.test_utils import TestClient, TestServer
 
-from tuner.configuration import Configuration
 from tuner.catalog.gpu import Gpu
+from tuner.catalog.model import ModelShape
+from tuner.configuration import Configuration
 from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.http.served_replicas import LiveReplicas
-from tuner.catalog.model import ModelShape
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from study.live_servers import RUN_TAG, evaluator
+from helpers.live_servers import RUN_TAG, evaluator
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.evaluation.evaluator import Task
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
 from tuner.servers.processes import tagged_processes
-from tuner.evaluation.evaluator import Task
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.live_servers import RUN_TAG, evaluator, launches
 from hypothesis import given
 from hypothesis import strategies as st
-from study.live_servers import RUN_TAG, evaluator, launches
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
-from tuner.load.workload import Workload, load_workload
-from tuner.measure.steady_window import WindowPlan
-from tuner.records import Failure, FailureKind, Load, RequestState
-from tuner.servers.vllm import live_limits
-from tuner.servers.vllm.live_limits import Limits, LimitsFile
-from tuner.servers.processes import tagged_processes
+from tuner.configuration import Configuration, Value
 from tuner.evaluation.evaluator import Evaluation, Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
+from tuner.load.workload import Workload, load_workload
+from tuner.measure.steady_window import WindowPlan
+from tuner.records import Failure, FailureKind, Load, RequestState
+from tuner.servers.processes import tagged_processes
+from tuner.servers.vllm import live_limits
+from tuner.servers.vllm.live_limits import Limits, LimitsFile
 
 LARGEST = {"max_num_seqs": 64, "max_num_batched_tokens": 4096}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from report.conftest import IDENTITY, add_night
 
+from tuner.analysis.recommendation import Recommendation, recommend
 from tuner.configuration import Configuration
 from tuner.report.exports.deployment import Deployment, deployment
-from tuner.analysis.recommendation import Recommendation, recommend
 from tuner.store import Store
 
 MODEL = "acme corp/My Model $HOME %n 'q' \"d\""

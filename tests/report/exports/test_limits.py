@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from studies import wait_for
+from helpers.studies import wait_for
 
 from tuner.report.exports import limits
 from tuner.report.exports.deployment import Deployment

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from report.exports.conftest import JSON_FLAG, MODEL, having
 
+from tuner.analysis.recommendation import Recommendation
 from tuner.records import Source
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.vllm import vllm_config
-from tuner.analysis.recommendation import Recommendation
 
 
 def test_flags_are_dash_spelled_and_false_is_a_no_flag(found: Recommendation) -> None:

@@ -13,14 +13,14 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from helpers.studies import TINY_LLAMA, wait_for
+from helpers.tiny_vllm import SMALL, needs_vllm
 from report.exports.conftest import having
-from studies import TINY_LLAMA, wait_for
-from tiny_vllm import SMALL, needs_vllm
 
+from tuner.analysis.recommendation import Recommendation
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.env import env_file
 from tuner.report.exports.vllm import vllm_config
-from tuner.analysis.recommendation import Recommendation
 from tuner.servers.processes import stop_tagged, tag_environment
 from tuner.servers.vllm.command import find_vllm
 

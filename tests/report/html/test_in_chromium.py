@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report.html.browser import Page, chromium
-from studies import InProcess
+from helpers.browser import Page, chromium
+from helpers.studies import InProcess
 
-from tuner.report.html.report_data import read_night
 from tuner.report.html.page import FIGURES, write_page
 from tuner.report.html.png import write_pictures
+from tuner.report.html.report_data import read_night
 from tuner.store import Store, StudyIdentity
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]

@@ -14,9 +14,9 @@ import pytest
 
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
-from tuner.report.html.report_data import Night, read_night
 from tuner.report.html.page import page, write_page
 from tuner.report.html.provenance import events, provenance
+from tuner.report.html.report_data import Night, read_night
 from tuner.report.json_forms import front_json, recommendation_json
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tuner.records import Source
 from tuner.analysis.confirmed_front import standing
+from tuner.analysis.recommendation import recommend
+from tuner.analysis.trials import front
+from tuner.records import Source
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
-from tuner.analysis.recommendation import recommend
+from tuner.report.terminal.front_table import number, percent, show_front
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_studies, show_study
-from tuner.report.terminal.front_table import number, percent, show_front
-from tuner.analysis.trials import front
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity
 

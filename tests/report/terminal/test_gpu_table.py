@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu.fake_limits import FakeGpu, FakeLimits
+from helpers.fake_limits import FakeGpu, FakeLimits
 from rich.console import Console
 
 from tuner.devices.leases import LeaseBook
-from tuner.host.process import this_owner
 from tuner.devices.restoring import RestoreAction, RestoreOutcome
+from tuner.host.process import this_owner
 from tuner.report.terminal.gpu_table import (
     is_restored,
     machine_status,

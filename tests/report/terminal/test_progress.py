@@ -10,10 +10,10 @@ from tuner.records import Glimpse, Measurement, Source
 from tuner.report.glimpse_text import glimpse_text
 from tuner.report.terminal.progress import RunDisplay
 from tuner.slo import Slo
+from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, Store
 from tuner.study.confirmation.plan import Step
 from tuner.study.loop import Progress
-from tuner.spec.objective import Objective
 from tuner.study.proposals.proposals import Proposal
 
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))

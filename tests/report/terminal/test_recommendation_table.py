@@ -6,15 +6,15 @@ import io
 from dataclasses import replace
 
 import pytest
-from report.test_confirmed import confirm
+from analysis.test_confirmed_front import confirm
 from rich.console import Console
 
+from tuner.analysis.recommendation import recommend
 from tuner.errors import UsageError
 from tuner.report.json_forms import recommendation_json
 from tuner.report.price import Price
-from tuner.analysis.recommendation import recommend
-from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.front_table import number
+from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.store import Store, StudyIdentity
 
 PRICE = Price(0.30, "EUR")

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from serving.guarding import (
+from helpers.guarding import (
     Machine,
     await_gone,
     is_gone,
@@ -23,16 +23,16 @@ from serving.guarding import (
     kill_the_tuner,
     machine_in,
 )
-from serving.victim import start_server
+from helpers.victim import start_server
 
-from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import Access, open_limits, opened_limits
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.process import this_owner
 from tuner.servers.guardian import guardian as guardian_module
 from tuner.servers.guardian.guardian import guarded, repair
-from tuner.servers.processes import RUN_TAG, tag_environment, tagged_processes, wait_until
 from tuner.servers.guardian.run_records import register, registered
+from tuner.servers.processes import RUN_TAG, tag_environment, tagged_processes, wait_until
 
 NO_GPUS = partial(opened_limits, Access.SET)  # there is no driver outside a machine
 

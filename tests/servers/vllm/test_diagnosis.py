@@ -20,7 +20,7 @@ CONFIGURATION, INFRASTRUCTURE, UNSTABLE = (
     FailureKind.INFRASTRUCTURE,
     FailureKind.UNSTABLE,
 )
-LOGS = Path(__file__).parent / "logs"  # of vLLM 0.32.0 on a CPU
+LOGS = Path(__file__).parents[1] / "logs"  # of vLLM 0.32.0 on a CPU
 
 REAL = [
     ("unknown-flag", CONFIGURATION, "unrecognized arguments: --max-num-seqz 3"),

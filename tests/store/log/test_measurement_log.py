@@ -127,7 +127,7 @@ def test_no_secret_is_in_it(log: MeasurementLog, monkeypatch: pytest.MonkeyPatch
 FULL = """
 import resource, sys
 from pathlib import Path
-from store.test_measurement_log import logged
+from store.log.test_measurement_log import logged
 from tuner.store.log.measurement_log import MeasurementLog
 log = MeasurementLog(Path(sys.argv[1]), reserve_bytes=4096)
 log.open()
@@ -147,7 +147,7 @@ def test_without_room_the_raw_records_are_left_out_and_then_nothing_is_half_writ
     log: MeasurementLog,
 ) -> None:
     command = [sys.executable, "-c", FULL, str(log.path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = read_log(log.path)

@@ -6,8 +6,8 @@ import pytest
 
 from tuner.errors import PreflightError
 from tuner.store import Store
-from tuner.store.upkeep import file_systems
 from tuner.store.faults import StoreFullError
+from tuner.store.upkeep import file_systems
 from tuner.store.upkeep.file_systems import file_system, free_bytes, require_local, require_room
 
 

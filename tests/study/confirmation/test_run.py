@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from study.scripted import infrastructure, measurement, physics
+from helpers.scripted import infrastructure, measurement, physics
 from study.test_loop import OWNER, SPEC, Bench, Died
 
+from tuner.analysis.verdicts import confirmations
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
+from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store
 from tuner.study.confirmation.run import ConfirmationRun, Ears
-from tuner.analysis.verdicts import confirmations
 from tuner.study.loop import StudyRun
-from tuner.spec.study import StudySpec
 
 
 def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:

@@ -11,17 +11,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from study.scripted import ScriptedEvaluator, infrastructure
+from helpers.scripted import ScriptedEvaluator, infrastructure
 from study.test_loop import OWNER, SPEC, Bench, identity
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, Measurement, Source
 from tuner.store import RepeatKind, Store, TrialState
-from tuner.store.upkeep import file_systems
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, latest
+from tuner.store.upkeep import file_systems
 from tuner.study.durability import durable_evaluator as keeping
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (

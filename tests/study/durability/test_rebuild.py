@@ -12,20 +12,20 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from helpers.scripted import SPACE, infrastructure, physics
 from optuna.trial import TrialState
-from study.scripted import SPACE, infrastructure, physics
 from study.test_loop import OWNER, SPEC, identity
 
+from tuner.analysis.outcomes import front_of
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import RepeatKind, Store, StudyIdentity, Took
-from tuner.store.upkeep.checks import check_file, check_studies
 from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
 from tuner.store.log.measurement_log import MeasurementLog
-from tuner.analysis.outcomes import front_of
-from tuner.study.proposals.start_points import asked_like, parameters_of, points_to_start_with
+from tuner.store.upkeep.checks import check_file, check_studies
 from tuner.study.durability.rebuild import rebuild
+from tuner.study.proposals.start_points import asked_like, parameters_of, points_to_start_with
 
 DEFAULTS: Mapping[str, Value] = {}
 

@@ -6,19 +6,19 @@ import asyncio
 
 import optuna
 import pytest
-from study.scripted import measurement
+from helpers.scripted import measurement
 
-from tuner.configuration import Configuration
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.gpu_names import emulated_gpu
-from tuner.load.workload import load_workload
-from tuner.evaluation.factory import fixed_configuration, task_of
+from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Task
-from tuner.study.proposals.start_points import parameters_of
-from tuner.study.proposals.emulated_prior import MOST_POINTS, emulated_front, enqueue_prior
-from tuner.study.proposals.proposals import Proposals
+from tuner.evaluation.factory import fixed_configuration, task_of
+from tuner.load.workload import load_workload
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
+from tuner.study.proposals.emulated_prior import MOST_POINTS, emulated_front, enqueue_prior
+from tuner.study.proposals.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of
 
 SPEC = StudySpec(
     model="meta-llama/Llama-3.1-8B-Instruct",

@@ -7,17 +7,17 @@ import itertools
 import optuna
 import pytest
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import load_gpu
-from tuner.emulator.launch_rules import resolve
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration, Value
+from tuner.emulator.launch_rules import resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import Measurement, Source
 from tuner.slo import Slo
-from tuner.study.proposals.memory_fit import fits, fitting
 from tuner.spec.objective import Objective
-from tuner.study.proposals.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
+from tuner.study.proposals.memory_fit import fits, fitting
+from tuner.study.proposals.proposals import Proposals
 
 QWEN, LLAMA = "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-8B-Instruct"
 

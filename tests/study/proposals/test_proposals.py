@@ -4,15 +4,15 @@ import warnings
 
 import optuna
 import pytest
-from study.scripted import SPACE, measurement, named_constraints
+from helpers.scripted import SPACE, measurement, named_constraints
 
 from tuner.configuration import Configuration
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.study.proposals.proposals import Proposals, Spent, is_possible
-from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
 from tuner.spec.search_space import SearchSpace
+from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
+from tuner.study.proposals.proposals import Proposals, Spent, is_possible
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.study.proposals.stopping import IDLE_PROPOSALS, LEAST_EVALUATIONS, flat_for, hypervolume, why_stop
+from tuner.study.proposals.stopping import (
+    IDLE_PROPOSALS,
+    LEAST_EVALUATIONS,
+    flat_for,
+    hypervolume,
+    why_stop,
+)
 
 coordinate = st.integers(0, 5).map(float)
 

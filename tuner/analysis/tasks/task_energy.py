@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.errors import NoFeasibleConfigurationError
-from tuner.records import RequestState
-from tuner.analysis.tasks.flops_estimate import FORMULA, SOURCE, FlopsBasis, flops_basis
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
 from tuner.analysis.recommendation import Recommendation, recommend
+from tuner.analysis.tasks.flops_estimate import FORMULA, SOURCE, FlopsBasis, flops_basis
 from tuner.analysis.trials import ENERGY, baseline_of, emulated, metric
+from tuner.errors import NoFeasibleConfigurationError
+from tuner.records import RequestState
 from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
 
 CHAT = "chat"

@@ -30,10 +30,10 @@ def import_(
 
     Example: tuner compare import openai-infqps.json --study my-study
     """
-    from tuner.store.imports.bench_serve import read_results
-    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.analysis.confirmed_front import standing
+    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.store import Store
+    from tuner.store.imports.bench_serve import read_results
 
     points = read_results(file)
     with Store.open(store_url, create=False) as store:

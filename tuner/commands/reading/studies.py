@@ -63,10 +63,10 @@ def show(
 
     Example: tuner show my-study --format json
     """
+    from tuner.analysis.confirmed_front import standing
     from tuner.report import json_forms
     from tuner.report.terminal import study_tables
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.analysis.confirmed_front import standing
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:
@@ -105,9 +105,9 @@ def recommend_one(
     Another --slo filters what was measured again. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
-    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.report.price import Price
     from tuner.analysis.recommendation import recommend
+    from tuner.report.price import Price
+    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.slo import Slo
     from tuner.store import Store
 

@@ -29,8 +29,8 @@ def tasks(
 
     Example: tuner tasks Llama-3.1-8B-Instruct
     """
-    from tuner.report.terminal.task_table import show_tasks
     from tuner.analysis.tasks.task_energy import task_tables, tasks_json
+    from tuner.report.terminal.task_table import show_tasks
     from tuner.store import Store
 
     with Store.open(store_url, create=False) as store:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.emulator.device_file import UPDATE_S, Device
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
-from tuner.emulator.virtual import steady_power_w
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import WindowVerdict
 from tuner.devices.meter import Activity, PowerReading, Surroundings
+from tuner.emulator.device_file import UPDATE_S, Device
+from tuner.emulator.virtual import steady_power_w
 from tuner.records import Source
 
 _LATE_S = 0.05

@@ -96,8 +96,8 @@ class AgentChannel:
     def call(self, command: str, **arguments: Any) -> Any:
         """Return the answer to a command.
 
-        Raises the error of `tuner.devices.faults` for what NVML refused, and `OperatorNeededError` if
-        there is no answer within the deadline.
+        Raises the error of `tuner.devices.faults` for what NVML refused, and `OperatorNeededError`
+        if there is no answer within the deadline.
         """
         fault, answer = self._ask(command, arguments, self._deadline_s)
         if fault is not None:

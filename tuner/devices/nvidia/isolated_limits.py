@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tuner.errors import OperatorNeededError
 from tuner.devices.access import Access
-from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.limits import LimitState, opened_limits
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
+from tuner.errors import OperatorNeededError
 
 
 class OneByOne:

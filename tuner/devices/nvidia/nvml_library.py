@@ -1,7 +1,7 @@
 """The only place that calls NVML (nvidia-ml-py): units and errors are converted here.
 
-Used inside the process of `tuner.devices.nvidia.agent` alone, because any of these calls may never return.
-mW and mJ do not leave this module.
+Used inside the process of `tuner.devices.nvidia.agent` alone, because any of these calls may never
+return. mW and mJ do not leave this module.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from tuner.errors import OperatorNeededError, PreflightError
-from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import EnergyWindow, WindowVerdict, judge_window
 from tuner.devices.meter import Activity, PowerReading, Surroundings
+from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
 from tuner.devices.nvidia.ring import COLUMNS
-from tuner.devices.timeline import DeviceTimeline
 from tuner.devices.nvidia.visible import visible_devices
+from tuner.devices.timeline import DeviceTimeline
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.records import Source
 
 SAMPLE_PERIOD_S = 0.1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuner.errors import PreflightError
 from tuner.devices.nvidia.agent_channel import ListedDevice
+from tuner.errors import PreflightError
 
 
 def visible_devices(

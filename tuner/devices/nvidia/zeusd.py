@@ -11,8 +11,8 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from tuner.errors import PreflightError
 from tuner.devices.faults import PermissionDeniedError
+from tuner.errors import PreflightError
 
 
 class _UnixConnection(http.client.HTTPConnection):

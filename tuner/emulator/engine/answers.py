@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.emulator.launch_rules import Launch
 from tuner.catalog.model import ModelShape
+from tuner.emulator.launch_rules import Launch
 from tuner.records import TokenArray
 
 FIRST_TOKEN_ID = 3  # below it are the special tokens

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.emulator.engine.answers import answers_of
-from tuner.emulator.launch_rules import Launch
 from tuner.emulator.engine.power import PowerModel, StepCost
 from tuner.emulator.engine.scheduler import CacheCounters, Scheduler
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel, StepParts
 from tuner.emulator.engine.step_log import StepLog
+from tuner.emulator.launch_rules import Launch
 
 _MOST_STEPS_AT_ONCE = 4096
 

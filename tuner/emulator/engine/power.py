@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.configuration import DEVICE_KNOBS, Value
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
+from tuner.configuration import DEVICE_KNOBS, Value
 from tuner.emulator.engine.step import StepParts
 from tuner.errors import UsageError, unknown_name
 

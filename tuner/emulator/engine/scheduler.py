@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tuner.emulator.engine.block_pool import BlockPool, blocks_of
 from tuner.emulator.cache_memory import BLOCK_TOKENS
-from tuner.emulator.launch_rules import Launch
+from tuner.emulator.engine.block_pool import BlockPool, blocks_of
 from tuner.emulator.engine.sequences import DecodePool, Sequence
+from tuner.emulator.launch_rules import Launch
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from tuner.emulator.engine.answers import Answers
 from tuner.emulator.cache_memory import BLOCK_TOKENS
+from tuner.emulator.engine.answers import Answers
 from tuner.records import TokenArray
 
 _BLOCK_BYTES = 4 * BLOCK_TOKENS

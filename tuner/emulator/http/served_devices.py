@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.configuration import Value
 from tuner.emulator.device_file import Device, DeviceBusyError, DeviceFile, Facts, Settings
 from tuner.emulator.engine.engine import Engine
-from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.emulator.engine.engine import Engine
-from tuner.emulator.http.served_devices import LiveDevices
 from tuner.emulator.engine.sequences import Sequence
+from tuner.emulator.http.served_devices import LiveDevices
 
 _LOOK_S = 0.1  # how often an engine with nothing to do looks at its GPUs' settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 
-from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.engine.replicas import load_of
+from tuner.emulator.http.served_engine import LiveEngine
 
 
 class LiveReplicas:

@@ -11,12 +11,12 @@ from contextlib import aclosing
 from aiohttp import web
 from pydantic import ValidationError
 
-from tuner.emulator.http.api import Answer, ChatRequest, CompletionRequest, output_limit
 from tuner.emulator.cache_memory import BLOCK_TOKENS
-from tuner.emulator.launch_rules import request_refusal
-from tuner.emulator.http.served_replicas import LiveReplicas
-from tuner.emulator.http.metrics_page import CopyMetrics, page
 from tuner.emulator.engine.step_log import WriteLog
+from tuner.emulator.http.api import Answer, ChatRequest, CompletionRequest, output_limit
+from tuner.emulator.http.metrics_page import CopyMetrics, page
+from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.launch_rules import request_refusal
 
 VERSION = "0.0.0+emulator"
 _MAX_BODY_BYTES = 64 * 2**20

@@ -15,24 +15,30 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices import energy_window
 from tuner.devices.claims import claim
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import WindowVerdict
 from tuner.devices.meter import Surroundings
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.evaluation.device_knobs import DeviceControl, device_defaults
+from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.launched.warm_server import (
+    LaunchSettings,
+    ServerKind,
+    Session,
+    Sessions,
+    pids_of,
+)
 from tuner.measure.load_run import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
 from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun
 from tuner.redaction import without_secrets
-from tuner.servers.vllm.diagnosis import broken_gpu, diagnose_death, has_dead_engine
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
-from tuner.servers.ready import prefix_cache_is_reset
 from tuner.servers.processes import tagged_processes
+from tuner.servers.ready import prefix_cache_is_reset
 from tuner.servers.vllm.counters import ServerUnreachableError, resolved_settings
-from tuner.evaluation.device_knobs import DeviceControl, device_defaults
-from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
-from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, Session, Sessions, pids_of
+from tuner.servers.vllm.diagnosis import broken_gpu, diagnose_death, has_dead_engine
 
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row

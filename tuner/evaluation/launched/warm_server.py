@@ -12,14 +12,14 @@ from pathlib import Path
 from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
+from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 from tuner.measure.load_run import unseen
 from tuner.records import FailureKind, Glimpse, Source
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
-from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
 from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
 from tuner.servers.start_ups import StartUps
-from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
+from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import yaml
 
 from tuner.errors import UsageError
 from tuner.load.importers.importers import MOONCAKE_BLOCK_TOKENS, importer_named
-from tuner.load.workload_spec import WorkloadSpec
 from tuner.load.traces.trace_file import unreadable, write_trace
 from tuner.load.workload import Workload
+from tuner.load.workload_spec import WorkloadSpec
 
 _CONCURRENCY = 64  # of a workload without times, until the user says otherwise
 _RATE_DIGITS = 4

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tuner.errors import UsageError
-from tuner.load.traces.json_array import read_array
 from tuner.load.text_request import Message, estimated_tokens
+from tuner.load.traces.json_array import read_array
 from tuner.load.traces.trace_file import (
     MAX_TOKENS,
     BadRowError,

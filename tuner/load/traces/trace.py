@@ -12,7 +12,6 @@ import numpy as np
 
 from tuner.errors import UsageError
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
-from tuner.load.workload_spec import COUNTING_TOKENS, WorkloadSpec
 from tuner.load.synthetic import CountedTokens
 from tuner.load.text_request import (
     Message,
@@ -22,6 +21,7 @@ from tuner.load.text_request import (
     stand_in_ids,
 )
 from tuner.load.traces.trace_file import TraceRow, read_trace
+from tuner.load.workload_spec import COUNTING_TOKENS, WorkloadSpec
 from tuner.records import Request, TokenArray
 
 _BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py have the others

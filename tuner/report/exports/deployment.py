@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.configuration import Configuration, Value
-from tuner.redaction import is_secret_name, redacted
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation import Recommendation
+from tuner.configuration import Configuration, Value
+from tuner.redaction import is_secret_name, redacted
 from tuner.servers.vllm.command import flag_word
 from tuner.servers.vllm.parallelism import gpus_used
 

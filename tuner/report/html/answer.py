@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from tuner.metrics import METRICS, Direction
 from tuner.analysis.confirmed_front import how_to_confirm
+from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.trial_summary import Figures
+from tuner.analysis.trials import emulated, measured, metric
+from tuner.metrics import METRICS, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
-from tuner.analysis.trial_summary import Figures
 from tuner.report.html.report_data import Night
 from tuner.report.labels import knob_text, metric_label
-from tuner.analysis.recommendation import Recommendation
 from tuner.report.terminal.front_table import emulated_label, number, percent
-from tuner.analysis.trials import emulated, measured, metric
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.analysis.trials import ENERGY, feasible, metric
 from tuner.configuration import Value
 from tuner.metrics import METRICS
 from tuner.report.html.knobs import importance, knob_names
@@ -13,10 +14,9 @@ from tuner.report.html.report_data import Night
 from tuner.report.html.timeline import Span, event_hours, growth, spans
 from tuner.report.html.windows import SHARES, Series, WindowFigures, window_figures
 from tuner.report.json_forms import front_json, recommendation_json
-from tuner.analysis.trials import ENERGY, feasible, metric
 from tuner.slo import Slo
-from tuner.store.rows import TrialRow
 from tuner.spec.objective import Objective
+from tuner.store.rows import TrialRow
 
 _MOST_SLICES = 8
 

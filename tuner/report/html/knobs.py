@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tuner.analysis.trials import measured, metric
 from tuner.configuration import Value
 from tuner.records import FloatArray
-from tuner.analysis.trials import measured, metric
 from tuner.store.rows import TrialRow
 
 _MOST_GROUPS = 8

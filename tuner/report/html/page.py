@@ -12,8 +12,8 @@ from tuner.errors import PreflightError
 from tuner.report.html.answer import answer, label_of
 from tuner.report.html.comparison import comparison
 from tuner.report.html.data import as_script, report_data
-from tuner.report.html.report_data import Night
 from tuner.report.html.provenance import events, provenance
+from tuner.report.html.report_data import Night
 
 FIGURES = ("front", "night", "power", "latency", "importance", "slices")
 

@@ -11,9 +11,9 @@ from importlib.metadata import version
 
 import yaml
 
+from tuner.analysis.trials import ended_early
 from tuner.report.html.report_data import Night
 from tuner.report.terminal.front_table import number
-from tuner.analysis.trials import ended_early
 from tuner.store.rows import TrialState
 
 _METHOD = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.errors import NoFeasibleConfigurationError
-from tuner.records import RawRun
 from tuner.analysis.confirmed_front import Standing, standing
 from tuner.analysis.recommendation import Recommendation, recommend
 from tuner.analysis.trials import metric
+from tuner.errors import NoFeasibleConfigurationError
+from tuner.records import RawRun
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState

@@ -10,12 +10,12 @@ from heapq import merge
 
 import numpy as np
 
-from tuner.report.html.report_data import Night
-from tuner.analysis.trials import ENERGY, feasible, metric
-from tuner.search.improvement import hypervolume
-from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
-from tuner.spec.objective import Objective, costs
 from tuner.analysis.monotonic_times import steady_starts
+from tuner.analysis.trials import ENERGY, feasible, metric
+from tuner.report.html.report_data import Night
+from tuner.search.improvement import hypervolume
+from tuner.spec.objective import Objective, costs
+from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
 
 _MARGIN = 0.05  # of the objectives' range, in logs: the worst point too shall dominate something
 

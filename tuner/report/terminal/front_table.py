@@ -11,10 +11,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tuner.configuration import Value
 from tuner.analysis.confirmed_front import Standing, confirmation_notes
 from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.trials import emulated, measured
+from tuner.configuration import Value
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.errors import OperatorNeededError
 from tuner.devices.lease_files import Entry, Lease
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import LimitState
-from tuner.host.process import owner_state
 from tuner.devices.restoring import RestoreAction, RestoreOutcome
+from tuner.errors import OperatorNeededError
+from tuner.host.process import owner_state
 from tuner.report.terminal.front_table import UNKNOWN
 
 _STYLES = {

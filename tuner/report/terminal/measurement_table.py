@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.analysis.load_text import offered_text
+from tuner.evaluation.evaluator import load_defaults
+from tuner.evaluation.measure_once import MeasuredOnce
 from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
-from tuner.analysis.load_text import offered_text
 from tuner.report.terminal.front_table import emulated_label, heading, number
 from tuner.slo import Slo
-from tuner.evaluation.evaluator import load_defaults
-from tuner.evaluation.measure_once import MeasuredOnce
 
 
 def measured_json(measured: MeasuredOnce) -> dict[str, Any]:

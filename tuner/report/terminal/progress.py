@@ -16,17 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.metrics import LATENCIES, metric_named
+from tuner.pareto import pareto_front
 from tuner.records import Failure, Glimpse, Measurement
 from tuner.report.glimpse_text import glimpse_text
-from tuner.report.terminal.status_table import duration
 from tuner.report.terminal.front_table import number
+from tuner.report.terminal.status_table import duration
 from tuner.slo import Slo, meets_all
+from tuner.spec.objective import Objective, costs
 from tuner.store import RepeatKind, TrialRow
 from tuner.store.log.now_file import FRESH_S
 from tuner.study.confirmation.plan import Step
-from tuner.study.front import pareto_front
 from tuner.study.loop import Progress as Spent
-from tuner.spec.objective import Objective, costs
 from tuner.study.proposals.proposals import Proposal
 
 _MOST_FRONT, _MOST_FAULTS = 6, 3

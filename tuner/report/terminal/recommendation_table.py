@@ -7,10 +7,10 @@ from datetime import timedelta
 from rich.console import Console
 from rich.text import Text
 
-from tuner.analysis.trial_summary import Figures
 from tuner.analysis.load_text import load_text
-from tuner.report.price import Price
 from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.trial_summary import Figures
+from tuner.report.price import Price
 from tuner.report.terminal.front_table import (
     default_row,
     emulated_label,

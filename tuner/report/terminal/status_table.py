@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.analysis.confirmed_front import Standing, standing
 from tuner.configuration import Value
 from tuner.records import Glimpse
-from tuner.analysis.confirmed_front import Standing, standing
 from tuner.report.glimpse_text import glimpse_text
 from tuner.report.json_forms import front_json
 from tuner.report.terminal.front_table import heading, show_front

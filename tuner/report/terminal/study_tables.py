@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.configuration import Configuration, Value
 from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.load_text import load_text
-from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number
+from tuner.analysis.trial_summary import Figures, figures
 from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, metric
+from tuner.configuration import Configuration, Value
+from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
-from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number, percent
 from tuner.analysis.tasks.task_energy import CHAT, Task, TaskTable
+from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number, percent
 
 _COLUMNS = (
     "tokens\nin+out",

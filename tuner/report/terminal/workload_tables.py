@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.analysis.load_text import offered_text
 from tuner.load.summary import (
     Bar,
     Spread,
@@ -19,7 +20,6 @@ from tuner.load.summary import (
 )
 from tuner.load.workload import Workload
 from tuner.records import FloatArray
-from tuner.analysis.load_text import offered_text
 
 _BARS = 16
 _BAR_WIDTH = 40

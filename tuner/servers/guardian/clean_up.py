@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tuner.errors import OperatorNeededError, TunerError
 from tuner.devices.access import Access
-from tuner.devices.nvidia.agent_channel import open_agent
 from tuner.devices.leases import LeaseBook
 from tuner.devices.limits import LimitControl, opened_limits
-from tuner.devices.restoring import RestoreAction
+from tuner.devices.nvidia.agent_channel import open_agent
 from tuner.devices.nvidia.visible import visible_devices
+from tuner.devices.restoring import RestoreAction
+from tuner.errors import OperatorNeededError, TunerError
 from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
 
 SERVER_GRACE_S = 10.0

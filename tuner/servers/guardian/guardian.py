@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from tuner.errors import OperatorNeededError, PreflightError
 from tuner.devices.access import Access
 from tuner.devices.leases import ControlOpener, LeaseBook
-from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.devices.restoring import RestoreAction
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.host.python_process import PYTHON, own_environment
 from tuner.servers.guardian.clean_up import SERVER_GRACE_S
 from tuner.servers.guardian.guardian_process import DONE, READY, GuardianPlan
-from tuner.servers.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
 from tuner.servers.guardian.run_records import forget, register, registered
+from tuner.servers.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
 
 _PROCESS = "tuner.servers.guardian.guardian_process"
 _START_DEADLINE_S = 45.0  # longer than a driver is given to wake up

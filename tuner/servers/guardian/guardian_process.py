@@ -1,7 +1,8 @@
 """The guardian's own process: it waits for the tuner's end and cleans up what is left.
 
-Started by `tuner.servers.guardian.guardian`, which holds a pipe to its standard input. The pipe closes with
-the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives all night.
+Started by `tuner.servers.guardian.guardian`, which holds a pipe to its standard input. The pipe
+closes with the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives
+all night.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tuner.errors import OperatorNeededError
 from tuner.devices.access import Access
+from tuner.errors import OperatorNeededError
 from tuner.servers.guardian.clean_up import CleanUp, memory_in_use
 from tuner.servers.guardian.run_records import forget
 

@@ -13,13 +13,13 @@ from sqlalchemy import text
 
 from tuner.errors import PreflightError
 from tuner.records import FailureKind, Measurement
-from tuner.store.upkeep.backup import backup_path, unfinished_path
 from tuner.store.faults import sqlite_fault
 from tuner.store.lock import study_lock
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.rows import RepeatRow, TrialRow, TrialState
 from tuner.store.store import Store
+from tuner.store.upkeep.backup import backup_path, unfinished_path
 
 _MOST_SAID = 20  # of the faults of one kind that SQLite lists
 

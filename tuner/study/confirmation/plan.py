@@ -10,9 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.records import FailureKind
-from tuner.slo import Slo
-from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
+from tuner.analysis.outcomes import baseline_of, front_of, measured, point_of
 from tuner.analysis.verdicts import (
     LEAST_REPEATS,
     Confirmation,
@@ -20,9 +18,11 @@ from tuner.analysis.verdicts import (
     as_confirmed,
     confirmations,
 )
-from tuner.study.front import spread_order
+from tuner.pareto import spread_order
+from tuner.records import FailureKind
+from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.analysis.outcomes import baseline_of, front_of, measured, point_of
+from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
 
 # So many members are repeated in turn, with the default measured before and after each round.
 ROUND = 3

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tuner.analysis.outcomes import baseline_of, front_of, measured
 from tuner.errors import OperatorNeededError
+from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
+from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store, Took, TrialOwner
 from tuner.study.confirmation.plan import (
     Goal,
@@ -19,9 +22,6 @@ from tuner.study.confirmation.plan import (
     reserve_s,
     spread_is_due,
 )
-from tuner.evaluation.evaluator import Evaluator
-from tuner.analysis.outcomes import baseline_of, front_of, measured
-from tuner.spec.study import StudySpec
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault

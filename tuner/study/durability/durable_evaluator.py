@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.evaluation.evaluator import Bench, Evaluation, Evaluator
 from tuner.store import Store, Took, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.durability.backups import Backups
-from tuner.evaluation.evaluator import Bench, Evaluation, Evaluator
 
 MOST_INTERRUPTIONS = 10  # by a store that is full or locked, in one run
 _POLL_S = 0.5

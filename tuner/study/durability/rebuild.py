@@ -18,18 +18,18 @@ from optuna.trial import TrialState
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, Measurement
+from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.study import StudySpec
 from tuner.store import Store
 from tuner.store.address import parse_address
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.log.restoring import restore_results
-from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
-from tuner.study.proposals.start_points import parameters_of
-from tuner.study.proposals.proposals import Proposal, Proposals, Spent
-from tuner.study.proposals.gp_sampler import BASELINE
 from tuner.study.durability.results import all_warnings, settled
-from tuner.spec.search_space import SearchSpace, load_space
-from tuner.spec.study import StudySpec
+from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
+from tuner.study.proposals.gp_sampler import BASELINE
+from tuner.study.proposals.proposals import Proposal, Proposals, Spent
+from tuner.study.proposals.start_points import parameters_of
 from tuner.study.run import stored_spec
 
 

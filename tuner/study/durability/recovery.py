@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from tuner.errors import OperatorNeededError
 from tuner.records import Measurement
+from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialState
 from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study.durability.results import all_warnings, settled
-from tuner.spec.study import StudySpec
 
 _KNOWN_IN_A_ROW = 3  # then all before them are known, too: a study has one writer
 

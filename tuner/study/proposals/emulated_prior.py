@@ -11,24 +11,24 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu import Gpu
-from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration, Value
 from tuner.emulator.engine.power import PowerModel
+from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import PreflightError, UsageError
+from tuner.evaluation.evaluator import Task
+from tuner.evaluation.factory import space_knobs
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.virtual import VirtualEvaluator
+from tuner.pareto import pareto_front, spread_order
 from tuner.records import Measurement
 from tuner.slo import meets_all
-from tuner.evaluation.factory import space_knobs
-from tuner.evaluation.evaluator import Task
-from tuner.study.front import pareto_front, spread_order
-from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.spec.objective import costs
-from tuner.study.proposals.start_points import parameters_of
-from tuner.study.proposals.proposals import Proposals
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
-from tuner.evaluation.virtual import VirtualEvaluator
+from tuner.study.proposals.proposals import Proposals
+from tuner.study.proposals.start_points import parameters_of
 
 MOST_POINTS = 4
 _EVALUATIONS = 24

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tuner.configuration import Configuration, Value
 from tuner.catalog.gpu_names import emulated_gpu
 from tuner.catalog.model import ModelShape, load_model
+from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 
 _GIB = 2**30

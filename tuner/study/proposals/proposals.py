@@ -19,6 +19,8 @@ from tuner.configuration import Configuration, Value
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
+from tuner.spec.search_space import SearchSpace, parameter_name
+from tuner.spec.study import SamplerName
 from tuner.study.proposals.gp_sampler import (
     BASELINE,
     ENDED_EARLY,
@@ -29,8 +31,6 @@ from tuner.study.proposals.gp_sampler import (
     SearchSampler,
     SearchTask,
 )
-from tuner.spec.search_space import SearchSpace, parameter_name
-from tuner.spec.study import SamplerName
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"

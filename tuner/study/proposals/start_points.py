@@ -7,13 +7,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from tuner.analysis.outcomes import feasible, front_of, measured, metric
 from tuner.configuration import Configuration, Value
 from tuner.slo import Slo
-from tuner.store import StudyIdentity, TrialRow
 from tuner.spec.objective import Objective
-from tuner.analysis.outcomes import feasible, front_of, measured, metric
 from tuner.spec.search_space import SearchSpace, parameter_name
 from tuner.spec.study import StudySpec
+from tuner.store import StudyIdentity, TrialRow
 
 MOST_BY_HOURS = 20
 _TOGETHER = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuner.pareto import pareto_front
 from tuner.search.search import IDLE_GAIN
-from tuner.study.front import pareto_front
 
 Point = tuple[float, ...]
 

@@ -1,0 +1,54 @@
+"""A result of vLLM's benchmark stands beside the default, without energy and off the front."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.studies import InProcess
+from report.conftest import IDENTITY, add_night
+from store.imports.test_bench_serve import RESULT, written
+
+from tuner.store import Store
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> InProcess:
+    made = InProcess(tmp_path)
+    made.store_path.parent.mkdir()
+    with Store.open(made.store_path, create=True) as store:
+        add_night(store, IDENTITY)
+    return made
+
+
+def test_an_imported_result_is_shown_and_recommends_nothing(tuner: InProcess) -> None:
+    before = json.loads(tuner("recommend", "--format", "json").stdout)
+    path = written(tuner.folder, {**RESULT, "output_throughput": 99_999.0, "p99_tpot_ms": 1.5})
+    done = tuner("compare", "import", path.name, "--study", "night")
+    assert done.returncode == 0, done.stderr
+    assert "vllm bench serve" in done.stdout and "2 of 200 requests failed" in done.stdout
+    for words in (("show", "night"), ("recommend",)):
+        text = tuner(*words).stdout
+        assert "vllm bench serve" in text and "result.json" in text
+        assert "this study's default" in text and "closed loop, 32" in " ".join(text.split())
+        data = json.loads(tuner(*words, "--format", "json").stdout)
+        (point,) = data.pop("comparison_points")
+        assert point["energy_per_output_token_j"] is None
+        assert point["metrics"]["p99_tpot_ms"] == 1.5
+        if words == ("recommend",):  # nothing else changed, though it is best in everything
+            before.pop("comparison_points")
+            assert data == before
+
+
+def test_bad_files_and_names_are_one_sentence(tuner: InProcess) -> None:
+    (tuner.folder / "bad.json").write_text("{}")
+    good = written(tuner.folder, RESULT)
+    for words, says in (
+        (("bad.json", "--study", "night"), "no result of vLLM's benchmark"),
+        (("none.json", "--study", "night"), "cannot read 'none.json'"),
+        ((good.name, "--study", "nigth"), "did you mean 'night'"),
+    ):
+        done = tuner("compare", "import", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.studies import InProcess
+from report.conftest import IDENTITY, add_night
+
+from tuner.store import Store
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> InProcess:
+    return InProcess(tmp_path)
+
+
+def test_a_file_named_after_the_study(tuner: InProcess) -> None:
+    with Store.open(tuner.store_path, create=True) as store:
+        add_night(store, IDENTITY)
+    made = tuner("report", "night")
+    assert (made.returncode, made.stdout) == (0, "")
+    assert made.stderr.startswith("wrote night.html (")
+    assert "Deploy trial 2" in (tuner.folder / "night.html").read_text()
+
+
+def test_pictures_need_a_browser_and_say_so(
+    tuner: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tuner.folder))
+    told = tuner("report", "night", "--png", "pictures")
+    assert told.returncode == 3
+    assert "apt-get install chromium" in told.stderr

@@ -1,0 +1,86 @@
+"""What the live evaluator makes of faults that are not the configuration's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.live_servers import RUN_TAG, evaluator, launches
+
+from tuner.configuration import Configuration
+from tuner.errors import OperatorNeededError
+from tuner.evaluation.launched import launched as live_module
+from tuner.load.workload import Workload, load_workload
+from tuner.measure.steady_window import WindowPlan
+from tuner.records import Failure, FailureKind, Measurement
+from tuner.servers.launch import LaunchFailedError
+from tuner.servers.processes import tagged_processes
+
+
+@pytest.fixture(scope="module")
+def workload() -> Workload:
+    return load_workload("smoke")
+
+
+async def test_an_engine_that_dies_behind_a_server_that_lives(
+    tmp_path: Path, workload: Workload
+) -> None:
+    async with evaluator(tmp_path, workload, "--emulated-fail-after-tokens 500") as live:
+        result = (await live.evaluate(Configuration(), 0)).result
+    assert isinstance(result, Failure)
+    assert result.kind is FailureKind.UNSTABLE
+    assert result.reason.startswith("vLLM lost its engine under load")
+
+
+async def test_a_broken_gpu_stops_the_night_at_once(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    monkeypatch.setattr(live_module, "read_log", lambda _: said)
+    async with evaluator(tmp_path, workload, "--emulated-die-after-tokens 300") as live:
+        with pytest.raises(OperatorNeededError, match=r"uncorrectable ECC.*dmesg.*tuner resume"):
+            await live.evaluate(Configuration(), 0)
+        assert launches(tmp_path) == 1
+    assert tagged_processes(RUN_TAG) == ()
+
+
+async def test_a_load_that_never_ends_is_given_up_and_its_server_stopped(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(live_module, "run_load", hang)
+    monkeypatch.setattr(live_module, "_CLIENT_S", 0.2)
+    async with evaluator(tmp_path, workload, window_s=0.01) as live:
+        live._task = replace(live._task, window=WindowPlan(window_s=0.01, warmup_limit_s=0.01))
+        result = (await live.evaluate(Configuration(), 0)).result
+        assert isinstance(result, Failure)
+        assert result.kind is FailureKind.INFRASTRUCTURE
+        assert "the client hangs" in result.reason
+        assert tagged_processes(RUN_TAG) == ()
+
+
+async def test_after_a_fault_of_the_machine_the_next_try_waits(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(live_module, "BACK_OFF_S", (0.1, 0.3))
+    fault = LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, "the port is taken"))
+
+    async def refuse() -> None:
+        raise fault
+
+    async with evaluator(tmp_path, workload) as live:
+        for _ in range(4):
+            began_s = time.monotonic()
+            await live._evaluate(Configuration(), refuse)
+            slept.append(time.monotonic() - began_s)
+        assert slept[1] >= 0.1
+        assert min(slept[2:]) >= 0.3
+        measured = (await live.evaluate(Configuration(), 4)).result
+        assert isinstance(measured, Measurement)
+        assert live._faults_in_a_row == 0

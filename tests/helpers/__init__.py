@@ -1,0 +1,1 @@
+"""Helpers of the tests: stand-ins, servers and studies that several of them share."""

@@ -1,0 +1,1 @@
+"""Kills and faults at chosen instants, for the tests of a night."""

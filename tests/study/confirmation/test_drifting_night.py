@@ -1,0 +1,89 @@
+"""A machine whose power drifts over the night: what a configuration saves is still what it saves.
+
+The search, the repeats, their order, the store and the report are the real ones; the clock of the
+store and the energies are made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import numpy as np
+import pytest
+from helpers.scripted import measurement, physics
+from study.test_loop import OWNER, Bench
+
+from tuner.analysis.confirmed_front import confirmation_notes, standing
+from tuner.configuration import Configuration
+from tuner.records import Failure, Measurement
+from tuner.store import Store, convert
+from tuner.study.confirmation.run import ConfirmationRun, Ears
+
+ENERGY = "energy_per_output_token_j"
+EVENING = datetime(2026, 1, 1, 22, tzinfo=UTC)
+DRIFT, NIGHT = 0.03, timedelta(minutes=80)  # about what the repeats take
+
+
+class Clock:
+    """Begins and ends of measurements, five minutes from one to the next."""
+
+    def __init__(self) -> None:
+        self.at = EVENING
+
+    def now(self, zone: tzinfo) -> datetime:
+        self.at += timedelta(minutes=5)
+        return self.at.astimezone(zone)
+
+    @property
+    def drift(self) -> float:
+        """By which factor the machine uses more than in the evening."""
+        return 1.0 + DRIFT * ((self.at - EVENING) / NIGHT)
+
+
+def energy(configuration: Configuration) -> float:
+    found = physics(configuration, 0)
+    assert isinstance(found, Measurement)
+    return found.metrics[ENERGY]
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_a_drift_is_taken_out_of_every_saving_and_reported(
+    store: Store, monkeypatch: pytest.MonkeyPatch, drifts: bool
+) -> None:
+    clock, noise = Clock(), np.random.default_rng(0)
+    monkeypatch.setattr(convert, "datetime", clock)
+
+    def measured(configuration: Configuration, number: int) -> Measurement | Failure:
+        found = physics(configuration, number)
+        assert isinstance(found, Measurement)
+        factor = 1.0 + 0.0005 * float(noise.standard_normal())
+        factor *= clock.drift if drifts else 1.0
+        return measurement(**{**found.metrics, ENERGY: factor * found.metrics[ENERGY]})
+
+    bench = Bench(store, measured)
+    bench.run()
+    bench.evaluator.again = measured
+    ears = Ears(bench.listener.repeat_ended, bench.listener.note)
+    run = ConfirmationRun("s", bench.spec, store, bench.evaluator, OWNER, ears)
+    asyncio.run(run.run())
+
+    trials = store.trials("s")
+    night = standing(store.study("s"), trials, store.repeats.of("s"))
+    assert night.default is not None
+    default_j = energy(Configuration())
+    naive_errors = []  # what the means alone would have said
+    members = [t for t in trials if not t.baseline and t.number in night.known]
+    assert len(members) >= 2
+    for trial in members:
+        found = night.known[trial.number]
+        truth = energy(trial.configuration) / default_j
+        assert found.energy is not None and found.energy.interval is not None
+        assert 1.0 + found.energy.difference == pytest.approx(truth, rel=0.002)
+        assert found.energy.interval.low <= truth - 1.0 <= found.energy.interval.high
+        naive = found.estimates[ENERGY].mean / night.default.estimates[ENERGY].mean
+        naive_errors.append(abs(naive / truth - 1.0))
+    notes = [note for note in confirmation_notes(night) if "drifted" in note]
+    assert len(notes) == drifts
+    if drifts:
+        assert max(naive_errors) > 0.002

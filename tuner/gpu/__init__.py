@@ -1,1 +1,0 @@
-"""Energy and power of the server's GPUs: real ones through NVML, and stand-ins in software."""
