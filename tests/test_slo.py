@@ -56,3 +56,10 @@ def test_zero_goodput_violates_without_an_error() -> None:
 def test_request_limits_take_the_strictest_latency_bound() -> None:
     slos = [Slo("p99_tpot_ms", 50), Slo("p50_tpot_ms", 30), Slo("mean_power_w", 400)]
     assert request_limits_ms(slos) == {"tpot_ms": 30}
+
+
+@given(st.floats(min_value=1e-6, max_value=1e9))
+def test_the_text_of_a_bound_loses_nothing(bound: float) -> None:
+    slo = Slo("p99_tpot_ms", bound)
+    assert Slo.parse(slo.text) == slo
+    assert Slo.parse(f" {slo.text} ").text == f" {slo.text} "

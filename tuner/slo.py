@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuner.errors import UsageError
 from tuner.metrics import LATENCIES, STATISTICS, Direction, metric_named
@@ -15,10 +15,15 @@ _PATTERN = re.compile(r"\s*(?P<metric>\w+)\s*(?P<op><=|>=)\s*(?P<bound>\S+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """A bound on one metric, in the metric's own unit: `<=` or `>=` by its better direction."""
+    """A bound on one metric, in the metric's own unit: `<=` or `>=` by its better direction.
+
+    `written` is the text that it was parsed from, which the store keeps. It does not count when
+    two bounds are compared.
+    """
 
     metric: str
     bound: float
+    written: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def direction(self) -> Direction:
@@ -47,7 +52,7 @@ class Slo:
             bound = math.nan
         if not (math.isfinite(bound) and bound > 0):
             raise UsageError(f"SLO '{text}': '{match['bound']}' is not a number greater than 0")
-        return cls(metric.name, bound)
+        return cls(metric.name, bound, text)
 
     def violation(self, value: float) -> float:
         """Return the log of how far `value` is past the bound; <= 0 means it is met."""
@@ -56,9 +61,20 @@ class Slo:
         ratio = value / self.bound
         return math.log(ratio) if self.direction is Direction.MIN else -math.log(ratio)
 
+    @property
+    def text(self) -> str:
+        """The bound as it was written; `Slo.parse` reads it back without loss."""
+        if self.written is not None:
+            return self.written
+        shown = str(self)
+        return shown if Slo.parse(shown) == self else f"{self.metric}{self._operator}{self.bound!r}"
+
+    @property
+    def _operator(self) -> str:
+        return "<=" if self.direction is Direction.MIN else ">="
+
     def __str__(self) -> str:
-        op = "<=" if self.direction is Direction.MIN else ">="
-        return f"{self.metric}{op}{self.bound:g}"
+        return f"{self.metric}{self._operator}{self.bound:g}"
 
 
 def meets_all(metrics: Mapping[str, float], slos: Iterable[Slo]) -> bool:

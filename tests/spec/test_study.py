@@ -4,6 +4,7 @@ import pytest
 
 from tuner.errors import UsageError
 from tuner.records import Load
+from tuner.slo import Slo
 from tuner.spec.study import StudySpec, spec_from
 
 
@@ -16,9 +17,9 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_file_and_options_merge_and_options_win(tmp_path: Path) -> None:
     path = write(tmp_path, "model: m\ntrials: 5\nslo: ['p99_tpot_ms<=50']\nconcurrency: 4\n")
     spec = spec_from(path, {"trials": 7, "seed": None, "slo": None})
-    assert (spec.trials, spec.seed, spec.slo) == (7, 0, ("p99_tpot_ms<=50",))
+    assert (spec.trials, spec.seed, spec.slos) == (7, 0, (Slo("p99_tpot_ms", 50.0),))
     assert spec.load == Load(concurrency=4)
-    assert spec.objective == ("energy_per_output_token_j", "p99_tpot_ms")
+    assert [o.text for o in spec.objectives] == ["energy_per_output_token_j", "p99_tpot_ms"]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,11 @@ def test_a_window_adapts_unless_a_length_is_given(tmp_path: Path) -> None:
 def test_the_sampler_of_a_study_stored_by_an_older_version() -> None:
     old = {"model": "m", "workload": "chat", "trials": 3, "sampler": "auto"}
     assert StudySpec.model_validate(old).sampler == "gp"
+
+
+def test_slos_and_objectives_are_stored_as_they_were_written() -> None:
+    written = ["p99_tpot_ms <= 50.0", "goodput_req_s>=1.23456789"]
+    spec = StudySpec.model_validate({"model": "m", "slo": written, "objective": ["mean_power_w"]})
+    stored = spec.model_dump(mode="json")
+    assert (stored["slo"], stored["objective"]) == (written, ["mean_power_w"])
+    assert [slo.bound for slo in spec.slos] == [50.0, 1.23456789]

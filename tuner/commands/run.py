@@ -8,109 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.commands.shared.completion import complete_gpu, complete_space, complete_workload
-from tuner.commands.shared.options import (
-    AllowGpuSettings,
-    BaseUrl,
-    Concurrency,
-    EnergyGpu,
-    Format,
-    MaxWindowSeconds,
-    Name,
-    Output,
-    Precision,
-    ReadOnlyDevice,
-    RequestRate,
-    Slos,
-    StoreUrl,
-    Vllm,
-    WindowSeconds,
-)
+from tuner.commands.shared.option_groups import with_option_groups
+from tuner.commands.shared.options import Format, Name, Output, StoreUrl
 from tuner.commands.shared.output import print_json, stdout_console, store_option
+from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
     from tuner.store import Store
 
 
-_NOT_OF_THE_SPEC = ("study_file", "store_url", "output", "from_study")
-
-
+@with_option_groups
 def run(
+    options: StudyOptions,
     study_file: Annotated[
         Path | None, typer.Argument(help="STUDY.yaml with any of the options below.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hugging Face name, or a folder with its config.json.")
-    ] = None,
-    workload: Annotated[
-        str | None,
-        typer.Option(
-            help="chat, code, reasoning, smoke, or a YAML file.",
-            autocompletion=complete_workload,
-        ),
-    ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            help="default, power, load, cpu-smoke, or a YAML file.", autocompletion=complete_space
-        ),
-    ] = None,
-    slo: Slos = None,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),
-    ] = None,
-    trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None,
-    request_rate: RequestRate = None,
-    concurrency: Concurrency = None,
-    emulate: Annotated[
-        str | None,
-        typer.Option(
-            help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.",
-            autocompletion=complete_gpu,
-        ),
-    ] = None,
-    live: Annotated[
-        bool | None,
-        typer.Option("--live", help="Run the emulator as a server, in real time over HTTP."),
-    ] = None,
-    base_url: BaseUrl = None,
     store_url: StoreUrl = DEFAULT_STORE,
-    study: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
-    window_s: WindowSeconds = None,
-    max_window_s: MaxWindowSeconds = None,
-    precision: Precision = None,
-    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random (default: gp).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
-    vllm: Vllm = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port of the server (default: a free one).")
-    ] = None,
-    startup_deadline_s: Annotated[
-        float | None, typer.Option(help="Give up a start after so long (default: 1800).")
-    ] = None,
-    confirm: Annotated[
-        bool | None,
-        typer.Option(
-            "--confirm/--no-confirm",
-            help="At the end measure the front again, on clean launches (default: confirm).",
-        ),
-    ] = None,
-    confirm_repeats: Annotated[
-        int | None, typer.Option(help="At most so many times each (default: 3).")
-    ] = None,
-    stop_when_flat: Annotated[
-        bool | None,
-        typer.Option(
-            "--stop-when-flat/--no-stop-when-flat",
-            help="End the search when its front no longer grows (default: with --hours only).",
-        ),
-    ] = None,
-    allow_gpu_settings: AllowGpuSettings = None,
-    read_only_device: ReadOnlyDevice = None,
-    energy_gpu: EnergyGpu = None,
     from_study: Annotated[
         str | None,
         typer.Option(
@@ -125,7 +39,6 @@ def run(
     Example: tuner run --model meta-llama/Llama-3.1-8B-Instruct --workload chat --space power
     --slo 'p99_tpot_ms<=50' --hours 8
     """
-    options = {k: v for k, v in locals().items() if k not in _NOT_OF_THE_SPEC}
     from rich.console import Console
 
     from tuner.host.signals import run_interruptible
@@ -135,10 +48,11 @@ def run(
     from tuner.study.proposals.start_points import asked_like
     from tuner.study.run import check_names, start_study
 
+    given = options.given()
     if from_study is not None and study_file is None:
         with Store.open(store_url, create=False) as store:
-            options = asked_like(store.study(from_study), options)
-    spec = spec_from(study_file, options)
+            given = asked_like(store.study(from_study), given)
+    spec = spec_from(study_file, given)
     check_names(spec)  # before a store is made for what cannot be run
     with Store.open(store_url, create=True) as store:
         with RunDisplay(

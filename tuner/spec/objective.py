@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuner.errors import UsageError
 from tuner.metrics import Direction, metric_named
@@ -16,10 +16,14 @@ _SMALLEST = 1e-9  # a measured 0 (no goodput at all) stays finite in log space
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A metric and the direction that is better."""
+    """A metric and the direction that is better.
+
+    `written` is the text that it was parsed from, which the store keeps.
+    """
 
     metric: str
     direction: Direction
+    written: str | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Objective:
@@ -30,10 +34,10 @@ class Objective:
         except UsageError as error:
             raise UsageError(f"objective '{text}': {error}") from None
         if not colon:
-            return cls(metric.name, metric.better)
+            return cls(metric.name, metric.better, text)
         if direction not in ("min", "max"):
             raise UsageError(f"objective '{text}': found ':{direction}', allowed: ':min', ':max'")
-        return cls(metric.name, Direction(direction))
+        return cls(metric.name, Direction(direction), text)
 
     def cost(self, metrics: Mapping[str, float]) -> float | None:
         """Return the log of the metric, negated for `max`: less is better. None if not measured."""
@@ -42,6 +46,11 @@ class Objective:
             return None
         log = math.log(max(value, _SMALLEST))
         return log if self.direction is Direction.MIN else -log
+
+    @property
+    def text(self) -> str:
+        """The objective as it was written; `Objective.parse` reads it back."""
+        return str(self) if self.written is None else self.written
 
     def __str__(self) -> str:
         return f"{self.metric}:{self.direction}"

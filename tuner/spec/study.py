@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    InstanceOf,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -43,14 +45,27 @@ class StudySpec(BaseModel):
     length: both ends at once.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
     study: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
     model: str = Field(min_length=1)
     workload: str = "chat"
     space: str = "default"
-    slo: tuple[str, ...] = ()
-    objective: tuple[str, ...] = DEFAULT_OBJECTIVES
+    slos: tuple[InstanceOf[Slo], ...] = Field(
+        default=(), validation_alias="slo", serialization_alias="slo"
+    )
+    objectives: tuple[InstanceOf[Objective], ...] = Field(
+        default=tuple(map(Objective.parse, DEFAULT_OBJECTIVES)),
+        validation_alias="objective",
+        serialization_alias="objective",
+    )
     trials: int | None = Field(default=None, ge=1)
     hours: float | None = Field(default=None, gt=0)
     request_rate: float | None = Field(default=None, gt=0)
@@ -75,18 +90,29 @@ class StudySpec(BaseModel):
     confirm_repeats: int = Field(default=3, ge=2, le=20)
     stop_when_flat: bool | None = None
 
-    @field_validator("slo", "objective")
+    @field_validator("slos", "objectives", mode="before")
     @classmethod
-    def _readable(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        parse = Slo.parse if info.field_name == "slo" else Objective.parse
+    def _parsed(cls, texts: Any, info: ValidationInfo) -> Any:
+        """Parse each text once; what is parsed already stays, and what is no list is refused."""
+        if not isinstance(texts, list | tuple):
+            return texts
+        parse = Slo.parse if info.field_name == "slos" else Objective.parse
         try:
-            parsed = [parse(text) for text in texts]
+            return tuple(parse(text) if isinstance(text, str) else text for text in texts)
         except UsageError as error:
             raise ValueError(str(error)) from None
-        metrics = [p.metric for p in parsed]
+
+    @field_validator("slos", "objectives")
+    @classmethod
+    def _once_each(cls, bounds: tuple[Any, ...]) -> tuple[Any, ...]:
+        metrics = [bound.metric for bound in bounds]
         if twice := {m for m in metrics if metrics.count(m) > 1}:
             raise ValueError(f"{', '.join(sorted(twice))} is given twice")
-        return texts
+        return bounds
+
+    @field_serializer("slos", "objectives")
+    def _as_written(self, bounds: tuple[Slo | Objective, ...]) -> list[str]:
+        return [bound.text for bound in bounds]
 
     @model_validator(mode="before")
     @classmethod
@@ -126,7 +152,7 @@ class StudySpec(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> StudySpec:
-        if not self.objective:
+        if not self.objectives:
             raise ValueError("at least one objective is needed")
         if self.min_window_s > self.max_window_s:
             raise ValueError(
@@ -162,16 +188,6 @@ class StudySpec(BaseModel):
         if self.stop_when_flat is None:
             return self.hours is not None and self.trials is None
         return self.stop_when_flat
-
-    @property
-    def slos(self) -> tuple[Slo, ...]:
-        """The SLOs, parsed."""
-        return tuple(Slo.parse(text) for text in self.slo)
-
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """The objectives, parsed."""
-        return tuple(Objective.parse(text) for text in self.objective)
 
     @property
     def load(self) -> Load | None:

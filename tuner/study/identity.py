@@ -52,7 +52,7 @@ def identity_of(
         workload_sha256=workload.sha256,
         space_name=space.name,
         space_sha256=space.sha256(),
-        slos=spec.slo,
+        slos=tuple(slo.text for slo in spec.slos),
         objectives=tuple(str(o) for o in spec.objectives),
         evaluation=bench.kind,
         server_version=bench.server_version,

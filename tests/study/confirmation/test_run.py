@@ -121,7 +121,7 @@ def test_a_configurations_own_fault_is_not_tried_again(store: Store) -> None:
 
 
 def test_hours_leave_room_for_the_confirmation(store: Store) -> None:
-    spec = SPEC.model_copy(update={"trials": None, "hours": 400 / 3600, "slo": ()})
+    spec = SPEC.model_copy(update={"trials": None, "hours": 400 / 3600, "slos": ()})
     bench = Bench(store, spec=spec)
     confirmation = confirming(bench)
     plain = bench.start()

@@ -1,0 +1,143 @@
+"""The options that make a study's spec: those of one measurement, and those of a whole study.
+
+An option that is not given is None: a STUDY.yaml or the spec's own default then decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import typer
+
+from tuner.commands.shared.completion import complete_gpu, complete_space, complete_workload
+from tuner.commands.shared.options import Slos, Vllm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecOptions:
+    """What is measured, on what, and how long."""
+
+    model: Annotated[
+        str | None, typer.Option(help="Hugging Face name, or a folder with its config.json.")
+    ] = None
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            help="chat, code, reasoning, smoke, or a YAML file.",
+            autocompletion=complete_workload,
+        ),
+    ] = None
+    slo: Slos = None
+    request_rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Open loop: requests/s, or e.g. 0.7x, a share of what the default configuration "
+            "sustains under the SLO (searched first)."
+        ),
+    ] = None
+    concurrency: Annotated[int | None, typer.Option(help="Closed loop: requests in flight.")] = None
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.",
+            autocompletion=complete_gpu,
+        ),
+    ] = None
+    live: Annotated[
+        bool | None,
+        typer.Option("--live", help="Run the emulator as a server, in real time over HTTP."),
+    ] = None
+    base_url: Annotated[
+        str | None, typer.Option(help="Measure a server that is already running.")
+    ] = None
+    vllm: Vllm = None
+    window_s: Annotated[
+        float | None, typer.Option(help="Fixed length of the steady window, s (default: adaptive).")
+    ] = None
+    max_window_s: Annotated[
+        float | None, typer.Option(help="An adaptive window ends here, s (default: 180).")
+    ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Target for J/token: half 95 % interval / value (default: 0.02)."),
+    ] = None
+    allow_gpu_settings: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-gpu-settings",
+            help="Allow device knobs to change the limits of real GPUs (needs root).",
+        ),
+    ] = None
+    read_only_device: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only-device", help="Set nothing on a real GPU, whatever this user may do."
+        ),
+    ] = None
+    energy_gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="GPU whose energy is emulated without NVML (default: H100-SXM).",
+            autocompletion=complete_gpu,
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by their names in a STUDY.yaml."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureOptions(SpecOptions):
+    """What `tuner measure` takes: without a STUDY.yaml, a model has to be named."""
+
+    model: Annotated[str, typer.Option(help="Hugging Face name, or a folder with config.json.")]
+    workload: Annotated[
+        str, typer.Option(help="Shipped name or YAML file.", autocompletion=complete_workload)
+    ] = "chat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOptions(SpecOptions):
+    """What `tuner run` takes: also what is searched, for how long, and how."""
+
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="default, power, load, cpu-smoke, or a YAML file.", autocompletion=complete_space
+        ),
+    ] = None
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),
+    ] = None
+    trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None
+    hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None
+    study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe or random (default: gp).")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None
+    port: Annotated[int | None, typer.Option(help="Port of the server (default: a free one).")] = (
+        None
+    )
+    startup_deadline_s: Annotated[
+        float | None, typer.Option(help="Give up a start after so long (default: 1800).")
+    ] = None
+    confirm: Annotated[
+        bool | None,
+        typer.Option(
+            "--confirm/--no-confirm",
+            help="At the end measure the front again, on clean launches (default: confirm).",
+        ),
+    ] = None
+    confirm_repeats: Annotated[
+        int | None, typer.Option(help="At most so many times each (default: 3).")
+    ] = None
+    stop_when_flat: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-when-flat/--no-stop-when-flat",
+            help="End the search when its front no longer grows (default: with --hours only).",
+        ),
+    ] = None
