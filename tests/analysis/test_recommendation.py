@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from report.conftest import measurement
 from analysis.test_confirmed_front import confirm
+from report.conftest import measurement
 
 from tuner.analysis.recommendation import recommend
 from tuner.analysis.trial_summary import COMPARED

@@ -15,7 +15,8 @@ import aiohttp
 import numpy as np
 import pytest
 
-from tuner.load.client.client import ClientLimits, Exchange, completions_url, health, open_session
+from tuner.load.client import health
+from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
 from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
 
