@@ -41,6 +41,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextRequest(Request):
+    """A request that is sent as `prompt`: text, or messages; the server tokenizes it.
+
+    Its `prompt_token_ids` are never sent. They stand in for the tokens where there is no
+    tokenizer: as many as the text has by estimate, all alike.
+    """
+
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """How requests are offered: closed loop (`concurrency`) or open loop (`request_rate`, 1/s)."""
 

@@ -10,14 +10,8 @@ import pytest
 
 from tuner.load.client.client import ClientLimits, Exchange, open_session, request_url
 from tuner.load.client.stream import CompletionStream
-from tuner.load.text_request import (
-    Message,
-    TextRequest,
-    estimated_prompt_tokens,
-    estimated_tokens,
-    stand_in_ids,
-)
-from tuner.records import RequestRecord, RequestState
+from tuner.load.text_request import estimated_prompt_tokens, estimated_tokens, stand_in_ids
+from tuner.records import Message, RequestRecord, RequestState, TextRequest
 
 LIMITS = ClientLimits(connect_s=1.0, first_token_s=1.0, silence_s=0.3)
 TALK = (Message("system", "Be brief."), Message("user", "Grüße 🙂"))

@@ -7,8 +7,8 @@ from pathlib import Path
 from helpers.tiny_vllm import Endless, needs_vllm, tiny_vllm
 
 from tuner.load.client.drive import drive
-from tuner.load.text_request import Message, TextRequest, stand_in_ids
-from tuner.records import Load, RequestRecord, RequestState
+from tuner.load.text_request import stand_in_ids
+from tuner.records import Load, Message, RequestRecord, RequestState, TextRequest
 
 pytestmark = needs_vllm(900)
 

@@ -8,9 +8,8 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from tuner.load.text_request import TextRequest
 from tuner.load.workload import Workload
-from tuner.records import FloatArray, Request
+from tuner.records import FloatArray, Request, TextRequest
 
 SUMMARY_REQUESTS = 2000
 # vLLM's prefix cache works in blocks of so many tokens.

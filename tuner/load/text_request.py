@@ -1,38 +1,13 @@
-"""Requests whose prompt is text: the server tokenizes it and applies its chat template."""
+"""How many tokens a prompt of text has, by estimate: the server counts them exactly."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
-
 import numpy as np
 
-from tuner.records import Request, TokenArray
+from tuner.records import Prompt, TokenArray
 
-# Of English text with the vocabularies of 2024 and later; the server counts exactly.
+# Of English text with the vocabularies of 2024 and later.
 _BYTES_PER_TOKEN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation."""
-
-    role: str
-    content: str
-
-
-Prompt: TypeAlias = str | tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TextRequest(Request):
-    """A request that is sent as `prompt`: text, or messages.
-
-    Its `prompt_token_ids` are never sent. They stand in for the tokens where there is no
-    tokenizer: as many as the text has by estimate, all alike.
-    """
-
-    prompt: Prompt
 
 
 def estimated_tokens(text: str) -> int:

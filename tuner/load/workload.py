@@ -12,10 +12,9 @@ from pathlib import Path
 from tuner.catalog.yaml_files import find_yaml, read_yaml
 from tuner.load.arrivals import drawn_arrivals_s
 from tuner.load.synthetic import ConversationStream, PlainStream
-from tuner.load.text_request import TextRequest
 from tuner.load.traces.trace import TraceFacts, TraceStream
 from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, WorkloadSpec
-from tuner.records import Load, Request
+from tuner.records import Load, Request, TextRequest
 
 __all__ = ["FIRST_TOKEN_ID", "LoadSpec", "Workload", "WorkloadSpec", "load_workload"]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tuner.errors import UsageError
 from tuner.load.importers.importers import IMPORTERS, importer_named
-from tuner.load.text_request import Message
 from tuner.load.traces.trace_file import TraceRow, read_trace
+from tuner.records import Message
 
 Write = Callable[[str | bytes], Path]
 

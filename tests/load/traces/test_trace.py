@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import UsageError
-from tuner.load.text_request import Message, TextRequest
 from tuner.load.traces.trace_file import TraceRow, read_trace, write_trace
 from tuner.load.workload import Workload, WorkloadSpec, load_workload
-from tuner.records import Request
+from tuner.records import Message, Request, TextRequest
 
 Make = Callable[..., Workload]
 

@@ -12,8 +12,7 @@ import aiohttp
 
 from tuner.load.client.body_stream import Body, StreamedResponse, StreamingConnector
 from tuner.load.client.stream import SHOWN_CHARACTERS, CompletionStream
-from tuner.load.text_request import TextRequest
-from tuner.records import Request, RequestRecord, RequestState
+from tuner.records import Request, RequestRecord, RequestState, TextRequest
 
 # Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
 # into a connection that is being closed.

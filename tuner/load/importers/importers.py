@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tuner.errors import UsageError
-from tuner.load.text_request import Message, estimated_tokens
+from tuner.load.text_request import estimated_tokens
 from tuner.load.traces.json_array import read_array
 from tuner.load.traces.trace_file import (
     MAX_TOKENS,
@@ -31,6 +31,7 @@ from tuner.load.traces.trace_file import (
     time_s,
     tokens,
 )
+from tuner.records import Message
 
 Importer: TypeAlias = Callable[[Path], Iterator[TraceRow]]
 

@@ -13,16 +13,10 @@ import numpy as np
 from tuner.errors import UsageError
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
 from tuner.load.synthetic import CountedTokens
-from tuner.load.text_request import (
-    Message,
-    Prompt,
-    TextRequest,
-    estimated_prompt_tokens,
-    stand_in_ids,
-)
+from tuner.load.text_request import estimated_prompt_tokens, stand_in_ids
 from tuner.load.traces.trace_file import TraceRow, read_trace
 from tuner.load.workload_spec import COUNTING_TOKENS, WorkloadSpec
-from tuner.records import Request, TokenArray
+from tuner.records import Message, Prompt, Request, TextRequest, TokenArray
 
 _BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py have the others
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from tuner.errors import UsageError
-from tuner.load.text_request import Message, Prompt
+from tuner.records import Message, Prompt
 
 MAX_TOKENS = 2**20
 MAX_LINE_BYTES = 16 * 2**20
