@@ -144,7 +144,7 @@ def test_a_window_that_is_not_sampled_has_no_energy() -> None:
         assert not verdict.valid
         assert verdict.reasons == ("the power samples do not cover the window",)
         assert verdict.energy_j is verdict.integral_j is None
-    empty = DeviceTimeline.from_rows(("GPU-a",), [])
+    empty = DeviceTimeline(("GPU-a",), np.empty(0), *[np.empty((0, 1))] * 5)
     assert not judge_window(window(empty)).valid
 
 

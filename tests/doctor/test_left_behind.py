@@ -10,7 +10,7 @@ from pathlib import Path
 from helpers.fake_limits import FakeGpu, FakeLimits
 from report.conftest import IDENTITY, OWNER, add_night, configuration
 
-from tuner.devices.leases import LeaseBook
+from tuner.devices.leases.lease_book import LeaseBook
 from tuner.doctor.finding import Finding, Level
 from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store

@@ -12,8 +12,8 @@ from helpers.hostile import cases, changed, damaged, one_sentence_at_most, value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.devices.lease_files import Lease, Limits, lease_path, lease_text, read_entry
-from tuner.devices.leases import LeaseBook
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.lease_files import Lease, Limits, lease_path, lease_text, read_entry
 from tuner.host.process import this_owner
 from tuner.load.importers.import_workload import import_workload
 from tuner.load.importers.importers import IMPORTERS

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.devices.leases import LeaseBook, leased
-from tuner.devices.limits import LimitState, PermissionDeniedError
+from tuner.devices.leases.lease_book import LeaseBook, leased
+from tuner.devices.limit_control import LimitState, PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from helpers.nvml_standin.standin import Standin
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import Access, opened_limits
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.limit_control import Access
+from tuner.devices.open import opened_limits
 from tuner.servers.guardian.guardian import repair
 from tuner.servers.guardian.run_records import registered
 from tuner.servers.processes import stop_tagged, tagged_processes, wait_until

@@ -19,7 +19,7 @@ from helpers.guarding import is_gone
 from helpers.nvml_standin import Standin
 from helpers.studies import CommandLine
 from tuner.catalog.gpu import load_gpu
-from tuner.devices.leases import LeaseBook
+from tuner.devices.leases.lease_book import LeaseBook
 from tuner.emulator.device_file import Device, Settings
 from tuner.emulator.http.served_devices import create_devices
 from tuner.host.process import Owner

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner.devices.leases import LeaseBook, LeasedLimits, leased
-from tuner.devices.limits import Access, open_limits, opened_limits
+from tuner.devices.leases.lease_book import LeaseBook, LeasedLimits, leased
+from tuner.devices.limit_control import Access
+from tuner.devices.open import open_limits, opened_limits
 from tuner.errors import InterruptedBySignalError, TunerError
 from tuner.host.signals import run_interruptible
 from tuner.servers.guardian.guardian import guarded, repair

@@ -10,8 +10,9 @@ import pytest
 from helpers.standin_study import FOUND_W, StandinStudy, standin_study
 from helpers.studies import InProcess
 
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import Access, opened_limits
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.limit_control import Access
+from tuner.devices.open import opened_limits
 from tuner.errors import UsageError
 from tuner.host.process import this_owner
 from tuner.spec.study import StudySpec, spec_from

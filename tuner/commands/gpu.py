@@ -21,12 +21,12 @@ def status(
 
     Example: tuner gpu status --format json
     """
-    from tuner.devices.leases import LeaseBook
-    from tuner.devices.nvidia.isolated_limits import one_by_one
+    from tuner.devices.leases.lease_book import LeaseBook
+    from tuner.devices.open import isolated_limits
     from tuner.host.files import state_folders
     from tuner.report.terminal.gpu_table import machine_status, show_status, status_json
 
-    status = machine_status(one_by_one(), *map(LeaseBook, state_folders()))
+    status = machine_status(isolated_limits(), *map(LeaseBook, state_folders()))
     if output is Format.JSON:
         print_json(status_json(status))
     else:
@@ -46,8 +46,9 @@ def restore(
     """
     from functools import partial
 
-    from tuner.devices.leases import LeaseBook
-    from tuner.devices.limits import Access, opened_limits
+    from tuner.devices.leases.lease_book import LeaseBook
+    from tuner.devices.limit_control import Access
+    from tuner.devices.open import opened_limits
     from tuner.host.files import state_folders
     from tuner.report.terminal.gpu_table import is_restored, restore_json, show_restore
 

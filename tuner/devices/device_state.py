@@ -1,4 +1,4 @@
-"""Everything that is known of one GPU at one instant."""
+"""What is known of a GPU: its place in the machine, and its state at one instant."""
 
 from __future__ import annotations
 
@@ -44,3 +44,37 @@ class DeviceState:
         """Build from what `dataclasses.asdict` gave, after a way through JSON."""
         pids = data["pids"]
         return cls(**{**data, "pids": None if pids is None else tuple(pids)})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDevice:
+    """A GPU as found at the start.
+
+    `index` is its place in the driver's order; `mig_enabled` says whether it is split, None if that
+    is not known.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    mig_enabled: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """The GPUs of a machine; `driver` is its name and version, e.g. `NVIDIA driver 575.57.08`."""
+
+    driver: str
+    devices: tuple[ListedDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInspection:
+    """One look at a GPU.
+
+    `persistence_mode` says whether the driver stays loaded while nobody uses the GPU, None if that
+    is not known.
+    """
+
+    state: DeviceState
+    persistence_mode: bool | None

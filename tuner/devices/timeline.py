@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.devices.nvidia.ring import COLUMNS
 from tuner.records import FloatArray
 
 
@@ -25,13 +23,6 @@ class DeviceTimeline:
     sm_clock_mhz: FloatArray
     temperature_c: FloatArray
     event_reasons: FloatArray
-
-    @classmethod
-    def from_rows(cls, uuids: tuple[str, ...], rows: Sequence[tuple[float, ...]]) -> DeviceTimeline:
-        """Build from rows of the ring."""
-        table = np.array(rows, dtype=np.float64).reshape(-1, 1 + COLUMNS * len(uuids))
-        columns = [table[:, 1 + k :: COLUMNS] for k in range(COLUMNS)]
-        return cls(uuids, table[:, 0], *columns)
 
     def part(self, start_s: float, end_s: float) -> DeviceTimeline:
         """Return the samples of a window, and the one beside each edge of it."""

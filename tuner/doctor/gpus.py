@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 
 import psutil
 
-from tuner.devices.device_state import DeviceState
-from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
-from tuner.devices.nvidia.isolated_limits import one_by_one
-from tuner.devices.nvidia.visible import visible_devices
+from tuner.devices.device_state import DeviceState, ListedDevice
+from tuner.devices.open import (
+    DEADLINE_S,
+    devices_for_servers,
+    inspect_device,
+    isolated_limits,
+    list_devices,
+)
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.servers.processes import tagged_processes
 
-_DEADLINE_S = 5.0
 _CAP_SYS_ADMIN = 1 << 21  # what NVML's setters ask for, of root in a container too
 _UNSEEN_BYTES = 512 * 2**20  # a driver keeps some for itself
 _LOOK = "nvidia-smi; sudo dmesg | grep -i xid"
 
 
 def check_gpus(
-    host: Host, environment: Mapping[str, str], *, deadline_s: float = _DEADLINE_S
+    host: Host, environment: Mapping[str, str], *, deadline_s: float = DEADLINE_S
 ) -> list[Finding]:
     """Check driver and GPUs; a GPU that hangs is a problem after `deadline_s`."""
     try:
-        agent = open_agent(deadline_s)
+        listed = list_devices(deadline_s=deadline_s)
     except OperatorNeededError as error:
         return _some_hang(error, deadline_s)
-    if agent is None:
+    if listed is None:
         return [_no_gpu(host)]
-    with closing(agent):
-        driver = ok("driver", f"NVIDIA driver {agent.driver}, {len(agent.devices)} GPUs")
-        try:
-            devices = visible_devices(agent.devices, environment)
-        except PreflightError as error:
-            return [driver, problem("gpu", str(error))]
+    driver = ok("driver", f"{listed.driver}, {len(listed.devices)} GPUs")
+    try:
+        devices = devices_for_servers(listed.devices, environment)
+    except PreflightError as error:
+        return [driver, problem("gpu", str(error))]
     if not devices:
         return [driver, _hidden(environment)]
     found = [driver, judge_permission(host, environment)]
@@ -49,8 +50,8 @@ def check_gpus(
 def _some_hang(error: OperatorNeededError, deadline_s: float) -> list[Finding]:
     """Find out which of the GPUs does not answer."""
     try:
-        gpus = one_by_one(deadline_s=deadline_s)
-    except OperatorNeededError:  # NVML itself does not
+        gpus = isolated_limits(deadline_s=deadline_s)
+    except OperatorNeededError:  # the driver itself does not
         gpus = None
     if gpus is None:
         return [problem("gpu", _first_part(error), _LOOK)]
@@ -111,19 +112,13 @@ def judge_permission(host: Host, environment: Mapping[str, str]) -> Finding:
 
 def _check_one(device: ListedDevice, deadline_s: float) -> list[Finding]:
     """Check one GPU over a channel of its own, so that one which hangs does not hide the rest."""
-    agent: AgentChannel | None = None
     try:
-        agent = open_agent(deadline_s, uuid=device.uuid)
-        if agent is None:
-            return [problem(_name(device), f"GPU {device.uuid} is gone from NVML", _LOOK)]
-        state = DeviceState.from_json(agent.call("state", uuid=device.uuid))
-        persistent = agent.call("persistence_mode", uuid=device.uuid)
+        inspection = inspect_device(device.uuid, deadline_s=deadline_s)
     except TunerError as error:
         return [problem(_name(device), _first_part(error), _LOOK)]
-    finally:
-        if agent is not None:
-            agent.close()
-    return judge_gpu(device.index, state, persistent)
+    if inspection is None:
+        return [problem(_name(device), f"GPU {device.uuid} is gone from NVML", _LOOK)]
+    return judge_gpu(device.index, inspection.state, inspection.persistence_mode)
 
 
 def judge_gpu(index: int, state: DeviceState, persistent: bool | None) -> list[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tuner.devices.lease_files import Entry
-from tuner.devices.leases import LeaseBook
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.lease_files import Entry
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.host.process import OwnerState, owner_state
 from tuner.servers.guardian.run_records import registered

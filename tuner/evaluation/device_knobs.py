@@ -9,8 +9,9 @@ from typing import Protocol
 
 from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
-from tuner.devices.leases import LeaseBook, LeasedLimits, leased
-from tuner.devices.limits import Access, PermissionDeniedError, open_limits
+from tuner.devices.leases.lease_book import LeaseBook, LeasedLimits, leased
+from tuner.devices.limit_control import Access, PermissionDeniedError
+from tuner.devices.open import open_limits
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.host.files import state_folder
 

@@ -16,10 +16,10 @@ import numpy as np
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
-from tuner.devices.access import Access
 from tuner.devices.emulated.meters import ActivityMeter
+from tuner.devices.limit_control import Access
 from tuner.devices.meter import Meter
-from tuner.devices.nvidia.nvml_meter import nvml_meter
+from tuner.devices.open import open_meter
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
 from tuner.emulator.launch_rules import check_flags
@@ -159,7 +159,7 @@ def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Li
         live = LiveKnobs({})
 
     def meter(configuration: Configuration) -> Meter:
-        return nvml_meter(gpus_used(configuration)) or _activity_meter(spec, task)
+        return open_meter(gpus_used(configuration)) or _activity_meter(spec, task)
 
     server = ServerKind(
         command=command,
@@ -259,7 +259,7 @@ def _attached(
 
     def meter() -> Meter:
         # the GPUs of this machine say nothing of a server on another one
-        local = nvml_meter() if _is_here(base_url) else None
+        local = open_meter() if _is_here(base_url) else None
         return local or _activity_meter(spec, task)
 
     return AttachedEvaluator(base_url, task, meter, place.glimpsed)

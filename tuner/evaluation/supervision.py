@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from tuner.devices.limits import opened_limits
+from tuner.devices.open import opened_limits
 from tuner.evaluation.evaluator import Evaluator
 from tuner.evaluation.factory import RunPlace
 from tuner.host.files import state_folder

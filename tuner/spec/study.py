@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from tuner.catalog.yaml_files import read_mapping, validate
-from tuner.devices.access import Access
+from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
 from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.steady_window import WindowPlan

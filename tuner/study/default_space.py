@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from tuner.configuration import Configuration
 from tuner.devices.device_state import DeviceState
-from tuner.devices.leases import LeaseBook, leased
-from tuner.devices.limits import Access, LimitControl, opened_limits
-from tuner.devices.nvidia.nvml_meter import nvml_meter
+from tuner.devices.leases.lease_book import LeaseBook, leased
+from tuner.devices.limit_control import Access, LimitControl
+from tuner.devices.open import open_meter, opened_limits
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import require_in_range
 from tuner.evaluation.factory import space_knobs
@@ -40,7 +40,7 @@ def default_space(*, allowed: bool) -> ChosenSpace:
     Raises `PreflightError` if somebody else has leased the GPUs, `OperatorNeededError` if one does
     not answer.
     """
-    meter = nvml_meter()
+    meter = open_meter()
     if meter is None:
         return ChosenSpace(_WITHOUT_DEVICE_KNOBS, None)
     with closing(meter):

@@ -12,8 +12,8 @@ from helpers.alive import ends, lives, wait_until_stopped
 from helpers.nvml_standin import Standin
 from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
 
-from tuner.devices.access import Access
 from tuner.devices.device_state import DeviceState
+from tuner.devices.limit_control import Access
 from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.errors import OperatorNeededError
 
@@ -178,7 +178,7 @@ def test_an_unkillable_process_is_left_behind(
 
 PARENT = """
 import sys, time
-from tuner.devices.access import Access
+from tuner.devices.limit_control import Access
 from tuner.devices.nvidia.agent_channel import open_agent
 agent = open_agent(60.0, Access.SET)
 uuid = agent.devices[0].uuid

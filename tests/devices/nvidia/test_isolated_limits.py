@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.nvml_standin import Standin
 
-from tuner.devices.leases import LeaseBook
-from tuner.devices.nvidia.isolated_limits import one_by_one
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.open import isolated_limits
 from tuner.host import files as durable
 from tuner.host.files import state_folders
 from tuner.report.terminal.gpu_table import machine_status, status_json
@@ -19,7 +19,7 @@ def test_a_gpu_that_hangs_does_not_hide_the_others(
     standin: Standin, tmp_path: Path, function: str
 ) -> None:
     standin.device(0).hang(function)
-    found = machine_status(one_by_one(deadline_s=1.0), LeaseBook(tmp_path))
+    found = machine_status(isolated_limits(deadline_s=1.0), LeaseBook(tmp_path))
     hangs, answers = found.gpus
     assert (answers.uuid, answers.power_limit_w) == (standin.device(1).uuid, 700.0)
     assert answers.problem is None
@@ -29,7 +29,7 @@ def test_a_gpu_that_hangs_does_not_hide_the_others(
 
 
 def test_without_a_driver_there_is_nothing_to_ask(no_real_nvml: None) -> None:
-    assert one_by_one() is None
+    assert isolated_limits() is None
 
 
 def test_a_restore_with_sudo_sees_what_the_user_left(

@@ -8,8 +8,9 @@ import pynvml
 import pytest
 from helpers.nvml_standin.standin import SOURCE
 
-from tuner.devices.faults import Fault, PermissionDeniedError, error_of
+from tuner.devices.limit_control import PermissionDeniedError
 from tuner.devices.nvidia import nvml_library
+from tuner.devices.nvidia.faults import NvmlFault, error_of
 from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
@@ -31,20 +32,20 @@ def test_a_code_from_a_newer_nvml_needs_an_operator() -> None:
 
     with pytest.raises(NvmlFaultError) as caught:
         ask("power", fail)
-    assert caught.value.fault is Fault.BROKEN
+    assert caught.value.fault is NvmlFault.BROKEN
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "exit_code"),
     [
-        (Fault.ABSENT, PreflightError, 3),
-        (Fault.UNSUPPORTED, PreflightError, 3),
-        (Fault.DENIED, PermissionDeniedError, 3),
-        (Fault.REFUSED, UsageError, 2),
-        (Fault.BROKEN, OperatorNeededError, 5),
+        (NvmlFault.ABSENT, PreflightError, 3),
+        (NvmlFault.UNSUPPORTED, PreflightError, 3),
+        (NvmlFault.DENIED, PermissionDeniedError, 3),
+        (NvmlFault.REFUSED, UsageError, 2),
+        (NvmlFault.BROKEN, OperatorNeededError, 5),
     ],
 )
-def test_every_fault_becomes_an_error(fault: Fault, error: type, exit_code: int) -> None:
+def test_every_fault_becomes_an_error(fault: NvmlFault, error: type, exit_code: int) -> None:
     found = error_of(fault, "power of GPU 0")
     assert type(found) is error
     assert found.exit_code == exit_code

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.devices.nvidia.agent_channel import ListedDevice
+from tuner.devices.device_state import ListedDevice
 from tuner.devices.nvidia.visible import visible_devices
 from tuner.errors import PreflightError
 

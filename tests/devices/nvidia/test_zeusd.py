@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from helpers.nvml_standin import Standin
 
-from tuner.devices.limits import Access, LimitControl, PermissionDeniedError, open_limits
+from tuner.devices.limit_control import Access, LimitControl, PermissionDeniedError
+from tuner.devices.open import open_limits
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 

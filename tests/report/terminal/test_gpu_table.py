@@ -11,8 +11,8 @@ import pytest
 from helpers.fake_limits import FakeGpu, FakeLimits
 from rich.console import Console
 
-from tuner.devices.leases import LeaseBook
-from tuner.devices.restoring import RestoreAction, RestoreOutcome
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.restoring import RestoreAction, RestoreOutcome
 from tuner.host.process import this_owner
 from tuner.report.terminal.gpu_table import (
     is_restored,

@@ -25,8 +25,9 @@ from helpers.guarding import (
 )
 from helpers.victim import start_server
 
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import Access, open_limits, opened_limits
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.limit_control import Access
+from tuner.devices.open import open_limits, opened_limits
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.process import this_owner
 from tuner.servers.guardian import guardian as guardian_module

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from tuner.devices.access import Access
-from tuner.devices.faults import Fault
+from tuner.devices.limit_control import Access
+from tuner.devices.nvidia.faults import NvmlFault
 from tuner.devices.nvidia.nvml_library import (
     NvmlDevice,
     NvmlFaultError,
@@ -88,7 +88,7 @@ class Agent:
             return self._reading[command](**arguments)
         if self._access is not Access.SET:  # the one place that everything which sets comes by
             raise NvmlFaultError(
-                Fault.READ_ONLY, f"the GPUs are opened read-only, so {command} is refused"
+                NvmlFault.READ_ONLY, f"the GPUs are opened read-only, so {command} is refused"
             )
         return self._setting[command](**arguments)
 
@@ -113,7 +113,7 @@ class Agent:
         try:
             return self._devices[uuid]
         except KeyError:
-            raise NvmlFaultError(Fault.REFUSED, f"this machine has no GPU {uuid}") from None
+            raise NvmlFaultError(NvmlFault.REFUSED, f"this machine has no GPU {uuid}") from None
 
     def _sample(self, uuids: list[str], period_s: float) -> None:
         devices = [self._device(uuid) for uuid in uuids]

@@ -11,11 +11,11 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tuner.devices.access import Access
-from tuner.devices.faults import Fault, error_of
+from tuner.devices.device_state import ListedDevice
+from tuner.devices.limit_control import Access
+from tuner.devices.nvidia.faults import NvmlFault, error_of
 from tuner.devices.nvidia.ring import RingReader, create_ring_file
 from tuner.host.python_process import PYTHON, own_environment
 
@@ -23,19 +23,6 @@ from tuner.host.python_process import PYTHON, own_environment
 _START_FACTOR = 6.0
 _REAP_S = 0.5
 _LINE_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class ListedDevice:
-    """A GPU as found at the start. `index` is its place in NVML's order.
-
-    `mig_enabled` is None if not known.
-    """
-
-    index: int
-    uuid: str
-    name: str
-    mig_enabled: bool | None
 
 
 class AgentChannel:
@@ -57,7 +44,7 @@ class AgentChannel:
         self._lock = threading.Lock()
         self._unread = b""
         self._next_id = 0
-        self._failure: tuple[Fault, str] | None = None
+        self._failure: tuple[NvmlFault, str] | None = None
         self.driver = ""
         self.devices: tuple[ListedDevice, ...] = ()
 
@@ -74,7 +61,7 @@ class AgentChannel:
     def count(self) -> int:
         """Start NVML and return how many GPUs it has, without asking anything of them.
 
-        Raises the error of `tuner.devices.faults`, also where there is no NVML.
+        Raises the error of `error_of`, also where there is no NVML.
         """
         fault, answer = self._ask("count", {}, self._deadline_s * _START_FACTOR)
         if fault is not None:
@@ -85,7 +72,7 @@ class AgentChannel:
         """Start NVML and list its GPUs, or that one alone; return whether there is an NVML here."""
         asked = {"uuid": uuid, "index": index}
         fault, answer = self._ask("open", asked, self._deadline_s * _START_FACTOR)
-        if fault is Fault.ABSENT:
+        if fault is NvmlFault.ABSENT:
             return False
         if fault is not None:
             raise error_of(fault, answer)
@@ -96,8 +83,8 @@ class AgentChannel:
     def call(self, command: str, **arguments: Any) -> Any:
         """Return the answer to a command.
 
-        Raises the error of `tuner.devices.faults` for what NVML refused, and `OperatorNeededError`
-        if there is no answer within the deadline.
+        Raises the error of `error_of` for what NVML refused, and `OperatorNeededError` if there is
+        no answer within the deadline.
         """
         fault, answer = self._ask(command, arguments, self._deadline_s)
         if fault is not None:
@@ -127,7 +114,7 @@ class AgentChannel:
 
     def _ask(
         self, command: str, arguments: dict[str, Any], deadline_s: float
-    ) -> tuple[Fault | None, Any]:
+    ) -> tuple[NvmlFault | None, Any]:
         with self._lock:
             if self._failure is not None:
                 return self._failure
@@ -143,7 +130,7 @@ class AgentChannel:
                     self._failed(f"the GPU does not answer NVML within {deadline_s:g} s")
                 elif answer is not None and answer["id"] == self._next_id:
                     if "fault" in answer:
-                        return Fault(answer["fault"]), answer["message"]
+                        return NvmlFault(answer["fault"]), answer["message"]
                     return None, answer["answer"]
             return self._failure
 
@@ -169,12 +156,12 @@ class AgentChannel:
         line, _, self._unread = self._unread.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         if message["id"] is None:
-            self._failure = (Fault.BROKEN, message["message"])
+            self._failure = (NvmlFault.BROKEN, message["message"])
         return message
 
     def _failed(self, message: str) -> None:
         """From now on every call says so; the process is of no more use."""
-        self._failure = (Fault.BROKEN, message)
+        self._failure = (NvmlFault.BROKEN, message)
         self._end()
 
 

@@ -14,43 +14,43 @@ from typing import Any, TypeVar
 import pynvml
 
 from tuner.devices.device_state import DeviceState
-from tuner.devices.faults import Fault
+from tuner.devices.nvidia.faults import NvmlFault
 
 Answer = TypeVar("Answer")
 
-FAULTS: Mapping[int, Fault] = MappingProxyType(
+FAULTS: Mapping[int, NvmlFault] = MappingProxyType(
     {
-        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: Fault.ABSENT,
-        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: Fault.ABSENT,
-        pynvml.NVML_ERROR_NO_PERMISSION: Fault.DENIED,
-        pynvml.NVML_ERROR_NOT_SUPPORTED: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_NO_DATA: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_DEPRECATED: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_VGPU_ECC_NOT_SUPPORTED: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_RESET_TYPE_NOT_SUPPORTED: Fault.UNSUPPORTED,
-        pynvml.NVML_ERROR_INVALID_ARGUMENT: Fault.REFUSED,
-        pynvml.NVML_ERROR_NOT_FOUND: Fault.REFUSED,
-        pynvml.NVML_ERROR_FREQ_NOT_SUPPORTED: Fault.REFUSED,
-        pynvml.NVML_ERROR_UNINITIALIZED: Fault.BROKEN,
-        pynvml.NVML_ERROR_ALREADY_INITIALIZED: Fault.BROKEN,
-        pynvml.NVML_ERROR_INSUFFICIENT_SIZE: Fault.BROKEN,
-        pynvml.NVML_ERROR_INSUFFICIENT_POWER: Fault.BROKEN,
-        pynvml.NVML_ERROR_TIMEOUT: Fault.BROKEN,
-        pynvml.NVML_ERROR_IRQ_ISSUE: Fault.BROKEN,
-        pynvml.NVML_ERROR_CORRUPTED_INFOROM: Fault.BROKEN,
-        pynvml.NVML_ERROR_GPU_IS_LOST: Fault.BROKEN,
-        pynvml.NVML_ERROR_RESET_REQUIRED: Fault.BROKEN,
-        pynvml.NVML_ERROR_OPERATING_SYSTEM: Fault.BROKEN,
-        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: Fault.BROKEN,
-        pynvml.NVML_ERROR_IN_USE: Fault.BROKEN,
-        pynvml.NVML_ERROR_MEMORY: Fault.BROKEN,
-        pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES: Fault.BROKEN,
-        pynvml.NVML_ERROR_NOT_READY: Fault.BROKEN,
-        pynvml.NVML_ERROR_GPU_NOT_FOUND: Fault.BROKEN,
-        pynvml.NVML_ERROR_INVALID_STATE: Fault.BROKEN,
-        pynvml.NVML_ERROR_UNKNOWN: Fault.BROKEN,
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: NvmlFault.ABSENT,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: NvmlFault.ABSENT,
+        pynvml.NVML_ERROR_NO_PERMISSION: NvmlFault.DENIED,
+        pynvml.NVML_ERROR_NOT_SUPPORTED: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_NO_DATA: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_DEPRECATED: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_VGPU_ECC_NOT_SUPPORTED: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_RESET_TYPE_NOT_SUPPORTED: NvmlFault.UNSUPPORTED,
+        pynvml.NVML_ERROR_INVALID_ARGUMENT: NvmlFault.REFUSED,
+        pynvml.NVML_ERROR_NOT_FOUND: NvmlFault.REFUSED,
+        pynvml.NVML_ERROR_FREQ_NOT_SUPPORTED: NvmlFault.REFUSED,
+        pynvml.NVML_ERROR_UNINITIALIZED: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_ALREADY_INITIALIZED: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_SIZE: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_POWER: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_TIMEOUT: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_IRQ_ISSUE: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_CORRUPTED_INFOROM: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_GPU_IS_LOST: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_RESET_REQUIRED: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_OPERATING_SYSTEM: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_IN_USE: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_MEMORY: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_NOT_READY: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_GPU_NOT_FOUND: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_INVALID_STATE: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_UNKNOWN: NvmlFault.BROKEN,
     }
 )
 _POLLS = 20  # reading a limit back: the driver may need a moment
@@ -61,7 +61,7 @@ _TOLERANCE_W = 0.5
 class NvmlFaultError(Exception):
     """NVML did not do what was asked; `fault` says which kind of reason it gave."""
 
-    def __init__(self, fault: Fault, message: str) -> None:
+    def __init__(self, fault: NvmlFault, message: str) -> None:
         super().__init__(message)
         self.fault = fault
 
@@ -72,7 +72,7 @@ def ask(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
         return function(*arguments)
     except pynvml.NVMLError as error:
         # a code newer than this table is nothing that we know to be harmless
-        fault = FAULTS.get(error.value, Fault.BROKEN)
+        fault = FAULTS.get(error.value, NvmlFault.BROKEN)
         raise NvmlFaultError(fault, f"{what}: NVML says '{error}'") from error
 
 
@@ -81,7 +81,7 @@ def ask_maybe(what: str, function: Callable[..., Answer], *arguments: Any) -> An
     try:
         return ask(what, function, *arguments)
     except NvmlFaultError as error:
-        if error.fault in (Fault.UNSUPPORTED, Fault.DENIED):
+        if error.fault in (NvmlFault.UNSUPPORTED, NvmlFault.DENIED):
             return None
         raise
 
@@ -219,10 +219,10 @@ class NvmlDevice:
         limits = self._limits_w()
         low, high = limits["min_power_limit_w"], limits["max_power_limit_w"]
         if low is None or high is None:
-            raise NvmlFaultError(Fault.UNSUPPORTED, f"{self.name} has no power limit to set")
+            raise NvmlFaultError(NvmlFault.UNSUPPORTED, f"{self.name} has no power limit to set")
         if not low <= watts <= high:
             raise NvmlFaultError(
-                Fault.REFUSED,
+                NvmlFault.REFUSED,
                 f"power_limit_w={watts:g} is out of range for {self.name}: {low:g} to {high:g} W",
             )
         what = f"power limit {watts:g} W"
@@ -237,7 +237,7 @@ class NvmlDevice:
                 return
             time.sleep(_POLL_S)
         raise NvmlFaultError(
-            Fault.BROKEN,
+            NvmlFault.BROKEN,
             f"the power limit of {self.uuid} was set to {watts:g} W but reads {_watts(found)} "
             f"(enforced: {_watts(enforced)}); does something else on this machine set it?",
         )
@@ -248,10 +248,10 @@ class NvmlDevice:
         function = pynvml.nvmlDeviceGetSupportedGraphicsClocks
         clocks = self._maybe("SM clocks", function, max(memory))
         if not clocks:
-            raise NvmlFaultError(Fault.UNSUPPORTED, f"{self.name} has no SM clocks to lock")
+            raise NvmlFaultError(NvmlFault.UNSUPPORTED, f"{self.name} has no SM clocks to lock")
         if not min(clocks) <= mhz <= max(clocks):
             raise NvmlFaultError(
-                Fault.REFUSED,
+                NvmlFault.REFUSED,
                 f"sm_clock_mhz={mhz} is out of range for {self.name}: "
                 f"{min(clocks)} to {max(clocks)} MHz",
             )
@@ -287,7 +287,7 @@ def open_device(uuid: str) -> tuple[NvmlDevice, ...]:
     try:
         handle = ask(f"GPU {uuid}", pynvml.nvmlDeviceGetHandleByUUID, uuid)
     except NvmlFaultError as error:
-        if error.fault is Fault.REFUSED:
+        if error.fault is NvmlFault.REFUSED:
             return ()
         raise
     return (NvmlDevice(handle, int(ask(f"GPU {uuid}", pynvml.nvmlDeviceGetIndex, handle))),)

@@ -8,10 +8,12 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from tuner.devices.device_state import DeviceState
+import numpy as np
+
+from tuner.devices.device_state import DeviceState, ListedDevice
 from tuner.devices.energy_window import EnergyWindow, WindowVerdict, judge_window
 from tuner.devices.meter import Activity, PowerReading, Surroundings
-from tuner.devices.nvidia.agent_channel import AgentChannel, ListedDevice, open_agent
+from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.nvidia.ring import COLUMNS
 from tuner.devices.nvidia.visible import visible_devices
 from tuner.devices.timeline import DeviceTimeline
@@ -81,8 +83,10 @@ class NvmlMeter:
 
     def timeline(self, start_s: float, end_s: float) -> DeviceTimeline:
         """Return what was sampled from before `start_s` to after `end_s`, as far as it is kept."""
-        rows = self._ring.since(start_s)
-        return DeviceTimeline.from_rows(self.uuids, rows).part(start_s, end_s)
+        table = np.array(self._ring.since(start_s), dtype=np.float64)
+        table = table.reshape(-1, 1 + COLUMNS * len(self.uuids))
+        columns = [table[:, 1 + k :: COLUMNS] for k in range(COLUMNS)]
+        return DeviceTimeline(self.uuids, table[:, 0], *columns).part(start_s, end_s)
 
     def judge(self, start_s: float, end_s: float, surroundings: Surroundings) -> WindowVerdict:
         """Judge by the samples and by the GPUs' states now; waits for NVML, up to its deadline."""

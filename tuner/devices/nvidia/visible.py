@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuner.devices.nvidia.agent_channel import ListedDevice
+from tuner.devices.device_state import ListedDevice
 from tuner.errors import PreflightError
 
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from tuner.devices.faults import PermissionDeniedError
+from tuner.devices.limit_control import PermissionDeniedError
 from tuner.errors import PreflightError
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from tuner.configuration import Configuration, Value
 from tuner.devices import energy_window
-from tuner.devices.claims import claim
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import WindowVerdict
+from tuner.devices.leases.claims import claim
 from tuner.devices.meter import Surroundings
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.devices.lease_files import Entry, Lease
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import LimitState
-from tuner.devices.restoring import RestoreAction, RestoreOutcome
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.lease_files import Entry, Lease
+from tuner.devices.leases.restoring import RestoreAction, RestoreOutcome
+from tuner.devices.limit_control import LimitReader, LimitState
 from tuner.errors import OperatorNeededError
 from tuner.host.process import owner_state
 from tuner.report.terminal.front_table import UNKNOWN
@@ -64,17 +64,7 @@ class MachineStatus:
     unreadable: tuple[Entry, ...]
 
 
-class ReadsLimits(Protocol):
-    """What the status needs of `LimitControl`."""
-
-    def uuids(self) -> tuple[str, ...]:
-        """Return the GPUs of this machine."""
-
-    def state(self, uuid: str) -> LimitState:
-        """Read the limits of one GPU; raises `OperatorNeededError` if it does not answer."""
-
-
-def machine_status(control: ReadsLimits | None, *books: LeaseBook) -> MachineStatus:
+def machine_status(control: LimitReader | None, *books: LeaseBook) -> MachineStatus:
     """Read every GPU and every lease; changes nothing. `control` is None without NVML."""
     entries = [entry for book in books for entry in book.entries()]
     leases = {entry.lease.uuid: entry.lease for entry in entries if entry.lease is not None}
@@ -88,7 +78,7 @@ def machine_status(control: ReadsLimits | None, *books: LeaseBook) -> MachineSta
     )
 
 
-def _read(control: ReadsLimits | None) -> tuple[dict[str, LimitState], dict[str, str]]:
+def _read(control: LimitReader | None) -> tuple[dict[str, LimitState], dict[str, str]]:
     """Return the limits of the GPUs that answer, and why the others do not."""
     states: dict[str, LimitState] = {}
     problems: dict[str, str] = {}

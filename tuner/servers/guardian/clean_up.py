@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tuner.devices.access import Access
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import LimitControl, opened_limits
-from tuner.devices.nvidia.agent_channel import open_agent
-from tuner.devices.nvidia.visible import visible_devices
-from tuner.devices.restoring import RestoreAction
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.restoring import RestoreAction
+from tuner.devices.limit_control import Access, LimitControl
+from tuner.devices.open import memory_in_use_bytes, opened_limits
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
 
@@ -22,7 +19,6 @@ SERVER_GRACE_S = 10.0
 _MEMORY_SLACK_BYTES = 64 * 2**20
 _RETRY_S = 1.0
 _SETTLE_S = 0.5
-_NVML_DEADLINE_S = 5.0
 
 
 class CleanUp:
@@ -123,16 +119,8 @@ def memory_in_use(log: Callable[[str], None]) -> Mapping[str, int]:
     Other GPUs of the machine are other people's: nobody has to wait for them. Empty where it
     cannot be known.
     """
-    agent = None
     try:
-        agent = open_agent(_NVML_DEADLINE_S)
-        if agent is None:
-            return {}
-        uuids = [device.uuid for device in visible_devices(agent.devices, os.environ)]
-        return {uuid: int(agent.call("memory_used_bytes", uuid=uuid)) for uuid in uuids}
+        return memory_in_use_bytes()
     except TunerError as error:
         log(f"GPU memory cannot be read: {error}")
         return {}
-    finally:
-        if agent is not None:
-            agent.close()

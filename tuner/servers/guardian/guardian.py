@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from tuner.devices.access import Access
-from tuner.devices.leases import ControlOpener, LeaseBook
-from tuner.devices.restoring import RestoreAction
+from tuner.devices.leases.lease_book import ControlOpener, LeaseBook
+from tuner.devices.leases.restoring import RestoreAction
+from tuner.devices.limit_control import Access
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.host.python_process import PYTHON, own_environment

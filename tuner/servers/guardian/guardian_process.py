@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tuner.devices.access import Access
+from tuner.devices.limit_control import Access
 from tuner.errors import OperatorNeededError
 from tuner.servers.guardian.clean_up import CleanUp, memory_in_use
 from tuner.servers.guardian.run_records import forget

@@ -11,16 +11,15 @@ import pytest
 from helpers.nvml_standin import Standin
 from helpers.nvml_standin.standin import GPU_IS_LOST, NOT_SUPPORTED
 
-from tuner.devices.leases import LeaseBook
-from tuner.devices.limits import (
+from tuner.devices.leases.lease_book import LeaseBook
+from tuner.devices.leases.restoring import RestoreAction
+from tuner.devices.limit_control import (
     Access,
     LimitControl,
     PermissionDeniedError,
     ReadOnlyDeviceError,
-    open_limits,
-    opened_limits,
 )
-from tuner.devices.restoring import RestoreAction
+from tuner.devices.open import open_limits, opened_limits
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.host.process import this_owner
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tuner.devices.lease_files import Entry, Lease, Limits
-from tuner.devices.limits import LimitControl
+from tuner.devices.leases.lease_files import Entry, Lease, Limits
+from tuner.devices.limit_control import LimitControl
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.host.files import remove_durably
 from tuner.host.process import OwnerState, owner_state

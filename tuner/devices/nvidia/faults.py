@@ -1,13 +1,14 @@
-"""What can be wrong when NVML is asked, and the error that each fault becomes."""
+"""NVML errors by what has to be done about them, and the tuner's error for each kind."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+from tuner.devices.limit_control import PermissionDeniedError, ReadOnlyDeviceError
 from tuner.errors import OperatorNeededError, PreflightError, TunerError, UsageError
 
 
-class Fault(StrEnum):
+class NvmlFault(StrEnum):
     """Kinds of NVML errors, by what has to be done about them."""
 
     ABSENT = "absent"  # no driver, no library or no GPU here
@@ -18,30 +19,22 @@ class Fault(StrEnum):
     BROKEN = "broken"  # a person has to look at the GPU or the driver
 
 
-class PermissionDeniedError(PreflightError):
-    """This user may not change the GPU's settings."""
-
-
-class ReadOnlyDeviceError(PreflightError):
-    """Nobody may: the GPUs were opened to be read alone."""
-
-
-def error_of(fault: Fault, message: str) -> TunerError:
+def error_of(fault: NvmlFault, message: str) -> TunerError:
     """Return the error that tells the user of a fault."""
     match fault:
-        case Fault.DENIED:
+        case NvmlFault.DENIED:
             return PermissionDeniedError(
                 f"{message}; run as root (`sudo tuner ...`), allow it through Zeus's daemon zeusd "
                 "(ZEUSD_SOCK_PATH), or leave out the knobs power_limit_w and sm_clock_mhz "
                 "(`--space default`)"
             )
-        case Fault.READ_ONLY:
+        case NvmlFault.READ_ONLY:
             return ReadOnlyDeviceError(message)
-        case Fault.UNSUPPORTED | Fault.ABSENT:
+        case NvmlFault.UNSUPPORTED | NvmlFault.ABSENT:
             return PreflightError(message)
-        case Fault.REFUSED:
+        case NvmlFault.REFUSED:
             return UsageError(message)
-        case Fault.BROKEN:
+        case NvmlFault.BROKEN:
             return OperatorNeededError(
                 f"{message}; look at `nvidia-smi` and the kernel log for Xid errors, then "
                 "`tuner resume`"

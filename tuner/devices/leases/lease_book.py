@@ -13,9 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from tuner.devices.lease_files import Entry, Lease, Limits, lease_path, lease_text, read_entry
-from tuner.devices.limits import LimitControl, PermissionDeniedError
-from tuner.devices.restoring import (
+from tuner.devices.leases.lease_files import (
+    Entry,
+    Lease,
+    Limits,
+    lease_path,
+    lease_text,
+    read_entry,
+)
+from tuner.devices.leases.restoring import (
     RestoreAction,
     RestoreOutcome,
     mend,
@@ -26,6 +32,7 @@ from tuner.devices.restoring import (
     put_back_clock,
     put_back_power,
 )
+from tuner.devices.limit_control import LimitControl, PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.host.files import locked, remove_durably, write_durably
 from tuner.host.process import Owner, OwnerState, owner_state, this_owner

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from helpers.studies import wait_for
 
-from tuner.devices.claims import claim
+from tuner.devices.leases.claims import claim
 from tuner.errors import PreflightError
 
 HOLD = (
-    "import sys; from tuner.devices.claims import claim; c = claim(sys.argv[1:]); print(1, flush=1)"
+    "import sys; from tuner.devices.leases.claims import claim; "
+    "c = claim(sys.argv[1:]); print(1, flush=1)"
 )
 
 

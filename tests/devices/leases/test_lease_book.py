@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from helpers.fake_limits import FakeGpu, FakeLimits, hold_leases
 
-from tuner.devices.lease_files import Limits, lease_path, lease_text, read_entry
-from tuner.devices.leases import LeaseBook, leased
-from tuner.devices.limits import PermissionDeniedError
-from tuner.devices.restoring import RestoreAction
+from tuner.devices.leases.lease_book import LeaseBook, leased
+from tuner.devices.leases.lease_files import Limits, lease_path, lease_text, read_entry
+from tuner.devices.leases.restoring import RestoreAction
+from tuner.devices.limit_control import PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.host import files as durable
 from tuner.host.files import locked, state_folder, write_durably
