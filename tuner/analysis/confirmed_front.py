@@ -9,6 +9,7 @@ from tuner.analysis.trials import baseline_of, feasible, front, slos_of
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.measure.outputs import clearly_below
 from tuner.slo import Slo
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
 
 
@@ -108,7 +109,7 @@ def standing(
 
 def how_to_confirm(study: StudyIdentity) -> str:
     """Return the command that confirms a study's front."""
-    flag = "" if study.spec_json.get("confirm", True) else " --confirm"
+    flag = "" if StoredSpec.of(study).confirms else " --confirm"
     return f"`tuner resume {study.name}{flag}`"
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from tuner.configuration import Configuration
 from tuner.errors import TunerError
 from tuner.records import Load
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import StudyIdentity
 
 
@@ -19,24 +20,21 @@ def offered_text(load: Load) -> str:
 
 def load_text(study: StudyIdentity, configuration: Configuration) -> str:
     """Return the load: the configuration's own knob, else what the study was told."""
-    asked = {**study.spec_json, **configuration.load}
-    rate, concurrency = asked.get("request_rate"), asked.get("concurrency")
-    if "concurrency" in configuration.load or (rate is None and concurrency is not None):
-        return offered_text(Load(concurrency=concurrency))
-    if rate is not None:
-        share = _share(study, configuration)
-        return f"{offered_text(Load(request_rate=float(rate)))}{share}"
-    return "the workload's own load"
+    asked = StoredSpec.of(study)
+    load = _load(asked, configuration)
+    if load is None:
+        return "the workload's own load"
+    return f"{offered_text(load)}{_share(asked, configuration)}"
 
 
 def resolved_load_text(study: StudyIdentity, configuration: Configuration) -> str:
     """Return the load; where the study asked for none, what its workload asks for, if unchanged."""
     from tuner.load.workload import load_workload
 
-    asked = {**study.spec_json, **configuration.load}
-    if asked.get("request_rate") is None and asked.get("concurrency") is None:
+    asked = StoredSpec.of(study)
+    if _load(asked, configuration) is None:
         try:
-            workload = load_workload(str(asked.get("workload", study.workload_name)))
+            workload = load_workload(asked.workload or study.workload_name)
         except TunerError:  # its file may be gone by now
             return load_text(study, configuration)
         if workload.sha256 == study.workload_sha256:
@@ -45,11 +43,20 @@ def resolved_load_text(study: StudyIdentity, configuration: Configuration) -> st
     return load_text(study, configuration)
 
 
-def _share(study: StudyIdentity, configuration: Configuration) -> str:
+def _load(asked: StoredSpec, configuration: Configuration) -> Load | None:
+    """Return the load that the configuration or the study asks for; None leaves the workload's."""
+    own = configuration.load
+    if "concurrency" in own:
+        return Load(concurrency=int(own["concurrency"]))
+    if "request_rate" in own:
+        return Load(request_rate=float(own["request_rate"]))
+    return asked.load
+
+
+def _share(asked: StoredSpec, configuration: Configuration) -> str:
     """Return which share of the default's capacity the rate is, if it was asked for as one."""
-    capacity = study.spec_json.get("capacity")
-    if capacity is None or "request_rate" in configuration.load:
+    rate = None if asked.load is None else asked.load.request_rate
+    if asked.capacity is None or rate is None or configuration.load:
         return ""
-    most = float(capacity["request_rate"])
-    share = float(study.spec_json["request_rate"]) / most
-    return f", {share:.2g} of the {most:.3g} that the default sustains"
+    most = asked.capacity.request_rate
+    return f", {rate / most:.2g} of the {most:.3g} that the default sustains"

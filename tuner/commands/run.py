@@ -83,11 +83,12 @@ def resume(
 
     from tuner.host.signals import run_interruptible
     from tuner.report.terminal.progress import RunDisplay
+    from tuner.spec.stored import spec_of
     from tuner.store import Store
-    from tuner.study.run import resume_study, stored_spec
+    from tuner.study.run import resume_study
 
     with Store.open(store_url, create=False) as store:
-        spec = stored_spec(store.study(name))
+        spec = spec_of(store.study(name))
         console = Console(stderr=True)
         known = store.trials(name) if console.is_terminal else ()  # a log shows no front
         with RunDisplay(

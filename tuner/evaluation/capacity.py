@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
@@ -13,6 +12,7 @@ from tuner.measure.precision import Precision, watched_percentiles
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
+from tuner.spec.stored import Capacity
 
 FIRST_RATE = 1.0
 _LEAST_REQUESTS = 8  # in a window; of fewer nothing can be said
@@ -26,35 +26,6 @@ _ENERGY_SHARE = 0.25
 _PERCENTILE_SHARE = 0.02
 
 Sustains = Callable[[float], Awaitable[str | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What the search found, in requests/s.
-
-    `request_rate` is the highest rate that was sustained, `missed_rate` the lowest that was not,
-    `missed` what it missed; both None if no load was too much.
-    """
-
-    request_rate: float
-    missed_rate: float | None
-    missed: str | None
-    tries: int
-
-    def share(self, share: float) -> float:
-        """Return a share of it, in requests/s, rounded to what it is known to."""
-        return float(f"{share * self.request_rate:.3g}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        beyond = f" ({self.missed_rate:.3g}/s: {self.missed})" if self.missed_rate else ""
-        return (
-            f"the default configuration sustains {self.request_rate:.3g} requests/s{beyond}, "
-            f"found with {self.tries} loads"
-        )
 
 
 async def search(sustains: Sustains, lowest_rate: float) -> Capacity:

@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import replace
 
 from tuner.configuration import Configuration
-from tuner.evaluation.capacity import Capacity, capacity_window, default_capacity
+from tuner.evaluation.capacity import capacity_window, default_capacity
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator
 from tuner.evaluation.supervision import watched_over
+from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 
 

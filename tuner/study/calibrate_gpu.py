@@ -72,7 +72,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     from tuner.evaluation.factory import fixed_configuration, task_of
     from tuner.load.workload import load_workload
     from tuner.spec.search_space import load_space
-    from tuner.study.run import stored_spec
+    from tuner.spec.stored import spec_of
 
     identity = store.study(name)
     real = (identity.latency_source, identity.energy_source) == (Source.MEASURED, Source.MEASURED)
@@ -84,7 +84,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
                 f" {identity.energy_source}): there is nothing to calibrate by"
             )
         return
-    spec = stored_spec(identity)
+    spec = spec_of(identity)
     task = task_of(spec, load_workload(spec.workload), fixed_configuration(load_space(spec.space)))
     model = load_model(spec.model)
     rows = []

@@ -13,6 +13,7 @@ from tuner.evaluation.evaluator import Bench
 from tuner.evaluation.factory import fixed_configuration
 from tuner.load.workload import Workload
 from tuner.spec.search_space import SearchSpace
+from tuner.spec.stored import Capacity, StoredSpec
 from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
 
@@ -41,9 +42,9 @@ def identity_of(
     space: SearchSpace,
     workload: Workload,
     bench: Bench,
-    capacity: Any = None,
+    capacity: Capacity | None = None,
 ) -> StudyIdentity:
-    """Return the identity of a study that begins now; `capacity` is kept as it is, in JSON."""
+    """Return the identity of a study that begins now."""
     return StudyIdentity(
         name=name,
         created_at=datetime.now(UTC),
@@ -63,11 +64,11 @@ def identity_of(
         budget_trials=spec.trials,
         budget_s=None if spec.hours is None else spec.budget_s,
         spent_s=0.0,
-        spec_json={
-            **spec.model_copy(update={"study": name}).model_dump(mode="json"),
-            "fixed": fixed_configuration(space).to_json(),
-            "capacity": capacity,
-        },
+        spec_json=StoredSpec(
+            spec.model_copy(update={"study": name}).model_dump(mode="json"),
+            fixed_configuration(space),
+            capacity,
+        ).to_json(),
         gpu_uuids=bench.gpu_uuids,
         model_revision=None if bench.kind == "virtual" else model_revision(spec.model),
     )

@@ -20,7 +20,6 @@ from tuner.catalog.model import load_model
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, TunerError, UsageError
-from tuner.evaluation.capacity import Capacity
 from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.factory import (
     RunPlace,
@@ -36,6 +35,7 @@ from tuner.host.process import boot_id
 from tuner.load.workload import Workload, load_workload
 from tuner.records import Glimpse
 from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.stored import Capacity, spec_of
 from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner, study_lock
 from tuner.store.address import file_of, parse_address
@@ -120,7 +120,7 @@ async def resume_study(
 
     Raises `PreflightError` if what it is measured with is no longer what it was.
     """
-    spec = stored_spec(store.study(name))
+    spec = spec_of(store.study(name))
     if more_trials is not None or more_hours is not None:
         spec = _with_more(spec, store.study(name), more_trials, more_hours)
     if confirm is not None:
@@ -134,14 +134,6 @@ async def resume_study(
         listener,
     )
     await run.go(new=False)
-
-
-def stored_spec(identity: StudyIdentity) -> StudySpec:
-    """Return the spec of a stored study with its present budget."""
-    hours = None if identity.budget_s is None else identity.budget_s / 3600.0
-    budget = {"trials": identity.budget_trials, "hours": hours}
-    asked = {k: v for k, v in identity.spec_json.items() if k in StudySpec.model_fields}
-    return validate(f"study {identity.name}", {**asked, **budget}, StudySpec)
 
 
 def log_folder(store: Store, study: str) -> Path:
@@ -253,9 +245,8 @@ class _Run:
         async with watched_over(evaluator, self._place, self._listener.note):
             bench = await evaluator.prepare()
             defaults = await evaluator.defaults() if new else {}
-            capacity = None if self._capacity is None else self._capacity.to_json()
             identity = identity_of(
-                self._name, self._spec, self._space, self._workload, bench, capacity
+                self._name, self._spec, self._space, self._workload, bench, self._capacity
             )
             self._study_log.write("bench", **dataclasses.asdict(bench))
             if new:

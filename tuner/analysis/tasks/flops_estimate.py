@@ -8,6 +8,7 @@ from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.gpu_names import emulated_gpu
 from tuner.catalog.model import ModelShape, load_model
 from tuner.errors import UsageError
+from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity
 
 DEFAULT_MFU = 0.1
@@ -68,8 +69,8 @@ def _multiplies_fp8(model: ModelShape) -> bool:
 def _data_sheet(study: StudyIdentity) -> Gpu | None:
     if (gpu := emulated_gpu(study.gpu)) is not None:
         return gpu
-    emulated = study.spec_json.get("emulate")
+    emulated = StoredSpec.of(study).emulate
     try:
-        return None if emulated is None else load_gpu(str(emulated))
+        return None if emulated is None else load_gpu(emulated)
     except UsageError:
         return None

@@ -13,6 +13,7 @@ from tuner.configuration import Configuration, Value
 from tuner.redaction import is_secret_name, redacted
 from tuner.servers.vllm.command import flag_word
 from tuner.servers.vllm.parallelism import gpus_used
+from tuner.spec.stored import StoredSpec
 
 PORT = 8000
 _LONGEST_NAME = 40  # so that what is named after it stays within the 63 letters of a DNS label
@@ -108,7 +109,7 @@ def plain(value: float) -> str:
 def _with_fixed(r: Recommendation) -> Configuration:
     """Return the configuration with the settings that every configuration of the study shared."""
     best = r.best.configuration
-    fixed = Configuration.from_json(r.study.spec_json.get("fixed", {}))
+    fixed = StoredSpec.of(r.study).fixed
     return Configuration(
         flags={**fixed.flags, **best.flags},
         environment={**fixed.environment, **best.environment},

@@ -18,6 +18,7 @@ from tuner.records import Glimpse
 from tuner.report.glimpse_text import glimpse_text
 from tuner.report.json_forms import front_json
 from tuner.report.terminal.front_table import heading, show_front
+from tuner.spec.stored import StoredSpec
 from tuner.store import Store
 from tuner.store.lock import study_holder
 from tuner.store.log.now_file import NowFile
@@ -181,7 +182,7 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
         ("progress", _progress(found.study, found.ended)),
     ]
     if found.left_s is not None:
-        then = ", then the confirmation" if found.study.spec_json.get("confirm", True) else ""
+        then = ", then the confirmation" if StoredSpec.of(found.study).confirms else ""
         lines.append(("time left", f"about {duration(found.left_s)}{then}"))
     if found.running is not None:
         lines.append(("now", _now(found.running)))

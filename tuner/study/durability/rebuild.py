@@ -19,6 +19,7 @@ from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, Measurement
 from tuner.spec.search_space import SearchSpace, load_space
+from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
 from tuner.store import Store
 from tuner.store.address import parse_address
@@ -30,7 +31,6 @@ from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
 from tuner.study.proposals.gp_sampler import BASELINE
 from tuner.study.proposals.proposals import Proposal, Proposals, Spent
 from tuner.study.proposals.start_points import parameters_of
-from tuner.study.run import stored_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _contents(path: Path) -> _Contents | None:
 
 def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
     identity = contents.study.identity
-    spec = stored_spec(identity)
+    spec = spec_of(identity)
     space = load_space(spec.space)
     if space.sha256() != identity.space_sha256:
         raise OperatorNeededError(

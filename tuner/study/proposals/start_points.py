@@ -12,7 +12,7 @@ from tuner.configuration import Configuration, Value
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace, parameter_name
-from tuner.spec.study import StudySpec
+from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity, TrialRow
 
 MOST_BY_HOURS = 20
@@ -91,7 +91,7 @@ def asked_like(old: StudyIdentity, options: Mapping[str, Any]) -> dict[str, Any]
     What excludes each other, or is one choice together, is taken from one side only.
     """
     said = {name for name, value in options.items() if value is not None}
-    kept = {k: v for k, v in old.spec_json.items() if k in StudySpec.model_fields and v is not None}
+    kept = {k: v for k, v in StoredSpec.of(old).known.items() if v is not None}
     kept |= {"trials": old.budget_trials, "hours": None}
     kept["hours"] = None if old.budget_s is None else old.budget_s / 3600.0
     for together in _TOGETHER:

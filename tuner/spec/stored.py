@@ -1,0 +1,128 @@
+"""The stored spec: a study's spec as the store keeps it in JSON, with what it was resolved to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from tuner.catalog.yaml_files import validate
+from tuner.configuration import Configuration
+from tuner.records import Load
+from tuner.spec.study import StudySpec
+from tuner.store import StudyIdentity
+
+_FIXED, _CAPACITY = "fixed", "capacity"
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The highest load that the default configuration sustains under the SLO, in requests/s.
+
+    `request_rate` is the highest rate that was sustained, `missed_rate` the lowest that was not,
+    `missed` what it missed; both None if no load was too much. `tries` loads were measured.
+    """
+
+    request_rate: float
+    missed_rate: float | None = None
+    missed: str | None = None
+    tries: int = 0
+
+    def share(self, share: float) -> float:
+        """Return a share of it, in requests/s, rounded to the precision that it is known to."""
+        return float(f"{share * self.request_rate:.3g}")
+
+    def __str__(self) -> str:
+        beyond = f" ({self.missed_rate:.3g}/s: {self.missed})" if self.missed_rate else ""
+        return (
+            f"the default configuration sustains {self.request_rate:.3g} requests/s{beyond}, "
+            f"found with {self.tries} loads"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpec:
+    """What a study was asked for, and what that was resolved to when it began.
+
+    Attributes:
+        asked: the spec's fields in JSON. An older store may lack some, or have some more.
+        fixed: the settings that every configuration of the study shares.
+        capacity: what the load is a share of, if it was asked for as one.
+    """
+
+    asked: Mapping[str, Any]
+    fixed: Configuration = field(default_factory=Configuration)
+    capacity: Capacity | None = None
+
+    @classmethod
+    def of(cls, study: StudyIdentity) -> StoredSpec:
+        """Return the spec of a stored study."""
+        return cls.from_json(study.spec_json)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:
+        """Build from what `to_json` returned, now or in an older version."""
+        capacity = data.get(_CAPACITY)
+        return cls(
+            asked={name: value for name, value in data.items() if name not in (_FIXED, _CAPACITY)},
+            fixed=Configuration.from_json(data.get(_FIXED) or {}),
+            capacity=None if capacity is None else _capacity(capacity),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the store keeps; `from_json` reads it back."""
+        return {
+            **self.asked,
+            _FIXED: self.fixed.to_json(),
+            _CAPACITY: None if self.capacity is None else asdict(self.capacity),
+        }
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The fields that the spec still has, by their names in a STUDY.yaml."""
+        return {name: value for name, value in self.asked.items() if name in _NAMES}
+
+    @property
+    def load(self) -> Load | None:
+        """The load that was asked for; None if it was left to the workload."""
+        if self.asked.get("request_rate") is not None:
+            return Load(request_rate=float(self.asked["request_rate"]))
+        if self.asked.get("concurrency") is not None:
+            return Load(concurrency=int(self.asked["concurrency"]))
+        return None
+
+    @property
+    def workload(self) -> str | None:
+        """The workload's shipped name or file."""
+        return _text(self.asked.get("workload"))
+
+    @property
+    def emulate(self) -> str | None:
+        """The GPU that is emulated; None on real ones."""
+        return _text(self.asked.get("emulate"))
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the front is measured again at the end."""
+        return bool(self.asked.get("confirm", True))
+
+
+def spec_of(study: StudyIdentity) -> StudySpec:
+    """Return the spec of a stored study with its present budget; raises `UsageError`."""
+    hours = None if study.budget_s is None else study.budget_s / 3600.0
+    budget = {"trials": study.budget_trials, "hours": hours}
+    return validate(f"study {study.name}", {**StoredSpec.of(study).known, **budget}, StudySpec)
+
+
+def _capacity(data: Mapping[str, Any]) -> Capacity:
+    names = {one.name for one in fields(Capacity)}
+    return Capacity(**{name: value for name, value in data.items() if name in names})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+_NAMES = frozenset(
+    str(one.serialization_alias or name) for name, one in StudySpec.model_fields.items()
+)
