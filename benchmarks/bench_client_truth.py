@@ -30,7 +30,7 @@ from tuner.emulator.virtual import engine_for
 from tuner.measure.load_run import run_load
 from tuner.measure.reduce import reduce_run
 from tuner.measure.steady_window import WindowPlan
-from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord
+from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord, Source
 from tuner.records import RequestState as State
 
 MODEL, GPU = "meta-llama/Llama-3.1-8B-Instruct", "H100-SXM"
@@ -101,7 +101,15 @@ def run(streams: int, seconds: float) -> tuple[RawRun, Truth]:
         plan = WindowPlan(window_s=seconds, begins_after_s=_WARM_UP_S)
         load, url = Load(concurrency=streams), f"http://127.0.0.1:{pipe.recv()}"
         seen, warnings = asyncio.run(
-            run_load(url, "truth", requests, load, EmulatorServerMeter(GPU), plan)
+            run_load(
+                url,
+                "truth",
+                requests,
+                load,
+                EmulatorServerMeter(GPU),
+                plan,
+                latency_source=Source.EMULATED,
+            )
         )
         pipe.send("stop")
         truth: Truth = pipe.recv()

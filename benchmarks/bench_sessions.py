@@ -23,8 +23,9 @@ from pathlib import Path
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.evaluation.factory import RunPlace, make_evaluator, space_knobs, task_of
-from tuner.evaluation.supervision import watched_over
+from tuner.evaluation.supervision import supervised
 from tuner.load.workload import load_workload
+from tuner.measure.listener import NoteListener
 from tuner.records import Failure
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
@@ -114,7 +115,7 @@ def evaluator_for(folder: Path, window_s: float, eager: bool) -> tuple[Evaluator
     )
     fixed = Configuration(flags=dict(space.fixed.flags), environment=dict(space.fixed.environment))
     task = task_of(spec, load_workload(spec.workload), fixed)
-    place = RunPlace(f"bench-sessions-{os.getpid()}", folder / "logs", note=print)
+    place = RunPlace(f"bench-sessions-{os.getpid()}", folder / "logs", listener=NoteListener(print))
     return make_evaluator(spec, task, space_knobs(space), place), place
 
 
@@ -141,7 +142,7 @@ async def bench(evaluations: int, repeats: int, window_s: float, eager: bool) ->
     """Run, and print the ratio and the comparison."""
     with tempfile.TemporaryDirectory(prefix="tuner-bench-") as name:
         evaluator, place = evaluator_for(Path(name), window_s, eager)
-        async with watched_over(evaluator, place, print):
+        async with supervised(evaluator, place):
             await evaluator.prepare()
             kept, launched = await both_sides(evaluator, evaluations, repeats)
     print(

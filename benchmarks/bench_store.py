@@ -33,7 +33,7 @@ from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, encoded, read_log
 from tuner.store.upkeep.backup import back_up
 from tuner.store.upkeep.checks import check_file
-from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.rebuild import rebuild
 from tuner.study.durability.recovery import recover
 from tuner.study.loop import StudyRun
@@ -154,9 +154,7 @@ def steps(
     timed("resume: reconcile", run.reconcile)
     points = timed("resume: points for the stop rule", run._points)
     timed("loop: the stop rule", lambda: flat_for(points))  # type: ignore[arg-type]
-    confirmation = ConfirmationRun(
-        "s", SPEC, store, ScriptedEvaluator(), OWNER, Ears(listener.repeat_ended, listener.note)
-    )
+    confirmation = ConfirmationRun("s", SPEC, store, ScriptedEvaluator(), OWNER, listener)
     timed("loop: the confirmation's reserve", lambda: confirmation.reserve_s)
     timed("loop: how much is spent", lambda: run.progress)
     timed("loop: probe the store", store.probe)

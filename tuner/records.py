@@ -124,7 +124,7 @@ class ServerTimeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Glimpse:
+class LoadSnapshot:
     """How a load goes at this moment, to look at and not to keep; None is not known yet.
 
     Latencies are the medians of the latest answers.

@@ -30,7 +30,7 @@ from tuner.emulator.virtual import engine_for
 from tuner.load.workload import load_workload
 from tuner.measure.load_run import run_load
 from tuner.measure.steady_window import WindowPlan
-from tuner.records import Load
+from tuner.records import Load, Source
 from tuner.store import TrialRow
 
 LARGE = "meta-llama/Llama-3.3-70B-Instruct"
@@ -120,7 +120,9 @@ async def test_nvmls_counter_is_the_energy_of_the_engine(
     requests = load_workload("smoke").requests()
     plan = WindowPlan(window_s=5.0, warmup_limit_s=5.0)
     async with lateness(engine, origin_s) as noted:
-        raw, _ = await run_load(url, "m", requests, Load(concurrency=8), meter, plan)
+        raw, _ = await run_load(
+            url, "m", requests, Load(concurrency=8), meter, plan, latency_source=Source.EMULATED
+        )
     surroundings = Surroundings(before, {pid for s in before for pid in s.pids or ()}, None)
     verdict = await asyncio.to_thread(
         meter.judge, raw.window_start_s, raw.window_end_s, surroundings

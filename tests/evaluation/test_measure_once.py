@@ -6,6 +6,7 @@ from rich.console import Console
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import measure_once, parse_settings
+from tuner.measure.listener import NoteListener
 from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.spec.study import spec_from
 
@@ -55,7 +56,7 @@ async def test_a_measurement_says_how_precise_it_is() -> None:
         "model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1,
         "concurrency": 8, "slo": ["p99_tpot_ms<=50"], "max_window_s": 25.0, "precision": 0.1,
     }  # fmt: skip
-    measured = await measure_once(spec_from(None, options), Configuration(), print)
+    measured = await measure_once(spec_from(None, options), Configuration())
     energy, tpot = measured.precision
     assert (energy.metric, energy.target_share) == ("energy_per_output_token_j", 0.1)
     assert energy.half_width_share is not None and energy.half_width_share <= 0.1
@@ -75,7 +76,7 @@ async def test_a_measurement_says_how_precise_it_is() -> None:
 async def test_a_fixed_window_has_no_precision_to_reach() -> None:
     options = {"model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1}
     spec = spec_from(None, {**options, "window_s": 8.0})
-    shown = measured_json(await measure_once(spec, Configuration(), print))
+    shown = measured_json(await measure_once(spec, Configuration()))
     assert shown["window_s"] == pytest.approx(8.0)
     assert (shown["precise"], shown["precision"]) == (None, {})
     assert not any("interval" in warning for warning in shown["warnings"])
@@ -88,7 +89,7 @@ async def test_a_share_of_the_capacity_is_searched_first() -> None:
     }  # fmt: skip
     notes: list[str] = []
     settings = Configuration(flags={"max_num_seqs": 64})
-    measured = await measure_once(spec_from(None, options), settings, notes.append)
+    measured = await measure_once(spec_from(None, options), settings, NoteListener(notes.append))
     said = next(note for note in notes if "the load is 0.5 of it" in note)
     rate = measured.load.request_rate
     assert rate is not None

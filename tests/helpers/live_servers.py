@@ -13,8 +13,9 @@ from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import LiveEvaluator
-from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, unheard
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind
 from tuner.load.workload import Workload
+from tuner.measure.listener import NOBODY, NoteListener
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.servers.processes import tagged_processes
@@ -30,7 +31,7 @@ async def evaluator(
     *server_words: str,
     flags: Mapping[str, Value] | None = None,
     largest: Mapping[str, int] | None = None,
-    note: Callable[[str], None] = unheard,
+    note: Callable[[str], None] = NOBODY.note,
     window_s: float = 1.5,
 ) -> AsyncIterator[LiveEvaluator]:
     """A server whose command line gets `server_words` behind what the tuner gives it."""
@@ -56,7 +57,7 @@ async def evaluator(
         window=WindowPlan(window_s=window_s, warmup_limit_s=5.0),
         fixed=Configuration(flags=flags or {}),
     )
-    settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None, note)
+    settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None, NoteListener(note))
     made = LiveEvaluator(server, task, settings, None)
     try:
         yield made

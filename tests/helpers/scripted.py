@@ -8,11 +8,11 @@ from optuna.trial import FrozenTrial
 
 from tuner.configuration import Configuration, Value
 from tuner.evaluation.evaluator import Bench, Evaluation
-from tuner.records import Failure, FailureKind, Glimpse, Measurement, Source
+from tuner.records import Failure, FailureKind, LoadSnapshot, Measurement, Source
 from tuner.spec.search_space import SearchSpace
 from tuner.store import RepeatKind
 from tuner.study.confirmation.plan import Step
-from tuner.study.loop import Progress
+from tuner.study.listener import Progress
 from tuner.study.proposals.proposals import Proposal
 
 SPACE = SearchSpace.model_validate(
@@ -101,7 +101,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.glimpses: list[Glimpse] = []
+        self.snapshots: list[LoadSnapshot] = []
         self.repeated: list[tuple[int, RepeatKind]] = []
         self.ended: list[tuple[int, Measurement | Failure]] = []
         self.shares: list[float] = []
@@ -121,8 +121,8 @@ class Recorder:
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         self.repeated.append((step.trial.number, step.kind))
 
-    def glimpsed(self, glimpse: Glimpse) -> None:
-        self.glimpses.append(glimpse)
+    def load_sampled(self, snapshot: LoadSnapshot) -> None:
+        self.snapshots.append(snapshot)
 
     def note(self, message: str) -> None:
         self.notes.append(message)

@@ -17,11 +17,13 @@ from dataclasses import replace
 import aiohttp
 import numpy as np
 import pytest
+from helpers.scripted import Recorder
 from helpers.studies import wait_for
 
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import load_workload
-from tuner.measure.load_run import run_load, unseen
+from tuner.measure.listener import NOBODY, LoadListener
+from tuner.measure.load_run import run_load
 from tuner.measure.precision import Precision
 from tuner.measure.reduce import reduce_run
 from tuner.measure.steady_window import WindowPlan
@@ -29,7 +31,6 @@ from tuner.records import (
     Failure,
     FailureKind,
     FloatArray,
-    Glimpse,
     Load,
     Measurement,
     RawRun,
@@ -74,10 +75,14 @@ async def load(
     offered: Load,
     plan: WindowPlan,
     requests: Iterator[Request] | None = None,
-    glimpsed: Callable[[Glimpse], None] = unseen,
+    listener: LoadListener = NOBODY,
 ) -> tuple[RawRun, tuple[str, ...]]:
     stream = load_workload("smoke").requests() if requests is None else requests
-    return await run_load(url, MODEL, stream, offered, EmulatorServerMeter("H100"), plan, glimpsed)
+    meter = EmulatorServerMeter("H100")
+    source = Source.EMULATED
+    return await run_load(
+        url, MODEL, stream, offered, meter, plan, latency_source=source, listener=listener
+    )
 
 
 def believed(run: RawRun) -> RawRun:
@@ -112,10 +117,10 @@ async def counters(url: str) -> AsyncIterator[list[tuple[float, float, float]]]:
 async def test_energy_and_throughput_are_those_of_the_emulator(
     emulator: str, offered: Load
 ) -> None:
-    glimpses: list[Glimpse] = []
+    listener = Recorder()
     plan = WindowPlan(window_s=8.0, warmup_limit_s=4.0)
     async with counters(emulator) as rows:
-        run, _ = await load(emulator, offered, plan, glimpsed=glimpses.append)
+        run, _ = await load(emulator, offered, plan, listener=listener)
     result = reduce_run(believed(run), {})
     assert isinstance(result, Measurement), result
     assert run.power.sm_clock_mhz is not None
@@ -132,7 +137,8 @@ async def test_energy_and_throughput_are_those_of_the_emulator(
     assert result.metrics["mean_power_w"] * window_s == pytest.approx(change(energy_j), rel=0.01)
     per_token_j = change(energy_j) / change(tokens)
     assert result.metrics["energy_per_output_token_j"] == pytest.approx(per_token_j, rel=0.01)
-    last = glimpses[-1]
+    last = listener.snapshots[-1]
+    assert (run.latency_source, last.latency_source) == (Source.EMULATED, Source.EMULATED)
     assert last.power_source is Source.EMULATED
     assert last.power_w in run.power.power_w
     assert last.sm_clock_mhz in run.power.sm_clock_mhz

@@ -7,7 +7,8 @@ import pytest
 from helpers.scripted import Recorder, infrastructure, measurement
 
 from tuner.configuration import Configuration
-from tuner.study.loop import Progress
+from tuner.store.log.now_file import NowFile
+from tuner.study.listener import Progress
 from tuner.study.proposals.proposals import Proposal
 from tuner.study.study_log import LoggedListener, StudyLog
 
@@ -21,7 +22,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_what_happens_is_passed_on_and_logged(tmp_path: Path) -> None:
     log, inner = StudyLog(tmp_path / "logs" / "study.jsonl"), Recorder()
-    listener = LoggedListener(inner, log)
+    listener = LoggedListener(inner, log, NowFile(str(tmp_path / "s.db"), "night"))
     listener.study_started("night", PROGRESS)
     listener.trial_started(PROPOSAL)
     listener.trial_ended(PROPOSAL, measurement(x=1.0), PROGRESS)

@@ -29,13 +29,14 @@ def measure(
 
     from tuner.evaluation.measure_once import measure_once, parse_settings
     from tuner.host.signals import run_interruptible
+    from tuner.measure.listener import NoteListener
     from tuner.report.terminal.measurement_table import measured_json, show_measured
     from tuner.spec.study import spec_from
 
     configuration = parse_settings(settings or [])
     spec = spec_from(None, {**options.given(), "trials": 1})
-    note = Console(stderr=True).print
-    measured = run_interruptible(measure_once(spec, configuration, note))
+    listener = NoteListener(Console(stderr=True).print)
+    measured = run_interruptible(measure_once(spec, configuration, listener))
     if output is Format.JSON:
         print_json(measured_json(measured))
     else:

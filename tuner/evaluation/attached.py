@@ -17,8 +17,9 @@ from tuner.devices.meter import Meter
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
-from tuner.measure.load_run import run_load, unseen
-from tuner.records import Failure, Glimpse, Request, Source
+from tuner.measure.listener import NOBODY, LoadListener
+from tuner.measure.load_run import run_load
+from tuner.records import Failure, Request, Source
 
 _ANSWER_S = 30.0
 EMULATOR_VERSION_SUFFIX = "+emulator"
@@ -44,12 +45,12 @@ class AttachedEvaluator:
         base_url: str,
         task: Task,
         meter: Callable[[], Meter],
-        glimpsed: Callable[[Glimpse], None] = unseen,
+        listener: LoadListener = NOBODY,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._task = task
         self._make_meter = meter
-        self._glimpsed = glimpsed
+        self._listener = listener
         self._server: _Server | None = None
 
     async def prepare(self) -> Bench:
@@ -126,9 +127,9 @@ class AttachedEvaluator:
             load_of(configuration, self._task.load),
             server.meter,
             self._task.plan_for(configuration),
-            lambda g: self._glimpsed(dataclasses.replace(g, latency_source=server.latency_source)),
+            latency_source=server.latency_source,
+            listener=self._listener,
         )
-        raw = dataclasses.replace(raw, latency_source=server.latency_source)
         result = self._task.reduce(raw)
         if isinstance(result, Failure) and not await self._answers():
             raise OperatorNeededError(

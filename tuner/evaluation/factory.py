@@ -6,7 +6,7 @@ import itertools
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,12 +30,12 @@ from tuner.evaluation.emulated_machine import EmulatedMachine
 from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import LiveEvaluator
-from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind, unheard
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
-from tuner.measure.load_run import unseen
-from tuner.records import Glimpse, Source
+from tuner.measure.listener import NOBODY, LoadListener
+from tuner.records import Source
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
 from tuner.slo import Slo
@@ -49,14 +49,13 @@ _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 class RunPlace:
     """Where a run leaves its logs, the tag of its servers, and what it may do to real GPUs.
 
-    `note` is told what the user should know, `glimpsed` how each load goes.
+    `listener` is told how each load goes, and what the user should know.
     """
 
     run_tag: str
     log_folder: Path
     access: Access = Access.SET
-    note: Callable[[str], None] = unheard
-    glimpsed: Callable[[Glimpse], None] = unseen
+    listener: LoadListener = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +134,7 @@ def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
         place.log_folder,
         spec.startup_deadline_s,
         spec.port,
-        place.note,
-        place.glimpsed,
+        place.listener,
     )
 
 
@@ -152,7 +150,7 @@ def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Li
             raise UsageError(unknown_name(f"flag of vLLM {version}", name, flags))
     live = knobs.live
     if live.largest and "scheduler_cls" not in flags:
-        place.note(
+        place.listener.note(
             f"vLLM {version} takes no scheduler of ours (--scheduler-cls), so its limits cannot "
             "change while it runs: each configuration is launched"
         )
@@ -262,7 +260,7 @@ def _attached(
         local = open_meter() if _is_here(base_url) else None
         return local or _activity_meter(spec, task)
 
-    return AttachedEvaluator(base_url, task, meter, place.glimpsed)
+    return AttachedEvaluator(base_url, task, meter, place.listener)
 
 
 def _is_here(base_url: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.evaluator import Bench, load_of
 from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
 from tuner.evaluation.rate_share import settled_rate
-from tuner.evaluation.supervision import watched_over
+from tuner.evaluation.supervision import supervised
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
+from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
 from tuner.redaction import is_secret_name
@@ -85,21 +86,21 @@ def _value(setting: str, text: str) -> Value:
 
 
 async def measure_once(
-    spec: StudySpec, configuration: Configuration, note: Callable[[str], None]
+    spec: StudySpec, configuration: Configuration, listener: LoadListener = NOBODY
 ) -> MeasuredOnce:
-    """Measure; `note` is told what the user should know.
+    """Measure; `listener` is told how the load goes, and what the user should know.
 
     Raises `PreflightError` with the reason if the configuration does not work.
     """
     workload = load_workload(spec.workload)
     task = task_of(spec, workload, Configuration())
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
-    place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, note)
+    place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, listener)
     if (share := spec.request_rate_share) is not None:
         spec, _ = await settled_rate(spec, share, task, place)
         task = task_of(spec, workload, Configuration())
     evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)
-    async with watched_over(evaluator, place, note):
+    async with supervised(evaluator, place):
         bench = await evaluator.prepare()
         evaluation = await evaluator.evaluate(configuration, 0)
     result = evaluation.result

@@ -9,7 +9,7 @@ from tuner.configuration import Configuration
 from tuner.evaluation.capacity import capacity_window, default_capacity
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator
-from tuner.evaluation.supervision import watched_over
+from tuner.evaluation.supervision import supervised
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 
@@ -30,9 +30,9 @@ async def settled_rate(
         configuration_knobs(Configuration()),
         place,
     )
-    async with watched_over(evaluator, place, place.note):
-        capacity = await default_capacity(evaluator, spec.slos, window, place.note)
+    async with supervised(evaluator, place):
+        capacity = await default_capacity(evaluator, spec.slos, window, place.listener.note)
     rate = capacity.share(share)
-    place.note(f"the load is {share:g} of it: {rate:g} requests/s")
+    place.listener.note(f"the load is {share:g} of it: {rate:g} requests/s")
     changed = {"request_rate": rate, "request_rate_share": None}
     return spec.model_copy(update=changed), capacity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -16,9 +16,7 @@ from tuner.servers.guardian.guardian import guarded, repair
 
 
 @asynccontextmanager
-async def watched_over(
-    evaluator: Evaluator, place: RunPlace, note: Callable[[str], None]
-) -> AsyncIterator[None]:
+async def supervised(evaluator: Evaluator, place: RunPlace) -> AsyncIterator[None]:
     """Have a guardian clean up behind this run, and mend first what killed runs left.
 
     Nothing is done for an evaluator that leaves the machine as it is. Raises
@@ -29,8 +27,8 @@ async def watched_over(
         return
     opener = partial(opened_limits, place.access)
     for message in await asyncio.to_thread(repair, state_folder(), opener):
-        note(message)
-    memory_bytes = await asyncio.to_thread(memory_in_use, note)
+        place.listener.note(message)
+    memory_bytes = await asyncio.to_thread(memory_in_use, place.listener.note)
     async with guarded(
         place.run_tag,
         log_path=place.log_folder / "guardian.log",

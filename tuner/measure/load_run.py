@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +15,15 @@ import numpy as np
 from tuner.devices.meter import Activity, Meter, PowerReading
 from tuner.load.client.drive import drive_watched
 from tuner.measure.client_verdict import judge_client, too_few_requests
+from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
-from tuner.records import Glimpse, Load, PowerTimeline, RawRun, Request, ServerTimeline, Source
+from tuner.records import Load, LoadSnapshot, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.servers.vllm.counters import ServerUnreachableError, scrape
 
 POWER_PERIOD_S = 0.1
 SERVER_PERIOD_S = 0.25
-GLIMPSE_PERIOD_S = 1.0
+SNAPSHOT_PERIOD_S = 1.0
 _LAST_READING_S = 2.0
-
-
-def unseen(_: Glimpse) -> None:
-    """Show nobody."""
 
 
 @dataclass(slots=True)
@@ -71,11 +68,14 @@ async def run_load(
     load: Load,
     meter: Meter,
     plan: WindowPlan,
-    glimpsed: Callable[[Glimpse], None] = unseen,
+    *,
+    latency_source: Source,
+    listener: LoadListener = NOBODY,
 ) -> tuple[RawRun, tuple[str, ...]]:
     """Drive the load until its steady window is over; return the records and warnings.
 
-    `glimpsed` is called about once a second, in another thread.
+    `latency_source` says whether the server is a real one or an emulator. The listener is told of
+    the load about once a second, in another thread.
     Raises `OperatorNeededError` if the meter stops answering.
     """
     watch = SteadyWindow(plan)
@@ -87,7 +87,9 @@ async def run_load(
         driving = asyncio.create_task(
             drive_watched(base_url, served_name, requests, load, watch, is_sampled=samples.reach)
         )
-        showing = asyncio.create_task(_show(meter.source, samples, watch, glimpsed))
+        showing = asyncio.create_task(
+            _show((meter.source, latency_source), samples, watch, listener)
+        )
         tasks: tuple[asyncio.Task[Any], ...] = (power, server, driving, showing)
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +116,7 @@ async def run_load(
         server=samples.server_timeline(),
         window_start_s=end_s if start_s is None else start_s,
         window_end_s=end_s,
-        latency_source=Source.MEASURED,
+        latency_source=latency_source,
         ended_early=watch.ended_early,
         invalid=invalid,
     )
@@ -145,21 +147,25 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
 
 
 async def _show(
-    source: Source, samples: _Samples, watch: SteadyWindow, glimpsed: Callable[[Glimpse], None]
+    sources: tuple[Source, Source],
+    samples: _Samples,
+    watch: SteadyWindow,
+    listener: LoadListener,
 ) -> None:
-    """Tell how it goes; whoever is told may wait for a disk, which this thread must not."""
+    """Tell the listener, which may wait for a disk; this thread must not."""
+    power_source, latency_source = sources
     while True:
-        await asyncio.sleep(GLIMPSE_PERIOD_S)
+        await asyncio.sleep(SNAPSHOT_PERIOD_S)
         reading = samples.power[-1][1] if samples.power else None
-        glimpse = Glimpse(
+        snapshot = LoadSnapshot(
             power_w=None if reading is None else reading.power_w,
             sm_clock_mhz=None if reading is None else reading.sm_clock_mhz,
             ttft_ms=watch.latest_ms("ttft_ms"),
             tpot_ms=watch.latest_ms("tpot_ms"),
-            power_source=source,
-            latency_source=Source.MEASURED,
+            power_source=power_source,
+            latency_source=latency_source,
         )
-        await asyncio.to_thread(glimpsed, glimpse)
+        await asyncio.to_thread(listener.load_sampled, snapshot)
 
 
 async def _sample_server(

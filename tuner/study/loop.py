@@ -11,64 +11,22 @@ import asyncio
 import math
 import statistics
 import time
-from dataclasses import dataclass
-from typing import Protocol
 
 from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.records import Failure, FailureKind, Glimpse, Measurement
+from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
 from tuner.store import Store, Took, TrialOwner, TrialState
-from tuner.study.confirmation.plan import Step
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, settled
+from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals, Spent
 from tuner.study.proposals.stopping import Point, why_stop
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look
-
-
-class Listener(Protocol):
-    """Is told what happens, to show it."""
-
-    def study_started(self, name: str, progress: Progress) -> None:
-        """The loop begins, or goes on."""
-
-    def trial_started(self, proposal: Proposal) -> None:
-        """An evaluation begins."""
-
-    def trial_ended(
-        self, proposal: Proposal, result: Measurement | Failure, progress: Progress
-    ) -> None:
-        """An evaluation ended and was told."""
-
-    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
-        """A trial's configuration was measured again."""
-
-    def glimpsed(self, glimpse: Glimpse) -> None:
-        """How the load goes, about once a second, from a thread of its own; nothing to keep."""
-
-    def note(self, message: str) -> None:
-        """Something that the user should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How much of the budget is spent."""
-
-    trials: int
-    budget_trials: int | None
-    spent_s: float
-    budget_s: float
-
-    @property
-    def share(self) -> float:
-        """The spent share of whichever budget is nearer to its end, 0 to 1."""
-        by_trials = self.trials / self.budget_trials if self.budget_trials else 0.0
-        return min(1.0, max(by_trials, self.spent_s / self.budget_s))
 
 
 class StudyRun:

@@ -29,11 +29,10 @@ from tuner.evaluation.factory import (
     task_of,
 )
 from tuner.evaluation.rate_share import settled_rate
-from tuner.evaluation.supervision import watched_over
+from tuner.evaluation.supervision import supervised
 from tuner.host.files import state_folder
 from tuner.host.process import boot_id
 from tuner.load.workload import Workload, load_workload
-from tuner.records import Glimpse
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.stored import Capacity, spec_of
 from tuner.spec.study import StudySpec
@@ -44,7 +43,7 @@ from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.log.now_file import NowFile
 from tuner.store.upkeep.file_systems import require_local
-from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.default_space import default_space
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (
@@ -56,7 +55,8 @@ from tuner.study.durability.durable_evaluator import (
 )
 from tuner.study.durability.recovery import recover
 from tuner.study.identity import identity_of, require_same
-from tuner.study.loop import Listener, StudyRun
+from tuner.study.listener import Listener
+from tuner.study.loop import StudyRun
 from tuner.study.proposals.emulated_prior import emulated_front, enqueue_prior
 from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
@@ -190,17 +190,11 @@ class _Run:
         folder = log_folder(store, name)
         self._study_log = StudyLog(folder / "study.jsonl")
         self._log = MeasurementLog(store.log_path(name, state_folder()))
-        self._listener: Listener = LoggedListener(listener, self._study_log)
+        self._now_file = NowFile(store.url, name)
+        self._listener: Listener = LoggedListener(listener, self._study_log, self._now_file)
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
         self._capacity: Capacity | None = None  # if the load is a share of it
-        self._now_file = NowFile(store.url, name)
-        self._place = RunPlace(
-            self._owner.run_tag, folder, spec.access, self._listener.note, self._glimpsed
-        )
-
-    def _glimpsed(self, glimpse: Glimpse) -> None:
-        self._now_file.write(glimpse)
-        self._listener.glimpsed(glimpse)
+        self._place = RunPlace(self._owner.run_tag, folder, spec.access, self._listener)
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
@@ -242,7 +236,7 @@ class _Run:
             space_knobs(self._space),
             self._place,
         )
-        async with watched_over(evaluator, self._place, self._listener.note):
+        async with supervised(evaluator, self._place):
             bench = await evaluator.prepare()
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(
@@ -383,8 +377,9 @@ class _Run:
             )
 
     def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
-        ears = Ears(self._listener.repeat_ended, self._listener.note)
-        return ConfirmationRun(self._name, self._spec, self._store, evaluator, self._owner, ears)
+        return ConfirmationRun(
+            self._name, self._spec, self._store, evaluator, self._owner, self._listener
+        )
 
 
 def this_process(run_tag: str) -> TrialOwner:

@@ -15,10 +15,11 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from tuner.records import Failure, Glimpse, Measurement
+from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.redaction import redacted_json
+from tuner.store.log.now_file import NowFile
 from tuner.study.confirmation.plan import Step
-from tuner.study.loop import Listener, Progress
+from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal
 
 LARGEST_BYTES = 10 * 2**20
@@ -66,9 +67,10 @@ class StudyLog:
 class LoggedListener:
     """Passes on what happens, and logs it."""
 
-    def __init__(self, listener: Listener, log: StudyLog) -> None:
+    def __init__(self, listener: Listener, log: StudyLog, now_file: NowFile) -> None:
         self._listener = listener
         self._log = log
+        self._now_file = now_file
 
     def study_started(self, name: str, progress: Progress) -> None:
         """The loop begins, or goes on."""
@@ -98,9 +100,10 @@ class LoggedListener:
         self._log.write("repeat_ended", step.trial.number, why=step.kind.value, **_outcome(result))
         self._listener.repeat_ended(step, result)
 
-    def glimpsed(self, glimpse: Glimpse) -> None:
-        """How the load goes; passed on, and not logged."""
-        self._listener.glimpsed(glimpse)
+    def load_sampled(self, snapshot: LoadSnapshot) -> None:
+        """How the load goes; for `tuner status` there is a file with the latest."""
+        self._now_file.write(snapshot)
+        self._listener.load_sampled(snapshot)
 
     def note(self, message: str) -> None:
         """Something that the user should know."""

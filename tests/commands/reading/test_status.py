@@ -9,7 +9,7 @@ import pytest
 from helpers.studies import InProcess
 from report.conftest import IDENTITY, OWNER, add_night, configuration
 
-from tuner.records import Glimpse, Source
+from tuner.records import LoadSnapshot, Source
 from tuner.report.terminal.status_table import duration, status
 from tuner.store import Store, study_lock
 from tuner.store.log.now_file import NowFile
@@ -47,7 +47,7 @@ def test_how_the_load_goes_is_seen_too(store: Store, tuner: InProcess) -> None:
     file = NowFile(store.url, "night")
     with study_lock(store.url, "night"):
         before = tuner("status").stdout
-        file.write(Glimpse(412.0, 1395.0, 35.2, 9.8, Source.EMULATED, Source.MEASURED))
+        file.write(LoadSnapshot(412.0, 1395.0, 35.2, 9.8, Source.EMULATED, Source.MEASURED))
         shown = tuner("status").stdout
         told = json.loads(tuner("status", "night", "--format", "json").stdout)
     line = "412 W  1395 MHz (emulated)  latest answers: TTFT 35.2 ms, TPOT 9.8 ms"

@@ -6,14 +6,14 @@ import pytest
 from report.conftest import FAILURE, configuration, measurement
 from rich.console import Console
 
-from tuner.records import Glimpse, Measurement, Source
-from tuner.report.glimpse_text import glimpse_text
+from tuner.records import LoadSnapshot, Measurement, Source
+from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.progress import RunDisplay
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, Store
 from tuner.study.confirmation.plan import Step
-from tuner.study.loop import Progress
+from tuner.study.listener import Progress
 from tuner.study.proposals.proposals import Proposal
 
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
@@ -74,22 +74,22 @@ def test_how_the_load_goes_is_shown_while_it_is_new(monkeypatch: pytest.MonkeyPa
     now_s = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now_s[0])
     shown, _ = display(terminal=True)
-    glimpse = Glimpse(412.0, 1395.0, 35.2, 9.8, Source.MEASURED, Source.EMULATED)
+    snapshot = LoadSnapshot(412.0, 1395.0, 35.2, 9.8, Source.MEASURED, Source.EMULATED)
     line = "412 W  1395 MHz  latest answers: TTFT 35.2 ms, TPOT 9.8 ms (emulated)"
     shown.trial_started(proposal(1))
     assert "W" not in screen(shown).split("now:")[1]
-    shown.glimpsed(glimpse)
+    shown.load_sampled(snapshot)
     assert line in screen(shown)
     now_s[0] += 6.0
     assert line not in screen(shown)
-    shown.glimpsed(glimpse)
+    shown.load_sampled(snapshot)
     shown.trial_ended(proposal(1), good(0.3, 40.0), spent(1))
     assert line not in screen(shown)
 
 
 def test_what_is_not_known_of_the_load_is_left_out() -> None:
-    first = Glimpse(412.0, None, None, None, Source.EMULATED, Source.EMULATED)
-    assert glimpse_text(first) == "412 W (emulated)"
+    first = LoadSnapshot(412.0, None, None, None, Source.EMULATED, Source.EMULATED)
+    assert snapshot_text(first) == "412 W (emulated)"
 
 
 def test_a_resumed_study_begins_with_the_front_that_it_has(store: Store) -> None:

@@ -18,7 +18,7 @@ from tuner.analysis.confirmed_front import confirmation_notes, standing
 from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
 from tuner.store import Store, convert
-from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun
 
 ENERGY = "energy_per_output_token_j"
 EVENING = datetime(2026, 1, 1, 22, tzinfo=UTC)
@@ -64,8 +64,7 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
     bench = Bench(store, measured)
     bench.run()
     bench.evaluator.again = measured
-    ears = Ears(bench.listener.repeat_ended, bench.listener.note)
-    run = ConfirmationRun("s", bench.spec, store, bench.evaluator, OWNER, ears)
+    run = ConfirmationRun("s", bench.spec, store, bench.evaluator, OWNER, bench.listener)
     asyncio.run(run.run())
 
     trials = store.trials("s")

@@ -14,7 +14,7 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store
-from tuner.study.confirmation.run import ConfirmationRun, Ears
+from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
 
 
@@ -27,8 +27,7 @@ def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:
 
 def confirming(bench: Bench) -> ConfirmationRun:
     bench.evaluator.again = noisy
-    ears = Ears(bench.listener.repeat_ended, bench.listener.note)
-    return ConfirmationRun("s", bench.spec, bench.store, bench.evaluator, OWNER, ears)
+    return ConfirmationRun("s", bench.spec, bench.store, bench.evaluator, OWNER, bench.listener)
 
 
 def searched(store: Store, spec: StudySpec = SPEC) -> Bench:

@@ -32,7 +32,7 @@ from tuner.evaluation.launched.warm_server import (
 )
 from tuner.measure.load_run import run_load
 from tuner.measure.outputs import NotAnsweredError, probe_answers
-from tuner.records import Failure, FailureKind, Glimpse, Measurement, RawRun
+from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.redaction import without_secrets
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
@@ -189,7 +189,7 @@ class LiveEvaluator:
                 session.server.log_path,
             )
             return Evaluation(failure, None, (), time.monotonic() - began_s)
-        raw = dataclasses.replace(judged.raw, latency_source=self._server.source)
+        raw = judged.raw
         exit_code = session.server.exit_code()
         result = self._result(session, exit_code, raw, judged.verdict)
         if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
@@ -246,17 +246,14 @@ class LiveEvaluator:
                 load_of(configuration, task.load),
                 session.meter,
                 plan,
-                self._glimpsed,
+                latency_source=self._server.source,
+                listener=self._settings.listener,
             )
         surroundings = Surroundings(before, self._own_pids(session, before), power_limit_w)
         verdict = await asyncio.to_thread(
             session.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
         )
         return JudgedRun(raw, warnings, verdict)
-
-    def _glimpsed(self, glimpse: Glimpse) -> None:
-        known = dataclasses.replace(glimpse, latency_source=self._server.source)
-        self._settings.glimpsed(known)
 
     def _own_pids(self, session: Session, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.

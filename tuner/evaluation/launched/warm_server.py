@@ -13,8 +13,8 @@ from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
-from tuner.measure.load_run import unseen
-from tuner.records import FailureKind, Glimpse, Source
+from tuner.measure.listener import NOBODY, LoadListener
+from tuner.records import FailureKind, Source
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
@@ -47,23 +47,18 @@ class ServerKind:
     live: LiveKnobs = field(default_factory=lambda: LiveKnobs({}))
 
 
-def unheard(_: str) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
     """How servers are launched: their tag, where their logs go, deadline and port.
 
-    `note` is told what the user should know, `glimpsed` how each load goes.
+    `listener` is told how each load goes, and what the user should know.
     """
 
     run_tag: str
     log_folder: Path
     startup_deadline_s: float
     port: int | None
-    note: Callable[[str], None] = unheard
-    glimpsed: Callable[[Glimpse], None] = unseen
+    listener: LoadListener = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +140,7 @@ class Sessions:
     def distrust_limits(self, reason: str) -> None:
         """Change no limits live any more, for the rest of the run."""
         self._no_limits = True
-        self._settings.note(
+        self._settings.listener.note(
             f"the limits of a running server are not changed, each configuration is launched: "
             f"{reason}"
         )
@@ -173,7 +168,7 @@ class Sessions:
             try:
                 await make_ready(kept.server, kept.limits_file, launch.limits)
             except NotReusableError as error:
-                self._settings.note(f"the server is launched anew: {error}")
+                self._settings.listener.note(f"the server is launched anew: {error}")
                 await self.close()
                 return None
         self._is_fresh = False
@@ -218,7 +213,7 @@ class Sessions:
 
     def _share_no_more(self, launch: Launch, reason: str) -> None:
         self._cannot_share.append(launch.configuration)
-        self._settings.note(
+        self._settings.listener.note(
             "no server is kept with the largest limits of the study, so these configurations are "
             f"launched one by one: {reason}"
         )

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from tuner.metrics import LATENCIES, metric_named
 from tuner.pareto import pareto_front
-from tuner.records import Failure, Glimpse, Measurement
-from tuner.report.glimpse_text import glimpse_text
+from tuner.records import Failure, LoadSnapshot, Measurement
+from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.front_table import number
 from tuner.report.terminal.status_table import duration
 from tuner.slo import Slo, meets_all
@@ -26,7 +26,7 @@ from tuner.spec.objective import Objective, costs
 from tuner.store import RepeatKind, TrialRow
 from tuner.store.log.now_file import FRESH_S
 from tuner.study.confirmation.plan import Step
-from tuner.study.loop import Progress as Spent
+from tuner.study.listener import Progress as Spent
 from tuner.study.proposals.proposals import Proposal
 
 _MOST_FRONT, _MOST_FAULTS = 6, 3
@@ -61,7 +61,7 @@ class RunDisplay:
                 self._keep_if_good(trial.number, trial.measurement)
         self._faults: deque[str] = deque(maxlen=_MOST_FAULTS)
         self._now: tuple[Proposal, float] | None = None  # what runs, and since when (monotonic)
-        self._glimpse: tuple[Glimpse, float] | None = None  # and when (monotonic)
+        self._snapshot: tuple[LoadSnapshot, float] | None = None  # and when (monotonic)
         self._began: tuple[float, float] | None = None  # when, and the share spent by then
         self._share = 0.0
         self._bar = Progress(
@@ -96,8 +96,8 @@ class RunDisplay:
             since = duration(time.monotonic() - since_s)
             line = f"now: trial {proposal.number} for {since}: {describe(proposal)}"
             parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
-        if self._glimpse is not None and time.monotonic() - self._glimpse[1] < FRESH_S:
-            parts.append(Text(f"     {glimpse_text(self._glimpse[0])}", style="cyan"))
+        if self._snapshot is not None and time.monotonic() - self._snapshot[1] < FRESH_S:
+            parts.append(Text(f"     {snapshot_text(self._snapshot[0])}", style="cyan"))
         if self._good:
             parts.append(self._front())
         parts += [
@@ -151,7 +151,7 @@ class RunDisplay:
         line = self._line(proposal.number, result)
         if isinstance(result, Measurement):
             self._keep_if_good(proposal.number, result)
-        self._now = self._glimpse = None
+        self._now = self._snapshot = None
         text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{escape(describe(proposal))}[/]"
         if self._console.is_terminal:
             self._console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
@@ -178,16 +178,16 @@ class RunDisplay:
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         """Write one line of what a configuration measured again."""
-        self._glimpse = None
+        self._snapshot = None
         line = self._line(step.trial.number, result)
         what = "default again" if step.kind is RepeatKind.BASELINE else "again"
         text = f"[bold]{step.trial.number:>4}[/]  {line}  [dim]{what}[/]"
         self._console.print(text, highlight=False, soft_wrap=True)
         self._bar.update(self._task, description=f"confirming trial {step.trial.number}")
 
-    def glimpsed(self, glimpse: Glimpse) -> None:
+    def load_sampled(self, snapshot: LoadSnapshot) -> None:
         """Show how the load goes, at the next refresh."""
-        self._glimpse = (glimpse, time.monotonic())
+        self._snapshot = (snapshot, time.monotonic())
 
     def note(self, message: str) -> None:
         """Write a line."""

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from tuner.analysis.confirmed_front import Standing, standing
 from tuner.configuration import Value
-from tuner.records import Glimpse
-from tuner.report.glimpse_text import glimpse_text
+from tuner.records import LoadSnapshot
 from tuner.report.json_forms import front_json
+from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.front_table import heading, show_front
 from tuner.spec.stored import StoredSpec
 from tuner.store import Store
@@ -49,7 +49,7 @@ class Running:
     knobs: dict[str, Value]
     for_s: float
     typical_s: float | None
-    load: Glimpse | None
+    load: LoadSnapshot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
     if found.running is not None:
         lines.append(("now", _now(found.running)))
         if found.running.load is not None:
-            lines.append(("", glimpse_text(found.running.load)))
+            lines.append(("", snapshot_text(found.running.load)))
     for fault in found.faults:
         trial = "" if fault.trial is None else f" trial {fault.trial}:"
         lines.append(("fault", f"{fault.at:%H:%M:%S} UTC{trial} {fault.what}"))

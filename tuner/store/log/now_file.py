@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tuner.records import Glimpse, Source
+from tuner.records import LoadSnapshot, Source
 from tuner.store.address import file_of, parse_address
 from tuner.store.lock import lock_path
 
@@ -25,17 +25,17 @@ class NowFile:
         store = file_of(parse_address(store_url))
         self._path = None if store is None else lock_path(store, study).with_suffix(".now")
 
-    def write(self, glimpse: Glimpse) -> None:
+    def write(self, snapshot: LoadSnapshot) -> None:
         """Replace what was there; a disk that is full or gone must not end a night."""
         if self._path is None:
             return
-        line = {"at": datetime.now(UTC).isoformat(), **asdict(glimpse)}
+        line = {"at": datetime.now(UTC).isoformat(), **asdict(snapshot)}
         partial = self._path.with_name(f"{self._path.name}.partial")
         with suppress(OSError):
             partial.write_text(json.dumps(line), encoding="utf-8")
             partial.replace(self._path)
 
-    def read(self, now: datetime, since: datetime) -> Glimpse | None:
+    def read(self, now: datetime, since: datetime) -> LoadSnapshot | None:
         """Return what was written after `since` and in the seconds before `now`, else None."""
         if self._path is None:
             return None
@@ -43,11 +43,11 @@ class NowFile:
             fields = json.loads(self._path.read_text(encoding="utf-8"))
             at = datetime.fromisoformat(fields.pop("at"))
             fields |= {name: Source(fields[name]) for name in ("power_source", "latency_source")}
-            glimpse = Glimpse(**fields)
+            snapshot = LoadSnapshot(**fields)
             is_fresh = at >= since and abs(now - at) <= timedelta(seconds=FRESH_S)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return glimpse if is_fresh else None
+        return snapshot if is_fresh else None
 
     def close(self) -> None:
         """Remove it: nothing runs."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, front_of, measured
 from tuner.errors import OperatorNeededError
@@ -22,19 +20,10 @@ from tuner.study.confirmation.plan import (
     reserve_s,
     spread_is_due,
 )
+from tuner.study.listener import Listener
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
-
-RepeatEnded = Callable[[Step, Measurement | Failure], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Ears:
-    """Who is told: of each repeat that ended, and of what the user should know."""
-
-    repeat_ended: RepeatEnded
-    note: Callable[[str], None]
 
 
 class ConfirmationRun:
@@ -50,14 +39,14 @@ class ConfirmationRun:
         store: Store,
         evaluator: Evaluator,
         owner: TrialOwner,
-        ears: Ears,
+        listener: Listener,
     ) -> None:
         self._name = name
         self._spec = spec
         self._store = store
         self._evaluator = evaluator
         self._owner = owner
-        self._ears = ears
+        self._listener = listener
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
@@ -87,7 +76,7 @@ class ConfirmationRun:
         since_baseline: int | None = None
         while (step := self._next(since_baseline)) is not None:
             if since_baseline is None:
-                self._ears.note(
+                self._listener.note(
                     "confirmation: the front is measured again on launches of its own, beside the "
                     "default"
                 )
@@ -101,7 +90,7 @@ class ConfirmationRun:
         for trial in self._store.repeats.drop_running(self._name):
             message = f"the repeat of trial {trial} was interrupted and will be measured anew"
             self._store.add_event(self._name, "interrupted", message, trial=trial)
-            self._ears.note(message)
+            self._listener.note(message)
 
     def _next(self, since_baseline: int | None) -> Step | None:
         repeats = self._store.repeats.of(self._name)
@@ -144,7 +133,7 @@ class ConfirmationRun:
             answers=evaluation.answers,
         )
         self._store.add_spent_s(self._name, took_s)
-        self._ears.repeat_ended(step, evaluation.result)
+        self._listener.repeat_ended(step, evaluation.result)
         self._count_fault(step, evaluation.result)
         return took_s
 
