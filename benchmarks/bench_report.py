@@ -27,7 +27,7 @@ from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.report.html.page import write_page
-from tuner.report.html.report_data import read_night
+from tuner.report.html.report_data import read_report_data
 from tuner.store import Store, Took
 
 LIMIT_S, LIMIT_MB = 3.0, 12.0
@@ -82,7 +82,7 @@ def main() -> None:
             fill(store, count)
             began_s = time.monotonic()
             with Store.open(store, create=False) as opened_store:
-                size_mb = write_page(read_night(opened_store, "night"), report) / 1e6
+                size_mb = write_page(read_report_data(opened_store, "night"), report) / 1e6
             made_s = time.monotonic() - began_s
             runs = [asyncio.run(opened_s(report)) for _ in range(REPEATS)]
             opened[count] = statistics.median(wall_s for wall_s, _ in runs)

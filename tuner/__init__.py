@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.report.study_results import LoadedStudy
+    from tuner.report.study_results import StudyResults
 
 DEFAULT_STORE = "results/tuner.db"
 
 
-def load_study(name: str, store: str = DEFAULT_STORE) -> LoadedStudy:
+def load_study(name: str, store: str = DEFAULT_STORE) -> StudyResults:
     """Read a study, for a notebook: `tuner.load_study("night").to_pandas()`.
 
     `store` is a SQLite file or a database URL. Raises `tuner.errors.UsageError` if there is no such

@@ -7,11 +7,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from report.conftest import OWNER, measurement
+from helpers.stored_study import OWNER, SAME, confirm, measurement, repeat
 from rich.console import Console
 
-from tuner.analysis.confirmed_front import confirmation_notes, standing
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.records import Failure, FailureKind, Source
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
@@ -23,33 +23,7 @@ from tuner.report.terminal.study_tables import show_studies, show_study
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Took
 
-SAME: Answers = tuple((n, n + 1, n + 2) for n in range(64))
 OTHER: Answers = tuple((n, n + 1, n + 2 if n > 30 else 0) for n in range(64))
-
-
-def repeat(
-    store: Store,
-    trial: int,
-    energy_j: float,
-    tpot_ms: float,
-    answers: Answers | None = None,
-    study: str = "night",
-) -> None:
-    kind = RepeatKind.BASELINE if trial == 0 else RepeatKind.CONFIRMATION
-    number = store.repeats.begin(study, trial, kind, OWNER)
-    found = measurement(energy_j, tpot_ms, 5000.0, Source.MEASURED)
-    took = Took(90.0, 30.0)
-    store.repeats.save(study, number, found, None, took=took, answers=answers)
-
-
-def confirm(store: Store, member: tuple[float, float], answers: Answers | None = None) -> None:
-    """Repeat trial 2 twice, and the default around it; trial 1 once."""
-    energy_j, tpot_ms = member
-    for factor in (1.0, 1.004):
-        repeat(store, 0, 0.40 * factor, 30.0 * factor, None if answers is None else SAME)
-        repeat(store, 2, energy_j * factor, tpot_ms * factor, answers)
-    repeat(store, 0, 0.401, 30.1, None if answers is None else SAME)
-    repeat(store, 1, 0.31, 45.0)
 
 
 def shown(store: Store, width: int = 160) -> str:
@@ -83,7 +57,7 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     assert json.dumps(whole, allow_nan=False)
     assert len(whole["repeats"]) == 6
     assert whole["trials"][2]["search_metrics"]["energy_per_output_token_j"] == 0.25
-    assert front_json(standing(identity, trials, repeats))["front"][0] == best
+    assert front_json(confirmed_front(identity, trials, repeats))["front"][0] == best
     rows = {row["number"]: row for row in trial_rows(identity, trials, repeats)}
     assert (rows[2]["confirmed"], rows[1]["confirmed"], rows[1]["on_front"]) == (True, False, False)
     assert rows[2]["energy_per_output_token_j"] == best["energy_per_output_token_j"]
@@ -119,7 +93,7 @@ def test_a_study_told_not_to_confirm_names_the_option(
     store: Store, identity: StudyIdentity
 ) -> None:
     told = replace(identity, spec_json={"confirm": False})
-    (note,) = confirmation_notes(standing(told, store.trials("night"), []))
+    (note,) = confirmation_notes(confirmed_front(told, store.trials("night"), []))
     assert "`tuner resume night --confirm` measures the front again" in note
 
 
@@ -138,7 +112,9 @@ def test_a_member_over_the_slo_is_dropped_and_said(store: Store, identity: Study
     found = recommend(store)
     assert found.best.number == 1
     assert "trial 2 is off the front: measured again, it missed the SLO" in shown(store)
-    as_json = front_json(standing(identity, store.trials("night"), store.repeats.of("night")))
+    as_json = front_json(
+        confirmed_front(identity, store.trials("night"), store.repeats.of("night"))
+    )
     assert as_json["dropped"] == [2]
 
 
@@ -178,7 +154,7 @@ def test_outputs_of_the_virtual_emulator_are_not_compared(
 ) -> None:
     confirm(store, (0.27, 48.0))
     virtual = replace(identity, evaluation="virtual")
-    found = standing(virtual, store.trials("night"), store.repeats.of("night"))
+    found = confirmed_front(virtual, store.trials("night"), store.repeats.of("night"))
     assert found.outputs(found.trials[2]) == "emulated: outputs not compared"
 
 
@@ -190,7 +166,7 @@ def test_repeats_are_listed_and_everything_fits(
     console = Console(file=io.StringIO(), width=width, color_system=None)
     trials, repeats = store.trials("night"), store.repeats.of("night")
     show_study(console, identity, trials, repeats, [])
-    show_front(console, standing(identity, trials, repeats))
+    show_front(console, confirmed_front(identity, trials, repeats))
     show_recommendation(console, recommend(store))
     show_studies(console, store.studies())
     assert isinstance(console.file, io.StringIO)

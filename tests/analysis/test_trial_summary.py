@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analysis.trial_summary import figures, kwh_per_million_tokens, saving_percent
-from tuner.analysis.trials import slos_of
+from tuner.analysis.outcomes import slos_of
+from tuner.analysis.trial_summary import kwh_per_million_tokens, saving_percent, trial_summary
 from tuner.store import Store, StudyIdentity
 
 energies = st.floats(1e-6, 1e6)
@@ -35,7 +35,7 @@ def test_3_6_joules_per_token_are_1_kwh_per_million_tokens() -> None:
 
 def test_a_failed_trial_has_its_reason_and_no_figure(store: Store, identity: StudyIdentity) -> None:
     trials = store.trials("night")
-    shown = figures(trials[5], trials[0], slos_of(identity))
+    shown = trial_summary(trials[5], trials[0], slos_of(identity))
     assert shown.reason == "CUDA out of memory [rank 0]"
     assert shown.meets_slo is None
     assert (shown.energy_per_output_token_j, shown.saving_percent) == (None, None)

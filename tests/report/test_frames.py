@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
 from tuner.records import (

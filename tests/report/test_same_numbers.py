@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from analysis.test_confirmed_front import confirm
+from helpers.stored_study import confirm
 from rich.console import Console
 
 import tuner
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.metrics import METRICS
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.html.comparison import comparison
 from tuner.report.html.page import page
-from tuner.report.html.report_data import read_night
+from tuner.report.html.report_data import read_report_data
 from tuner.report.json_forms import recommendation_json, study_json
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import number, percent
@@ -133,7 +133,7 @@ def test_the_exports(night: Store, answer: Any) -> None:
 
 def test_the_table_of_the_html_report(night: Store, answer: Any) -> None:
     rows = re.findall(
-        r'<tr class="[a-z]*"><th scope="row">.*?</tr>', comparison(read_night(night, "night"))
+        r'<tr class="[a-z]*"><th scope="row">.*?</tr>', comparison(read_report_data(night, "night"))
     )
     cells = [
         [re.sub("<[^>]*>", " ", c).split() for c in re.split("<td>|</button>", row)] for row in rows
@@ -146,7 +146,7 @@ def test_the_table_of_the_html_report(night: Store, answer: Any) -> None:
 
 
 def test_the_html_report(night: Store, answer: Any) -> None:
-    html = page(read_night(night, "night"))
+    html = page(read_report_data(night, "night"))
     found = re.search(r'<script type="application/json" id="tuner-data">(.*?)</script>', html, re.S)
     assert found is not None
     data = json.loads(found[1])

@@ -7,7 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
-from analysis.test_confirmed_front import confirm
+from helpers.stored_study import confirm
 
 import tuner
 from tuner.errors import UsageError

@@ -10,7 +10,7 @@ import pytest
 from helpers.scripted import named_constraints, physics
 from study.test_loop import Bench
 
-from tuner.analysis.trials import feasible, front, measured
+from tuner.analysis.outcomes import feasible, front, measured
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.trials import baseline_of, feasible, front, slos_of
+from tuner.analysis.outcomes import baseline_of, feasible, front, slos_of
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.measure.outputs import clearly_below
 from tuner.slo import Slo
@@ -14,14 +14,14 @@ from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConfirmedFront:
     """A study's trials as they stand after its repeats, under some SLOs.
 
     Attributes:
         trials: with what the repeats say in place of what the search measured, where confirmed.
         pool: those that may be recommended: confirmed, or found by the search if none is.
         front: the Pareto front of the pool.
-        known: what the repeats of each trial say.
+        confirmations: what the repeats of each trial say.
         is_confirmed: whether the pool holds confirmed trials only.
         unconfirmed: on the front of the search, and neither confirmed nor dropped.
         dropped: what the search had on its front and the repeats took back.
@@ -32,7 +32,7 @@ class Standing:
     trials: tuple[TrialRow, ...]
     pool: tuple[TrialRow, ...]
     front: tuple[TrialRow, ...]
-    known: Mapping[int, Confirmation]
+    confirmations: Mapping[int, Confirmation]
     is_confirmed: bool
     unconfirmed: tuple[int, ...]
     dropped: tuple[int, ...]
@@ -45,13 +45,13 @@ class Standing:
     @property
     def default(self) -> Confirmation | None:
         """What the default's repeats say."""
-        return None if self.baseline is None else self.known.get(self.baseline.number)
+        return None if self.baseline is None else self.confirmations.get(self.baseline.number)
 
     def outputs(self, trial: TrialRow) -> str:
         """Return how far a trial's outputs are the default's, in words."""
         if self.study.evaluation == "virtual":
             return "emulated: outputs not compared"
-        found = self.known.get(trial.number)
+        found = self.confirmations.get(trial.number)
         ours = None if found is None else found.agreement
         theirs = None if self.default is None else self.default.agreement
         if ours is None or theirs is None:
@@ -63,7 +63,7 @@ class Standing:
 
     def outputs_warning(self, trial: TrialRow) -> str | None:
         """Return what to say if a trial answers otherwise than the default does."""
-        found = self.known.get(trial.number)
+        found = self.confirmations.get(trial.number)
         ours = None if found is None else found.agreement
         theirs = None if self.default is None else self.default.agreement
         if ours is None or theirs is None or not clearly_below(ours, theirs):
@@ -74,12 +74,12 @@ class Standing:
         )
 
 
-def standing(
+def confirmed_front(
     study: StudyIdentity,
     trials: Sequence[TrialRow],
     repeats: Sequence[RepeatRow],
     slos: Sequence[Slo] | None = None,
-) -> Standing:
+) -> ConfirmedFront:
     """Return how the trials stand under the study's SLOs, or under those given over them."""
     bounds = slos_of(study, slos)
     known = confirmations(trials, repeats, bounds)
@@ -94,13 +94,13 @@ def standing(
     pool = tuple(confirmed if is_confirmed else left)
     searched = {t.number for t in front(study, left, slos)}
     before = {t.number for t in front(study, trials, slos)}
-    return Standing(
+    return ConfirmedFront(
         study=study,
         slos=bounds,
         trials=rows,
         pool=pool,
         front=tuple(front(study, pool, slos)),
-        known=known,
+        confirmations=known,
         is_confirmed=is_confirmed,
         unconfirmed=tuple(sorted(searched - {t.number for t in confirmed})),
         dropped=tuple(sorted(before & dropped)),
@@ -113,7 +113,7 @@ def how_to_confirm(study: StudyIdentity) -> str:
     return f"`tuner resume {study.name}{flag}`"
 
 
-def confirmation_notes(found: Standing) -> list[str]:
+def confirmation_notes(found: ConfirmedFront) -> list[str]:
     """Return what a reader of a front has to know of its confirmation."""
     notes = []
     if found.front and not found.is_confirmed:
@@ -125,13 +125,13 @@ def confirmation_notes(found: Standing) -> list[str]:
         numbers = ", ".join(map(str, found.unconfirmed))
         notes.append(f"not confirmed, so not shown: trial {numbers}, on the front of the search")
     for number in found.dropped:
-        fault = found.known[number].fault
+        fault = found.confirmations[number].fault
         why = "missed the SLO" if fault is None else f"failed ({fault})"
         notes.append(f"trial {number} is off the front: measured again, it {why}")
     uncertain = [
         t.number
         for t in found.front
-        if found.is_confirmed and found.known[t.number].slo is SloVerdict.UNCERTAIN
+        if found.is_confirmed and found.confirmations[t.number].slo is SloVerdict.UNCERTAIN
     ]
     if uncertain:
         numbers = ", ".join(map(str, uncertain))

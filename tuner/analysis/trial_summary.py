@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tuner.analysis.trials import ENERGY, meets_slo, metric
+from tuner.analysis.outcomes import ENERGY, meets_slo, metric
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
 from tuner.measure.compare import Verdict
@@ -18,7 +18,7 @@ COMPARED = ("p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TrialSummary:
     """What reports show of a trial. `saving_percent` is energy per token against the default.
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
@@ -52,15 +52,15 @@ class Figures:
     same_outputs_prefix: float | None = None
 
 
-def figures(
+def trial_summary(
     trial: TrialRow,
     baseline: TrialRow | None,
     slos: Sequence[Slo],
     known: Confirmation | None = None,
-) -> Figures:
+) -> TrialSummary:
     """Return the figures of a trial beside the default's; `known` is what its repeats say."""
     energy_j = metric(trial, ENERGY)
-    shown = Figures(
+    shown = TrialSummary(
         number=trial.number,
         baseline=trial.baseline,
         state=trial.state,
@@ -79,7 +79,7 @@ def figures(
     return shown if known is None else _with_repeats(shown, known)
 
 
-def _with_repeats(shown: Figures, known: Confirmation) -> Figures:
+def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
     """Add what the repeats say."""
     energy = known.estimates.get(ENERGY)
     spread = None if energy is None or energy.interval is None else energy.interval

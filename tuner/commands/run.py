@@ -104,13 +104,13 @@ def resume(
 
 def _finish(store: Store, name: str, *, as_json: bool) -> None:
     """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
-    from tuner.analysis.confirmed_front import standing
-    from tuner.analysis.infeasible import nothing_met
+    from tuner.analysis.confirmed_front import confirmed_front
+    from tuner.analysis.recommendation.infeasible import nothing_met
     from tuner.report.json_forms import front_json
     from tuner.report.terminal.front_table import show_front
 
     study, trials = store.study(name), store.trials(name)
-    found = standing(study, trials, store.repeats.of(name))
+    found = confirmed_front(study, trials, store.repeats.of(name))
     if as_json:
         print_json(front_json(found))
     else:

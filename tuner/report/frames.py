@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.trial_summary import figures
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.trial_summary import trial_summary
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.metrics import METRICS
@@ -36,7 +36,7 @@ def trial_rows(
     Metrics are those that every report shows: of a confirmed trial those of its repeats. What the
     search measured in its single window is `search.METRIC`.
     """
-    found = standing(study, trials, repeats, slos)
+    found = confirmed_front(study, trials, repeats, slos)
     on_front = {t.number for t in found.front}
     knobs = sorted({name for t in trials for name in t.configuration.knobs()})
     return [
@@ -121,10 +121,10 @@ def frame(rows: Sequence[RowCells]) -> pd.DataFrame:
 
 
 def _trial_row(
-    found: Standing, trial: TrialRow, searched: TrialRow, on_front: bool, knobs: Iterable[str]
+    found: ConfirmedFront, trial: TrialRow, searched: TrialRow, on_front: bool, knobs: Iterable[str]
 ) -> RowCells:
     own, failure = trial.configuration.knobs(), trial.failure
-    shown = figures(trial, found.baseline, found.slos, found.known.get(trial.number))
+    shown = trial_summary(trial, found.baseline, found.slos, found.confirmations.get(trial.number))
     row: RowCells = {
         "study": found.study.name,
         "number": trial.number,

@@ -7,16 +7,16 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from tuner.analysis.confirmed_front import Standing, confirmation_notes, standing
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, confirmed_front
 from tuner.analysis.load_text import load_text
-from tuner.analysis.recommendation import Recommendation
-from tuner.analysis.trial_summary import Figures, figures
-from tuner.analysis.trials import emulated, measured
+from tuner.analysis.outcomes import emulated, measured
+from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 
-def front_json(found: Standing) -> dict[str, Any]:
+def front_json(found: ConfirmedFront) -> dict[str, Any]:
     """Return the Pareto front, and the default beside it."""
     study, baseline = found.study, found.baseline
     return {
@@ -57,14 +57,14 @@ def recommendation_json(
         "slos": [str(slo) for slo in r.slos],
         "emulated": list(r.emulated),
         "is_default": r.is_default,
-        "confirmed": r.standing.is_confirmed,
+        "confirmed": r.confirmed.is_confirmed,
         "asked_for": r.is_asked_for,
-        "recommended": _trial(r.best, r.standing),
-        "alternatives": [_trial(t, r.standing) for t in r.alternatives],
-        "default": None if r.baseline is None else _trial(r.baseline, r.standing),
+        "recommended": _trial(r.best, r.confirmed),
+        "alternatives": [_trial(t, r.confirmed) for t in r.alternatives],
+        "default": None if r.baseline is None else _trial(r.baseline, r.confirmed),
         "roles": {role.value: number for role, number in r.roles.items()},
         "price": None if price is None else _price(r, price),
-        "outputs": r.standing.outputs(r.best),
+        "outputs": r.confirmed.outputs(r.best),
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
     }
@@ -73,7 +73,7 @@ def recommendation_json(
 def _price(r: Recommendation, price: Price) -> dict[str, Any]:
     """Return what a million output tokens cost in GPU energy, of each trial that is shown."""
     default = () if r.baseline is None else (r.baseline,)
-    shown = {t.number: r.figures_of(t) for t in (r.best, *r.alternatives, *default)}
+    shown = {t.number: r.summary_of(t) for t in (r.best, *r.alternatives, *default)}
     return {
         "per_kwh": price.per_kwh,
         "currency": price.currency,
@@ -108,7 +108,7 @@ def study_json(
 
     Of a confirmed trial `metrics` are those of its repeats, `search_metrics` what the search had.
     """
-    found = standing(study, trials, repeats)
+    found = confirmed_front(study, trials, repeats)
     on_front = {t.number for t in found.front}
     return _identity(study) | {
         "spec": study.spec_json,
@@ -153,10 +153,10 @@ def _repeat(repeat: RepeatRow) -> dict[str, Any]:
     }
 
 
-def _trial(trial: TrialRow, standing: Standing) -> dict[str, Any]:
+def _trial(trial: TrialRow, confirmed: ConfirmedFront) -> dict[str, Any]:
     """Return the shown figures, the configuration by kind, and every metric."""
-    known = standing.known.get(trial.number)
-    shown: Figures = figures(trial, standing.baseline, standing.slos, known)
+    known = confirmed.confirmations.get(trial.number)
+    shown: TrialSummary = trial_summary(trial, confirmed.baseline, confirmed.slos, known)
     found, failure = trial.measurement, trial.failure
     return {k: _plain(v) for k, v in asdict(shown).items() if k != "knobs"} | {
         "configuration": trial.configuration.to_json(),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.report.frames import frame, repeat_rows, request_rows, trial_rows
 from tuner.report.json_forms import recommendation_json
 from tuner.slo import Slo
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedStudy:
+class StudyResults:
     """A study as it was when it was loaded; raw records are read when they are asked for."""
 
     identity: StudyIdentity
@@ -58,10 +58,10 @@ class LoadedStudy:
         return recommendation_json(found)
 
 
-def load_study(name: str, store_url: str) -> LoadedStudy:
+def load_study(name: str, store_url: str) -> StudyResults:
     """Read a study; raises `UsageError` with near names if there is none."""
     with Store.open(store_url, create=False) as store:
-        return LoadedStudy(
+        return StudyResults(
             identity=store.study(name),
             trials=tuple(store.trials(name)),
             repeats=tuple(store.repeats.of(name)),

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from report.conftest import IDENTITY, OWNER
+from helpers.stored_study import IDENTITY, OWNER
 from rich.console import Console
 
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
-from tuner.analysis.tasks.task_energy import Task, TaskTable, task_tables, tasks_json
+from tuner.analysis.tasks.task_energy import TaskEnergy, TaskTable, task_tables, tasks_json
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
@@ -71,7 +71,7 @@ def add(store: Store, study: StudyIdentity, trials: list[tuple[float, float]], r
         store.save_measurement(study.name, number, found, run if number == 0 else None)
 
 
-def by_workload(table: TaskTable) -> dict[str, Task]:
+def by_workload(table: TaskTable) -> dict[str, TaskEnergy]:
     return {task.workload: task for task in table.tasks}
 
 

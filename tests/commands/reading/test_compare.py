@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.stored_study import IDENTITY, add_night
 from helpers.studies import InProcess
-from report.conftest import IDENTITY, add_night
 from store.imports.test_bench_serve import RESULT, written
 
 from tuner.store import Store

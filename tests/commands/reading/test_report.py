@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.stored_study import IDENTITY, add_night
 from helpers.studies import InProcess
-from report.conftest import IDENTITY, add_night
 
 from tuner.store import Store
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from helpers.stored_study import IDENTITY, OWNER, add_night, configuration
 from helpers.studies import InProcess
-from report.conftest import IDENTITY, OWNER, add_night, configuration
 
 from tuner.records import LoadSnapshot, Source
 from tuner.report.terminal.status_table import duration, status

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report.conftest import IDENTITY, add_night
+from helpers.stored_study import IDENTITY, add_night
 from typer.testing import CliRunner
 
 from tuner.cli import app

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report.conftest import IDENTITY, add_night
+from helpers.stored_study import IDENTITY, add_night
 
-from tuner.analysis.recommendation import Recommendation, recommend
+from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.configuration import Configuration
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.store import Store

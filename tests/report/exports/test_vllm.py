@@ -6,7 +6,7 @@ import pytest
 import yaml
 from report.exports.conftest import JSON_FLAG, MODEL, having
 
-from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.records import Source
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.vllm import vllm_config

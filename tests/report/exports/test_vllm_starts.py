@@ -17,7 +17,7 @@ from helpers.studies import TINY_LLAMA, wait_for
 from helpers.tiny_vllm import SMALL, needs_vllm
 from report.exports.conftest import having
 
-from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.report.exports.env import env_file
 from tuner.report.exports.vllm import vllm_config

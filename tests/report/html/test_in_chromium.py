@@ -12,7 +12,7 @@ from helpers.studies import InProcess
 
 from tuner.report.html.page import FIGURES, write_page
 from tuner.report.html.png import write_pictures
-from tuner.report.html.report_data import read_night
+from tuner.report.html.report_data import read_report_data
 from tuner.store import Store, StudyIdentity
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]
@@ -162,7 +162,7 @@ async def test_hostile_names_run_nothing(
     fill(empty, replace(identity, name=hostile, model=hostile))
     empty.add_event(hostile, hostile, hostile)
     path = tmp_path / "hostile.html"
-    write_page(read_night(empty, hostile), path)
+    write_page(read_report_data(empty, hostile), path)
     await shown(page, path)
     await page.eval("Object.keys(FIGURES).forEach(draw)")
     assert await page.eval("window.ran") is None
@@ -183,7 +183,7 @@ async def test_a_night_without_an_answer_draws_nothing_that_is_not_there(
         empty.create_study(identity)  # and nothing was measured yet
     else:
         fill(empty, replace(identity, slos=(f"p99_tpot_ms<={bound_ms}",)))
-    write_page(read_night(empty, "night"), tmp_path / "night.html")
+    write_page(read_report_data(empty, "night"), tmp_path / "night.html")
     await page.open((tmp_path / "night.html").as_uri())
     await page.eval("Object.keys(FIGURES).forEach(draw)")
     heading = await page.eval("document.querySelector('h1').textContent")

@@ -16,7 +16,7 @@ from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.report.html.page import page, write_page
 from tuner.report.html.provenance import events, provenance
-from tuner.report.html.report_data import Night, read_night
+from tuner.report.html.report_data import ReportData, read_report_data
 from tuner.report.json_forms import front_json, recommendation_json
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity
@@ -47,8 +47,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture
-def night(store: Store) -> Night:
-    return read_night(store, "night")
+def report(store: Store) -> ReportData:
+    return read_report_data(store, "night")
 
 
 def data_of(text: str) -> dict[str, Any]:
@@ -60,15 +60,15 @@ def shown(text: str, cell: str) -> str:
     return re.sub(r"<[^>]+>", " ", text[text.index(cell) :].split("</section>")[0])
 
 
-def test_numbers_are_those_of_the_other_commands(night: Night) -> None:
-    data = data_of(page(night))
-    assert night.recommendation is not None
-    assert data["recommendation"] == recommendation_json(night.recommendation)
-    assert data["front"] == front_json(night.standing)
+def test_numbers_are_those_of_the_other_commands(report: ReportData) -> None:
+    data = data_of(page(report))
+    assert report.recommendation is not None
+    assert data["recommendation"] == recommendation_json(report.recommendation)
+    assert data["front"] == front_json(report.confirmed)
 
 
-def test_first_screen_answers(night: Night) -> None:
-    text = shown(page(night), 'id="answer"')
+def test_first_screen_answers(report: ReportData) -> None:
+    text = shown(page(report), 'id="answer"')
     assert re.search(r"Deploy trial 2: +37.5 % less energy +per output token", text)
     assert "Not confirmed:" in text
     assert "tuner resume night" in text
@@ -76,14 +76,14 @@ def test_first_screen_answers(night: Night) -> None:
     assert re.search(r"p99 TPOT, ms +49 +SLO ≤ 50 · default 30", text)
 
 
-def test_the_front_stands_beside_the_default(night: Night) -> None:
-    table = shown(page(night), 'id="comparison"')
+def test_the_front_stands_beside_the_default(report: ReportData) -> None:
+    table = shown(page(report), 'id="comparison"')
     assert re.search(r"2 +recommended +0.25 +37.5 %", table)
     assert re.search(r"0 +default +0.4 +0.0 %", table)
 
 
-def test_every_trial_is_in_the_data_with_what_is_not_known_as_null(night: Night) -> None:
-    trials = data_of(page(night))["trials"]
+def test_every_trial_is_in_the_data_with_what_is_not_known_as_null(report: ReportData) -> None:
+    trials = data_of(page(report))["trials"]
     assert trials["number"] == list(range(7))
     assert trials["met"] == [True, True, True, False, True, None, None]
     assert trials["metrics"]["p99_tpot_ms"][4:] == [47.0, None, None]
@@ -92,13 +92,13 @@ def test_every_trial_is_in_the_data_with_what_is_not_known_as_null(night: Night)
 
 
 def test_another_slo_filters_again(store: Store) -> None:
-    text = page(read_night(store, "night", [Slo.parse("p99_tpot_ms<=46")]))
+    text = page(read_report_data(store, "night", [Slo.parse("p99_tpot_ms<=46")]))
     assert "Deploy trial 1:" in shown(text, 'id="answer"')
     assert [s["text"] for s in data_of(text)["slos"]] == ["p99_tpot_ms<=46"]
 
 
 def test_without_an_answer_it_says_what_came_nearest(store: Store) -> None:
-    text = page(read_night(store, "night", [Slo.parse("p99_tpot_ms<=1")]))
+    text = page(read_report_data(store, "night", [Slo.parse("p99_tpot_ms<=1")]))
     assert "No configuration meets the SLO" in text
     assert "nearest: trial 0" in shown(text, 'id="answer"')
     assert data_of(text)["recommendation"] is None
@@ -106,7 +106,7 @@ def test_without_an_answer_it_says_what_came_nearest(store: Store) -> None:
 
 def test_a_study_that_has_just_begun_is_a_page_too(empty: Store, identity: StudyIdentity) -> None:
     empty.create_study(identity)
-    text = page(read_night(empty, "night"))
+    text = page(read_report_data(empty, "night"))
     assert "No trial has ended yet" in shown(text, 'id="answer"')
     assert "No configuration meets the SLO" not in text
 
@@ -117,10 +117,10 @@ def test_what_was_ended_early_is_one_reason_however_many_requests(store: Store) 
         assert found is not None
         why = f"ended early: {many} of {many} requests were past p99_tpot_ms<=50 in the first 6 s"
         store.save_measurement("night", number, replace(found, ended_early=why), None)
-    night = read_night(store, "night")
-    assert events(night).count("ended early:") == 1
-    assert "<td>2</td><td>configuration</td><td>ended early: requests were past" in events(night)
-    assert "5 measured (2 ended early), 2 failed" in provenance(night)
+    report = read_report_data(store, "night")
+    assert events(report).count("ended early:") == 1
+    assert "<td>2</td><td>configuration</td><td>ended early: requests were past" in events(report)
+    assert "5 measured (2 ended early), 2 failed" in provenance(report)
 
 
 def test_nothing_of_the_store_becomes_markup(
@@ -137,7 +137,7 @@ def test_nothing_of_the_store_becomes_markup(
     fill(empty, hostile)
     empty.add_event(HOSTILE, HOSTILE, HOSTILE)
     empty.save_failure(HOSTILE, 6, Failure(FailureKind.CONFIGURATION, HOSTILE))
-    text = page(read_night(empty, HOSTILE))
+    text = page(read_report_data(empty, HOSTILE))
     found = Elements(text)
     assert not [t for t in found.tags if t[0] == "img" or "onerror" in t[1]]
     assert text.count("</script>") == 4  # the theme, the data, Plotly, the page's own
@@ -147,8 +147,8 @@ def test_nothing_of_the_store_becomes_markup(
     assert data["trials"]["reason"][6] == HOSTILE
 
 
-def test_nothing_is_loaded(night: Night) -> None:
-    found = Elements(page(night))
+def test_nothing_is_loaded(report: ReportData) -> None:
+    found = Elements(page(report))
     addresses = [
         value
         for _, attributes in found.tags
@@ -159,12 +159,12 @@ def test_nothing_is_loaded(night: Night) -> None:
     assert all(a.startswith(("#", "data:")) for a in addresses)
 
 
-def test_the_file_is_whole_or_not_there(night: Night, tmp_path: Path) -> None:
+def test_the_file_is_whole_or_not_there(report: ReportData, tmp_path: Path) -> None:
     path = tmp_path / "made" / "night.html"
-    assert write_page(night, path) == path.stat().st_size
+    assert write_page(report, path) == path.stat().st_size
     (tmp_path / "file").write_text("")
     with pytest.raises(PreflightError, match="name another file with -o"):
-        write_page(night, tmp_path / "file" / "night.html")
+        write_page(report, tmp_path / "file" / "night.html")
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -5,25 +5,25 @@ from dataclasses import replace
 
 import pytest
 
-from tuner.report.html.report_data import Night, read_night
+from tuner.report.html.report_data import ReportData, read_report_data
 from tuner.report.html.timeline import event_hours, growth, spans
 from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity, Took
 
 
-def with_times(night: Night, launch_s: float | None = 60.0) -> Night:
+def with_times(report: ReportData, launch_s: float | None = 60.0) -> ReportData:
     took = Took(360.0, launch_s)
-    return replace(night, searched=tuple(replace(t, took=took) for t in night.searched))
+    return replace(report, searched=tuple(replace(t, took=took) for t in report.searched))
 
 
 @pytest.fixture
 def virtual(
     empty: Store, identity: StudyIdentity, fill: Callable[[Store, StudyIdentity], None]
-) -> Night:
+) -> ReportData:
     fill(empty, replace(identity, evaluation="virtual"))
-    return with_times(read_night(empty, "night"))
+    return with_times(read_report_data(empty, "night"))
 
 
-def test_virtual_evaluations_follow_one_another(virtual: Night) -> None:
+def test_virtual_evaluations_follow_one_another(virtual: ReportData) -> None:
     found = spans(virtual)
     assert [s.trial for s in found] == list(range(7))
     assert [s.start_h for s in found] == pytest.approx([0.1 * k for k in range(7)])
@@ -32,21 +32,21 @@ def test_virtual_evaluations_follow_one_another(virtual: Night) -> None:
 
 
 def test_live_evaluations_stand_where_they_began(store: Store) -> None:
-    night = with_times(read_night(store, "night"), launch_s=None)
-    found = spans(night)
-    began = night.study.created_at
-    hours = [(t.started_at - began).total_seconds() / 3600 for t in night.searched]
+    report = with_times(read_report_data(store, "night"), launch_s=None)
+    found = spans(report)
+    began = report.study.created_at
+    hours = [(t.started_at - began).total_seconds() / 3600 for t in report.searched]
     assert [s.start_h for s in found] == pytest.approx(hours)
     assert all(s.launch_h is None for s in found)
-    at_h = (night.events[0].at - began).total_seconds() / 3600
-    assert event_hours(night, found) == [pytest.approx(at_h)]
+    at_h = (report.events[0].at - began).total_seconds() / 3600
+    assert event_hours(report, found) == [pytest.approx(at_h)]
 
 
-def test_an_event_of_a_virtual_night_follows_the_trial_before_it(virtual: Night) -> None:
+def test_an_event_of_a_virtual_night_follows_the_trial_before_it(virtual: ReportData) -> None:
     assert event_hours(virtual, spans(virtual)) == [pytest.approx(0.7)]
 
 
-def test_repeats_have_lanes_of_their_own(virtual: Night) -> None:
+def test_repeats_have_lanes_of_their_own(virtual: ReportData) -> None:
     trial = virtual.searched[1]
     repeats = tuple(
         RepeatRow(
@@ -68,7 +68,7 @@ def test_repeats_have_lanes_of_their_own(virtual: Night) -> None:
     assert lanes == ["default again", "confirmation"]
 
 
-def test_the_front_only_grows_and_ends_whole(virtual: Night) -> None:
+def test_the_front_only_grows_and_ends_whole(virtual: ReportData) -> None:
     found = growth(virtual, spans(virtual))
     shares = [g.hypervolume_share for g in found]
     assert shares == sorted(shares)
@@ -77,6 +77,6 @@ def test_the_front_only_grows_and_ends_whole(virtual: Night) -> None:
     assert [g.least_energy_j for g in found] == [0.4, 0.3, 0.25, 0.25, 0.25, 0.25, 0.25]
 
 
-def test_nothing_grows_where_nothing_met_the_slo(virtual: Night) -> None:
+def test_nothing_grows_where_nothing_met_the_slo(virtual: ReportData) -> None:
     nothing = replace(virtual, searched=virtual.searched[5:])
     assert growth(nothing, spans(nothing)) == []

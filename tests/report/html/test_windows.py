@@ -16,7 +16,7 @@ from tuner.records import (
     Source,
 )
 from tuner.report.html.report_data import ChosenWindow
-from tuner.report.html.windows import SHARES, window_figures
+from tuner.report.html.windows import SHARES, window_curves
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def raw() -> RawRun:
 def test_quantiles_agree_with_the_metrics_of_the_same_window(raw: RawRun) -> None:
     measured = reduce_run(raw, {})
     assert isinstance(measured, Measurement)
-    found = window_figures(ChosenWindow("default", 0, None, raw)).quantiles_ms
+    found = window_curves(ChosenWindow("default", 0, None, raw)).quantiles_ms
     for latency in ("ttft_ms", "tpot_ms", "e2el_ms", "itl_ms"):
         p50 = float(np.interp(0.5, SHARES, found[latency]))
         p99 = float(np.interp(0.99, SHARES, found[latency]))
@@ -58,18 +58,18 @@ def test_quantiles_agree_with_the_metrics_of_the_same_window(raw: RawRun) -> Non
 
 
 def test_the_clock_is_drawn_where_it_is_known(raw: RawRun) -> None:
-    assert window_figures(ChosenWindow("default", 0, None, raw)).sm_clock_mhz is None
+    assert window_curves(ChosenWindow("default", 0, None, raw)).sm_clock_mhz is None
     clock_mhz = np.full(2000, 1980.0)
     clock_mhz[::2] = np.nan
     known = replace(raw, power=replace(raw.power, sm_clock_mhz=clock_mhz))
-    found = window_figures(ChosenWindow("default", 0, None, known)).sm_clock_mhz
+    found = window_curves(ChosenWindow("default", 0, None, known)).sm_clock_mhz
     assert found is not None
     assert set(found.values) == {1980.0}
     assert len(found.times_s) <= 400
 
 
 def test_long_series_are_thinned_to_means_and_start_at_the_window(raw: RawRun) -> None:
-    found = window_figures(ChosenWindow("default", 0, None, raw))
+    found = window_curves(ChosenWindow("default", 0, None, raw))
     assert len(found.power_w.values) <= 400
     assert found.power_w.times_s[0] == pytest.approx(-20.0, abs=0.5)
     assert np.mean(found.power_w.values) == pytest.approx(np.mean(raw.power.power_w), abs=0.5)

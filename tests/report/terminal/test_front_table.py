@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tuner.analysis.confirmed_front import standing
-from tuner.analysis.recommendation import recommend
-from tuner.analysis.trials import front
+from tuner.analysis.confirmed_front import confirmed_front
+from tuner.analysis.outcomes import front
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.records import Source
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
@@ -50,8 +50,10 @@ def test_every_number_is_the_same_in_table_json_and_export(
 ) -> None:
     trials = store.trials("night")
     console = printer()
-    show_front(console, standing(identity, trials, []))
-    as_json = json.loads(json.dumps(front_json(standing(identity, trials, [])), allow_nan=False))
+    show_front(console, confirmed_front(identity, trials, []))
+    as_json = json.loads(
+        json.dumps(front_json(confirmed_front(identity, trials, [])), allow_nan=False)
+    )
     recommended = json.loads(json.dumps(recommendation_json(recommend(store)), allow_nan=False))
     whole = json.loads(json.dumps(study_json(identity, trials, [], []), allow_nan=False))
     write_csv(trial_rows(identity, trials, []), tmp_path / "night.csv")
@@ -79,7 +81,9 @@ def test_the_default_is_always_shown_and_marked(store: Store, identity: StudyIde
     console = printer()
     show_front(
         console,
-        standing(identity, store.trials("night"), [], [Slo("output_throughput_tok_s", 5050.0)]),
+        confirmed_front(
+            identity, store.trials("night"), [], [Slo("output_throughput_tok_s", 5050.0)]
+        ),
     )
     (line,) = lines_of(0, text(console))
     assert line.split()[1] == "default"
@@ -91,14 +95,16 @@ def test_an_empty_front_says_so_and_still_shows_the_default(
     store: Store, identity: StudyIdentity
 ) -> None:
     console = printer(80)
-    show_front(console, standing(identity, store.trials("night"), [], [Slo("p99_tpot_ms", 1.0)]))
+    show_front(
+        console, confirmed_front(identity, store.trials("night"), [], [Slo("p99_tpot_ms", 1.0)])
+    )
     assert "No measured configuration meets the SLO." in text(console)
     assert lines_of(0, text(console))
 
 
 def test_a_study_without_a_default_says_so(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_front(console, standing(identity, store.trials("night")[1:], []))
+    show_front(console, confirmed_front(identity, store.trials("night")[1:], []))
     assert "default was not run" in text(console)
 
 
@@ -111,7 +117,7 @@ def test_what_is_emulated_is_labelled_wherever_it_is_shown(
     fill(empty, emulated)
     trials = empty.trials("night")
     for show in (
-        lambda c: show_front(c, standing(emulated, trials, [])),
+        lambda c: show_front(c, confirmed_front(emulated, trials, [])),
         lambda c: show_recommendation(c, recommend(empty)),
         lambda c: show_study(c, emulated, trials, [], []),
         lambda c: show_studies(c, empty.studies()),
@@ -120,14 +126,14 @@ def test_what_is_emulated_is_labelled_wherever_it_is_shown(
         show(console)
         assert "emulated" in text(console)
         assert kind in text(console)
-    assert kind in front_json(standing(emulated, trials, []))["emulated"]
+    assert kind in front_json(confirmed_front(emulated, trials, []))["emulated"]
     assert kind in recommendation_json(recommend(empty))["emulated"]
     assert studies_json(empty.studies())[0][f"{kind}_source"] == "emulated"
 
 
 def test_what_is_measured_is_not_labelled(store: Store, identity: StudyIdentity) -> None:
     console = printer()
-    show_front(console, standing(identity, store.trials("night"), []))
+    show_front(console, confirmed_front(identity, store.trials("night"), []))
     show_recommendation(console, recommend(store))
     assert "emulated" not in text(console)
 
@@ -138,7 +144,7 @@ def test_everything_fits_and_nothing_is_cut(
 ) -> None:
     console = printer(width)
     trials = store.trials("night")
-    show_front(console, standing(identity, trials, []))
+    show_front(console, confirmed_front(identity, trials, []))
     show_recommendation(console, recommend(store))
     show_study(console, identity, trials, [], store.events("night"))
     show_studies(console, store.studies())

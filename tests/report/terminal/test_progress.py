@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from report.conftest import FAILURE, configuration, measurement
+from helpers.stored_study import FAILURE, configuration, measurement
 from rich.console import Console
 
 from tuner.records import LoadSnapshot, Measurement, Source

@@ -6,10 +6,10 @@ import io
 from dataclasses import replace
 
 import pytest
-from analysis.test_confirmed_front import confirm
+from helpers.stored_study import confirm
 from rich.console import Console
 
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.errors import UsageError
 from tuner.report.json_forms import recommendation_json
 from tuner.report.price import Price
@@ -39,7 +39,7 @@ def test_when_on_what_and_under_which_load(store: Store, identity: StudyIdentity
 def test_what_it_costs_in_latency_energy_and_money(store: Store) -> None:
     confirm(store, (0.27, 48.0))
     found = recommend(store)
-    best = found.figures_of(found.best)
+    best = found.summary_of(found.best)
     low, high = best.intervals["p99_tpot_ms"]
     assert low < 48.0 < high
     output = " ".join(shown(store).split())

@@ -14,7 +14,7 @@ import pytest
 from helpers.scripted import measurement, physics
 from study.test_loop import OWNER, Bench
 
-from tuner.analysis.confirmed_front import confirmation_notes, standing
+from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
 from tuner.store import Store, convert
@@ -68,14 +68,14 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
     asyncio.run(run.run())
 
     trials = store.trials("s")
-    night = standing(store.study("s"), trials, store.repeats.of("s"))
+    night = confirmed_front(store.study("s"), trials, store.repeats.of("s"))
     assert night.default is not None
     default_j = energy(Configuration())
     naive_errors = []  # what the means alone would have said
-    members = [t for t in trials if not t.baseline and t.number in night.known]
+    members = [t for t in trials if not t.baseline and t.number in night.confirmations]
     assert len(members) >= 2
     for trial in members:
-        found = night.known[trial.number]
+        found = night.confirmations[trial.number]
         truth = energy(trial.configuration) / default_j
         assert found.energy is not None and found.energy.interval is not None
         assert 1.0 + found.energy.difference == pytest.approx(truth, rel=0.002)

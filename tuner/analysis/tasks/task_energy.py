@@ -10,9 +10,9 @@ import numpy as np
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
-from tuner.analysis.recommendation import Recommendation, recommend
+from tuner.analysis.outcomes import ENERGY, baseline_of, emulated, metric
+from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FORMULA, SOURCE, FlopsBasis, flops_basis
-from tuner.analysis.trials import ENERGY, baseline_of, emulated, metric
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RequestState
 from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
@@ -22,7 +22,7 @@ _PER_REQUEST = "energy_per_request_j"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskEnergy:
     """One workload's study. None is unknown.
 
     Attributes:
@@ -64,7 +64,7 @@ class TaskTable:
 
     model: str
     gpu: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskEnergy, ...]
     basis: FlopsBasis | None
     mfu: float
 
@@ -99,7 +99,7 @@ def _table(store: Store, summaries: Sequence[StudySummary], mfu: float) -> TaskT
 
 def _newest(
     store: Store, studies: Sequence[StudyIdentity], basis: FlopsBasis | None, mfu: float
-) -> Task:
+) -> TaskEnergy:
     """Return the task by the first study that recommends something, else by the first."""
     reasons = []
     for study in studies:
@@ -120,17 +120,17 @@ def _task(
     found: Recommendation | None,
     basis: FlopsBasis | None,
     mfu: float,
-) -> Task:
+) -> TaskEnergy:
     best = None if found is None else found.best
-    shown = None if found is None or best is None else found.figures_of(best)
-    of_default = None if found is None or default is None else found.figures_of(default)
+    shown = None if found is None or best is None else found.summary_of(best)
+    of_default = None if found is None or default is None else found.summary_of(default)
     prompt_tokens = None if default is None else _prompt_tokens(store, study.name, default.number)
     output_tokens = _over(metric(default, _PER_REQUEST), metric(default, ENERGY))
     trials = tuple(t for t in (default, best) if t is not None)
     estimated_j = None
     if basis is not None and prompt_tokens is not None and output_tokens is not None:
         estimated_j = basis.energy_j(prompt_tokens + output_tokens, mfu)
-    return Task(
+    return TaskEnergy(
         workload=study.workload_name,
         study=study.name,
         load=resolved_load_text(study, trials[-1].configuration) if trials else "unknown",
@@ -147,7 +147,7 @@ def _task(
     )
 
 
-def _beside(task: Task, chat: Task | None) -> Task:
+def _beside(task: TaskEnergy, chat: TaskEnergy | None) -> TaskEnergy:
     """Add what a task is relative to chat, and to its own estimate."""
     return replace(
         task,

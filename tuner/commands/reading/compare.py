@@ -30,7 +30,7 @@ def import_(
 
     Example: tuner compare import openai-infqps.json --study my-study
     """
-    from tuner.analysis.confirmed_front import standing
+    from tuner.analysis.confirmed_front import confirmed_front
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.store import Store
     from tuner.store.imports.bench_serve import read_results
@@ -40,7 +40,7 @@ def import_(
         identity = store.study(study)
         for point in points:
             store.comparisons.add(study, point)
-        found = standing(identity, store.trials(study), store.repeats.of(study))
+        found = confirmed_front(identity, store.trials(study), store.repeats.of(study))
     if output is Format.JSON:
         print_json(comparison_json(points))
     else:

@@ -33,7 +33,7 @@ def report(
 
     from tuner.report.html.page import write_page
     from tuner.report.html.png import browser_path, write_pictures
-    from tuner.report.html.report_data import read_night
+    from tuner.report.html.report_data import read_report_data
     from tuner.slo import Slo
     from tuner.store import Store
 
@@ -41,9 +41,9 @@ def report(
         browser_path()  # said before the report is made
     bounds = [Slo.parse(text) for text in slo] if slo else None
     with Store.open(store_url, create=False) as store:
-        night = read_night(store, name, bounds)
+        report_data = read_report_data(store, name, bounds)
     path = output or Path(f"{name.replace('/', '-')}.html")
-    size = write_page(night, path)
+    size = write_page(report_data, path)
     console = Console(stderr=True)
     console.print(f"wrote {path} ({size / 1e6:.1f} MB)", highlight=False, markup=False)
     for picture in [] if png is None else write_pictures(path, png):

@@ -63,7 +63,7 @@ def show(
 
     Example: tuner show my-study --format json
     """
-    from tuner.analysis.confirmed_front import standing
+    from tuner.analysis.confirmed_front import confirmed_front
     from tuner.report import json_forms
     from tuner.report.terminal import study_tables
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
@@ -77,7 +77,7 @@ def show(
         print_json(shown | {"comparison_points": comparison_json(points)})
     else:
         study_tables.show_study(stdout_console(), study, trials, repeats, events)
-        default = standing(study, trials, repeats).baseline
+        default = confirmed_front(study, trials, repeats).baseline
         show_comparison(stdout_console(), points, default, study)
 
 
@@ -105,7 +105,7 @@ def recommend_one(
     Another --slo filters what was measured again. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
-    from tuner.analysis.recommendation import recommend
+    from tuner.analysis.recommendation.recommend import recommend
     from tuner.report.price import Price
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.slo import Slo

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.analysis.load_text import load_text
-from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import Configuration, Value
 from tuner.redaction import is_secret_name, redacted
 from tuner.servers.vllm.command import flag_word
@@ -134,7 +134,7 @@ def _label(model: str) -> str:
 
 def _about(r: Recommendation) -> tuple[str, ...]:
     study, best = r.study, r.best
-    shown = r.figures_of(best)
+    shown = r.summary_of(best)
     begin, _ = r.measured_at
     lines = [
         f"tuner: study {study.name}, trial {best.number}, {begin:%Y-%m-%d %H:%M} UTC",

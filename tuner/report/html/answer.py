@@ -6,38 +6,38 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from tuner.analysis.confirmed_front import how_to_confirm
-from tuner.analysis.recommendation import Recommendation
-from tuner.analysis.trial_summary import Figures
-from tuner.analysis.trials import emulated, measured, metric
+from tuner.analysis.outcomes import emulated, measured, metric
+from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.forms import EXPORTS
-from tuner.report.html.report_data import Night
+from tuner.report.html.report_data import ReportData
 from tuner.report.labels import knob_text, metric_label
 from tuner.report.terminal.front_table import emulated_label, number, percent
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 
 
-def label_of(night: Night) -> str:
+def label_of(report: ReportData) -> str:
     """Return `emulated energy and latency` or the like; empty if all was measured."""
-    r = night.recommendation
-    which = r.emulated if r else emulated(night.study, measured(night.searched))
+    r = report.recommendation
+    which = r.emulated if r else emulated(report.study, measured(report.searched))
     return emulated_label(which)
 
 
-def answer(night: Night) -> str:
+def answer(report: ReportData) -> str:
     """Return the first screen as HTML."""
-    r = night.recommendation
+    r = report.recommendation
     if r is None:
-        has_ended = any(t.state is not TrialState.RUNNING for t in night.searched)
+        has_ended = any(t.state is not TrialState.RUNNING for t in report.searched)
         title = "No configuration meets the SLO" if has_ended else "No trial has ended yet"
         return (
             '<section id="answer" class="answer bad"><p class="kicker">No answer</p>'
             f"<h1>{title}</h1>"
-            f'<p class="sure">{escape(night.no_answer or "")}</p></section>'
+            f'<p class="sure">{escape(report.no_answer or "")}</p></section>'
         )
-    best = r.figures_of(r.best)
+    best = r.summary_of(r.best)
     place = " · ".join((r.study.model, r.study.workload_name, r.study.gpu, r.study.server_version))
     return (
         f'<section id="answer" class="answer {_mood(r, best)}">'
@@ -49,13 +49,13 @@ def answer(night: Night) -> str:
     )
 
 
-def _mood(r: Recommendation, best: Figures) -> str:
+def _mood(r: Recommendation, best: TrialSummary) -> str:
     if r.is_default or best.tied_with_default:
         return "even"
     return "good" if best.confirmed and (best.saving_percent or 0.0) > 0.0 else "open"
 
 
-def _headline(r: Recommendation, best: Figures) -> str:
+def _headline(r: Recommendation, best: TrialSummary) -> str:
     if r.is_default:
         return "Keep vLLM's default: nothing that meets the SLO uses less energy"
     name = f'<span class="nowrap">Deploy trial {best.number}:</span> '
@@ -69,7 +69,7 @@ def _headline(r: Recommendation, best: Figures) -> str:
     return f"{name}{amount} per output token than vLLM's default"
 
 
-def _sure(r: Recommendation, best: Figures) -> str:
+def _sure(r: Recommendation, best: TrialSummary) -> str:
     """Return how far the answer can be believed, in one sentence."""
     if not best.confirmed:
         return (
@@ -85,15 +85,15 @@ def _sure(r: Recommendation, best: Figures) -> str:
         text += f"; {slo[best.slo_verdict]}, the intervals included"
         if best.slo_verdict == "uncertain":
             text = text.removesuffix(", the intervals included")
-    return f"{text}; {escape(r.standing.outputs(r.best))}."
+    return f"{text}; {escape(r.confirmed.outputs(r.best))}."
 
 
 def _code(text: str) -> str:
     return f"<code>{escape(text.strip('`'))}</code>"
 
 
-def _tiles(r: Recommendation, best: Figures) -> str:
-    default = None if r.baseline is None else r.figures_of(r.baseline)
+def _tiles(r: Recommendation, best: TrialSummary) -> str:
+    default = None if r.baseline is None else r.summary_of(r.baseline)
     saving = best.saving_interval_percent
     tiles = [
         _tile(
@@ -110,7 +110,7 @@ def _tiles(r: Recommendation, best: Figures) -> str:
     return "".join(tiles)
 
 
-_Figure = Callable[[Figures], float | None]
+_Figure = Callable[[TrialSummary], float | None]
 _TILES_BEFORE: tuple[tuple[str, _Figure], ...] = (
     ("J per output token", lambda f: f.energy_per_output_token_j),
     ("kWh per M tokens", lambda f: f.kwh_per_million_output_tokens),
@@ -121,7 +121,7 @@ _TILES_AFTER: tuple[tuple[str, _Figure], ...] = (
 )
 
 
-def _beside(default: Figures | None, of: _Figure) -> str:
+def _beside(default: TrialSummary | None, of: _Figure) -> str:
     return "" if default is None else f"default {number(of(default))}"
 
 

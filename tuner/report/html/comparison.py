@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tuner.analysis.trial_summary import Figures, figures
-from tuner.report.html.report_data import Night
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
+from tuner.report.html.report_data import ReportData
 from tuner.report.labels import knob_text
 from tuner.report.terminal.front_table import number, percent
 
 
-def comparison(night: Night) -> str:
+def comparison(report: ReportData) -> str:
     """Return the table of the front with the default below it, as `tuner recommend` shows it."""
-    found = night.standing
-    rows = [figures(t, found.baseline, found.slos, found.known.get(t.number)) for t in found.front]
+    found = report.confirmed
+    rows = [
+        trial_summary(t, found.baseline, found.slos, found.confirmations.get(t.number))
+        for t in found.front
+    ]
     default = found.baseline
     if default is not None and all(row.number != default.number for row in rows):
-        rows.append(figures(default, default, found.slos, found.default))
+        rows.append(trial_summary(default, default, found.slos, found.default))
     if not rows:
         return '<p class="empty">No trial has ended yet.</p>'
-    best = None if night.recommendation is None else night.recommendation.best.number
+    best = None if report.recommendation is None else report.recommendation.best.number
     knobs = list(dict.fromkeys(name for row in rows for name in row.knobs))
     head = "".join(f'<th scope="col">{_soft(h)}</th>' for h in (*_HEADS, *knobs))
     body = "".join(_row(row, best, knobs) for row in rows)
@@ -38,7 +41,7 @@ def _soft(name: str) -> str:
     return escape(name).replace("_", "_<wbr>")
 
 
-def _row(row: Figures, best: int | None, knobs: Sequence[str]) -> str:
+def _row(row: TrialSummary, best: int | None, knobs: Sequence[str]) -> str:
     role = "recommended" if row.number == best else "default" if row.baseline else ""
     tag = f' <span class="tag">{role}</span>' if role else ""
     cells = [
@@ -66,7 +69,7 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
     return f'{number(value)}<span class="pm">±{half:.2g}</span>'
 
 
-def _saving(row: Figures) -> str:
+def _saving(row: TrialSummary) -> str:
     if row.tied_with_default:
         return f"tied<span class='pm'>{percent(row.saving_percent)}</span>"
     text = percent(row.saving_percent)
@@ -76,7 +79,7 @@ def _saving(row: Figures) -> str:
     return f'{text}<span class="pm">±{(high - low) / 2.0:.1f}</span>'
 
 
-def _slo_mark(row: Figures) -> str:
+def _slo_mark(row: TrialSummary) -> str:
     if row.meets_slo is None:
         return escape(row.state.value)
     if row.confirmed and row.slo_verdict == "uncertain":

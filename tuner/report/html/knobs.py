@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuner.analysis.trials import measured, metric
+from tuner.analysis.outcomes import measured, metric
 from tuner.configuration import Value
 from tuner.records import FloatArray
 from tuner.store.rows import TrialRow

@@ -13,34 +13,34 @@ from tuner.report.html.answer import answer, label_of
 from tuner.report.html.comparison import comparison
 from tuner.report.html.data import as_script, report_data
 from tuner.report.html.provenance import events, provenance
-from tuner.report.html.report_data import Night
+from tuner.report.html.report_data import ReportData
 
 FIGURES = ("front", "night", "power", "latency", "importance", "slices")
 
 
-def page(night: Night) -> str:
+def page(report: ReportData) -> str:
     """Return the report as one HTML document that loads nothing."""
-    label = label_of(night)
+    label = label_of(report)
     return Template(_asset("page.html")).substitute(
-        title=escape(night.study.name),
+        title=escape(report.study.name),
         label=f'<span class="badge">{escape(label)}</span>' if label else "",
-        answer=answer(night),
-        comparison=comparison(night),
-        events=events(night),
-        provenance=provenance(night),
+        answer=answer(report),
+        comparison=comparison(report),
+        events=events(report),
+        provenance=provenance(report),
         style=_asset("page.css"),
         script=_asset("figures.js") + _asset("page.js"),
         plotly=_asset("plotly/plotly-basic.min.js"),
-        data=as_script(report_data(night)),
+        data=as_script(report_data(report)),
     )
 
 
-def write_page(night: Night, path: Path) -> int:
+def write_page(report: ReportData, path: Path) -> int:
     """Write the report, whole or not at all; return its size in bytes.
 
     Raises `PreflightError` if the file cannot be written.
     """
-    encoded = page(night).encode()
+    encoded = page(report).encode()
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

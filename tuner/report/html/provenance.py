@@ -11,8 +11,8 @@ from importlib.metadata import version
 
 import yaml
 
-from tuner.analysis.trials import ended_early
-from tuner.report.html.report_data import Night
+from tuner.analysis.outcomes import ended_early
+from tuner.report.html.report_data import ReportData
 from tuner.report.terminal.front_table import number
 from tuner.store.rows import TrialState
 
@@ -30,10 +30,10 @@ _METHOD = (
 _EARLY = re.compile(r"\d+ of \d+ requests were past (\S+) in the first \d+ s")
 
 
-def provenance(night: Night) -> str:
+def provenance(report: ReportData) -> str:
     """Return what the study was measured on and how, as HTML."""
-    study = night.study
-    states, ended = Counter(t.state for t in night.searched), len(ended_early(night.searched))
+    study = report.study
+    states, ended = Counter(t.state for t in report.searched), len(ended_early(report.searched))
     hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
     clock = "virtual hours" if study.evaluation == "virtual" else "hours"
     trials = "" if study.budget_trials is None else f" of {study.budget_trials}"
@@ -42,7 +42,7 @@ def provenance(night: Night) -> str:
         ("model", study.model),
         ("workload", f"{study.workload_name} ({study.workload_sha256[:12]})"),
         ("search space", f"{study.space_name} ({study.space_sha256[:12]})"),
-        ("SLO", ", ".join(str(slo) for slo in night.standing.slos) or "none"),
+        ("SLO", ", ".join(str(slo) for slo in report.confirmed.slos) or "none"),
         ("objectives", ", ".join(study.objectives)),
         ("evaluation", study.evaluation),
         ("server", study.server_version),
@@ -53,11 +53,11 @@ def provenance(night: Night) -> str:
         ("finished", _utc(study.finished_at) if study.finished_at else "not yet"),
         (
             "trials",
-            f"{len(night.searched)}{trials}: {states[TrialState.MEASURED]} measured"
+            f"{len(report.searched)}{trials}: {states[TrialState.MEASURED]} measured"
             f"{f' ({ended} ended early)' if ended else ''}, {states[TrialState.FAILED]} failed, "
             f"{states[TrialState.RUNNING]} running",
         ),
-        ("repeats", str(len(night.repeats))),
+        ("repeats", str(len(report.repeats))),
         ("time spent", f"{number(study.spent_s / 3600.0)}{hours} {clock}"),
         ("report", f"tuner {version('tuner')}, {_utc(datetime.now(UTC))}"),
     ]
@@ -71,16 +71,16 @@ def provenance(night: Night) -> str:
     )
 
 
-def events(night: Night) -> str:
+def events(report: ReportData) -> str:
     """Return what happened, and why trials failed, the most frequent reason first."""
     failures = Counter(
         (t.failure.kind.value, _EARLY.sub(r"requests were past \1", t.failure.reason))
-        for t in night.searched
+        for t in report.searched
         if t.failure is not None
     )
     parts = []
-    if night.events:
-        rows = [(_utc(e.at), e.kind, _trial(e.trial), e.message) for e in night.events]
+    if report.events:
+        rows = [(_utc(e.at), e.kind, _trial(e.trial), e.message) for e in report.events]
         parts.append(_table("Events", ("time", "event", "trial", "what"), rows))
     if failures:
         reasons = [(str(n), kind, reason) for (kind, reason), n in failures.most_common(50)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.recommendation import Recommendation, recommend
-from tuner.analysis.trials import metric
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.outcomes import metric
+from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RawRun
 from tuner.slo import Slo
@@ -30,15 +30,15 @@ class ChosenWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class ReportData:
     """Everything that a report shows of one study.
 
-    `searched` are the trials as the search measured them, those of `standing` have what the repeats
-    say in its place. `recommendation` is None if nothing met the SLO; `no_answer` then says so.
+    `searched` are the trials as the search measured them; in `confirmed` the repeats replace what
+    they confirm. `recommendation` is None if nothing met the SLO; `no_answer` then says so.
     """
 
     study: StudyIdentity
-    standing: Standing
+    confirmed: ConfirmedFront
     searched: tuple[TrialRow, ...]
     repeats: tuple[RepeatRow, ...]
     events: tuple[EventRow, ...]
@@ -47,14 +47,14 @@ class Night:
     windows: tuple[ChosenWindow, ...]
 
 
-def read_night(store: Store, name: str, slos: Sequence[Slo] | None = None) -> Night:
+def read_report_data(store: Store, name: str, slos: Sequence[Slo] | None = None) -> ReportData:
     """Read a study for its report; `slos` replace its own as in `recommend`.
 
     Raises `UsageError` if there is no such study.
     """
     study = store.study(name)
     searched, repeats = store.trials(name), store.repeats.of(name)
-    found = standing(study, searched, repeats, slos)
+    found = confirmed_front(study, searched, repeats, slos)
     recommendation, no_answer = None, None
     try:
         recommendation = recommend(store, study=name, slos=slos)
@@ -62,9 +62,9 @@ def read_night(store: Store, name: str, slos: Sequence[Slo] | None = None) -> Ni
         no_answer = str(error)
     chosen = _chosen(found, None if recommendation is None else recommendation.best)
     windows = [_window(store, name, role, trial, repeats) for role, trial in chosen]
-    return Night(
+    return ReportData(
         study=study,
-        standing=found,
+        confirmed=found,
         searched=tuple(searched),
         repeats=tuple(repeats),
         events=tuple(store.events(name)),
@@ -74,7 +74,7 @@ def read_night(store: Store, name: str, slos: Sequence[Slo] | None = None) -> Ni
     )
 
 
-def _chosen(found: Standing, best: TrialRow | None) -> list[tuple[str, TrialRow]]:
+def _chosen(found: ConfirmedFront, best: TrialRow | None) -> list[tuple[str, TrialRow]]:
     """Return the default, the recommended trial, and the fastest other one on the front."""
     chosen = {} if found.baseline is None else {found.baseline.number: ("default", found.baseline)}
     if best is not None:

@@ -11,8 +11,8 @@ from heapq import merge
 import numpy as np
 
 from tuner.analysis.monotonic_times import steady_starts
-from tuner.analysis.trials import ENERGY, feasible, metric
-from tuner.report.html.report_data import Night
+from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.report.html.report_data import ReportData
 from tuner.search.improvement import hypervolume
 from tuner.spec.objective import Objective, costs
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
@@ -51,17 +51,17 @@ class Growth:
     least_energy_j: float | None
 
 
-def spans(night: Night) -> list[Span]:
+def spans(report: ReportData) -> list[Span]:
     """Return every evaluation of the study in the order in which they ran."""
-    lists: tuple[Sequence[TrialRow | RepeatRow], ...] = (night.searched, night.repeats)
+    lists: tuple[Sequence[TrialRow | RepeatRow], ...] = (report.searched, report.repeats)
     evaluations = list(merge(*lists, key=lambda row: row.started_at))
-    is_virtual = night.study.evaluation == "virtual"
+    is_virtual = report.study.evaluation == "virtual"
     found, virtual_h = [], 0.0
     for row, begun in zip(evaluations, steady_starts(evaluations), strict=True):
         length_h = _length_h(row)
         if length_h is None:
             continue
-        real_h = (begun - night.study.created_at).total_seconds() / 3600.0
+        real_h = (begun - report.study.created_at).total_seconds() / 3600.0
         start_h = virtual_h if is_virtual else real_h
         virtual_h += length_h
         launch_s = None if row.took is None else row.took.launch_s
@@ -80,27 +80,27 @@ def spans(night: Night) -> list[Span]:
     return found
 
 
-def event_hours(night: Night, timeline: Sequence[Span]) -> list[float]:
+def event_hours(report: ReportData, timeline: Sequence[Span]) -> list[float]:
     """Return where each event stands on the night's clock, h."""
-    if night.study.evaluation != "virtual":
-        began = night.study.created_at
-        return [(e.at - began).total_seconds() / 3600.0 for e in night.events]
+    if report.study.evaluation != "virtual":
+        began = report.study.created_at
+        return [(e.at - began).total_seconds() / 3600.0 for e in report.events]
     starts = [span.started_at for span in timeline]
     found = []
-    for event in night.events:
+    for event in report.events:
         before = bisect_right(starts, event.at) - 1
         at = timeline[before] if before >= 0 else None
         found.append(0.0 if at is None else at.start_h + at.length_h)
     return found
 
 
-def growth(night: Night, timeline: Sequence[Span]) -> list[Growth]:
+def growth(report: ReportData, timeline: Sequence[Span]) -> list[Growth]:
     """Return how the front of the search grew, one point per evaluation of the search."""
     ends = {s.trial: s.start_h + s.length_h for s in timeline if s.lane == "search"}
-    objectives = tuple(Objective.parse(text) for text in night.study.objectives)
+    objectives = tuple(Objective.parse(text) for text in report.study.objectives)
     points: dict[int, tuple[float, ...]] = {}
     energies: dict[int, float] = {}
-    for trial in feasible(night.searched, night.standing.slos):
+    for trial in feasible(report.searched, report.confirmed.slos):
         assert trial.measurement is not None  # a feasible trial was measured
         cost = costs(objectives, trial.measurement.metrics)
         if cost is not None:

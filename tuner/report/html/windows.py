@@ -26,7 +26,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowFigures:
+class WindowCurves:
     """What is drawn of a window. `quantiles_ms` has one entry per share in `SHARES`.
 
     `sm_clock_mhz` is None where the clock is not known.
@@ -41,11 +41,11 @@ class WindowFigures:
     quantiles_ms: Mapping[str, tuple[float, ...]]
 
 
-def window_figures(window: ChosenWindow) -> WindowFigures:
+def window_curves(window: ChosenWindow) -> WindowCurves:
     """Return what is drawn of a window."""
     raw = window.raw
     samples, clock_mhz = latency_samples_ms(raw), raw.power.sm_clock_mhz
-    return WindowFigures(
+    return WindowCurves(
         window=window,
         window_length_s=raw.window_end_s - raw.window_start_s,
         power_w=_series(raw, raw.power.times_s, raw.power.power_w),

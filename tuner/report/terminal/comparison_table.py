@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.load_text import resolved_load_text
-from tuner.analysis.trials import ENERGY, emulated, metric
+from tuner.analysis.outcomes import ENERGY, emulated, metric
 from tuner.report.terminal.front_table import UNKNOWN, emulated_label, number
 from tuner.store import ComparisonPoint, StudyIdentity, TrialRow
 

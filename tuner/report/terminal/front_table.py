@@ -11,16 +11,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.confirmed_front import Standing, confirmation_notes
-from tuner.analysis.trial_summary import Figures, figures
-from tuner.analysis.trials import emulated, measured
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
+from tuner.analysis.outcomes import emulated, measured
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
 
 UNKNOWN = "\u2013"
 
-_FIGURES: tuple[tuple[str, Callable[[Figures], str]], ...] = (
+_FIGURES: tuple[tuple[str, Callable[[TrialSummary], str]], ...] = (
     ("J/token", lambda f: number(f.energy_per_output_token_j)),
     ("saving", lambda f: _saving(f)),
     ("p99 TPOT\nms", lambda f: number(f.p99_tpot_ms)),
@@ -30,10 +30,12 @@ _FIGURES: tuple[tuple[str, Callable[[Figures], str]], ...] = (
 )
 
 
-def show_front(console: Console, found: Standing) -> None:
+def show_front(console: Console, found: ConfirmedFront) -> None:
     """Print the Pareto front, the default below it, and whether the default meets the SLO."""
     study, bounds, baseline = found.study, found.slos, found.baseline
-    rows = [figures(t, baseline, bounds, found.known.get(t.number)) for t in found.front]
+    rows = [
+        trial_summary(t, baseline, bounds, found.confirmations.get(t.number)) for t in found.front
+    ]
     label = emulated_label(emulated(study, measured(found.trials)))
     stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
     console.print(heading(f"{stage} of {study.name}", label))
@@ -78,12 +80,12 @@ def about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
     return Text(f"{place}\nSLO: {wanted}", style="dim")
 
 
-def default_row(rows: Sequence[Figures], found: Standing) -> Figures | None:
+def default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSummary | None:
     """Return the default's row, unless it is among the rows already."""
     baseline = found.baseline
     if baseline is None or any(row.number == baseline.number for row in rows):
         return None
-    return figures(baseline, baseline, found.slos, found.default)
+    return trial_summary(baseline, baseline, found.slos, found.default)
 
 
 def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
@@ -91,7 +93,7 @@ def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo
     if baseline is None:
         console.print("[yellow]vLLM's default was not run in this study.[/]")
         return
-    shown = figures(baseline, baseline, slos)
+    shown = trial_summary(baseline, baseline, slos)
     if shown.meets_slo is None:
         reason = shown.reason or "it has not ended"
         console.print(f"[yellow]vLLM's default was not measured: {escape(reason)}[/]")
@@ -100,7 +102,10 @@ def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo
 
 
 def trial_tables(
-    console: Console, rows: Sequence[Figures], default: Figures | None, best: int | None = None
+    console: Console,
+    rows: Sequence[TrialSummary],
+    default: TrialSummary | None,
+    best: int | None = None,
 ) -> RenderableType:
     """Return one table, or two with the same rows where one does not fit."""
     shown = [*rows, *([] if default is None else [default])]
@@ -119,10 +124,10 @@ def trial_tables(
 
 
 def _table(
-    rows: Sequence[Figures],
-    default: Figures | None,
+    rows: Sequence[TrialSummary],
+    default: TrialSummary | None,
     best: int | None,
-    columns: Sequence[tuple[str, Callable[[Figures], str]]],
+    columns: Sequence[tuple[str, Callable[[TrialSummary], str]]],
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", no_wrap=True)
@@ -137,22 +142,22 @@ def _table(
     return table
 
 
-def _knob_column(name: str) -> tuple[str, Callable[[Figures], str]]:
+def _knob_column(name: str) -> tuple[str, Callable[[TrialSummary], str]]:
     return name.replace("_", "\n"), lambda row: _knob(row, name)
 
 
-def _knob(row: Figures, name: str) -> str:
+def _knob(row: TrialSummary, name: str) -> str:
     value: Value | None = row.knobs.get(name)
     if value is None:
         return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _repeats(row: Figures) -> str:
+def _repeats(row: TrialSummary) -> str:
     return str(row.repeats) if row.confirmed else "once"
 
 
-def _saving(row: Figures) -> str:
+def _saving(row: TrialSummary) -> str:
     """Return the saving, with half its 95 % interval where there is one."""
     if row.tied_with_default:
         return f"tied\n{percent(row.saving_percent)}"
@@ -162,7 +167,7 @@ def _saving(row: Figures) -> str:
     return f"{row.saving_percent:.1f}\u00b1{(high - low) / 2.0:.1f} %"
 
 
-def _slo_mark(row: Figures) -> str:
+def _slo_mark(row: TrialSummary) -> str:
     if row.meets_slo is None:
         return row.state.value
     if row.confirmed and row.slo_verdict == "uncertain":

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tuner.analysis.load_text import load_text
-from tuner.analysis.recommendation import Recommendation
-from tuner.analysis.trial_summary import Figures
+from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import (
     default_row,
@@ -41,7 +41,7 @@ def show_recommendation(
     `store_option` is what commands need to find the store again.
     """
     r = recommendation
-    best, default = r.figures_of(r.best), None if r.baseline is None else r.figures_of(r.baseline)
+    best, default = r.summary_of(r.best), None if r.baseline is None else r.summary_of(r.baseline)
     said = "As asked" if r.is_asked_for else "Recommended"
     title = f"{said} for {r.study.model}: trial {r.best.number} of {r.study.name}"
     console.print(heading(title, emulated_label(r.emulated)))
@@ -51,8 +51,8 @@ def show_recommendation(
         console.print(_latency_cost(best, default))
     console.print(_energy_cost(best, default, price), end="\n\n", highlight=False)
     shown = _worth_showing(r)
-    rows = [best, *map(r.figures_of, shown)]
-    console.print(trial_tables(console, rows, default_row(rows, r.standing), best.number))
+    rows = [best, *map(r.summary_of, shown)]
+    console.print(trial_tables(console, rows, default_row(rows, r.confirmed), best.number))
     console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
     note_default(console, r.baseline, r.slos)
     for warning in r.warnings:
@@ -86,7 +86,7 @@ def _provenance(r: Recommendation) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
-def _show_saving(console: Console, r: Recommendation, best: Figures) -> None:
+def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> None:
     if r.is_default:
         which = "is" if r.is_asked_for else "itself uses the least energy of"
         what = "what was asked for." if r.is_asked_for else "all that met the SLO."
@@ -94,10 +94,10 @@ def _show_saving(console: Console, r: Recommendation, best: Figures) -> None:
     elif best.saving_percent is not None:
         console.print(_headline(best))
     if best.confirmed:
-        console.print(_confirmed_by(best, r.standing.outputs(r.best)))
+        console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
 
 
-def _headline(best: Figures) -> str:
+def _headline(best: TrialSummary) -> str:
     """Return what the configuration saves, and whether that is more than noise."""
     saving = best.saving_percent or 0.0
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
@@ -106,7 +106,7 @@ def _headline(best: Figures) -> str:
     return f"[bold green]{amount}[/] per output token than vLLM's default"
 
 
-def _confirmed_by(best: Figures, outputs: str) -> str:
+def _confirmed_by(best: TrialSummary, outputs: str) -> str:
     """Return how the figures were confirmed."""
     text = f"confirmed by {best.repeats} measurements on launches of their own"
     if best.saving_interval_percent is not None:
@@ -115,7 +115,7 @@ def _confirmed_by(best: Figures, outputs: str) -> str:
     return f"{text}; {outputs}"
 
 
-def _latency_cost(best: Figures, default: Figures) -> Text:
+def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
     """Return each latency with its interval, beside the default's."""
     parts = []
     for metric, name, unit in _COSTS:
@@ -132,7 +132,7 @@ def _latency_cost(best: Figures, default: Figures) -> Text:
     return Text("\n".join(parts))
 
 
-def _energy_cost(best: Figures, default: Figures | None, price: Price | None) -> str:
+def _energy_cost(best: TrialSummary, default: TrialSummary | None, price: Price | None) -> str:
     kwh = best.kwh_per_million_output_tokens
     theirs = None if default is None else default.kwh_per_million_output_tokens
     text = f"{number(kwh)} kWh"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.configuration import Value
 from tuner.records import LoadSnapshot
 from tuner.report.json_forms import front_json
@@ -65,7 +65,7 @@ class Status:
     ended: int
     running: Running | None
     left_s: float | None
-    standing: Standing
+    confirmed: ConfirmedFront
     faults: tuple[Fault, ...]
 
 
@@ -87,7 +87,7 @@ def status(store: Store, name: str, now: datetime) -> Status:
             else _running(rows, trials, now, typical_s, NowFile(store.url, name))
         ),
         left_s=None if holder is None else _left_s(study, ended, typical_s),
-        standing=standing(study, trials, repeats),
+        confirmed=confirmed_front(study, trials, repeats),
         faults=_faults(rows, store.events(name)),
     )
 
@@ -159,7 +159,7 @@ def status_json(found: Status) -> dict[str, Any]:
             {"at": f.at.astimezone(UTC).isoformat(), "trial": f.trial, "what": f.what}
             for f in found.faults
         ],
-        "front": front_json(found.standing),
+        "front": front_json(found.confirmed),
     }
 
 
@@ -173,7 +173,7 @@ def show_status(console: Console, found: Status, store_option: str = "") -> None
         table.add_row(name, Text(value))
     console.print(table)
     console.print()
-    show_front(console, found.standing)
+    show_front(console, found.confirmed)
 
 
 def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:

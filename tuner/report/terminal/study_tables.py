@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.confirmed_front import Standing, standing
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.load_text import load_text
-from tuner.analysis.trial_summary import Figures, figures
-from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, metric
+from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Configuration, Value
 from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
@@ -59,7 +59,7 @@ def show_study(
     events: Sequence[EventRow],
 ) -> None:
     """Print a study's identity, its trials, what was said of them, its repeats, and its events."""
-    found = standing(study, trials, repeats)
+    found = confirmed_front(study, trials, repeats)
     console.print(heading(study.name, emulated_label(emulated(study, measured(trials)))))
     console.print(_identity(study, trials))
     if trials:
@@ -108,8 +108,8 @@ def _budget(study: StudyIdentity, trials: Sequence[TrialRow]) -> str:
     return f"{len(trials)}{of_trials} trials, {study.spent_s / 3600.0:.2f}{of_hours} {hours} spent"
 
 
-def _is_confirmed(found: Standing, trial: TrialRow) -> bool:
-    known = found.known.get(trial.number)
+def _is_confirmed(found: ConfirmedFront, trial: TrialRow) -> bool:
+    known = found.confirmations.get(trial.number)
     return known is not None and known.is_confirmed
 
 
@@ -144,7 +144,7 @@ def _repeats(confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]) -> Tab
     return table
 
 
-def _trials(found: Standing) -> Table:
+def _trials(found: ConfirmedFront) -> Table:
     """Return the trials with the figures that every report shows: of a confirmed one, repeated."""
     on_front = {t.number for t in found.front}
     table = _table()
@@ -155,7 +155,9 @@ def _trials(found: Standing) -> Table:
     table.add_column("configuration, and reason of a failure", overflow="fold")
     fixed = _fixed(found.trials)
     for trial in found.trials:
-        shown = figures(trial, found.baseline, found.slos, found.known.get(trial.number))
+        shown = trial_summary(
+            trial, found.baseline, found.slos, found.confirmations.get(trial.number)
+        )
         table.add_row(
             f"{trial.number} default" if trial.baseline else str(trial.number),
             number(metric(trial, ENERGY)),
@@ -166,7 +168,7 @@ def _trials(found: Standing) -> Table:
     return table
 
 
-def _verdict(shown: Figures, trial: TrialRow, *, is_on_front: bool) -> Text:
+def _verdict(shown: TrialSummary, trial: TrialRow, *, is_on_front: bool) -> Text:
     """Return `confirmed` or `front` for a member of the front, else how the trial stands."""
     if is_on_front:
         return Text("confirmed" if shown.confirmed else "front", style="bold green")

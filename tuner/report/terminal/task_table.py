@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
-from tuner.analysis.tasks.task_energy import CHAT, Task, TaskTable
+from tuner.analysis.tasks.task_energy import CHAT, TaskEnergy, TaskTable
 from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number, percent
 
 _COLUMNS = (
@@ -49,7 +49,7 @@ def _show(console: Console, table: TaskTable) -> None:
         console.print(Text(line, style="dim"))
 
 
-def _cells(task: Task) -> tuple[str, ...]:
+def _cells(task: TaskEnergy) -> tuple[str, ...]:
     tied = " tied" if task.tied_with_default else ""
     return (
         f"{_whole(task.prompt_tokens)}+{_whole(task.output_tokens)}",
@@ -63,7 +63,7 @@ def _cells(task: Task) -> tuple[str, ...]:
     )
 
 
-def _about(task: Task) -> str:
+def _about(task: TaskEnergy) -> str:
     stage = "confirmed" if task.confirmed else "unconfirmed"
     missed = "; the default misses the SLO" if task.default_meets_slo is False else ""
     return f"{task.load}, {stage}{missed}"

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tuner.analysis.caveats import caveats
-from tuner.analysis.confirmed_front import Standing, standing
-from tuner.analysis.front_roles import Role, roles
-from tuner.analysis.infeasible import nothing_met
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.matching import candidates
-from tuner.analysis.trial_summary import Figures, figures
-from tuner.analysis.trials import ENERGY, emulated, feasible, metric
+from tuner.analysis.outcomes import ENERGY, emulated, feasible, metric
+from tuner.analysis.recommendation.caveats import caveats
+from tuner.analysis.recommendation.front_roles import Role, roles
+from tuner.analysis.recommendation.infeasible import nothing_met
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import SloVerdict
 from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.slo import Slo
@@ -33,7 +33,7 @@ class Recommendation:
     """
 
     study: StudyIdentity
-    standing: Standing
+    confirmed: ConfirmedFront
     slos: tuple[Slo, ...]
     best: TrialRow
     is_asked_for: bool
@@ -58,9 +58,11 @@ class Recommendation:
         default = () if self.baseline is None else (self.baseline,)
         return emulated(self.study, (self.best, *self.alternatives, *default))
 
-    def figures_of(self, trial: TrialRow) -> Figures:
+    def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
-        return figures(trial, self.baseline, self.slos, self.standing.known.get(trial.number))
+        return trial_summary(
+            trial, self.baseline, self.slos, self.confirmed.confirmations.get(trial.number)
+        )
 
 
 def recommend(
@@ -81,14 +83,14 @@ def recommend(
     for summary in chosen:
         name = summary.identity.name
         trials, repeats = store.trials(name), store.repeats.of(name)
-        found = standing(summary.identity, trials, repeats, slos)
+        found = confirmed_front(summary.identity, trials, repeats, slos)
         best = _best(found) if trial is None else _asked_for(found, trial)
         if best is None:
             sentences.append(nothing_met(summary.identity, trials, found.slos))
             continue
         return Recommendation(
             study=summary.identity,
-            standing=found,
+            confirmed=found,
             slos=found.slos,
             best=best,
             is_asked_for=trial is not None,
@@ -102,20 +104,25 @@ def recommend(
     raise NoFeasibleConfigurationError(sentences[0])
 
 
-def _best(found: Standing) -> TrialRow | None:
+def _best(found: ConfirmedFront) -> TrialRow | None:
     """Return the feasible trial of least energy; of equal ones, the first.
 
     One that surely meets the SLO goes before one of which that is uncertain.
     """
     known = [
-        (found.is_confirmed and found.known[t.number].slo is not SloVerdict.MET, e, t.number, t)
+        (
+            found.is_confirmed and found.confirmations[t.number].slo is not SloVerdict.MET,
+            e,
+            t.number,
+            t,
+        )
         for t in feasible(found.pool, found.slos)
         if (e := metric(t, ENERGY)) is not None
     ]
     return min(known, key=lambda entry: entry[:3])[3] if known else None
 
 
-def _asked_for(found: Standing, number: int) -> TrialRow:
+def _asked_for(found: ConfirmedFront, number: int) -> TrialRow:
     trial = next((t for t in found.trials if t.number == number), None)
     name = found.study.name
     if trial is None:
@@ -128,8 +135,8 @@ def _asked_for(found: Standing, number: int) -> TrialRow:
     return trial
 
 
-def _confirmed(found: Standing) -> set[int]:
-    return {number for number, known in found.known.items() if known.is_confirmed}
+def _confirmed(found: ConfirmedFront) -> set[int]:
+    return {number for number, known in found.confirmations.items() if known.is_confirmed}
 
 
 def _measured_at(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.test_trials import row
 
-from tuner.analysis.front_roles import Role, roles
+from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.store import Store, StudyIdentity, TrialRow
 
 OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")

@@ -6,10 +6,9 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from analysis.test_confirmed_front import confirm
-from report.conftest import measurement
+from helpers.stored_study import confirm, measurement
 
-from tuner.analysis.recommendation import recommend
+from tuner.analysis.recommendation.recommend import recommend
 from tuner.analysis.trial_summary import COMPARED
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError, OperatorNeededError, UsageError
@@ -34,7 +33,7 @@ def test_the_least_energy_that_meets_the_slo_with_the_front_and_the_default(stor
     assert [t.number for t in found.alternatives] == [1, 0]
     assert found.baseline is not None
     assert found.baseline.number == 0
-    assert found.figures_of(found.best).saving_percent == pytest.approx(37.5)
+    assert found.summary_of(found.best).saving_percent == pytest.approx(37.5)
     assert not found.is_default
     assert found.emulated == ()
 
@@ -250,7 +249,7 @@ def test_damaged_raw_records_are_said_and_the_answer_is_still_given(
 
 def test_what_a_saving_costs_is_told_in_percent_of_the_default(store: Store) -> None:
     found = recommend(store)
-    changes = found.figures_of(found.best).changes_percent
+    changes = found.summary_of(found.best).changes_percent
     assert changes["p99_tpot_ms"] == pytest.approx(100.0 * (49.0 / 30.0 - 1.0))
     assert changes["output_throughput_tok_s"] == pytest.approx(2.0)
     assert changes["mean_power_w"] == pytest.approx(100.0 * (0.25 * 5100 / (0.4 * 5000) - 1.0))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.analysis.trials import baseline_of, emulated, feasible, front, slos_of
+from tuner.analysis.outcomes import baseline_of, emulated, feasible, front, slos_of
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.slo import Slo

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tuner.analysis.trials import metric
+from tuner.analysis.outcomes import metric
 from tuner.spec.objective import Objective
 from tuner.store.rows import TrialRow
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.analysis.confirmed_front import Standing, confirmation_notes
-from tuner.analysis.trial_summary import figures
-from tuner.analysis.trials import ENERGY, emulated, ended_early, measured, meets_slo, metric
+from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
+from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, meets_slo, metric
+from tuner.analysis.trial_summary import trial_summary
 from tuner.errors import OperatorNeededError
 from tuner.servers.vllm.parallelism import gpus_used
 from tuner.slo import Slo
@@ -18,16 +18,18 @@ _BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 _BINDS_FROM = 0.95
 
 
-def caveats(store: Store, summary: StudySummary, standing: Standing, best: TrialRow) -> list[str]:
+def caveats(
+    store: Store, summary: StudySummary, confirmed: ConfirmedFront, best: TrialRow
+) -> list[str]:
     """Return the warnings, the most important first; `best` is the trial to be deployed."""
-    study, slos = summary.identity, standing.slos
+    study, slos = summary.identity, confirmed.slos
     found = [
-        f"{what} is emulated, not measured" for what in emulated(study, measured(standing.trials))
+        f"{what} is emulated, not measured" for what in emulated(study, measured(confirmed.trials))
     ]
-    found += _of_choice(standing, best)
-    found += _of_unknown(standing)
-    found += confirmation_notes(standing)
-    found += [w for t in standing.front if (w := standing.outputs_warning(t)) is not None]
+    found += _of_choice(confirmed, best)
+    found += _of_unknown(confirmed)
+    found += confirmation_notes(confirmed)
+    found += [w for t in confirmed.front if (w := confirmed.outputs_warning(t)) is not None]
     if not summary.is_finished:
         found.append(
             f"the study is not finished ({summary.measured + summary.failed} trials ended, "
@@ -35,23 +37,23 @@ def caveats(store: Store, summary: StudySummary, standing: Standing, best: Trial
         )
     if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
         found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")
-    found += _of_default(standing.baseline, slos, best)
-    found += _of_limits(store, standing, best)
+    found += _of_default(confirmed.baseline, slos, best)
+    found += _of_limits(store, confirmed, best)
     return found + list(best.warnings)
 
 
-def _of_choice(standing: Standing, best: TrialRow) -> list[str]:
+def _of_choice(confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
     """Return what makes this very trial a doubtful choice."""
     found = []
-    if not meets_slo(best, standing.slos):
-        wanted = ", ".join(map(str, standing.slos))
+    if not meets_slo(best, confirmed.slos):
+        wanted = ", ".join(map(str, confirmed.slos))
         found.append(f"trial {best.number} does not meet the SLO ({wanted})")
-    if best.number in standing.dropped:
+    if best.number in confirmed.dropped:
         found.append(f"trial {best.number} was taken off the front when it was measured again")
-    known = standing.known.get(best.number)
-    if standing.is_confirmed and (known is None or not known.is_confirmed):
+    known = confirmed.confirmations.get(best.number)
+    if confirmed.is_confirmed and (known is None or not known.is_confirmed):
         found.append(f"trial {best.number} is not confirmed: its figures are of a single window")
-    shown = figures(best, standing.baseline, standing.slos, known)
+    shown = trial_summary(best, confirmed.baseline, confirmed.slos, known)
     if shown.tied_with_default:
         found.append(
             f"tied with the default: a saving of {shown.saving_percent:.1f} % is within the noise"
@@ -59,15 +61,15 @@ def _of_choice(standing: Standing, best: TrialRow) -> list[str]:
     return found
 
 
-def _of_unknown(standing: Standing) -> list[str]:
+def _of_unknown(confirmed: ConfirmedFront) -> list[str]:
     """Return what another SLO asks for and the study did not find out."""
-    study, ended = standing.study, ended_early(standing.trials)
-    bounds = {slo.metric: slo.bound for slo in standing.slos}
+    study, ended = confirmed.study, ended_early(confirmed.trials)
+    bounds = {slo.metric: slo.bound for slo in confirmed.slos}
     own = [Slo.parse(text) for text in study.slos]
     is_looser = any(s.metric not in bounds or s.violation(bounds[s.metric]) > 0.0 for s in own)
     if not is_looser or not ended:
         return []
-    given = "".join(f" --slo '{slo}'" for slo in standing.slos)
+    given = "".join(f" --slo '{slo}'" for slo in confirmed.slos)
     many = "1 trial was" if len(ended) == 1 else f"{len(ended)} trials were"
     return [
         f"{many} ended early for missing the study's own SLO ({', '.join(study.slos)}), and may be "
@@ -87,16 +89,16 @@ def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) 
     return found
 
 
-def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
+def _of_limits(store: Store, confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
     """Return which limits made no difference: the SLO's bounds, and the GPU's power limit."""
     found = []
-    if _never_bound(standing, best):
+    if _never_bound(confirmed, best):
         found.append("the SLO does not bind: nothing that misses it was seen to use less energy")
     limit_w = best.configuration.device.get("power_limit_w")
     if limit_w is None:
         return found
     try:
-        peak_w = _peak_power_w(store, standing, best)
+        peak_w = _peak_power_w(store, confirmed, best)
     except OperatorNeededError as error:  # damaged raw records; the metrics still hold
         return [*found, str(error)]
     each_w = None if peak_w is None else peak_w / gpus_used(best.configuration)
@@ -107,22 +109,22 @@ def _of_limits(store: Store, standing: Standing, best: TrialRow) -> list[str]:
     return found
 
 
-def _never_bound(standing: Standing, best: TrialRow) -> bool:
+def _never_bound(confirmed: ConfirmedFront, best: TrialRow) -> bool:
     """Say whether all that misses the SLO uses more energy, what was ended early included.
 
     And all that may be recommended: what is unsure to meet the SLO uses less where it binds.
     """
     ours_j = metric(best, ENERGY)
-    if not standing.slos or not meets_slo(best, standing.slos) or ours_j is None:
+    if not confirmed.slos or not meets_slo(best, confirmed.slos) or ours_j is None:
         return False
-    missed = [t for t in standing.trials if t.measurement and not meets_slo(t, standing.slos)]
-    others = (metric(t, ENERGY) for t in (*missed, *standing.pool))
+    missed = [t for t in confirmed.trials if t.measurement and not meets_slo(t, confirmed.slos)]
+    others = (metric(t, ENERGY) for t in (*missed, *confirmed.pool))
     return all(energy_j is None or energy_j >= ours_j for energy_j in others)
 
 
-def _peak_power_w(store: Store, standing: Standing, trial: TrialRow) -> float | None:
+def _peak_power_w(store: Store, confirmed: ConfirmedFront, trial: TrialRow) -> float | None:
     """Return the highest sample of the window, of all GPUs together, W; None if none is kept."""
-    run = store.raw_run(standing.study.name, trial.number)
+    run = store.raw_run(confirmed.study.name, trial.number)
     if run is None:
         return None
     inside = (run.power.times_s >= run.window_start_s) & (run.power.times_s <= run.window_end_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuner.analysis.trials import ENERGY, ended_early, feasible, measured
+from tuner.analysis.outcomes import ENERGY, ended_early, feasible, measured
 from tuner.metrics import METRICS, Direction
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow, TrialState
