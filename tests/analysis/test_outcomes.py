@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
+from helpers.stored_study import row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.analysis.outcomes import baseline_of, emulated, feasible, front, slos_of
-from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Measurement, Source
 from tuner.slo import Slo
-from tuner.store import Store, StudyIdentity, TrialOwner, TrialRow, TrialState
+from tuner.store import Store, StudyIdentity, TrialRow
 
 POSITIVE = st.floats(0.001, 1000.0)
 METRICS = st.fixed_dictionaries(
@@ -22,24 +21,6 @@ METRICS = st.fixed_dictionaries(
         "output_throughput_tok_s": POSITIVE,
     },
 )
-
-
-def row(number: int, metrics: dict[str, float] | None, *, failed: bool = False) -> TrialRow:
-    found = None
-    if metrics is not None:
-        found = Measurement(metrics, 0.0, 1.0, Source.MEASURED, Source.MEASURED)
-    return TrialRow(
-        number=number,
-        configuration=Configuration(flags={"max_num_seqs": number}),
-        baseline=number == 0,
-        state=TrialState.FAILED if failed else TrialState.MEASURED,
-        measurement=found,
-        failure=Failure(FailureKind.UNSTABLE, "drift") if failed else None,
-        warnings=(),
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        ended_at=None,
-        owner=TrialOwner(1, "b", "h", "t"),
-    )
 
 
 trial_lists = st.lists(METRICS | st.none(), max_size=12).map(

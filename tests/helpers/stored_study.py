@@ -10,7 +10,16 @@ import pytest
 
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Took, TrialOwner
+from tuner.store import (
+    Answers,
+    RepeatKind,
+    Store,
+    StudyIdentity,
+    Took,
+    TrialOwner,
+    TrialRow,
+    TrialState,
+)
 
 IDENTITY = StudyIdentity(
     name="night",
@@ -105,6 +114,24 @@ def confirm(store: Store, member: tuple[float, float], answers: Answers | None =
         repeat(store, 2, energy_j * factor, tpot_ms * factor, answers)
     repeat(store, 0, 0.401, 30.1, None if answers is None else SAME)
     repeat(store, 1, 0.31, 45.0)
+
+
+def row(number: int, metrics: dict[str, float] | None, *, failed: bool = False) -> TrialRow:
+    found = None
+    if metrics is not None:
+        found = Measurement(metrics, 0.0, 1.0, Source.MEASURED, Source.MEASURED)
+    return TrialRow(
+        number=number,
+        configuration=Configuration(flags={"max_num_seqs": number}),
+        baseline=number == 0,
+        state=TrialState.FAILED if failed else TrialState.MEASURED,
+        measurement=found,
+        failure=Failure(FailureKind.UNSTABLE, "drift") if failed else None,
+        warnings=(),
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        ended_at=None,
+        owner=TrialOwner(1, "b", "h", "t"),
+    )
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.test_trials import row
+from helpers.stored_study import row
 
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.store import Store, StudyIdentity, TrialRow
