@@ -28,10 +28,10 @@ from bench_search_runs import NIGHT_S, Night, World, sweep
 from bench_search_scenarios import CACHE, SCENARIOS, Scenario, table_path, truth_of
 
 import tuner.search
+from tuner import pareto
 from tuner.analysis import verdicts as confirmation
-from tuner.study import front
 from tuner.study.confirmation import plan as confirm_plan
-from tuner.study.proposals.proposals import stopping as flat
+from tuner.study.proposals import stopping
 
 THIRD_H, NIGHT_H = 2.7, NIGHT_S / 3600.0
 HOURS = (1.0, THIRD_H, 5.0, NIGHT_H)
@@ -65,7 +65,7 @@ def _hash(scenario: Scenario, method: str) -> str:
     files = [_HERE / "bench_search_runs.py"]
     if method == "ours":
         files += [_HERE / "bench_search_ours.py", _HERE / "bench_search_confirm.py"]
-        files += [Path(m.__file__) for m in (confirm_plan, confirmation, flat, front)]
+        files += [Path(m.__file__) for m in (confirm_plan, confirmation, stopping, pareto)]
         files += sorted(Path(tuner.search.__path__[0]).glob("*.py"))
     elif method in SAMPLERS:
         files.append(_HERE / "bench_search_rivals.py")

@@ -11,7 +11,7 @@ import numpy as np
 from bench_search_scenarios import METRICS, OBJECTIVES, REFUSED, WORKS, Scenario, Truth
 
 from tuner.configuration import Value
-from tuner.search.improvement import hypervolume, pareto
+from tuner.pareto import hypervolume, pareto_front, reference_point
 from tuner.spec.objective import costs
 
 LAUNCH_S, SETTLE_S, WINDOW_S = 150.0, 10.0, 90.0
@@ -58,10 +58,10 @@ class World:
         rows = [dict(zip(METRICS, row, strict=True)) for row in truth.metrics[works]]
         meets = [all(s.violation(row[s.metric]) <= 0 for s in scenario.slos) for row in rows]
         good = [costs(OBJECTIVES, row) for row, met in zip(rows, meets, strict=True) if met]
-        self.front = pareto(np.array(good, dtype=np.float64))
+        points = np.array(good, dtype=np.float64)
+        self.front = points[pareto_front(points)]
         self.feasible_share = len(good) / truth.state.size
-        nadir, ideal = self.front.max(axis=0), self.front.min(axis=0)
-        self.reference = nadir + 0.1 * (nadir - ideal)
+        self.reference = reference_point(self.front, extent_share=0.1)
         self._whole = hypervolume(self.front, self.reference)
 
     def true_values(self, point: Point) -> tuple[float, ...] | None:
@@ -157,6 +157,7 @@ def handed_over(measured: Sequence[tuple[dict[str, Value], Seen]]) -> list[dict[
     ]
     if not good:
         return []
-    front = {tuple(row) for row in pareto(np.array([values for values, _ in good]))}
+    points = [values for values, _ in good]
+    front = {points[i] for i in pareto_front(points)}
     kept = [(values, point) for values, point in good if values in front]
     return [point for _, point in sorted(kept, key=lambda pair: pair[0])]

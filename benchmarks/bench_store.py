@@ -38,7 +38,7 @@ from tuner.study.durability.rebuild import rebuild
 from tuner.study.durability.recovery import recover
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals, Spent
-from tuner.study.proposals.stopping import flat_for
+from tuner.study.proposals.stopping import stagnation
 
 SPEC = StudySpec(
     model="m", slo=("p99_tpot_ms<=40", "p99_ttft_ms<=500"), trials=20_000, space="power"
@@ -153,7 +153,7 @@ def steps(
     timed("resume: what only the log knows", lambda: recover("s", SPEC, store, log, listener.note))
     timed("resume: reconcile", run.reconcile)
     points = timed("resume: points for the stop rule", run._points)
-    timed("loop: the stop rule", lambda: flat_for(points))  # type: ignore[arg-type]
+    timed("loop: the stop rule", lambda: stagnation(points))  # type: ignore[arg-type]
     confirmation = ConfirmationRun("s", SPEC, store, ScriptedEvaluator(), OWNER, listener)
     timed("loop: the confirmation's reserve", lambda: confirmation.reserve_s)
     timed("loop: how much is spent", lambda: run.progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tuner.pareto import pareto_front
 from tuner.search.observation import Observation
 from tuner.search.search import Search
 from tuner.search.space import Knob, Point, Space
@@ -25,8 +26,9 @@ def main(evaluations: int = 40) -> list[Observation]:
     search, seen = Search(space, violations=1), list[Observation]()
     for _ in range(evaluations):
         seen.append(evaluate(search.propose(seen).point))
-    for member in search.front(seen):
-        print(dict(member.point), member.objectives)
+    inside = [o for o in seen if (o.violations[0] or 0.0) <= 0.0]
+    for index in pareto_front([o.objectives for o in inside]):
+        print(dict(inside[index].point), inside[index].objectives)
     return seen
 
 

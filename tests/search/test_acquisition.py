@@ -1,22 +1,35 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from tuner.search.acquisition import Worth
-from tuner.search.improvement import hypervolume, mean_log_improvement, pareto
+from tuner.pareto import hypervolume, pareto_front
+from tuner.search.acquisition import (
+    Utility,
+    log_expected_below,
+    log_improvement,
+    mean_log_improvement,
+)
+from tuner.search.space import Floats
 
 REFERENCE = np.array([1.0, 1.0])
-WORTH = Worth(REFERENCE, 1.0)
+UTILITY = Utility(REFERENCE, 1.0)
+
+
+def front_of(points: Floats) -> Floats:
+    return points[pareto_front(points)]
 
 
 def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
     rng = np.random.default_rng(4)
-    fronts = [pareto(rng.random((8, 2))) for _ in range(3)]
+    fronts = [front_of(rng.random((8, 2))) for _ in range(3)]
     means, sds = rng.random((3, 200, 2)) * 1.5, rng.uniform(1e-3, 0.2, (200, 2))
     shares = np.log(rng.random(200))
-    exact = WORTH.exact_log_gains(means, sds, fronts) + shares
-    found = WORTH.log_gains(means, sds, fronts, shares)
+    exact = UTILITY.exact_log_gains(means, sds, fronts) + shares
+    found = UTILITY.log_gains(means, sds, fronts, shares)
     matters = exact > exact.max() + np.log(1e-6)
     assert 10 < matters.sum() < 200
     assert found[matters] == pytest.approx(exact[matters], abs=1e-5)
@@ -26,18 +39,18 @@ def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
 def test_gains_are_told_apart_where_all_are_hopeless() -> None:
     front = np.array([[0.1, 0.1]])
     means, sds = np.array([[[0.9, 0.9], [0.8, 0.8]]]), np.full((2, 2), 1e-3)
-    worse, bad = WORTH.log_gains(means, sds, [front], np.zeros(2))
+    worse, bad = UTILITY.log_gains(means, sds, [front], np.zeros(2))
     assert -np.inf < worse < bad < -1000
 
 
 def test_the_gain_is_that_of_many_draws() -> None:
     rng = np.random.default_rng(0)
-    front = pareto(rng.random((6, 2)))
+    front = front_of(rng.random((6, 2)))
     means, sds = rng.random((4, 2)), np.full((4, 2), 0.2)
-    found = np.exp(WORTH.exact_log_gains(means[None], sds, [front]))
+    found = np.exp(UTILITY.exact_log_gains(means[None], sds, [front]))
     for mean, sd, expected in zip(means, sds, found, strict=True):
         draws = mean + sd * rng.standard_normal((4_000, 2))
-        gains = [WORTH.of(np.vstack([front, d])) - WORTH.of(front) for d in draws]
+        gains = [UTILITY.of(np.vstack([front, d])) - UTILITY.of(front) for d in draws]
         assert expected == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / 4_000**0.5)
 
 
@@ -47,16 +60,75 @@ def test_the_least_of_the_first_objective_is_worth_more_than_its_slice() -> None
     assert hypervolume(np.vstack([front, least]), REFERENCE) < hypervolume(
         np.vstack([front, middle]), REFERENCE
     )
-    assert WORTH.of(np.vstack([front, least])) > WORTH.of(np.vstack([front, middle]))
+    assert UTILITY.of(np.vstack([front, least])) > UTILITY.of(np.vstack([front, middle]))
 
 
 def test_one_objective_and_three_are_the_volume_alone() -> None:
     rng = np.random.default_rng(1)
     for outputs in (1, 3):
         means = rng.random((5, outputs))
-        worth = Worth.around(means, np.ones(5, dtype=np.bool_))
-        assert worth.of(means) == hypervolume(means, worth.reference)
-        front, sds = pareto(means), np.full((5, outputs), 0.1)
-        assert worth.log_gains(means[None], sds, [front], np.zeros(5)) == pytest.approx(
-            mean_log_improvement(means[None], sds, [front], worth.reference)
+        utility = Utility.around(means, np.ones(5, dtype=np.bool_))
+        # of three only up to the volume of the unit ball's octant, and along a few rays
+        factor = 1.0 if outputs == 1 else math.pi / 6
+        assert factor * utility.of(means) == pytest.approx(
+            hypervolume(means, utility.reference), rel=1e-12 if outputs == 1 else 0.1
         )
+        front, sds = front_of(means), np.full((5, outputs), 0.1)
+        assert utility.log_gains(means[None], sds, [front], np.zeros(5)) == pytest.approx(
+            mean_log_improvement(means[None], sds, [front], utility.reference)
+        )
+
+
+@pytest.mark.parametrize("z", [-1e3, -100.0, -30.01, -29.99, -8.0, -1.001, -0.999, 0.0, 5.0])
+def test_the_expectation_below_a_bound_has_the_right_slope(z: float) -> None:
+    """Its derivative by the bound is the normal distribution function; compared in logs."""
+    step = 1e-6 * max(1.0, abs(z))
+    mean, sd = np.zeros(1), np.ones(1)
+    high = log_expected_below(z + step, mean, sd)[0]
+    low = log_expected_below(z - step, mean, sd)[0]
+    middle = log_expected_below(z, mean, sd)[0]
+    slope = np.log((high - low) / (2 * step)) + middle
+    assert slope == pytest.approx(norm.logcdf(z), abs=2e-3)
+
+
+def test_the_improvement_is_that_of_many_draws() -> None:
+    rng = np.random.default_rng(0)
+    front = front_of(rng.random((6, 2)))
+    means, sds = rng.random((4, 2)), np.full((4, 2), 0.2)
+    found = np.exp(log_improvement(means, sds, front, REFERENCE))
+    base = hypervolume(front, REFERENCE)
+    for mean, sd, expected in zip(means, sds, found, strict=True):
+        draws = mean + sd * rng.standard_normal((4_000, 2))
+        gains = [hypervolume(np.vstack([front, d]), REFERENCE) - base for d in draws]
+        assert expected == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / 4_000**0.5)
+
+
+def test_hopeless_points_are_still_told_apart() -> None:
+    front = np.array([[0.1, 0.1]])
+    means, sds = np.array([[0.9, 0.9], [0.8, 0.8]]), np.full((2, 2), 1e-3)
+    worse, bad = log_improvement(means, sds, front, REFERENCE)
+    assert -np.inf < worse < bad < -1000
+
+
+def test_without_a_front_the_whole_rectangle_counts() -> None:
+    means, sds = np.array([[0.25, 0.5]]), np.full((1, 2), 1e-6)
+    found = np.exp(log_improvement(means, sds, np.empty((0, 2)), REFERENCE))
+    assert found == pytest.approx(0.75 * 0.5, rel=1e-4)
+
+
+def test_three_objectives_rank_as_the_volume_does() -> None:
+    reference, front = np.ones(3), np.array([[0.5, 0.5, 0.5]])
+    means = np.array([[0.2, 0.2, 0.2], [0.4, 0.4, 0.4], [0.6, 0.6, 0.6], [0.1, 0.9, 0.9]])
+    found = log_improvement(means, np.full((4, 3), 1e-6), front, reference)
+    assert found[0] > found[1] > found[3] > found[2]
+    utility = Utility(reference, 0.0)
+    assert utility.of(means[:1]) > utility.of(means[1:2]) > 0.0
+    assert hypervolume(means[:1], reference) > hypervolume(means[1:2], reference) > 0.0
+
+
+def test_the_average_over_fronts_lies_between() -> None:
+    fronts = [np.array([[0.1, 0.1]]), np.empty((0, 2))]
+    means, sds = np.array([[0.3, 0.3]]), np.full((1, 2), 0.1)
+    low, high = (log_improvement(means, sds, front, REFERENCE)[0] for front in fronts)
+    (mean,) = mean_log_improvement(np.stack([means, means]), sds, fronts, REFERENCE)
+    assert np.exp(mean) == pytest.approx((np.exp(low) + np.exp(high)) / 2)

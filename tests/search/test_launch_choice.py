@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuner.search.costs import Costs, learned_costs
-from tuner.search.launch_choice import choose
+from tuner.search.launch_choice import Costs, choose_row, estimated_costs
 from tuner.search.observation import Observation
 from tuner.search.space import Floats, Knob, Levels, Space
 
@@ -24,7 +23,7 @@ def choice(per_launch: tuple[float, float], costs: Costs, warm: Levels | None = 
     def gain(rows: Levels, after: Sequence[Levels]) -> Floats:
         return np.log([per_launch[int(row[1])] for row in rows])
 
-    return int(choose(SPACE, pool, log_gains, gain, warm, costs)[1])
+    return int(choose_row(SPACE, pool, log_gains, gain, warm, costs)[1])
 
 
 def test_it_stays_while_another_launch_brings_no_more_per_second() -> None:
@@ -57,10 +56,10 @@ def test_costs_are_the_medians_of_what_was_seen() -> None:
         Observation(point, works=False, launch_s=170.0, wall_s=170.0),
         Observation(point),
     ]
-    assert learned_costs(seen) == Costs(launch_s=160.0, evaluation_s=100.0)
+    assert estimated_costs(seen) == Costs(launch_s=160.0, evaluation_s=100.0)
 
 
 def test_until_a_launch_was_seen_it_is_taken_to_cost_an_evaluation() -> None:
     point = {"live": 0, "launch": 0}
-    assert learned_costs([]) == Costs(launch_s=1.0, evaluation_s=1.0)
-    assert learned_costs([Observation(point, wall_s=90.0)]) == Costs(90.0, 90.0)
+    assert estimated_costs([]) == Costs(launch_s=1.0, evaluation_s=1.0)
+    assert estimated_costs([Observation(point, wall_s=90.0)]) == Costs(90.0, 90.0)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.search.acquisition import Worth
+from tuner.search.acquisition import Utility
 from tuner.search.observation import Observation
-from tuner.search.posterior import Models, learn
-from tuner.search.posterior_samples import drawn
+from tuner.search.posterior import Models, fit_models
+from tuner.search.posterior_samples import sample_posterior
 from tuner.search.space import Knob, Point, Space
 
 SPACE = Space([Knob("works", tuple(range(11))), Knob("idle", tuple(range(101)))])
@@ -23,22 +23,22 @@ def observed(point: Point, rng: np.random.Generator) -> Observation:
 @pytest.fixture(scope="module")
 def models() -> Models:
     rng = np.random.default_rng(0)
-    found = learn(SPACE, [observed(point, rng) for point in POINTS for _ in range(2)], 0)
+    found = fit_models(SPACE, [observed(point, rng) for point in POINTS for _ in range(2)], 0)
     assert found is not None
     return found
 
 
 def gain(models: Models, point: Point, *, is_drawn: bool) -> float:
     """Return what a point is expected to add, known to go along with the draws or not."""
-    draws = drawn(models, POINTS, 32, seed=1)
+    draws = sample_posterior(models, POINTS, 32, seed=1)
     x = SPACE.coordinates_of([point])
-    beliefs = models.at(SPACE.coordinates_of(POINTS))
-    worth = Worth.around(beliefs.objective_means, np.ones(len(POINTS), dtype=np.bool_))
-    means, sds = draws.at(x)
+    posterior = models.posterior(SPACE.coordinates_of(POINTS))
+    utility = Utility.around(posterior.objective_means, np.ones(len(POINTS), dtype=np.bool_))
+    means, sds = draws.predict(x)
     if not is_drawn:
-        own = models.at(x)
+        own = models.posterior(x)
         means, sds = np.repeat(own.objective_means[None], 32, axis=0), own.objective_sds
-    return float(np.exp(worth.log_gains(means, sds, draws.fronts, np.zeros(1)))[0])
+    return float(np.exp(utility.log_gains(means, sds, draws.fronts, np.zeros(1)))[0])
 
 
 def test_what_must_do_as_a_seen_point_does_adds_nothing(models: Models) -> None:
@@ -49,28 +49,28 @@ def test_what_must_do_as_a_seen_point_does_adds_nothing(models: Models) -> None:
 
 def test_draws_scatter_as_the_models_do(models: Models) -> None:
     x = SPACE.coordinates_of([{"works": 3, "idle": 5}])
-    means, sds = drawn(models, POINTS, 2_000, seed=2).at(x)
-    own = models.at(x)
+    means, sds = sample_posterior(models, POINTS, 2_000, seed=2).predict(x)
+    own = models.posterior(x)
     assert means[:, 0].mean(axis=0) == pytest.approx(own.objective_means[0], abs=0.005)
     spread = np.sqrt(means[:, 0].var(axis=0) + sds[0] ** 2)
     assert spread == pytest.approx(own.objective_sds[0], rel=0.1)
 
 
 def test_a_believed_point_joins_each_front_where_its_draw_has_it(models: Models) -> None:
-    draws = drawn(models, POINTS, 4, seed=3)
+    draws = sample_posterior(models, POINTS, 4, seed=3)
     point = {"works": 5, "idle": 5}
-    after = draws.with_believed([point])
+    after = draws.fantasize([point])
     x = SPACE.coordinates_of([point])
-    means, sds = after.at(x)
-    assert means == pytest.approx(draws.at(x)[0], abs=1e-6)
-    assert (sds < draws.at(x)[1]).all()
+    means, sds = after.predict(x)
+    assert means == pytest.approx(draws.predict(x)[0], abs=1e-6)
+    assert (sds < draws.predict(x)[1]).all()
     for front, (mean,) in zip(after.fronts, means, strict=True):
         assert any(np.all(row <= mean + 1e-9) for row in front)
 
 
 def test_doubt_widens_and_moves_nothing(models: Models) -> None:
-    draws = drawn(models, POINTS, 4, seed=3)
+    draws = sample_posterior(models, POINTS, 4, seed=3)
     x = SPACE.coordinates_of([{"works": 5, "idle": 5}])
-    means, sds = draws.doubted(3.0).at(x)
-    assert means == pytest.approx(draws.at(x)[0])
-    assert sds == pytest.approx(3.0 * draws.at(x)[1])
+    means, sds = draws.with_std_scale(3.0).at(x)
+    assert means == pytest.approx(draws.predict(x)[0])
+    assert sds == pytest.approx(3.0 * draws.predict(x)[1])

@@ -1,8 +1,12 @@
-"""What a set of points is worth: the volume that it dominates, and the least first objective.
+"""Acquisition function: noisy expected hypervolume improvement, as its logarithm.
 
-The volume alone hardly asks for the least of the first objective: what lies there has the worst of
-the second, so it adds a thin slice. But it is what most users want to know. So the least counts as
-if it dominated the whole range of the second objective.
+The utility of a set of points is the hypervolume that it dominates. That alone hardly asks for the
+least of the first objective: what lies there has the worst of the second, so it adds a thin slice.
+But it is what most users want to know. So with two objectives the least of the first counts as if
+it dominated the whole range of the second.
+
+In this file N is the number of points, M that of objectives, S that of posterior samples, F that of
+members of a front (which may be 0, and differs between samples).
 """
 
 from __future__ import annotations
@@ -12,24 +16,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp, ndtr
+from scipy.special import erfcx, log1p, log_ndtr, logsumexp, ndtr
 
-from tuner.search.improvement import hypervolume, log_expected_below, mean_log_improvement
-from tuner.search.space import Floats
+from tuner.pareto import hypervolume, reference_point
+from tuner.search.space import Flags, Floats
 
-_BEYOND = 0.1  # the reference lies so much beyond the worst of the front, a share of its extent
+_MARGIN_SHARE = 0.1  # the reference lies so much beyond the worst, a share of the extent
+_LEAST_MARGIN = 1e-4
 _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 _SMALLEST = 1e-300
-_ROUNDING = 1e-12  # what is smaller is not to be believed of a difference of larger numbers
+_ROUNDING = 1e-12  # a smaller difference of larger numbers is rounding
 _HOPELESS = math.log(1e-6)  # of the best gain: then it does not matter how small one is exactly
+_FAR = -30.0
+_DIRECTIONS = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Worth:
-    """A measure of sets of points that are all to be made small.
+class Utility:
+    """The utility of a set of points, and the expected gain of adding one.
 
     Attributes:
-        reference: only what is better than this in every objective dominates anything.
+        reference: shape (M,); only what is better than this in every objective dominates anything.
         height: what the first objective's least is multiplied by; the extent of the second with
             two objectives, and 0 with one, where it would add nothing, and with more.
     """
@@ -38,16 +45,17 @@ class Worth:
     height: float
 
     @classmethod
-    def around(cls, means: Floats, likely: np.ndarray) -> Worth:
-        """Return the measure for these points, of which some are likely to be feasible."""
-        known = means[likely] if likely.sum() >= 2 else means
-        best, worst = known.min(axis=0), known.max(axis=0)
-        reference = worst + _BEYOND * np.maximum(worst - best, 1e-3)
-        height = float(reference[1] - best[1]) if means.shape[1] == 2 else 0.0
+    def around(cls, means: Floats, likely: Flags) -> Utility:
+        """Return the utility for points of `means` (N, M), `likely` (N,) to be feasible."""
+        rows = means[likely] if likely.sum() >= 2 else means
+        reference = reference_point(rows, extent_share=_MARGIN_SHARE, least_margin=_LEAST_MARGIN)
+        height = float(reference[1] - rows[:, 1].min()) if means.shape[1] == 2 else 0.0
         return cls(reference, height)
 
     def of(self, points: Floats) -> float:
-        """Return what points are worth."""
+        """Return the utility of a set of points, shape (N, M)."""
+        if len(self.reference) > 2:
+            return _volume_along_rays(points, self.reference)
         least = float(self.reference[0])
         if len(points):
             least = min(least, float(points[:, 0].min()))
@@ -56,29 +64,39 @@ class Worth:
         )
 
     def log_gains(
-        self, means: Floats, sds: Floats, fronts: Sequence[Floats], log_shares: Floats
+        self, means: Floats, sds: Floats, fronts: Sequence[Floats], log_feasible: Floats
     ) -> Floats:
-        """Return the log of what each row is expected to add, averaged over draws of the front.
+        """Return the log of the expected gain of each point, shape (N,).
 
-        `means` has a page for each draw. `log_shares` are the logs of the shares of it that count.
-        Logs tell apart what is almost 0; they cost time and are taken only where that may be the
-        best of all. The rest is right to a millionth of the best.
+        Averaged over posterior samples and weighted by the probability of feasibility. Logs tell
+        apart what is almost 0; they cost time and are taken only where that may be the best of all.
+        The rest is right to a millionth of the best.
+
+        Args:
+            means: shape (S, N, M).
+            sds: standard deviations, the same in every sample, shape (N, M).
+            fronts: one per sample, each (F, M).
+            log_feasible: log probability of feasibility, shape (N,).
         """
         if means.shape[2] != 2:
-            return mean_log_improvement(means, sds, fronts, self.reference) + log_shares
-        draws = zip(means, fronts, strict=True)
-        plain = np.mean([self._gains(mean, sds, front) for mean, front in draws], axis=0)
-        result: Floats = np.log(np.maximum(plain, _SMALLEST)) + log_shares
-        is_known = plain > _ROUNDING
-        best = result[is_known].max(initial=-np.inf)
-        doubtful = np.flatnonzero(~is_known & (math.log(_ROUNDING) + log_shares > best + _HOPELESS))
-        if len(doubtful):
-            exact = self.exact_log_gains(means[:, doubtful], sds[doubtful], fronts)
-            result[doubtful] = exact + log_shares[doubtful]
+            return mean_log_improvement(means, sds, fronts, self.reference) + log_feasible
+        samples = zip(means, fronts, strict=True)
+        plain = np.mean([self._gains(mean, sds, front) for mean, front in samples], axis=0)
+        result: Floats = np.log(np.maximum(plain, _SMALLEST)) + log_feasible
+        is_exact = plain > _ROUNDING
+        best = result[is_exact].max(initial=-np.inf)
+        may_be_best = math.log(_ROUNDING) + log_feasible > best + _HOPELESS
+        again = np.flatnonzero(~is_exact & may_be_best)
+        if len(again):
+            exact = self.exact_log_gains(means[:, again], sds[again], fronts)
+            result[again] = exact + log_feasible[again]
         return result
 
     def exact_log_gains(self, means: Floats, sds: Floats, fronts: Sequence[Floats]) -> Floats:
-        """Return the log of what each row is expected to add, however little it is."""
+        """Return the log of the expected gain, however little it is, shape (N,).
+
+        Shapes are those of `log_gains`; feasibility does not count.
+        """
         volume = mean_log_improvement(means, sds, fronts, self.reference)
         if self.height == 0.0:
             return volume
@@ -91,7 +109,7 @@ class Worth:
         return result
 
     def _gains(self, means: Floats, sds: Floats, front: Floats) -> Floats:
-        """Return it over one front, without logs, which rounding makes useless near 0."""
+        """Return the gains over one front without logs, which rounding makes useless near 0."""
         front = front[np.all(front < self.reference, axis=1)]
         edges = np.append(front[:, 0], self.reference[0])
         heights = np.append(self.reference[1], front[:, 1])
@@ -107,9 +125,122 @@ class Worth:
         return float(inside[0, 0]) if len(inside) else float(self.reference[0])
 
 
+def mean_log_improvement(
+    means: Floats, sds: Floats, fronts: Sequence[Floats], reference: Floats
+) -> Floats:
+    """Return the log of the expected hypervolume improvement, averaged over samples, shape (N,).
+
+    `means` has shape (S, N, M), `sds` (N, M), each of S `fronts` (F, M), `reference` (M,).
+    """
+    logs = [
+        log_improvement(mean, sds, front, reference)
+        for mean, front in zip(means, fronts, strict=True)
+    ]
+    result: Floats = logsumexp(np.array(logs), axis=0) - math.log(len(logs))
+    return result
+
+
+def log_improvement(means: Floats, sds: Floats, front: Floats, reference: Floats) -> Floats:
+    """Return the log of the expected hypervolume improvement over one front, shape (N,).
+
+    Exact for one and two objectives that are independent of each other (in strips, as Emmerich,
+    Giannakoglou and Naujoks 2006), averaged over fixed random rays for more. `means` and `sds` have
+    shape (N, M), `front` (F, M), ascending in the first objective, `reference` (M,).
+    """
+    if means.shape[1] > 2:
+        return _log_improvement_along_rays(means, sds, front, reference)
+    if means.shape[1] == 1:
+        best = min([float(reference[0]), *front[:, 0].tolist()])
+        return log_expected_below(best, means[:, 0], sds[:, 0])
+    front = front[np.all(front < reference, axis=1)]
+    starts = [-math.inf, *front[:, 0].tolist()]
+    ends = [*front[:, 0].tolist(), float(reference[0])]
+    heights = [float(reference[1]), *front[:, 1].tolist()]
+    below = [log_expected_below(edge, means[:, 0], sds[:, 0]) for edge in [*starts, ends[-1]]]
+    strips = [
+        _log_difference(below[i + 1], below[i]) + log_expected_below(height, means[:, 1], sds[:, 1])
+        for i, height in enumerate(heights)
+    ]
+    result: Floats = logsumexp(np.array(strips), axis=0)
+    return result
+
+
+def log_expected_below(bound: float, mean: Floats, sd: Floats) -> Floats:
+    """Return log E[max(bound - Y, 0)] for normal Y; stable however far off the bound is.
+
+    `mean`, `sd` and the result have shape (N,).
+    """
+    if bound == -math.inf:
+        return np.full_like(mean, -np.inf)
+    z = (bound - mean) / sd
+    result = np.empty_like(z)
+    near = z > -1.0
+    density = np.exp(-0.5 * z[near] ** 2 - _LOG_ROOT_2PI)
+    result[near] = np.log(density + z[near] * np.exp(log_ndtr(z[near])))
+    far = ~near
+    t = z[far]
+    # phi(z) + z Phi(z) = phi(z) (1 + z Phi(z) / phi(z)), the ratio without underflow
+    ratio = math.sqrt(math.pi / 2.0) * erfcx(-t / math.sqrt(2.0))
+    inside = np.where(t > _FAR, t * ratio, -1.0 + t**-2 - 3.0 * t**-4)
+    result[far] = -0.5 * t**2 - _LOG_ROOT_2PI + log1p(np.maximum(inside, -1.0 + 1e-12))
+    out: Floats = result + np.log(sd)
+    return out
+
+
 def _expected_below(bounds: Floats, mean: Floats, sd: Floats) -> Floats:
-    """Return E[max(bound - Y, 0)] for normal Y: a row for each bound."""
+    """Return E[max(bound - Y, 0)] for normal Y, shape (bounds, N)."""
     z = (bounds[:, None] - mean) / sd
     density = np.exp(-0.5 * z**2 - _LOG_ROOT_2PI)
     result: Floats = sd * (density + z * ndtr(z))
+    return result
+
+
+def _log_difference(large: Floats, small: Floats) -> Floats:
+    """Return log(exp(large) - exp(small)), -inf where they are equal."""
+    gap = np.minimum(small - large, 0.0)
+    with np.errstate(divide="ignore"):
+        result: Floats = large + np.log(-np.expm1(np.where(np.isneginf(small), -np.inf, gap)))
+    return result
+
+
+def _volume_along_rays(points: Floats, reference: Floats) -> float:
+    """Estimate the hypervolume up to a constant factor (Zhang and Golovin 2020, lemma 5).
+
+    By the mean power of the reach along random rays. For three and more objectives a gain is known
+    only along the same rays, so that utility and gain share their error, and their ratio has less.
+    """
+    inside = points[np.all(points < reference, axis=1)]
+    if not len(inside):
+        return 0.0
+    rays, _ = _directions(points.shape[1])
+    reaches = [_reach(inside, ray, reference).max() for ray in rays]
+    return float(np.mean(np.power(reaches, points.shape[1])))
+
+
+def _log_improvement_along_rays(
+    means: Floats, sds: Floats, front: Floats, reference: Floats
+) -> Floats:
+    """Return the log of the mean gain in reach along random rays, one normal draw for each."""
+    rays, normals = _directions(means.shape[1])
+    power = means.shape[1]
+    total = np.zeros(len(means))
+    for ray, normal in zip(rays, normals, strict=True):
+        best = _reach(front, ray, reference).max(initial=0.0) ** power
+        sampled = _reach(means + sds * normal, ray, reference) ** power
+        total += np.maximum(sampled - best, 0.0)
+    result: Floats = np.log(total / len(rays) + _SMALLEST)
+    return result
+
+
+def _directions(objectives: int) -> tuple[Floats, Floats]:
+    """Return the same random rays and normal deviates each time, both (rays, M)."""
+    rng = np.random.default_rng(0)
+    rays = np.abs(rng.standard_normal((_DIRECTIONS, objectives)))
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return rays, rng.standard_normal((_DIRECTIONS, objectives))
+
+
+def _reach(points: Floats, ray: Floats, reference: Floats) -> Floats:
+    """Return how far along a ray from the reference each point dominates, shape (N,)."""
+    result: Floats = np.maximum((reference - points) / ray, 0.0).min(axis=1)
     return result

@@ -1,4 +1,7 @@
-"""Which points are looked at: everything in a small space, else random ones and near good ones."""
+"""Candidates: all points of a small space, else random ones and ones near good ones.
+
+Rows of levels have shape (N, D): N candidates, D knobs.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ class Candidates:
     ) -> None:
         self._space = space
         self._is_possible = is_possible
-        self._known = {space.levels_of(point).tobytes(): False for point in excluded}
+        self._is_allowed = {space.levels_of(point).tobytes(): False for point in excluded}
 
     def pool(self, rng: np.random.Generator, good: Sequence[Point], warm: Point | None) -> Levels:
-        """Return rows of levels: a broad choice, more near `good`, and more on the warm server."""
+        """Return rows of levels (N, D): anywhere, near `good`, and on the `warm` server."""
         space = self._space
         if space.size <= _EVERYTHING:
             return self.fresh(space.everything())
@@ -42,7 +45,7 @@ class Candidates:
         return self.fresh(np.concatenate(rows))
 
     def _near(self, rng: np.random.Generator, good: Sequence[Point]) -> Levels:
-        """Return copies of good points with about two knobs changed, mostly by little."""
+        """Return copies of good points, about two knobs of each changed, mostly by little."""
         space = self._space
         each = min(_NEAR_EACH, _NEAR_MOST // len(good))
         rows = np.repeat(np.stack([space.levels_of(p) for p in good]), max(each, 1), axis=0)
@@ -54,13 +57,13 @@ class Candidates:
         return np.where(change, moved, rows)
 
     def fresh(self, levels: Levels) -> Levels:
-        """Return the distinct rows that may be proposed."""
+        """Return the distinct rows of `levels` (N, D) that may be proposed."""
         distinct = np.unique(levels, axis=0)
         keep = [self._allowed(row) for row in distinct]
         return distinct[np.array(keep, dtype=np.bool_)]
 
     def _allowed(self, row: Levels) -> bool:
         name = row.tobytes()
-        if name not in self._known:
-            self._known[name] = self._is_possible(self._space.point(row))
-        return self._known[name]
+        if name not in self._is_allowed:
+            self._is_allowed[name] = self._is_possible(self._space.point(row))
+        return self._is_allowed[name]

@@ -1,4 +1,26 @@
-"""Gaussian-process regression: Matern-5/2, a length scale per knob, MAP hyperparameters."""
+"""Gaussian process regression: Matérn 5/2 plus additive trends, MAP hyperparameters.
+
+Notation, with shapes:
+
+    symbol   name in the code       shape    meaning
+    N        len(data.x)                     points the process is conditioned on
+    Q        len(x)                          points asked about
+    D                                        knobs
+    F                                        functions that share the points (columns of y)
+    X        data.x                 (N, D)   coordinates: 0 to 1, or the index of an option
+    y        data.y                 (N,)     values; (N, F) for several functions
+    l        parameters.lengths     (D,)     length scales
+    v        parameters.trends      (D,)     variances of the additive trends
+    s        parameters.signal               variance of the Matérn part
+    n        parameters.noise                variance of one observation
+    K        covariance             (N, N)   prior covariance of X with X, noise on the diagonal
+    L        _factor                (N, N)   lower Cholesky factor of K
+    w        _weights               (N,)     K^-1 y, standardised; (N, F) for several functions
+    k(x, X)  cross                  (Q, N)   prior covariance of x with X
+
+The posterior at x has mean k(x, X) w and covariance k(x, x) - k(x, X) K^-1 k(X, x) (Rasmussen and
+Williams 2006, section 2.2). y is standardised before and scaled back after.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +32,8 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
-from tuner.search.space import Floats
+from tuner.search.space import Flags, Floats
 
-_SQRT5 = math.sqrt(5.0)
 _MEAN_VARIANCE = 1.0  # of the unknown constant mean, in units of the data's variance
 _JITTER = 1e-8
 # Log-normal priors in units of the cube and of the standardised data: (mean, standard deviation).
@@ -26,10 +47,11 @@ _NO_TREND = (_BOUNDS_TREND[0], _BOUNDS_TREND[0])
 _BOUNDS_SIGNAL = (math.log(0.02), math.log(50.0))
 _BOUNDS_NOISE = (math.log(1e-5), math.log(1.0))
 _ITERATIONS = 40
-# A process that is to be certain keeps a share of the noise, or near rows could not be solved for.
-_NEARLY_NONE = 1e-2
+# Conditioned on exact values, a process keeps a share of the noise: K would be singular for near
+# rows without.
+_EXACT_NOISE_SHARE = 1e-2
 _LEAST_NOISE = 1e-6
-_ENOUGH = 2e-5  # of the log posterior: a few thousandths, which no proposal depends on
+_FTOL = 2e-5  # of the log posterior: a few thousandths, which no proposal depends on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +59,8 @@ class Hyperparameters:
     """Of one process, on standardised data.
 
     Attributes:
-        lengths: a length scale per knob.
-        trends: the variance of what each knob does by itself.
+        lengths: a length scale per knob, shape (D,).
+        trends: the variance of what each knob does by itself, shape (D,).
         signal: the variance of what they do together.
         noise: the variance of one observation around the function.
     """
@@ -51,19 +73,23 @@ class Hyperparameters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Rows of coordinates with a value each; `extra_variances` is noise known beforehand.
+    """Points with a value each.
 
-    `y` may have columns: then as many functions share the rows.
+    Attributes:
+        x: coordinates, shape (N, D).
+        y: values, shape (N,); (N, F) where F functions share the points.
+        extra_variances: noise known beforehand, beside that which is fitted, shape (N,).
+        unordered: which knobs have options rather than numbers, shape (D,).
     """
 
     x: Floats
     y: Floats
     extra_variances: Floats
-    unordered: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    unordered: Flags
 
 
-class Gaussian:
-    """A process conditioned on data; values in the data's own units."""
+class GaussianProcess:
+    """A Gaussian process conditioned on data; values in the data's own units."""
 
     def __init__(
         self,
@@ -72,7 +98,11 @@ class Gaussian:
         scale: tuple[float, float],
         solved: tuple[Floats, Floats] | None = None,
     ) -> None:
-        """`solved` is the covariance's Cholesky factor and the weights, where they are known."""
+        """Condition on the data.
+
+        `scale` is the centre and spread that standardise y; `solved` the Cholesky factor and the
+        weights, where they are known already.
+        """
         self.data = data
         self.parameters = parameters
         self.scale = scale
@@ -80,10 +110,11 @@ class Gaussian:
         self._factor, self._weights = solved or self._solved()
 
     @classmethod
-    def fitted(cls, data: Data, *, adds_up: bool = True) -> Gaussian:
-        """Standardise the data and find the hyperparameters of the greatest posterior density.
+    def fit(cls, data: Data, *, adds_up: bool = True) -> GaussianProcess:
+        """Standardise y (N,) and find the hyperparameters of the greatest posterior density.
 
-        Of labels, which jump, what single knobs do does not add up.
+        Without `adds_up` there are no trends: what single knobs do to labels, which jump, does not
+        add up.
         """
         centre = float(np.median(data.y))
         spread = float(np.std(data.y)) or 1.0
@@ -96,19 +127,20 @@ class Gaussian:
         """Standard deviation of one observation around the function."""
         return math.sqrt(self.parameters.noise) * self.scale[1]
 
-    def certain_at(self, x: Floats, values: Floats) -> Gaussian:
-        """Return the process had it been told these values at rows of `x`, all but without noise.
+    def condition_on(self, x: Floats, values: Floats) -> GaussianProcess:
+        """Return the process with these hyperparameters given exact values at rows of `x` (N, D).
 
-        `values` may have columns, one for each function.
+        `values` has shape (N,), or (N, F) for F functions. What it was conditioned on before does
+        not count.
         """
-        noise = max(_NEARLY_NONE * self.parameters.noise, _LEAST_NOISE)
+        noise = max(_EXACT_NOISE_SHARE * self.parameters.noise, _LEAST_NOISE)
         data = Data(x, values, np.zeros(len(x)), self.data.unordered)
-        return Gaussian(data, replace(self.parameters, noise=noise), self.scale)
+        return GaussianProcess(data, replace(self.parameters, noise=noise), self.scale)
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
-        """Return mean and standard deviation of the function, without noise, at rows of `x`.
+        """Return mean and standard deviation of the function, without noise, at rows of `x` (Q, D).
 
-        The mean has a column for each function.
+        The mean has shape (Q,), or (Q, F) for F functions; the standard deviation (Q,).
         """
         centre, spread = self.scale
         at = _Places.of(x, self.data, self.parameters)
@@ -120,20 +152,23 @@ class Gaussian:
         return centre + spread * mean, spread * np.sqrt(variance)
 
     def sample(self, x: Floats, normals: Floats) -> Floats:
-        """Return joint draws of the function at rows of `x`, one per row of `normals`."""
+        """Return joint samples of the function at rows of `x` (Q, D), shape (samples, Q).
+
+        `normals` holds independent standard normal deviates, shape (samples, Q).
+        """
         centre, spread = self.scale
         cross = self._cross(x)
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
         covariance = self._own(x) - half.T @ half
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        drawn: Floats = centre + spread * (cross @ self._weights + normals @ root.T)
-        return drawn
+        samples: Floats = centre + spread * (cross @ self._weights + normals @ root.T)
+        return samples
 
-    def with_believed(self, x: Floats) -> Gaussian:
-        """Return the process had it been told its own means at `x`, where evaluations are open.
+    def fantasize(self, x: Floats) -> GaussianProcess:
+        """Return the process had pending points `x` (Q, D) turned out at its own means.
 
-        That moves no mean, so the weights of the new rows are 0, and the factor grows by them.
+        That moves no mean, so the new weights are 0, and the factor grows by Q rows.
         """
         centre, spread = self.scale
         cross = self._cross(x)
@@ -152,19 +187,21 @@ class Gaussian:
             self.data.unordered,
         )
         weights = np.concatenate([self._weights, np.zeros((more, *self._weights.shape[1:]))])
-        return Gaussian(data, self.parameters, self.scale, (factor, weights))
+        return GaussianProcess(data, self.parameters, self.scale, (factor, weights))
 
     def _cross(self, x: Floats) -> Floats:
+        """Return the prior covariance of rows of `x` (Q, D) with the data, shape (Q, N)."""
         at = _Places.of(x, self.data, self.parameters)
         return at.covariance(self._places, self.parameters)
 
     def _own(self, x: Floats) -> Floats:
-        """Return the covariance of the function at rows of `x` before any data."""
+        """Return the prior covariance of rows of `x` (Q, D) with each other, shape (Q, Q)."""
         own = Data(x, x[:, 0], x[:, 0], self.data.unordered)  # has all of their options
         at = _Places.of(x, own, self.parameters)
         return at.covariance(at, self.parameters)
 
     def _solved(self) -> tuple[Floats, Floats]:
+        """Return the Cholesky factor (N, N) and the weights."""
         centre, spread = self.scale
         covariance = self._own(self.data.x)
         noise = self.parameters.noise + self.data.extra_variances / spread**2
@@ -175,18 +212,22 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Embedded:
-    """Rows in units of the length scales, with a column for each option of an unordered knob.
+    """Points in units of the length scales, with a column for each option of an unordered knob.
 
     An option is as far from every other as the ends of an ordered knob are from each other, one
     without a column too.
+
+    Attributes:
+        rows: shape (Q, columns).
+        norms: squared, with what lies in no column, shape (Q,).
     """
 
     rows: Floats
-    norms: Floats  # squared, with what lies in no column
+    norms: Floats
 
     @classmethod
     def of(cls, x: Floats, data: Data, lengths: Floats) -> _Embedded:
-        """Embed `x`; the columns are those of the options that `data` has."""
+        """Embed rows of `x` (Q, D); the columns are those of the options that `data` has."""
         ordered = ~data.unordered
         columns = [x[:, ordered] / lengths[ordered]]
         norms = np.einsum("ij,ij->i", columns[0], columns[0])
@@ -198,7 +239,7 @@ class _Embedded:
         return cls(np.concatenate(columns, axis=1), norms)
 
     def squared_distances(self, other: _Embedded) -> Floats:
-        """Return that of each pair: these rows, the other's columns."""
+        """Return the squared distance of each pair, shape (Q, other Q)."""
         squared: Floats = -2.0 * (self.rows @ other.rows.T)
         squared += self.norms[:, None]
         squared += other.norms[None, :]
@@ -207,19 +248,23 @@ class _Embedded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trend:
-    """Rows of what each knob does by itself: a parabola, or a level for each option.
+    """Features of what each knob does by itself: a parabola, or a level for each option.
 
     Their products are the covariance of a sum of such functions. It is known everywhere once each
     knob has been moved, where the rest is known only near what was seen: what knobs do to the log
     of a metric mostly adds up (additive kernels, Duvenaud, Nickisch and Rasmussen 2011).
+
+    Attributes:
+        rows: shape (Q, columns).
+        norms: squared; an option without a column counts as well, shape (Q,).
     """
 
     rows: Floats
-    norms: Floats  # squared, an option without a column counts as well
+    norms: Floats
 
     @classmethod
     def of(cls, x: Floats, data: Data, trends: Floats) -> _Trend:
-        """Return the rows of `x`; the columns for options are those that `data` has."""
+        """Return the features of `x` (Q, D); the columns for options are those that `data` has."""
         columns, norms = [], np.zeros(len(x))
         for k, is_unordered in enumerate(data.unordered):
             if is_unordered:
@@ -235,32 +280,33 @@ class _Trend:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Places:
-    """Rows as both parts of the covariance see them."""
+    """Points as both parts of the covariance see them."""
 
     embedded: _Embedded
     trend: _Trend
 
     @classmethod
     def of(cls, x: Floats, data: Data, parameters: Hyperparameters) -> _Places:
-        """Return the places of `x`; options have the columns that `data` has."""
+        """Return the places of `x` (Q, D); options have the columns that `data` has."""
         embedded = _Embedded.of(x, data, parameters.lengths)
         return cls(embedded, _Trend.of(x, data, parameters.trends))
 
     def covariance(self, other: _Places, parameters: Hyperparameters) -> Floats:
-        """Return that of the function before any data: these rows, the other's columns."""
-        found = _matern(self.embedded.squared_distances(other.embedded), parameters)
-        found += self.trend.rows @ other.trend.rows.T
-        found += _MEAN_VARIANCE
-        return found
+        """Return the prior covariance of each pair, shape (Q, other Q)."""
+        covariance = _matern(self.embedded.squared_distances(other.embedded), parameters)
+        covariance += self.trend.rows @ other.trend.rows.T
+        covariance += _MEAN_VARIANCE
+        return covariance
 
 
 def _parabola(x: Floats) -> Floats:
-    """Return the two Legendre polynomials of a parabola without its mean, of rows of [0, 1]."""
+    """Return the first and second Legendre polynomial of `x` (Q,) in [0, 1], shape (Q, 2)."""
     u = 2.0 * x - 1.0
     return np.column_stack([u, 0.5 * (3.0 * u**2 - 1.0)])
 
 
 def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
+    """Return the Matérn 5/2 covariance at squared distances, of any shape."""
     root = np.sqrt(5.0 * squared)
     decay = np.exp(-root)
     root += 1.0
@@ -273,35 +319,40 @@ def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
 def _fit(
     data: Data, y: Floats, extra: Floats, trend_bounds: tuple[float, float]
 ) -> Hyperparameters:
+    """Return the MAP hyperparameters; `y` and `extra` (N,) are standardised."""
     knobs = data.x.shape[1]
     pairs = _Pairs(data)
     priors = [_LENGTH] * knobs + [_TREND] * knobs + [_SIGNAL, _NOISE]
     means, sds = np.array(priors).T
     bounds = [_BOUNDS_LENGTH] * knobs + [trend_bounds] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
-    found = minimize(
+    optimum = minimize(
         _negative_log_posterior,
         np.clip(means, *np.array(bounds).T),
         args=(pairs, y, extra, means, sds),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": _ITERATIONS, "ftol": _ENOUGH},
+        options={"maxiter": _ITERATIONS, "ftol": _FTOL},
     )
-    values = np.exp(found.x)
+    values = np.exp(optimum.x)
     lengths, trends = values[:knobs], values[knobs : 2 * knobs]
     return Hyperparameters(lengths, trends, float(values[-2]), float(values[-1]))
 
 
 class _Pairs:
-    """Each pair of different rows once: where it stands below the diagonal, and how far apart.
+    """Each of the P = N (N - 1) / 2 pairs of different points once.
 
-    `trends` holds the products of what each knob does by itself, `own_trends` each row's squares.
+    Attributes:
+        rows, columns: where a pair stands below the diagonal of K, shape (P,).
+        squared: squared distance in each knob, shape (D, P).
+        trends: products of the trend features of each knob, shape (D, P).
+        own_trends: squares of each point's own trend features, shape (D, N).
     """
 
     def __init__(self, data: Data) -> None:
         self.rows, self.columns = np.tril_indices(len(data.x), -1)
         difference = (data.x[self.rows] - data.x[self.columns]).T
-        self.squared: Floats = difference**2  # knobs, pairs
+        self.squared: Floats = difference**2
         self.squared[data.unordered] = self.squared[data.unordered] != 0.0
         self.trends: Floats = np.empty_like(self.squared)
         self.own_trends: Floats = np.ones((data.x.shape[1], len(data.x)))
@@ -317,7 +368,11 @@ class _Pairs:
 def _negative_log_posterior(
     logs: Floats, pairs: _Pairs, y: Floats, extra: Floats, means: Floats, sds: Floats
 ) -> tuple[float, Floats]:
-    """Return it with its gradient; `logs` holds the logs of the hyperparameters."""
+    """Return the negative log posterior density and its gradient, shape (2 D + 2,).
+
+    `logs`, `means` and `sds` (2 D + 2,) are of the log hyperparameters in the order lengths,
+    trends, signal, noise; `y` and `extra` have shape (N,).
+    """
     n, knobs = len(y), len(pairs.squared)
     inverse_squares, trends = np.exp(-2.0 * logs[:knobs]), np.exp(logs[knobs:-2])
     signal, noise = math.exp(logs[-2]), math.exp(logs[-1])

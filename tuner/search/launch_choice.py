@@ -1,33 +1,60 @@
-"""Whether to stay with the warm server: what the next seconds bring here, and elsewhere.
+"""Evaluation costs: whether to stay with the warm server, or to launch another.
 
-The marginal value theorem (Charnov 1976): leave when the next evaluation here brings less per
-second than a whole stay elsewhere would, launch included.
+The marginal value theorem (Charnov 1976): leave when the next evaluation here gains less per second
+than a whole stay elsewhere would, launch included.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.search.costs import Costs
+from tuner.search.observation import Observation
 from tuner.search.space import Floats, Levels, Space
 
 LONGEST_STAY = 4  # evaluations that are looked ahead
 _LAUNCHES = 3
-_EACH = 20
+_ROWS_PER_LAUNCH = 20
+_UNKNOWN_LAUNCH_SHARE = 1.0  # of an evaluation, until a launch was seen
 
 Gain = Callable[[Levels, Sequence[Levels]], Floats]
 
 
-def choose(
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds that a launch, and an evaluation on a warm server, take."""
+
+    launch_s: float
+    evaluation_s: float
+
+
+def estimated_costs(observations: Sequence[Observation]) -> Costs:
+    """Return the medians so far; in relative units while no duration is known."""
+    evaluations = [
+        o.wall_s - (o.launch_s or 0.0) for o in observations if o.works and o.wall_s is not None
+    ]
+    launches = [o.launch_s for o in observations if o.launch_s is not None]
+    evaluation_s = statistics.median(evaluations) if evaluations else 1.0
+    launch_s = statistics.median(launches) if launches else _UNKNOWN_LAUNCH_SHARE * evaluation_s
+    return Costs(launch_s, evaluation_s)
+
+
+def choose_row(
     space: Space, pool: Levels, log_gains: Floats, gain: Gain, warm: Levels | None, costs: Costs
 ) -> Levels:
-    """Return the row to evaluate next.
+    """Return the row of levels to evaluate next, shape (D,).
 
-    `log_gains` are the gains of the pool; `gain(rows, after)` those of some rows after others were
-    evaluated.
+    Args:
+        space: what the rows are of, with D knobs.
+        pool: rows of levels, shape (N, D).
+        log_gains: of the pool, shape (N,).
+        gain: `gain(rows, after)` returns the log gains of some rows once others are evaluated.
+        warm: levels that the warm server was launched with, shape (D,); None without one.
+        costs: what launches and evaluations take.
     """
     if not space.restarting.any() or costs.launch_s <= 0.0:
         best: Levels = pool[int(np.argmax(log_gains))]
@@ -53,7 +80,7 @@ def choose(
 
 def _rate_of_stay(rows: Levels, log_gains: Floats, gain: Gain, costs: Costs) -> float:
     """Return the log of the best gain per second over stays of one evaluation and more."""
-    order = np.argsort(-log_gains)[:_EACH]
+    order = np.argsort(-log_gains)[:_ROWS_PER_LAUNCH]
     rows, left = rows[order], log_gains[order]
     total, spent_s, best = -np.inf, costs.launch_s, -np.inf
     done: list[Levels] = []

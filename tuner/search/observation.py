@@ -1,10 +1,11 @@
-"""What the search is told, and what it answers."""
+"""What the search is told of an evaluation, and what it suggests next."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.search.space import Point
+from tuner.search.space import Key, Point, Space
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -14,12 +15,10 @@ class Observation:
     Attributes:
         point: what was evaluated.
         works: False for a point that crashes or cannot be evaluated at all.
-        objectives: each is to be made small; None where unknown. Logs of positive quantities fit
+        objectives: each is to be minimised; None where unknown. Logs of positive quantities fit
             the model best.
         violations: one per constraint, met at <= 0; None where unknown. Logs of ratios fit best.
         at_least: indices of violations that are lower bounds, of an evaluation that ended early.
-        noise_sds: known standard deviations of the objectives, then of the violations, or None
-            where the repeats and the scatter have to tell.
         launch_s: how long the launch took; None if the server was warm.
         wall_s: how long it took altogether, with the launch; None if unknown.
     """
@@ -29,7 +28,6 @@ class Observation:
     objectives: tuple[float | None, ...] = ()
     violations: tuple[float | None, ...] = ()
     at_least: tuple[int, ...] = ()
-    noise_sds: tuple[float | None, ...] = ()
     launch_s: float | None = None
     wall_s: float | None = None
 
@@ -38,8 +36,8 @@ class Observation:
 class Suggestion:
     """A point to evaluate next, and why.
 
-    Reasons are `default`, `start`, `prior`, `improvement`, `repeat` and, where no improvement is
-    expected, `doubt`: what would be the best if the models were less sure.
+    Reasons are `default`, `start`, `improvement`, `repeat` and, where no improvement is expected,
+    `doubt`: what would be the best if the models were less sure.
 
     `gain` is the hypervolume that it is expected to add, as a share of what is dominated already;
     None where there is no model yet. A search whose gains stay small is done.
@@ -48,3 +46,12 @@ class Suggestion:
     point: Point
     reason: str
     gain: float | None = None
+
+
+def working_points(space: Space, observations: Sequence[Observation]) -> list[Point]:
+    """Return each point that was evaluated and works, once, in the order of evaluation."""
+    points: dict[Key, Point] = {}
+    for observation in observations:
+        if observation.works:
+            points.setdefault(space.key(observation.point), observation.point)
+    return list(points.values())

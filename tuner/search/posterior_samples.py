@@ -1,9 +1,9 @@
-"""Functions drawn from the models, known at the points seen: what else they may do.
+"""Posterior samples: functions drawn from the models, each known at the points seen so far.
 
-Measured values are noisy, so the front is not known but drawn, and a new point's gain is averaged
-over the draws. Within a draw the seen points are known: a new point that must do as one of them
-does adds nothing, however uncertain both are (noisy expected hypervolume improvement, Daulton,
-Balandat and Bakshy 2021).
+Measured values are noisy, so the front is sampled rather than known, and a new point's gain is
+averaged over the samples. Within a sample the seen points are known: a new point that must do as
+one of them does adds nothing, however uncertain both are (noisy expected hypervolume improvement,
+Daulton, Balandat and Bakshy 2021).
 """
 
 from __future__ import annotations
@@ -13,66 +13,75 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.search.gp import Gaussian
-from tuner.search.improvement import pareto
+from tuner.pareto import pareto_front
+from tuner.search.gp import GaussianProcess
 from tuner.search.posterior import Models
 from tuner.search.space import Floats, Point
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
-    """Draws of all objectives.
+class PosteriorSamples:
+    """S samples of all M objectives.
 
     Attributes:
         models: what they were drawn from.
-        objectives: a process for each, certain at the points seen, whose weights hold all draws.
-        fronts: of each draw, among the points that meet the constraints in it.
+        objectives: a process for each objective, conditioned on the sampled values at the points
+            seen; one column of weights per sample.
+        fronts: of each sample, among the points that meet the constraints in it, shape (F, M).
     """
 
     models: Models
-    objectives: tuple[Gaussian, ...]
+    objectives: tuple[GaussianProcess, ...]
     fronts: tuple[Floats, ...]
 
-    def at(self, x: Floats) -> tuple[Floats, Floats]:
-        """Return means of each draw (draws, rows, objectives), and their standard deviations."""
-        found = [process.predict(x) for process in self.objectives]
-        means = np.stack([mean.T for mean, _ in found], axis=-1)
-        return means, self.models.doubt * np.column_stack([sd for _, sd in found])
+    def predict(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return means (S, N, M) and standard deviations (N, M) at rows of `x` (N, D)."""
+        predictions = [process.predict(x) for process in self.objectives]
+        means = np.stack([mean.T for mean, _ in predictions], axis=-1)
+        return means, self.models.std_scale * np.column_stack([sd for _, sd in predictions])
 
-    def doubted(self, doubt: float) -> Drawn:
-        """Return the same draws with standard deviations so many times as wide."""
-        return replace(self, models=replace(self.models, doubt=doubt))
+    def with_std_scale(self, std_scale: float) -> PosteriorSamples:
+        """Return the same samples with standard deviations so many times as wide."""
+        return replace(self, models=replace(self.models, std_scale=std_scale))
 
-    def with_believed(self, points: Sequence[Point]) -> Drawn:
-        """Return the draws had the points been evaluated, each where it is expected in a draw."""
+    def fantasize(self, points: Sequence[Point]) -> PosteriorSamples:
+        """Return the samples had the points been evaluated, each at its mean in a sample."""
         x = self.models.space.coordinates_of(points)
-        models = self.models.with_believed(points)
-        counts = models.chances_at(x).log_feasible() > np.log(0.5)
-        means, _ = self.at(x)
+        models = self.models.fantasize(points)
+        is_feasible = models.constraint_posterior(x).log_feasible() > np.log(0.5)
+        means, _ = self.predict(x)
         fronts = tuple(
-            pareto(np.concatenate([front, added[counts]]))
+            _front(np.concatenate([front, added[is_feasible]]))
             for front, added in zip(self.fronts, means, strict=True)
         )
-        processes = tuple(process.with_believed(x) for process in self.objectives)
-        return Drawn(models, processes, fronts)
+        processes = tuple(process.fantasize(x) for process in self.objectives)
+        return PosteriorSamples(models, processes, fronts)
 
 
-def drawn(models: Models, points: Sequence[Point], draws: int, seed: int) -> Drawn:
-    """Draw the objectives and constraints of the points together."""
+def sample_posterior(
+    models: Models, points: Sequence[Point], samples: int, seed: int
+) -> PosteriorSamples:
+    """Sample the objectives and constraints of the points jointly."""
     x = models.space.coordinates_of(points)
     rng = np.random.default_rng(seed)
 
     def normals() -> Floats:
-        half = rng.standard_normal(((draws + 1) // 2, len(x)))
-        return np.concatenate([half, -half])[:draws]
+        """Return antithetic normal deviates, shape (S, N)."""
+        half = rng.standard_normal(((samples + 1) // 2, len(x)))
+        return np.concatenate([half, -half])[:samples]
 
     values = [model.sample(x, normals()) for model in models.objectives]
-    feasible = np.ones((draws, len(x)), dtype=np.bool_)
+    feasible = np.ones((samples, len(x)), dtype=np.bool_)
     for model in models.violations:
         feasible &= model.sample(x, normals()) <= 0.0
     rows = np.stack(values, axis=-1)
-    return Drawn(
+    return PosteriorSamples(
         models,
-        tuple(m.certain_at(x, v.T) for m, v in zip(models.objectives, values, strict=True)),
-        tuple(pareto(row[met]) for row, met in zip(rows, feasible, strict=True)),
+        tuple(m.condition_on(x, v.T) for m, v in zip(models.objectives, values, strict=True)),
+        tuple(_front(row[met]) for row, met in zip(rows, feasible, strict=True)),
     )
+
+
+def _front(rows: Floats) -> Floats:
+    """Return the non-dominated rows, ascending in the first objective."""
+    return rows[pareto_front(rows)]

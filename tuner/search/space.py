@@ -1,4 +1,8 @@
-"""What is searched: knobs with finitely many values, as points of a unit cube."""
+"""Search space: knobs with finitely many values, as points of a unit cube.
+
+D is the number of knobs. A row of levels holds the index of a value for each knob; rows of levels
+and of coordinates have shape (N, D).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ Point: TypeAlias = Mapping[str, Value]
 Key: TypeAlias = tuple[float, ...]
 Floats: TypeAlias = NDArray[np.float64]
 Levels: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
 
 _RANGE_STEPS = 256  # a continuous range is searched on this grid
 
@@ -71,7 +76,13 @@ class Knob:
 
 
 class Space:
-    """Every combination of the knobs' values. A row of levels holds an index for each knob."""
+    """Every combination of the knobs' values.
+
+    Attributes:
+        knobs: in the order of the columns.
+        unordered: which knobs have options rather than numbers, shape (D,).
+        restarting: which knobs cost a launch when they change, shape (D,).
+    """
 
     def __init__(self, knobs: Sequence[Knob]) -> None:
         if not knobs:
@@ -92,50 +103,50 @@ class Space:
 
     @property
     def sizes(self) -> Levels:
-        """How many values each knob has."""
+        """How many values each knob has, shape (D,)."""
         return self._sizes
 
     def key(self, point: Point) -> Key:
-        """Return what tells points apart, whatever the binary dust of a number.
+        """Return what tells points apart, whatever the rounding of a number.
 
         Raises `KeyError` for a knob without a value.
         """
         return tuple(round(knob.coordinate(point[knob.name]), 9) for knob in self.knobs)
 
     def coordinates_of(self, points: Sequence[Point]) -> Floats:
-        """Return coordinates of points, which need not lie on the grid."""
+        """Return coordinates (N, D) of points, which need not lie on the grid."""
         rows = [[knob.coordinate(point[knob.name]) for knob in self.knobs] for point in points]
         return np.array(rows, dtype=np.float64).reshape(len(points), len(self.knobs))
 
     def coordinates(self, levels: Levels) -> Floats:
-        """Return coordinates of rows of levels."""
+        """Return coordinates (N, D) of rows of levels (N, D)."""
         return np.column_stack([grid[levels[:, k]] for k, grid in enumerate(self._grids)])
 
     def levels_of(self, point: Point) -> Levels:
-        """Return the levels nearest to a point."""
-        found = [
+        """Return the levels nearest to a point, shape (D,)."""
+        nearest = [
             int(np.argmin(np.abs(grid - knob.coordinate(point[knob.name]))))
             for knob, grid in zip(self.knobs, self._grids, strict=True)
         ]
-        return np.array(found, dtype=np.int64)
+        return np.array(nearest, dtype=np.int64)
 
     def point(self, levels: Levels) -> dict[str, Value]:
-        """Return the point at a row of levels."""
+        """Return the point at one row of levels (D,)."""
         pairs = zip(self.knobs, levels, strict=True)
         return {knob.name: knob.values[int(level)] for knob, level in pairs}
 
     def everything(self) -> Levels:
-        """Return every row of levels; only for small spaces."""
+        """Return every row of levels (size, D); only for small spaces."""
         axes = [np.arange(size) for size in self._sizes]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
     def at(self, unit: Floats) -> Levels:
-        """Return the levels of rows from [0, 1), each value of a knob equally likely."""
-        found: Levels = np.minimum((unit * self._sizes).astype(np.int64), self._sizes - 1)
-        return found
+        """Return the levels (N, D) of rows from [0, 1), each value of a knob equally likely."""
+        levels: Levels = np.minimum((unit * self._sizes).astype(np.int64), self._sizes - 1)
+        return levels
 
     def neighbours(self, levels: Levels) -> Levels:
-        """Return each row with one knob one or two values off, or at another option."""
+        """Return each row (N, D) with one knob one or two values off, or at another option."""
         rows = [levels]
         for k, knob in enumerate(self.knobs):
             reach = (-2, -1, 1, 2) if knob.ordered else range(1, len(knob.values))

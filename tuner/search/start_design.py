@@ -1,4 +1,4 @@
-"""What is evaluated before there is a model: a few launches, each with a few points."""
+"""Start design: scrambled Sobol points, a few on each of a few launches."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def start_points(
     sobol = qmc.Sobol(len(space.knobs), scramble=True, seed=seed)
     rows = space.at(sobol.random_base2(int(np.ceil(np.log2(max(count * _TRIES, 2))))))
     launch = None if default is None else space.levels_of(default)
-    found: list[Point] = []
+    points: list[Point] = []
     for row in rows:
-        if len(found) == count:
+        if len(points) == count:
             break
-        if len(found) % _PER_LAUNCH == 0 and found:
+        if len(points) % _PER_LAUNCH == 0 and points:
             launch = None  # the next launch
         moved = row.copy()
         if launch is not None:
             moved[space.restarting] = launch[space.restarting]
         point = space.point(moved)
-        if not is_possible(point) or point in found:
+        if not is_possible(point) or point in points:
             continue
-        found.append(point)
+        points.append(point)
         launch = moved
-    return found
+    return points

@@ -23,7 +23,7 @@ from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, settled
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals, Spent
-from tuner.study.proposals.stopping import Point, why_stop
+from tuner.study.proposals.stopping import Point, stop_reason
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look
@@ -111,7 +111,7 @@ class StudyRun:
     def _is_flat(self, points: list[Point | None]) -> bool:
         if not self._spec.stops_when_flat:
             return False
-        reason = why_stop(points, self._proposals.expected_gains())
+        reason = stop_reason(points, self._proposals.expected_gains())
         if reason is None:
             return False
         message = f"the search stops: {reason}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tuner.analysis.outcomes import metric
+from tuner.analysis.outcomes import metric, point_of
+from tuner.pareto import knee
 from tuner.spec.objective import Objective
 from tuner.store.rows import TrialRow
 
@@ -24,18 +24,17 @@ class Role(StrEnum):
 def roles(front: Sequence[TrialRow], objectives: Sequence[str]) -> dict[Role, int]:
     """Return which trial of a front has which role; of equals the earlier in the front.
 
-    The fastest has the least p99 TPOT. The knee is nearest to the best of every objective at once,
-    each as its logarithm, scaled from the best (0) to the worst (1) on the front. A role that
-    cannot be told is left out.
+    The fastest has the least p99 TPOT. The knee is that of `tuner.pareto`, which the
+    confirmation measures early. A role that cannot be told is left out.
     """
-    found = {
+    numbers = {
         Role.FASTEST: _least({t.number: metric(t, "p99_tpot_ms") for t in front}),
         Role.MOST_THROUGHPUT: _least(
             {t.number: _negated(metric(t, "output_throughput_tok_s")) for t in front}
         ),
         Role.KNEE: _knee(front, [Objective.parse(text) for text in objectives]),
     }
-    return {role: number for role, number in found.items() if number is not None}
+    return {role: number for role, number in numbers.items() if number is not None}
 
 
 def _least(values: dict[int, float | None]) -> int | None:
@@ -48,22 +47,9 @@ def _negated(value: float | None) -> float | None:
 
 
 def _knee(front: Sequence[TrialRow], objectives: Sequence[Objective]) -> int | None:
-    metrics = {t.number: t.measurement.metrics for t in front if t.measurement is not None}
-    points = {
-        number: [c for o in objectives if (c := o.cost(found)) is not None]
-        for number, found in metrics.items()
-    }
-    points = {number: point for number, point in points.items() if len(point) == len(objectives)}
+    points = {t.number: p for t in front if (p := point_of(t, objectives)) is not None}
     if len(points) < _LEAST_FOR_A_KNEE or len(objectives) < 2:
         return None
-    columns = list(zip(*points.values(), strict=True))
-    ends = [(min(column), max(column)) for column in columns]
-    if any(low == high for low, high in ends):
+    if any(min(column) == max(column) for column in zip(*points.values(), strict=True)):
         return None
-    away = {
-        number: math.hypot(
-            *((value - low) / (high - low) for value, (low, high) in zip(point, ends, strict=True))
-        )
-        for number, point in points.items()
-    }
-    return min(away, key=lambda number: away[number])
+    return list(points)[knee(list(points.values()))]

@@ -12,12 +12,13 @@ import numpy as np
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.pareto import hypervolume, reference_point
 from tuner.report.html.report_data import ReportData
-from tuner.search.improvement import hypervolume
 from tuner.spec.objective import Objective, costs
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
 
-_MARGIN = 0.05  # of the objectives' range, in logs: the worst point too shall dominate something
+_MARGIN_SHARE = 0.05  # of the objectives' range, in logs
+_LEAST_MARGIN = 5e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ def _grow(
     energies: dict[int, float],
 ) -> list[Growth]:
     table = np.array(list(points.values()))
-    worst = table.max(axis=0)
-    reference = worst + _MARGIN * np.maximum(worst - table.min(axis=0), 1e-6)
+    reference = reference_point(table, extent_share=_MARGIN_SHARE, least_margin=_LEAST_MARGIN)
     whole = hypervolume(table, reference)
     seen, now, least = np.empty((0, table.shape[1])), 0.0, None
     found = []
