@@ -71,6 +71,6 @@ def test_a_believed_point_joins_each_front_where_its_draw_has_it(models: Models)
 def test_doubt_widens_and_moves_nothing(models: Models) -> None:
     draws = sample_posterior(models, POINTS, 4, seed=3)
     x = SPACE.coordinates_of([{"works": 5, "idle": 5}])
-    means, sds = draws.with_std_scale(3.0).at(x)
+    means, sds = draws.with_std_scale(3.0).predict(x)
     assert means == pytest.approx(draws.predict(x)[0])
     assert sds == pytest.approx(3.0 * draws.predict(x)[1])
