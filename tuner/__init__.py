@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tuner.report.study_results import StudyResults
 
+__version__ = "0.1.0"
+
 DEFAULT_STORE = "results/tuner.db"
 
 

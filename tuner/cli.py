@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from tuner import __version__
 from tuner.commands import calibrate, doctor, gpu, measure, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
@@ -42,9 +43,7 @@ app.add_typer(store.app, name="store")
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"tuner {version('tuner')}")
+        typer.echo(f"tuner {__version__}")
         raise typer.Exit
 
 

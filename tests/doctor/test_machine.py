@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuner.doctor.clocks import ClockFacts, check_clocks, clock_facts
-from tuner.doctor.disks import Disk, check_disks, disk_under, judge_disk
+from tuner.doctor.disks import Disk, check_disks, disk_under, judge_disk, kind_of
 from tuner.doctor.finding import Finding, Level
 from tuner.doctor.host import Host
 from tuner.doctor.resources import Usage, check_port, check_resources, usage
@@ -58,6 +58,27 @@ def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert not disk_under(tmp_path / "file" / "b").is_writable
     assert not (tmp_path / "a").exists()
+
+
+def test_the_kind_of_a_disk_is_that_of_the_deepest_mount_made_last(
+    host: Callable[..., Host],
+) -> None:
+    mounts = (
+        "rootfs / rootfs rw 0 0\n"
+        "/dev/sda1 / ext4 rw,relatime 0 0\n"
+        "server:/night\\040runs /night\\040runs nfs4 rw 0 0\n"
+    )
+    assert kind_of(Path("/night"), host()) is None
+    machine = host({"/proc/self/mounts": mounts})
+    assert kind_of(Path("/night runs/store"), machine) == "nfs4"
+    assert kind_of(Path("/night"), machine) == "ext4"
+
+
+def test_memory_is_what_the_kernel_says(host: Callable[..., Host]) -> None:
+    with pytest.raises(OSError, match="MemTotal"):
+        usage(host())
+    found = usage(host({"/proc/meminfo": "MemTotal: 2048 kB\nMemAvailable:  1024 kB\n"}))
+    assert (found.memory_bytes, found.available_bytes) == (2 * 2**20, 2**20)
 
 
 def test_folders_that_cannot_be_made_are_problems(
@@ -177,7 +198,7 @@ def test_governors(
 
 
 def test_what_this_machine_gives_can_be_read() -> None:
-    found = usage()
+    found = usage(Host())
     assert 0 < found.available_bytes <= found.memory_bytes
     assert found.cpus >= 1
 

@@ -13,7 +13,7 @@ from tuner.doctor.software import check_packages, check_python, check_vllm
 
 @pytest.mark.parametrize(
     ("version", "level"),
-    [((3, 10), "problem"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "problem")],
+    [((3, 10), "problem"), ((3, 11), "ok"), ((3, 14), "ok"), ((3, 15), "ok")],
 )
 def test_python_versions(version: tuple[int, int], level: str) -> None:
     assert check_python(version).level.value == level

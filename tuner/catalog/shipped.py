@@ -1,22 +1,26 @@
-"""Where the files are that come with the project. Imports next to nothing: completion is quick."""
+"""The data files that ship with the package. Imports next to nothing: completion is quick."""
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["search_spaces", "workloads", "gpus"]
 
+# `tuner/search_spaces` and `tuner/workloads` link to the folders of that name at the top of the
+# repository; in a wheel and in an sdist they are folders with the files themselves.
+_PLACES: dict[Kind, str] = {
+    "search_spaces": "search_spaces",
+    "workloads": "workloads",
+    "gpus": "catalog/gpus",
+}
+
 
 def shipped_folder(kind: Kind) -> Path:
-    """Return the folder of the files that come with the project (a checkout or an install)."""
-    if kind == "gpus":
-        return Path(__file__).parent / kind
-    checkout = Path(__file__).parents[2] / kind
-    return (
-        checkout if checkout.is_dir() else Path(sysconfig.get_path("data")) / "share/tuner" / kind
-    )
+    """Return the folder of the files that ship with the package."""
+    from importlib.resources import files
+
+    return Path(str(files("tuner") / _PLACES[kind]))  # an installer unpacks: it is a folder on disk
 
 
 def shipped_names(kind: Kind) -> list[str]:

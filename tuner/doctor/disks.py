@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
-import psutil
-
 from tuner.doctor.finding import Finding, ok, problem, warning
+from tuner.doctor.host import Host
 from tuner.errors import PreflightError
 from tuner.host.files import state_folder
 from tuner.store.address import file_of, parse_address
@@ -45,15 +47,23 @@ def disk_under(folder: Path) -> Disk:
     absolute = folder.absolute()
     there = next(p for p in (absolute, *absolute.parents) if p.exists())
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    return Disk(absolute, psutil.disk_usage(str(there)).free, _kind(there), writable)
+    return Disk(absolute, shutil.disk_usage(there).free, kind_of(there, Host()), writable)
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path, host: Host) -> str | None:
     """Return the type of the file system that is mounted last on the way to `path`."""
     real = path.resolve()
-    mounts = psutil.disk_partitions(all=True)
-    above = [m for m in mounts if real.is_relative_to(m.mountpoint)]
-    return max(above, key=lambda m: len(m.mountpoint)).fstype if above else None
+    above: list[tuple[int, str]] = []
+    for line in reversed((host.text("/proc/self/mounts") or "").splitlines()):
+        _, folder, kind, *_ = line.split(" ")
+        if real.is_relative_to(_unescaped(folder)):
+            above.append((len(folder), kind))
+    return max(above, key=itemgetter(0))[1] if above else None
+
+
+def _unescaped(folder: str) -> str:
+    """Put back the blanks and backslashes, which the kernel writes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), folder)
 
 
 def judge_disk(check: str, disk: Disk) -> list[Finding]:

@@ -51,7 +51,7 @@ def _checks(q: Question) -> list[tuple[str, Callable[[], list[Finding]]]]:
         ("leftovers", lambda: check_leftovers(state_folders())),
         ("port", lambda: [check_port(q.port)]),
         ("clock", lambda: check_clocks(q.host, clock_facts())),
-        ("resources", lambda: check_resources(q.host, usage())),
+        ("resources", lambda: check_resources(q.host, usage(q.host))),
     ]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import psutil
-
 from tuner.devices.device_state import DeviceState, ListedDevice
 from tuner.devices.open import (
     DEADLINE_S,
@@ -201,10 +199,7 @@ def _named(pids: Sequence[int]) -> str:
 
 
 def _process_name(pid: int) -> str:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return "not seen from here"
+    return Host().text(f"/proc/{pid}/comm") or "not seen from here"
 
 
 def _name(device: ListedDevice) -> str:

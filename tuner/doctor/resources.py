@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 from dataclasses import dataclass
-
-import psutil
 
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
@@ -34,22 +34,30 @@ class Usage:
     shared_bytes: int | None
 
 
-def usage() -> Usage:
+def usage(host: Host) -> Usage:
     """Read them here."""
-    memory = psutil.virtual_memory()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Usage(
-        memory_bytes=memory.total,
-        available_bytes=memory.available,
-        cpus=psutil.cpu_count() or 1,
+        memory_bytes=_memory_bytes(host, "MemTotal"),
+        available_bytes=_memory_bytes(host, "MemAvailable"),
+        cpus=os.cpu_count() or 1,
         open_files=None if soft == resource.RLIM_INFINITY else soft,
         shared_bytes=_shared_bytes(),
     )
 
 
+def _memory_bytes(host: Host, name: str) -> int:
+    """Return one figure of /proc/meminfo; raises `OSError` where it is not there."""
+    for line in (host.text("/proc/meminfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    raise OSError(f"/proc/meminfo says nothing of {name}")
+
+
 def _shared_bytes() -> int | None:
     try:
-        return psutil.disk_usage("/dev/shm").total
+        return shutil.disk_usage("/dev/shm").total
     except OSError:
         return None
 

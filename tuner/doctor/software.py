@@ -15,7 +15,7 @@ from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import PreflightError
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 
-_OLDEST, _NEWEST = (3, 11), (3, 13)
+_OLDEST = (3, 11)
 _PROBE_S = 60.0
 _SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
 # in vLLM's own Python, without importing it, which takes 15 s
@@ -35,12 +35,12 @@ print(json.dumps([version, there]))
 def check_python(found: tuple[int, int] = (sys.version_info[0], sys.version_info[1])) -> Finding:
     """Check the version of this Python."""
     shown = ".".join(map(str, found))
-    if _OLDEST <= found <= _NEWEST:
+    if found >= _OLDEST:
         return ok("python", f"Python {shown} at {sys.executable}")
     return problem(
         "python",
-        f"this is Python {shown}, and the tuner is made for 3.11 to 3.13",
-        "python3.13 -m venv .venv && .venv/bin/pip install tuner",
+        f"this is Python {shown}, and the tuner needs 3.11 or a newer one",
+        "python3.12 -m venv .venv && .venv/bin/pip install .  # in the project's folder",
     )
 
 
@@ -52,7 +52,7 @@ def check_packages(distribution: str = "tuner") -> Finding:
         return warning(
             "packages",
             "the tuner is not installed in this Python, so what it needs is not known",
-            "pip install .",
+            "pip install .  # in the project's folder",
         )
     missing = [name for name in map(_name_of, needed) if not _is_installed(name)]
     if missing:
@@ -88,7 +88,7 @@ def check_vllm(explicit: str | None) -> list[Finding]:
     try:
         command = find_vllm(explicit)
     except PreflightError as error:
-        mend = "pip install 'tuner[vllm]'" if explicit is None else "unset TUNER_VLLM"
+        mend = "pip install vllm" if explicit is None else "unset TUNER_VLLM"
         sentence = f"{error}; without it only --emulate and --base-url work"
         return [problem("vllm", sentence, mend)]
     python = _python_of(Path(command[0]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 from sqlalchemy import URL
 
 from tuner.doctor.finding import Finding, ok, problem, warning
@@ -15,9 +14,11 @@ from tuner.store.address import check_file, file_of, parse_address
 from tuner.store.lock import lock_path
 
 
-def check_store(
-    store_url: str, *, is_alive: Callable[[int], bool] = psutil.pid_exists
-) -> list[Finding]:
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) -> list[Finding]:
     """Check a store's file from end to end, and what its studies wait for.
 
     Nothing is created; an older store is brought up to date, as every command does.

@@ -101,7 +101,7 @@ def write_parquet(rows: Sequence[RowCells], path: Path) -> None:
     """Write Parquet; raises `PreflightError` if pyarrow is not installed."""
     if find_spec("pyarrow") is None:
         raise PreflightError(
-            "Parquet needs pyarrow; run `pip install 'tuner[parquet]'`, or export with --csv"
+            "Parquet needs pyarrow; run `pip install pyarrow`, or export with --csv"
         )
     table = frame(rows)
     _write(path, lambda target: table.to_parquet(target, index=False))

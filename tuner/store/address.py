@@ -97,7 +97,7 @@ def database_engine(url: URL, *, busy_timeout_s: float) -> Engine:
     except ModuleNotFoundError as error:
         raise PreflightError(
             f"the store {shown(url)} needs the package {error.name}; run "
-            "`pip install 'tuner[postgres]'`"
+            "`pip install 'psycopg[binary]'`"
         ) from None
 
 

@@ -110,7 +110,7 @@ def test_beside_this_python_goes_before_the_path(tmp_path, monkeypatch) -> None:
     assert find_vllm(None) == (str(beside),)
     beside.unlink()
     on_path.unlink()
-    with pytest.raises(PreflightError, match=re.escape("pip install 'tuner[vllm]'")):
+    with pytest.raises(PreflightError, match=re.escape("pip install vllm")):
         find_vllm(None)
 
 

@@ -39,7 +39,7 @@ def find_vllm(explicit: str | None) -> tuple[str, ...]:
     if on_path is None:
         raise PreflightError(
             "no vLLM found beside this Python or on the PATH; install it here "
-            "(pip install 'tuner[vllm]') or name the executable of another environment"
+            "(pip install vllm) or name the executable of another environment"
         )
     return (on_path,)
 
