@@ -44,6 +44,7 @@ ENERGY_GAIN = 0.01  # standard deviation of a board's sensor gain between runs
 SAMPLE_S = 0.1
 _LONGEST_LOAD_S = 7 * 86_400.0
 _MOST_FAILURES_IN_A_ROW = 1_000
+_NO_TIMES: FloatArray = np.empty(0)
 
 
 def engine_for(
@@ -118,7 +119,7 @@ def simulate(
     start_s = end_s if opened_s is None else min(opened_s, end_s)
     gain = 1.0 + ENERGY_GAIN * float(np.random.default_rng([seed, 1]).standard_normal())
     power, server = _timelines(front.engines, start_s, end_s, gain if noise else 1.0)
-    records = tuple(flight.record(end_s) for flight in run.flights)
+    records = run.records(end_s)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
     return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
 
@@ -174,27 +175,26 @@ class _Flight:
     ended_s: float | None = None
     error: str | None = None
     engine: Engine | None = None  # once it has arrived
+    first_s: float = math.nan  # of its first token, once it was asked for
 
     def first_token_s(self) -> float:
         """Return when its first token came, NaN before."""
-        first = self.sequence.started_decode_step
-        if self.sequence.segments:
-            first = self.sequence.segments[0][0]
-        if first is None:
-            return math.nan
-        ends_s = self._step_ends_s()
-        return math.nan if first >= len(ends_s) else float(ends_s[first])
+        if math.isnan(self.first_s):
+            sequence = self.sequence
+            segments = sequence.segments
+            first = segments[0][0] if segments else sequence.started_decode_step
+            if first is not None:
+                assert self.engine is not None
+                assert self.engine.log is not None
+                self.first_s = self.engine.log.end_s(first)
+        return self.first_s
 
-    def _step_ends_s(self) -> FloatArray:
-        assert self.engine is not None
-        assert self.engine.log is not None
-        return self.engine.log.ends_s
-
-    def record(self, end_s: float) -> RequestRecord:
-        """Return what the client saw up to `end_s`."""
-        segments = self.sequence.segments
-        times = [self._step_ends_s()[first : first + tokens] for first, tokens in segments]
-        token_times_s = np.concatenate(times) if times else np.empty(0)
+    def record(self, end_s: float, step_ends_s: FloatArray) -> RequestRecord:
+        """Return what the client saw up to `end_s`; the times are a view where they can be."""
+        times = [step_ends_s[first : first + count] for first, count in self.sequence.segments]
+        token_times_s = times[0] if len(times) == 1 else np.concatenate([_NO_TIMES, *times])
+        if token_times_s.size and token_times_s[-1] > end_s:
+            token_times_s = token_times_s[: np.searchsorted(token_times_s, end_s, side="right")]
         state = RequestState.CUT if self.ended_s is None else RequestState.DONE
         return RequestRecord(
             request_id=self.request.request_id,
@@ -202,7 +202,7 @@ class _Flight:
             output_tokens=self.request.output_tokens,
             scheduled_s=self.scheduled_s,
             sent_s=self.scheduled_s,
-            token_times_s=token_times_s[: np.searchsorted(token_times_s, end_s, side="right")],
+            token_times_s=token_times_s,
             ended_s=end_s if self.ended_s is None else self.ended_s,
             state=RequestState.FAILED if self.error is not None else state,
             error=self.error,
@@ -245,6 +245,14 @@ class _Run:
             assert flight.engine is not None
             sequence.close_segment(flight.engine.step_count)
         return min(self._window_end_s(), self._engine.clock_s)
+
+    def records(self, end_s: float) -> tuple[RequestRecord, ...]:
+        """Return what the client saw of each request up to `end_s`."""
+        step_ends_s: dict[Engine | None, FloatArray] = {None: _NO_TIMES}
+        for engine in self._engine.engines:
+            assert engine.log is not None
+            step_ends_s[engine] = engine.log.ends_s
+        return tuple(flight.record(end_s, step_ends_s[flight.engine]) for flight in self.flights)
 
     def _over(self) -> bool:
         hopeless = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
@@ -295,8 +303,10 @@ class _Run:
 
     def _those_under_way(self) -> UnderWay:
         flights = [*self._in_engine.values(), *self._on_the_way]
-        return UnderWay.of(
-            (f.scheduled_s, f.first_token_s(), f.sequence.output_tokens) for f in flights
+        return UnderWay(
+            np.array([f.scheduled_s for f in flights], dtype=np.float64),
+            np.array([f.first_token_s() for f in flights], dtype=np.float64),
+            np.array([f.sequence.output_tokens for f in flights], dtype=np.float64),
         )
 
     def _send(self, flight: _Flight) -> None:

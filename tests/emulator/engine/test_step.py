@@ -1,4 +1,3 @@
-from dataclasses import astuple, replace
 from itertools import pairwise
 
 import pytest
@@ -50,12 +49,11 @@ MODELS = [
 def test_more_work_never_takes_less_time(
     steps: StepModel, n: int, context: int, more: int, longer: int, prefill: int
 ) -> None:
-    less = astuple(steps.parts(decode(n, context)))[:-1]
+    less = tuple(steps.parts(decode(n, context)))[:-1]
     more_decodes = decode(n + more, context + longer)
-    greater = astuple(
+    greater = tuple(
         steps.parts(
-            replace(
-                more_decodes,
+            more_decodes._replace(
                 prefill_tokens=prefill,
                 prefill_pairs=prefill**2 / 2,
                 prefill_context_tokens=prefill,
@@ -109,7 +107,7 @@ def test_asynchronous_scheduling_hides_the_host_behind_the_gpu(
         StepModel(llama, h100, async_scheduling=choice).parts(decode(64, 1000))
         for choice in (False, True)
     )
-    busy_s = power.step(replace(hides, host_s=0.0)).duration_s
+    busy_s = power.step(hides._replace(host_s=0.0)).duration_s
     assert busy_s > hides.host_s > 0
     assert power.step(hides).duration_s == pytest.approx(busy_s)
     assert power.step(waits).duration_s > busy_s + 0.3 * waits.host_s

@@ -1,7 +1,12 @@
 """The engine: vLLM V1's scheduling on a clock of its own.
 
-Steps in which the same sequences only decode are taken together, so the cost of a simulation grows
-with the events in it.
+Three ways of making a step, the fastest that applies, and all with the same outcome. Up to the next
+end of a sequence or the time that the caller asks for, steps in which the same sequences decode
+differ only in their contexts, and time and energy are linear in those: they are taken together, as
+arrays (`_many_steps`). Where only one such step fits, as between copies that keep pace with each
+other, there is nothing to schedule, and it is made from the sums of the decode pool (`_one_step`).
+Every other step is decided by the scheduler, sequence by sequence (`_scheduled_step`), so the cost
+of a simulation grows with the events in it, not with its tokens.
 """
 
 from __future__ import annotations
@@ -12,14 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.emulator.engine.answers import answers_of
+from tuner.emulator.engine.jitter import Jitter
 from tuner.emulator.engine.power import PowerModel, StepCost
 from tuner.emulator.engine.scheduler import CacheCounters, Scheduler
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel, StepParts
 from tuner.emulator.engine.step_log import StepLog
 from tuner.emulator.launch_rules import Launch
+from tuner.records import FloatArray
 
 _MOST_STEPS_AT_ONCE = 4096
+_STEPS = np.arange(_MOST_STEPS_AT_ONCE, dtype=np.float64)
 
 
 class EngineStalledError(Exception):
@@ -59,8 +67,8 @@ class Engine:
         self._steps = steps
         self._power = power
         self._clock_mhz: float | None = None  # of the last step, near which the next one is
-        self._jitter = jitter
-        self._random = np.random.default_rng(seed)
+        self._gpus = launch.tensor_parallel_size
+        self._jitter = Jitter(jitter, seed) if jitter else None
 
     @property
     def running(self) -> int:
@@ -71,6 +79,11 @@ class Engine:
     def waiting(self) -> int:
         """Number of sequences that wait for admission."""
         return self._scheduler.waiting_count
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._scheduler.running_count or self._scheduler.waiting_count)
 
     @property
     def free_blocks(self) -> int:
@@ -159,15 +172,16 @@ class Engine:
         Steps are whole, so the clock may pass `until_s`; with nothing to do it idles up to it.
         Returns the sequences that ended with the last step.
         """
+        scheduler = self._scheduler
         last_step = None if max_steps is None else self.step_count + max_steps
         while self.clock_s < until_s and (last_step is None or self.step_count < last_step):
-            if self.running == 0 and self.waiting == 0:
+            if not self.busy:
                 self.idle(until_s)
                 return []
             most = _MOST_STEPS_AT_ONCE if last_step is None else last_step - self.step_count
             if not self._decode_steps(until_s, most):
                 self._scheduled_step()
-            finished = self._scheduler.collect(self.step_count)
+            finished = scheduler.collect(self.step_count)
             if finished:
                 return finished
         return []
@@ -218,58 +232,73 @@ class Engine:
 
     def _one_step(self, cost: StepCost, tokens: int) -> None:
         duration_s = cost.duration_s
-        if self._jitter:
-            duration_s *= math.exp(self._jitter * self._random.standard_normal())
-        self.power_w = cost.power_w * self.launch.tensor_parallel_size
+        if self._jitter is not None:
+            duration_s *= self._jitter.factor()
+        self.power_w = cost.power_w * self._gpus
         self.clock_s += duration_s
         self.energy_j += self.power_w * duration_s
         self.step_count += 1
         self.counters.generation_tokens += tokens
         if self.log is not None:
-            self.log.append(self.clock_s, self.energy_j, self.running, self.waiting, self.clock_mhz)
+            scheduler = self._scheduler
+            self.log.append(
+                self.clock_s,
+                self.energy_j,
+                scheduler.running_count,
+                scheduler.waiting_count,
+                cost.clock_mhz,
+            )
 
     def _decode_steps(self, until_s: float, most: int) -> bool:
         """Run steps in which the same sequences decode, up to the next end of one or `until_s`.
 
         Returns False, and does nothing, if the next step has to be scheduled.
         """
-        pool = self._scheduler.decoding
+        scheduler = self._scheduler
+        pool, step = scheduler.decoding, self.step_count
         finish = pool.next_finish()
-        if most == 1 or finish is None or not self._scheduler.steady:
+        if most == 1 or finish is None or not scheduler.steady:
             return False
-        count = min(finish - self.step_count + 1, most)
-        first = self._steps.parts(self._decode_batch(0))
+        count = min(finish - step + 1, most)
+        first = self._decode_parts(0)
         cost = self._cost(first)
-        if math.isfinite(until_s):
+        if until_s < math.inf:
             count = min(count, math.ceil((until_s - self.clock_s) / cost.duration_s))
-        spare = self._scheduler.spare_blocks
-        while count > 1 and pool.blocks_needed(self.step_count, count) > spare:
-            count //= 2
+        if count > 1:
+            spare = scheduler.spare_blocks
+            while count > 1 and pool.blocks_needed(step, count) > spare:
+                count //= 2
         if count > 1:
             self._many_steps(first, cost.clock_mhz, count, until_s)
-        return count > 1
+            return True
+        if not scheduler.admits_none or pool.blocks_needed(step, 1) > scheduler.blocks.free:
+            return False
+        scheduler.blocks.take(pool.blocks_needed(step, 1))
+        self._one_step(cost, pool.count)
+        pool.ran(1)
+        return True
 
     def _many_steps(self, first: StepParts, first_mhz: float, count: int, until_s: float) -> None:
         """Run up to `count` steps of the decoding sequences alone, at one clock.
 
         Only the contexts grow from step to step, and time and energy are linear in them.
         """
-        last = self._steps.parts(self._decode_batch(count - 1))
+        last = self._decode_parts(count - 1)
         clock_mhz = min(first_mhz, self._cost(last).clock_mhz)
         ends = [self._power.at_clock(parts, clock_mhz) for parts in (first, last)]
-        durations_s = np.linspace(ends[0].duration_s, ends[1].duration_s, count)
-        gpus = self.launch.tensor_parallel_size
-        step_j = [gpus * cost.power_w * cost.duration_s for cost in ends]
-        energies_j = np.linspace(step_j[0], step_j[1], count)
-        if self._jitter:
-            factors = np.exp(self._jitter * self._random.standard_normal(count))
+        step_j = [self._gpus * cost.power_w * cost.duration_s for cost in ends]
+        durations_s = _linear(ends[0].duration_s, ends[1].duration_s, count)
+        energies_j = _linear(step_j[0], step_j[1], count)
+        if self._jitter is not None:
+            factors = self._jitter.factors(count)
             durations_s *= factors
             energies_j *= factors
-        ends_s = self.clock_s + np.cumsum(durations_s)
-        count = min(count, int(np.searchsorted(ends_s, until_s)) + 1)
-        used_j = self.energy_j + np.cumsum(energies_j[:count])
-        pool = self._scheduler.decoding
-        self._scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
+        ends_s = self.clock_s + durations_s.cumsum()
+        count = min(count, int(ends_s.searchsorted(until_s)) + 1)
+        used_j = self.energy_j + energies_j[:count].cumsum()
+        scheduler = self._scheduler
+        pool = scheduler.decoding
+        scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
         self._clock_mhz = clock_mhz
         self.power_w = float(energies_j[count - 1] / durations_s[count - 1])
         self.clock_s = float(ends_s[count - 1])
@@ -278,14 +307,17 @@ class Engine:
         pool.ran(count)
         self.counters.generation_tokens += count * pool.count
         if self.log is not None:
-            self.log.extend(ends_s[:count], used_j, self.running, self.waiting, clock_mhz)
+            running, waiting = scheduler.running_count, scheduler.waiting_count
+            self.log.extend(ends_s[:count], used_j, running, waiting, clock_mhz)
 
-    def _decode_batch(self, ahead: int) -> Batch:
-        """Return the batch of the decoding sequences `ahead` steps after the next one."""
+    def _decode_parts(self, ahead: int) -> StepParts:
+        """Return the parts of the decoding sequences' step, `ahead` steps after the next one."""
         pool = self._scheduler.decoding
-        return Batch(
-            decode_sequences=pool.count,
-            decode_context_tokens=pool.context_tokens + pool.count * (ahead + 1),
-            sampled_sequences=pool.count,
-            scheduled_sequences=pool.count,
-        )
+        return self._steps.decode_parts(pool.count, pool.context_tokens + pool.count * (ahead + 1))
+
+
+def _linear(first: float, last: float, count: int) -> FloatArray:
+    """Return `count` evenly spaced numbers: `np.linspace`, for a tenth of its time."""
+    values = _STEPS[:count] * ((last - first) / (count - 1)) + first
+    values[-1] = last
+    return values

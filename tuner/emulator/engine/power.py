@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.configuration import DEVICE_KNOBS, Value
@@ -11,13 +12,21 @@ from tuner.emulator.engine.step import StepParts
 from tuner.errors import UsageError, unknown_name
 
 
-@dataclass(frozen=True, slots=True)
-class StepCost:
+class StepCost(NamedTuple):
     """Time and mean power of one step on one GPU, and the clock that it runs at."""
 
     duration_s: float
     power_w: float
     clock_mhz: float
+
+
+class _AtClock(NamedTuple):
+    """What a clock alone decides."""
+
+    slower: float  # of what the clock drives, as a factor of its time at the highest one
+    starved: float  # the same for memory
+    awake_w: float
+    switching: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,9 @@ class PowerModel:
     gpu: Gpu
     limit_w: float
     highest_clock_mhz: int
+    _clocks: dict[float, _AtClock] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def under(cls, gpu: Gpu, device: Mapping[str, Value]) -> PowerModel:
@@ -60,35 +72,56 @@ class PowerModel:
     def at_clock(self, parts: StepParts, clock_mhz: float) -> StepCost:
         """Return time and power of a step at a clock, whatever the limit is."""
         gpu = self.gpu
-        slower = gpu.max_clock_mhz / clock_mhz
-        starved = max(1.0, gpu.full_bandwidth_mhz / clock_mhz)
+        known = self._clocks.get(clock_mhz)
+        if known is None:
+            known = self._clocks[clock_mhz] = self._at(clock_mhz)
+        slower, starved, awake_w, switching = known
+        (
+            linear_compute_s,
+            linear_memory_s,
+            expert_compute_s,
+            expert_memory_s,
+            attention_compute_s,
+            attention_memory_s,
+            kernel_s,
+            prefill_s,
+            host_s,
+            host_overlap,
+            memory_bytes,
+            expert_balance,
+        ) = parts
         shared = 1.0 - gpu.roofline_overlap
-        linear_s = _roofline_s(
-            parts.linear_compute_s * slower, parts.linear_memory_s * starved, shared
-        )
+        linear_s = _roofline_s(linear_compute_s * slower, linear_memory_s * starved, shared)
         attention_s = _roofline_s(
-            parts.attention_compute_s * slower, parts.attention_memory_s * starved, shared
+            attention_compute_s * slower, attention_memory_s * starved, shared
         )
-        expert_s = _roofline_s(
-            parts.expert_compute_s * slower, parts.expert_memory_s * starved, shared
-        )
-        prefill_s = parts.prefill_s * slower
-        busy_s = linear_s + expert_s + attention_s + prefill_s + parts.kernel_s
-        duration_s = busy_s + parts.host_s - parts.host_overlap * min(busy_s, parts.host_s)
-        streaming_s = linear_s + expert_s * parts.expert_balance + attention_s + prefill_s
+        expert_s = _roofline_s(expert_compute_s * slower, expert_memory_s * starved, shared)
+        slow_prefill_s = prefill_s * slower
+        busy_s = linear_s + expert_s + attention_s + slow_prefill_s + kernel_s
+        hidden_s = busy_s if busy_s < host_s else host_s
+        duration_s = busy_s + host_s - host_overlap * hidden_s
+        streaming_s = linear_s + expert_s * expert_balance + attention_s + slow_prefill_s
         compute_s = slower * (
-            parts.linear_compute_s
-            + parts.expert_compute_s * parts.expert_balance
-            + parts.attention_compute_s
-            + parts.prefill_s * gpu.prefill_activity
+            linear_compute_s
+            + expert_compute_s * expert_balance
+            + attention_compute_s
+            + prefill_s * gpu.prefill_activity
         )
-        voltage_squared = self.voltage(clock_mhz) ** 2
-        awake_w = gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage_squared
-        switching = voltage_squared / slower
         core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s)
         core_w /= duration_s
-        memory_w = gpu.memory_pj_per_byte * 1e-12 * parts.memory_bytes / duration_s
+        memory_w = gpu.memory_pj_per_byte * 1e-12 * memory_bytes / duration_s
         return StepCost(duration_s, awake_w + core_w + memory_w, clock_mhz)
+
+    def _at(self, clock_mhz: float) -> _AtClock:
+        gpu = self.gpu
+        slower = gpu.max_clock_mhz / clock_mhz
+        voltage_squared = self.voltage(clock_mhz) ** 2
+        return _AtClock(
+            slower,
+            max(1.0, gpu.full_bandwidth_mhz / clock_mhz),
+            gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage_squared,
+            voltage_squared / slower,
+        )
 
     def clock_for(self, parts: StepParts, near_mhz: float | None = None) -> int:
         """Return the highest clock step at which the step's power keeps the limit.
@@ -96,30 +129,33 @@ class PowerModel:
         The lowest clock is the floor, even if it does not keep the limit. The answer is found
         sooner if it is close to `near_mhz`.
         """
+        return int(self.step(parts, near_mhz).clock_mhz)
+
+    def step(self, parts: StepParts, near_mhz: float | None = None) -> StepCost:
+        """Return the cost of a step under the limit and the locked clock; as `clock_for`."""
         allowed_w = self.limit_w * self.gpu.limit_use
         low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
-        if self.at_clock(parts, high).power_w <= allowed_w:
-            return high
+        cost = self.at_clock(parts, high)
+        if cost.power_w <= allowed_w:
+            return cost
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
         tried = 0 if near_mhz is None else int(near_mhz - low) // CLOCK_STEP_MHZ
-        width = 1
+        width, best = 1, None
         while low_step < tried < high_step:
-            if self.at_clock(parts, low + tried * CLOCK_STEP_MHZ).power_w <= allowed_w:
-                low_step, tried = tried, tried + width
+            cost = self.at_clock(parts, low + tried * CLOCK_STEP_MHZ)
+            if cost.power_w <= allowed_w:
+                low_step, best, tried = tried, cost, tried + width
             else:
                 high_step, tried = tried, tried - width
             width *= 4
         while high_step - low_step > 1:
             middle = (low_step + high_step) // 2
-            if self.at_clock(parts, low + middle * CLOCK_STEP_MHZ).power_w <= allowed_w:
-                low_step = middle
+            cost = self.at_clock(parts, low + middle * CLOCK_STEP_MHZ)
+            if cost.power_w <= allowed_w:
+                low_step, best = middle, cost
             else:
                 high_step = middle
-        return low + low_step * CLOCK_STEP_MHZ
-
-    def step(self, parts: StepParts, near_mhz: float | None = None) -> StepCost:
-        """Return the cost of a step under the limit and the locked clock; as `clock_for`."""
-        return self.at_clock(parts, self.clock_for(parts, near_mhz))
+        return self.at_clock(parts, low) if best is None else best
 
     @property
     def idle_w(self) -> float:

@@ -60,22 +60,29 @@ class Replicas:
     def advance(self, until_s: float) -> list[Sequence]:
         """Run until sequences end or the time is `until_s`; returns those that ended."""
         while self.clock_s < until_s:
-            busy = sorted(
-                (engine for engine in self.engines if engine.running or engine.waiting),
-                key=lambda engine: engine.clock_s,
-            )
-            if not busy or busy[0].clock_s >= until_s:
+            first, second_s = self._furthest_behind()
+            if first is None or first.clock_s >= until_s:
                 self._idle(until_s)
                 return []
-            others_s = busy[1].clock_s if len(busy) > 1 else math.inf
-            first_s = busy[0].clock_s
-            finished = busy[0].advance(
-                min(until_s, max(others_s, math.nextafter(first_s, math.inf)))
+            finished = first.advance(
+                min(until_s, max(second_s, math.nextafter(first.clock_s, math.inf)))
             )
             if finished:
-                self.clock_s = max(self.clock_s, busy[0].clock_s)
+                self.clock_s = max(self.clock_s, first.clock_s)
                 return finished
         return []
+
+    def _furthest_behind(self) -> tuple[Engine | None, float]:
+        """Return the busy copy that is furthest behind, and the time of the next one."""
+        first, first_s, second_s = None, math.inf, math.inf
+        for engine in self.engines:
+            clock_s = engine.clock_s
+            if clock_s < second_s and engine.busy:
+                if clock_s < first_s:
+                    first, first_s, second_s = engine, clock_s, first_s
+                else:
+                    second_s = clock_s
+        return first, second_s
 
     def close(self) -> None:
         """Let every copy come up to now, and close what still runs."""

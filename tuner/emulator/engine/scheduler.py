@@ -80,9 +80,16 @@ class Scheduler:
     @property
     def steady(self) -> bool:
         """Whether the next step is nothing but a token for each decoding sequence."""
-        if self._partial or self.unsettled or self.decoding.count > self.max_num_batched_tokens:
+        if self._partial or self._leaving or self._arrived:
             return False
-        return not self._admits()
+        if self.decoding.count > self.max_num_batched_tokens:
+            return False
+        return not self.waiting or not self._admits()
+
+    @property
+    def admits_none(self) -> bool:
+        """Whether nothing waits, or there is no place, whatever becomes of the blocks."""
+        return not self.waiting or len(self.running) >= self.max_num_seqs
 
     @property
     def spare_blocks(self) -> int:
@@ -91,7 +98,7 @@ class Scheduler:
         What it finds in the prefix cache is forgotten with them, and then it may be admitted by
         way of an answer that is being made.
         """
-        if not self.waiting or len(self.running) >= self.max_num_seqs:
+        if self.admits_none:
             return self.blocks.free
         return self.blocks.before_forgetting(self.blocks.hit(self.waiting[0]))
 
@@ -111,6 +118,8 @@ class Scheduler:
 
     def settle(self) -> None:
         """Catch up with the step that has ended, when there is no further one."""
+        if not self._leaving and not self._arrived:
+            return
         for sequence in self._leaving:
             del self.running[sequence]
             self.blocks.release(sequence, sequence.computed, sequence.computed)
@@ -152,23 +161,21 @@ class Scheduler:
     def collect(self, steps: int) -> list[Sequence]:
         """Take out the sequences that have all their tokens after `steps` steps."""
         finished = self.decoding.pop_finished(steps)
+        if not finished:
+            return finished
         finished.sort(key=lambda sequence: sequence.order)
         for sequence in finished:
             sequence.computed = self.decoding.remove(sequence, steps)
             sequence.done = True
         self._leaving += finished
         if not self.launch.async_scheduling:
-            for sequence in finished:
-                del self.running[sequence]
-                self.blocks.release(sequence, sequence.computed, sequence.computed)
-            self._leaving.clear()
+            self.settle()
         return finished
 
     def _long_prefill_tokens(self) -> int:
         """Return the most tokens of one prefill in a step; 0 for no such limit."""
         threshold = self.launch.long_prefill_token_threshold
-        alone = len(self.running) + len(self.waiting) <= 1
-        return 0 if alone else threshold
+        return threshold if len(self.running) + len(self.waiting) > 1 else 0
 
     def _everything_fits(self, step: int, budget: int, threshold: int) -> bool:
         """Say whether the order among the running sequences makes no difference."""
@@ -255,7 +262,7 @@ class Scheduler:
 
     def _admits(self) -> bool:
         """Say whether a step would admit the first waiting sequence."""
-        if not self.waiting or len(self.running) >= self.max_num_seqs:
+        if self.admits_none:
             return False
         first = self.waiting[0]
         budget = self.max_num_batched_tokens - self.decoding.count
@@ -291,7 +298,7 @@ class Scheduler:
     def _forerunners(self, first: Sequence, hit: list[int]) -> list[Sequence]:
         """Return the running sequences whose answers a sequence repeats beyond what it hits."""
         place = len(hit)
-        if not self.blocks.caching or (first.prefill_tokens - 1) // BLOCK_TOKENS <= place:
+        if not self.blocks.may_share or (first.prefill_tokens - 1) // BLOCK_TOKENS <= place:
             return []
         keys = first.keys(place + 1)
         return [

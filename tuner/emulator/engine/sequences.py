@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from itertools import count
 
 from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.engine.answers import Answers
 from tuner.records import TokenArray
 
 _BLOCK_BYTES = 4 * BLOCK_TOKENS
+_NEVER = 2**62  # a step that no run reaches
 
 
 class Sequence:
@@ -86,6 +86,18 @@ class Sequence:
             self.generated += tokens
             self.started_decode_step = None
 
+    def first_key(self) -> int | None:
+        """Return the hash of its first block; None if it never fills one, or has no prompt."""
+        if self._keys:
+            return self._keys[0]
+        if self.prompt is None or self.prompt_tokens + self.output_tokens < BLOCK_TOKENS:
+            return None
+        if self.prompt_tokens < BLOCK_TOKENS:
+            return self.keys(1)[0]
+        text = self.prompt[:BLOCK_TOKENS].astype("<i4", copy=False).tobytes()
+        self._keys.append(hash((0, text)))
+        return self._keys[0]
+
     def keys(self, blocks: int) -> list[int]:
         """Return the hash of each of the first `blocks` full blocks, or more; [] without a prompt.
 
@@ -118,25 +130,34 @@ class DecodePool:
         self.context_tokens = 0  # in the cache, before the next step
         self._phases = [0] * BLOCK_TOKENS
         self._finishing: list[tuple[int, int, Sequence]] = []
-        self._order = count()
+        self._next_finish = _NEVER
+        self._order = 0
 
     def add(self, sequence: Sequence, step: int) -> None:
         """Let a sequence that got a token at the end of `step` decode from the next one."""
+        generated = sequence.generated
+        start = sequence.prompt_tokens + generated
         sequence.started_decode_step = step
-        sequence.decode_from = sequence.prefill_tokens
+        sequence.decode_from = start
         self.count += 1
-        self.context_tokens += sequence.decode_from
-        self._phases[self._phase(sequence)] += 1
-        last = step + sequence.output_tokens - sequence.generated - 1
-        heapq.heappush(self._finishing, (last, next(self._order), sequence))
+        self.context_tokens += start
+        self._phases[(start - step - 1) % BLOCK_TOKENS] += 1
+        last = step + sequence.output_tokens - generated - 1
+        self._order += 1
+        heapq.heappush(self._finishing, (last, self._order, sequence))
+        if last < self._next_finish:
+            self._next_finish = last
 
     def remove(self, sequence: Sequence, steps: int) -> int:
         """Take a sequence out after `steps` steps; returns the tokens it had in the cache."""
-        cached = self.cached_tokens(sequence, steps)
+        started, start = sequence.started_decode_step, sequence.decode_from
+        assert started is not None
+        cached = start + steps - started - 1
         self.count -= 1
         self.context_tokens -= cached
-        self._phases[self._phase(sequence)] -= 1
+        self._phases[(start - started - 1) % BLOCK_TOKENS] -= 1
         sequence.close_segment(steps)
+        self._forget_stale()
         return cached
 
     @staticmethod
@@ -151,30 +172,34 @@ class DecodePool:
 
     def blocks_needed(self, first_step: int, steps: int) -> int:
         """New blocks for the steps from `first_step` on."""
+        if steps == 1:
+            return self._phases[-first_step % BLOCK_TOKENS]
         rounds, rest = divmod(steps, BLOCK_TOKENS)
-        partly = sum(self._phases[-(first_step + i) % BLOCK_TOKENS] for i in range(rest))
+        partly = sum([self._phases[-(first_step + i) % BLOCK_TOKENS] for i in range(rest)])
         return rounds * self.count + partly
 
     def next_finish(self) -> int | None:
         """The step at whose end the next sequence has all its tokens."""
-        while self._finishing and self._stale(*self._finishing[0]):
-            heapq.heappop(self._finishing)
-        return self._finishing[0][0] if self._finishing else None
+        return None if self._next_finish == _NEVER else self._next_finish
 
     def pop_finished(self, steps: int) -> list[Sequence]:
         """Return the sequences that have all their tokens after `steps` steps."""
-        finished = []
-        while (step := self.next_finish()) is not None and step < steps:
+        finished: list[Sequence] = []
+        while self._next_finish < steps:
             finished.append(heapq.heappop(self._finishing)[2])
+            self._forget_stale()
         return finished
 
-    @staticmethod
-    def _stale(last: int, _order: int, sequence: Sequence) -> bool:
-        """Say whether a preemption or an abort has made an entry wrong."""
-        started = sequence.started_decode_step
-        return started is None or last != started + sequence.output_tokens - sequence.generated - 1
-
-    @staticmethod
-    def _phase(sequence: Sequence) -> int:
-        assert sequence.started_decode_step is not None
-        return (sequence.decode_from - sequence.started_decode_step - 1) % BLOCK_TOKENS
+    def _forget_stale(self) -> None:
+        """Drop what a preemption, an abort or an end has made wrong; what is first then is next."""
+        finishing = self._finishing
+        while finishing:
+            last, _, sequence = finishing[0]
+            started = sequence.started_decode_step
+            if started is not None and (
+                last == started + sequence.output_tokens - sequence.generated - 1
+            ):
+                self._next_finish = last
+                return
+            heapq.heappop(finishing)
+        self._next_finish = _NEVER

@@ -8,7 +8,8 @@ communication and the host add times that depend on neither.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape, Weights
@@ -21,8 +22,7 @@ _EXPERT_TILE = 16  # a grouped matrix product pads the tokens of an expert to so
 _UNQUANTIZED_BYTES = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one step works on, summed over its sequences."""
 
     decode_sequences: int = 0
@@ -34,8 +34,7 @@ class Batch:
     scheduled_sequences: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StepParts:
+class StepParts(NamedTuple):
     """Times of one step's parts at the highest clock, and the bytes it moves, on one GPU."""
 
     linear_compute_s: float
@@ -50,6 +49,20 @@ class StepParts:
     host_overlap: float  # of host time and GPU time, as a share of the shorter one
     memory_bytes: float
     expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
+
+
+class _Decoding(NamedTuple):
+    """What a step of so many decoding sequences takes, but for reading their contexts."""
+
+    rest: StepParts
+    layers: int  # of full attention
+    window_layers: int
+    window_tokens: int  # the most keys that a layer with a window reads
+    pair_flop: float
+    key_bytes: float
+    state_bytes: float
+    flop_s: float
+    bytes_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,8 @@ class StepModel:
     """Turns a batch into the parts of its step.
 
     `data_parallel_size` copies of the attention layers step together; with `expert_parallel` each
-    GPU of all copies holds whole experts, without it a slice of each.
+    GPU of all copies holds whole experts, without it a slice of each. All but attention depends on
+    how many sequences decode, not on their contexts, and is worked out once for each number.
     """
 
     model: ModelShape
@@ -78,30 +92,88 @@ class StepModel:
     expert_parallel: bool = False
     data_parallel_size: int = 1
     async_scheduling: bool = False
+    _decoding: dict[int, _Decoding] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def decode_parts(self, sequences: int, context_tokens: int) -> StepParts:
+        """Return the parts of a step in which so many sequences decode, and nothing else.
+
+        `context_tokens` is the sum of the keys that they read.
+        """
+        known = self._decoding.get(sequences)
+        if known is None:
+            known = self._decoding[sequences] = self._decoding_of(sequences)
+        keys = known.layers * float(context_tokens)
+        if known.window_layers:
+            keys += known.window_layers * min(context_tokens, known.window_tokens)
+        read = keys * known.key_bytes + known.state_bytes
+        rest = known.rest
+        return StepParts(
+            rest.linear_compute_s,
+            rest.linear_memory_s,
+            rest.expert_compute_s,
+            rest.expert_memory_s,
+            known.pair_flop * keys / self.tensor_parallel_size / known.flop_s,
+            read / known.bytes_s,
+            rest.kernel_s,
+            rest.prefill_s,
+            rest.host_s,
+            rest.host_overlap,
+            rest.memory_bytes + read,
+            rest.expert_balance,
+        )
+
+    def _decoding_of(self, sequences: int) -> _Decoding:
+        """Work out what does not depend on the contexts; without attention."""
+        attention = self.model.attention
+        batch = Batch(
+            decode_sequences=sequences,
+            sampled_sequences=sequences,
+            scheduled_sequences=sequences,
+        )
+        return _Decoding(
+            rest=self._without_attention(batch),
+            layers=attention.layers - attention.window_layers,
+            window_layers=attention.window_layers,
+            window_tokens=sequences * attention.window_tokens,
+            pair_flop=attention.pair_flop,
+            key_bytes=self.model.kv_layer_bytes(self.tensor_parallel_size, self.kv_bytes),
+            state_bytes=self._state_bytes(sequences),
+            flop_s=self._flop_s(False),
+            bytes_s=self._attention_bytes_s(),
+        )
 
     def parts(self, batch: Batch) -> StepParts:
         """Return the times of one step's parts."""
+        rest = self._without_attention(batch)
+        flop, read = self._attention(batch)
+        return rest._replace(
+            attention_compute_s=flop / self._flop_s(False),
+            attention_memory_s=read / self._attention_bytes_s(),
+            memory_bytes=rest.memory_bytes + read,
+        )
+
+    def _without_attention(self, batch: Batch) -> StepParts:
         gpu = self.gpu
         real = batch.decode_sequences + batch.prefill_tokens
         tokens = real if self.eager else graph_tokens(real)
         sampled = batch.sampled_sequences
         linear_compute_s, linear_bytes = self._linear(tokens, sampled)
         experts = self._experts(tokens)
-        attention_flop, attention_bytes = self._attention(batch)
-        peak_bytes_s = gpu.memory_tb_s * 1e12
-        memory_bytes_s = peak_bytes_s * gpu.memory_efficiency
+        memory_bytes_s = gpu.memory_tb_s * 1e12 * gpu.memory_efficiency
         return StepParts(
             linear_compute_s=linear_compute_s,
             linear_memory_s=linear_bytes / memory_bytes_s,
             expert_compute_s=experts.compute_s,
             expert_memory_s=experts.memory_s,
-            attention_compute_s=attention_flop / self._flop_s(False),
-            attention_memory_s=attention_bytes / (peak_bytes_s * gpu.attention_efficiency),
+            attention_compute_s=0.0,
+            attention_memory_s=0.0,
             kernel_s=self._kernels_s() + self._communication_s(tokens),
             prefill_s=self._prefill_s() if batch.prefill_tokens else 0.0,
             host_s=self._host_s(batch.scheduled_sequences, tokens),
             host_overlap=1.0 if self.async_scheduling else gpu.host_overlap,
-            memory_bytes=linear_bytes + experts.bytes + attention_bytes,
+            memory_bytes=linear_bytes + experts.bytes,
             expert_balance=experts.balance,
         )
 
@@ -153,8 +225,13 @@ class StepModel:
         keys, pairs = _seen(batch, attention)
         flop = attention.pair_flop * pairs / shards
         read = keys * model.kv_layer_bytes(shards, self.kv_bytes)
-        state = 2.0 * model.state_bytes * batch.scheduled_sequences / shards
-        return flop, read + state
+        return flop, read + self._state_bytes(batch.scheduled_sequences)
+
+    def _state_bytes(self, sequences: int) -> float:
+        return 2.0 * self.model.state_bytes * sequences / self.tensor_parallel_size
+
+    def _attention_bytes_s(self) -> float:
+        return self.gpu.memory_tb_s * 1e12 * self.gpu.attention_efficiency
 
     def _kernels_s(self) -> float:
         """Time of kernels too short to be limited by compute or memory."""

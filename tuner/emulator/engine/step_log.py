@@ -5,29 +5,40 @@ And that of what a server wrote: the truth for whoever times its tokens.
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 
 from tuner.emulator.engine.sequences import Sequence
 from tuner.records import FloatArray
 
-_FIRST_ROOM = 4096
-_COLUMNS = 5
-
 
 class StepLog:
-    """End time, energy so far, requests running and waiting, and the SM clock of each entry."""
+    """End time, energy so far, requests running and waiting, and the SM clock of each entry.
+
+    What is the same for many entries in a row is kept once for all of them.
+    """
 
     def __init__(self) -> None:
-        self.length = 0
-        self._columns = np.empty((_COLUMNS, _FIRST_ROOM))
+        self._ends_s = array("d")
+        self._energies_j = array("d")
+        self._repeats = array("q")  # of each row of the columns below
+        self._running = array("d")
+        self._waiting = array("d")
+        self._clocks_mhz = array("d")
+
+    @property
+    def length(self) -> int:
+        """Number of entries."""
+        return len(self._ends_s)
 
     def append(
         self, end_s: float, energy_j: float, running: int, waiting: int, clock_mhz: float
     ) -> None:
         """Add one entry."""
-        self._reserve(1)
-        self._columns[:, self.length] = (end_s, energy_j, running, waiting, clock_mhz)
-        self.length += 1
+        self._ends_s.append(end_s)
+        self._energies_j.append(energy_j)
+        self._repeat(1, running, waiting, clock_mhz)
 
     def extend(
         self,
@@ -38,43 +49,47 @@ class StepLog:
         clock_mhz: float,
     ) -> None:
         """Add consecutive entries with the same requests, at one clock."""
-        count = len(ends_s)
-        self._reserve(count)
-        new = self._columns[:, self.length : self.length + count]
-        new[0], new[1], new[2], new[3], new[4] = ends_s, energies_j, running, waiting, clock_mhz
-        self.length += count
+        self._ends_s.frombytes(ends_s.tobytes())
+        self._energies_j.frombytes(energies_j.tobytes())
+        self._repeat(len(ends_s), running, waiting, clock_mhz)
+
+    def end_s(self, entry: int) -> float:
+        """Return when an entry ended."""
+        return self._ends_s[entry]
 
     @property
     def ends_s(self) -> FloatArray:
-        """When each entry ended."""
-        return self._columns[0, : self.length]
+        """When each entry ended; a copy, as are the other columns."""
+        return np.array(self._ends_s, dtype=np.float64)
 
     @property
     def energies_j(self) -> FloatArray:
         """Energy used up to the end of each entry."""
-        return self._columns[1, : self.length]
+        return np.array(self._energies_j, dtype=np.float64)
 
     @property
     def running(self) -> FloatArray:
         """Requests running during each entry."""
-        return self._columns[2, : self.length]
+        return self._column(self._running)
 
     @property
     def waiting(self) -> FloatArray:
         """Requests waiting during each entry."""
-        return self._columns[3, : self.length]
+        return self._column(self._waiting)
 
     @property
     def clocks_mhz(self) -> FloatArray:
         """SM clock during each entry."""
-        return self._columns[4, : self.length]
+        return self._column(self._clocks_mhz)
 
-    def _reserve(self, count: int) -> None:
-        room = self._columns.shape[1]
-        if self.length + count > room:
-            larger = np.empty((_COLUMNS, max(2 * room, self.length + count)))
-            larger[:, : self.length] = self._columns[:, : self.length]
-            self._columns = larger
+    def _repeat(self, count: int, running: int, waiting: int, clock_mhz: float) -> None:
+        self._repeats.append(count)
+        self._running.append(running)
+        self._waiting.append(waiting)
+        self._clocks_mhz.append(clock_mhz)
+
+    def _column(self, values: array[float]) -> FloatArray:
+        return np.repeat(np.array(values, dtype=np.float64), self._repeats)
 
 
 class WriteLog:
