@@ -10,6 +10,7 @@ from helpers.stored_study import IDENTITY, add_night
 
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.configuration import Configuration
+from tuner.records import Source
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.store import Store
 
@@ -91,6 +92,14 @@ def awkward(found: Recommendation) -> Deployment:
 def simple(found: Recommendation) -> Deployment:
     """Without any limit of the GPU."""
     return deployment(having(found, flags={"max_num_seqs": 64}))
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    virtual = replace(IDENTITY, energy_source=Source.EMULATED, latency_source=Source.EMULATED)
+    with Store.open(tmp_path_factory.mktemp("emulated") / "tuner.db", create=True) as store:
+        add_night(store, virtual)
+        return deployment(recommend(store))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,19 +18,21 @@ from tuner.commands.shared.output import (
     until_reader_gone,
 )
 from tuner.errors import UsageError
+from tuner.report.exports.export import EXPORTS
+
+RECOMMEND_FORMATS = ("table", "json", *EXPORTS)
 
 
-class RecommendFormat(StrEnum):
-    """Formats of a recommendation."""
+def _recommend_format(text: str) -> str:
+    """Return a format's name; raises Typer's error for a name that is none."""
+    if text not in RECOMMEND_FORMATS:
+        known = ", ".join(f"'{name}'" for name in RECOMMEND_FORMATS)
+        raise typer.BadParameter(f"'{text}' is not one of {known}.")
+    return text
 
-    TABLE = "table"
-    JSON = "json"
-    VLLM = "vllm"
-    ENV = "env"
-    SYSTEMD = "systemd"
-    COMPOSE = "compose"
-    K8S = "k8s"
-    HELM = "helm-values"
+
+def _complete_format(incomplete: str) -> list[str]:
+    return [name for name in RECOMMEND_FORMATS if name.startswith(incomplete)]
 
 
 def list_all(
@@ -96,9 +97,15 @@ def recommend_one(
     currency: Annotated[str, typer.Option(help="Of --price.")] = "EUR",
     store_url: StoreUrl = DEFAULT_STORE,
     output: Annotated[
-        RecommendFormat,
-        typer.Option("--format", help="To read, for programs, or to deploy with that tool."),
-    ] = RecommendFormat.TABLE,
+        str,
+        typer.Option(
+            "--format",
+            help="To read, for programs, or to deploy with that tool.",
+            parser=_recommend_format,
+            metavar=f"[{'|'.join(RECOMMEND_FORMATS)}]",
+            autocompletion=_complete_format,
+        ),
+    ] = "table",
 ) -> None:
     """Recommend the configuration that uses the least energy and meets every SLO.
 
@@ -116,22 +123,22 @@ def recommend_one(
     with Store.open(store_url, create=False) as store:
         recommendation = recommend(store, model, study, bounds, trial)
         points = store.comparisons.of(recommendation.study.name)
-    if output is RecommendFormat.TABLE:
+    if output == "table":
         from tuner.report.terminal.recommendation_table import show_recommendation
 
         show_recommendation(stdout_console(), recommendation, store_option(store_url), cost)
         default, identity = recommendation.baseline, recommendation.study
         show_comparison(stdout_console(), points, default, identity)
-    elif output is RecommendFormat.JSON:
+    elif output == "json":
         from tuner.report.json_forms import recommendation_json
 
         shown = recommendation_json(recommendation, cost)
         print_json(shown | {"comparison_points": comparison_json(points)})
     else:
         from tuner.report.exports.deployment import deployment
-        from tuner.report.exports.forms import EXPORTS
+        from tuner.report.exports.export import load_export
 
-        print_text(EXPORTS[output](deployment(recommendation)))
+        print_text(load_export(output)(deployment(recommendation)))
 
 
 def export(

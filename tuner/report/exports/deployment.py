@@ -10,14 +10,27 @@ from pathlib import Path
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import Configuration, Value
+from tuner.metrics import METRICS, Metric
+from tuner.records import Measurement, Source
 from tuner.redaction import is_secret_name, redacted
 from tuner.servers.vllm.command import flag_word
 from tuner.servers.vllm.parallelism import gpus_used
 from tuner.spec.stored import StoredSpec
+from tuner.store.rows import TrialRow
 
 PORT = 8000
 _LONGEST_NAME = 40  # so that what is named after it stays within the 63 letters of a DNS label
 _RELEASE = re.compile(r"(\d+\.\d+\.\d+(?:\.post\d+)?)(?:\+.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredFigure:
+    """One metric of the deployed trial, and whether it was measured or emulated."""
+
+    name: str
+    value: float
+    unit: str
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +42,12 @@ class Deployment:
         flags: of `vllm serve`, in their Python spelling, those that all trials shared included.
         environment: variables of the server, as text.
         withheld: flags and variables that look like secrets; their values are in no export.
+        gpu: the name of the GPU that it was measured on.
         gpus: how many the server takes.
         power_limit_w: per GPU; None leaves it as it is found. `sm_clock_mhz` likewise.
         release: vLLM's version as a tag of its images; None if it was measured with none.
         about: lines about where this comes from, without line breaks.
+        figures: every metric of the trial, in the order of `METRICS`.
     """
 
     name: str
@@ -40,11 +55,13 @@ class Deployment:
     flags: Mapping[str, Value]
     environment: Mapping[str, str]
     withheld: tuple[str, ...]
+    gpu: str
     gpus: int
     power_limit_w: float | None
     sm_clock_mhz: int | None
     release: str | None
     about: tuple[str, ...]
+    figures: tuple[MeasuredFigure, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -88,11 +105,13 @@ def deployment(recommendation: Recommendation) -> Deployment:
         flags=kept,
         environment={name: _as_text(value) for name, value in variables.items()},
         withheld=tuple(n for n in every if n not in kept and n not in variables),
+        gpu=r.study.gpu,
         gpus=gpus_used(whole),
         power_limit_w=None if power_limit_w is None else float(power_limit_w),
         sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz),
         release=None if release is None else release[1],
         about=_about(r),
+        figures=_figures(r.best),
     )
 
 
@@ -130,6 +149,25 @@ def _label(model: str) -> str:
     last = model.rstrip("/").rsplit("/", 1)[-1].lower()
     words = re.sub(r"[^a-z0-9]+", "-", last)[:_LONGEST_NAME]
     return f"vllm-{words}".replace("--", "-").strip("-")
+
+
+def _figures(trial: TrialRow) -> tuple[MeasuredFigure, ...]:
+    found = trial.measurement
+    if found is None:
+        return ()
+    return tuple(
+        MeasuredFigure(name, found.metrics[name], known.unit, _source(known, found))
+        for name, known in METRICS.items()
+        if name in found.metrics
+    )
+
+
+def _source(metric: Metric, found: Measurement) -> Source:
+    """Return `EMULATED` if any part of a metric is; energy depends on the latencies too."""
+    sources = {found.latency_source}
+    if metric.unit == "W" or metric.unit.startswith("J/"):
+        sources.add(found.energy_source)
+    return Source.EMULATED if Source.EMULATED in sources else Source.MEASURED
 
 
 def _about(r: Recommendation) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, Direction
 from tuner.report.exports.deployment import deployment
-from tuner.report.exports.forms import EXPORTS
+from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.html.report_data import ReportData
 from tuner.report.labels import knob_text, metric_label
 from tuner.report.terminal.front_table import emulated_label, number, percent
@@ -161,8 +161,8 @@ def _deploy(r: Recommendation) -> str:
     names = "".join(f'<option value="{name}">{name}</option>' for name in EXPORTS)
     texts = "".join(
         f'<pre id="export-{name}" tabindex="0"{"" if at == 0 else " hidden"}>'
-        f"{escape(form(wanted))}</pre>"
-        for at, (name, form) in enumerate(EXPORTS.items())
+        f"{escape(load_export(name)(wanted))}</pre>"
+        for at, name in enumerate(EXPORTS)
     )
     return (
         '<div class="config"><h2>What to deploy</h2>'

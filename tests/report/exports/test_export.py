@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import string
 
 import pytest
 from report.exports.conftest import ENVIRONMENT, SECRET
 
-from tuner.commands.reading.studies import RecommendFormat
+from tuner.commands.reading.studies import RECOMMEND_FORMATS
 from tuner.report.exports.deployment import Deployment
-from tuner.report.exports.forms import EXPORTS
+from tuner.report.exports.export import EXPORTS, load_export
+
+
+def notes_of(form: str, text: str) -> list[str]:
+    """Return what an export says beside its settings: its comments; JSON has none, but a list."""
+    if form == "recipe":
+        notes: list[str] = json.loads(text)["about"]
+        return notes
+    return [line for line in text.splitlines() if line.startswith("#")]
 
 
 def test_the_command_knows_every_form() -> None:
-    assert {f.value for f in RecommendFormat} == {"table", "json", *EXPORTS}
+    assert set(RECOMMEND_FORMATS) == {"table", "json", *EXPORTS}
 
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_no_secret_is_written_down_and_what_is_left_out_is_named(
     awkward: Deployment, form: str
 ) -> None:
-    text = EXPORTS[form](awkward)
+    text = load_export(form)(awkward)
     assert SECRET not in text and str(ENVIRONMENT["MY_PASSWORD"]) not in text
     assert "left out, for they look like secrets: hf_token, MY_PASSWORD, VLLM_OTHER" in text
 
@@ -29,15 +38,21 @@ def test_no_secret_is_written_down_and_what_is_left_out_is_named(
 def test_it_says_where_it_comes_from_how_to_use_and_to_undo_it(
     awkward: Deployment, form: str
 ) -> None:
-    comments = [line for line in EXPORTS[form](awkward).splitlines() if line.startswith("#")]
+    comments = notes_of(form, load_export(form)(awkward))
     for part in ("study night, trial 2", "energy_per_output_token_j: 0.25", "use:", "undo:"):
         assert any(part in line for line in comments), part
 
 
 @pytest.mark.parametrize("form", EXPORTS)
+def test_what_is_emulated_says_so(emulated: Deployment, form: str) -> None:
+    notes = notes_of(form, load_export(form)(emulated))
+    assert any("EMULATED energy and latency" in note for note in notes)
+
+
+@pytest.mark.parametrize("form", EXPORTS)
 def test_without_limits_nothing_touches_the_gpu(simple: Deployment, form: str) -> None:
-    assert "nvidia-smi" not in EXPORTS[form](simple)
-    assert "--max-num-seqs=64" in EXPORTS[form](simple) or form == "vllm"
+    assert "nvidia-smi" not in load_export(form)(simple)
+    assert "--max-num-seqs=64" in load_export(form)(simple) or form == "vllm"
 
 
 def test_the_name_is_a_dns_label(awkward: Deployment) -> None:
