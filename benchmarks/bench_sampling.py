@@ -125,7 +125,7 @@ def accuracy(
     before = meter.states()
     start_s, end_s, zeus_j = wait_measured(seconds, with_zeus)
     time.sleep(0.3)
-    sampled, after = meter.timeline(start_s, end_s), meter.states()
+    sampled, after = meter.device_timeline(start_s, end_s), meter.states()
     print(f"\nenergy over {end_s - start_s:.1f} s, counters updated every {UPDATE_S:g} s")
     print(f"{'profile':26}{'true J':>10}{'counter':>9}{'integral':>10}{'zeus':>9}  flagged")
     good = True
@@ -157,7 +157,7 @@ def cost(meter: NvmlMeter, seconds: float) -> bool:
     started_s, before, own_before = time.monotonic(), cpu_s(child), cpu_s(own)
     readings = 0
     while time.monotonic() < started_s + seconds:
-        readings += meter.read(time.monotonic(), None) is not None
+        readings += meter.read(time.monotonic()) is not None
         time.sleep(0.1)
     wall_s = time.monotonic() - started_s
     share, own_share = (cpu_s(child) - before) / wall_s, (cpu_s(own) - own_before) / wall_s

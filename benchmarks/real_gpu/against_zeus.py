@@ -16,7 +16,7 @@ from pathlib import Path
 
 from zeus.monitor import ZeusMonitor
 
-from tuner.devices.meter import Surroundings
+from tuner.devices.meter import WindowContext
 from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 
 WINDOW_S = 15.0
@@ -49,7 +49,7 @@ def measured(meter: NvmlMeter, zeus: ZeusMonitor) -> dict[str, object]:
     end_s = time.monotonic()
     found = zeus.end_window("window", sync_execution=False)
     time.sleep(0.3)
-    verdict = meter.judge(start_s, end_s, Surroundings(before, (), None))
+    verdict = meter.judge(start_s, end_s, WindowContext(before, (), None))
     zeus_j = sum(found.gpu_energy.values())
     assert verdict.energy_j is not None and verdict.integral_j is not None
     return {

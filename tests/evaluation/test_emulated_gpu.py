@@ -18,7 +18,7 @@ from helpers.studies import CommandLine
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
-from tuner.devices.meter import Surroundings
+from tuner.devices.meter import WindowContext
 from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.engine.engine import Engine
@@ -123,10 +123,8 @@ async def test_nvmls_counter_is_the_energy_of_the_engine(
         raw, _ = await run_load(
             url, "m", requests, Load(concurrency=8), meter, plan, latency_source=Source.EMULATED
         )
-    surroundings = Surroundings(before, {pid for s in before for pid in s.pids or ()}, None)
-    verdict = await asyncio.to_thread(
-        meter.judge, raw.window_start_s, raw.window_end_s, surroundings
-    )
+    context = WindowContext(before, {pid for s in before for pid in s.pids or ()}, None)
+    verdict = await asyncio.to_thread(meter.judge, raw.window_start_s, raw.window_end_s, context)
     assert engine.log is not None
     edges_s = np.array([raw.window_start_s, raw.window_end_s])
     used_j = np.interp(edges_s - origin_s, engine.log.ends_s, engine.log.energies_j)

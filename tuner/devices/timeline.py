@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.records import FloatArray
+from tuner.records import FloatArray, PowerTimeline, Source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,4 +36,20 @@ class DeviceTimeline:
             self.sm_clock_mhz[first:last],
             self.temperature_c[first:last],
             self.event_reasons[first:last],
+        )
+
+    def summed(self, source: Source) -> PowerTimeline:
+        """Return power and energy summed over the GPUs, and the mean of their clocks.
+
+        A sample in which the power or the energy of a GPU is missing is left out.
+        """
+        energy_j, power_w = self.energy_j.sum(axis=1), self.power_w.sum(axis=1)
+        is_whole = ~(np.isnan(energy_j) | np.isnan(power_w))
+        clock_mhz = self.sm_clock_mhz.mean(axis=1)[is_whole]
+        return PowerTimeline(
+            self.times_s[is_whole],
+            power_w[is_whole],
+            energy_j[is_whole],
+            source,
+            None if np.isnan(clock_mhz).all() else clock_mhz,
         )

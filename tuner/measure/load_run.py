@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from tuner.devices.meter import Activity, Meter, PowerReading
+from tuner.devices.emulated.activity import Activity, ActivityDriven
+from tuner.devices.meter import Meter, PowerReading
 from tuner.load.client.drive import drive_watched
 from tuner.measure.client_verdict import judge_client, too_few_requests
 from tuner.measure.listener import NOBODY, LoadListener
@@ -28,12 +28,13 @@ _LAST_READING_S = 2.0
 
 @dataclass(slots=True)
 class _Samples:
-    """What the two samplers have seen so far."""
+    """What the two samplers have seen so far. Power itself is kept by the meter."""
 
-    power: list[tuple[float, PowerReading]] = field(default_factory=list)
+    first_reading: PowerReading | None = None
+    newest_reading: PowerReading | None = None
     server: list[tuple[float, float, float]] = field(default_factory=list)
     computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
-    activity: Activity | None = None
+    report: Activity | None = None
 
     def busy_share(self, start_s: float | None, end_s: float) -> float | None:
         """Return which share of the time this thread computed, None where that is not known."""
@@ -45,16 +46,20 @@ class _Samples:
 
     def reach(self, end_s: float) -> bool:
         """Say whether power was sampled at this time or later."""
-        return bool(self.power) and self.power[-1][0] >= end_s
+        return self.newest_reading is not None and self.newest_reading.time_s >= end_s
 
-    def power_timeline(self, source: Source) -> PowerTimeline:
-        rows = [
-            (at_s, r.power_w, r.energy_j, math.nan if r.sm_clock_mhz is None else r.sm_clock_mhz)
-            for at_s, r in self.power
-        ]
-        times_s, power_w, energy_j, clock_mhz = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-        is_known = not np.isnan(clock_mhz).all()
-        return PowerTimeline(times_s, power_w, energy_j, source, clock_mhz if is_known else None)
+    def take(self, reading: PowerReading) -> None:
+        """Remember the newest reading."""
+        self.first_reading = self.first_reading or reading
+        self.newest_reading = reading
+
+    def power_timeline(self, meter: Meter) -> PowerTimeline:
+        """Return every sample that the meter took meanwhile, whether this loop saw it or not."""
+        first, newest = self.first_reading, self.newest_reading
+        if first is None or newest is None:
+            now_s = time.monotonic()
+            return meter.timeline(now_s, now_s)
+        return meter.timeline(first.time_s, newest.time_s)
 
     def server_timeline(self) -> ServerTimeline:
         columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
@@ -81,9 +86,9 @@ async def run_load(
     watch = SteadyWindow(plan)
     samples = _Samples()
     async with aiohttp.ClientSession() as session:
-        await _look_at_server(session, base_url, samples)
+        await _look_at_server(session, base_url, samples, meter)
         power = asyncio.create_task(_sample_power(meter, samples))
-        server = asyncio.create_task(_sample_server(session, base_url, samples, watch))
+        server = asyncio.create_task(_sample_server(session, base_url, samples, meter, watch))
         driving = asyncio.create_task(
             drive_watched(base_url, served_name, requests, load, watch, is_sampled=samples.reach)
         )
@@ -112,7 +117,7 @@ async def run_load(
         invalid = too_few_requests(report.records, plan)
     run = RawRun(
         requests=report.records,
-        power=samples.power_timeline(meter.source),
+        power=samples.power_timeline(meter),
         server=samples.server_timeline(),
         window_start_s=end_s if start_s is None else start_s,
         window_end_s=end_s,
@@ -138,10 +143,9 @@ async def _sample_power(meter: Meter, samples: _Samples) -> None:
     while True:
         now_s = time.monotonic()
         samples.computed.append((now_s, time.thread_time()))
-        reading = meter.read(now_s, samples.activity)
+        reading = meter.read(now_s)
         if reading is not None:
-            time_s = now_s if reading.time_s is None else reading.time_s
-            samples.power.append((time_s, reading))
+            samples.take(reading)
         due_s = max(due_s + POWER_PERIOD_S, now_s)
         await asyncio.sleep(due_s - now_s)
 
@@ -156,7 +160,7 @@ async def _show(
     power_source, latency_source = sources
     while True:
         await asyncio.sleep(SNAPSHOT_PERIOD_S)
-        reading = samples.power[-1][1] if samples.power else None
+        reading = samples.newest_reading
         snapshot = LoadSnapshot(
             power_w=None if reading is None else reading.power_w,
             sm_clock_mhz=None if reading is None else reading.sm_clock_mhz,
@@ -169,23 +173,27 @@ async def _show(
 
 
 async def _sample_server(
-    session: aiohttp.ClientSession, base_url: str, samples: _Samples, watch: SteadyWindow
+    session: aiohttp.ClientSession,
+    base_url: str,
+    samples: _Samples,
+    meter: Meter,
+    watch: SteadyWindow,
 ) -> None:
+    period_s = meter.activity_period_s if isinstance(meter, ActivityDriven) else SERVER_PERIOD_S
     while True:
-        before = samples.activity
-        # the emulator's server is the power meter, too: an edge lies between two of its reports
-        is_meter = before is not None and before.energy_j is not None
-        await asyncio.sleep(POWER_PERIOD_S if is_meter else SERVER_PERIOD_S)
-        await _look_at_server(session, base_url, samples)
-        after = samples.activity
-        if after is not before and after is not None and samples.power:
+        before = samples.report
+        await asyncio.sleep(period_s)
+        await _look_at_server(session, base_url, samples, meter)
+        after, reading = samples.report, samples.newest_reading
+        if after is not before and after is not None and reading is not None:
             # both as they were when the newer of them was read
-            read_s, read = samples.power[-1]
-            energy_j = read.energy_j + read.power_w * (after.time_s - read_s)
+            energy_j = reading.energy_j + reading.power_w * (after.time_s - reading.time_s)
             watch.sampled(after.time_s, energy_j, after.generation_tokens)
 
 
-async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples: _Samples) -> None:
+async def _look_at_server(
+    session: aiohttp.ClientSession, base_url: str, samples: _Samples, meter: Meter
+) -> None:
     """Take one report; a server that is too busy to give one now is asked again."""
     asked_s = time.monotonic()
     try:
@@ -197,7 +205,7 @@ async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples
     now_s = (asked_s + time.monotonic()) / 2
     samples.server.append((now_s, report.running, report.waiting))
     if report.prompt_tokens is not None and report.generation_tokens is not None:
-        samples.activity = Activity(
+        samples.report = Activity(
             time_s=now_s,
             running=report.running,
             prompt_tokens=report.prompt_tokens,
@@ -206,3 +214,5 @@ async def _look_at_server(session: aiohttp.ClientSession, base_url: str, samples
             power_w=report.emulated_power_w,
             sm_clock_mhz=report.emulated_sm_clock_mhz,
         )
+        if isinstance(meter, ActivityDriven):
+            meter.follow(samples.report)

@@ -55,7 +55,7 @@ def test_known_profiles(standin: Standin, meter: Callable[..., NvmlMeter]) -> No
     before = one.states()
     start_s = time.monotonic()
     time.sleep(WINDOW_S + 0.3)
-    sampled = one.timeline(start_s, start_s + WINDOW_S)
+    sampled = one.device_timeline(start_s, start_s + WINDOW_S)
     # at samples: between two of them nobody knows when the power of a wave changed
     start_s, end_s = sampled.times_s[1], sampled.times_s[-2]
     after = one.states()
@@ -85,7 +85,7 @@ def test_a_limit_and_a_lock_lower_the_power(
     device.set(limit_mw=400_000)
     changed_s = time.monotonic()
     time.sleep(0.25)
-    timeline = one.timeline(start_s, changed_s + 0.2)
+    timeline = one.device_timeline(start_s, changed_s + 0.2)
     early, late = timeline.times_s < changed_s - 0.02, timeline.times_s > changed_s + 0.02
     assert np.unique(timeline.power_w[early]).tolist() == [650]
     assert np.unique(timeline.power_w[late]).tolist() == [400]

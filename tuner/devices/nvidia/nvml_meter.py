@@ -12,13 +12,13 @@ import numpy as np
 
 from tuner.devices.device_state import DeviceState, ListedDevice
 from tuner.devices.energy_window import EnergyWindow, WindowVerdict, judge_window
-from tuner.devices.meter import Activity, PowerReading, Surroundings
+from tuner.devices.meter import PowerReading, WindowContext
 from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.nvidia.ring import COLUMNS
 from tuner.devices.nvidia.visible import visible_devices
 from tuner.devices.timeline import DeviceTimeline
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.records import Source
+from tuner.records import PowerTimeline, Source
 
 SAMPLE_PERIOD_S = 0.1
 
@@ -48,7 +48,7 @@ class NvmlMeter:
         self._seen = 0
         self._seen_s = time.monotonic()
 
-    def read(self, now_s: float, activity: Activity | None) -> PowerReading | None:
+    def read(self, now_s: float) -> PowerReading | None:
         """Return the newest sample once, or None until there is a newer one; does not wait.
 
         Raises `OperatorNeededError` if a GPU does not answer.
@@ -81,23 +81,27 @@ class NvmlMeter:
             DeviceState.from_json(self._agent.call("state", uuid=uuid)) for uuid in self.uuids
         )
 
-    def timeline(self, start_s: float, end_s: float) -> DeviceTimeline:
-        """Return what was sampled from before `start_s` to after `end_s`, as far as it is kept."""
+    def timeline(self, start_s: float, end_s: float) -> PowerTimeline:
+        """Return the samples from before `start_s` to after `end_s`, summed over the GPUs."""
+        return self.device_timeline(start_s, end_s).summed(self.source)
+
+    def device_timeline(self, start_s: float, end_s: float) -> DeviceTimeline:
+        """Return what was sampled of each GPU from before `start_s` to after `end_s`."""
         table = np.array(self._ring.since(start_s), dtype=np.float64)
         table = table.reshape(-1, 1 + COLUMNS * len(self.uuids))
         columns = [table[:, 1 + k :: COLUMNS] for k in range(COLUMNS)]
         return DeviceTimeline(self.uuids, table[:, 0], *columns).part(start_s, end_s)
 
-    def judge(self, start_s: float, end_s: float, surroundings: Surroundings) -> WindowVerdict:
+    def judge(self, start_s: float, end_s: float, context: WindowContext) -> WindowVerdict:
         """Judge by the samples and by the GPUs' states now; waits for NVML, up to its deadline."""
         window = EnergyWindow(
             start_s=start_s,
             end_s=end_s,
-            timeline=self.timeline(start_s, end_s),
-            before=surroundings.before,
+            timeline=self.device_timeline(start_s, end_s),
+            before=context.before,
             after=self.states(),
-            own_pids=surroundings.own_pids,
-            power_limit_w=surroundings.power_limit_w,
+            own_pids=context.own_pids,
+            power_limit_w=context.power_limit_w,
         )
         return judge_window(window)
 

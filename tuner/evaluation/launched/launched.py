@@ -19,7 +19,7 @@ from tuner.devices import energy_window
 from tuner.devices.device_state import DeviceState
 from tuner.devices.energy_window import WindowVerdict
 from tuner.devices.leases.claims import claim
-from tuner.devices.meter import Surroundings
+from tuner.devices.meter import WindowContext
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults
 from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
@@ -249,9 +249,9 @@ class LiveEvaluator:
                 latency_source=self._server.source,
                 listener=self._settings.listener,
             )
-        surroundings = Surroundings(before, self._own_pids(session, before), power_limit_w)
+        context = WindowContext(before, self._own_pids(session, before), power_limit_w)
         verdict = await asyncio.to_thread(
-            session.meter.judge, raw.window_start_s, raw.window_end_s, surroundings
+            session.meter.judge, raw.window_start_s, raw.window_end_s, context
         )
         return JudgedRun(raw, warnings, verdict)
 

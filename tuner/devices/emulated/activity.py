@@ -1,0 +1,36 @@
+"""Server activity: what drives the meters of GPUs that exist only in software."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a server reports it is doing: running requests, and token counters since its start.
+
+    `time_s` is when, on `time.monotonic`. `energy_j`, `power_w` and `sm_clock_mhz` are known only
+    to the emulator's server, which has its GPU inside.
+    """
+
+    time_s: float
+    running: float
+    prompt_tokens: float
+    generation_tokens: float
+    energy_j: float | None = None
+    power_w: float | None = None
+    sm_clock_mhz: float | None = None
+
+
+@runtime_checkable
+class ActivityDriven(Protocol):
+    """A meter that reads nothing itself: it is told what the server does.
+
+    `activity_period_s` is how often it wants to be told.
+    """
+
+    activity_period_s: float
+
+    def follow(self, activity: Activity) -> None:
+        """Take the server's newest report."""
