@@ -20,6 +20,8 @@ import numpy as np
 
 from tuner.load.client.drive import drive
 from tuner.records import FloatArray, Load, Request, RequestState
+from tuner.servers.server import Endpoint
+from tuner.servers.vllm.api import VllmApi
 
 _STEP_GAP_S = 0.003
 _WARM_UP_S = 1.0  # all the connections are opened at once
@@ -157,7 +159,9 @@ def measure(streams: int, chunks_per_s: float, seconds: float, *, burst: bool) -
         load = Load(concurrency=streams)
         settled_s = time.monotonic() + _WARM_UP_S
         lasts_s = _WARM_UP_S + seconds
-        records = asyncio.run(drive(url, "bench", requests, load, _Watch(lasts_s)))
+        records = asyncio.run(
+            drive(Endpoint(VllmApi(), url, "bench"), requests, load, _Watch(lasts_s))
+        )
         after = resource.getrusage(resource.RUSAGE_SELF)
         pipe.send("stop")
         wrote: dict[int, list[float]] = pipe.recv()

@@ -36,6 +36,8 @@ import numpy as np
 
 from tuner.load.client.drive import drive
 from tuner.records import FloatArray, Load, Request
+from tuner.servers.server import Endpoint
+from tuner.servers.vllm.api import VllmApi
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.studies import TINY_LLAMA
@@ -69,7 +71,7 @@ def ours(port: int, offer: Offer) -> float:
     )
     url, watch = f"http://127.0.0.1:{port}", bench_client._Watch(math.inf)
     before_s = time.process_time()
-    records = asyncio.run(drive(url, "bench", asked, offer.load, watch))
+    records = asyncio.run(drive(Endpoint(VllmApi(), url, "bench"), asked, offer.load, watch))
     assert sum(r.token_times_s.size for r in records) == offer.requests * offer.tokens
     return time.process_time() - before_s
 

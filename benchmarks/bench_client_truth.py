@@ -32,6 +32,8 @@ from tuner.measure.reduce import reduce_run
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord, Source
 from tuner.records import RequestState as State
+from tuner.servers.server import Endpoint
+from tuner.servers.vllm.api import VllmApi
 
 MODEL, GPU = "meta-llama/Llama-3.1-8B-Instruct", "H100-SXM"
 METRICS = ("TTFT", "TPOT", "ITL", "E2EL")
@@ -102,8 +104,7 @@ def run(streams: int, seconds: float) -> tuple[RawRun, Truth]:
         load, url = Load(concurrency=streams), f"http://127.0.0.1:{pipe.recv()}"
         seen, warnings = asyncio.run(
             run_load(
-                url,
-                "truth",
+                Endpoint(VllmApi(), url, "truth"),
                 requests,
                 load,
                 EmulatorServerMeter(GPU),

@@ -15,7 +15,7 @@ from tuner.emulator.__main__ import DATE_FORMAT, LOG_FORMAT, main, say_refusal
 from tuner.emulator.launch_rules import resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
-from tuner.servers.vllm.diagnosis import diagnose_launch
+from tuner.servers.vllm.diagnosis import VllmLog
 from tuner.spec.search_space import Choice, load_space
 
 LOGS = Path(__file__).parent.parent / "servers" / "logs"  # of vLLM 0.32.0
@@ -64,7 +64,7 @@ def test_every_refusal_of_the_default_space_is_the_configurations_fault(
             log.seek(0)
             log.truncate()
             say_refusal(error)
-            failure = diagnose_launch(log.getvalue() + capsys.readouterr().err, 1, False)
+            failure = VllmLog().diagnose_launch(log.getvalue() + capsys.readouterr().err, 1, False)
             assert failure.kind is FailureKind.CONFIGURATION, (name, flags, failure)
             is_memory = failure.reason.startswith("the configuration does not fit into memory: ")
             assert is_memory == ("memory" in str(error)), failure
@@ -92,8 +92,8 @@ def test_it_is_diagnosed_as_the_real_one(
 ) -> None:
     argv = ["serve", LLAMA, *words(flags)]
     assert main(argv) == 1
-    ours = diagnose_launch(log.getvalue() + capsys.readouterr().err, 1, False).reason
-    theirs = diagnose_launch((LOGS / f"{real}.log").read_text(), 1, False).reason
+    ours = VllmLog().diagnose_launch(log.getvalue() + capsys.readouterr().err, 1, False).reason
+    theirs = VllmLog().diagnose_launch((LOGS / f"{real}.log").read_text(), 1, False).reason
     assert ours.partition(":")[0] == theirs.partition(":")[0]
     if same:
         assert ours == theirs

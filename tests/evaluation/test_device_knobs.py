@@ -17,11 +17,12 @@ from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched import launched as live_module
-from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerKind
+from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerSpec
 from tuner.host.files import state_folder
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
+from tuner.servers.registry import emulated_server
 
 RUN_TAG = "test-device-knobs"
 
@@ -48,13 +49,12 @@ async def evaluator(
         assert found is not None
         return found
 
-    server = ServerKind(
-        command=(sys.executable, "-m", "tuner.emulator"),
-        version="emulator",
+    command = (sys.executable, "-m", "tuner.emulator")
+    spec = ServerSpec(
+        emulated_server(command, "emulator", {"TUNER_EMULATED_GPU": "H100-SXM"}),
         source=Source.EMULATED,
         meter=meter,  # type: ignore[arg-type]
         widest=Configuration(),
-        environment={"TUNER_EMULATED_GPU": "H100-SXM"},
         defaults={},
     )
     task = Task(
@@ -66,7 +66,7 @@ async def evaluator(
         fixed=Configuration(),
     )
     settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None)
-    made = LiveEvaluator(server, task, settings, DeviceKnobs(RUN_TAG, extremes))
+    made = LiveEvaluator(spec, task, settings, DeviceKnobs(RUN_TAG, extremes))
     try:
         yield made
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiohttp import web
+from helpers.endpoints import served
 from helpers.nvml_standin import Standin
 from helpers.standin_study import StandinStudy, standin_study
 from helpers.studies import CommandLine
@@ -121,7 +122,12 @@ async def test_nvmls_counter_is_the_energy_of_the_engine(
     plan = WindowPlan(window_s=5.0, warmup_limit_s=5.0)
     async with lateness(engine, origin_s) as noted:
         raw, _ = await run_load(
-            url, "m", requests, Load(concurrency=8), meter, plan, latency_source=Source.EMULATED
+            served(url, "m"),
+            requests,
+            Load(concurrency=8),
+            meter,
+            plan,
+            latency_source=Source.EMULATED,
         )
     context = WindowContext(before, {pid for s in before for pid in s.pids or ()}, None)
     verdict = await asyncio.to_thread(meter.judge, raw.window_start_s, raw.window_end_s, context)

@@ -11,7 +11,7 @@ import pytest
 from tuner.configuration import Configuration
 from tuner.emulator.http.arguments import parse
 from tuner.servers.launch import HOST
-from tuner.servers.vllm.command import serve_argv
+from tuner.servers.vllm.server import VllmServer
 
 SIGNS = re.compile(r"\b(eval|exec|compile|__import__|yaml|shell|system|pickle|marshal|shelve)\b")
 PACKAGE = Path(__file__).parents[2] / "tuner"
@@ -74,7 +74,9 @@ def test_nothing_is_evaluated() -> None:
 
 
 def test_a_server_is_launched_on_the_loopback_alone() -> None:
-    argv = serve_argv(("vllm",), "m", Configuration(), host=HOST, port=8000, served_name="n")
+    argv = VllmServer(("vllm",), "0").command_line(
+        "m", Configuration(), host=HOST, port=8000, served_name="n"
+    )
     assert "--host=127.0.0.1" in argv
 
 

@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.evaluator import Task
-from tuner.load.client.stream import CompletionStream
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
-from tuner.servers.launch import _served_names
+from tuner.servers.launch import served_names
+from tuner.servers.openai.stream import CompletionStream
+from tuner.servers.server import ServerUnreachableError
+from tuner.servers.vllm.api import VllmApi
 from tuner.servers.vllm.counters import (
-    ServerUnreachableError,
     parse_metrics,
     resolved_settings,
     scrape,
 )
-from tuner.servers.vllm.diagnosis import diagnose_death, diagnose_launch
+from tuner.servers.vllm.diagnosis import VllmLog
 
 CHUNK = {
     "id": "cmpl-1",
@@ -120,9 +121,9 @@ def test_a_log(content: bytes, code: int | None) -> None:
     text = content.decode(errors="replace")
     with one_sentence_at_most():
         for failure in (
-            diagnose_launch(text, code, timed_out=False),
-            diagnose_launch(text, code, timed_out=True),
-            diagnose_death(text, code),
+            VllmLog().diagnose_launch(text, code, timed_out=False),
+            VllmLog().diagnose_launch(text, code, timed_out=True),
+            VllmLog().diagnose_death(text, code),
         ):
             assert failure.reason and len(failure.reason) < 1000
 
@@ -143,8 +144,8 @@ def test_a_log(content: bytes, code: int | None) -> None:
 )
 def test_a_log_made_to_harm(line: str) -> None:
     with one_sentence_at_most():
-        diagnose_launch(line, 1, timed_out=False)
-        diagnose_death(line + "\nValueError: x", None)
+        VllmLog().diagnose_launch(line, 1, timed_out=False)
+        VllmLog().diagnose_death(line + "\nValueError: x", None)
 
 
 class Hostile:
@@ -177,7 +178,7 @@ async def hostile_server() -> AsyncIterator[tuple[Hostile, str]]:
 
 async def ask_everything(url: str) -> None:
     async with aiohttp.ClientSession() as session:
-        await _served_names(session, url)
+        await served_names(VllmApi(), session, url)
         for ask in (resolved_settings, scrape):
             try:
                 await ask(session, url)

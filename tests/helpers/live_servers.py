@@ -13,12 +13,13 @@ from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import LiveEvaluator
-from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.load.workload import Workload
 from tuner.measure.listener import NOBODY, NoteListener
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.servers.processes import tagged_processes
+from tuner.servers.registry import emulated_server
 from tuner.slo import Slo
 
 RUN_TAG = f"test-live-evaluator-{os.getpid()}"
@@ -39,13 +40,12 @@ async def evaluator(
     start = f'exec {sys.executable} -m tuner.emulator "$@" {" ".join(server_words)}'
     script.write_text(f"#!/bin/sh\necho launch >> {folder}/launches\n{start}\n")
     script.chmod(0o755)
-    server = ServerKind(
-        command=(str(script),),
-        version="emulator",
+    variables = {"TUNER_EMULATED_GPU": "H100-SXM"}
+    spec = ServerSpec(
+        emulated_server((str(script),), "emulator", variables),
         source=Source.EMULATED,
         meter=lambda _: EmulatorServerMeter("H100-SXM"),
         widest=Configuration(),
-        environment={"TUNER_EMULATED_GPU": "H100-SXM"},
         defaults={},
         live=LiveKnobs(largest or {}),
     )
@@ -58,7 +58,7 @@ async def evaluator(
         fixed=Configuration(flags=flags or {}),
     )
     settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None, NoteListener(note))
-    made = LiveEvaluator(server, task, settings, None)
+    made = LiveEvaluator(spec, task, settings, None)
     try:
         yield made
     finally:

@@ -16,6 +16,7 @@ from tuner.configuration import Configuration, Value
 from tuner.servers.launch import LaunchPlan, RunningServer, launched
 from tuner.servers.processes import stop_tagged
 from tuner.servers.vllm.command import find_vllm
+from tuner.servers.vllm.server import VllmServer
 
 SMALL: Mapping[str, Value] = {"load_format": "dummy", "enforce_eager": True, "dtype": "float32"}
 
@@ -42,7 +43,11 @@ def tiny_plan(
     model.mkdir()
     (model / "config.json").write_text(TINY_LLAMA)
     return LaunchPlan(
-        command=find_vllm(os.environ["TUNER_VLLM"]),
+        server=VllmServer(
+            find_vllm(os.environ["TUNER_VLLM"]),
+            version="not asked",
+            variables={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
+        ),
         model=str(model),
         configuration=Configuration(
             flags={**SMALL, **flags}, environment={"VLLM_CPU_KVCACHE_SPACE": cache_gib}
@@ -50,7 +55,6 @@ def tiny_plan(
         run_tag=run_tag,
         log_path=folder / "vllm.log",
         startup_deadline_s=startup_deadline_s,
-        environment={"HF_HUB_OFFLINE": True, "VLLM_SERVER_DEV_MODE": True},
     )
 
 
@@ -71,7 +75,7 @@ async def tiny_vllm(folder: Path) -> AsyncIterator[RunningServer]:
     """Run a tiny Llama with a tokenizer, of bytes, that answers texts."""
     tag = f"tiny-{os.getpid()}-{folder.name}"
     plan = tiny_plan(folder, tag, {"enable_prefix_caching": False}, startup_deadline_s=600.0)
-    python = Path(plan.command[0]).with_name("python")
+    python = Path(find_vllm(os.environ["TUNER_VLLM"])[0]).with_name("python")
     script = Path(__file__).with_name("tiny_tokenizer.py")
     await asyncio.to_thread(subprocess.run, [python, script, plan.model], check=True)
     try:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from helpers.endpoints import served
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session, request_url
-from tuner.load.client.stream import CompletionStream
+from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.load.text_request import estimated_prompt_tokens, estimated_tokens, stand_in_ids
 from tuner.records import Message, RequestRecord, RequestState, TextRequest
+from tuner.servers.openai.stream import CompletionStream
 
 LIMITS = ClientLimits(connect_s=1.0, first_token_s=1.0, silence_s=0.3)
 TALK = (Message("system", "Be brief."), Message("user", "Grüße 🙂"))
@@ -21,8 +22,8 @@ CHAT = replace(PROMPT, prompt=TALK)
 
 async def send(url: str, request: TextRequest) -> RequestRecord:
     async with open_session(LIMITS) as session:
-        exchange = Exchange(request, "served", time.monotonic())
-        await exchange.run(session, request_url(url, request), LIMITS)
+        exchange = Exchange(request, served(url), time.monotonic())
+        await exchange.run(session, LIMITS)
         return exchange.record(time.monotonic())
 
 

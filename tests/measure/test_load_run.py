@@ -17,6 +17,7 @@ from dataclasses import replace
 import aiohttp
 import numpy as np
 import pytest
+from helpers.endpoints import served
 from helpers.scripted import Recorder
 from helpers.studies import wait_for
 
@@ -81,7 +82,7 @@ async def load(
     meter = EmulatorServerMeter("H100")
     source = Source.EMULATED
     return await run_load(
-        url, MODEL, stream, offered, meter, plan, latency_source=source, listener=listener
+        served(url, MODEL), stream, offered, meter, plan, latency_source=source, listener=listener
     )
 
 

@@ -9,17 +9,18 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from helpers.endpoints import served
 
 from tuner.measure.outputs import (
     PROBE_TOKENS,
     PROBES,
     Agreement,
-    NotAnsweredError,
     agreement,
     clearly_below,
     probe_answers,
     probe_prompts,
 )
+from tuner.servers.server import NotAnsweredError
 
 
 def test_the_prompts_are_fixed_and_fit_any_vocabulary() -> None:
@@ -45,7 +46,7 @@ def test_a_difference_within_chance_is_no_warning() -> None:
 
 
 @asynccontextmanager
-async def served(handler: object) -> AsyncIterator[str]:
+async def answering(handler: object) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/v1/completions", handler)  # type: ignore[arg-type]
     async with TestServer(app) as server:
@@ -58,8 +59,8 @@ async def test_answers_come_back_in_the_order_of_the_prompts() -> None:
         assert (body["temperature"], body["max_tokens"]) == (0, PROBE_TOKENS)
         return web.json_response({"choices": [{"token_ids": body["prompt"][:PROBE_TOKENS]}]})
 
-    async with served(echo) as url:
-        answers = await probe_answers(url, "m")
+    async with answering(echo) as url:
+        answers = await probe_answers(served(url, "m"))
     assert answers == tuple(prompt[:PROBE_TOKENS] for prompt in probe_prompts())
 
 
@@ -77,11 +78,11 @@ async def test_what_cannot_be_compared_is_said(
     async def answer(_: web.Request) -> web.Response:
         return web.json_response(body, status=status)
 
-    async with served(answer) as url:
+    async with answering(answer) as url:
         with pytest.raises(NotAnsweredError, match=reason):
-            await probe_answers(url, "m")
+            await probe_answers(served(url, "m"))
 
 
 async def test_nobody_there_is_said() -> None:
     with pytest.raises(NotAnsweredError, match="ClientConnector"):
-        await probe_answers("http://127.0.0.1:9", "m")
+        await probe_answers(served("http://127.0.0.1:9", "m"))

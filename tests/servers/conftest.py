@@ -14,6 +14,7 @@ import pytest
 from tuner.configuration import Configuration, Value
 from tuner.servers.launch import LaunchPlan
 from tuner.servers.processes import stop_tagged, tagged_processes
+from tuner.servers.vllm.server import VllmServer
 
 FAKE_VLLM = r"""
 import http.server, json, os, signal, sys, time
@@ -118,13 +119,16 @@ class FakeVllm:
     ) -> LaunchPlan:
         asked["notes"] = str(self.folder)
         return LaunchPlan(
-            command=self.command,
+            server=VllmServer(
+                self.command,
+                "0.32.0",
+                variables={"FAKE_VLLM": json.dumps(asked), **(environment or {})},
+            ),
             model="/models/tiny",
             configuration=configuration or Configuration(),
             run_tag=self.run_tag,
             log_path=self.folder / "logs" / "server.log",
             startup_deadline_s=startup_deadline_s,
-            environment={"FAKE_VLLM": json.dumps(asked), **(environment or {})},
             port=port,
             stop_grace_s=stop_grace_s,
         )

@@ -25,6 +25,7 @@ from tuner.servers.launch import (
     usable_port,
 )
 from tuner.servers.processes import tagged_processes, wait_until
+from tuner.servers.vllm.server import VllmServer
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -217,7 +218,7 @@ async def test_a_taken_port_is_refused_before_anything_starts(fake) -> None:
 
 
 async def test_a_command_that_cannot_run_is_refused(fake, tmp_path) -> None:
-    plan = replace(fake.plan(), command=(str(tmp_path / "nothing"),))
+    plan = replace(fake.plan(), server=VllmServer((str(tmp_path / "nothing"),), "0"))
     with pytest.raises(PreflightError, match=r"cannot start .*nothing"):
         async with launched(plan):
             pass

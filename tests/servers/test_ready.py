@@ -13,7 +13,10 @@ from aiohttp.test_utils import TestServer
 from tuner.configuration import Configuration
 from tuner.servers import ready as live_server
 from tuner.servers.launch import RunningServer
-from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.servers.ready import make_ready
+from tuner.servers.server import NotReusableError
+from tuner.servers.vllm.adjustable import VllmLimits, VllmLimitsChannel
+from tuner.servers.vllm.api import VllmApi
 from tuner.servers.vllm.live_limits import Limits, LimitsFile
 
 MOST = Limits(32, 2048)
@@ -62,35 +65,35 @@ class Engine:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[LimitsFile]:
-    made = LiveFiles(tmp_path / "live").limits_file("a")
-    made.attach(MOST)
+def channel(tmp_path: Path) -> Iterator[VllmLimitsChannel]:
+    made = VllmLimits().open(tmp_path / "live", "a", Configuration())
+    made.file.attach(MOST)
     yield made
     made.close()
 
 
 @pytest.fixture
-def engine(file: LimitsFile, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(channel: VllmLimitsChannel, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setattr(live_server, "SETTLE_S", 0.0)
     monkeypatch.setattr(live_server, "_POLL_S", 0.001)
     monkeypatch.setattr(live_server, "_IDLE_S", 0.2)
-    return Engine(file)
+    return Engine(channel.file)
 
 
 @pytest.fixture
 async def server(engine: Engine) -> AsyncIterator[RunningServer]:
     async with TestServer(engine.app()) as made:
         url = str(made.make_url("")).rstrip("/")
-        yield RunningServer(url, "served", Path("log"), 1, lambda: None)
+        yield RunningServer(VllmApi(), url, "served", Path("log"), 1, lambda: None)
 
 
 async def test_limits_are_in_force_and_the_cache_is_emptied_last(
-    engine: Engine, server: RunningServer, file: LimitsFile
+    engine: Engine, server: RunningServer, channel: VllmLimitsChannel
 ) -> None:
     engine.running = [5, 3, 0]
     engine.reset_answers = ['{"success":false}', '{"success":true}']
-    await make_ready(server, file, Limits(4, None))
-    assert file.applied.limits == Limits(4, 2048)
+    await make_ready(server, channel, {"max_num_seqs": 4})
+    assert channel.file.applied.limits == Limits(4, 2048)
     assert engine.calls == ["canary", *["canary", "metrics"] * 3, "reset", "reset"]
 
 
@@ -114,43 +117,19 @@ async def test_an_older_vllm_answers_nothing_to_the_reset(
     ],
 )
 async def test_a_server_that_is_not_as_it_was_is_not_reused(
-    engine: Engine, server: RunningServer, file: LimitsFile, wrong: dict[str, Any], says: str
+    engine: Engine,
+    server: RunningServer,
+    channel: VllmLimitsChannel,
+    wrong: dict[str, Any],
+    says: str,
 ) -> None:
     for name, value in wrong.items():
         setattr(engine, name, value)
     with pytest.raises(NotReusableError, match=says):
-        await make_ready(server, file, Limits(4, 1024))
+        await make_ready(server, channel, {"max_num_seqs": 4, "max_num_batched_tokens": 1024})
 
 
 async def test_a_server_that_does_not_answer_is_not_reused(engine: Engine) -> None:
-    nobody = RunningServer("http://127.0.0.1:9", "served", Path("log"), 1, lambda: None)
+    nobody = RunningServer(VllmApi(), "http://127.0.0.1:9", "served", Path("log"), 1, lambda: None)
     with pytest.raises(NotReusableError, match="does not answer"):
         await make_ready(nobody, None, None)
-
-
-def test_the_server_is_told_where_the_scheduler_and_the_file_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/mine")
-    files = LiveFiles(tmp_path / "live")
-    file = files.limits_file("trial-0001")
-    made = files.with_limits(Configuration(flags={"max_num_seqs": 8}), file)
-    assert made.flags == {
-        "max_num_seqs": 8,
-        "scheduler_cls": "tuner_live_limits.LiveScheduler",
-    }
-    assert made.environment["PYTHONPATH"] == f"{tmp_path / 'live'}:/mine"
-    assert made.environment["TUNER_LIMITS_FILE"] == str(tmp_path / "live" / "trial-0001.limits")
-    assert {p.name for p in (tmp_path / "live").iterdir()} == {
-        "tuner_live_limits.py",
-        "trial-0001.limits",
-    }
-    own = files.with_limits(Configuration(environment={"PYTHONPATH": "/theirs"}), file)
-    assert own.environment["PYTHONPATH"] == f"{tmp_path / 'live'}:/theirs"
-    file.close()
-
-
-def test_objections_to_the_scheduler_are_recognised() -> None:
-    assert is_about_scheduler("vllm: error: unrecognized arguments: --scheduler-cls=x")
-    assert is_about_scheduler("ModuleNotFoundError: No module named 'tuner_live_limits'")
-    assert not is_about_scheduler("No available memory for the cache blocks")

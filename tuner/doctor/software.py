@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import PreflightError
-from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.command import find_vllm
+from tuner.servers.vllm.installed import InstalledVllm, inspect
 
 _OLDEST = (3, 11)
-_PROBE_S = 60.0
-_SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
-# in vLLM's own Python, without importing it, which takes 15 s
-_PROBE = """
-import importlib.metadata, importlib.util, json, pathlib, sys
-spec = importlib.util.find_spec("vllm")
-folders = [] if spec is None else list(spec.submodule_search_locations or [])
-there = [any((pathlib.Path(f) / name).exists() for f in folders) for name in sys.argv[1:]]
-try:
-    version = importlib.metadata.version("vllm")
-except importlib.metadata.PackageNotFoundError:
-    version = None
-print(json.dumps([version, there]))
-"""
 
 
 def check_python(found: tuple[int, int] = (sys.version_info[0], sys.version_info[1])) -> Finding:
@@ -75,14 +58,6 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Installed:
-    """The vLLM that a Python has: its version, None if not known, and which schedulers it lacks."""
-
-    version: str | None
-    missing: tuple[str, ...]
-
-
 def check_vllm(explicit: str | None) -> list[Finding]:
     """Check the vLLM that a run would start. Takes as long as its import."""
     try:
@@ -91,56 +66,17 @@ def check_vllm(explicit: str | None) -> list[Finding]:
         mend = "pip install vllm" if explicit is None else "unset TUNER_VLLM"
         sentence = f"{error}; without it only --emulate and --base-url work"
         return [problem("vllm", sentence, mend)]
-    python = _python_of(Path(command[0]))
-    installed = None if python is None else _installed(python)
     try:
-        flags = known_flags(command)
-        known = None if installed is None else installed.version
-        version = known or vllm_version(command)
+        vllm = inspect(command)
     except PreflightError as error:
         return [problem("vllm", str(error), f"{shlex.join(command)} --version")]
-    about = ok("vllm", f"vLLM {version} at {shlex.join(command)}, {len(flags)} flags")
-    return [about, _limits(version, installed, takes="scheduler_cls" in flags)]
+    about = f"vLLM {vllm.version} at {shlex.join(command)}, {len(vllm.flags)} flags"
+    return [ok("vllm", about), _limits(vllm)]
 
 
-def _limits(version: str, installed: _Installed | None, *, takes: bool) -> Finding:
+def _limits(vllm: InstalledVllm) -> Finding:
     """Say whether limits can change while this vLLM runs."""
+    if vllm.limits_problem is None:
+        return ok("vllm limits", vllm.limits_note)
     slow = "so each configuration is launched, which takes longer"
-    upgrade = "pip install --upgrade vllm"
-    if not takes:
-        return warning("vllm limits", f"vLLM {version} has no --scheduler-cls, {slow}", upgrade)
-    if installed is None:
-        return ok("vllm limits", "--scheduler-cls is there; the first launch tries it")
-    if installed.missing:
-        names = ", ".join(installed.missing)
-        return warning("vllm limits", f"vLLM {version} has no {names}, {slow}", upgrade)
-    return ok("vllm limits", "--scheduler-cls is there, and the schedulers that ours is made from")
-
-
-def _python_of(script: Path) -> str | None:
-    """Return the Python that the first line of a script names; None for anything else."""
-    try:
-        with script.open("rb") as file:
-            line = file.readline(4096)
-    except OSError:
-        return None
-    word = line.removeprefix(b"#!").decode(errors="replace").strip()
-    return word if line.startswith(b"#!/") and "python" in word and " " not in word else None
-
-
-def _installed(python: str) -> _Installed | None:
-    """Ask vLLM's Python what it has; None if it does not answer."""
-    try:
-        done = subprocess.run(
-            [python, "-c", _PROBE, *_SCHEDULERS],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PROBE_S,
-            check=True,
-            text=True,
-        )
-        version, there = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    missing = (name for name, found in zip(_SCHEDULERS, there, strict=True) if not found)
-    return _Installed(version, tuple(missing))
+    return warning("vllm limits", f"{vllm.limits_problem}, {slow}", "pip install --upgrade vllm")

@@ -20,6 +20,8 @@ from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.load_run import run_load
 from tuner.records import Failure, Request, Source
+from tuner.servers.registry import running_server_api
+from tuner.servers.server import Endpoint, ServerUnreachableError
 
 _ANSWER_S = 30.0
 EMULATOR_VERSION_SUFFIX = "+emulator"
@@ -48,6 +50,7 @@ class AttachedEvaluator:
         listener: LoadListener = NOBODY,
     ) -> None:
         self._base_url = base_url.rstrip("/")
+        self._api = running_server_api()
         self._task = task
         self._make_meter = meter
         self._listener = listener
@@ -69,22 +72,18 @@ class AttachedEvaluator:
         """Load knobs have the default of the study's load."""
         return load_defaults(self._task.load)
 
-    async def _get(self, path: str) -> Mapping[str, object]:
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
+    async def _models(self) -> tuple[str, ...]:
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(self._base_url + path) as reply,
-            ):
-                reply.raise_for_status()
-                data = await reply.json()
-        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
+            async with self._session() as session:
+                return await self._api.models(session, self._base_url)
+        except ServerUnreachableError as error:
             raise PreflightError(
-                f"no OpenAI-compatible server answers at {self._base_url}{path} "
-                f"({str(error)[:200] or 'time-out'}); "
-                "start it, or correct --base-url (without /v1)"
+                f"no OpenAI-compatible server answers at {self._base_url} ({error}); start it, or "
+                "correct --base-url (without /v1)"
             ) from error
-        return data if isinstance(data, dict) else {}
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
 
     async def _known(self) -> _Server:
         """Return what the server said of itself when it was first asked."""
@@ -100,9 +99,7 @@ class AttachedEvaluator:
         return self._server
 
     async def _ask_name(self) -> str:
-        models = (await self._get("/v1/models")).get("data")
-        cards = models if isinstance(models, list) else []
-        names = [str(card.get("id")) for card in cards if isinstance(card, dict)]
+        names = await self._models()
         if self._task.model not in names:
             raise PreflightError(
                 f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
@@ -111,18 +108,15 @@ class AttachedEvaluator:
         return self._task.model
 
     async def _ask_version(self) -> str:
-        try:
-            return str((await self._get("/version")).get("version", "unknown"))
-        except PreflightError:
-            return "unknown"  # not every OpenAI-compatible server has it
+        async with self._session() as session:
+            return await self._api.version(session, self._base_url) or "unknown"
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Drive the load at the running server."""
         began_s = time.monotonic()
         server = await self._known()
         raw, warnings = await run_load(
-            self._base_url,
-            server.name,
+            Endpoint(self._api, self._base_url, server.name),
             _salted(self._task.workload, secrets.randbits(30)),
             load_of(configuration, self._task.load),
             server.meter,
@@ -148,7 +142,7 @@ class AttachedEvaluator:
 
     async def _answers(self) -> bool:
         try:
-            await self._get("/v1/models")
+            await self._models()
         except PreflightError:
             return False
         return True

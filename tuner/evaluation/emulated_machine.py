@@ -13,7 +13,7 @@ from tuner.devices.emulated.meters import EmulatedGpuMeter
 from tuner.emulator.device_file import DeviceFile, Settings
 from tuner.emulator.http.served_devices import create_devices
 from tuner.errors import PreflightError
-from tuner.servers.vllm.parallelism import gpus_used
+from tuner.servers.registry import flag_rules
 
 
 class EmulatedMachine:
@@ -28,7 +28,8 @@ class EmulatedMachine:
 
     def meter(self, configuration: Configuration) -> EmulatedGpuMeter:
         """Return the meter of the GPUs that a server takes. Raises as `open`."""
-        used = min(gpus_used(configuration), len(self._file.devices))  # if more, it will not start
+        used = flag_rules().gpus_used(configuration)
+        used = min(used, len(self._file.devices))  # if more, it will not start
         return EmulatedGpuMeter(self._gpu.name, self._file.devices[:used])
 
     def open(self, _: Sequence[DeviceState]) -> None:

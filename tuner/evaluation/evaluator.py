@@ -148,14 +148,14 @@ class Task:
             load=configuration.load,
         )
 
-    def require_room(self, max_model_len: Value | None) -> None:
+    def require_room(self, flags: Mapping[str, Value], context_flag: str) -> None:
         """Raise `PreflightError` if the longest request does not fit into the server's context."""
-        longest = self.workload.max_request_tokens
-        if max_model_len is not None and longest > int(max_model_len):
+        longest, room = self.workload.max_request_tokens, flags.get(context_flag)
+        if room is not None and longest > int(room):
             raise PreflightError(
                 f"workload '{self.workload.name}' has requests of up to {longest} tokens, the "
-                f"server takes {max_model_len}; raise max_model_len under `fixed:` in the search "
-                "space, or choose another workload"
+                f"server takes {room}; raise {context_flag} under `fixed:` in the search space, or "
+                "choose another workload"
             )
 
     def reduce(self, raw: RawRun) -> Measurement | Failure:

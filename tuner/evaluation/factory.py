@@ -30,14 +30,13 @@ from tuner.evaluation.emulated_machine import EmulatedMachine
 from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import LiveEvaluator
-from tuner.evaluation.launched.warm_server import LaunchSettings, ServerKind
+from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.records import Source
-from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
-from tuner.servers.vllm.parallelism import PARALLEL_SIZES, gpus_used
+from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
 from tuner.spec.search_space import Choice, Integer, PowerOfTwo, SearchSpace
 from tuner.spec.study import StudySpec
@@ -112,7 +111,7 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     if spec.base_url is not None:
         return _attached(spec, spec.base_url, task, knobs, place)
     if spec.emulate is None:
-        return _live_vllm(spec, task, knobs, place)
+        return _served(spec, task, knobs, place)
     gpu = load_gpu(spec.emulate)
     model = load_model(spec.model)
     check_flags([*task.fixed.flags, *knobs.of("flags")])
@@ -138,40 +137,33 @@ def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
     )
 
 
-def _live_vllm(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveEvaluator:
+def _served(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveEvaluator:
     _require_model_folder(spec.model, task.workload)
     if device := knobs.of("device"):
         _require_allowed(spec, device)
-    command = find_vllm(spec.vllm)
-    version = vllm_version(command)
-    flags = known_flags(command)
+    server = installed_server(spec.vllm)
+    flags = server.known_flags or frozenset()
     for name in [*task.fixed.flags, *knobs.of("flags")]:
         if name not in flags:
-            raise UsageError(unknown_name(f"flag of vLLM {version}", name, flags))
+            raise UsageError(unknown_name(f"flag of {server.name} {server.version}", name, flags))
     live = knobs.live
-    if live.largest and "scheduler_cls" not in flags:
-        place.listener.note(
-            f"vLLM {version} takes no scheduler of ours (--scheduler-cls), so its limits cannot "
-            "change while it runs: each configuration is launched"
-        )
+    if live.largest and (problem := server.limits_problem):
+        place.listener.note(f"{problem}: each configuration is launched")
         live = LiveKnobs({})
 
     def meter(configuration: Configuration) -> Meter:
-        return open_meter(gpus_used(configuration)) or _activity_meter(spec, task)
+        return open_meter(server.rules.gpus_used(configuration)) or _activity_meter(spec, task)
 
-    server = ServerKind(
-        command=command,
-        version=version,
+    launch = ServerSpec(
+        server,
         source=Source.MEASURED,
         meter=meter,
         widest=task.whole(knobs.widest),
-        # opens /server_info on 127.0.0.1, which says what the default of each flag is
-        environment={"VLLM_SERVER_DEV_MODE": "1"},
         defaults=None,
         live=live,
     )
     device_knobs = DeviceKnobs(place.run_tag, knobs.extremes) if device else None
-    return LiveEvaluator(server, task, _settings(spec, place), device_knobs)
+    return LiveEvaluator(launch, task, _settings(spec, place), device_knobs)
 
 
 def _require_allowed(spec: StudySpec, device: list[str]) -> None:
@@ -233,17 +225,16 @@ def _live_emulator(
     spec: StudySpec, gpu: Gpu, task: Task, knobs: Knobs, place: RunPlace
 ) -> LiveEvaluator:
     machine = EmulatedMachine(gpu, place.log_folder.absolute() / "gpus")
-    server = ServerKind(
-        command=_EMULATOR,
-        version="emulator",
+    variables = {GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)}
+    launch = ServerSpec(
+        emulated_server(_EMULATOR, "emulator", variables),
         source=Source.EMULATED,
         meter=machine.meter,
         widest=Configuration(),
-        environment={GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)},
         defaults=emulated_defaults(gpu, task.load),
         live=knobs.live,
     )
-    return LiveEvaluator(server, task, _settings(spec, place), machine)
+    return LiveEvaluator(launch, task, _settings(spec, place), machine)
 
 
 def _attached(
@@ -274,7 +265,7 @@ def space_knobs(space: SearchSpace) -> Knobs:
     widest = {
         name: max(int(v) for v in (knob.choices if isinstance(knob, Choice) else (knob.high,)))
         for section, name, knob in space.knobs()
-        if section == "flags" and name in PARALLEL_SIZES
+        if section == "flags" and name in flag_rules().parallel_sizes
     }
     extremes = tuple(
         Configuration(device={name: end})

@@ -56,7 +56,7 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set max_num_seqs=64")
+            raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set power_limit_w=400")
         if any(name in section for section in values.values()):
             raise UsageError(f"--set: '{name}' is given twice")
         if name in GPU_VARIABLES or is_secret_name(name):

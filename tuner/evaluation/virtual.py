@@ -66,7 +66,7 @@ class VirtualEvaluator:
             raise PreflightError(
                 f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
                 f"configuration: {refusal}; set what it needs under `fixed:` in the search space "
-                "(for example tensor_parallel_size or max_model_len)"
+                f"(for example {' or '.join(self._live.rules.memory_flags)})"
             ) from None
         self._launch = self._live.clean(whole)  # trial 0 is measured on it
         return emulated_defaults(self._gpu, task_load=self._task.load)

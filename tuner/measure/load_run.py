@@ -18,7 +18,7 @@ from tuner.measure.client_verdict import judge_client, too_few_requests
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import Load, LoadSnapshot, PowerTimeline, RawRun, Request, ServerTimeline, Source
-from tuner.servers.vllm.counters import ServerUnreachableError, scrape
+from tuner.servers.server import Endpoint, ServerUnreachableError
 
 POWER_PERIOD_S = 0.1
 SERVER_PERIOD_S = 0.25
@@ -67,8 +67,7 @@ class _Samples:
 
 
 async def run_load(
-    base_url: str,
-    served_name: str,
+    target: Endpoint,
     requests: Iterator[Request],
     load: Load,
     meter: Meter,
@@ -86,11 +85,11 @@ async def run_load(
     watch = SteadyWindow(plan)
     samples = _Samples()
     async with aiohttp.ClientSession() as session:
-        await _look_at_server(session, base_url, samples, meter)
+        await _look_at_server(session, target, samples, meter)
         power = asyncio.create_task(_sample_power(meter, samples))
-        server = asyncio.create_task(_sample_server(session, base_url, samples, meter, watch))
+        server = asyncio.create_task(_sample_server(session, target, samples, meter, watch))
         driving = asyncio.create_task(
-            drive_watched(base_url, served_name, requests, load, watch, is_sampled=samples.reach)
+            drive_watched(target, requests, load, watch, is_sampled=samples.reach)
         )
         showing = asyncio.create_task(
             _show((meter.source, latency_source), samples, watch, listener)
@@ -174,7 +173,7 @@ async def _show(
 
 async def _sample_server(
     session: aiohttp.ClientSession,
-    base_url: str,
+    target: Endpoint,
     samples: _Samples,
     meter: Meter,
     watch: SteadyWindow,
@@ -183,7 +182,7 @@ async def _sample_server(
     while True:
         before = samples.report
         await asyncio.sleep(period_s)
-        await _look_at_server(session, base_url, samples, meter)
+        await _look_at_server(session, target, samples, meter)
         after, reading = samples.report, samples.newest_reading
         if after is not before and after is not None and reading is not None:
             # both as they were when the newer of them was read
@@ -192,12 +191,12 @@ async def _sample_server(
 
 
 async def _look_at_server(
-    session: aiohttp.ClientSession, base_url: str, samples: _Samples, meter: Meter
+    session: aiohttp.ClientSession, target: Endpoint, samples: _Samples, meter: Meter
 ) -> None:
     """Take one report; a server that is too busy to give one now is asked again."""
     asked_s = time.monotonic()
     try:
-        report = await scrape(session, base_url)
+        report = await target.api.sample(session, target.base_url)
     except ServerUnreachableError:
         return
     if report.running is None or report.waiting is None:

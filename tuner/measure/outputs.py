@@ -12,12 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import aiohttp
+from tuner.servers.server import Endpoint, NotAnsweredError, TokenIds
 
 PROBES = 64
 PROBE_TOKENS = 32
@@ -26,12 +24,6 @@ _TOKEN_IDS = (10, 500)  # in every vocabulary, above the special tokens of most
 _AT_ONCE = 16
 _ANSWER_S = 120.0
 _DEVIATIONS = 2.0
-
-TokenIds = tuple[int, ...]
-
-
-class NotAnsweredError(Exception):
-    """A probe prompt got no answer that can be compared; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,7 @@ def probe_prompts() -> tuple[TokenIds, ...]:
     return tuple(tuple(chance.integers(*_TOKEN_IDS, size=n).tolist()) for n in lengths)
 
 
-async def probe_answers(base_url: str, served_name: str) -> tuple[TokenIds, ...]:
+async def probe_answers(server: Endpoint) -> tuple[TokenIds, ...]:
     """Return the greedy answer to each prompt, some asked at once as under load.
 
     Raises `NotAnsweredError`.
@@ -62,15 +54,18 @@ async def probe_answers(base_url: str, served_name: str) -> tuple[TokenIds, ...]
     # here, because reports only compare answers, and should not wait for an HTTP client's import
     import aiohttp
 
-    from tuner.load.client.client import completions_url
-
     turn = asyncio.Semaphore(_AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
 
         async def ask(prompt: TokenIds) -> TokenIds:
             async with turn:
-                return await _answer(session, completions_url(base_url), served_name, prompt)
+                try:
+                    return await server.api.greedy_answer(
+                        session, server.base_url, server.served_name, prompt, PROBE_TOKENS
+                    )
+                except TimeoutError:
+                    raise NotAnsweredError(f"no answer within {_ANSWER_S:g} s") from None
 
         tasks = [asyncio.create_task(ask(prompt)) for prompt in probe_prompts()]
         try:
@@ -101,33 +96,6 @@ def clearly_below(ours: Agreement, reference: Agreement) -> bool:
     shares = (ours.identical, reference.identical)
     variance = sum(p * (1.0 - p) for p in shares) / PROBES
     return reference.identical - ours.identical > _DEVIATIONS * math.sqrt(variance)
-
-
-async def _answer(
-    session: aiohttp.ClientSession, url: str, served_name: str, prompt: TokenIds
-) -> TokenIds:
-    import aiohttp
-
-    body = {
-        "model": served_name,
-        "prompt": list(prompt),
-        "max_tokens": PROBE_TOKENS,
-        "temperature": 0,
-        "detokenize": False,
-        "return_token_ids": True,
-    }
-    try:
-        async with session.post(url, json=body) as reply:
-            if reply.status != 200:
-                raise NotAnsweredError(f"HTTP {reply.status}: {(await reply.text())[:200].strip()}")
-            token_ids = (await reply.json())["choices"][0]["token_ids"]
-    except TimeoutError:
-        raise NotAnsweredError(f"no answer within {_ANSWER_S:g} s") from None
-    except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
-        raise NotAnsweredError(f"no answer with token ids ({type(error).__name__})") from error
-    if not isinstance(token_ids, list):
-        raise NotAnsweredError("the server does not return token ids")
-    return tuple(int(token) for token in token_ids)
 
 
 def _common_share(a: TokenIds, b: TokenIds) -> float:

@@ -1,4 +1,4 @@
-"""One vLLM server, from a free port to the last of its processes."""
+"""The life of one server process: from a free port, through readiness, to the last process."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 
-from tuner.configuration import Configuration, Value
+from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.redaction import take_secrets_out_of, without_secrets
 from tuner.servers.processes import stop_tagged, tag_environment, tagged_processes, wait_until
-from tuner.servers.vllm.command import serve_argv
-from tuner.servers.vllm.diagnosis import diagnose_launch
+from tuner.servers.server import Endpoint, HttpApi, Server, ServerUnreachableError
 
 HOST = "127.0.0.1"
 _POLL_S = 0.1
@@ -44,27 +43,24 @@ class LaunchFailedError(Exception):
 class LaunchPlan:
     """What to start, and for how long to wait for it.
 
-    `environment` is added to this process's own, and `configuration.environment` goes before it.
-    Processes get `run_tag` in their environment. `port` None means any free one.
+    The server's variables are added to this process's own, and `configuration.environment` goes
+    before them. Processes get `run_tag` in their environment. `port` None means any free one.
     """
 
-    command: tuple[str, ...]
+    server: Server
     model: str
     configuration: Configuration
     run_tag: str
     log_path: Path
     startup_deadline_s: float
-    environment: Mapping[str, Value] = field(default_factory=dict)
     port: int | None = None
     stop_grace_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class RunningServer:
+class RunningServer(Endpoint):
     """A server that is ready. `exit_code()` is None for as long as its first process lives."""
 
-    base_url: str
-    served_name: str
     log_path: Path
     pid: int
     exit_code: Callable[[], int | None]
@@ -82,7 +78,12 @@ async def launched(plan: LaunchPlan) -> AsyncIterator[RunningServer]:
     process = _ServerProcess(plan, port, served_name)
     try:
         server = RunningServer(
-            f"http://{HOST}:{port}", served_name, plan.log_path, process.pid, process.exit_code
+            plan.server.api,
+            f"http://{HOST}:{port}",
+            served_name,
+            plan.log_path,
+            process.pid,
+            process.exit_code,
         )
         await _until_ready(server, plan)
         yield server
@@ -124,13 +125,8 @@ class _ServerProcess:
     """
 
     def __init__(self, plan: LaunchPlan, port: int, served_name: str) -> None:
-        argv = serve_argv(
-            plan.command,
-            plan.model,
-            plan.configuration,
-            host=HOST,
-            port=port,
-            served_name=served_name,
+        argv = plan.server.command_line(
+            plan.model, plan.configuration, host=HOST, port=port, served_name=served_name
         )
         self._run_tag = plan.run_tag
         self._launch_tag = served_name
@@ -180,9 +176,8 @@ class _ServerProcess:
 
 
 def _environment(plan: LaunchPlan, launch_tag: str) -> dict[str, str]:
-    chosen = {**plan.environment, **plan.configuration.environment}
+    chosen = {**plan.server.environment, **plan.configuration.environment}
     return {
-        "VLLM_NO_USAGE_STATS": "1",  # hundreds of launches in a night are nobody's usage
         **os.environ,
         "PYTHONUNBUFFERED": "1",  # the last lines before a crash are the ones to read
         **{name: str(int(v)) if isinstance(v, bool) else str(v) for name, v in chosen.items()},
@@ -194,7 +189,7 @@ async def _until_ready(server: RunningServer, plan: LaunchPlan) -> None:
     deadline_s = time.monotonic() + plan.startup_deadline_s
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PROBE_S)) as session:
         while server.exit_code() is None:
-            names = await _served_names(session, server.base_url)
+            names = await served_names(server.api, session, server.base_url)
             if names is not None and server.served_name in names:
                 return
             if names is not None:
@@ -205,19 +200,16 @@ async def _until_ready(server: RunningServer, plan: LaunchPlan) -> None:
     raise LaunchFailedError(_diagnosed(server, plan, timed_out=False))
 
 
-async def _served_names(session: aiohttp.ClientSession, base_url: str) -> tuple[str, ...] | None:
-    """Return the models served at `base_url`, or None while it is not healthy."""
-    try:
-        async with session.get(f"{base_url}/health") as response:
-            if response.status != 200:
-                return None
-        async with session.get(f"{base_url}/v1/models") as response:
-            models = await response.json()
-            return tuple(str(model["id"]) for model in models["data"])
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+async def served_names(
+    api: HttpApi, session: aiohttp.ClientSession, base_url: str
+) -> tuple[str, ...] | None:
+    """Return the models served at `base_url`, or None while it is not ready."""
+    if not await api.is_ready(session, base_url):
         return None
-    except (KeyError, TypeError, RecursionError):
-        return ()
+    try:
+        return await api.models(session, base_url)
+    except ServerUnreachableError:
+        return None
 
 
 def _stranger(server: RunningServer, names: tuple[str, ...]) -> Failure:
@@ -230,7 +222,8 @@ def _stranger(server: RunningServer, names: tuple[str, ...]) -> Failure:
 
 
 def _diagnosed(server: RunningServer, plan: LaunchPlan, *, timed_out: bool) -> Failure:
-    failure = diagnose_launch(read_log(server.log_path), server.exit_code(), timed_out)
+    log_text = read_log(server.log_path)
+    failure = plan.server.log.diagnose_launch(log_text, server.exit_code(), timed_out)
     reason = without_secrets(failure.reason, _environment(plan, ""))
     return replace(failure, reason=reason, log_path=server.log_path)
 

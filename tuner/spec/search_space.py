@@ -20,6 +20,7 @@ from tuner.catalog.yaml_files import find_yaml, read_yaml
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError, unknown_name
 from tuner.redaction import is_secret_name
+from tuner.servers.registry import flag_rules
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
@@ -28,7 +29,6 @@ SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
 
 # What it takes to change a knob: another launch, a word to the running server, the GPU, the client.
 Kind = Literal["launch", "live", "device", "load"]
-LIVE_FLAGS = ("max_num_seqs", "max_num_batched_tokens")
 
 
 class _Model(BaseModel):
@@ -295,12 +295,17 @@ def _check_kind(section: Section, name: str, knob: PowerOfTwo | Integer | Real |
     if knob.kind == "live" and not _can_be_live(section, name, knob):
         raise ValueError(
             f"{section}.{name}: cannot be changed in a running vLLM, only ranges of "
-            f"{' and '.join(LIVE_FLAGS)} can; leave `kind: live` out"
+            f"{' and '.join(_live_flags())} can; leave `kind: live` out"
         )
 
 
 def _can_be_live(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> bool:
-    return section == "flags" and name in LIVE_FLAGS and isinstance(knob, PowerOfTwo | Integer)
+    return section == "flags" and name in _live_flags() and isinstance(knob, PowerOfTwo | Integer)
+
+
+def _live_flags() -> tuple[str, ...]:
+    limits = flag_rules().limits
+    return () if limits is None else limits.flags
 
 
 def _contains(distribution: BaseDistribution, value: Value) -> bool:

@@ -102,7 +102,7 @@ async def test_a_default_that_does_not_start_is_told_before_the_night(
 
 def test_a_workload_that_does_not_fit_the_context_is_told(workload: Workload) -> None:
     task = Task("m", workload, Load(concurrency=1), (), WindowPlan(), Configuration())
-    task.require_room(None)
-    task.require_room(workload.max_request_tokens)
+    task.require_room({}, "max_model_len")
+    task.require_room({"max_model_len": workload.max_request_tokens}, "max_model_len")
     with pytest.raises(PreflightError, match="raise max_model_len"):
-        task.require_room(workload.max_request_tokens - 1)
+        task.require_room({"max_model_len": workload.max_request_tokens - 1}, "max_model_len")

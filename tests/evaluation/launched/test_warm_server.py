@@ -24,7 +24,7 @@ from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState
 from tuner.servers.processes import tagged_processes
 from tuner.servers.vllm import live_limits
-from tuner.servers.vllm.live_limits import Limits, LimitsFile
+from tuner.servers.vllm.live_limits import LimitsFile
 
 LARGEST = {"max_num_seqs": 64, "max_num_batched_tokens": 4096}
 
@@ -163,7 +163,7 @@ LimitsFile.attach = refuse
 async def test_a_server_that_cannot_is_told_once_and_launched_for_each(
     tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch, module: str, says: str
 ) -> None:
-    monkeypatch.setattr("tuner.servers.ready._source", lambda: module.encode())
+    monkeypatch.setattr("tuner.servers.vllm.adjustable._source", lambda: module.encode())
     notes: list[str] = []
     async with evaluator(
         tmp_path, workload, largest=LARGEST, window_s=0.5, note=notes.append
@@ -217,7 +217,7 @@ def test_live_values_share_a_launch_and_others_do_not(
     seqs: int, tokens: int, other: int, memory: float
 ) -> None:
     launch = LIVE.shared(asked(seqs, tokens, gpu_memory_utilization=memory))
-    assert launch.limits == Limits(seqs, tokens)
+    assert launch.limits == {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
     assert launch.configuration.flags == {**LARGEST, "gpu_memory_utilization": memory}
     same = LIVE.shared(asked(other, gpu_memory_utilization=memory)).configuration
     assert same == launch.configuration
@@ -249,7 +249,7 @@ def test_a_default_number_of_sequences_is_held_to_the_tokens() -> None:
     launch = LiveKnobs({"max_num_batched_tokens": 4096}).shared(
         Configuration(flags={"max_num_batched_tokens": 256})
     )
-    assert launch.limits == Limits(256, 256)
+    assert launch.limits == {"max_num_seqs": 256, "max_num_batched_tokens": 256}
 
 
 async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> None:

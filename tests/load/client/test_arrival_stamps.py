@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from helpers.endpoints import served
 
 from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
-from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.records import Request, RequestState
 
 LIMITS = ClientLimits()
@@ -79,7 +80,7 @@ async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
 
     class Slow(Exchange):
         def __init__(self, request: Request) -> None:
-            super().__init__(request, "served", time.monotonic())
+            super().__init__(request, served(server.url), time.monotonic())
             feed = self._stream.feed
 
             def slowly(data: bytes, now_s: float) -> None:
@@ -101,8 +102,7 @@ async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
     server.script = script
     exchanges = [Slow(make_request(i, output_tokens=2)) for i in range(20)]
     async with open_session(LIMITS) as session:
-        url = completions_url(server.url)
-        tasks = [asyncio.create_task(e.run(session, url, LIMITS)) for e in exchanges]
+        tasks = [asyncio.create_task(e.run(session, LIMITS)) for e in exchanges]
         await eventually(lambda: all(e.last_token_s for e in exchanges))
         together.set()
         await asyncio.gather(*tasks)

@@ -11,8 +11,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from aiohttp import web
+from helpers.endpoints import served
 
-from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.records import Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=0.4, first_token_s=0.5, silence_s=0.3)
@@ -21,8 +22,8 @@ MakeRequest = Callable[..., Request]
 
 async def send(url: str, request: Request, limits: ClientLimits = LIMITS) -> RequestRecord:
     async with open_session(limits) as session:
-        exchange = Exchange(request, "served", scheduled_s=time.monotonic())
-        await exchange.run(session, completions_url(url), limits)
+        exchange = Exchange(request, served(url), scheduled_s=time.monotonic())
+        await exchange.run(session, limits)
         record = exchange.record(time.monotonic())
         assert (exchange.error, exchange.last_token_s) == (
             record.error,
@@ -163,8 +164,8 @@ async def test_an_http_error_is_shown_with_its_body(server, make_request: MakeRe
 
 async def test_nobody_listens(dead_url: str, make_request: MakeRequest) -> None:
     async with open_session(LIMITS) as session:
-        exchange = Exchange(make_request(), "served", time.monotonic())
-        await exchange.run(session, completions_url(dead_url), LIMITS)
+        exchange = Exchange(make_request(), served(dead_url), time.monotonic())
+        await exchange.run(session, LIMITS)
     assert exchange.refused
     failed(exchange.record(0.0), "cannot connect: connection refused", tokens=0)
 
@@ -252,8 +253,8 @@ async def test_a_cancelled_request_is_cut_with_its_tokens(
     server.script = script
     limits = replace(LIMITS, silence_s=30.0)
     async with open_session(limits) as session:
-        exchange = Exchange(make_request(), "served", time.monotonic())
-        task = asyncio.create_task(exchange.run(session, completions_url(server.url), limits))
+        exchange = Exchange(make_request(), served(server.url), time.monotonic())
+        task = asyncio.create_task(exchange.run(session, limits))
         await eventually(lambda: exchange.last_token_s is not None)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -267,8 +268,8 @@ async def test_a_cancelled_request_is_cut_with_its_tokens(
 async def test_connections_are_used_again(server, make_request: MakeRequest) -> None:
     async with open_session(ClientLimits()) as session:
         for request_id in range(5):
-            exchange = Exchange(make_request(request_id), "served", time.monotonic())
-            await exchange.run(session, completions_url(server.url), ClientLimits())
+            exchange = Exchange(make_request(request_id), served(server.url), time.monotonic())
+            await exchange.run(session, ClientLimits())
             assert exchange.error is None
     assert len(server.talks) == 5
     assert len(server.connections) == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from helpers.endpoints import served
 
 from tuner.load.client.client_watch import (
     MAX_LAG_P99_MS,
@@ -137,7 +138,7 @@ async def test_drive_watched_says_when_the_client_was_the_bottleneck(
 
     requests = (make_request(i, arrival_s=float(i)) for i in range(1000))
     busy = asyncio.create_task(keep_busy())
-    report = await drive_watched(server.url, "served", requests, Load(request_rate=60.0), Window())
+    report = await drive_watched(served(server.url), requests, Load(request_rate=60.0), Window())
     busy.cancel()
     assert len(report.records) >= 20
     assert report.lag_p99_ms is not None

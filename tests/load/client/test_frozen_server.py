@@ -14,9 +14,10 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+from helpers.endpoints import served
 
 from tuner.load.client import health
-from tuner.load.client.client import ClientLimits, Exchange, completions_url, open_session
+from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
 
@@ -71,9 +72,8 @@ def request(number: int = 0, tokens: int = 5000) -> Request:
 async def send(emulator: Frozen, *, after_tokens: bool) -> RequestRecord:
     limits = LIMITS if not after_tokens else ClientLimits(first_token_s=30.0, silence_s=1.0)
     async with open_session(limits) as session, asyncio.timeout(30.0):
-        exchange = Exchange(request(), "served", time.monotonic())
-        url = completions_url(emulator.url)
-        task = asyncio.create_task(exchange.run(session, url, limits))
+        exchange = Exchange(request(), served(emulator.url), time.monotonic())
+        task = asyncio.create_task(exchange.run(session, limits))
         while after_tokens and exchange.last_token_s is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if after_tokens:
@@ -113,7 +113,7 @@ async def test_a_whole_load_ends(emulator: Frozen) -> None:
     limits = ClientLimits(first_token_s=30.0, silence_s=2.0)
     async with asyncio.timeout(60.0):
         records = await drive(
-            emulator.url, "served", requests, Load(concurrency=4), Endless(), limits=limits
+            served(emulator.url), requests, Load(concurrency=4), Endless(), limits=limits
         )
     assert {r.state for r in records} == {RequestState.FAILED}
 
@@ -140,6 +140,6 @@ async def test_a_load_that_ends_before_the_silence_is_long_enough_has_failed_all
     monkeypatch.setattr(health, "_LONGER", 1.0)
     requests = (request(number) for number in range(10**6))
     async with asyncio.timeout(60.0):
-        records = await drive(emulator.url, "served", requests, Load(concurrency=4), Ending())
+        records = await drive(served(emulator.url), requests, Load(concurrency=4), Ending())
     assert {r.state for r in records} == {RequestState.FAILED}
     assert all("not one token for the last 3 s" in str(r.error) for r in records)

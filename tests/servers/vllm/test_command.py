@@ -1,25 +1,14 @@
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tuner.configuration import Configuration
-from tuner.errors import PreflightError, UsageError
+from tuner.errors import PreflightError
 from tuner.servers.vllm import command as vllm
-from tuner.servers.vllm.command import (
-    RESERVED_FLAGS,
-    find_vllm,
-    known_flags,
-    parse_flags,
-    serve_argv,
-    vllm_version,
-)
+from tuner.servers.vllm.command import find_vllm, known_flags, parse_flags, vllm_version
 
 HELP = """\
 usage: vllm serve [model_tag] [options]
@@ -112,48 +101,3 @@ def test_beside_this_python_goes_before_the_path(tmp_path, monkeypatch) -> None:
     on_path.unlink()
     with pytest.raises(PreflightError, match=re.escape("pip install vllm")):
         find_vllm(None)
-
-
-NAMES = st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True).filter(
-    lambda name: name not in RESERVED_FLAGS and not name.startswith("no_")
-)
-VALUES = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
-
-
-@given(flags=st.dictionaries(NAMES, VALUES))
-def test_a_parser_reads_back_what_was_meant(flags) -> None:
-    argv = serve_argv(
-        ("vllm",),
-        "-odd model-",
-        Configuration(flags=flags),
-        host="127.0.0.1",
-        port=8123,
-        served_name="nonce",
-    )
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("host", "port", "served-model-name"):
-        parser.add_argument(f"--{name}")
-    for name, value in flags.items():
-        dashed = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            parser.add_argument(dashed, action=argparse.BooleanOptionalAction)
-        else:
-            parser.add_argument(dashed, type=type(value))
-    found = vars(parser.parse_args(argv[3:]))
-    assert argv[:3] == ("vllm", "serve", "-odd model-")
-    assert (found.pop("host"), found.pop("port")) == ("127.0.0.1", "8123")
-    assert found.pop("served_model_name") == "nonce"
-    assert found == flags
-
-
-@pytest.mark.parametrize("name", sorted(RESERVED_FLAGS))
-def test_the_address_cannot_be_a_knob(name: str) -> None:
-    with pytest.raises(UsageError, match=f"'{name}' is set by the tuner"):
-        serve_argv(
-            ("vllm",),
-            "m",
-            Configuration(flags={name: 1}),
-            host="127.0.0.1",
-            port=1,
-            served_name="n",
-        )

@@ -8,12 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.records import FailureKind
-from tuner.servers.vllm.diagnosis import (
-    broken_gpu,
-    diagnose_death,
-    diagnose_launch,
-    has_dead_engine,
-)
+from tuner.servers.vllm.diagnosis import VllmLog
+
+LOG = VllmLog()
 
 CONFIGURATION, INFRASTRUCTURE, UNSTABLE = (
     FailureKind.CONFIGURATION,
@@ -75,7 +72,7 @@ LATER = (
 
 @pytest.mark.parametrize(("name", "kind", "says"), REAL, ids=[case[0] for case in REAL])
 def test_real_logs(name: str, kind: FailureKind, says: str) -> None:
-    failure = diagnose_launch((LOGS / f"{name}.log").read_text(), 1, timed_out=False)
+    failure = LOG.diagnose_launch((LOGS / f"{name}.log").read_text(), 1, timed_out=False)
     assert failure.kind is kind
     assert says in failure.reason
     assert "\n" not in failure.reason
@@ -89,14 +86,14 @@ def test_the_warnings_of_a_healthy_start_explain_nothing() -> None:
     log = (LOGS / "healthy.log").read_text()
     assert "Too many open files" in log  # in a warning
     assert "ValueError: Tokenizer not available" in log  # in a warning
-    failure = diagnose_launch(log, -9, timed_out=False)
+    failure = LOG.diagnose_launch(log, -9, timed_out=False)
     assert failure.kind is UNSTABLE
     assert failure.reason.startswith("vLLM was killed by SIGKILL; the last line of its log: ")
 
 
 @pytest.mark.parametrize(("line", "kind"), ON_GPU)
 def test_the_root_error_decides_wherever_it_stands(line: str, kind: FailureKind) -> None:
-    failure = diagnose_launch(f"{CORE}Traceback:\n{CORE}{line}\n{LATER}", 1, timed_out=False)
+    failure = LOG.diagnose_launch(f"{CORE}Traceback:\n{CORE}{line}\n{LATER}", 1, timed_out=False)
     assert failure.kind is kind
     assert line[:60] in failure.reason
 
@@ -104,8 +101,8 @@ def test_the_root_error_decides_wherever_it_stands(line: str, kind: FailureKind)
 def test_memory_explains_the_lost_connections_of_the_other_workers() -> None:
     lost = "(Worker pid=8) ERROR 11-23 21:44:38 [a.py:1] RuntimeError: Connection reset by peer"
     log = f"{lost}\n{CORE}{ON_GPU[3][0]}\n"
-    assert diagnose_launch(log, 1, timed_out=False).kind is CONFIGURATION
-    assert diagnose_launch(lost, 1, timed_out=False).kind is INFRASTRUCTURE
+    assert LOG.diagnose_launch(log, 1, timed_out=False).kind is CONFIGURATION
+    assert LOG.diagnose_launch(lost, 1, timed_out=False).kind is INFRASTRUCTURE
 
 
 @pytest.mark.parametrize(("asked", "kind"), [("9.0", INFRASTRUCTURE), ("9.6", CONFIGURATION)])
@@ -114,11 +111,11 @@ def test_memory_that_the_device_has_is_held_by_others(asked: str, kind: FailureK
         f"ValueError: Available memory on node 0 (8.18/9.59 GiB) on kv cache allocation is less "
         f"than requested memory for kv ({asked} GiB). Decrease --kv-cache-memory-bytes"
     )
-    assert diagnose_launch(CORE + line, 1, timed_out=False).kind is kind
+    assert LOG.diagnose_launch(CORE + line, 1, timed_out=False).kind is kind
 
 
 def test_a_timeout_is_unstable_whatever_was_retried_in_the_log() -> None:
-    failure = diagnose_launch(f"{CORE}ValueError: retried\n", None, timed_out=True)
+    failure = LOG.diagnose_launch(f"{CORE}ValueError: retried\n", None, timed_out=True)
     assert failure.kind is UNSTABLE
     assert failure.reason == "vLLM was not ready before its deadline: ValueError: retried"
 
@@ -132,7 +129,7 @@ def test_a_timeout_is_unstable_whatever_was_retried_in_the_log() -> None:
     ],
 )
 def test_a_death_under_load_is_unstable(exit_code: int | None, says: str) -> None:
-    failure = diagnose_death((LOGS / "worker-crash.log").read_text(), exit_code)
+    failure = LOG.diagnose_death((LOGS / "worker-crash.log").read_text(), exit_code)
     assert failure.kind is UNSTABLE
     assert failure.reason == f"{says}: Fatal Python error: Illegal instruction"
 
@@ -148,7 +145,10 @@ PREFIX = st.sampled_from(["", CORE, CORE.replace("ERROR", "INFO"), "(Worker pid=
 )
 def test_any_log_gives_one_short_sentence(lines, exit_code, timed_out) -> None:
     log = "\n".join(prefix + line for prefix, line in lines)
-    for failure in (diagnose_launch(log, exit_code, timed_out), diagnose_death(log, exit_code)):
+    for failure in (
+        LOG.diagnose_launch(log, exit_code, timed_out),
+        LOG.diagnose_death(log, exit_code),
+    ):
         assert failure.reason.strip()
         assert len(failure.reason) <= 400
         assert len(failure.reason.splitlines()) == 1
@@ -164,12 +164,12 @@ def test_any_log_gives_one_short_sentence(lines, exit_code, timed_out) -> None:
     ],
 )
 def test_a_broken_gpu_is_not_the_servers_fault(line: str) -> None:
-    assert broken_gpu(f"INFO fine\n(EngineCore_0 pid=7) {line}\nmore") == line
+    assert LOG.broken_gpu(f"INFO fine\n(EngineCore_0 pid=7) {line}\nmore") == line
 
 
 def test_other_errors_of_a_gpu_are_no_reason_to_stop_the_night() -> None:
     for line in ("NVRM: Xid (PCI:0000:17:00): 13, Graphics Exception", "CUDA out of memory", ""):
-        assert broken_gpu(line) is None
+        assert LOG.broken_gpu(line) is None
 
 
 def test_an_engine_that_died_behind_a_living_server() -> None:
@@ -178,9 +178,9 @@ def test_an_engine_that_died_behind_a_living_server() -> None:
         "error.\nRuntimeError: CUDA error: an illegal memory access was encountered\n"
         "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."
     )
-    assert has_dead_engine(log)
-    assert not has_dead_engine("INFO 11-20 10:00:00 [core.py:58] Initializing a V1 LLM engine")
-    death = diagnose_death(log, None)
+    assert LOG.has_dead_engine(log)
+    assert not LOG.has_dead_engine("INFO 11-20 10:00:00 [core.py:58] Initializing a V1 LLM engine")
+    death = LOG.diagnose_death(log, None)
     assert death.kind is FailureKind.UNSTABLE
     assert "lost its engine under load" in death.reason
     assert "illegal memory access" in death.reason

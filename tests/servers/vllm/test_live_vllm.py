@@ -16,7 +16,8 @@ from helpers.tiny_vllm import needs_vllm, tiny_plan
 
 from tuner.configuration import Value
 from tuner.servers.launch import RunningServer, launched
-from tuner.servers.ready import LiveFiles, make_ready
+from tuner.servers.ready import make_ready
+from tuner.servers.vllm.adjustable import VllmLimits, VllmLimitsChannel
 from tuner.servers.vllm.counters import scrape
 from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
 
@@ -30,9 +31,7 @@ CHANGES = 200
 @asynccontextmanager
 async def live_vllm(
     folder: Path, run_tag: str, *, asynchronous: bool
-) -> AsyncIterator[tuple[RunningServer, LimitsFile]]:
-    files = LiveFiles(folder / "live")
-    file = files.limits_file("server")
+) -> AsyncIterator[tuple[RunningServer, VllmLimitsChannel]]:
     flags: dict[str, Value] = {
         "skip_tokenizer_init": True,
         "max_num_seqs": MOST.max_num_seqs or 0,
@@ -40,10 +39,10 @@ async def live_vllm(
         "async_scheduling": asynchronous,
     }
     plan = tiny_plan(folder, run_tag, flags)
-    plan = replace(plan, configuration=files.with_limits(plan.configuration, file))
-    async with launched(plan) as server:
-        yield server, file
-    file.close()
+    channel = VllmLimits().open(folder / "live", "server", plan.configuration)
+    async with launched(replace(plan, configuration=channel.configuration)) as server:
+        yield server, channel
+    channel.close()
 
 
 class Streams:
@@ -120,9 +119,10 @@ async def test_running_requests_obey_and_200_changes_harm_none(
     tmp_path: Path, run_tag: str, asynchronous: bool
 ) -> None:
     async with (
-        live_vllm(tmp_path, run_tag, asynchronous=asynchronous) as (server, file),
+        live_vllm(tmp_path, run_tag, asynchronous=asynchronous) as (server, channel),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
+        file = channel.file
         assert file.state is State.READY
         assert file.most == MOST
         streams = Streams(session, server)
@@ -145,7 +145,7 @@ async def test_running_requests_obey_and_200_changes_harm_none(
         assert server.exit_code() is None
         assert " ERROR " not in (tmp_path / "vllm.log").read_text()
 
-        await make_ready(server, file, Limits(2, None))  # idle, and still changeable
+        await make_ready(server, channel, {"max_num_seqs": 2})  # idle, and still changeable
         assert file.applied.limits == Limits(2, 2048)
         sample = await scrape(session, server.base_url)
         assert (sample.running, sample.waiting) == (0.0, 0.0)

@@ -34,8 +34,8 @@ async def test_defaults_tokens_and_a_killed_api_server(run_tag, tmp_path) -> Non
     ):
         settings = await resolved_settings(session, server.base_url)
         assert settings is not None
-        assert (settings.max_num_seqs, settings.max_num_batched_tokens) == (128, 2048)
-        assert (settings.max_model_len, settings.kv_cache_tokens) == (2048, 2**30 // 4096)
+        assert (settings["max_num_seqs"], settings["max_num_batched_tokens"]) == (128, 2048)
+        assert settings["max_model_len"] == 2048
         asked = {"model": server.served_name, "prompt": [5, 6, 7], "max_tokens": 4}
         asked |= {"ignore_eos": True, "detokenize": False}
         async with session.post(f"{server.base_url}/v1/completions", json=asked) as response:

@@ -12,7 +12,7 @@ from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace
 from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
-from tuner.study.proposals.proposals import Proposals, Spent, is_possible
+from tuner.study.proposals.proposals import Proposals, Spent
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
@@ -198,15 +198,6 @@ def test_time_is_told_and_the_warm_server_is_asked_for(
     assert warm_for == [told]
     (trial,) = asked._trials(optuna.trial.TrialState.COMPLETE)
     assert (trial.user_attrs["wall_s"], trial.user_attrs["launch_s"]) == (250.0, 150.0)
-
-
-def test_vllms_own_rule_is_kept() -> None:
-    def limits(tokens: int, seqs: int) -> Configuration:
-        return Configuration(flags={"max_num_batched_tokens": tokens, "max_num_seqs": seqs})
-
-    assert is_possible(limits(512, 512))
-    assert not is_possible(limits(512, 1024))
-    assert is_possible(Configuration(flags={"max_num_seqs": 1024}))
 
 
 def test_the_gain_that_a_proposal_promised_is_kept_for_the_stop_rule(

@@ -8,7 +8,7 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, meets_slo, metric
 from tuner.analysis.trial_summary import trial_summary
 from tuner.errors import OperatorNeededError
-from tuner.servers.vllm.parallelism import gpus_used
+from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import StudySummary, TrialRow
@@ -101,7 +101,7 @@ def _of_limits(store: Store, confirmed: ConfirmedFront, best: TrialRow) -> list[
         peak_w = _peak_power_w(store, confirmed, best)
     except OperatorNeededError as error:  # damaged raw records; the metrics still hold
         return [*found, str(error)]
-    each_w = None if peak_w is None else peak_w / gpus_used(best.configuration)
+    each_w = None if peak_w is None else peak_w / flag_rules().gpus_used(best.configuration)
     if each_w is not None and each_w < _BINDS_FROM * float(limit_w):
         found.append(
             f"the power limit of {limit_w:g} W never bound: the highest sample was {each_w:.0f} W"

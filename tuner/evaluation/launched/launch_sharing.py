@@ -1,17 +1,13 @@
-"""Which configurations one launch of a server can serve."""
+"""Which configurations one warm server can serve: those that differ in live knobs alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuner.configuration import Configuration, Value
-from tuner.servers.vllm.live_limits import Limits
-from tuner.spec.search_space import LIVE_FLAGS
-
-_SEQS, _TOKENS = LIVE_FLAGS
-# With these the limits of a launch are not the scheduler's alone.
-_OWN_SCHEDULING = ("scheduler_cls", "speculative_config", "max_num_active_seqs")
+from tuner.servers.registry import flag_rules
+from tuner.servers.server import FlagRules, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,7 @@ class LiveKnobs:
     """The flags of a study that change in a running server, and the largest value of each."""
 
     largest: Mapping[str, int]
+    rules: FlagRules = field(default_factory=flag_rules)
 
     def clean(self, whole: Configuration) -> Launch:
         """Return the launch of exactly this configuration; the GPU and the load are set apart."""
@@ -43,40 +40,18 @@ class LiveKnobs:
         A configuration that leaves a live knob unset, as the baseline does, or that schedules in
         a way of its own gets a clean one.
         """
-        if not self._changeable(whole.flags):
+        limits = self.rules.limits
+        if limits is None or not self._changeable(whole.flags):
             return self.clean(whole)
-        launched = {**whole.flags, **self.largest}
-        if _SEQS in self.largest and _TOKENS in launched:  # which vLLM insists on
-            launched[_TOKENS] = max(int(launched[_SEQS]), int(launched[_TOKENS]))
-        tokens = whole.flags.get(_TOKENS)
-        seqs = whole.flags.get(_SEQS, tokens)  # vLLM's default is never above the tokens of a step
-        return Launch(
-            Configuration(launched, whole.environment),
-            Limits(
-                None if seqs is None else int(seqs),
-                None if tokens is None else int(tokens),
-            ),
-        )
+        flags = limits.launch_flags(whole.flags, self.largest)
+        return Launch(Configuration(flags, whole.environment), limits.limits(whole.flags))
 
     def refusal(self, whole: Configuration) -> str | None:
-        """Say why vLLM would not start with limits that a running one would take; else None."""
-        seqs, tokens = whole.flags.get(_SEQS), whole.flags.get(_TOKENS)
-        if not self._changeable(whole.flags) or seqs is None or tokens is None:
-            return None
-        if int(tokens) >= int(seqs):
-            return None
-        return (
-            f"{_TOKENS} ({tokens}) must be greater than or equal to {_SEQS} ({seqs}): vLLM does "
-            "not start with these"
-        )
+        """Say why the server would not start with limits that a running one takes; else None."""
+        return self.rules.refusal(whole.flags) if self._changeable(whole.flags) else None
 
     def _changeable(self, flags: Mapping[str, Value]) -> bool:
-        if not self.largest or any(name in flags for name in _OWN_SCHEDULING):
+        limits = self.rules.limits
+        if not self.largest or limits is None or not limits.governs(flags):
             return False
-        if int(flags.get("data_parallel_size", 1)) > 1:
-            return False  # several engines, each with a scheduler of its own
-        if flags.get("enable_chunked_prefill") is False:
-            return False  # a prompt longer than the limit would wait for ever
-        if not all(isinstance(flags.get(name, 1), int) for name in LIVE_FLAGS):
-            return False  # vLLM also reads 8k
         return all(1 <= int(flags.get(name, 0)) <= most for name, most in self.largest.items())

@@ -1,4 +1,4 @@
-"""Evaluation on a server that is launched for each configuration."""
+"""Evaluation on a served model: launched, kept as a warm server, measured in real time."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ from tuner.evaluation.device_knobs import DeviceControl, device_defaults
 from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
-    ServerKind,
-    Session,
-    Sessions,
+    ServerSpec,
+    WarmServer,
+    WarmServers,
     pids_of,
 )
 from tuner.measure.load_run import run_load
-from tuner.measure.outputs import NotAnsweredError, probe_answers
+from tuner.measure.outputs import probe_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.redaction import without_secrets
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
-from tuner.servers.ready import prefix_cache_is_reset
-from tuner.servers.vllm.counters import ServerUnreachableError, resolved_settings
-from tuner.servers.vllm.diagnosis import broken_gpu, diagnose_death, has_dead_engine
+from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableError
 
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row
@@ -72,20 +70,21 @@ class LiveEvaluator:
     needs_guardian = True
 
     def __init__(
-        self, server: ServerKind, task: Task, settings: LaunchSettings, knobs: DeviceControl | None
+        self, spec: ServerSpec, task: Task, settings: LaunchSettings, knobs: DeviceControl | None
     ) -> None:
-        self._server = server
+        self._spec = spec
+        self._log = spec.server.log
         self._task = task
         self._settings = settings
         self._knobs = knobs
-        self._sessions = Sessions(task.model, server, settings)
+        self._servers = WarmServers(task.model, spec, settings)
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
 
     async def prepare(self) -> Bench:
         """Say what is measured on; takes the leases of the GPUs whose limits are knobs."""
-        meter = await asyncio.to_thread(self._server.meter, self._server.widest)
+        meter = await asyncio.to_thread(self._spec.meter, self._spec.widest)
         with closing(meter):
             self._gpus = await asyncio.to_thread(meter.states)
         self._claims = claim(gpu.uuid for gpu in self._gpus)
@@ -93,11 +92,11 @@ class LiveEvaluator:
             await asyncio.to_thread(self._knobs.open, self._gpus)
         return Bench(
             kind="live",
-            server_version=self._server.version,
+            server_version=self._spec.server.version,
             gpu=meter.gpu,
             driver=meter.driver,
             energy_source=meter.source,
-            latency_source=self._server.source,
+            latency_source=self._spec.source,
             gpu_uuids=tuple(sorted(state.uuid for state in self._gpus)),
         )
 
@@ -105,37 +104,37 @@ class LiveEvaluator:
         """Start the default configuration and ask it; trial 0 is measured on that server."""
         await self._set_device(Configuration())
         try:
-            session = await self._sessions.get_clean(self._task.whole(Configuration()), "baseline")
+            warm = await self._servers.get_clean(self._task.whole(Configuration()), "baseline")
         except LaunchFailedError as error:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
             raise PreflightError(
                 f"the server does not start in its default configuration: {error.failure.reason}"
                 f"{log}; mend it, or set what it needs under `fixed:` in the search space"
             ) from error
-        known = self._server.defaults
-        flags = await _reported_defaults(session.server) if known is None else known
-        self._task.require_room(flags.get("max_model_len"))
+        known = self._spec.defaults
+        flags = await _reported_defaults(warm.server) if known is None else known
+        self._task.require_room(flags, self._spec.server.rules.context_flag)
         return {**flags, **device_defaults(self._gpus), **load_defaults(self._task.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Measure on the server that runs, if it can serve this configuration, else launch."""
         whole = self._task.whole(configuration)
-        if reason := self._server.live.refusal(whole):
+        if reason := self._spec.live.refusal(whole):
             return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), 0.0)
         name = f"trial-{trial:04d}"
-        return await self._evaluate(configuration, lambda: self._sessions.get(whole, name))
+        return await self._evaluate(configuration, lambda: self._servers.get(whole, name))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
-        return self._sessions.is_warm_for(self._task.whole(configuration))
+        return self._servers.is_warm_for(self._task.whole(configuration))
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Measure on a clean launch of exactly this configuration, then ask the probe prompts."""
         whole, name = self._task.whole(configuration), f"confirm-{repeat:04d}"
-        launched: list[Session] = []
+        launched: list[WarmServer] = []
 
-        async def get() -> Session:
-            launched.append(await self._sessions.get_clean(whole, name))
+        async def get() -> WarmServer:
+            launched.append(await self._servers.get_clean(whole, name))
             return launched[0]
 
         found = await self._evaluate(configuration, get)
@@ -143,14 +142,14 @@ class LiveEvaluator:
             return found
         server = launched[0].server
         try:
-            answers = await probe_answers(server.base_url, server.served_name)
+            answers = await probe_answers(server)
         except NotAnsweredError as error:
             warning = f"the outputs could not be compared: {error}"
             return dataclasses.replace(found, warnings=(*found.warnings, warning))
         return dataclasses.replace(found, answers=answers)
 
     async def _evaluate(
-        self, configuration: Configuration, get: Callable[[], Awaitable[Session]]
+        self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
     ) -> Evaluation:
         """Measure; after faults of the machine not at once, so that it can come round."""
         if self._faults_in_a_row:
@@ -163,43 +162,43 @@ class LiveEvaluator:
         return found
 
     async def _evaluate_now(
-        self, configuration: Configuration, get: Callable[[], Awaitable[Session]]
+        self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
     ) -> Evaluation:
         """Set the GPUs' limits, which settle while a server loads; get a server; measure."""
         began_s = time.monotonic()
         power_limit_w = await self._set_device(configuration)
         try:
-            session = await get()
+            warm = await get()
         except LaunchFailedError as error:
             elapsed_s = time.monotonic() - began_s
-            _require_whole_gpu(error.failure.log_path)
+            _require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), elapsed_s, launch_s=elapsed_s)
         except PreflightError as error:  # a port that is taken for a moment must not end the night
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), time.monotonic() - began_s)
         try:
-            judged = await self._measure(session, configuration, power_limit_w)
-            if not judged.verdict.valid and await _cool_down(session.server):
-                judged = await self._measure(session, configuration, power_limit_w)
+            judged = await self._measure(warm, configuration, power_limit_w)
+            if not judged.verdict.valid and await _cool_down(warm.server):
+                judged = await self._measure(warm, configuration, power_limit_w)
         except TimeoutError:
-            await self._sessions.close()
+            await self._servers.close()
             failure = Failure(
                 FailureKind.INFRASTRUCTURE,
                 f"the load did not end {_CLIENT_S:g} s after its window had to: the client hangs",
-                session.server.log_path,
+                warm.server.log_path,
             )
             return Evaluation(failure, None, (), time.monotonic() - began_s)
         raw = judged.raw
-        exit_code = session.server.exit_code()
-        result = self._result(session, exit_code, raw, judged.verdict)
+        exit_code = warm.server.exit_code()
+        result = self._result(warm, exit_code, raw, judged.verdict)
         if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
-            await self._sessions.close()  # what went wrong may be in the server
+            await self._servers.close()  # what went wrong may be in the server
         return Evaluation(
             result,
             raw,
             (*judged.warnings, *map(_flag_in_words, judged.verdict.flags)),
             time.monotonic() - began_s,
-            launch_s=session.launch_s,
+            launch_s=warm.launch_s,
         )
 
     async def _set_device(self, configuration: Configuration) -> float | None:
@@ -209,20 +208,20 @@ class LiveEvaluator:
         return await asyncio.to_thread(self._knobs.apply, configuration)
 
     def _result(
-        self, session: Session, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
+        self, warm: WarmServer, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
     ) -> Measurement | Failure:
-        server, result = session.server, self._task.reduce(raw)
+        server, result = warm.server, self._task.reduce(raw)
         if exit_code is not None:
-            _require_whole_gpu(server.log_path)
-            return _died(server, exit_code)
+            _require_whole_gpu(self._log, server.log_path)
+            return _died(self._log, server, exit_code)
         if isinstance(result, Failure):
-            _require_whole_gpu(server.log_path)
-            if has_dead_engine(read_log(server.log_path)):
-                death = _died(server, None)
+            _require_whole_gpu(self._log, server.log_path)
+            if self._log.has_dead_engine(read_log(server.log_path)):
+                death = _died(self._log, server, None)
                 return dataclasses.replace(death, reason=f"{death.reason} ({result.reason})")
             return dataclasses.replace(result, log_path=server.log_path)
-        if exceeded := _exceeded(session, raw):
-            self._sessions.distrust_limits(exceeded)
+        if exceeded := self._exceeded(warm, raw):
+            self._servers.distrust_limits(exceeded)
             return Failure(FailureKind.INFRASTRUCTURE, exceeded, server.log_path)
         if not verdict.valid:
             return Failure(
@@ -232,43 +231,53 @@ class LiveEvaluator:
             )
         return result
 
+    def _exceeded(self, warm: WarmServer, raw: RawRun) -> str | None:
+        """Say by how much the server exceeded the limit that was set live; None if it did not."""
+        rules = self._spec.server.rules.limits
+        limit = None if rules is None or warm.limits is None else rules.most_running(warm.limits)
+        start_s, end_s = raw.window_start_s, raw.window_end_s
+        inside = (raw.server.times_s >= start_s) & (raw.server.times_s <= end_s)
+        if limit is None or not inside.any():
+            return None
+        most = float(np.max(raw.server.running[inside]))
+        return f"{most:g} requests ran under a limit of {limit}" if most > limit else None
+
     async def _measure(
-        self, session: Session, configuration: Configuration, power_limit_w: float | None
+        self, warm: WarmServer, configuration: Configuration, power_limit_w: float | None
     ) -> JudgedRun:
         task = self._task
-        before = await asyncio.to_thread(session.meter.states)
+        before = await asyncio.to_thread(warm.meter.states)
         plan = task.plan_for(configuration)
         async with asyncio.timeout(plan.latest_start_s + plan.longest_window_s + _CLIENT_S):
             raw, warnings = await run_load(
-                session.server.base_url,
-                session.server.served_name,
+                warm.server,
                 task.workload.requests(),
                 load_of(configuration, task.load),
-                session.meter,
+                warm.meter,
                 plan,
-                latency_source=self._server.source,
+                latency_source=self._spec.source,
                 listener=self._settings.listener,
             )
-        context = WindowContext(before, self._own_pids(session, before), power_limit_w)
+        context = WindowContext(before, self._own_pids(warm, before), power_limit_w)
         verdict = await asyncio.to_thread(
-            session.meter.judge, raw.window_start_s, raw.window_end_s, context
+            warm.meter.judge, raw.window_start_s, raw.window_end_s, context
         )
         return JudgedRun(raw, warnings, verdict)
 
-    def _own_pids(self, session: Session, states: tuple[DeviceState, ...]) -> set[int]:
+    def _own_pids(self, warm: WarmServer, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.
 
         In a container NVML names the host's pids, which cannot be found here: those that came with
         the server are taken for it.
         """
         tagged = {process.pid for process in tagged_processes(self._settings.run_tag)}
-        came = pids_of(states) - session.pids_before
+        came = pids_of(states) - warm.pids_before
         return tagged | {pid for pid in came if not Path(f"/proc/{pid}").exists()}
 
     async def close(self) -> None:
         """Stop the server, then put the GPUs back."""
         try:
-            await self._sessions.close()
+            await self._servers.close()
         finally:
             try:
                 if self._knobs is not None:
@@ -289,7 +298,7 @@ async def _cool_down(server: RunningServer) -> bool:
     await asyncio.sleep(COOL_DOWN_S)
     try:
         async with aiohttp.ClientSession() as session:
-            return await prefix_cache_is_reset(session, server.base_url)
+            return await server.api.reset_prefix_cache(session, server.base_url)
     except aiohttp.ClientError:
         return False
 
@@ -298,20 +307,18 @@ async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
     """Return what the server made of the flags that were not set; empty if it does not say."""
     async with aiohttp.ClientSession() as session:
         try:
-            settings = await resolved_settings(session, server.base_url)
+            settings = await server.api.settings(session, server.base_url)
         except ServerUnreachableError as error:
             raise PreflightError(
                 f"the server in its default configuration does not say what its settings are: "
                 f"{error}; try again"
             ) from error
-    if settings is None:
-        return {}
-    return {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
+    return {} if settings is None else settings
 
 
-def _require_whole_gpu(log_path: Path | None) -> None:
+def _require_whole_gpu(log: LogReader, log_path: Path | None) -> None:
     """Raise `OperatorNeededError` if a server's log says that a GPU is broken: no retry on it."""
-    said = None if log_path is None else broken_gpu(read_log(log_path))
+    said = None if log_path is None else log.broken_gpu(read_log(log_path))
     if said is not None:
         raise OperatorNeededError(
             f"a GPU needs a person, so nothing more is measured on it: {said} (log: {log_path}); "
@@ -320,17 +327,7 @@ def _require_whole_gpu(log_path: Path | None) -> None:
         )
 
 
-def _died(server: RunningServer, exit_code: int | None) -> Failure:
-    death = diagnose_death(read_log(server.log_path), exit_code)
+def _died(log: LogReader, server: RunningServer, exit_code: int | None) -> Failure:
+    death = log.diagnose_death(read_log(server.log_path), exit_code)
     reason = without_secrets(death.reason, os.environ)
     return dataclasses.replace(death, reason=reason, log_path=server.log_path)
-
-
-def _exceeded(session: Session, raw: RawRun) -> str | None:
-    """Say by how much the server exceeded the limit that was set live; None if it did not."""
-    limit = None if session.limits is None else session.limits.max_num_seqs
-    inside = (raw.server.times_s >= raw.window_start_s) & (raw.server.times_s <= raw.window_end_s)
-    if limit is None or not inside.any():
-        return None
-    most = float(np.max(raw.server.running[inside]))
-    return f"{most:g} requests ran under a limit of {limit}" if most > limit else None

@@ -1,4 +1,4 @@
-"""The server that is kept between evaluations, and launched anew where it has to be."""
+"""Warm server: kept between evaluations, and launched again only where it has to be."""
 
 from __future__ import annotations
 
@@ -17,32 +17,28 @@ from tuner.measure.listener import NOBODY, LoadListener
 from tuner.records import FailureKind, Source
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
-from tuner.servers.ready import LiveFiles, NotReusableError, is_about_scheduler, make_ready
+from tuner.servers.ready import make_ready
+from tuner.servers.server import Limits, LimitsChannel, NotReusableError, Server
 from tuner.servers.start_ups import StartUps
-from tuner.servers.vllm.live_limits import Limits, LimitsFile, State
 
 
 @dataclass(frozen=True, slots=True)
-class ServerKind:
+class ServerSpec:
     """Which server is launched, and what measures its energy.
 
     Attributes:
-        command: the executable and its arguments before `serve`.
-        version: what it calls itself.
+        server: how it is launched and spoken to.
         source: emulated if the server itself is.
         meter: returns the meter of the GPUs that a configuration uses.
         widest: a configuration that uses as many GPUs as any of the study.
-        environment: variables of every launch.
         defaults: the value of each unset flag; None to ask the running server.
         live: the flags that the server can change while it runs.
     """
 
-    command: tuple[str, ...]
-    version: str
+    server: Server
     source: Source
     meter: Callable[[Configuration], Meter]
     widest: Configuration
-    environment: Mapping[str, str]
     defaults: Mapping[str, Value] | None
     live: LiveKnobs = field(default_factory=lambda: LiveKnobs({}))
 
@@ -62,7 +58,7 @@ class LaunchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class WarmServer:
     """A server that is ready, what measures it, and who was on its GPUs before it.
 
     `limits` were set while it ran. `launch_s` is how long it took to get one, None if it ran
@@ -78,31 +74,31 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The server that runs, what it was launched with, and its limits file if it reads one."""
+    """The server that runs, what it was launched with, and the channel of its limits if any."""
 
     launch: Launch
     server: RunningServer
     meter: Meter
     pids_before: frozenset[int]
-    limits_file: LimitsFile | None
+    channel: LimitsChannel | None
 
     def serves(self, launch: Launch) -> bool:
         """Say whether it runs with the same flags, and can have the limits."""
         return self.launch.serves(launch) and self.server.exit_code() is None
 
-    def session(self, limits: Limits | None, launch_s: float | None) -> Session:
+    def warm_server(self, limits: Limits | None, launch_s: float | None) -> WarmServer:
         """Return what an evaluation needs of it."""
-        return Session(self.server, self.meter, self.pids_before, limits, launch_s)
+        return WarmServer(self.server, self.meter, self.pids_before, limits, launch_s)
 
 
-class Sessions:
+class WarmServers:
     """At most one server at a time. A server that cannot be trusted any more is stopped."""
 
-    def __init__(self, model: str, server: ServerKind, settings: LaunchSettings) -> None:
+    def __init__(self, model: str, spec: ServerSpec, settings: LaunchSettings) -> None:
         self._model = model
-        self._server = server
+        self._spec = spec
         self._settings = settings
-        self._files = LiveFiles(settings.log_folder / "live")
+        self._live_folder = settings.log_folder / "live"
         self._stack = AsyncExitStack()
         self._kept: _Kept | None = None
         self._is_fresh = False
@@ -115,7 +111,7 @@ class Sessions:
         """Say whether the server that runs can serve this configuration."""
         return self._serves(self._launch(whole))
 
-    async def get(self, whole: Configuration, name: str) -> Session:
+    async def get(self, whole: Configuration, name: str) -> WarmServer:
         """Return a server under this configuration's limits: the one that runs, or a new one.
 
         Raises `LaunchFailedError` or `PreflightError`, and then none runs.
@@ -123,19 +119,19 @@ class Sessions:
         began_s = time.monotonic()
         launch = self._launch(whole)
         if self._serves(launch):
-            session = await self._reused(launch)
-            if session is not None:
-                return session
+            warm = await self._reused(launch)
+            if warm is not None:
+                return warm
         if launch.limits is not None:
-            session = await self._shared(launch, whole, name)
-            if session is not None:
-                return session
-        session = await self._started(self._server.live.clean(whole), whole, name, None)
-        return replace(session, launch_s=time.monotonic() - began_s)
+            warm = await self._shared(launch, whole, name)
+            if warm is not None:
+                return warm
+        warm = await self._started(self._spec.live.clean(whole), whole, name, None)
+        return replace(warm, launch_s=time.monotonic() - began_s)
 
-    async def get_clean(self, whole: Configuration, name: str) -> Session:
+    async def get_clean(self, whole: Configuration, name: str) -> WarmServer:
         """Launch exactly this configuration. Raises as `get` does."""
-        return await self._started(self._server.live.clean(whole), whole, name, None)
+        return await self._started(self._spec.live.clean(whole), whole, name, None)
 
     def distrust_limits(self, reason: str) -> None:
         """Change no limits live any more, for the rest of the run."""
@@ -151,7 +147,7 @@ class Sessions:
         await self._stack.aclose()
 
     def _launch(self, whole: Configuration) -> Launch:
-        live = self._server.live
+        live = self._spec.live
         shared = live.shared(whole)
         if self._no_limits or shared.configuration in self._cannot_share:
             return live.clean(whole)
@@ -160,51 +156,53 @@ class Sessions:
     def _serves(self, launch: Launch) -> bool:
         return self._kept is not None and self._kept.serves(launch)
 
-    async def _reused(self, launch: Launch) -> Session | None:
+    async def _reused(self, launch: Launch) -> WarmServer | None:
         """Bring the server that runs under new limits; stop it and return None if that fails."""
         kept = self._kept
         assert kept is not None
         if not self._is_fresh:
             try:
-                await make_ready(kept.server, kept.limits_file, launch.limits)
+                await make_ready(kept.server, kept.channel, launch.limits)
             except NotReusableError as error:
                 self._settings.listener.note(f"the server is launched anew: {error}")
                 await self.close()
                 return None
         self._is_fresh = False
-        return kept.session(launch.limits, None)
+        return kept.warm_server(launch.limits, None)
 
-    async def _shared(self, launch: Launch, whole: Configuration, name: str) -> Session | None:
+    async def _shared(self, launch: Launch, whole: Configuration, name: str) -> WarmServer | None:
         """Launch a server whose limits change while it runs; None if there can be none."""
-        assert launch.limits is not None
+        limits = self._spec.live.rules.limits
+        assert launch.limits is not None and limits is not None
         began_s = time.monotonic()
         try:
-            file = self._files.limits_file(name)
+            channel = limits.open(self._live_folder, name, launch.configuration)
         except OSError as error:
             self.distrust_limits(f"their file cannot be written ({error})")
             return None
         try:
-            session = await self._started(launch, whole, name, file)
-            if file.state is State.READY:
-                await make_ready(session.server, file, launch.limits)
+            warm = await self._started(launch, whole, name, channel)
+            problem = channel.problem()
+            if problem is None:
+                await make_ready(warm.server, channel, launch.limits)
                 self._is_fresh = False
-                return replace(session, launch_s=time.monotonic() - began_s)
-            self.distrust_limits(file.reason or "the server does not read its limits file")
+                return replace(warm, launch_s=time.monotonic() - began_s)
+            self.distrust_limits(problem)
         except NotReusableError as error:
             self._share_no_more(launch, str(error))
         except LaunchFailedError as error:
-            with closing(file):
-                self._after_failed_launch(launch, whole, file, error)
+            with closing(channel):
+                self._after_failed_launch(launch, whole, channel, error)
         await self.close()
         return None
 
     def _after_failed_launch(
-        self, launch: Launch, whole: Configuration, file: LimitsFile, error: LaunchFailedError
+        self, launch: Launch, whole: Configuration, channel: LimitsChannel, error: LaunchFailedError
     ) -> None:
         """Find out whether the limits were to blame; raises the error again if not."""
         failure = error.failure
-        if file.state is State.UNSUPPORTED or is_about_scheduler(failure.reason):
-            self.distrust_limits(file.reason or failure.reason)
+        if reason := channel.blamed_for(failure):
+            self.distrust_limits(reason)
             return
         is_same = launch.configuration.flags == whole.flags
         if is_same or failure.kind is FailureKind.INFRASTRUCTURE:
@@ -219,17 +217,15 @@ class Sessions:
         )
 
     async def _started(
-        self, launch: Launch, whole: Configuration, name: str, file: LimitsFile | None
-    ) -> Session:
+        self, launch: Launch, whole: Configuration, name: str, channel: LimitsChannel | None
+    ) -> WarmServer:
         """Launch in the place of whatever runs."""
         began_s = time.monotonic()
         await self.close()
         async with AsyncExitStack() as stack:
-            meter = await asyncio.to_thread(self._server.meter, whole)
+            meter = await asyncio.to_thread(self._spec.meter, whole)
             stack.enter_context(closing(meter))
-            started = launch.configuration
-            if file is not None:
-                started = self._files.with_limits(started, file)
+            started = launch.configuration if channel is None else channel.configuration
             states = await asyncio.to_thread(meter.states)
             self._memory_bytes = {**memory_of(states), **self._memory_bytes}
             await await_idle(self._settings.run_tag, self._memory_bytes, meter.states)
@@ -237,20 +233,19 @@ class Sessions:
             starts_s = time.monotonic()
             server = await stack.enter_async_context(launched(self._plan(started, name)))
             self._start_ups.took(time.monotonic() - starts_s)
-            if file is not None:
-                stack.callback(file.close)
+            if channel is not None:
+                stack.callback(channel.close)
             self._stack = stack.pop_all()
-        self._kept = _Kept(launch, server, meter, before, file)
+        self._kept = _Kept(launch, server, meter, before, channel)
         self._is_fresh = True
-        return self._kept.session(launch.limits, time.monotonic() - began_s)
+        return self._kept.warm_server(launch.limits, time.monotonic() - began_s)
 
     def _plan(self, configuration: Configuration, name: str) -> LaunchPlan:
         settings = self._settings
         return LaunchPlan(
-            command=self._server.command,
+            server=self._spec.server,
             model=self._model,
             configuration=configuration,
-            environment=self._server.environment,
             run_tag=settings.run_tag,
             log_path=settings.log_folder / f"{name}.log",
             startup_deadline_s=self._start_ups.deadline_s,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from dataclasses import dataclass
 import aiohttp
 
 from tuner.load.client.body_stream import Body, StreamedResponse, StreamingConnector
-from tuner.load.client.stream import SHOWN_CHARACTERS, CompletionStream
-from tuner.records import Request, RequestRecord, RequestState, TextRequest
+from tuner.records import Request, RequestRecord, RequestState
+from tuner.servers.openai.stream import SHOWN_CHARACTERS
+from tuner.servers.server import Endpoint
 
 # Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
 # into a connection that is being closed.
@@ -49,56 +49,16 @@ def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
     )
 
 
-def completions_url(base_url: str) -> str:
-    """Return where completions are asked for; `base_url` is like `http://127.0.0.1:8000`."""
-    return base_url.rstrip("/") + "/v1/completions"
-
-
-def request_url(base_url: str, request: Request) -> str:
-    """Return where this request is asked: messages go to the chat, all else to completions."""
-    if isinstance(request, TextRequest) and not isinstance(request.prompt, str):
-        return base_url.rstrip("/") + "/v1/chat/completions"
-    return completions_url(base_url)
-
-
-def request_body(request: Request, served_name: str) -> bytes:
-    """Return the JSON body that asks for exactly `output_tokens` tokens."""
-    body: dict[str, object] = {
-        "model": served_name,
-        "max_tokens": request.output_tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-        "return_token_ids": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if not isinstance(request, TextRequest):
-        body["prompt"] = request.prompt_token_ids.tolist()
-        body["detokenize"] = False
-        return _json(body)
-    # The server counts the prompt: it says so in every chunk, also in those of a cut answer.
-    body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-    if isinstance(request.prompt, str):
-        body["prompt"] = request.prompt
-    else:
-        body["messages"] = [{"role": m.role, "content": m.content} for m in request.prompt]
-    return _json(body)
-
-
-def _json(body: dict[str, object]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
 class Exchange:
     """One request under way, and its record at any time: also of a cancelled one."""
 
-    def __init__(self, request: Request, served_name: str, scheduled_s: float) -> None:
+    def __init__(self, request: Request, server: Endpoint, scheduled_s: float) -> None:
         self.request = request
         self.scheduled_s = scheduled_s
         self.refused = False  # nobody listens at the server's address
-        self._body = request_body(request, served_name)
-        known = None if isinstance(request, TextRequest) else len(request.prompt_token_ids)
-        self._stream = CompletionStream(known, request.output_tokens)
+        call = server.api.completion(request, server.served_name)
+        self._url, self._body = server.url(call), call.body
+        self._stream = server.api.stream(request)
         self._state = RequestState.CUT
         self.error: str | None = None  # why it failed
         self._ended_s: float | None = None
@@ -109,10 +69,10 @@ class Exchange:
         """When its last token arrived."""
         return self._stream.last_token_s
 
-    async def run(self, session: aiohttp.ClientSession, url: str, limits: ClientLimits) -> None:
+    async def run(self, session: aiohttp.ClientSession, limits: ClientLimits) -> None:
         """Send, read to the end, and settle how it ended; a cancelled one stays unsettled."""
         try:
-            problem = await self._talk(session, url, limits)
+            problem = await self._talk(session, limits)
         except aiohttp.ServerTimeoutError:
             problem = f"timed out: no connection within {limits.connect_s:g} s"
         except aiohttp.ClientConnectorError as error:
@@ -147,15 +107,13 @@ class Exchange:
         counted = self._stream.prompt_tokens
         return len(self.request.prompt_token_ids) if counted is None else counted
 
-    async def _talk(
-        self, session: aiohttp.ClientSession, url: str, limits: ClientLimits
-    ) -> str | None:
+    async def _talk(self, session: aiohttp.ClientSession, limits: ClientLimits) -> str | None:
         """Return why no stream was read to its end, or None if one was."""
         first_due_s = time.monotonic() + limits.first_token_s
         try:
             async with (
                 asyncio.timeout(limits.first_token_s) as deadline,
-                session.post(url, data=self._body) as response,
+                session.post(self._url, data=self._body) as response,
             ):
                 if response.status != 200:
                     text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")

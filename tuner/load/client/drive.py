@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session, request_url
+from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.load.client.client_watch import ClientWatch, DriveReport
 from tuner.load.client.health import ServerHealth
 from tuner.records import (
@@ -22,6 +22,7 @@ from tuner.records import (
     SteadyWatch,
     UnderWay,
 )
+from tuner.servers.server import Endpoint
 
 # How often the watch and the server's health are looked at.
 _LOOK_S = 0.05
@@ -32,8 +33,7 @@ _LONGEST_TAIL_S = 2.0
 
 
 async def drive(
-    base_url: str,
-    served_name: str,
+    server: Endpoint,
     requests: Iterator[Request],
     load: Load,
     watch: SteadyWatch,
@@ -46,13 +46,12 @@ async def drive(
     cancelled (which aborts them in the server) and are CUT. It ends early when the server is gone:
     then requests under way are FAILED, and the watch has no end or one in the future.
     """
-    report = await drive_watched(base_url, served_name, requests, load, watch, limits=limits)
+    report = await drive_watched(server, requests, load, watch, limits=limits)
     return report.records
 
 
 async def drive_watched(
-    base_url: str,
-    served_name: str,
+    server: Endpoint,
     requests: Iterator[Request],
     load: Load,
     watch: SteadyWatch,
@@ -67,7 +66,7 @@ async def drive_watched(
     """
     limits = limits or ClientLimits()
     async with open_session(limits) as session, ClientWatch() as client:
-        run = _Run(session, base_url, served_name, load, watch, limits, is_sampled)
+        run = _Run(session, server, load, watch, limits, is_sampled)
         try:
             records = await run.until_the_end(requests)
         except BaseExceptionGroup as group:
@@ -82,16 +81,14 @@ class _Run:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        base_url: str,
-        served_name: str,
+        server: Endpoint,
         load: Load,
         watch: SteadyWatch,
         limits: ClientLimits,
         is_sampled: Callable[[float], bool] | None,
     ) -> None:
         self._session = session
-        self._base_url = base_url
-        self._served_name = served_name
+        self._server = server
         self._load = load
         self._watch = watch
         self._informed = watch if isinstance(watch, InformedWatch) else None
@@ -145,7 +142,7 @@ class _Run:
 
     async def _closed_client(self, requests: Iterator[Request]) -> None:
         for request in requests:
-            exchange = Exchange(request, self._served_name, time.monotonic())
+            exchange = Exchange(request, self._server, time.monotonic())
             await self._exchange(exchange)
             if exchange.error is not None:
                 await asyncio.sleep(_FAILURE_PAUSE_S)
@@ -159,7 +156,7 @@ class _Run:
             scheduled_s = start_s + request.arrival_s / self._load.request_rate
             # Also when it is late already: the answers must be read meanwhile.
             await asyncio.sleep(max(0.0, scheduled_s - time.monotonic()))
-            exchange = Exchange(request, self._served_name, scheduled_s)
+            exchange = Exchange(request, self._server, scheduled_s)
             self._spawn(group, self._exchange(exchange))
         self._exhausted()
 
@@ -171,8 +168,7 @@ class _Run:
         exchange.sent_s = time.monotonic()
         self._under_way.add(exchange)
         self._watch.sent(exchange.sent_s)
-        url = request_url(self._base_url, exchange.request)
-        await exchange.run(self._session, url, self._limits)
+        await exchange.run(self._session, self._limits)
         self._under_way.discard(exchange)
         self._first_tokens_s.pop(exchange, None)
         record = exchange.record(time.monotonic())

@@ -13,8 +13,7 @@ from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
 from tuner.redaction import is_secret_name, redacted
-from tuner.servers.vllm.command import flag_word
-from tuner.servers.vllm.parallelism import gpus_used
+from tuner.servers.registry import flag_rules
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
@@ -66,7 +65,7 @@ class Deployment:
     @property
     def words(self) -> tuple[str, ...]:
         """What follows `vllm serve`: the model and its flags."""
-        return (self.model, *(flag_word(name, value) for name, value in self.flags.items()))
+        return (self.model, *(flag_rules().word(name, value) for name, value in self.flags.items()))
 
     @property
     def has_limits(self) -> bool:
@@ -106,7 +105,7 @@ def deployment(recommendation: Recommendation) -> Deployment:
         environment={name: _as_text(value) for name, value in variables.items()},
         withheld=tuple(n for n in every if n not in kept and n not in variables),
         gpu=r.study.gpu,
-        gpus=gpus_used(whole),
+        gpus=flag_rules().gpus_used(whole),
         power_limit_w=None if power_limit_w is None else float(power_limit_w),
         sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz),
         release=None if release is None else release[1],

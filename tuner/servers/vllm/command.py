@@ -1,4 +1,4 @@
-"""The vLLM command: where it is, which version and flags it has, how to start a server with it."""
+"""The vLLM executable: where it is, and which version and flags it has."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tuner.configuration import Configuration, Value
-from tuner.errors import PreflightError, UsageError
+from tuner.errors import PreflightError
 
 # Importing vLLM takes 15 s on two slow cores, minutes on a cold network file system.
 _ASK_DEADLINE_S = 180.0
-
-# Flags by which the tuner reaches the server; a study cannot have them as well.
-_ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
-_SERVER_FLAGS = ("model", "served_model_name", "config", "grpc", "headless")
-RESERVED_FLAGS = frozenset((*_ADDRESS_FLAGS, *_SERVER_FLAGS))
 
 _OPTION_LINE = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)", re.MULTILINE)
 _FLAG = re.compile(r"--([a-zA-Z][\w-]*)")
@@ -108,39 +102,3 @@ def _ask(command: tuple[str, ...], *words: str) -> str:
             f"`{asked}` failed with code {answer.returncode}: {said[-1] if said else 'no message'}"
         )
     return answer.stdout.decode(errors="replace")
-
-
-def serve_argv(
-    command: tuple[str, ...],
-    model: str,
-    configuration: Configuration,
-    *,
-    host: str,
-    port: int,
-    served_name: str,
-) -> tuple[str, ...]:
-    """Return the command line of a server.
-
-    Raises `UsageError` for a flag that the tuner sets itself.
-    """
-    flags = configuration.flags
-    reserved = sorted(RESERVED_FLAGS & flags.keys())
-    if reserved:
-        raise UsageError(f"the flag '{reserved[0]}' is set by the tuner; leave it out")
-    return (
-        *command,
-        "serve",
-        model,
-        f"--host={host}",
-        f"--port={port}",
-        f"--served-model-name={served_name}",
-        *(flag_word(name, value) for name, value in flags.items()),
-    )
-
-
-def flag_word(name: str, value: Value) -> str:
-    """Return one flag as vLLM's command line wants it."""
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{dashed}" if value else f"--no-{dashed}"
-    return f"--{dashed}={value}"

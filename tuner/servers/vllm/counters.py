@@ -1,13 +1,16 @@
-"""What a running server says of itself: its counters, and the limits it chose."""
+"""What a running vLLM says of itself: its Prometheus counters, and the settings it chose."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import aiohttp
+
+from tuner.configuration import Value
+from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
 
 _FIELDS = {
     b"vllm:num_requests_running": "running",
@@ -24,35 +27,13 @@ _SAMPLE_LINE = re.compile(
     b"^(" + b"|".join(map(re.escape, _FIELDS)) + rb")(?:\{.*\})? +(\S+)", re.MULTILINE
 )
 _SAID_CHARS = 200
-
-
-class ServerUnreachableError(Exception):
-    """The server did not answer, or not as vLLM does; the text says what was asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSample:
-    """Counters of one scrape, summed over engines; None for what the server does not report."""
-
-    running: float | None = None
-    waiting: float | None = None
-    prompt_tokens: float | None = None
-    generation_tokens: float | None = None
-    preemptions: float | None = None
-    emulated_energy_j: float | None = None
-    emulated_power_w: float | None = None
-    emulated_sm_clock_mhz: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedSettings:
-    """What vLLM made of its flags and its defaults; None for what it does not report."""
-
-    max_num_seqs: int | None
-    max_num_batched_tokens: int | None
-    max_model_len: int | None
-    gpu_memory_utilization: float | None
-    kv_cache_tokens: int | None
+# The flags whose resolved values are read, each with its part of vLLM's configuration.
+_SETTINGS: Mapping[str, tuple[str, Callable[[float], Value]]] = {
+    "max_num_seqs": ("scheduler_config", int),
+    "max_num_batched_tokens": ("scheduler_config", int),
+    "max_model_len": ("model_config", int),
+    "gpu_memory_utilization": ("cache_config", float),
+}
 
 
 async def scrape(
@@ -81,10 +62,11 @@ def parse_metrics(page: bytes) -> ServerSample:
 
 async def resolved_settings(
     session: aiohttp.ClientSession, base_url: str, *, deadline_s: float = 120.0
-) -> ResolvedSettings | None:
-    """Read `/server_info`; None where the server has none (it needs VLLM_SERVER_DEV_MODE=1).
+) -> Flags | None:
+    """Read the flags from `/server_info`; None where there is none.
 
-    vLLM collects facts of the whole machine for the answer, which takes seconds on a busy one.
+    The route needs VLLM_SERVER_DEV_MODE=1. vLLM collects facts of the whole machine for the
+    answer, which takes seconds on a busy one.
 
     Only these fields are taken: the answer also holds the server's environment and tokens.
     Raises `ServerUnreachableError`.
@@ -100,23 +82,13 @@ async def resolved_settings(
     if not isinstance(config, dict):
         raise ServerUnreachableError(f"{url} answered no vLLM configuration but {type(config)}")
 
-    def setting(section: str, name: str) -> int | float | None:
+    settings: dict[str, Value] = {}
+    for name, (section, kind) in _SETTINGS.items():
         fields = config.get(section)
         value = fields.get(name) if isinstance(fields, dict) else None
-        is_known = isinstance(value, int | float) and abs(value) < math.inf  # NaN is not
-        return value if is_known else None
-
-    def whole(section: str, name: str) -> int | None:
-        value = setting(section, name)
-        return None if value is None else int(value)
-
-    return ResolvedSettings(
-        max_num_seqs=whole("scheduler_config", "max_num_seqs"),
-        max_num_batched_tokens=whole("scheduler_config", "max_num_batched_tokens"),
-        max_model_len=whole("model_config", "max_model_len"),
-        gpu_memory_utilization=setting("cache_config", "gpu_memory_utilization"),
-        kv_cache_tokens=whole("cache_config", "kv_cache_size_tokens"),
-    )
+        if isinstance(value, int | float) and abs(value) < math.inf:  # NaN is not
+            settings[name] = kind(value)
+    return settings
 
 
 async def _get_if_there(

@@ -69,36 +69,38 @@ _REFUSALS = re.compile(
 )
 
 
-def diagnose_launch(log_text: str, exit_code: int | None, timed_out: bool) -> Failure:
-    """Say why a server never got ready, in one sentence that quotes the root of its log."""
-    lines = _error_lines(log_text)
-    known = _known_cause(lines)
-    if known is not None:
-        return known
-    refusal = _refusal(lines)
-    if refusal is not None and not timed_out:
-        return Failure(FailureKind.CONFIGURATION, f"vLLM refused to start: {_quoted(refusal)}")
-    ended = "was not ready before its deadline" if timed_out else _ended(exit_code)
-    return Failure(FailureKind.UNSTABLE, f"vLLM {ended}{_last_words(lines, log_text)}")
+class VllmLog:
+    """Reads the log of a vLLM server, its API process and its engine together."""
 
+    def diagnose_launch(self, log_text: str, exit_code: int | None, timed_out: bool) -> Failure:
+        """Say why a server never got ready, in one sentence that quotes the root of its log."""
+        lines = _error_lines(log_text)
+        known = _known_cause(lines)
+        if known is not None:
+            return known
+        refusal = _refusal(lines)
+        if refusal is not None and not timed_out:
+            return Failure(FailureKind.CONFIGURATION, f"vLLM refused to start: {_quoted(refusal)}")
+        ended = "was not ready before its deadline" if timed_out else _ended(exit_code)
+        return Failure(FailureKind.UNSTABLE, f"vLLM {ended}{_last_words(lines, log_text)}")
 
-def diagnose_death(log_text: str, exit_code: int | None) -> Failure:
-    """Say why a server that had been ready did not survive its load."""
-    lines = _error_lines(log_text)
-    ended = "lost its engine" if exit_code is None else _ended(exit_code)
-    return Failure(FailureKind.UNSTABLE, f"vLLM {ended} under load{_last_words(lines, log_text)}")
+    def diagnose_death(self, log_text: str, exit_code: int | None) -> Failure:
+        """Say why a server that had been ready did not survive its load."""
+        lines = _error_lines(log_text)
+        ended = "lost its engine" if exit_code is None else _ended(exit_code)
+        return Failure(
+            FailureKind.UNSTABLE, f"vLLM {ended} under load{_last_words(lines, log_text)}"
+        )
 
+    def broken_gpu(self, log_text: str) -> str | None:
+        """Return the line that says that a GPU needs a person, None if none does."""
+        lines = _error_lines(log_text)
+        return next((_quoted(line) for line in lines if _BROKEN_GPU.search(line)), None)
 
-def broken_gpu(log_text: str) -> str | None:
-    """Return the line that says that a GPU needs a person, None if none does."""
-    lines = _error_lines(log_text)
-    return next((_quoted(line) for line in lines if _BROKEN_GPU.search(line)), None)
-
-
-def has_dead_engine(log_text: str) -> bool:
-    """Say whether the engine behind a server that may still answer has died."""
-    lines = _error_lines(log_text)
-    return any(_DEAD_ENGINE.search(line) or _DIED.match(line) for line in lines)
+    def has_dead_engine(self, log_text: str) -> bool:
+        """Say whether the engine behind a server that may still answer has died."""
+        lines = _error_lines(log_text)
+        return any(_DEAD_ENGINE.search(line) or _DIED.match(line) for line in lines)
 
 
 def _error_lines(log_text: str) -> list[str]:

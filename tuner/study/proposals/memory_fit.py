@@ -1,36 +1,14 @@
-"""What cannot fit into a GPU's memory, known without launching it."""
+"""Which configurations cannot fit into the GPU's memory, known without launching them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from tuner.catalog.gpu_names import emulated_gpu
-from tuner.catalog.model import ModelShape, load_model
-from tuner.configuration import Configuration, Value
+from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
 from tuner.errors import UsageError
-
-_GIB = 2**30
-_KV_BYTES: Mapping[Value, int] = {"auto": 2, "bfloat16": 2, "float16": 2}  # others: at least 1
-# With one of these the weights or the cache take less than the model's own files say.
-_UNKNOWN = ("quantization", "dtype", "cpu_offload_gb", "hf_overrides")
-
-
-def fits(model: ModelShape, memory_gib: float, flags: Mapping[str, Value]) -> bool | None:
-    """Say whether the weights and one request of `max_model_len` fit into each GPU.
-
-    `memory_gib` is that of one GPU. True does not say that a server starts: what it needs beside
-    them is not counted. None where the flags change what is needed, or name no length.
-    """
-    length = flags.get("max_model_len")
-    if any(name in flags for name in _UNKNOWN) or not isinstance(length, int):
-        return None
-    shards = int(flags.get("tensor_parallel_size", 1))
-    stages = int(flags.get("pipeline_parallel_size", 1))
-    share = float(flags.get("gpu_memory_utilization", 1.0))
-    kv_bytes = _KV_BYTES.get(flags.get("kv_cache_dtype", "auto"), 1)
-    cache = length * model.kv_token_bytes(shards, kv_bytes) / stages
-    weights = model.loaded_bytes / shards / stages
-    return weights + cache <= share * memory_gib * _GIB
+from tuner.servers.registry import flag_rules
 
 
 def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configuration], bool]:
@@ -47,4 +25,5 @@ def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configurati
     if known_gpu is None:
         return lambda _: True
     memory_gib = known_gpu.memory_gib
-    return lambda c: fits(shape, memory_gib, {**fixed.flags, **c.flags}) is not False
+    rules = flag_rules()
+    return lambda c: rules.fits({**fixed.flags, **c.flags}, shape, memory_gib) is not False

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.configuration import Configuration, Value
 from tuner.records import Measurement
+from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace, parameter_name
@@ -139,7 +140,8 @@ class Proposals:
         return SearchSampler(task, seed)
 
     def _is_possible(self, configuration: Configuration) -> bool:
-        return is_possible(configuration) and self._may_fit(configuration)
+        is_refused = flag_rules().refusal(configuration.flags) is not None
+        return not is_refused and self._may_fit(configuration)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
@@ -289,11 +291,3 @@ def _garbage_kept() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def is_possible(configuration: Configuration) -> bool:
-    """Say whether vLLM's own rules let a configuration start, as far as it names both limits."""
-    flags = configuration.flags
-    if "max_num_seqs" not in flags or "max_num_batched_tokens" not in flags:
-        return True
-    return int(flags["max_num_batched_tokens"]) >= int(flags["max_num_seqs"])

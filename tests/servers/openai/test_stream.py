@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.load.client.stream import CompletionStream, LineSplitter
+from tuner.servers.openai.stream import CompletionStream, LineSplitter
 
 
 def chunk(count: int, finish_reason: str | None = None, **more: Any) -> bytes:

@@ -131,11 +131,12 @@ class CompletionStream:
             self.problem = f"malformed line in the stream: {_shown(payload)}"
             return
         try:
-            self._read_event(event, now_s)
+            self.read_event(event, now_s)
         except (TypeError, KeyError, AttributeError, IndexError):
             self.problem = f"unexpected event in the stream: {_shown(payload)}"
 
-    def _read_event(self, event: dict[str, Any], now_s: float) -> None:
+    def read_event(self, event: dict[str, Any], now_s: float) -> None:
+        """Take in one event; another server's may look different. May raise as indexing does."""
         if (error := event.get("error")) is not None:
             self.problem = f"error in the stream: {_message(error)}"
             return

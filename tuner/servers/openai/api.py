@@ -1,0 +1,155 @@
+"""The OpenAI API, with the fields by which tokens are counted: `ignore_eos`, `return_token_ids`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import aiohttp
+
+from tuner.records import Request, TextRequest
+from tuner.servers.openai.stream import CompletionStream
+from tuner.servers.server import (
+    Flags,
+    HttpCall,
+    NotAnsweredError,
+    ServerSample,
+    ServerUnreachableError,
+    TokenIds,
+)
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+MODELS = "/v1/models"
+_CANARY_TOKENS = 4
+_CANARY_PROMPT = (5, 6, 7)
+_QUOTE_CHARS = 200
+
+
+class OpenAiApi:
+    """Any server that speaks the OpenAI API and returns token ids; it reports no counters."""
+
+    def completion(self, request: Request, served_name: str) -> HttpCall:
+        """Return the call: messages go to the chat, all else to completions."""
+        body: dict[str, object] = {
+            "model": served_name,
+            "max_tokens": request.output_tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+            "return_token_ids": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if not isinstance(request, TextRequest):
+            body["prompt"] = request.prompt_token_ids.tolist()
+            body["detokenize"] = False
+            return _call(COMPLETIONS, body)
+        # The server counts the prompt: it says so in every chunk, also in those of a cut answer.
+        body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        if isinstance(request.prompt, str):
+            return _call(COMPLETIONS, {**body, "prompt": request.prompt})
+        messages = [{"role": m.role, "content": m.content} for m in request.prompt]
+        return _call(CHAT, {**body, "messages": messages})
+
+    def stream(self, request: Request) -> CompletionStream:
+        """Return what reads the answer; of a text the server counts the prompt's tokens."""
+        known = None if isinstance(request, TextRequest) else len(request.prompt_token_ids)
+        return CompletionStream(known, request.output_tokens)
+
+    async def greedy_answer(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+    ) -> TokenIds:
+        """Return the greedy answer to a prompt of token ids.
+
+        Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
+        """
+        body = {
+            "model": served_name,
+            "prompt": list(prompt),
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "detokenize": False,
+            "return_token_ids": True,
+        }
+        try:
+            async with session.post(base_url.rstrip("/") + COMPLETIONS, json=body) as reply:
+                if reply.status != 200:
+                    said = (await reply.text())[:_QUOTE_CHARS].strip()
+                    raise NotAnsweredError(f"HTTP {reply.status}: {said}")
+                token_ids = (await reply.json())["choices"][0]["token_ids"]
+        except TimeoutError:  # one of aiohttp's errors, too: how long to wait is the caller's
+            raise
+        except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
+            kind = type(error).__name__
+            raise NotAnsweredError(f"no answer with token ids ({kind})") from error
+        if not isinstance(token_ids, list):
+            raise NotAnsweredError("the server does not return token ids")
+        return tuple(int(token) for token in token_ids)
+
+    async def generates(
+        self, session: aiohttp.ClientSession, base_url: str, served_name: str
+    ) -> bool:
+        """Have the engine make a few tokens; False if it did not. Raises `aiohttp`'s errors."""
+        body = {
+            "model": served_name,
+            "prompt": list(_CANARY_PROMPT),
+            "max_tokens": _CANARY_TOKENS,
+            "ignore_eos": True,
+            "detokenize": False,
+        }
+        async with session.post(base_url.rstrip("/") + COMPLETIONS, json=body) as reply:
+            made = (await reply.json()).get("usage") if reply.status == 200 else None
+        return isinstance(made, dict) and made.get("completion_tokens") == _CANARY_TOKENS
+
+    async def is_ready(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Say whether the server lists a model: the API has no other sign of its health."""
+        try:
+            return bool(await self.models(session, base_url))
+        except ServerUnreachableError:
+            return False
+
+    async def models(self, session: aiohttp.ClientSession, base_url: str) -> tuple[str, ...]:
+        """Return the names of the models that are served. Raises `ServerUnreachableError`."""
+        listed = (await get_json(session, base_url + MODELS)).get("data")
+        cards = listed if isinstance(listed, list) else []
+        return tuple(str(card.get("id")) for card in cards if isinstance(card, dict))
+
+    async def version(self, session: aiohttp.ClientSession, base_url: str) -> str | None:
+        """Return None: the API has no route for it."""
+        return None
+
+    async def sample(self, session: aiohttp.ClientSession, base_url: str) -> ServerSample:
+        """Return a sample that knows nothing."""
+        return ServerSample()
+
+    async def settings(self, session: aiohttp.ClientSession, base_url: str) -> Flags | None:
+        """Return None: the server does not say."""
+        return None
+
+    async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Return False: there is no way to ask for it."""
+        return False
+
+
+async def get_json(session: aiohttp.ClientSession, url: str) -> dict[str, object]:
+    """Return the JSON object at `url`, {} for JSON of another kind.
+
+    Raises `ServerUnreachableError`.
+    """
+    try:
+        async with session.get(url) as reply:
+            reply.raise_for_status()
+            data = await reply.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
+        said = str(error)[:_QUOTE_CHARS] or "time-out"  # it may quote all that was answered
+        raise ServerUnreachableError(f"no answer from {url}: {said}") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _call(route: str, body: dict[str, object]) -> HttpCall:
+    return HttpCall(route, json.dumps(body, separators=(",", ":")).encode())

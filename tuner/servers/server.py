@@ -1,0 +1,286 @@
+"""The `Server` protocol, which is all that the tuner knows of an inference server.
+
+To add another server (SGLang, TGI, vLLM-Omni), write one folder beside `servers/vllm`, and name
+it in `servers/registry.py`. Nothing outside `servers/` names a flag, a route, a counter or a line
+of a log. `tests/servers/test_contract.py` is what every server passes; it holds a toy of sixty
+lines to start from. A server has four parts, each a protocol below:
+
+* `FlagRules`: what is known of its flags before one is started. How many GPUs a configuration
+  takes, which configurations the server refuses, which do not fit into memory, and which flags
+  can change while it runs (`AdjustableLimits`).
+* `HttpApi`: how a running one is spoken to. Requests and their answers, counters, the settings
+  that it chose, its prefix cache. `--base-url` needs this part alone.
+* `LogReader`: why one did not start, or died, and whose fault that is.
+* `Server` itself: an installed server, its version, and its command line.
+
+Where a server cannot do what a part asks for, it says so (None, False, or an empty reply), and
+the tuner does without: without counters a load is measured from the client's side alone, without
+adjustable limits each configuration is launched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from tuner.configuration import Configuration, Value
+from tuner.records import Failure, Request
+
+if TYPE_CHECKING:  # reports read the rules of flags, and should not wait for an HTTP client
+    import aiohttp
+
+    from tuner.catalog.model import ModelShape
+    from tuner.servers.openai.stream import CompletionStream
+
+Flags: TypeAlias = Mapping[str, Value]
+Limits: TypeAlias = Mapping[str, int]  # by flag; one that is absent is left as it was launched
+TokenIds: TypeAlias = tuple[int, ...]
+
+
+class ServerUnreachableError(Exception):
+    """The server did not answer, or not as it should; the text says what was asked."""
+
+
+class NotAnsweredError(Exception):
+    """A prompt got no answer that can be compared; the text says why."""
+
+
+class NotReusableError(Exception):
+    """The server cannot be trusted with another evaluation; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """A request to be posted: the route, from the first slash, and the JSON body."""
+
+    route: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSample:
+    """Counters of one scrape, summed over engines; None for what the server does not report.
+
+    Running and waiting are requests now; tokens and preemptions count from the start.
+    """
+
+    running: float | None = None
+    waiting: float | None = None
+    prompt_tokens: float | None = None
+    generation_tokens: float | None = None
+    preemptions: float | None = None
+    emulated_energy_j: float | None = None
+    emulated_power_w: float | None = None
+    emulated_sm_clock_mhz: float | None = None
+
+
+class LimitsChannel(Protocol):
+    """How one server is told its limits while it runs, from before its launch to its end."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """What to launch instead of the configuration that the channel was opened for."""
+
+    def problem(self) -> str | None:
+        """Say why a server that is ready cannot change its limits; None if it can."""
+
+    def blamed_for(self, failure: Failure) -> str | None:
+        """Say why a launch failed if it failed because of this channel; else None."""
+
+    async def change(self, limits: Limits, step: Callable[[], Awaitable[None]]) -> None:
+        """Set limits and see them in force; those of the launch stay where they are lower.
+
+        `step` has the engine make a few tokens: an idle engine may not look. Raises
+        `NotReusableError`.
+        """
+
+    def close(self) -> None:
+        """Let go of it; the server has ended."""
+
+
+class AdjustableLimits(Protocol):
+    """The flags of a server that can change while it runs."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of those flags."""
+
+    def governs(self, flags: Flags) -> bool:
+        """Say whether limits set later mean the same as these flags at a launch."""
+
+    def launch_flags(self, flags: Flags, largest: Limits) -> Flags:
+        """Return the flags of a launch whose limits can be any up to `largest`."""
+
+    def limits(self, flags: Flags) -> Limits:
+        """Return the limits that these flags ask for."""
+
+    def most_running(self, limits: Limits) -> int | None:
+        """Return how many requests may run at once under limits; None if that is not limited."""
+
+    def open(self, folder: Path, name: str, configuration: Configuration) -> LimitsChannel:
+        """Make the channel of one server; `folder` is that of the run. Raises `OSError`."""
+
+
+class FlagRules(Protocol):
+    """What is known of a server's flags before one is started."""
+
+    @property
+    def parallel_sizes(self) -> tuple[str, ...]:
+        """The flags that each multiply the GPUs of a server."""
+
+    @property
+    def context_flag(self) -> str:
+        """The flag that bounds the tokens of a request, prompt and answer together."""
+
+    @property
+    def memory_flags(self) -> tuple[str, ...]:
+        """The flags to think of where a model does not fit into memory."""
+
+    @property
+    def limits(self) -> AdjustableLimits | None:
+        """The flags that can change while a server runs; None if there are none."""
+
+    def word(self, name: str, value: Value) -> str:
+        """Return one flag as the command line wants it."""
+
+    def gpus_used(self, configuration: Configuration) -> int:
+        """Return how many GPUs a server with these flags takes."""
+
+    def refusal(self, flags: Flags) -> str | None:
+        """Say why the server would refuse to start, as far as that is known beforehand."""
+
+    def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
+        """Say whether the model and one request of full length fit into GPUs of `memory_gib` each.
+
+        False only where that is sure; None where the flags do not tell.
+        """
+
+
+class HttpApi(Protocol):
+    """How a running server is spoken to; a `base_url` is like `http://127.0.0.1:8000`."""
+
+    def completion(self, request: Request, served_name: str) -> HttpCall:
+        """Return the call that streams exactly as many tokens as the request asks for."""
+
+    def stream(self, request: Request) -> CompletionStream:
+        """Return what reads the streamed answer to that call.
+
+        A server whose events look different returns a subclass with a `read_event` of its own.
+        """
+
+    async def greedy_answer(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+    ) -> TokenIds:
+        """Return the greedy answer to a prompt of token ids.
+
+        Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
+        """
+
+    async def generates(
+        self, session: aiohttp.ClientSession, base_url: str, served_name: str
+    ) -> bool:
+        """Have the engine make a few tokens; False if it did not. Raises `aiohttp`'s errors."""
+
+    async def is_ready(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Say whether the server is up and has loaded its model."""
+
+    async def models(self, session: aiohttp.ClientSession, base_url: str) -> tuple[str, ...]:
+        """Return the names of the models that are served. Raises `ServerUnreachableError`."""
+
+    async def version(self, session: aiohttp.ClientSession, base_url: str) -> str | None:
+        """Return the version that the server reports; None if it does not."""
+
+    async def sample(self, session: aiohttp.ClientSession, base_url: str) -> ServerSample:
+        """Read the counters. Raises `ServerUnreachableError`."""
+
+    async def settings(self, session: aiohttp.ClientSession, base_url: str) -> Flags | None:
+        """Return what the server made of its flags and its defaults; None if it does not say.
+
+        Raises `ServerUnreachableError`.
+        """
+
+    async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Empty the prefix cache; False if that failed or cannot be done.
+
+        Raises `aiohttp`'s errors.
+        """
+
+
+class LogReader(Protocol):
+    """What a server's log, its output from the start, says of its end."""
+
+    def diagnose_launch(self, log_text: str, exit_code: int | None, timed_out: bool) -> Failure:
+        """Say why a server never got ready, in one sentence that quotes the root of its log."""
+
+    def diagnose_death(self, log_text: str, exit_code: int | None) -> Failure:
+        """Say why a server that had been ready did not survive its load."""
+
+    def broken_gpu(self, log_text: str) -> str | None:
+        """Return the line that says that a GPU needs a person, None if none does."""
+
+    def has_dead_engine(self, log_text: str) -> bool:
+        """Say whether the engine behind a server that may still answer has died."""
+
+
+class Server(Protocol):
+    """An installed server, from which the tuner launches one for each configuration."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def version(self) -> str:
+        """What it calls itself; a study is resumed with the same one only."""
+
+    @property
+    def known_flags(self) -> frozenset[str] | None:
+        """The flags that this version takes, in their Python spelling; None if not asked."""
+
+    @property
+    def limits_problem(self) -> str | None:
+        """Why this version cannot change limits while it runs; None if it may."""
+
+    @property
+    def environment(self) -> Mapping[str, Value]:
+        """Variables that every launch gets beside the tuner's own environment."""
+
+    @property
+    def rules(self) -> FlagRules:
+        """What is known of its flags."""
+
+    @property
+    def api(self) -> HttpApi:
+        """How it is spoken to."""
+
+    @property
+    def log(self) -> LogReader:
+        """What its log says."""
+
+    def command_line(
+        self, model: str, configuration: Configuration, *, host: str, port: int, served_name: str
+    ) -> tuple[str, ...]:
+        """Return the command line that serves `model` as `served_name`.
+
+        Raises `UsageError` for a flag that the tuner sets itself.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model that is served: how it is spoken to, where, and under which name."""
+
+    api: HttpApi
+    base_url: str
+    served_name: str
+
+    def url(self, call: HttpCall) -> str:
+        """Return where a call is posted to."""
+        return self.base_url.rstrip("/") + call.route

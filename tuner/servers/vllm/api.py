@@ -1,0 +1,51 @@
+"""vLLM's HTTP API: OpenAI's, with routes of its own for health, counters and the prefix cache."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from tuner.servers.openai.api import OpenAiApi, get_json
+from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
+from tuner.servers.vllm.counters import resolved_settings, scrape
+
+
+class VllmApi(OpenAiApi):
+    """A vLLM, of which some routes may be closed or hidden behind a proxy."""
+
+    async def is_ready(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Say whether `/health` answers: vLLM opens its port before it has loaded the model."""
+        try:
+            async with session.get(f"{base_url}/health") as reply:
+                return reply.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def version(self, session: aiohttp.ClientSession, base_url: str) -> str | None:
+        """Return the version that the server reports; None if it does not."""
+        try:
+            version = (await get_json(session, f"{base_url}/version")).get("version")
+        except ServerUnreachableError:
+            return None
+        return None if version is None else str(version)
+
+    async def sample(self, session: aiohttp.ClientSession, base_url: str) -> ServerSample:
+        """Read the counters. Raises `ServerUnreachableError`."""
+        return await scrape(session, base_url)
+
+    async def settings(self, session: aiohttp.ClientSession, base_url: str) -> Flags | None:
+        """Return what vLLM made of its flags and its defaults; None if it does not say.
+
+        Raises `ServerUnreachableError`.
+        """
+        return await resolved_settings(session, base_url)
+
+    async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
+        """Empty the prefix cache; False if that failed, or there is no such route.
+
+        Newer vLLMs say whether it worked, which it does not while requests hold blocks.
+        """
+        async with session.post(f"{base_url}/reset_prefix_cache") as reply:
+            if reply.status != 200:
+                return False
+            answer = await reply.read()
+            return not answer or b"false" not in answer.lower()

@@ -1,0 +1,53 @@
+"""vLLM's flags: parallelism (tensor, pipeline, data), what it refuses, what fits into memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tuner.configuration import Configuration, Value
+from tuner.servers.server import AdjustableLimits, Flags
+from tuner.servers.vllm.adjustable import SEQS, TOKENS, VllmLimits
+from tuner.servers.vllm.memory_fit import fits
+
+if TYPE_CHECKING:
+    from tuner.catalog.model import ModelShape
+
+_PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+class VllmFlags:
+    """What is known of vLLM's flags before one is started."""
+
+    parallel_sizes = _PARALLEL_SIZES
+    context_flag = "max_model_len"
+    memory_flags = ("tensor_parallel_size", "max_model_len")
+    limits: AdjustableLimits = VllmLimits()
+
+    def word(self, name: str, value: Value) -> str:
+        """Return one flag as vLLM's command line wants it."""
+        dashed = name.replace("_", "-")
+        if isinstance(value, bool):
+            return f"--{dashed}" if value else f"--no-{dashed}"
+        return f"--{dashed}={value}"
+
+    def gpus_used(self, configuration: Configuration) -> int:
+        """Return how many GPUs a server with these flags takes."""
+        return math.prod(int(configuration.flags.get(size, 1)) for size in _PARALLEL_SIZES)
+
+    def refusal(self, flags: Flags) -> str | None:
+        """Say why vLLM would refuse to start: a step must have room for a token of each request.
+
+        vLLM sees to it by itself where a flag is left out.
+        """
+        seqs, tokens = flags.get(SEQS), flags.get(TOKENS)
+        if not isinstance(seqs, int) or not isinstance(tokens, int) or tokens >= seqs:
+            return None
+        return (
+            f"{TOKENS} ({tokens}) must be greater than or equal to {SEQS} ({seqs}): vLLM does "
+            "not start with these"
+        )
+
+    def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
+        """Say whether the weights and one request of full length fit into each GPU."""
+        return fits(model, memory_gib, flags)

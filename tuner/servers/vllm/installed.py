@@ -1,0 +1,89 @@
+"""An installed vLLM, inspected without a launch: its flags, and whether its limits can change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
+from tuner.servers.vllm.command import known_flags, vllm_version
+
+_PROBE_S = 60.0
+_SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
+# in vLLM's own Python, without importing it, which takes 15 s
+_PROBE = """
+import importlib.metadata, importlib.util, json, pathlib, sys
+spec = importlib.util.find_spec("vllm")
+folders = [] if spec is None else list(spec.submodule_search_locations or [])
+there = [any((pathlib.Path(f) / name).exists() for f in folders) for name in sys.argv[1:]]
+try:
+    version = importlib.metadata.version("vllm")
+except importlib.metadata.PackageNotFoundError:
+    version = None
+print(json.dumps([version, there]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledVllm:
+    """A vLLM and its flags; `missing` are schedulers that it lacks, None if that is not known."""
+
+    version: str
+    flags: frozenset[str]
+    missing: tuple[str, ...] | None
+
+    @property
+    def limits_problem(self) -> str | None:
+        """Why limits cannot change while it runs; None if they can, as far as that is known."""
+        if SCHEDULER_FLAG not in self.flags:
+            return f"vLLM {self.version} has no --scheduler-cls"
+        if self.missing:
+            return f"vLLM {self.version} has no {', '.join(self.missing)}"
+        return None
+
+    @property
+    def limits_note(self) -> str:
+        """What makes us think that limits can change."""
+        if self.missing is None:
+            return "--scheduler-cls is there; the first launch tries it"
+        return "--scheduler-cls is there, and the schedulers that ours is made from"
+
+
+def inspect(command: tuple[str, ...]) -> InstalledVllm:
+    """Ask a vLLM for what it has, which takes as long as its import. Raises `PreflightError`."""
+    python = _python_of(Path(command[0]))
+    probed = None if python is None else _probed(python)
+    flags = known_flags(command)
+    version, missing = (None, None) if probed is None else probed
+    return InstalledVllm(version or vllm_version(command), flags, missing)
+
+
+def _python_of(script: Path) -> str | None:
+    """Return the Python that the first line of a script names; None for anything else."""
+    try:
+        with script.open("rb") as file:
+            line = file.readline(4096)
+    except OSError:
+        return None
+    word = line.removeprefix(b"#!").decode(errors="replace").strip()
+    return word if line.startswith(b"#!/") and "python" in word and " " not in word else None
+
+
+def _probed(python: str) -> tuple[str | None, tuple[str, ...]] | None:
+    """Ask vLLM's Python for its version, and which schedulers it lacks; None if no answer."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _PROBE, *_SCHEDULERS],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_S,
+            check=True,
+            text=True,
+        )
+        version, there = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    missing = (name for name, found in zip(_SCHEDULERS, there, strict=True) if not found)
+    return version, tuple(missing)

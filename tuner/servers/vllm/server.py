@@ -1,0 +1,80 @@
+"""vLLM as a `Server`: its command line, and the parts by which the tuner knows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuner.configuration import Configuration, Value
+from tuner.errors import UsageError
+from tuner.servers.server import FlagRules, HttpApi, LogReader
+from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
+from tuner.servers.vllm.api import VllmApi
+from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.diagnosis import VllmLog
+from tuner.servers.vllm.flags import VllmFlags
+
+# Flags by which the tuner reaches the server; a study cannot have them as well.
+_ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
+_SERVER_FLAGS = ("model", "served_model_name", "config", "grpc", "headless")
+RESERVED_FLAGS = frozenset((*_ADDRESS_FLAGS, *_SERVER_FLAGS))
+_USAGE_VARIABLE = "VLLM_NO_USAGE_STATS"
+
+
+@dataclass(frozen=True, slots=True)
+class VllmServer:
+    """A vLLM, or what answers as one does; `command` is what stands before `serve`."""
+
+    command: tuple[str, ...]
+    version: str
+    known_flags: frozenset[str] | None = None
+    variables: Mapping[str, Value] = field(default_factory=dict)
+    name: str = "vLLM"
+    rules: FlagRules = field(default_factory=VllmFlags)
+    api: HttpApi = field(default_factory=VllmApi)
+    log: LogReader = field(default_factory=VllmLog)
+
+    @classmethod
+    def installed(cls, executable: str | None) -> VllmServer:
+        """Find vLLM and ask it for its version and flags. Raises `PreflightError`."""
+        command = find_vllm(executable)
+        # opens /server_info on 127.0.0.1, which says what the default of each flag is
+        variables = {"VLLM_SERVER_DEV_MODE": "1"}
+        return cls(command, vllm_version(command), known_flags(command), variables)
+
+    @property
+    def limits_problem(self) -> str | None:
+        """Why this version cannot change limits while it runs; None if it may."""
+        if self.known_flags is None or SCHEDULER_FLAG in self.known_flags:
+            return None
+        return (
+            f"vLLM {self.version} takes no scheduler of ours (--scheduler-cls), so its limits "
+            "cannot change while it runs"
+        )
+
+    @property
+    def environment(self) -> Mapping[str, Value]:
+        """The variables of every launch; hundreds of launches in a night are nobody's usage."""
+        return {_USAGE_VARIABLE: os.environ.get(_USAGE_VARIABLE, "1"), **self.variables}
+
+    def command_line(
+        self, model: str, configuration: Configuration, *, host: str, port: int, served_name: str
+    ) -> tuple[str, ...]:
+        """Return the command line that serves `model` as `served_name`.
+
+        Raises `UsageError` for a flag that the tuner sets itself.
+        """
+        flags = configuration.flags
+        reserved = sorted(RESERVED_FLAGS & flags.keys())
+        if reserved:
+            raise UsageError(f"the flag '{reserved[0]}' is set by the tuner; leave it out")
+        return (
+            *self.command,
+            "serve",
+            model,
+            f"--host={host}",
+            f"--port={port}",
+            f"--served-model-name={served_name}",
+            *(self.rules.word(name, value) for name, value in flags.items()),
+        )
