@@ -50,6 +50,7 @@ def main() -> None:
             "import typer, typer.rich_utils": least(
                 (sys.executable, "-c", "import typer, typer.rich_utils")
             ),
+            "import tuner": least((sys.executable, "-c", "import tuner")),
             "tuner --help": least((*TUNER, "--help")),
             "the tabulator after `tuner show`": least(
                 complete, _TUNER_COMPLETE="complete_bash", **pressed
