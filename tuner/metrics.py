@@ -19,9 +19,10 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric's name, unit, better direction and meaning."""
+    """A metric's name, its label for people, unit, better direction and meaning."""
 
     name: str
+    label: str
     unit: str
     better: Direction
     meaning: str
@@ -48,37 +49,57 @@ STATISTICS: Mapping[str, str] = MappingProxyType(
 _SCALARS = (
     Metric(
         "energy_per_output_token_j",
+        "energy per output token",
         "J/token",
         Direction.MIN,
         "gross GPU energy of the window / output tokens that arrived in it",
     ),
     Metric(
         "energy_per_request_j",
+        "energy per request",
         "J/request",
         Direction.MIN,
         "energy per output token x mean output tokens of the requests finished in the window",
     ),
-    Metric("mean_power_w", "W", Direction.MIN, "gross GPU energy of the window / its length"),
+    Metric(
+        "energy_per_input_token_j",
+        "energy per input token",
+        "J/token",
+        Direction.MIN,
+        "gross GPU energy of the window / prompt tokens of the requests whose first token arrived "
+        "in it",
+    ),
+    Metric(
+        "mean_power_w",
+        "mean power",
+        "W",
+        Direction.MIN,
+        "gross GPU energy of the window / its length",
+    ),
     Metric(
         "output_throughput_tok_s",
+        "output throughput",
         "tok/s",
         Direction.MAX,
         "output tokens that arrived in the window / its length",
     ),
     Metric(
         "request_throughput_req_s",
+        "request throughput",
         "req/s",
         Direction.MAX,
         "requests finished in the window / its length",
     ),
     Metric(
         "goodput_req_s",
+        "goodput",
         "req/s",
         Direction.MAX,
         "requests finished in the window that met every latency SLO / its length",
     ),
     Metric(
         "slo_attainment",
+        "SLO attainment",
         "share",
         Direction.MAX,
         "share of the window's requests that met every latency SLO",
@@ -89,7 +110,11 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {m.name: m for m in _SCALARS}
     | {
         f"{stat}_{latency}": Metric(
-            f"{stat}_{latency}", "ms", Direction.MIN, f"{how} of: {meaning}"
+            f"{stat}_{latency}",
+            f"{stat} {latency.removesuffix('_ms').upper()}",
+            "ms",
+            Direction.MIN,
+            f"{how} of: {meaning}",
         )
         for latency, meaning in LATENCIES.items()
         for stat, how in STATISTICS.items()

@@ -78,6 +78,23 @@ def test_tokens_count_by_arrival_and_energy_by_the_same_window() -> None:
     assert metrics["mean_itl_ms"] == pytest.approx((1000 + 500 + 1000) / 3)
 
 
+def test_a_prompt_counts_whole_where_its_first_token_arrived() -> None:
+    before = record(0, 8.0, [9.0, 9.5, 10.5, 11.0])
+    inside = record(1, 11.0, [12.0, 13.0])
+    cut_by_end = record(2, 18.0, [19.0, 21.0], RequestState.CUT)
+    after = record(3, 19.0, [20.5, 21.0], RequestState.CUT)
+    requests = [before, inside, cut_by_end, after]
+    metrics = measured(reduce_run(run(requests), {})).metrics
+    prompts = inside.prompt_tokens + cut_by_end.prompt_tokens
+    assert metrics["energy_per_input_token_j"] == pytest.approx(100 * 10 / prompts)
+
+
+def test_without_a_first_token_in_the_window_there_is_no_energy_per_input_token() -> None:
+    metrics = measured(reduce_run(run([record(0, 8.0, [9.0, 10.5, 11.0])]), {})).metrics
+    assert "energy_per_input_token_j" not in metrics
+    assert metrics["energy_per_output_token_j"] == pytest.approx(100 * 10 / 2)
+
+
 def test_one_failed_request_spoils_the_run() -> None:
     bad = record(1, 11.0, [12.0], RequestState.FAILED, "stream closed after 1 of 16 tokens")
     result = reduce_run(run([record(0, 11.0, [12.0, 13.0]), bad]), {})

@@ -23,8 +23,8 @@ from tuner.report.html.comparison import comparison
 from tuner.report.html.page import page
 from tuner.report.html.report_data import read_report_data
 from tuner.report.json_forms import recommendation_json, study_json
+from tuner.report.labels import number, percent
 from tuner.report.price import Price
-from tuner.report.terminal.front_table import number, percent
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_study
 from tuner.store import Store, StudyIdentity

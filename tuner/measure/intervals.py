@@ -317,12 +317,22 @@ class _Window:
         return {
             "energy_per_output_token_j": product_interval(used / made, [joules], [tokens]),
             "energy_per_request_j": product_interval(per_request, [joules, output], [tokens, done]),
+            "energy_per_input_token_j": self._input_energy(joules),
             "mean_power_w": product_interval(used / self._length_s, [joules], [seconds]),
             "output_throughput_tok_s": product_interval(made / self._length_s, [tokens], [seconds]),
             "request_throughput_req_s": product_interval(
                 done.sum() / self._length_s, [done], [seconds]
             ),
         }
+
+    def _input_energy(self, joules: FloatArray) -> Interval | None:
+        """Interval of the energy per prompt token; `joules` is the energy of each batch."""
+        started = [r for r in self._run.requests if self._within(r.token_times_s[:1]).size]
+        firsts_s = np.array([r.token_times_s[0] for r in started])
+        prompts = np.array([r.prompt_tokens for r in started], dtype=np.float64)
+        read = self._sums(firsts_s, prompts)
+        total = float(read.sum())
+        return product_interval(float(joules.sum()) / total, [joules], [read]) if total else None
 
     def goodput(self, limits_ms: Mapping[str, float]) -> dict[str, Interval | None]:
         """Intervals of goodput and of attainment, over the requests that `reduce_run` counts."""

@@ -116,6 +116,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
             f"the energy counter moved by {energy_j:.3f} J in the window",
         )
     metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
+    metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
     metrics |= _latencies(run.requests, finished, start_s, end_s)
     metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
     if early is not None and early.missed is not None:
@@ -198,6 +199,20 @@ def _throughput(
         "output_throughput_tok_s": tokens / window_s,
         "request_throughput_req_s": len(finished) / window_s,
     }
+
+
+def _input_energy(
+    requests: Iterable[RequestRecord], energy_j: float, start_s: float, end_s: float
+) -> dict[str, float]:
+    """Return energy / prompt tokens; a prompt counts, whole, where its first token arrived.
+
+    Over a steady window as many prompts are cut by one edge as by the other. All of a prompt
+    counts, also what the prefix cache had.
+    """
+    prompt_tokens = sum(
+        r.prompt_tokens for r in requests if _within(r.token_times_s[:1], start_s, end_s)
+    )
+    return {"energy_per_input_token_j": energy_j / prompt_tokens} if prompt_tokens else {}
 
 
 def _latencies(

@@ -1,25 +1,35 @@
-"""How the report names knobs and metrics."""
+"""How reports write names and numbers for people: one place for every label and format."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tuner.configuration import Value
+from tuner.metrics import METRICS
+
+UNKNOWN = "\u2013"
 
 
 def metric_label(name: str) -> str:
-    """Return `p99 TPOT` for `p99_tpot_ms`, and plain words for the others."""
-    statistic, _, rest = name.partition("_")
-    if rest.endswith("_ms"):
-        return f"{statistic} {rest.removesuffix('_ms').upper()}"
-    words = {
-        "energy_per_output_token_j": "energy per output token",
-        "energy_per_request_j": "energy per request",
-        "mean_power_w": "mean power",
-        "output_throughput_tok_s": "output throughput",
-        "request_throughput_req_s": "request throughput",
-        "goodput_req_s": "goodput",
-        "slo_attainment": "SLO attainment",
-    }
-    return words.get(name, name)
+    """Return a metric's label, such as `p99 TPOT`; of an unknown one the name itself."""
+    return METRICS[name].label if name in METRICS else name
+
+
+def number(value: float | None) -> str:
+    """Return a value to four significant digits, without an exponent below a million."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage with one decimal."""
+    return UNKNOWN if value is None else f"{value:.1f} %"
+
+
+def emulated_label(which: Sequence[str]) -> str:
+    """Return `emulated energy and latency`, or the like, or nothing."""
+    return f"emulated {' and '.join(which)}" if which else ""
 
 
 def knob_text(value: Value | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.records import LoadSnapshot, Source
-from tuner.report.terminal.front_table import number
+from tuner.report.labels import number
 
 
 def snapshot_text(snapshot: LoadSnapshot) -> str:

@@ -17,7 +17,8 @@ from tuner.analysis.recommendation.recommend import recommend
 from tuner.records import Source
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
-from tuner.report.terminal.front_table import number, percent, show_front
+from tuner.report.labels import number, percent
+from tuner.report.terminal.front_table import show_front
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_studies, show_study
 from tuner.slo import Slo

@@ -12,8 +12,8 @@ from rich.console import Console
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.errors import UsageError
 from tuner.report.json_forms import recommendation_json
+from tuner.report.labels import number
 from tuner.report.price import Price
-from tuner.report.terminal.front_table import number
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.store import Store, StudyIdentity
 

@@ -13,8 +13,7 @@ from tuner.metrics import METRICS, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.html.report_data import ReportData
-from tuner.report.labels import knob_text, metric_label
-from tuner.report.terminal.front_table import emulated_label, number, percent
+from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 

@@ -7,8 +7,7 @@ from html import escape
 
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.report.html.report_data import ReportData
-from tuner.report.labels import knob_text
-from tuner.report.terminal.front_table import number, percent
+from tuner.report.labels import knob_text, number, percent
 
 
 def comparison(report: ReportData) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from tuner.analysis.outcomes import ended_early
 from tuner.report.html.report_data import ReportData
-from tuner.report.terminal.front_table import number
+from tuner.report.labels import number
 from tuner.store.rows import TrialState
 
 _METHOD = (

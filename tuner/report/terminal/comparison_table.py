@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.outcomes import ENERGY, emulated, metric
-from tuner.report.terminal.front_table import UNKNOWN, emulated_label, number
+from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.store import ComparisonPoint, StudyIdentity, TrialRow
 
 _COLUMNS = (

@@ -15,10 +15,9 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import emulated, measured
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
+from tuner.report.labels import emulated_label, number, percent
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow
-
-UNKNOWN = "\u2013"
 
 _FIGURES: tuple[tuple[str, Callable[[TrialSummary], str]], ...] = (
     ("J/token", lambda f: number(f.energy_per_output_token_j)),
@@ -48,29 +47,12 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
         console.print(Text(note, style="yellow"))
 
 
-def emulated_label(which: Sequence[str]) -> str:
-    """Return `emulated energy and latency`, or the like, or nothing."""
-    return f"emulated {' and '.join(which)}" if which else ""
-
-
 def heading(title: str, label: str) -> Text:
     """Return a title with the label of what is emulated."""
     parts: list[tuple[str, str]] = [(title, "bold")]
     if label:
         parts.append((f"  [{label}]", "bold magenta"))
     return Text.assemble(*parts)
-
-
-def number(value: float | None) -> str:
-    """Return a value to four significant digits, without an exponent below a million."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
-def percent(value: float | None) -> str:
-    """Return a percentage with one decimal."""
-    return UNKNOWN if value is None else f"{value:.1f} %"
 
 
 def about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:

@@ -17,7 +17,7 @@ from tuner.devices.leases.restoring import RestoreAction, RestoreOutcome
 from tuner.devices.limit_control import LimitReader, LimitState
 from tuner.errors import OperatorNeededError
 from tuner.host.process import owner_state
-from tuner.report.terminal.front_table import UNKNOWN
+from tuner.report.labels import UNKNOWN
 
 _STYLES = {
     RestoreAction.RESTORED: "green",

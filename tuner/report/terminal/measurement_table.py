@@ -16,7 +16,8 @@ from tuner.evaluation.measure_once import MeasuredOnce
 from tuner.measure.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
-from tuner.report.terminal.front_table import emulated_label, heading, number
+from tuner.report.labels import emulated_label, number
+from tuner.report.terminal.front_table import heading
 from tuner.slo import Slo
 
 

@@ -18,8 +18,8 @@ from rich.text import Text
 from tuner.metrics import LATENCIES, metric_named
 from tuner.pareto import pareto_front
 from tuner.records import Failure, LoadSnapshot, Measurement
+from tuner.report.labels import metric_label, number
 from tuner.report.snapshot_text import snapshot_text
-from tuner.report.terminal.front_table import number
 from tuner.report.terminal.status_table import duration
 from tuner.slo import Slo, meets_all
 from tuner.spec.objective import Objective, costs
@@ -223,8 +223,8 @@ class RunDisplay:
 
 def _label(metric: str) -> str:
     """Return ` p99 TPOT` for a latency; a unit alone says what the others are."""
-    statistic, _, latency = metric.partition("_")
-    return f" {statistic} {latency.removesuffix('_ms').upper()}" if latency in LATENCIES else ""
+    _, _, latency = metric.partition("_")
+    return f" {metric_label(metric)}" if latency in LATENCIES else ""
 
 
 def describe(proposal: Proposal) -> str:

@@ -10,15 +10,9 @@ from rich.text import Text
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
+from tuner.report.labels import emulated_label, number
 from tuner.report.price import Price
-from tuner.report.terminal.front_table import (
-    default_row,
-    emulated_label,
-    heading,
-    note_default,
-    number,
-    trial_tables,
-)
+from tuner.report.terminal.front_table import default_row, heading, note_default, trial_tables
 from tuner.store.rows import TrialRow
 
 _MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role

@@ -14,7 +14,8 @@ from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Configuration, Value
-from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number
+from tuner.report.labels import UNKNOWN, emulated_label, number
+from tuner.report.terminal.front_table import heading
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}

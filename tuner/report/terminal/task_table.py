@@ -11,7 +11,8 @@ from rich.text import Text
 
 from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
 from tuner.analysis.tasks.task_energy import CHAT, TaskEnergy, TaskTable
-from tuner.report.terminal.front_table import UNKNOWN, emulated_label, heading, number, percent
+from tuner.report.labels import UNKNOWN, emulated_label, number, percent
+from tuner.report.terminal.front_table import heading
 
 _COLUMNS = (
     "tokens\nin+out",
