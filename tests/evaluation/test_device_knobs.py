@@ -17,7 +17,7 @@ from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched import launched as live_module
-from tuner.evaluation.launched.launched import LaunchSettings, LiveEvaluator, ServerSpec
+from tuner.evaluation.launched.launched import LaunchSettings, ServedEvaluator, ServerSpec
 from tuner.host.files import state_folder
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
@@ -41,7 +41,7 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin
 @asynccontextmanager
 async def evaluator(
     folder: Path, *extremes: Configuration, window_s: float = 1.5
-) -> AsyncIterator[LiveEvaluator]:
+) -> AsyncIterator[ServedEvaluator]:
     """The emulator's server measured by the meter of real GPUs."""
 
     def meter(_: Configuration) -> object:
@@ -66,7 +66,7 @@ async def evaluator(
         fixed=Configuration(),
     )
     settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None)
-    made = LiveEvaluator(spec, task, settings, DeviceKnobs(RUN_TAG, extremes))
+    made = ServedEvaluator(spec, task, settings, DeviceKnobs(RUN_TAG, extremes))
     try:
         yield made
     finally:

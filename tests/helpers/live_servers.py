@@ -12,7 +12,7 @@ from tuner.configuration import Configuration, Value
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.evaluation.evaluator import Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
-from tuner.evaluation.launched.launched import LiveEvaluator
+from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.load.workload import Workload
 from tuner.measure.listener import NOBODY, NoteListener
@@ -34,7 +34,7 @@ async def evaluator(
     largest: Mapping[str, int] | None = None,
     note: Callable[[str], None] = NOBODY.note,
     window_s: float = 1.5,
-) -> AsyncIterator[LiveEvaluator]:
+) -> AsyncIterator[ServedEvaluator]:
     """A server whose command line gets `server_words` behind what the tuner gives it."""
     script = folder / "vllm"
     start = f'exec {sys.executable} -m tuner.emulator "$@" {" ".join(server_words)}'
@@ -58,7 +58,7 @@ async def evaluator(
         fixed=Configuration(flags=flags or {}),
     )
     settings = LaunchSettings(RUN_TAG, folder / "logs", 30.0, None, NoteListener(note))
-    made = LiveEvaluator(spec, task, settings, None)
+    made = ServedEvaluator(spec, task, settings, None)
     try:
         yield made
     finally:

@@ -29,7 +29,7 @@ from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.emulated_machine import EmulatedMachine
 from tuner.evaluation.evaluator import Evaluator, Task
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
-from tuner.evaluation.launched.launched import LiveEvaluator
+from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
@@ -111,7 +111,7 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     if spec.base_url is not None:
         return _attached(spec, spec.base_url, task, knobs, place)
     if spec.emulate is None:
-        return _served(spec, task, knobs, place)
+        return _served_model(spec, task, knobs, place)
     gpu = load_gpu(spec.emulate)
     model = load_model(spec.model)
     check_flags([*task.fixed.flags, *knobs.of("flags")])
@@ -123,7 +123,7 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # tells a limit or clock that this GPU does not have
     if spec.live:
-        return _live_emulator(spec, gpu, task, knobs, place)
+        return _served_emulator(spec, gpu, task, knobs, place)
     return VirtualEvaluator(model, gpu, task, spec.seed, knobs.live)
 
 
@@ -137,7 +137,7 @@ def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
     )
 
 
-def _served(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveEvaluator:
+def _served_model(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> ServedEvaluator:
     _require_model_folder(spec.model, task.workload)
     if device := knobs.of("device"):
         _require_allowed(spec, device)
@@ -163,7 +163,7 @@ def _served(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> LiveE
         live=live,
     )
     device_knobs = DeviceKnobs(place.run_tag, knobs.extremes) if device else None
-    return LiveEvaluator(launch, task, _settings(spec, place), device_knobs)
+    return ServedEvaluator(launch, task, _settings(spec, place), device_knobs)
 
 
 def _require_allowed(spec: StudySpec, device: list[str]) -> None:
@@ -221,9 +221,9 @@ def _require_model_folder(model: str, workload: Workload) -> None:
         )
 
 
-def _live_emulator(
+def _served_emulator(
     spec: StudySpec, gpu: Gpu, task: Task, knobs: Knobs, place: RunPlace
-) -> LiveEvaluator:
+) -> ServedEvaluator:
     machine = EmulatedMachine(gpu, place.log_folder.absolute() / "gpus")
     variables = {GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)}
     launch = ServerSpec(
@@ -234,7 +234,7 @@ def _live_emulator(
         defaults=emulated_defaults(gpu, task.load),
         live=knobs.live,
     )
-    return LiveEvaluator(launch, task, _settings(spec, place), machine)
+    return ServedEvaluator(launch, task, _settings(spec, place), machine)
 
 
 def _attached(

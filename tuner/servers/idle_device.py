@@ -1,4 +1,4 @@
-"""Before a server starts: nothing of the one before it is left on the GPUs."""
+"""Idle GPUs before a launch: no memory and no process of the server before is left on them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ReadStates = Callable[[], Sequence[DeviceState]]
 async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: ReadStates) -> None:
     """Wait until the GPUs are as they were before the first server of the run.
 
-    `memory_bytes` is what was in use then, by UUID. No server of the run is to be up: whatever
-    process carries its tag was left by one, and is stopped. Raises `LaunchFailedError`, an
+    `memory_bytes` is what was in use then, by UUID. No server of the run may be up: a process
+    that carries its tag was left by one, and is stopped. Raises `LaunchFailedError`, an
     infrastructure fault, for memory that does not come back and for a GPU that says it computes
     though no process is on it (after a kernel was killed, some go on saying so until a reset), and
     `OperatorNeededError` for a process that cannot be killed.

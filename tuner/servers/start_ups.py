@@ -1,4 +1,4 @@
-"""How long a server may take to get ready, learned from those that did."""
+"""Launch deadline: how long a server may take to get ready, learned from those that did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LEAST_S = 120.0
 
 
 class StartUps:
-    """The launches of one run. `most_s` is the deadline of those that nothing is known of."""
+    """The launches of one run. `most_s` is the deadline until a few of them are known."""
 
     def __init__(self, most_s: float) -> None:
         self._most_s = most_s
@@ -24,7 +24,7 @@ class StartUps:
     def deadline_s(self) -> float:
         """Five times the median launch, at least two minutes, never more than what was asked for.
 
-        A start that never ends would else cost the half hour that a first one may need.
+        Otherwise a start that never ends would cost the half hour that a first one may need.
         """
         if len(self._took_s) < _LEAST_LAUNCHES:
             return self._most_s

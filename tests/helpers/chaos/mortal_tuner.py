@@ -130,7 +130,7 @@ def _before(owner: Any, name: str, phase: str, come_to: Callable[[str], None]) -
 
 
 def _write_a_journal(path: Path) -> None:
-    evaluate = tuner.evaluation.launched.launched.LiveEvaluator._evaluate
+    evaluate = tuner.evaluation.launched.launched.ServedEvaluator._evaluate
     record = StudyRun._record
 
     def note(**what: object) -> None:
@@ -151,7 +151,7 @@ def _write_a_journal(path: Path) -> None:
             note(stored=proposal.number, metrics=dict(result.metrics))
         return result
 
-    tuner.evaluation.launched.launched.LiveEvaluator._evaluate = evaluated  # type: ignore[method-assign]
+    tuner.evaluation.launched.launched.ServedEvaluator._evaluate = evaluated  # type: ignore[method-assign]
     StudyRun._record = recorded  # type: ignore[method-assign]
 
 

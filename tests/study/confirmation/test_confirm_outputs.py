@@ -7,13 +7,13 @@ from pathlib import Path
 from helpers.live_servers import evaluator
 
 from tuner.configuration import Configuration
-from tuner.evaluation.launched.launched import LiveEvaluator
+from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.load.workload import load_workload
 from tuner.measure.outputs import PROBES, agreement, clearly_below
 from tuner.store import Answers
 
 
-async def answers(live: LiveEvaluator, configuration: Configuration, repeat: int) -> Answers:
+async def answers(live: ServedEvaluator, configuration: Configuration, repeat: int) -> Answers:
     found = (await live.confirm(configuration, repeat)).answers
     assert found is not None and len(found) == PROBES
     return found

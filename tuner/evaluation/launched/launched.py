@@ -61,7 +61,7 @@ class JudgedRun:
     verdict: WindowVerdict
 
 
-class LiveEvaluator:
+class ServedEvaluator:
     """Measures configurations on a server that is kept for as long as it can serve them.
 
     `knobs` sets the GPUs' power limit and clock; None leaves them alone.

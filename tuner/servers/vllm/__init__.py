@@ -1,1 +1,1 @@
-"""vLLM: its command, log, counters, and the limits that change while it runs."""
+"""vLLM as a server: command, flags, HTTP API, counters, log, and live limits."""

@@ -1,4 +1,4 @@
-"""Limits that change in a running vLLM: the launch that allows it, and the channel that does it.
+"""Live limits of vLLM: which flags can change while it runs, and how a server is told.
 
 vLLM is launched with a scheduler of ours (`live_limits.py`), which reads its limits from a file
 between its steps.

@@ -1,4 +1,4 @@
-"""Why a server did not start, or died: vLLM's own decisive log line, and whose fault it is."""
+"""Log diagnosis: why a vLLM did not start, or died, in its own decisive line, and whose fault."""
 
 from __future__ import annotations
 

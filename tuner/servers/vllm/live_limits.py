@@ -1,8 +1,8 @@
-"""Limits that change in a running vLLM: the file that says them, and the scheduler that reads it.
+"""Live limits of vLLM: a memory-mapped file that holds them, and the scheduler that reads it.
 
 A copy of this one file is put where the server finds it, so it imports the standard library alone;
-vLLM's scheduler is taken from the vLLM that loads it. What a step costs more is one read of a word
-in shared memory, and the write of two.
+vLLM's scheduler is taken from the vLLM that loads it. Each step costs one more read and one more
+write of a word in shared memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REASON_AT, _REASON_BYTES = 512, 1024
 _MAGIC_AT, _STATE_AT, _MOST_SEQS_AT, _MOST_TOKENS_AT = 0, 1, 2, 3
 _BEGUN_AT, _WANTED_SEQS_AT, _WANTED_TOKENS_AT, _WANTED_AT = 8, 9, 10, 11
 _APPLIED_AT, _SEQS_AT, _TOKENS_AT = 16, 17, 18
-_RUNNING_AT, _STEPS_AT = 24, 25
+_RUNNING_AT = 24
 
 
 class State(IntEnum):
@@ -60,7 +60,6 @@ class Applied:
     generation: int
     limits: Limits
     running: int
-    steps: int
 
 
 class LimitsFile:
@@ -129,10 +128,8 @@ class LimitsFile:
         words[_APPLIED_AT] = generation
 
     def report(self, running: int) -> None:
-        """Count a step, and say how many requests run in it."""
-        words = self._words
-        words[_RUNNING_AT] = running
-        words[_STEPS_AT] += 1
+        """Say how many requests run in a step."""
+        self._words[_RUNNING_AT] = running
 
     @property
     def state(self) -> State:
@@ -157,7 +154,7 @@ class LimitsFile:
         words = self._words
         generation = words[_APPLIED_AT]  # before the limits: they are written first
         limits = Limits(words[_SEQS_AT] or None, words[_TOKENS_AT] or None)
-        return Applied(generation, limits, words[_RUNNING_AT], words[_STEPS_AT])
+        return Applied(generation, limits, words[_RUNNING_AT])
 
 
 class LiveScheduler:

@@ -1,6 +1,6 @@
 """What a kept server saves on a real vLLM, and whether limits set live measure as a launch does.
 
-    TUNER_VLLM=/path/to/vllm python benchmarks/bench_sessions.py
+    TUNER_VLLM=/path/to/vllm python benchmarks/bench_warm_server.py
 
 The same configurations of a tiny model on a CPU, with the same measurement time, in one run:
 evaluations per hour on one session (its launch included) against a launch for each, and each
@@ -83,7 +83,7 @@ def configuration(pair: tuple[int, int]) -> Configuration:
 
 
 async def both_sides(evaluator: Evaluator, evaluations: int, repeats: int) -> tuple[Side, Side]:
-    """Evaluate on one session, then with a launch for each."""
+    """Evaluate on one warm server, then with a launch for each."""
     kept, launched = Side(), Side()
     for number, pair in enumerate(itertools.islice(itertools.cycle(COMPARED), evaluations)):
         kept.add(pair, await evaluator.evaluate(configuration(pair), number))
@@ -115,7 +115,9 @@ def evaluator_for(folder: Path, window_s: float, eager: bool) -> tuple[Evaluator
     )
     fixed = Configuration(flags=dict(space.fixed.flags), environment=dict(space.fixed.environment))
     task = task_of(spec, load_workload(spec.workload), fixed)
-    place = RunPlace(f"bench-sessions-{os.getpid()}", folder / "logs", listener=NoteListener(print))
+    place = RunPlace(
+        f"bench-warm-server-{os.getpid()}", folder / "logs", listener=NoteListener(print)
+    )
     return make_evaluator(spec, task, space_knobs(space), place), place
 
 
