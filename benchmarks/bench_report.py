@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 from helpers.browser import chromium
-from report.conftest import IDENTITY, OWNER
+from helpers.records import IDENTITY, OWNER
 
 from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS

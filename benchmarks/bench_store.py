@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from helpers.scripted import Recorder, ScriptedEvaluator
-from study.test_loop import OWNER
+from helpers.testbed import OWNER
 
 from tuner.configuration import Configuration
 from tuner.metrics import METRICS

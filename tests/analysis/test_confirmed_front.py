@@ -7,7 +7,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers.stored_study import OWNER, SAME, confirm, measurement, repeat
+from helpers.records import OWNER
+from helpers.stored_study import SAME, confirm, measurement, repeat
 from rich.console import Console
 
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from analysis.test_verdicts import START, repeat, values
+from helpers.night_rows import repeat, values
+from helpers.records import START
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.store import RepeatRow

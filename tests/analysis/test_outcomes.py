@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from helpers.stored_study import row
+from helpers.night_rows import trial_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ METRICS = st.fixed_dictionaries(
 
 
 trial_lists = st.lists(METRICS | st.none(), max_size=12).map(
-    lambda found: [row(i, metrics) for i, metrics in enumerate(found)]
+    lambda found: [trial_with(i, metrics) for i, metrics in enumerate(found)]
 )
 SLO = Slo("p99_tpot_ms", 100.0)
 OBJECTIVES = ("energy_per_output_token_j", "output_throughput_tok_s:max")
@@ -78,18 +78,18 @@ def test_the_baseline_is_on_the_front_only_if_it_belongs(
 def test_a_failed_trial_with_a_measurement_is_neither_feasible_nor_on_the_front(
     identity: StudyIdentity,
 ) -> None:
-    trial = row(1, {"energy_per_output_token_j": 0.01, "p99_tpot_ms": 1.0}, failed=True)
+    trial = trial_with(1, {"energy_per_output_token_j": 0.01, "p99_tpot_ms": 1.0}, failed=True)
     assert feasible([trial], []) == []
     assert front(identity, [trial]) == []
 
 
 def test_the_baseline_is_the_first_measured_or_the_last_tried() -> None:
-    failed, later = row(0, None, failed=True), row(0, {"mean_power_w": 1.0})
+    failed, later = trial_with(0, None, failed=True), trial_with(0, {"mean_power_w": 1.0})
     assert baseline_of([failed, later]) is later
     assert baseline_of([failed, failed]) is failed
-    drifted = row(0, {"mean_power_w": 9.0}, failed=True)
+    drifted = trial_with(0, {"mean_power_w": 9.0}, failed=True)
     assert baseline_of([drifted, later]) is later
-    assert baseline_of([row(1, None)]) is None
+    assert baseline_of([trial_with(1, None)]) is None
 
 
 def test_given_slos_replace_those_of_the_study(identity: StudyIdentity) -> None:
@@ -102,5 +102,5 @@ def test_one_emulated_trial_makes_the_whole_emulated(
     identity: StudyIdentity, source: Source
 ) -> None:
     found = Measurement({}, 0.0, 1.0, latency_source=Source.MEASURED, energy_source=source)
-    trials = [row(0, {}), replace(row(1, {}), measurement=found)]
+    trials = [trial_with(0, {}), replace(trial_with(1, {}), measurement=found)]
     assert emulated(identity, trials) == (("energy",) if source is Source.EMULATED else ())

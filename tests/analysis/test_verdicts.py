@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from helpers.night_rows import repeat, values
+from helpers.records import trial_row
 from helpers.scripted import measurement
 
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
@@ -15,7 +17,7 @@ from tuner.measure.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
+from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
 from tuner.study.confirmation.plan import (
     Goal,
     clean_s,
@@ -25,53 +27,13 @@ from tuner.study.confirmation.plan import (
     spread_is_due,
 )
 
-OWNER = TrialOwner(1, "boot", "here", "tag")
-START = datetime(2026, 3, 1, 22, tzinfo=UTC)
 SLOS = (Slo("p99_tpot_ms", 50.0),)
 GOAL = Goal(SLOS, (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms")), 3)
 
 
-def values(energy_j: float, tpot_ms: float) -> Measurement:
-    return measurement(energy_per_output_token_j=energy_j, p99_tpot_ms=tpot_ms)
-
-
 def trial(number: int, energy_j: float, tpot_ms: float) -> TrialRow:
     flags = {} if number == 0 else {"max_num_seqs": number}
-    return TrialRow(
-        number,
-        Configuration(flags=flags),
-        number == 0,
-        TrialState.MEASURED,
-        values(energy_j, tpot_ms),
-        None,
-        (),
-        START,
-        START,
-        OWNER,
-    )
-
-
-def repeat(
-    number: int,
-    of: int,
-    result: Measurement | Failure,
-    answers: Answers | None = None,
-) -> RepeatRow:
-    is_measured = isinstance(result, Measurement)
-    return RepeatRow(
-        number,
-        of,
-        RepeatKind.BASELINE if of == 0 else RepeatKind.CONFIRMATION,
-        TrialState.MEASURED if is_measured else TrialState.FAILED,
-        result if isinstance(result, Measurement) else None,
-        None if isinstance(result, Measurement) else result,
-        (),
-        START + timedelta(minutes=5 * number),
-        START + timedelta(minutes=5 * number + 4),
-        OWNER,
-        Took(240.0, 150.0),
-        answers,
-    )
+    return trial_row(number, values(energy_j, tpot_ms), Configuration(flags=flags))
 
 
 TRIALS = [trial(0, 0.40, 30.0), trial(1, 0.30, 40.0), trial(2, 0.25, 48.0), trial(3, 0.5, 60.0)]

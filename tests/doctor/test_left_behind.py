@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers.fake_limits import FakeGpu, FakeLimits
-from helpers.stored_study import IDENTITY, OWNER, add_night, configuration
+from helpers.records import IDENTITY, OWNER
+from helpers.stored_study import add_night, configuration
 
 from tuner.devices.leases.lease_book import LeaseBook
 from tuner.doctor.finding import Finding, Level

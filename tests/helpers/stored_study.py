@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from helpers.records import IDENTITY, OWNER, measured
 from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.store import (
@@ -16,34 +16,8 @@ from tuner.store import (
     Store,
     StudyIdentity,
     Took,
-    TrialOwner,
-    TrialRow,
-    TrialState,
 )
 
-IDENTITY = StudyIdentity(
-    name="night",
-    created_at=datetime(2026, 3, 1, 22, tzinfo=UTC),
-    model="meta-llama/Llama-3.1-8B",
-    workload_name="chat",
-    workload_sha256="a" * 64,
-    space_name="power",
-    space_sha256="b" * 64,
-    slos=("p99_tpot_ms<=50",),
-    objectives=("energy_per_output_token_j", "p99_tpot_ms"),
-    evaluation="live",
-    server_version="0.11.0",
-    gpu="NVIDIA H100 80GB HBM3",
-    driver="570.86",
-    energy_source=Source.MEASURED,
-    latency_source=Source.MEASURED,
-    budget_trials=7,
-    budget_s=None,
-    spent_s=5400.0,
-    spec_json={"seed": 1},
-    finished_at=datetime(2026, 3, 2, 6, tzinfo=UTC),
-)
-OWNER = TrialOwner(1, "boot", "host", "tag")
 SAME: Answers = tuple((n, n + 1, n + 2) for n in range(64))
 
 # (J/token, p99 TPOT ms, tok/s, max_num_seqs, power limit W); trial 0 is the default
@@ -71,7 +45,7 @@ def measurement(energy_j: float, tpot_ms: float, tok_s: float, source: Source) -
         "output_throughput_tok_s": tok_s,
         "mean_power_w": energy_j * tok_s,
     }
-    return Measurement(metrics, 10.0, 70.0, latency_source=source, energy_source=source)
+    return measured(metrics, source, source)
 
 
 def add_night(store: Store, identity: StudyIdentity) -> None:
@@ -114,24 +88,6 @@ def confirm(store: Store, member: tuple[float, float], answers: Answers | None =
         repeat(store, 2, energy_j * factor, tpot_ms * factor, answers)
     repeat(store, 0, 0.401, 30.1, None if answers is None else SAME)
     repeat(store, 1, 0.31, 45.0)
-
-
-def row(number: int, metrics: dict[str, float] | None, *, failed: bool = False) -> TrialRow:
-    found = None
-    if metrics is not None:
-        found = Measurement(metrics, 0.0, 1.0, Source.MEASURED, Source.MEASURED)
-    return TrialRow(
-        number=number,
-        configuration=Configuration(flags={"max_num_seqs": number}),
-        baseline=number == 0,
-        state=TrialState.FAILED if failed else TrialState.MEASURED,
-        measurement=found,
-        failure=Failure(FailureKind.UNSTABLE, "drift") if failed else None,
-        warnings=(),
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        ended_at=None,
-        owner=TrialOwner(1, "b", "h", "t"),
-    )
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.early_ends import NEVER, PLAN, good, run_once
+from helpers.virtual_loads import CASES, metrics_of, replay, simulate
 
-from benchmarks.bench_early_end import NEVER, PLAN, good, run_once
-from benchmarks.bench_windows import CASES, metrics_of, replay, simulate
 from tuner.configuration import Configuration
 from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.reduce import at_least_ms, reduce_run

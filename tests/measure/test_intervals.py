@@ -4,16 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.coverage import Coverage, coverage, long_runs
+from helpers.virtual_loads import CASES, cut, metrics_of, simulate
 
-from benchmarks.bench_windows import (
-    CASES,
-    Coverage,
-    coverage,
-    cut,
-    long_runs,
-    metrics_of,
-    simulate,
-)
 from tuner.emulator import virtual
 from tuner.measure.intervals import (
     BATCHES,

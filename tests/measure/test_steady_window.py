@@ -2,10 +2,10 @@ import time
 
 import numpy as np
 import pytest
+from helpers.virtual_loads import CASES, cut, metrics_of, replay, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.bench_windows import CASES, cut, metrics_of, replay, simulate
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
 from tuner.measure.steady_window import SteadyWindow, WindowPlan

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from helpers import foreign_function
 
-from benchmarks import foreign_function
 from tuner.pareto import hypervolume
 from tuner.search.observation import Observation
 from tuner.search.search import IDLE_GAIN, ExhaustedError, Search

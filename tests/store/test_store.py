@@ -11,9 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
-import numpy as np
 import optuna
 import pytest
+from helpers.records import study_identity
+from helpers.stored_runs import CONFIGURATION, MEASUREMENT, small_run
+from helpers.subprocesses import environment_with_helpers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
@@ -25,23 +27,9 @@ from tuner.records import (
     Failure,
     FailureKind,
     Measurement,
-    PowerTimeline,
-    RawRun,
-    RequestRecord,
-    RequestState,
-    ServerTimeline,
     Source,
 )
 from tuner.store import Store, StudyIdentity, TrialOwner, TrialState
-
-CONFIGURATION = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 450.0})
-MEASUREMENT = Measurement(
-    metrics={"energy_per_output_token_j": 0.31, "p99_tpot_ms": 41.5},
-    window_start_s=10.0,
-    window_end_s=70.0,
-    latency_source=Source.EMULATED,
-    energy_source=Source.EMULATED,
-)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -56,15 +44,6 @@ measurements = st.builds(
     latency_source=st.sampled_from(Source),
     energy_source=st.sampled_from(Source),
 )
-
-
-def small_run() -> RawRun:
-    request = RequestRecord(
-        0, 3, 2, 0.5, 0.5, np.array([0.7, 0.8]), 0.9, RequestState.FAILED, error="reset by peer"
-    )
-    times = np.array([0.0, 1.0])
-    power = PowerTimeline(times, np.array([300.0, 310.0]), np.array([0.0, 305.0]), Source.MEASURED)
-    return RawRun((request,), power, ServerTimeline(times, times, times), 0.1, 0.9, Source.MEASURED)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +87,7 @@ def test_read_of_write_is_the_same(
 ) -> None:
     name = f"study-{next(fresh_number)}"
     owner = TrialOwner(1, "boot", "host", "tag")
-    shared.create_study(replace(_identity(), name=name))
+    shared.create_study(replace(study_identity(), name=name))
     shared.begin_trial(name, 0, configuration, baseline=True, owner=owner)
     shared.save_measurement(name, 0, measurement, None, warnings=warnings)
     (row,) = shared.trials(name)
@@ -118,30 +97,6 @@ def test_read_of_write_is_the_same(
     assert row.warnings == tuple(w.replace("\0", "\ufffd") for w in warnings)
     assert row.state is TrialState.MEASURED
     assert row.owner == owner
-
-
-def _identity() -> StudyIdentity:
-    return StudyIdentity(
-        name="x",
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        model="m",
-        workload_name="w",
-        workload_sha256="",
-        space_name="s",
-        space_sha256="",
-        slos=(),
-        objectives=(),
-        evaluation="live",
-        server_version="0.11",
-        gpu="none",
-        driver="570",
-        energy_source=Source.MEASURED,
-        latency_source=Source.MEASURED,
-        budget_trials=None,
-        budget_s=60.0,
-        spent_s=1.5,
-        spec_json={},
-    )
 
 
 def test_a_metric_that_is_absent_stays_absent(store: Store, owner: TrialOwner) -> None:
@@ -484,7 +439,7 @@ def test_without_the_right_to_write_a_store_can_be_read_but_not_run_on(tmp_path:
             folder.chmod(0o755)
     path = tmp_path / "tuner.db"
     store = Store.open(path, create=True)
-    store.create_study(_identity())
+    store.create_study(study_identity())
     store.close()
     path.chmod(0o444)
     tmp_path.chmod(0o555)
@@ -500,16 +455,13 @@ def test_without_the_right_to_write_a_store_can_be_read_but_not_run_on(tmp_path:
 
 # --- kill -9 ----------------------------------------------------------------------------------
 
-WRITER = """
+WRITE_ON = """
 import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_store import CONFIGURATION, MEASUREMENT, small_run
-from conftest import OWNER
+from helpers.stored_runs import CONFIGURATION, MEASUREMENT, WRITER, small_run
 from tuner.store import Store
 store = Store.open(sys.argv[1], create=False)
 for number in range(10_000):
-    store.begin_trial("night", number, CONFIGURATION, baseline=False, owner=OWNER)
+    store.begin_trial("night", number, CONFIGURATION, baseline=False, owner=WRITER)
     store.save_measurement("night", number, MEASUREMENT, small_run())
     print(number, flush=True)
 """
@@ -519,8 +471,9 @@ for number in range(10_000):
 def test_kill_9_of_a_writer_loses_nothing_it_had_saved(
     store: Store, path: Path, kill_after: int
 ) -> None:
-    command = [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    command = [sys.executable, "-c", WRITE_ON, str(path)]
+    environment = environment_with_helpers()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         assert writer.stdout is not None
         for _ in range(kill_after + 1):
             said = int(writer.stdout.readline())

@@ -8,7 +8,7 @@ import math
 
 import pytest
 from helpers.scripted import named_constraints, physics
-from study.test_loop import Bench
+from helpers.testbed import Testbed
 
 from tuner.analysis.outcomes import feasible, front, measured
 from tuner.catalog.gpu import load_gpu
@@ -40,13 +40,13 @@ def ended_early(configuration: Configuration, trial: int) -> Measurement | Failu
 
 
 def test_it_is_stored_whole_and_told_as_violating_its_slo(store: Store) -> None:
-    bench = Bench(store, ended_early)
-    bench.run()
+    bed = Testbed(store, ended_early)
+    bed.run()
     row = store.trials("s")[2]
     assert row.measurement is not None
     assert row.measurement.ended_early == REASON
     assert row.measurement.metrics["energy_per_output_token_j"] == 1e-3
-    told = bench.optuna_trials[2]
+    told = bed.optuna_trials[2]
     assert told.values == pytest.approx([math.log(1e-3), math.log(41.0)])
     assert named_constraints(told) == pytest.approx(
         {LAUNCH_OK: -1.0, "p99_tpot_ms<=40": math.log(41 / 40)}
@@ -54,7 +54,7 @@ def test_it_is_stored_whole_and_told_as_violating_its_slo(store: Store) -> None:
 
 
 def test_it_is_never_on_a_front_whatever_the_slo(store: Store) -> None:
-    Bench(store, ended_early).run()
+    Testbed(store, ended_early).run()
     study, trials = store.study("s"), store.trials("s")
     loose = (Slo("p99_tpot_ms", 1e6),)
     assert 2 not in {t.number for t in measured(trials)}
@@ -73,12 +73,12 @@ def test_one_that_measured_too_little_is_its_own_fault_at_once(store: Store) -> 
         kept = {k: v for k, v in result.metrics.items() if k != "p99_tpot_ms"}
         return dataclasses.replace(result, metrics=kept)
 
-    bench = Bench(store, script)
-    bench.run()
+    bed = Testbed(store, script)
+    bed.run()
     failure = store.trials("s")[2].failure
     assert failure is not None
     assert (failure.kind, failure.reason) == (FailureKind.CONFIGURATION, REASON)
-    assert len(bench.evaluator.asked) == 8  # it was not tried again
+    assert len(bed.evaluator.asked) == 8  # it was not tried again
 
 
 @pytest.fixture

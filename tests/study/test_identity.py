@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study.test_loop import SPEC, identity
+from helpers.testbed import SPEC, identity
 
 from tuner.errors import PreflightError
 from tuner.records import Source

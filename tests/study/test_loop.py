@@ -3,110 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 
 import optuna
 import pytest
 from helpers.scripted import (
     SPACE,
-    Recorder,
-    Script,
-    ScriptedEvaluator,
     infrastructure,
     named_constraints,
     physics,
 )
+from helpers.testbed import OWNER, SPEC, Died, Testbed
 from optuna.trial import TrialState
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.spec.study import StudySpec
-from tuner.store import Store, StudyIdentity, TrialOwner
-from tuner.study.loop import StudyRun, is_configurations_fault
-from tuner.study.proposals.proposals import LAUNCH_OK, Proposals
-
-OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")
-SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=40",), trials=8, sampler="random")
-
-
-class Bench:
-    """One study with everything around it; `run()` is one start of the tuner."""
-
-    def __init__(self, store: Store, script: Script = physics, spec: StudySpec = SPEC) -> None:
-        self.store = store
-        self.spec = spec
-        self.evaluator = ScriptedEvaluator(script)
-        self.listener = Recorder()
-        if "s" not in {s.identity.name for s in store.studies()}:
-            store.create_study(identity(spec))
-
-    def start(self) -> StudyRun:
-        proposals = Proposals(
-            self.store.optuna_storage(),
-            "s",
-            SPACE,
-            self.spec.slos,
-            self.spec.objectives,
-            self.spec.sampler,
-            seed=0,
-        )
-        if not proposals.has_baseline:
-            proposals.enqueue_baseline({})
-        return StudyRun("s", self.spec, self.store, proposals, self.evaluator, OWNER, self.listener)
-
-    def run(self) -> None:
-        run = self.start()
-        run.reconcile()
-        asyncio.run(run.run())
-
-    @property
-    def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name="s", storage=self.store.optuna_storage()).trials
-
-
-def identity(spec: StudySpec) -> StudyIdentity:
-    return StudyIdentity(
-        name="s",
-        created_at=datetime.now(UTC),
-        model="m",
-        workload_name="chat",
-        workload_sha256="w",
-        space_name="test",
-        space_sha256="s",
-        slos=tuple(slo.text for slo in spec.slos),
-        objectives=tuple(o.text for o in spec.objectives),
-        evaluation="live",
-        server_version="1.0",
-        gpu="GPU",
-        driver=None,
-        energy_source=Source.EMULATED,
-        latency_source=Source.MEASURED,
-        budget_trials=spec.trials,
-        budget_s=None,
-        spent_s=0.0,
-        spec_json={},
-    )
+from tuner.store import Store
+from tuner.study.loop import is_configurations_fault
+from tuner.study.proposals.proposals import LAUNCH_OK
 
 
 def test_the_first_trial_is_the_default_and_the_budget_is_met(store: Store) -> None:
-    bench = Bench(store)
-    bench.run()
+    bed = Testbed(store)
+    bed.run()
     rows = store.trials("s")
     assert [r.number for r in rows] == list(range(8))
     assert rows[0].baseline and rows[0].configuration == Configuration()
     assert not any(r.baseline for r in rows[1:])
     assert all(r.measurement for r in rows)
-    assert bench.listener.shares[-1] == 1.0
+    assert bed.listener.shares[-1] == 1.0
     assert store.study("s").spent_s == pytest.approx(80.0)
 
 
 def test_optuna_is_told_logs_and_constraints(store: Store) -> None:
     import math
 
-    bench = Bench(store)
-    bench.run()
-    first = bench.optuna_trials[0]
+    bed = Testbed(store)
+    bed.run()
+    first = bed.optuna_trials[0]
     # 128 sequences: 8/128 + 0.1 J/token and 37 ms
     assert first.values == pytest.approx([math.log(0.1625), math.log(37.0)])
     assert named_constraints(first) == pytest.approx(
@@ -117,9 +51,9 @@ def test_optuna_is_told_logs_and_constraints(store: Store) -> None:
 
 def test_hours_are_a_budget_and_the_last_trial_fits(store: Store) -> None:
     spec = SPEC.model_copy(update={"trials": None, "hours": 55 / 3600})
-    bench = Bench(store, spec=spec)
-    bench.run()
-    assert len(bench.evaluator.asked) == 5  # of 10 s each; a sixth would end after 60 s
+    bed = Testbed(store, spec=spec)
+    bed.run()
+    assert len(bed.evaluator.asked) == 5  # of 10 s each; a sixth would end after 60 s
 
 
 def test_a_configurations_fault_is_told_as_infeasible_and_the_study_goes_on(store: Store) -> None:
@@ -128,29 +62,29 @@ def test_a_configurations_fault_is_told_as_infeasible_and_the_study_goes_on(stor
             return Failure(FailureKind.CONFIGURATION, "no memory for the cache blocks")
         return physics(configuration, trial)
 
-    bench = Bench(store, script)
-    bench.run()
-    crashed = bench.optuna_trials[2]
+    bed = Testbed(store, script)
+    bed.run()
+    crashed = bed.optuna_trials[2]
     assert crashed.state is TrialState.COMPLETE
     assert crashed.constraints[LAUNCH_OK] > 0
-    assert crashed.values == [max(t.values[i] for t in bench.optuna_trials[:2]) for i in (0, 1)]
+    assert crashed.values == [max(t.values[i] for t in bed.optuna_trials[:2]) for i in (0, 1)]
     study = optuna.load_study(study_name="s", storage=store.optuna_storage())
     assert not {2, 3} & {t.number for t in study.best_trials}
     row = store.trials("s")[2]
     assert row.measurement is None and row.failure is not None
     assert row.failure.reason == "no memory for the cache blocks"
-    assert len(bench.optuna_trials) == 8
+    assert len(bed.optuna_trials) == 8
 
 
 def test_an_infrastructure_fault_tries_the_same_point_again_at_most_twice(store: Store) -> None:
     def script(configuration: Configuration, trial: int) -> Measurement | Failure:
         return infrastructure() if trial in (1, 2) else physics(configuration, trial)
 
-    bench = Bench(store, script)
-    bench.run()
-    points = [c for _, c in bench.evaluator.asked]
+    bed = Testbed(store, script)
+    bed.run()
+    points = [c for _, c in bed.evaluator.asked]
     assert points[1] == points[2] == points[3] != points[4]
-    states = [t.state for t in bench.optuna_trials]
+    states = [t.state for t in bed.optuna_trials]
     assert states.count(TrialState.FAIL) == 2
     assert states.count(TrialState.COMPLETE) == 8
 
@@ -159,34 +93,34 @@ def test_a_machine_that_keeps_failing_needs_an_operator(store: Store) -> None:
     def script(configuration: Configuration, trial: int) -> Measurement | Failure:
         return infrastructure() if trial >= 1 else physics(configuration, trial)
 
-    bench = Bench(store, script)
+    bed = Testbed(store, script)
     with pytest.raises(OperatorNeededError, match="memory held by somebody else") as caught:
-        bench.run()
+        bed.run()
     assert "tuner resume s" in str(caught.value)
-    assert len(bench.evaluator.asked) == 1 + 3 + 3
-    assert not [t for t in bench.optuna_trials if t.state is TrialState.RUNNING]
+    assert len(bed.evaluator.asked) == 1 + 3 + 3
+    assert not [t for t in bed.optuna_trials if t.state is TrialState.RUNNING]
 
-    bench.evaluator.script = physics  # somebody mended it
-    bench.run()
-    assert [t.state for t in bench.optuna_trials].count(TrialState.COMPLETE) == 8
+    bed.evaluator.script = physics  # somebody mended it
+    bed.run()
+    assert [t.state for t in bed.optuna_trials].count(TrialState.COMPLETE) == 8
 
 
 def test_a_default_that_could_not_be_measured_comes_first_after_the_mending(store: Store) -> None:
-    bench = Bench(store, lambda configuration, trial: infrastructure())
+    bed = Testbed(store, lambda configuration, trial: infrastructure())
     with pytest.raises(OperatorNeededError):
-        bench.run()
-    bench.evaluator.script = physics
-    asked = len(bench.evaluator.asked)
-    bench.run()
-    assert bench.evaluator.asked[asked][1] == Configuration()
+        bed.run()
+    bed.evaluator.script = physics
+    asked = len(bed.evaluator.asked)
+    bed.run()
+    assert bed.evaluator.asked[asked][1] == Configuration()
     assert any(r.baseline and r.measurement for r in store.trials("s"))
 
 
 def test_a_kill_inside_ask_does_not_move_the_default(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(store)
-    run = bench.start()
+    bed = Testbed(store)
+    run = bed.start()
     suggested: list[str] = []
     original = optuna.trial.Trial._suggest
 
@@ -200,9 +134,9 @@ def test_a_kill_inside_ask_does_not_move_the_default(
         patch.setattr(optuna.trial.Trial, "_suggest", dying)
         with pytest.raises(Died):
             asyncio.run(run.run())
-    assert len(bench.optuna_trials[0].params) == 1
-    bench.run()
-    told = next(t for t in bench.optuna_trials if t.state is TrialState.COMPLETE)
+    assert len(bed.optuna_trials[0].params) == 1
+    bed.run()
+    told = next(t for t in bed.optuna_trials if t.state is TrialState.COMPLETE)
     assert told.user_attrs["baseline"] is True
     assert told.params == SPACE.baseline_parameters({})
 
@@ -214,9 +148,9 @@ def test_what_is_shown_is_what_was_stored(store: Store) -> None:
         kept = {k: v for k, v in whole.metrics.items() if k != "p99_tpot_ms"}
         return Measurement(kept, 1.0, 2.0, Source.MEASURED, Source.MEASURED)
 
-    bench = Bench(store, script, SPEC.model_copy(update={"trials": 1}))
-    bench.run()
-    assert all(isinstance(result, Failure) for _, result in bench.listener.ended)
+    bed = Testbed(store, script, SPEC.model_copy(update={"trials": 1}))
+    bed.run()
+    assert all(isinstance(result, Failure) for _, result in bed.listener.ended)
 
 
 def test_an_unstable_point_is_retried_once_and_then_its_own_fault(store: Store) -> None:
@@ -225,11 +159,11 @@ def test_an_unstable_point_is_retried_once_and_then_its_own_fault(store: Store) 
             return Failure(FailureKind.UNSTABLE, "the server died")
         return physics(configuration, trial)
 
-    bench = Bench(store, script)
-    bench.run()
-    states = [t.state for t in bench.optuna_trials[:3]]
+    bed = Testbed(store, script)
+    bed.run()
+    states = [t.state for t in bed.optuna_trials[:3]]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    assert bench.optuna_trials[2].constraints[LAUNCH_OK] > 0
+    assert bed.optuna_trials[2].constraints[LAUNCH_OK] > 0
 
 
 def test_a_metric_that_is_needed_and_missing_is_a_failure(store: Store) -> None:
@@ -241,8 +175,8 @@ def test_a_metric_that_is_needed_and_missing_is_a_failure(store: Store) -> None:
         kept = {k: v for k, v in whole.metrics.items() if k != "p99_tpot_ms"}
         return Measurement(kept, 1.0, 2.0, Source.MEASURED, Source.MEASURED)
 
-    bench = Bench(store, script)
-    bench.run()
+    bed = Testbed(store, script)
+    bed.run()
     failure = store.trials("s")[1].failure
     assert failure is not None and "p99_tpot_ms" in failure.reason
 
@@ -251,14 +185,10 @@ def test_retries_of_the_baseline_stay_the_baseline(store: Store) -> None:
     def script(configuration: Configuration, trial: int) -> Measurement | Failure:
         return infrastructure() if trial == 0 else physics(configuration, trial)
 
-    bench = Bench(store, script)
-    bench.run()
+    bed = Testbed(store, script)
+    bed.run()
     assert [r.number for r in store.trials("s") if r.baseline] == [0, 1]
-    assert bench.evaluator.asked[1] == (1, Configuration())
-
-
-class Died(BaseException):
-    """Stands for a kill: nothing after it runs."""
+    assert bed.evaluator.asked[1] == (1, Configuration())
 
 
 @pytest.mark.parametrize("step", ["begin_trial", "evaluate", "save_measurement", "tell_measured"])
@@ -267,11 +197,11 @@ class Died(BaseException):
 def test_death_at_any_step_loses_at_most_one_evaluation(
     store: Store, step: str, when: str, trial: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(store)
-    run = bench.start()
+    bed = Testbed(store)
+    run = bed.start()
     owner = {
         "begin_trial": store,
-        "evaluate": bench.evaluator,
+        "evaluate": bed.evaluator,
         "save_measurement": store,
         "tell_measured": run._proposals,
     }[step]
@@ -302,26 +232,26 @@ def test_death_at_any_step_loses_at_most_one_evaluation(
         with pytest.raises(Died):
             asyncio.run(run.run())
 
-    bench.run()
-    states = [t.state for t in bench.optuna_trials]
+    bed.run()
+    states = [t.state for t in bed.optuna_trials]
     assert TrialState.RUNNING not in states and TrialState.WAITING not in states
     assert states.count(TrialState.COMPLETE) == 8
-    assert len(bench.evaluator.asked) <= 9
+    assert len(bed.evaluator.asked) <= 9
     rows = store.trials("s")
     assert sum(r.measurement is not None for r in rows) == 8
     assert not [r for r in rows if r.state == "running"]
-    told = {t.number for t in bench.optuna_trials if t.state is TrialState.COMPLETE}
+    told = {t.number for t in bed.optuna_trials if t.state is TrialState.COMPLETE}
     assert told == {r.number for r in rows if r.measurement is not None}
 
 
 def test_reconciling_twice_queues_a_point_once(store: Store) -> None:
-    bench = Bench(store)
-    run = bench.start()
+    bed = Testbed(store)
+    run = bed.start()
     proposal = run._proposals.ask()
     store.begin_trial("s", proposal.number, proposal.configuration, baseline=True, owner=OWNER)
     run.reconcile()
     run.reconcile()
-    states = [t.state for t in bench.optuna_trials]
+    states = [t.state for t in bed.optuna_trials]
     assert states == [TrialState.FAIL, TrialState.WAITING]
 
 

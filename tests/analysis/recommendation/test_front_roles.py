@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.stored_study import row
+from helpers.night_rows import trial_with
 
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.store import Store, StudyIdentity, TrialRow
@@ -12,7 +12,9 @@ OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
 
 def member(number: int, energy_j: float, tpot_ms: float, tok_s: float | None = None) -> TrialRow:
     metrics = {"energy_per_output_token_j": energy_j, "p99_tpot_ms": tpot_ms}
-    return row(number, metrics | ({} if tok_s is None else {"output_throughput_tok_s": tok_s}))
+    return trial_with(
+        number, metrics | ({} if tok_s is None else {"output_throughput_tok_s": tok_s})
+    )
 
 
 def test_each_role_goes_to_the_trial_that_has_it() -> None:

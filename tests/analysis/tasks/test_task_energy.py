@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from helpers.stored_study import IDENTITY, OWNER
+from helpers.records import IDENTITY, OWNER
 from rich.console import Console
 
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis

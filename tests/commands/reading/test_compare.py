@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import IDENTITY, add_night
+from helpers.bench_serve_results import RESULT, written
+from helpers.records import IDENTITY
+from helpers.stored_study import add_night
 from helpers.studies import InProcess
-from store.imports.test_bench_serve import RESULT, written
 
 from tuner.store import Store
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import IDENTITY, add_night
+from helpers.records import IDENTITY
+from helpers.stored_study import add_night
 from helpers.studies import InProcess
 
 from tuner.store import Store

@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import IDENTITY, OWNER, add_night, configuration
+from helpers.records import IDENTITY, OWNER
+from helpers.stored_study import add_night, configuration
 from helpers.studies import InProcess
 
 from tuner.records import LoadSnapshot, Source

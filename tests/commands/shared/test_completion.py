@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import IDENTITY, add_night
+from helpers.records import IDENTITY
+from helpers.stored_study import add_night
 from typer.testing import CliRunner
 
 from tuner.cli import app

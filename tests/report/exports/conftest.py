@@ -6,44 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import IDENTITY, add_night
+from helpers.export_cases import ENVIRONMENT, FLAGS, MODEL, having
+from helpers.records import IDENTITY
+from helpers.stored_study import add_night
 
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
-from tuner.configuration import Configuration
 from tuner.records import Source
 from tuner.report.exports.deployment import Deployment, deployment
 from tuner.store import Store
-
-MODEL = "acme corp/My Model $HOME %n 'q' \"d\""
-JSON_FLAG = '{"level": 3, "$(HOME)": ["a\\\\b", "{{ .Values }}"]}'
-SECRET = "hf_abcdefghijklmnopqrstuvwx"
-FLAGS = {
-    "max_num_seqs": 512,
-    "max_model_len": 1048576,
-    "gpu_memory_utilization": 0.9,
-    "enable_prefix_caching": False,
-    "async_scheduling": True,
-    "compilation_config": JSON_FLAG,
-    "tensor_parallel_size": 2,
-    "hf_token": SECRET,
-}
-ENVIRONMENT = {
-    "VLLM_USE_X": True,
-    "VLLM_ODD": "a 'b' \"c\" $d %e \\f `g` $(h) #i",
-    "MY_PASSWORD": "hunter2hunter2",
-    "VLLM_OTHER": f"Bearer {SECRET}",
-}
-WORDS = (
-    MODEL,
-    "--max-num-seqs=512",
-    "--max-model-len=1048576",
-    "--gpu-memory-utilization=0.9",
-    "--no-enable-prefix-caching",
-    "--async-scheduling",
-    f"--compilation-config={JSON_FLAG}",
-    "--tensor-parallel-size=2",
-)
-ODD = str(ENVIRONMENT["VLLM_ODD"])
 
 NVIDIA_SMI = """#!/bin/sh
 # GPU i has a file i.persistence, i.limit and i.clocks; every change is a line of `log`
@@ -70,11 +40,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Recommendation:
     with Store.open(tmp_path_factory.mktemp("exports") / "tuner.db", create=True) as store:
         add_night(store, IDENTITY)
         return recommend(store)
-
-
-def having(found: Recommendation, **sections: dict[str, object]) -> Recommendation:
-    configuration = Configuration(**sections)  # type: ignore[arg-type]
-    return replace(found, best=replace(found.best, configuration=configuration))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from report.exports.conftest import ODD, WORDS
+from helpers.export_cases import ODD, WORDS
 
 from tuner.report.exports.compose import compose_file
 from tuner.report.exports.deployment import Deployment

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from report.exports.conftest import ODD, WORDS
+from helpers.export_cases import ODD, WORDS
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.env import env_file

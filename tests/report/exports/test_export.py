@@ -6,7 +6,7 @@ import json
 import string
 
 import pytest
-from report.exports.conftest import ENVIRONMENT, SECRET
+from helpers.export_cases import ENVIRONMENT, SECRET
 
 from tuner.commands.reading.studies import RECOMMEND_FORMATS
 from tuner.report.exports.deployment import Deployment

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from report.exports.conftest import WORDS
+from helpers.export_cases import WORDS
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.helm import helm_values

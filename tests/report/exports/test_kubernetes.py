@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from report.exports.conftest import ODD, WORDS
+from helpers.export_cases import ODD, WORDS
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.kubernetes import kubernetes_objects

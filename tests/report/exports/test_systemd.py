@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report.exports.conftest import JSON_FLAG
+from helpers.export_cases import JSON_FLAG
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.systemd import systemd_unit

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from report.exports.conftest import JSON_FLAG, MODEL, having
+from helpers.export_cases import JSON_FLAG, MODEL, having
 
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.records import Source

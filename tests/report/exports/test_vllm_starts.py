@@ -13,9 +13,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from helpers.export_cases import having
 from helpers.studies import TINY_LLAMA, wait_for
 from helpers.tiny_vllm import SMALL, needs_vllm
-from report.exports.conftest import having
 
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.exports.deployment import Deployment, deployment

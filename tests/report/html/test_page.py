@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.stored_study import add_night
 
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
@@ -123,9 +123,7 @@ def test_what_was_ended_early_is_one_reason_however_many_requests(store: Store) 
     assert "5 measured (2 ended early), 2 failed" in provenance(report)
 
 
-def test_nothing_of_the_store_becomes_markup(
-    empty: Store, identity: StudyIdentity, fill: Callable[[Store, StudyIdentity], None]
-) -> None:
+def test_nothing_of_the_store_becomes_markup(empty: Store, identity: StudyIdentity) -> None:
     hostile = replace(
         identity,
         name=HOSTILE,
@@ -134,7 +132,7 @@ def test_nothing_of_the_store_becomes_markup(
         workload_name=HOSTILE,
         spec_json={"model": HOSTILE},
     )
-    fill(empty, hostile)
+    add_night(empty, hostile)
     empty.add_event(HOSTILE, HOSTILE, HOSTILE)
     empty.save_failure(HOSTILE, 6, Failure(FailureKind.CONFIGURATION, HOSTILE))
     text = page(read_report_data(empty, HOSTILE))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.stored_study import add_night
 from rich.console import Console
 
 from tuner.analysis.confirmed_front import confirmed_front
@@ -111,11 +112,10 @@ def test_a_study_without_a_default_says_so(store: Store, identity: StudyIdentity
 
 @pytest.mark.parametrize("kind", ["energy", "latency"])
 def test_what_is_emulated_is_labelled_wherever_it_is_shown(
-    empty: Store, identity: StudyIdentity, fill: object, kind: str
+    empty: Store, identity: StudyIdentity, kind: str
 ) -> None:
-    assert callable(fill)
     emulated = replace(identity, **{f"{kind}_source": Source.EMULATED})  # type: ignore[arg-type]
-    fill(empty, emulated)
+    add_night(empty, emulated)
     trials = empty.trials("night")
     for show in (
         lambda c: show_front(c, confirmed_front(emulated, trials, [])),

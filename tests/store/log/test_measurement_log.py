@@ -6,17 +6,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store.conftest import IDENTITY, OWNER
+from helpers.log_records import STUDY, logged
+from helpers.subprocesses import environment_with_helpers
 
-from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind
 from tuner.store import RepeatKind, Took
 from tuner.store.address import parse_address
-from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
+from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import (
     MeasurementLog,
     encoded,
@@ -25,32 +24,6 @@ from tuner.store.log.measurement_log import (
     log_path_of,
     read_log,
 )
-
-MEASUREMENT = Measurement(
-    {"energy_per_output_token_j": 0.1 + 0.2, "p99_tpot_ms": 5e-324},
-    1.5,
-    2.5,
-    Source.EMULATED,
-    Source.MEASURED,
-    ended_early="p99_tpot_ms<=40",
-)
-STUDY = LoggedStudy(IDENTITY, {"max_num_seqs": 256, "enforce_eager": False})
-
-
-def logged(number: int = 0, encoded_raw: bytes | None = b"\x01raw") -> LoggedResult:
-    return LoggedResult(
-        number=number,
-        configuration=Configuration(flags={"max_num_seqs": 64, "x": 1.0, "e": "\u2603"}),
-        owner=OWNER,
-        started_at=datetime(2026, 3, 1, 22, 0, 0, 1, tzinfo=UTC),
-        ended_at=datetime(2026, 3, 1, 21, 0, 0, 2, tzinfo=UTC),  # the clock was set back
-        result=MEASUREMENT,
-        took=Took(12.5, None),
-        spent_s=13.0,
-        warnings=("hot",),
-        encoded_raw=encoded_raw,
-    )
-
 
 REPEAT = replace(
     logged(3),
@@ -127,7 +100,7 @@ def test_no_secret_is_in_it(log: MeasurementLog, monkeypatch: pytest.MonkeyPatch
 FULL = """
 import resource, sys
 from pathlib import Path
-from store.log.test_measurement_log import logged
+from helpers.log_records import logged
 from tuner.store.log.measurement_log import MeasurementLog
 log = MeasurementLog(Path(sys.argv[1]), reserve_bytes=4096)
 log.open()
@@ -147,7 +120,7 @@ def test_without_room_the_raw_records_are_left_out_and_then_nothing_is_half_writ
     log: MeasurementLog,
 ) -> None:
     command = [sys.executable, "-c", FULL, str(log.path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = environment_with_helpers()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
     first, second = read_log(log.path)

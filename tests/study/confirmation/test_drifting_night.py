@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import numpy as np
 import pytest
 from helpers.scripted import measurement, physics
-from study.test_loop import OWNER, Bench
+from helpers.testbed import OWNER, Testbed
 
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.configuration import Configuration
@@ -61,10 +61,10 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
         factor *= clock.drift if drifts else 1.0
         return measurement(**{**found.metrics, ENERGY: factor * found.metrics[ENERGY]})
 
-    bench = Bench(store, measured)
-    bench.run()
-    bench.evaluator.again = measured
-    run = ConfirmationRun("s", bench.spec, store, bench.evaluator, OWNER, bench.listener)
+    bed = Testbed(store, measured)
+    bed.run()
+    bed.evaluator.again = measured
+    run = ConfirmationRun("s", bed.spec, store, bed.evaluator, OWNER, bed.listener)
     asyncio.run(run.run())
 
     trials = store.trials("s")

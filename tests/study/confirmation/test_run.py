@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from helpers.scripted import infrastructure, measurement, physics
-from study.test_loop import OWNER, SPEC, Bench, Died
+from helpers.testbed import OWNER, SPEC, Died, Testbed
 
 from tuner.analysis.verdicts import confirmations
 from tuner.configuration import Configuration
@@ -25,49 +25,49 @@ def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:
     return measurement(**{name: value * factor for name, value in found.metrics.items()})
 
 
-def confirming(bench: Bench) -> ConfirmationRun:
-    bench.evaluator.again = noisy
-    return ConfirmationRun("s", bench.spec, bench.store, bench.evaluator, OWNER, bench.listener)
+def confirming(bed: Testbed) -> ConfirmationRun:
+    bed.evaluator.again = noisy
+    return ConfirmationRun("s", bed.spec, bed.store, bed.evaluator, OWNER, bed.listener)
 
 
-def searched(store: Store, spec: StudySpec = SPEC) -> Bench:
-    bench = Bench(store, spec=spec)
-    bench.run()
-    return bench
+def searched(store: Store, spec: StudySpec = SPEC) -> Testbed:
+    bed = Testbed(store, spec=spec)
+    bed.run()
+    return bed
 
 
 def test_the_front_is_confirmed_beside_the_default(store: Store) -> None:
-    bench = searched(store)
-    asyncio.run(confirming(bench).run())
+    bed = searched(store)
+    asyncio.run(confirming(bed).run())
     rows = store.repeats.of("s")
     assert rows[0].kind is rows[-1].kind is RepeatKind.BASELINE
     known = confirmations(store.trials("s"), rows, SPEC.slos)
     confirmed = [n for n, found in known.items() if found.is_confirmed]
     assert len(confirmed) >= 3, {n: found.repeats for n, found in known.items()}
-    assert [n for n, _ in bench.evaluator.confirmed] == list(range(len(rows)))
+    assert [n for n, _ in bed.evaluator.confirmed] == list(range(len(rows)))
     assert len(store.trials("s")) == 8  # no trial was added
     assert store.study("s").spent_s == pytest.approx(80.0 + 10.0 * len(rows))
-    assert len(bench.listener.repeated) == len(rows)
-    again = confirming(bench)
+    assert len(bed.listener.repeated) == len(rows)
+    again = confirming(bed)
     asyncio.run(again.run())
     assert store.repeats.of("s") == rows  # nothing is left to measure
 
 
 def test_a_death_in_the_confirmation_costs_the_repeat_that_ran(store: Store) -> None:
-    bench = searched(store)
-    run = confirming(bench)
+    bed = searched(store)
+    run = confirming(bed)
 
     def dying(configuration: Configuration, repeat: int) -> Measurement | Failure:
         if repeat == 3:
             raise Died
         return noisy(configuration, repeat)
 
-    bench.evaluator.again = dying
+    bed.evaluator.again = dying
     with pytest.raises(Died):
         asyncio.run(run.run())
     before = [r for r in store.repeats.of("s") if r.state == "measured"]
     assert len(before) == 3 and len(store.repeats.of("s")) == 4
-    again = confirming(bench)
+    again = confirming(bed)
     again.reconcile()
     asyncio.run(again.run())
     rows = store.repeats.of("s")
@@ -78,8 +78,8 @@ def test_a_death_in_the_confirmation_costs_the_repeat_that_ran(store: Store) -> 
 
 
 def test_a_member_that_misses_the_slo_again_is_dropped(store: Store) -> None:
-    bench = searched(store)
-    run = confirming(bench)
+    bed = searched(store)
+    run = confirming(bed)
 
     def slower(configuration: Configuration, repeat: int) -> Measurement | Failure:
         found = noisy(configuration, repeat)
@@ -87,33 +87,33 @@ def test_a_member_that_misses_the_slo_again_is_dropped(store: Store) -> None:
         slow = 1.0 if not configuration.knobs() else 20.0
         return measurement(**{**found.metrics, "p99_tpot_ms": found.metrics["p99_tpot_ms"] * slow})
 
-    bench.evaluator.again = slower
+    bed.evaluator.again = slower
     asyncio.run(run.run())
     known = confirmations(store.trials("s"), store.repeats.of("s"), SPEC.slos)
     assert all(found.is_dropped for number, found in known.items() if number != 0)
 
 
 def test_a_machine_that_keeps_failing_needs_an_operator_and_is_resumed(store: Store) -> None:
-    bench = searched(store)
-    run = confirming(bench)
-    bench.evaluator.again = lambda configuration, repeat: infrastructure()
+    bed = searched(store)
+    run = confirming(bed)
+    bed.evaluator.again = lambda configuration, repeat: infrastructure()
     with pytest.raises(OperatorNeededError, match=r"memory held by somebody.*tuner resume s"):
         asyncio.run(run.run())
-    assert len(bench.evaluator.confirmed) <= 9
-    asyncio.run(confirming(bench).run())  # somebody mended it
+    assert len(bed.evaluator.confirmed) <= 9
+    asyncio.run(confirming(bed).run())  # somebody mended it
     assert any(r.measurement for r in store.repeats.of("s"))
 
 
 def test_a_configurations_own_fault_is_not_tried_again(store: Store) -> None:
-    bench = searched(store)
-    run = confirming(bench)
+    bed = searched(store)
+    run = confirming(bed)
 
     def refused(configuration: Configuration, repeat: int) -> Measurement | Failure:
         if configuration.knobs():
             return Failure(FailureKind.CONFIGURATION, "no memory")
         return noisy(configuration, repeat)
 
-    bench.evaluator.again = refused
+    bed.evaluator.again = refused
     asyncio.run(run.run())
     members = [r.trial for r in store.repeats.of("s") if r.kind is RepeatKind.CONFIRMATION]
     assert members and len(members) == len(set(members))
@@ -121,17 +121,17 @@ def test_a_configurations_own_fault_is_not_tried_again(store: Store) -> None:
 
 def test_hours_leave_room_for_the_confirmation(store: Store) -> None:
     spec = SPEC.model_copy(update={"trials": None, "hours": 400 / 3600, "slos": ()})
-    bench = Bench(store, spec=spec)
-    confirmation = confirming(bench)
-    plain = bench.start()
+    bed = Testbed(store, spec=spec)
+    confirmation = confirming(bed)
+    plain = bed.start()
     search = StudyRun(
         "s",
         spec,
         store,
         plain._proposals,
-        bench.evaluator,
+        bed.evaluator,
         OWNER,
-        bench.listener,
+        bed.listener,
         confirmation,
     )
     asyncio.run(search.run())
@@ -144,10 +144,10 @@ def test_hours_leave_room_for_the_confirmation(store: Store) -> None:
 
 def test_a_flat_search_stops_and_says_so(store: Store) -> None:
     spec = SPEC.model_copy(update={"trials": 60, "stop_when_flat": True})
-    bench = Bench(store, lambda c, n: measurement(
+    bed = Testbed(store, lambda c, n: measurement(
         energy_per_output_token_j=0.2, p99_tpot_ms=30.0), spec)  # fmt: skip
-    bench.run()
+    bed.run()
     assert len(store.trials("s")) == 41
-    assert any("has not grown in the last 40 evaluations" in note for note in bench.listener.notes)
+    assert any("has not grown in the last 40 evaluations" in note for note in bed.listener.notes)
     assert not SPEC.stops_when_flat
     assert SPEC.model_copy(update={"trials": None, "hours": 8.0}).stops_when_flat

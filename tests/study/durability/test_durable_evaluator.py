@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.scripted import ScriptedEvaluator, infrastructure
-from study.test_loop import OWNER, SPEC, Bench, identity
+from helpers.testbed import OWNER, SPEC, Testbed, identity
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
@@ -38,8 +38,8 @@ QUICK = Patience(locked_s=0.2, full_s=0.2)
 HERE = Configuration(flags={"max_num_seqs": 8, "gpu_memory_utilization": 0.5})
 
 
-class KeptBench(Bench):
-    """The loop's bench with the measurement log between evaluator and loop."""
+class KeptTestbed(Testbed):
+    """The loop's bed with the measurement log between evaluator and loop."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         super().__init__(store, spec=FEW)
@@ -70,8 +70,8 @@ class KeptBench(Bench):
 
 
 @pytest.fixture
-def bench(store: Store, tmp_path: Path) -> KeptBench:
-    return KeptBench(store, tmp_path / "log")
+def bed(store: Store, tmp_path: Path) -> KeptTestbed:
+    return KeptTestbed(store, tmp_path / "log")
 
 
 @contextmanager
@@ -95,12 +95,12 @@ def held(store: Store, seconds: float) -> Iterator[threading.Thread]:
 
 
 def test_every_result_is_in_the_log_and_a_store_that_is_older_is_not_gone_on_with(
-    bench: KeptBench, tmp_path: Path
+    bed: KeptTestbed, tmp_path: Path
 ) -> None:
-    bench.run()
-    rows = bench.store.trials("s")
-    assert [r.number for r in bench.logged()] == [0, 1]
-    for record, row in zip(bench.logged(), rows, strict=True):
+    bed.run()
+    rows = bed.store.trials("s")
+    assert [r.number for r in bed.logged()] == [0, 1]
+    for record, row in zip(bed.logged(), rows, strict=True):
         assert record.result == row.measurement
         assert record.configuration == row.configuration
         assert record.spent_s == 10.0
@@ -108,11 +108,11 @@ def test_every_result_is_in_the_log_and_a_store_that_is_older_is_not_gone_on_wit
     older = Store.open(tmp_path / "older.db", create=True)
     older.create_study(identity(FEW))
     with pytest.raises(OperatorNeededError, match=r"older than .* trial 1.*tuner store rebuild"):
-        recover("s", FEW, older, bench.log, bench.listener.note)
+        recover("s", FEW, older, bed.log, bed.listener.note)
 
 
 def test_what_died_between_log_and_store_is_taken_from_the_log(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Died(BaseException):
         pass
@@ -127,54 +127,54 @@ def test_what_died_between_log_and_store_is_taken_from_the_log(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "save_measurement", dying)
         with pytest.raises(Died):
-            asyncio.run(bench.start().run())
-    bench.run()
-    assert len(bench.scripted.asked) == 2  # none was measured twice
-    rows = bench.store.trials("s")
+            asyncio.run(bed.start().run())
+    bed.run()
+    assert len(bed.scripted.asked) == 2  # none was measured twice
+    rows = bed.store.trials("s")
     assert all(r.measurement is not None for r in rows) and len(rows) == 2
-    assert bench.store.study("s").spent_s == pytest.approx(20.0)
-    assert any("taken from the measurement log" in note for note in bench.listener.notes)
-    assert bench.recover() == 0
+    assert bed.store.study("s").spent_s == pytest.approx(20.0)
+    assert any("taken from the measurement log" in note for note in bed.listener.notes)
+    assert bed.recover() == 0
 
 
-def test_a_failure_is_kept_too(bench: KeptBench) -> None:
-    bench.scripted.script = lambda *_: infrastructure("gone")
-    bench.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
-    asyncio.run(bench.evaluator.evaluate(HERE, 0))
-    assert bench.recover() == 1
-    failure = bench.store.trials("s")[0].failure
+def test_a_failure_is_kept_too(bed: KeptTestbed) -> None:
+    bed.scripted.script = lambda *_: infrastructure("gone")
+    bed.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
+    asyncio.run(bed.evaluator.evaluate(HERE, 0))
+    assert bed.recover() == 1
+    failure = bed.store.trials("s")[0].failure
     assert isinstance(failure, Failure) and failure.reason == "gone"
 
 
-def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bench: KeptBench) -> None:
-    bench.run()
-    number = bench.store.repeats.begin("s", 1, RepeatKind.CONFIRMATION, OWNER)
-    asyncio.run(bench.evaluator.confirm(bench.store.trials("s")[1].configuration, number))
-    assert bench.recover() == 1
-    (repeat,) = bench.store.repeats.of("s")
+def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bed: KeptTestbed) -> None:
+    bed.run()
+    number = bed.store.repeats.begin("s", 1, RepeatKind.CONFIRMATION, OWNER)
+    asyncio.run(bed.evaluator.confirm(bed.store.trials("s")[1].configuration, number))
+    assert bed.recover() == 1
+    (repeat,) = bed.store.repeats.of("s")
     assert (repeat.trial, repeat.kind) == (1, RepeatKind.CONFIRMATION)
     assert isinstance(repeat.measurement, Measurement)
-    assert bench.store.repeats.drop_running("s") == []
+    assert bed.store.repeats.drop_running("s") == []
 
 
-def test_a_locked_store_delays_and_drops_nothing(bench: KeptBench) -> None:
-    gate = Gate(bench.store, bench.listener.note, Patience(locked_s=30.0))
-    with held(bench.store, 0.2):
+def test_a_locked_store_delays_and_drops_nothing(bed: KeptTestbed) -> None:
+    gate = Gate(bed.store, bed.listener.note, Patience(locked_s=30.0))
+    with held(bed.store, 0.2):
         with pytest.raises(StoreBusyError):
-            bench.store.probe()
+            bed.store.probe()
         asyncio.run(gate.passed())  # returns once it is free
-    bench.store.probe()
+    bed.store.probe()
 
 
-def test_patience_with_a_lock_ends(bench: KeptBench) -> None:
-    with held(bench.store, 0.5), pytest.raises(StoreBusyError, match="stayed locked"):
-        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
-    assert bench.scripted.asked == []  # nothing was launched
-    assert any("waiting for it" in note for note in bench.listener.notes)
+def test_patience_with_a_lock_ends(bed: KeptTestbed) -> None:
+    with held(bed.store, 0.5), pytest.raises(StoreBusyError, match="stayed locked"):
+        asyncio.run(bed.kept(QUICK).evaluate(HERE, 0))
+    assert bed.scripted.asked == []  # nothing was launched
+    assert any("waiting for it" in note for note in bed.listener.notes)
 
 
 async def test_a_write_that_met_a_full_disk_is_begun_again_after_putting_in_order(
-    bench: KeptBench,
+    bed: KeptTestbed,
 ) -> None:
     faults, done = [StoreFullError("full"), StoreBusyError("locked")], list[str]()
 
@@ -183,13 +183,13 @@ async def test_a_write_that_met_a_full_disk_is_begun_again_after_putting_in_orde
             raise faults.pop()
         done.append("went")
 
-    gate = Gate(bench.store, bench.listener.note, Patience())
+    gate = Gate(bed.store, bed.listener.note, Patience())
     await persisting(gate, go, lambda: done.append("put in order"))
     assert done == ["put in order", "put in order", "went"]
 
 
 async def test_it_is_not_begun_again_for_ever(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     went: list[None] = []
 
@@ -198,21 +198,21 @@ async def test_it_is_not_begun_again_for_ever(
         raise StoreFullError("by a quota that cannot be seen beforehand")
 
     monkeypatch.setattr(keeping, "_POLL_S", 0.0)
-    gate = Gate(bench.store, bench.listener.note, QUICK)
+    gate = Gate(bed.store, bed.listener.note, QUICK)
     with pytest.raises(StoreFullError):
         await persisting(gate, go, lambda: None)
     assert len(went) == 1 + MOST_INTERRUPTIONS
     went.clear()
-    with held(bench.store, 0.5), pytest.raises(StoreBusyError):
+    with held(bed.store, 0.5), pytest.raises(StoreBusyError):
         await persisting(gate, go, lambda: None)
     assert len(went) == 1 and gate.has_given_up
 
 
 async def test_a_full_disk_between_two_evaluations_is_waited_for(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking, beginning, storing and telling write, too."""
-    run, full = bench.start(), ["begin_trial", "save_measurement", "add_spent_s"]
+    run, full = bed.start(), ["begin_trial", "save_measurement", "add_spent_s"]
 
     def once_full(name: str) -> None:
         original = getattr(Store, name)
@@ -229,45 +229,45 @@ async def test_a_full_disk_between_two_evaluations_is_waited_for(
         once_full(name)
 
     def put_in_order() -> None:
-        bench.recover()
+        bed.recover()
         run.reconcile()
 
-    gate = Gate(bench.store, bench.listener.note, Patience())
+    gate = Gate(bed.store, bed.listener.note, Patience())
     await persisting(gate, run.run, put_in_order)
     assert full == []
-    rows = [row for row in bench.store.trials("s") if row.measurement is not None]
-    assert len(rows) == 2 and len(bench.scripted.asked) == 2  # none was measured twice
+    rows = [row for row in bed.store.trials("s") if row.measurement is not None]
+    assert len(rows) == 2 and len(bed.scripted.asked) == 2  # none was measured twice
 
 
 def test_nothing_is_launched_on_a_full_disk_and_it_is_said(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_systems, "free_bytes", lambda _: 1000)
     with pytest.raises(StoreFullError, match=r"no space is left.*tuner resume.*is kept"):
-        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
-    assert bench.scripted.asked == []
-    assert any("nothing is launched" in note for note in bench.listener.notes)
+        asyncio.run(bed.kept(QUICK).evaluate(HERE, 0))
+    assert bed.scripted.asked == []
+    assert any("nothing is launched" in note for note in bed.listener.notes)
 
 
 def test_a_disk_that_fills_while_measuring_costs_no_measurement(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def filling(configuration: Configuration, trial: int) -> Measurement | Failure:
         monkeypatch.setattr(file_systems, "free_bytes", lambda _: 0)
         return Measurement({"x": 1.0}, 0.0, 1.0, Source.EMULATED, Source.EMULATED)
 
-    bench.scripted.script = filling
-    bench.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
+    bed.scripted.script = filling
+    bed.store.begin_trial("s", 0, HERE, baseline=False, owner=OWNER)
     with pytest.raises(StoreFullError):
-        asyncio.run(bench.kept(QUICK).evaluate(HERE, 0))
-    assert [r.number for r in bench.logged()] == [0]
+        asyncio.run(bed.kept(QUICK).evaluate(HERE, 0))
+    assert [r.number for r in bed.logged()] == [0]
     monkeypatch.undo()  # somebody made room
-    assert bench.recover() == 1
-    assert bench.store.trials("s")[0].state is not TrialState.RUNNING
+    assert bed.recover() == 1
+    assert bed.store.trials("s")[0].state is not TrialState.RUNNING
 
 
 def test_a_result_without_room_in_the_log_waits_in_memory(
-    bench: KeptBench, monkeypatch: pytest.MonkeyPatch
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, failures = MeasurementLog.append, [OSError(28, "No space left on device")] * 1
 
@@ -277,20 +277,20 @@ def test_a_result_without_room_in_the_log_waits_in_memory(
         original(self, record)
 
     monkeypatch.setattr(MeasurementLog, "append", full_once)
-    asyncio.run(bench.kept(Patience(full_s=30.0)).evaluate(HERE, 0))
-    assert [r.number for r in bench.logged()] == [0]
+    asyncio.run(bed.kept(Patience(full_s=30.0)).evaluate(HERE, 0))
+    assert [r.number for r in bed.logged()] == [0]
 
 
-def test_a_backup_is_made_as_the_store_grows(bench: KeptBench) -> None:
-    assert bench.store.path is not None
-    backups = Backups(bench.store, 0, bench.listener.note)
+def test_a_backup_is_made_as_the_store_grows(bed: KeptTestbed) -> None:
+    assert bed.store.path is not None
+    backups = Backups(bed.store, 0, bed.listener.note)
     made: list[int] = []
     for count in range(32):
         asyncio.run(backups.make_if_due())
-        newest = bench.store.path.with_name("tuner.db.backup-1")
+        newest = bed.store.path.with_name("tuner.db.backup-1")
         if newest.exists():
             made.append(count)
             newest.unlink()
     assert made == [10, 20, 30]
-    with closing(sqlite3.connect(bench.store.path)) as database:
+    with closing(sqlite3.connect(bed.store.path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

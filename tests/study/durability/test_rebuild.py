@@ -13,8 +13,8 @@ import optuna
 import pytest
 import yaml
 from helpers.scripted import SPACE, infrastructure, physics
+from helpers.testbed import OWNER, SPEC, identity
 from optuna.trial import TrialState
-from study.test_loop import OWNER, SPEC, identity
 
 from tuner.analysis.outcomes import front_of
 from tuner.configuration import Configuration, Value
