@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +10,7 @@ import typer
 from tuner.commands.shared.completion import complete_workload
 from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json, stdout_console
-
-
-class ImportFormat(StrEnum):
-    """Formats of traces."""
-
-    AZURE = "azure"
-    MOONCAKE = "mooncake"
-    SHAREGPT = "sharegpt"
-    JSONL = "jsonl"
+from tuner.load.importers.registry import TraceFormat
 
 
 WorkloadName = Annotated[
@@ -69,11 +60,11 @@ def preview(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The trace; .gz is unpacked.")],
-    form: Annotated[ImportFormat, typer.Option("--format", help="What the file is.")],
+    form: Annotated[TraceFormat, typer.Option("--format", help="What the file is.")],
     out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
 ) -> None:
-    """Make a workload of a trace: Azure CSV, Mooncake, ShareGPT, or JSONL with prompts.
+    """Make a workload of a trace: Azure, BurstGPT, Mooncake, ShareGPT, or JSONL with prompts.
 
     Example: tuner workload import trace.csv.gz --format azure --out mine.yaml --limit 10000
     """
@@ -81,7 +72,7 @@ def import_(
 
     from tuner.load.importers.import_workload import import_workload
 
-    workload = import_workload(file, form.value, out, limit)
+    workload = import_workload(file, form, out, limit)
     assert workload.facts is not None
     console = Console(stderr=True)
     console.print(

@@ -1,4 +1,4 @@
-"""From a trace in another project's format to a workload: a YAML file with our trace beside it."""
+"""Import of a trace: from another project's format to a workload file with our trace beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from tuner.errors import UsageError
-from tuner.load.importers.importers import MOONCAKE_BLOCK_TOKENS, importer_named
+from tuner.load.importers.importer import Importer
+from tuner.load.importers.registry import importer_named
 from tuner.load.traces.trace_file import unreadable, write_trace
 from tuner.load.workload import Workload
 from tuner.load.workload_spec import WorkloadSpec
@@ -27,7 +28,7 @@ def import_workload(source: Path, form: str, out: Path, limit: int | None = None
     Raises `UsageError` for a source that is malformed, naming the line, or an `out` that exists;
     then nothing is written.
     """
-    rows = importer_named(form)
+    importer = importer_named(form)
     if out.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--out must be a YAML file, like workloads/{source.stem}.yaml")
     trace = out.with_suffix(".jsonl.gz")
@@ -37,9 +38,9 @@ def import_workload(source: Path, form: str, out: Path, limit: int | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(trace) as new_trace, _replacing(out) as new_yaml:
-            if write_trace(new_trace, rows(source), limit) == 0:
+            if write_trace(new_trace, importer.rows(source), limit) == 0:
                 raise UsageError(f"'{source}' has no requests")
-            spec = _spec(source, form, new_trace, limit)
+            spec = _spec(f"{source.name} ({form})", importer, new_trace, limit)
             spec["trace"]["file"] = trace.name
             new_yaml.write_text(
                 yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100),
@@ -65,16 +66,16 @@ def _replacing(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def _spec(source: Path, form: str, trace: Path, limit: int | None) -> dict[str, Any]:
+def _spec(source: str, importer: Importer, trace: Path, limit: int | None) -> dict[str, Any]:
     """Return the YAML file's content for the trace in the file `trace`."""
     fields: dict[str, Any] = {
-        "description": f"Imported from {source.name} ({form}).",
-        "sources": [_source(source, form, limit)],
+        "description": f"Imported from {source}.",
+        "sources": [_described(source, importer, limit)],
         "trace": {"file": trace.name},
         "load": {"concurrency": _CONCURRENCY},
     }
-    if form == "mooncake":
-        fields["trace"]["block_tokens"] = MOONCAKE_BLOCK_TOKENS
+    if importer.block_tokens is not None:
+        fields["trace"]["block_tokens"] = importer.block_tokens
     facts = Workload(trace.name, WorkloadSpec.model_validate(fields), trace.parent).facts
     assert facts is not None
     fields["sources"].append(f"{facts.rows} requests, up to {facts.max_request_tokens} tokens each")
@@ -84,7 +85,7 @@ def _spec(source: Path, form: str, trace: Path, limit: int | None) -> dict[str, 
     return fields
 
 
-def _source(source: Path, form: str, limit: int | None) -> str:
+def _described(source: str, importer: Importer, limit: int | None) -> str:
     first = "" if limit is None else f", the first {limit} requests"
-    estimated = ", output lengths estimated from the answers' text" if form == "sharegpt" else ""
-    return f"{source.name} ({form}){first}{estimated}"
+    caveat = f", {importer.caveat}" if importer.caveat else ""
+    return f"{source}{first}{caveat}"

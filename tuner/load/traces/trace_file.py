@@ -46,12 +46,17 @@ class TraceRow:
 
 
 class BadRowError(ValueError):
-    """What is wrong with a row; whoever knows its line makes a `UsageError` of it."""
+    """What is wrong with a row; the reader, which knows the line, makes a `UsageError` of it."""
 
 
 def at_line(path: Path, line: int, problem: object) -> UsageError:
     """Return the error for one line of a file."""
     return UsageError(f"'{path}', line {line}: {problem}")
+
+
+def at_item(path: Path, number: int, problem: object) -> UsageError:
+    """Return the error for one item of a file, counted from 1."""
+    return UsageError(f"'{path}', item {number}: {problem}")
 
 
 def shown(value: object) -> str:
@@ -60,6 +65,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer too long to be printed
         return "a number of thousands of digits"
+    except RecursionError:
+        return "something nested too deeply to be shown"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 

@@ -1,0 +1,49 @@
+"""Azure LLM inference traces: CSV of time, prompt and output tokens.
+
+Format: AzureLLMInferenceTrace_code.csv and _conv.csv in github.com/Azure/AzurePublicDataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuner.load.importers.importer import Importer
+from tuner.load.importers.rows_of_lines import csv_rows, tokens_in
+from tuner.load.traces.trace_file import BadRowError, TraceRow, shown
+
+_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+
+
+class AzureImporter:
+    """Reads Azure's CSV; columns may stand in any order, times may have a zone."""
+
+    caveat = ""
+    block_tokens = None
+
+    def rows(self, path: Path) -> Iterator[TraceRow]:
+        """Yield the requests; raises `UsageError` that names the line."""
+        return csv_rows(path, _COLUMNS, _row)
+
+
+def _row(fields: Sequence[str]) -> TraceRow:
+    time, prompt, output = fields
+    return TraceRow(
+        arrival_s=_moment_s(time),
+        prompt_tokens=tokens_in(prompt, "ContextTokens"),
+        output_tokens=tokens_in(output, "GeneratedTokens"),
+    )
+
+
+def _moment_s(field: str) -> float:
+    try:
+        moment = datetime.fromisoformat(field)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadRowError(
+            f"TIMESTAMP must look like 2023-11-16 18:15:46.68, found {shown(field)}"
+        ) from None
+
+
+IMPORTER: Importer = AzureImporter()
