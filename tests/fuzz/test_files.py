@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.hostile import cases, changed, damaged, one_sentence_at_most, values
+from helpers.trace_samples import SAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from tuner.devices.leases.lease_book import LeaseBook
 from tuner.devices.leases.lease_files import Lease, Limits, lease_path, lease_text, read_entry
 from tuner.host.process import this_owner
 from tuner.load.importers.import_workload import import_workload
-from tuner.load.importers.importers import IMPORTERS
+from tuner.load.importers.registry import TraceFormat, importer_named
 from tuner.load.traces.trace_file import read_lines, read_trace
 from tuner.load.workload import load_workload
 from tuner.servers.guardian.run_records import registered
@@ -45,32 +46,7 @@ sampler: gp
 seed: 1
 confirm: false
 """
-AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
-2023-11-16 18:17:03.9799600,4808,10
-2023-11-16 18:17:04.0319600,3180,8
-"""
-MOONCAKE = (
-    '{"timestamp": 0, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2]}\n'
-    '{"timestamp": 27482, "input_length": 600, "output_length": 20, "hash_ids": [0, 3]}\n'
-)
-SHAREGPT = json.dumps(
-    [
-        {
-            "id": "a",
-            "conversations": [
-                {"from": "human", "value": "hello there"},
-                {"from": "gpt", "value": "hello, and how are you?"},
-                {"from": "human", "value": "well"},
-                {"from": "gpt", "value": "good"},
-            ],
-        }
-    ]
-)
-JSONL = (
-    '{"prompt": "one two", "output_tokens": 3}\n'
-    '{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}\n'
-)
-SOURCES = {"azure": AZURE, "mooncake": MOONCAKE, "sharegpt": SHAREGPT, "jsonl": JSONL}
+SOURCES = {form: sample.content(2) for form, sample in SAMPLES.items()}
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
     for old, new in itertools.pairwise("abcdefghi")
@@ -175,12 +151,16 @@ def test_aliases_that_stand_for_gigabytes(folder: Path, field: str) -> None:
         offer(read, folder / "bomb.yaml", use.encode())
 
 
+def read_all(form: str) -> Callable[[Path], object]:
+    return lambda path: list(importer_named(form).rows(path))
+
+
 @pytest.mark.parametrize("form", sorted(SOURCES))
 def test_a_trace_of_others(folder: Path, form: str) -> None:
     @cases()
     @given(damaged([SOURCES[form], SOURCES[form] * 3]))
     def run(content: bytes) -> None:
-        offer(lambda path: list(IMPORTERS[form](path)), folder / "trace", content)
+        offer(read_all(form), folder / "trace", content)
 
     run()
 
@@ -195,7 +175,7 @@ def test_a_trace_with_any_values(folder: Path, form: str) -> None:
     @given(changed(whole, names))
     def run(content: bytes) -> None:
         line = json.dumps(json.loads(content)["it"]).encode()
-        offer(lambda path: list(IMPORTERS[form](path)), folder / "values", line)
+        offer(read_all(form), folder / "values", line)
 
     run()
 
@@ -205,7 +185,11 @@ def test_a_trace_with_any_values(folder: Path, form: str) -> None:
 def test_a_trace_made_to_harm(folder: Path, form: str) -> None:
     for text in (DEEP, '{"a":' * 100_000, "9" * 10_000, '"' * 100_000, "," * 100_000, "\x00" * 99):
         for content in (text, f"{SOURCES[form].splitlines()[0]}\n{text}"):
-            offer(lambda path: list(IMPORTERS[form](path)), folder / "harm", content.encode())
+            offer(
+                lambda path: list(importer_named(form).rows(path)),
+                folder / "harm",
+                content.encode(),
+            )
 
 
 @cases(0.5)
@@ -214,7 +198,7 @@ def test_a_trace_of_our_own(folder: Path, data: st.DataObject) -> None:
     out = folder / "own.yaml"
     if not out.exists():
         source = folder / "source"
-        source.write_text(MOONCAKE)
+        source.write_text(SOURCES[TraceFormat.MOONCAKE])
         import_workload(source, "mooncake", out)
         trace = next(p for p in folder.iterdir() if p.name.startswith("own") and p != out)
         (folder / "good").write_bytes(b"\n".join(line.encode() for _, line in read_lines(trace)))

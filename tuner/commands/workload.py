@@ -12,7 +12,6 @@ from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json, stdout_console
 from tuner.load.importers.registry import TraceFormat
 
-
 WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
 ]

@@ -30,7 +30,7 @@ def json_items(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, item
                 number += 1
     except (BadRowError, ijson.JSONError, ValueError) as error:
-        problem = error if isinstance(error, BadRowError) else f"not JSON ({_reason(error)})"
+        problem = error if isinstance(error, BadRowError) else f"no JSON array ({_reason(error)})"
         raise at_item(path, number, problem) from None
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from None
