@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuner.analysis.recommendation import Recommendation
+from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import Configuration
 
 MODEL = "acme corp/My Model $HOME %n 'q' \"d\""
