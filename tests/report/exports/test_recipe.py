@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from report.exports.conftest import ENVIRONMENT, MODEL, WORDS
+from helpers.export_cases import ENVIRONMENT, MODEL, WORDS
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.recipe import recipe
