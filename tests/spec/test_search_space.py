@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tuner.catalog.shipped import shipped_folder
 from tuner.catalog.yaml_files import validate
 from tuner.errors import UsageError
+from tuner.spec.device_ranges import example_ranges
 from tuner.spec.search_space import SearchSpace, load_space
 
 SPACE = """
@@ -44,7 +45,7 @@ def write(tmp_path: Path, text: str) -> str:
 
 @pytest.mark.parametrize("path", sorted(shipped_folder("search_spaces").glob("*.yaml")))
 def test_shipped_spaces_are_valid_and_named_as_their_file(path: Path) -> None:
-    assert load_space(path.stem).name == path.stem
+    assert load_space(path.stem, example_ranges).name == path.stem
 
 
 @given(st.data())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 from optuna.distributions import (
     BaseDistribution,
@@ -16,11 +16,12 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tuner.catalog.yaml_files import find_yaml, read_yaml
+from tuner.catalog.yaml_files import find_yaml, read_mapping, validate
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError, unknown_name
 from tuner.redaction import is_secret_name
 from tuner.servers.registry import flag_rules
+from tuner.spec.device_ranges import DeviceRanges, Share
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
@@ -320,6 +321,38 @@ def parameter_name(name: str, knob: PowerOfTwo | Integer | Real | Choice) -> str
     return f"log2_{name}" if isinstance(knob, PowerOfTwo) else name
 
 
-def load_space(name: str) -> SearchSpace:
-    """Read a shipped search space or a YAML file; raises `UsageError`."""
-    return read_yaml(find_yaml("search_spaces", name), SearchSpace)
+def load_space(name: str, ranges: Callable[[], DeviceRanges] | None = None) -> SearchSpace:
+    """Read a shipped search space or a YAML file.
+
+    `ranges` tells what the card can be set to; it is asked only where a device knob is given as a
+    share of that. Raises `UsageError`, also for a share without `ranges`.
+    """
+    path = find_yaml("search_spaces", name)
+    data = read_mapping(path)
+    device = data.get("device")
+    if isinstance(device, dict):
+        data["device"] = _without_shares(str(path), device, ranges)
+    return validate(str(path), data, SearchSpace)
+
+
+def _without_shares(
+    origin: str, device: dict[str, Any], ranges: Callable[[], DeviceRanges] | None
+) -> dict[str, Any]:
+    """Return device knobs in watts and MHz, whichever of them are shares."""
+    shares = {
+        name: validate(f"{origin}: device.{name}", knob, Share)
+        for name, knob in device.items()
+        if isinstance(knob, dict) and knob.get("type") == "share"
+    }
+    if not shares:
+        return device
+    card = {} if ranges is None else ranges()
+    for name in shares:
+        if name not in DEVICE_KNOBS:
+            raise UsageError(f"'{origin}': device: " + unknown_name("knob", name, DEVICE_KNOBS))
+        if name not in card:
+            raise UsageError(
+                f"'{origin}': device.{name} is a share of the card's own range, which is not known "
+                "here; write low, high and step in watts or MHz"
+            )
+    return {**device, **{name: share.on(card[name]) for name, share in shares.items()}}

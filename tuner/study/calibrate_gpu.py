@@ -71,6 +71,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     from tuner.catalog.model import load_model
     from tuner.evaluation.factory import fixed_configuration, task_of
     from tuner.load.workload import load_workload
+    from tuner.spec.device_ranges import example_ranges
     from tuner.spec.search_space import load_space
     from tuner.spec.stored import spec_of
 
@@ -85,7 +86,8 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
             )
         return
     spec = spec_of(identity)
-    task = task_of(spec, load_workload(spec.workload), fixed_configuration(load_space(spec.space)))
+    fixed = fixed_configuration(load_space(spec.space, example_ranges))
+    task = task_of(spec, load_workload(spec.workload), fixed)
     model = load_model(spec.model)
     rows = []
     for trial in store.trials(name):

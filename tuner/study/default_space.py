@@ -20,6 +20,7 @@ from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import require_in_range
 from tuner.evaluation.factory import space_knobs
 from tuner.host.files import state_folder
+from tuner.spec.device_ranges import example_ranges, ranges_of_devices
 from tuner.spec.search_space import load_space
 
 _WITHOUT_DEVICE_KNOBS = "default"
@@ -51,7 +52,9 @@ def default_space(*, allowed: bool) -> ChosenSpace:
             "power limit and SM clock of the GPU are left alone and not searched; "
             "--allow-gpu-settings searches them too (needs root)",
         )
-    extremes = space_knobs(load_space(_WITH_DEVICE_KNOBS)).extremes
+    # a range that a GPU does not say is that of an example: `_obstacle` then says what is missing
+    ranges = {**example_ranges(), **ranges_of_devices(gpus)}
+    extremes = space_knobs(load_space(_WITH_DEVICE_KNOBS, lambda: ranges)).extremes
     obstacle = _obstacle(gpus, extremes)
     if obstacle is not None:
         return ChosenSpace(

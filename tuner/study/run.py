@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tuner.catalog.gpu import load_gpu
@@ -33,6 +34,7 @@ from tuner.evaluation.supervision import supervised
 from tuner.host.files import state_folder
 from tuner.host.process import boot_id
 from tuner.load.workload import Workload, load_workload
+from tuner.spec.device_ranges import example_ranges, ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.stored import Capacity, spec_of
 from tuner.spec.study import StudySpec
@@ -66,7 +68,7 @@ from tuner.study.study_log import LoggedListener, StudyLog
 
 def check_names(spec: StudySpec) -> None:
     """Raise `UsageError` for names in a spec that mean nothing; starts and stores nothing."""
-    load_space(spec.space)
+    load_space(spec.space, example_ranges)
     load_workload(spec.workload)
     if spec.emulate is not None:
         load_gpu(spec.emulate)
@@ -87,7 +89,7 @@ async def start_study(
         if chosen.reason is not None:
             listener.note(chosen.reason)
         spec = spec.model_copy(update={"space": chosen.name})
-    space = load_space(spec.space)
+    space = load_space(spec.space, partial(ranges_for, spec))
     workload = load_workload(spec.workload)
     name = spec.study or _free_name(spec, workload, store)
     if name in {s.identity.name for s in store.studies()}:
@@ -128,7 +130,7 @@ async def resume_study(
     run = _Run(
         name,
         spec,
-        load_space(spec.space),
+        load_space(spec.space, partial(ranges_for, spec)),
         load_workload(spec.workload),
         store,
         listener,

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, Measurement
+from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
@@ -125,7 +127,7 @@ def _contents(path: Path) -> _Contents | None:
 def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
     identity = contents.study.identity
     spec = spec_of(identity)
-    space = load_space(spec.space)
+    space = load_space(spec.space, partial(ranges_for, spec))
     if space.sha256() != identity.space_sha256:
         raise OperatorNeededError(
             f"the search space {spec.space} is no longer what study '{identity.name}' was measured "

@@ -1,0 +1,108 @@
+"""Device ranges: the power limits and SM clocks of a card, of which a search space takes shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu, load_gpu
+from tuner.devices.device_state import DeviceState
+from tuner.devices.open import open_meter
+from tuner.spec.study import StudySpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRange:
+    """What a card can be set to: `low` to `high` in multiples of `unit` below `high`."""
+
+    low: float
+    high: float
+    unit: int
+
+
+DeviceRanges: TypeAlias = Mapping[str, DeviceRange]  # by device knob
+
+
+class Share(BaseModel):
+    """A device knob from `low` to `high` of the card's highest value, in about `steps` steps.
+
+    What the card cannot be set to is cut off, so `low` may lie below its lowest value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    type: Literal["share"]
+    low: float = Field(gt=0, lt=1)
+    high: float = Field(gt=0, le=1)
+    steps: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Share:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
+        return self
+
+    def on(self, card: DeviceRange) -> dict[str, Any]:
+        """Return the knob in watts or MHz: a range of integers that ends at the highest value.
+
+        Steps are whole multiples of the card's unit; the lowest value is the one nearest to the
+        share that the card can be set to.
+        """
+        lowest = max(self.low * card.high, card.low)
+        high = math.floor(self.high * card.high)
+        most_units = max(1, int((high - card.low) // card.unit))
+        units = round((high - lowest) / self.steps / card.unit)
+        step = card.unit * min(max(1, units), most_units)
+        count = max(1, round((high - lowest) / step))
+        while count > 1 and high - count * step < card.low:
+            count -= 1
+        return {"type": "int", "low": high - count * step, "high": high, "step": step}
+
+
+def ranges_of_gpu(gpu: Gpu) -> DeviceRanges:
+    """Return the ranges of an emulated GPU."""
+    return {
+        "power_limit_w": DeviceRange(gpu.min_limit_w, gpu.max_limit_w, 1),
+        "sm_clock_mhz": DeviceRange(gpu.min_clock_mhz, gpu.max_clock_mhz, CLOCK_STEP_MHZ),
+    }
+
+
+def ranges_of_devices(states: Sequence[DeviceState]) -> DeviceRanges:
+    """Return what all of these GPUs can be set to, without the knobs of which one says nothing."""
+    ranges = {}
+    lows_w = [w for state in states if (w := state.min_power_limit_w) is not None]
+    highs_w = [w for state in states if (w := state.max_power_limit_w) is not None]
+    highs_mhz = [mhz for state in states if (mhz := state.max_sm_clock_mhz) is not None]
+    if states and len(lows_w) == len(highs_w) == len(states):
+        ranges["power_limit_w"] = DeviceRange(max(lows_w), min(highs_w), 1)
+    if states and len(highs_mhz) == len(states):
+        # NVML does not say the lowest clock beforehand: it refuses one that is too low
+        ranges["sm_clock_mhz"] = DeviceRange(0, min(highs_mhz), CLOCK_STEP_MHZ)
+    return ranges
+
+
+def ranges_for(spec: StudySpec) -> DeviceRanges:
+    """Return the ranges of the GPUs that the spec's server uses, real or emulated.
+
+    Where a real GPU does not say its range, or there is none, they are those of `energy_gpu`: that
+    its knobs cannot be set there is told when they are opened. Raises `OperatorNeededError` if a
+    GPU does not answer.
+    """
+    if spec.emulate is not None:
+        return ranges_of_gpu(load_gpu(spec.emulate))
+    fallback = ranges_of_gpu(load_gpu(spec.energy_gpu))
+    meter = open_meter()
+    if meter is None:
+        return fallback
+    with closing(meter):
+        return {**fallback, **ranges_of_devices(meter.states())}
+
+
+def example_ranges() -> DeviceRanges:
+    """Return the ranges of some card, for what does not depend on them: names and fixed flags."""
+    return ranges_of_gpu(load_gpu("H100-SXM"))
