@@ -43,7 +43,8 @@ async def ours(server: RunningServer, load: Load, seed: int) -> dict[str, float]
         Request(i, float(i), rng.integers(3, 250, PROMPT_TOKENS, dtype=np.int32), OUTPUT_TOKENS)
         for i in range(REQUESTS)
     )
-    records = await drive(server, requests, load, Endless())
+    report = await drive(server, requests, load, Endless())
+    records = report.records
     assert {r.state for r in records} == {RequestState.DONE}
     begun_s = min(r.sent_s for r in records)
     ended_s = max(r.token_times_s[-1] for r in records)

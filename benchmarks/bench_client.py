@@ -161,7 +161,7 @@ def measure(streams: int, chunks_per_s: float, seconds: float, *, burst: bool) -
         lasts_s = _WARM_UP_S + seconds
         records = asyncio.run(
             drive(Endpoint(VllmApi(), url, "bench"), requests, load, _Watch(lasts_s))
-        )
+        ).records
         after = resource.getrusage(resource.RUSAGE_SELF)
         pipe.send("stop")
         wrote: dict[int, list[float]] = pipe.recv()

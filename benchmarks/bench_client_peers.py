@@ -71,7 +71,9 @@ def ours(port: int, offer: Offer) -> float:
     )
     url, watch = f"http://127.0.0.1:{port}", bench_client._Watch(math.inf)
     before_s = time.process_time()
-    records = asyncio.run(drive(Endpoint(VllmApi(), url, "bench"), asked, offer.load, watch))
+    records = asyncio.run(
+        drive(Endpoint(VllmApi(), url, "bench"), asked, offer.load, watch)
+    ).records
     assert sum(r.token_times_s.size for r in records) == offer.requests * offer.tokens
     return time.process_time() - before_s
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from helpers.driving import drive_records
 from helpers.tiny_vllm import Endless, needs_vllm, tiny_vllm
 
-from tuner.load.client.drive import drive
 from tuner.load.text_request import stand_in_ids
 from tuner.records import Load, Message, RequestRecord, RequestState, TextRequest
 
@@ -21,7 +21,7 @@ async def test_texts_and_chats_are_answered_and_counted(tmp_path: Path) -> None:
     ]
     load = Load(concurrency=2)
     async with tiny_vllm(tmp_path) as server:
-        records: tuple[RequestRecord, ...] = await drive(
+        records: tuple[RequestRecord, ...] = await drive_records(
             server.base_url, server.served_name, iter(asked), load, Endless()
         )
     assert [(r.state, r.error) for r in records] == [(RequestState.DONE, None)] * 2

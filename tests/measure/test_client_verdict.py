@@ -23,7 +23,7 @@ def record(
 def report(
     lag_ms: float | None, late_ms: float | None = None, *records: RequestRecord
 ) -> DriveReport:
-    return DriveReport(records or (record(),), lag_ms, late_ms, None)
+    return DriveReport(records or (record(),), lag_ms, late_ms)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_is_said_names_the_figures_and_what_to_do() -> None:
 
 
 def test_without_an_answer_nothing_is_said_of_the_client() -> None:
-    judged = judge_client(DriveReport((), 500.0, 500.0, None), 1.0)
+    judged = judge_client(DriveReport((), 500.0, 500.0), 1.0)
     assert (judged.invalid, judged.warning) == (None, None)
 
 

@@ -12,7 +12,7 @@ from tuner.configuration import Configuration
 from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.reduce import at_least_ms, reduce_run
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
-from tuner.measure.window_statistics import Seen
+from tuner.measure.window_statistics import WindowStatistics
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement, RawRun, UnderWay
 from tuner.slo import Slo, meets_all
 
@@ -21,9 +21,9 @@ TPOT = (Slo("p95_tpot_ms", 20.0),)
 NOBODY = UnderWay.of([])
 
 
-def told(times_s: Iterator[float] | list[float], ttft_s: float, gap_s: float) -> Seen:
+def told(times_s: Iterator[float] | list[float], ttft_s: float, gap_s: float) -> WindowStatistics:
     """Answers of 11 tokens that end at these times."""
-    seen = Seen()
+    seen = WindowStatistics()
     for end_s in times_s:
         first_s = end_s - 10 * gap_s
         seen.answered(end_s, first_s - ttft_s, first_s, 11)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers.coverage import Coverage, coverage, long_runs
 from helpers.virtual_loads import CASES, cut, metrics_of, simulate
+from scipy.special import stdtrit
+from scipy.stats import binom
 
 from tuner.emulator import virtual
 from tuner.measure.intervals import (
@@ -16,7 +18,6 @@ from tuner.measure.intervals import (
     intervals,
     percentile_interval,
     product_interval,
-    regular_beta,
     share_interval,
     student_t_quantile,
 )
@@ -60,19 +61,20 @@ def test_students_t_is_that_of_the_tables(
     assert student_t_quantile(probability, freedom) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_quantile_below_the_median_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"0\.025"):
-        student_t_quantile(0.025, 3)
+def test_the_table_of_usual_quantiles_is_that_of_scipy() -> None:
+    for freedom in range(1, 70):
+        expected = float(stdtrit(freedom, 0.975))
+        assert student_t_quantile(0.975, freedom) == pytest.approx(expected, rel=1e-12)
 
 
-def test_incomplete_beta_closed_forms() -> None:
-    for x in (0.01, 0.3, 0.5, 0.9):
-        assert regular_beta(1, 1, x) == pytest.approx(x)
-        assert regular_beta(1, 4, x) == pytest.approx(1 - (1 - x) ** 4)
-        assert regular_beta(4, 1, x) == pytest.approx(x**4)
-        assert regular_beta(0.5, 0.5, x) == pytest.approx(2 / np.pi * np.arcsin(np.sqrt(x)))
-    assert regular_beta(2, 3, 0.0) == 0.0
-    assert regular_beta(2, 3, 1.0) == 1.0
+@pytest.mark.parametrize("counted", [7.0, 25.0, 400.0])
+def test_a_share_of_independent_requests_has_the_binomial_test_s_interval(counted: float) -> None:
+    """Clopper and Pearson's interval holds the shares that a binomial test does not reject."""
+    requests = np.full(BATCHES, counted)
+    interval = share_interval(requests - 1.0, requests)  # the same in each batch: independent
+    hits, total = int(BATCHES * (counted - 1.0)), int(BATCHES * counted)
+    assert binom.sf(hits - 1, total, interval.low) == pytest.approx(0.025, abs=1e-9)
+    assert binom.cdf(hits, total, interval.high) == pytest.approx(0.025, abs=1e-9)
 
 
 def ar1(rng: np.random.Generator, correlation: float, count: int) -> FloatArray:

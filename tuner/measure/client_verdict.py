@@ -1,4 +1,4 @@
-"""The client's own part in what a load over HTTP showed: none, a warning, or a spoilt window."""
+"""Client bottleneck: whether the client made a load look slow, with a warning or no window."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict
     shortest_ms, life_ms = _shortest_ms(done), _median([e2el_ms(r) for r in done])
     if shortest_ms is None or life_ms is None:
         return ClientVerdict(None, None)
-    found = [
+    limits = [
         (report.lag_p99_ms, MAX_LAG_P99_MS, "its event loop was late by {:.1f} ms at p99"),
         (report.late_p99_ms, MAX_LATE_P99_MS, "it sent requests {:.1f} ms late at p99"),
     ]
     late = [
         (ms, text.format(ms))
-        for ms, least_ms, text in found
+        for ms, least_ms, text in limits
         if ms is not None and ms > max(least_ms, _MOST_SHARE * shortest_ms)
     ]
     if not late:
@@ -93,10 +93,10 @@ def _shortest_ms(done: Sequence[RequestRecord]) -> float | None:
         if r.token_times_s.size > 1
     ]
     medians = [_median([ttft_ms(r) for r in done]), _median(spans)]
-    known = [m for m in medians if m is not None]
-    return min(known) if known else None
+    present = [m for m in medians if m is not None]
+    return min(present) if present else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.median(known)) if known else None
+    present = [v for v in values if v is not None]
+    return float(np.median(present)) if present else None

@@ -1,4 +1,4 @@
-"""Is a configuration better than the baseline? Repeats, drift of the machine, and a verdict.
+"""Comparison with the baseline: repeats, drift of the machine, and a verdict.
 
 Each run of a configuration has an error of its own (clock, temperature, the power sensor's gain)
 that is larger than what its window can tell. So runs are repeated, and the baseline is measured
@@ -88,12 +88,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     """
     if not values:
         raise ValueError("expected at least one repeat, found none")
-    known = np.array(values, dtype=np.float64)
-    mean = float(known.mean())
-    if known.size < 2:
-        return Estimate(mean, None, known.size)
-    error = float(known.std(ddof=1)) / math.sqrt(known.size)
-    return Estimate(mean, _around(mean, error, known.size - 1), known.size)
+    repeats = np.array(values, dtype=np.float64)
+    mean = float(repeats.mean())
+    if repeats.size < 2:
+        return Estimate(mean, None, repeats.size)
+    error = float(repeats.std(ddof=1)) / math.sqrt(repeats.size)
+    return Estimate(mean, _around(mean, error, repeats.size - 1), repeats.size)
 
 
 def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
@@ -104,21 +104,21 @@ def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
     above 0 stands alone. Raises `ValueError` for a group without any.
     """
     logs = [np.log(np.array(g, dtype=np.float64)) if g and min(g) > 0.0 else None for g in groups]
-    known = [values for values in logs if values is not None]
-    freedom = sum(values.size - 1 for values in known)
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in known)
+    pooled = [values for values in logs if values is not None]
+    freedom = sum(values.size - 1 for values in pooled)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in pooled)
     error = math.sqrt(squares / freedom) if freedom else 0.0
-    found = []
+    estimates = []
     for group, values in zip(groups, logs, strict=True):
         if values is None:
-            found.append(estimate(group))
+            estimates.append(estimate(group))
             continue
         mean, interval = float(values.mean()), None
         if freedom:
             around = _around(mean, error / math.sqrt(values.size), freedom)
             interval = Interval(math.exp(around.low), math.exp(around.high))
-        found.append(Estimate(math.exp(mean), interval, values.size))
-    return found
+        estimates.append(Estimate(math.exp(mean), interval, values.size))
+    return estimates
 
 
 def compare(metric: str, runs: Iterable[Repeat], baseline: Iterable[Repeat]) -> Comparison:

@@ -1,4 +1,4 @@
-"""Whether a load can be ended before its window is over: it misses an SLO, or outgrew the server.
+"""Early stopping: a load ends before its window does if it misses an SLO or outgrew the server.
 
 Both are asked again and again while a load runs, so both ask for far more than 95 %.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.intervals import SHARES, batch_of, independent_requests, regular_beta
+from tuner.measure.intervals import SHARES, batch_of, independent_requests
 from tuner.measure.reduce import at_least_ms
-from tuner.measure.window_statistics import Seen, as_column
+from tuner.measure.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, FloatArray, UnderWay
 from tuner.slo import Slo
 
@@ -45,7 +45,11 @@ class _Verdicts:
 
 
 def first_missed(
-    slos: tuple[Slo, ...], seen: Seen, under_way: UnderWay, start_s: float, now_s: float
+    slos: tuple[Slo, ...],
+    statistics: WindowStatistics,
+    under_way: UnderWay,
+    start_s: float,
+    now_s: float,
 ) -> EarlyEnd | None:
     """Return the first SLO on a percentile that is clearly missed since `start_s`, if any."""
     if now_s - start_s < LEAST_WINDOW_S:
@@ -53,26 +57,29 @@ def first_missed(
     for slo in slos:
         statistic, _, latency = slo.metric.partition("_")
         share = SHARES.get(statistic)
-        if share is None or latency not in seen.latencies_ms:
+        if share is None or latency not in statistics.latencies_ms:
             continue
-        found = _verdicts(latency, slo.bound, seen, under_way, start_s, now_s)
-        if _clearly_more(found, 1.0 - share, start_s, now_s):
-            reason = (
-                f"ended early: {int(found.late.sum())} of {found.late.size} requests were past "
-                f"{slo} in the first {now_s - start_s:.0f} s"
-            )
+        verdicts = _verdicts(latency, slo.bound, statistics, under_way, start_s, now_s)
+        if _clearly_more(verdicts, 1.0 - share, start_s, now_s):
+            late = f"{int(verdicts.late.sum())} of {verdicts.late.size} requests"
+            reason = f"ended early: {late} were past {slo} in the first {now_s - start_s:.0f} s"
             return EarlyEnd(reason, str(slo))
     return None
 
 
 def _verdicts(
-    latency: str, bound_ms: float, seen: Seen, under_way: UnderWay, start_s: float, now_s: float
+    latency: str,
+    bound_ms: float,
+    statistics: WindowStatistics,
+    under_way: UnderWay,
+    start_s: float,
+    now_s: float,
 ) -> _Verdicts:
     """Judge the requests that count since `start_s`: for TTFT by first token, else by last."""
-    values = as_column(seen.latencies_ms[latency])
-    times_s = as_column(seen.answered_s)
+    values = as_column(statistics.latencies_ms[latency])
+    times_s = as_column(statistics.answered_s)
     if latency == "ttft_ms":
-        times_s = times_s - (as_column(seen.latencies_ms["e2el_ms"]) - values) / 1e3
+        times_s = times_s - (as_column(statistics.latencies_ms["e2el_ms"]) - values) / 1e3
     keep = (times_s > start_s) & ~np.isnan(values)
     least_ms = at_least_ms(latency, under_way, now_s)
     late = least_ms > bound_ms
@@ -92,24 +99,26 @@ def _verdicts(
     )
 
 
-def _clearly_more(found: _Verdicts, allowed: float, start_s: float, now_s: float) -> bool:
+def _clearly_more(verdicts: _Verdicts, allowed: float, start_s: float, now_s: float) -> bool:
     """Say whether more than a share `allowed` is late, whatever becomes of those under way.
 
     And not in one burst: in each quarter of the time.
     """
-    late = found.late.astype(np.float64)
+    late = verdicts.late.astype(np.float64)
     total = late.size
-    if total < _LEAST_REQUESTS or late.sum() <= allowed * (total + found.open):
+    if total < _LEAST_REQUESTS or late.sum() <= allowed * (total + verdicts.open):
         return False
-    counted, missed = _per_batch(found.times_s, late, start_s, now_s, _QUARTERS)
+    counted, missed = _per_batch(verdicts.times_s, late, start_s, now_s, _QUARTERS)
     if np.any(missed <= allowed * counted):
         return False
-    counted, missed = _per_batch(found.times_s, late, start_s, now_s, _BATCHES)
+    counted, missed = _per_batch(verdicts.times_s, late, start_s, now_s, _BATCHES)
     share = float(late.mean())
     independent = independent_requests(missed, counted, share)
+    from scipy.special import betainc
+
     hits = share * independent
-    misses = (1.0 - share + found.open / total) * independent
-    return regular_beta(hits, misses + 1.0, allowed) < _FALSE_ALARM
+    misses = (1.0 - share + verdicts.open / total) * independent
+    return bool(betainc(hits, misses + 1.0, allowed) < _FALSE_ALARM)
 
 
 def _per_batch(

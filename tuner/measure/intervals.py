@@ -1,4 +1,4 @@
-"""95 % intervals of the metrics of one steady window.
+"""Batch means: 95 % intervals of the metrics of one steady window.
 
 What is seen within a window is correlated: requests share batches, and a batch changes as slowly as
 requests live. A window is therefore cut into equal stretches of time, and the spread between them
@@ -10,9 +10,8 @@ cannot be seen from within: that takes repeats (`tuner.measure.compare`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
@@ -28,6 +27,69 @@ LEAST_LIFETIMES = 4.0
 # From so many on, twice as many batches are still long enough, and tell their correlation better.
 _MANY_LIFETIMES = 20.0
 _TAIL = (1.0 - LEVEL) / 2.0
+# Student's t at 1 - _TAIL for 1, 2, 3... degrees of freedom.
+_USUAL_T = (
+    12.706204736174694,
+    4.302652729749462,
+    3.1824463052837078,
+    2.7764451051977934,
+    2.5705818356363146,
+    2.4469118511449786,
+    2.364624251592784,
+    2.306004135204166,
+    2.262157162798205,
+    2.228138851986274,
+    2.200985160091639,
+    2.1788128296672284,
+    2.1603686564627913,
+    2.144786687917804,
+    2.131449545559776,
+    2.1199052992212546,
+    2.1098155778333156,
+    2.1009220402410382,
+    2.0930240544083087,
+    2.085963447265864,
+    2.0796138447276795,
+    2.0738730679040254,
+    2.0686576104190486,
+    2.0638985616280245,
+    2.0595385527532972,
+    2.0555294386428735,
+    2.0518305164802846,
+    2.0484071417952454,
+    2.045229642132703,
+    2.0422724563012378,
+    2.039513446396408,
+    2.0369333434601016,
+    2.0345152974493383,
+    2.0322445093177186,
+    2.030107928250343,
+    2.0280940009804502,
+    2.0261924630291093,
+    2.0243941639119694,
+    2.022690920036761,
+    2.021075390306273,
+    2.019540970441376,
+    2.0180817028184443,
+    2.016692199227824,
+    2.0153675744437636,
+    2.014103388880846,
+    2.012895598919429,
+    2.0117405137297655,
+    2.010634757624232,
+    2.0095752371292392,
+    2.008559112100761,
+    2.007583770315836,
+    2.006646805061688,
+    2.0057459953178687,
+    2.0048792881880564,
+    2.0040447832891455,
+    2.003240718847872,
+    2.002465459291007,
+    2.0017174841452356,
+    2.000995378088267,
+    2.0002978220142604,
+)
 _LEAST_REQUESTS = 10
 # A closed loop's batches may well make up for each other, but so few can seem to by chance.
 _LEAST_CORRELATION = -0.1
@@ -52,7 +114,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """A latency of many requests, each with the time at which it counts."""
+    """A latency of N requests (N,), each with the time at which it counts (N,)."""
 
     times_s: FloatArray
     values: FloatArray
@@ -67,46 +129,20 @@ class _Spread:
 
 
 def student_t_quantile(probability: float, freedom: float) -> float:
-    """Return t with P(T <= t) = `probability` >= 0.5 for Student's t distribution."""
-    if not 0.5 <= probability < 1.0:
-        raise ValueError(f"expected a probability in [0.5, 1), found {probability:g}")
-    if probability == 0.5:
-        return 0.0
-    log_norm = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
-    t = NormalDist().inv_cdf(probability)  # left of the root; the CDF is concave: Newton rises
-    while True:
-        below = 1.0 - 0.5 * regular_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
-        log_density = log_norm - 0.5 * math.log(freedom * math.pi)
-        log_density -= (freedom + 1) / 2 * math.log1p(t * t / freedom)
-        step = (probability - below) / math.exp(log_density)
-        t += step
-        if step <= 1e-9 * t:
-            return t
+    """Return t with P(T <= t) = `probability` for Student's t distribution.
 
+    The usual ones are in a table: reports need no more, and would wait a third of a second for
+    scipy's import.
+    """
+    if probability == 1.0 - _TAIL and freedom in range(1, len(_USUAL_T) + 1):
+        return _USUAL_T[int(freedom) - 1]
+    from scipy.special import stdtrit
 
-def regular_beta(a: float, b: float, x: float) -> float:
-    """Return the regularised incomplete beta function, by its continued fraction (Lentz)."""
-    if x <= 0.0 or x >= 1.0:
-        return 0.0 if x <= 0.0 else 1.0
-    if x > (a + 1.0) / (a + b + 2.0):
-        return 1.0 - regular_beta(b, a, 1.0 - x)
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    log_front += a * math.log(x) + b * math.log1p(-x)
-    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0))
-    value, m = d, 0
-    while True:
-        m += 1
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for term in (even, odd):
-            c, d = 1.0 + term / c, 1.0 / (1.0 + term * d)
-            value *= c * d
-        if abs(c * d - 1.0) < 1e-12:
-            return math.exp(log_front) * value / a
+    return float(stdtrit(freedom, probability))
 
 
 def _spread(residuals: FloatArray, *, centre: bool = False) -> _Spread:
-    """Return the error of the sum of correlated residuals around 0.
+    """Return the error of the sum of correlated residuals (B,) around 0.
 
     The lag-1 correlation of few values is estimated too low by (1 + 4 r) / n (Kendall), and their
     variance by 1 / (independent values). `centre` takes the mean off for the correlation.
@@ -117,8 +153,8 @@ def _spread(residuals: FloatArray, *, centre: bool = False) -> _Spread:
         return _Spread(0.0, n - 1.0)
     around = residuals - residuals.mean() if centre else residuals
     spread = float(around @ around)
-    found = float(around[1:] @ around[:-1]) / spread if spread > 0.0 else 0.0
-    correlation = found + (1.0 + 4.0 * found) / n
+    sample_correlation = float(around[1:] @ around[:-1]) / spread if spread > 0.0 else 0.0
+    correlation = sample_correlation + (1.0 + 4.0 * sample_correlation) / n
     correlation = min(max(correlation, _LEAST_CORRELATION), _MOST_CORRELATION)
     inflation = (1.0 + correlation) / (1.0 - correlation)
     independent = n / inflation
@@ -137,7 +173,8 @@ def product_interval(
 ) -> Interval | None:
     """Return the interval of `value`, a product of sums over batches divided by another.
 
-    For one sum over another this is the ratio estimator; None if a sum is 0.
+    For one sum over another this is the ratio estimator; None if a sum is 0. Each array holds one
+    value per batch, shape (B,).
     """
     sums = [batches.sum() for batches in (*over, *under)]
     if not all(sums):
@@ -150,7 +187,7 @@ def product_interval(
 
 
 def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
-    """Return the interval of sum(good) / sum(counted), a share of requests, given per batch.
+    """Return the interval of sum(good) / sum(counted), a share of requests, per batch (B,).
 
     Clopper and Pearson's, for as many requests as there are independent ones (Korn and Graubard).
     """
@@ -158,11 +195,10 @@ def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
     share = float(good.sum()) / total
     independent = independent_requests(good, counted, share)
     hits, misses = share * independent, (1.0 - share) * independent
-    low, high = 0.0, 1.0
-    if hits > 0.0:
-        low = _least(lambda p: regular_beta(hits, misses + 1.0, p) >= _TAIL)
-    if misses > 0.0:
-        high = _least(lambda p: regular_beta(hits + 1.0, misses, p) >= 1.0 - _TAIL)
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(hits, misses + 1.0, _TAIL)) if hits > 0.0 else 0.0
+    high = float(betaincinv(hits + 1.0, misses, 1.0 - _TAIL)) if misses > 0.0 else 1.0
     return Interval(low, high)
 
 
@@ -232,7 +268,7 @@ def _design_effect(values: FloatArray, batch: NDArray[np.intp], counted: FloatAr
 
 
 def independent_requests(part: FloatArray, counted: FloatArray, share: float) -> float:
-    """Return how many independent requests tell as much of a share as these do, per batch."""
+    """Return how many independent requests tell as much of a share as these, per batch (B,)."""
     total = float(counted.sum())
     spread = _spread((part - share * counted) / total)
     if spread.error == 0.0:
@@ -241,26 +277,22 @@ def independent_requests(part: FloatArray, counted: FloatArray, share: float) ->
 
 
 def _binomial_quantile(probability: float, trials: float, share: float) -> float:
-    """Return the least k, a real number, with P(Binomial <= k) >= `probability`; from -1."""
+    """Return the least k, a real number, with P(Binomial <= k) >= `probability`; from -1.
 
-    def reaches(x: float) -> bool:
-        k = x * (trials + 1.0) - 1.0
-        return regular_beta(trials - k, k + 1.0, 1.0 - share) >= probability
+    `trials` is a real number too, so that this is found by bisection of the beta distribution.
+    """
+    from scipy.special import betainc
 
-    return _least(reaches) * (trials + 1.0) - 1.0
-
-
-def _least(reaches: Callable[[float], bool]) -> float:
-    """Return the least x in (0, 1) for which the rising predicate holds."""
-    low, high = 0.0, 1.0
+    low, high = -1.0, trials
     for _ in range(40):
-        middle = (low + high) / 2.0
-        low, high = (low, middle) if reaches(middle) else (middle, high)
+        k = (low + high) / 2.0
+        reaches = betainc(trials - k, k + 1.0, 1.0 - share) >= probability
+        low, high = (low, k) if reaches else (k, high)
     return high
 
 
 def batch_of(times_s: FloatArray, start_s: float, end_s: float, batches: int) -> NDArray[np.intp]:
-    """Return the number of the stretch of (start, end] that each time lies in."""
+    """Return the number of the stretch of (start, end] that each time (N,) lies in, shape (N,)."""
     edges_s = np.linspace(start_s, end_s, batches + 1)
     batch: NDArray[np.intp] = np.searchsorted(edges_s, times_s, side="left") - 1
     return np.clip(batch, 0, batches - 1)
@@ -275,8 +307,8 @@ def intervals(run: RawRun, request_limits_ms: Mapping[str, float]) -> Mapping[st
     window = _Window(run)
     if not window.long_enough:
         return MappingProxyType({})
-    found = window.rates() | window.goodput(request_limits_ms) | window.latencies()
-    return MappingProxyType({name: known for name, known in found.items() if known is not None})
+    by_metric = window.rates() | window.goodput(request_limits_ms) | window.latencies()
+    return MappingProxyType({k: interval for k, interval in by_metric.items() if interval})
 
 
 class _Window:
@@ -307,11 +339,11 @@ class _Window:
         """Intervals of energy, power and throughput."""
         times_s = np.concatenate([r.token_times_s for r in self._run.requests])
         tokens = self._sums(self._within(times_s))
-        asked = np.array([r.output_tokens for r in self._finished], dtype=np.float64)
+        output_tokens = np.array([r.output_tokens for r in self._finished], dtype=np.float64)
         edges_s = np.linspace(self._start_s, self._end_s, self._batches + 1)
         power = self._run.power
         joules = np.diff(np.interp(edges_s, power.times_s, power.energy_j))
-        seconds, done, output = self._seconds, self._done, self._sums(self._ends_s, asked)
+        seconds, done, output = self._seconds, self._done, self._sums(self._ends_s, output_tokens)
         used, made = joules.sum(), tokens.sum()
         per_request = float(used / made * output.sum() / done.sum())
         return {
@@ -349,23 +381,25 @@ class _Window:
         """Intervals of means and percentiles; a gap between tokens counts where it ends."""
         started = [r for r in self._run.requests if self._within(r.token_times_s[:1]).size]
         firsts_s = np.array([r.token_times_s[0] for r in started])
-        found: dict[str, Interval | None] = {}
+        by_metric: dict[str, Interval | None] = {}
         for name, samples in {
-            "ttft_ms": _known(firsts_s, [ttft_ms(r) for r in started]),
-            "tpot_ms": _known(self._ends_s, [tpot_ms(r) for r in self._finished]),
-            "e2el_ms": _known(self._ends_s, [e2el_ms(r) for r in self._finished]),
+            "ttft_ms": _present(firsts_s, [ttft_ms(r) for r in started]),
+            "tpot_ms": _present(self._ends_s, [tpot_ms(r) for r in self._finished]),
+            "e2el_ms": _present(self._ends_s, [e2el_ms(r) for r in self._finished]),
             "itl_ms": self._gaps_ms(),
         }.items():
             if samples.values.size < _LEAST_REQUESTS:
                 continue
             sums = self._sums(samples.times_s, samples.values)
             mean = float(samples.values.mean())
-            found[f"mean_{name}"] = product_interval(mean, [sums], [self._sums(samples.times_s)])
+            by_metric[f"mean_{name}"] = product_interval(
+                mean, [sums], [self._sums(samples.times_s)]
+            )
             for statistic, share in SHARES.items():
-                found[f"{statistic}_{name}"] = percentile_interval(
+                by_metric[f"{statistic}_{name}"] = percentile_interval(
                     samples, share, self._start_s, self._end_s
                 )
-        return found
+        return by_metric
 
     def _hopeless_s(self, ttft_limit_ms: float | None) -> FloatArray:
         """Return when each request that has no token yet passed the limit."""
@@ -397,7 +431,7 @@ class _Window:
         return np.bincount(batch, weights=weights, minlength=self._batches).astype(np.float64)
 
 
-def _known(times_s: FloatArray, values: Sequence[float | None]) -> Samples:
-    has = np.array([v is not None for v in values], dtype=bool)
-    known = np.array([v for v in values if v is not None], dtype=np.float64)
-    return Samples(times_s[has], known)
+def _present(times_s: FloatArray, values: Sequence[float | None]) -> Samples:
+    is_present = np.array([v is not None for v in values], dtype=bool)
+    present = np.array([v for v in values if v is not None], dtype=np.float64)
+    return Samples(times_s[is_present], present)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tuner.devices.emulated.activity import Activity, ActivityDriven
 from tuner.devices.meter import Meter, PowerReading
-from tuner.load.client.drive import drive_watched
+from tuner.load.client.drive import drive
 from tuner.measure.client_verdict import judge_client, too_few_requests
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
@@ -89,7 +89,7 @@ async def run_load(
         power = asyncio.create_task(_sample_power(meter, samples))
         server = asyncio.create_task(_sample_server(session, target, samples, meter, watch))
         driving = asyncio.create_task(
-            drive_watched(target, requests, load, watch, is_sampled=samples.reach)
+            drive(target, requests, load, watch, is_sampled=samples.reach)
         )
         showing = asyncio.create_task(
             _show((meter.source, latency_source), samples, watch, listener)

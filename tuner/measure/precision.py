@@ -1,4 +1,4 @@
-"""How precise a window shall be, and how precise it was."""
+"""Precision: how narrow the intervals of a window shall be, and how narrow they became."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Precision:
                 f"{self.max_window_s:g}"
             )
 
-    def is_clear(self, metric: str, found: Interval) -> bool:
+    def is_clear(self, metric: str, interval: Interval) -> bool:
         """Say whether the interval of a metric lies wholly on one side of each of its bounds."""
         bounds = [slo.bound for slo in self.bounds if slo.metric == metric]
-        return bool(bounds) and all(not found.low <= bound <= found.high for bound in bounds)
+        return bool(bounds) and all(not interval.low <= bound <= interval.high for bound in bounds)
 
 
 def watched_percentiles(slos: tuple[Slo, ...]) -> tuple[str, ...]:
@@ -68,26 +68,26 @@ class Achieved:
 
 
 def achieved(
-    precision: Precision, measurement: Measurement, known: Mapping[str, Interval]
+    precision: Precision, measurement: Measurement, intervals: Mapping[str, Interval]
 ) -> tuple[Achieved, ...]:
     """Return how precise each metric with a target became, from the intervals of the window."""
     targets = {ENERGY: precision.energy_share}
     targets |= dict.fromkeys(precision.percentiles, precision.percentile_share)
-    found = []
+    outcome = []
     for metric, target in targets.items():
-        value, interval = measurement.metrics.get(metric), known.get(metric)
+        value, interval = measurement.metrics.get(metric), intervals.get(metric)
         if value is None or value <= 0 or interval is None:
-            found.append(Achieved(metric, None, target, reached=False))
+            outcome.append(Achieved(metric, None, target, reached=False))
             continue
         share = interval.half_width / value
         reached = share <= target or precision.is_clear(metric, interval)
-        found.append(Achieved(metric, share, target, reached))
-    return tuple(found)
+        outcome.append(Achieved(metric, share, target, reached))
+    return tuple(outcome)
 
 
-def imprecision(found: Iterable[Achieved]) -> tuple[str, ...]:
+def imprecision(outcome: Iterable[Achieved]) -> tuple[str, ...]:
     """Return the warning that says which intervals stayed too wide, if any did."""
-    wide = [str(a) for a in found if not a.reached]
+    wide = [str(a) for a in outcome if not a.reached]
     if not wide:
         return ()
     return (f"interval wider than the target: {', '.join(wide)}; see --max-window-s",)

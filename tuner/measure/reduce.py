@@ -148,12 +148,14 @@ def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str,
         if r.state is RequestState.CUT
     )
     least_ms = at_least_ms(latency, under_way, end_s)
-    known = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms}[latency]
+    latency_ms = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms}[latency]
     counted = finished
     if latency == "ttft_ms":
         counted = [r for r in run.requests if r.token_times_s.size and start_s < r.token_times_s[0]]
         least_ms = least_ms[np.isnan(under_way.first_token_s)]
-    values = np.concatenate([_known(known(r) for r in counted), least_ms[least_ms > slo.bound]])
+    values = np.concatenate(
+        [_present(latency_ms(r) for r in counted), least_ms[least_ms > slo.bound]]
+    )
     # not between two values: the requests past the bound are more than the percentile leaves
     least = float(np.percentile(values, _PERCENTILES[statistic], method="higher"))
     return {slo.metric: least}
@@ -258,14 +260,14 @@ def _samples_ms(
         r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s
     ]
     return {
-        "ttft_ms": _known(ttft_ms(r) for r in first_in_window),
-        "tpot_ms": _known(tpot_ms(r) for r in finished),
+        "ttft_ms": _present(ttft_ms(r) for r in first_in_window),
+        "tpot_ms": _present(tpot_ms(r) for r in finished),
         "itl_ms": _gaps_ms(requests, start_s, end_s),
-        "e2el_ms": _known(e2el_ms(r) for r in finished),
+        "e2el_ms": _present(e2el_ms(r) for r in finished),
     }
 
 
-def _known(values: Iterable[float | None]) -> FloatArray:
+def _present(values: Iterable[float | None]) -> FloatArray:
     return np.array([v for v in values if v is not None], dtype=np.float64)
 
 

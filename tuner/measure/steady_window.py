@@ -1,4 +1,4 @@
-"""When the steady window begins and ends, decided while the load runs."""
+"""Steady window: when it begins and ends, decided while the load runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.precision import Precision
-from tuner.measure.window_statistics import Seen, as_column
+from tuner.measure.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, UnderWay
 from tuner.slo import Slo
 
@@ -98,7 +98,7 @@ class SteadyWindow:
 
     def __init__(self, plan: WindowPlan) -> None:
         self._plan = plan
-        self._seen = Seen()
+        self._statistics = WindowStatistics()
         self._load_start_s: float | None = None
         self._under_way = 0
         self._turned_over_s: float | None = None
@@ -127,31 +127,31 @@ class SteadyWindow:
     def sent(self, now_s: float) -> None:
         """A request was sent."""
         self._under_way += 1
-        self._seen.sent_s.append(now_s)
+        self._statistics.sent_s.append(now_s)
         self._drain.sent(now_s)
         self._look(now_s)
 
     def finished(self, now_s: float) -> None:
         """A request ended."""
         self._under_way -= 1
-        self._seen.finished_s.append(now_s)
+        self._statistics.finished_s.append(now_s)
         if self._drain.finished(now_s, self._under_way):
             self.exhausted(self._drain.last_sent_s)
         self._look(now_s)
 
     def sampled(self, now_s: float, energy_j: float, tokens: float) -> None:
         """Report the energy used and the output tokens made since some fixed time."""
-        self._seen.sampled_s.append(now_s)
-        self._seen.energy_j.append(energy_j)
-        self._seen.tokens.append(tokens)
+        self._statistics.sampled_s.append(now_s)
+        self._statistics.energy_j.append(energy_j)
+        self._statistics.tokens.append(tokens)
 
     def answered(self, now_s: float, scheduled_s: float, first_token_s: float, tokens: int) -> None:
         """Report the latencies of a request whose last token has come; before `finished`."""
-        self._seen.answered(now_s, scheduled_s, first_token_s, tokens)
+        self._statistics.answered(now_s, scheduled_s, first_token_s, tokens)
 
     def latest_ms(self, latency: str) -> float | None:
         """Return the median `ttft_ms` or `tpot_ms` of the latest answers, None before the first."""
-        return self._seen.latest_ms(latency)
+        return self._statistics.latest_ms(latency)
 
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`: what comes is drain, and no part of the window."""
@@ -194,26 +194,26 @@ class SteadyWindow:
         limit_s = self._load_start_s + self._plan.latest_start_s
         if now_s >= limit_s:
             self._window_start_s = limit_s
-            self.settled = len(self._seen.finished_s) >= _TURNOVERS * self._under_way
+            self.settled = len(self._statistics.finished_s) >= _TURNOVERS * self._under_way
 
     def _look_for_an_early_end(self, now_s: float, under_way: UnderWay) -> None:
-        slos, seen, found = self._plan.slos, self._seen, None
+        slos, statistics, early = self._plan.slos, self._statistics, None
         if self._plan.watches_backlog:
-            found = self._backlog.outgrown(slos, as_column(seen.sent_s), under_way, now_s)
-        if found is None and slos and self._window_start_s is not None:
-            found = first_missed(slos, seen, under_way, self._window_start_s, now_s)
-        if found is not None:
-            self.ended_early, self._decided_end_s = found, now_s
+            early = self._backlog.outgrown(slos, as_column(statistics.sent_s), under_way, now_s)
+        if early is None and slos and self._window_start_s is not None:
+            early = first_missed(slos, statistics, under_way, self._window_start_s, now_s)
+        if early is not None:
+            self.ended_early, self._decided_end_s = early, now_s
 
     def _look_at_warmup(self, now_s: float, load_start_s: float) -> None:
-        ended = len(self._seen.finished_s)
+        ended = len(self._statistics.finished_s)
         least_s = _LEAST_WARMUP_SHARE * self._plan.shortest_window_s
         young = now_s - load_start_s < least_s
         if young or ended == 0 or ended < _TURNOVERS * self._under_way:
             return
         if self._turned_over_s is None:
             self._turned_over_s = now_s
-        cut_s = self._seen.settled_from_s(load_start_s, now_s)
+        cut_s = self._statistics.steady_from_s(load_start_s, now_s)
         if cut_s is None:
             self._look_later(now_s, load_start_s)
             return
@@ -228,7 +228,7 @@ class SteadyWindow:
         if not precision.min_window_s <= now_s - start_s < precision.max_window_s:
             return
         self._look_later(now_s, start_s)
-        narrow = self._seen.is_precise(precision, start_s, now_s, self._under_way)
+        narrow = self._statistics.is_precise(precision, start_s, now_s, self._under_way)
         self._narrow_looks = self._narrow_looks + 1 if narrow else 0
         if self._narrow_looks >= _LOOKS_IN_A_ROW:
             self._decided_end_s, self.precise = now_s, True

@@ -1,4 +1,4 @@
-"""What a steady window was told so far, and what can be said of it at any moment."""
+"""Statistics of a steady window so far: since when it is steady, and how precise it is."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ _LATEST = 50
 _MOST_CUT = 0.25
 
 
-class Seen:
+class WindowStatistics:
     """What was reported so far, in columns; looked at a few dozen times in a run."""
 
     def __init__(self) -> None:
+        import scipy.special  # noqa: F401  # a third of a second, better now than under a load
+
         self.sent_s = array("d")
         self.finished_s = array("d")
         self.sampled_s = array("d")
@@ -54,10 +56,10 @@ class Seen:
     def latest_ms(self, latency: str) -> float | None:
         """Return the median latency of the latest answers, None before the first."""
         latest = np.array(self.latencies_ms[latency][-_LATEST:], dtype=np.float64)
-        known = latest[~np.isnan(latest)]
-        return float(np.median(known)) if known.size else None
+        present = latest[~np.isnan(latest)]
+        return float(np.median(present)) if present.size else None
 
-    def settled_from_s(self, load_start_s: float, now_s: float) -> float | None:
+    def steady_from_s(self, load_start_s: float, now_s: float) -> float | None:
         """Return since when every rate is steady, or None while one is not."""
         edges_s = np.linspace(load_start_s, now_s, _WARMUP_BINS + 1)
         sent = np.searchsorted(as_column(self.sent_s), edges_s, side="right")
@@ -109,10 +111,10 @@ class Seen:
         if not keep.any():
             return False
         samples = Samples(times_s[keep], values[keep])
-        found = percentile_interval(samples, share, start_s, float(times_s[-1]))
-        if found is None:
+        interval = percentile_interval(samples, share, start_s, float(times_s[-1]))
+        if interval is None:
             return False
-        return precision.is_clear(metric, found) or _narrow(found, precision.percentile_share)
+        return precision.is_clear(metric, interval) or _narrow(interval, precision.percentile_share)
 
     def _until(self, times_s: FloatArray, told: array[float]) -> FloatArray:
         return np.interp(times_s, as_column(self.sampled_s), as_column(told))
@@ -123,8 +125,9 @@ def as_column(values: array[float]) -> FloatArray:
     return np.array(values, dtype=np.float64)
 
 
-def _narrow(found: Interval, share: float) -> bool:
-    return found.high > 0.0 and found.half_width <= share * (found.low + found.high) / 2.0
+def _narrow(interval: Interval, share: float) -> bool:
+    middle = (interval.low + interval.high) / 2.0
+    return interval.high > 0.0 and interval.half_width <= share * middle
 
 
 def _mser(values: FloatArray) -> int:

@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 from aiohttp import web
+from helpers.driving import drive_records
 from helpers.endpoints import served
 
 from tuner.catalog.gpu import load_gpu
@@ -16,7 +17,6 @@ from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
-from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestState
 
 
@@ -41,7 +41,9 @@ async def test_each_token_arrives_after_it_was_written_and_before_the_next() -> 
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     requests = [Request(i, 0.0, np.full(8 + i, 7, dtype=np.int32), 30) for i in range(12)]
     async with asyncio.timeout(60.0):
-        records = await drive(served(url, "truth"), iter(requests), Load(concurrency=6), Endless())
+        records = await drive_records(
+            served(url, "truth"), iter(requests), Load(concurrency=6), Endless()
+        )
     await runner.cleanup()
     await live.stop()
     assert [(r.state, r.error) for r in records] == [(RequestState.DONE, None)] * 12

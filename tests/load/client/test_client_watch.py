@@ -9,13 +9,10 @@ import pytest
 from helpers.endpoints import served
 
 from tuner.load.client.client_watch import (
-    MAX_LAG_P99_MS,
-    MAX_LATE_P99_MS,
     ClientWatch,
-    bottleneck,
     lateness_s,
 )
-from tuner.load.client.drive import drive_watched
+from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
 
 CLOSED, OPEN = Load(concurrency=1), Load(request_rate=1.0)
@@ -24,26 +21,6 @@ CLOSED, OPEN = Load(concurrency=1), Load(request_rate=1.0)
 def record(scheduled_s: float, late_s: float) -> RequestRecord:
     sent_s = scheduled_s + late_s
     return RequestRecord(0, 1, 1, scheduled_s, sent_s, np.empty(0), sent_s, RequestState.CUT)
-
-
-@pytest.mark.parametrize(
-    ("lag_ms", "late_ms", "says"),
-    [
-        (None, None, []),
-        (MAX_LAG_P99_MS, MAX_LATE_P99_MS, []),
-        (0.0, 0.0, []),
-        (MAX_LAG_P99_MS + 0.1, None, ["event loop was late by 5.1 ms"]),
-        (None, MAX_LATE_P99_MS + 0.1, ["sent 10.1 ms late"]),
-        (50.0, 60.0, ["event loop was late by 50.0 ms", " and ", "sent 60.0 ms late"]),
-    ],
-)
-def test_the_reasons_name_what_was_late(
-    lag_ms: float | None, late_ms: float | None, says: list[str]
-) -> None:
-    reason = bottleneck(lag_ms, late_ms)
-    assert (reason is None) == (not says)
-    for words in says:
-        assert words in str(reason)
 
 
 def test_lateness_is_of_the_requests_planned_in_the_window() -> None:
@@ -64,7 +41,6 @@ async def test_a_blocked_loop_is_seen() -> None:
     report = watch.report((), CLOSED, None, None)
     assert report.lag_p99_ms is not None
     assert report.lag_p99_ms > 100.0
-    assert "event loop was late" in str(report.bottleneck)
     assert report.late_p99_ms is None
 
 
@@ -108,9 +84,8 @@ async def test_sends_that_were_late_are_seen_in_an_open_loop_only() -> None:
     records = tuple(record(float(i), 0.5) for i in range(30))
     report = watch.report(records, OPEN, 0.0, 29.0)
     assert report.late_p99_ms == pytest.approx(500.0)
-    assert "sent 500.0 ms late" in str(report.bottleneck)
     closed = watch.report(records, CLOSED, 0.0, 29.0)
-    assert (closed.late_p99_ms, closed.bottleneck) == (None, None)
+    assert closed.late_p99_ms is None
     assert watch.report(records[:19], OPEN, 0.0, 29.0).late_p99_ms is None
 
 
@@ -128,7 +103,7 @@ class Window:
     def finished(self, now_s: float) -> None: ...
 
 
-async def test_drive_watched_says_when_the_client_was_the_bottleneck(
+async def test_the_report_says_how_late_a_busy_client_was(
     server, make_request: Callable[..., Request]
 ) -> None:
     async def keep_busy() -> None:
@@ -138,10 +113,9 @@ async def test_drive_watched_says_when_the_client_was_the_bottleneck(
 
     requests = (make_request(i, arrival_s=float(i)) for i in range(1000))
     busy = asyncio.create_task(keep_busy())
-    report = await drive_watched(served(server.url), requests, Load(request_rate=60.0), Window())
+    report = await drive(served(server.url), requests, Load(request_rate=60.0), Window())
     busy.cancel()
     assert len(report.records) >= 20
     assert report.lag_p99_ms is not None
     assert report.late_p99_ms is not None
     assert min(report.lag_p99_ms, report.late_p99_ms) > 15.0
-    assert "the client was the bottleneck" in str(report.bottleneck)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from helpers.driving import drive_records
 from helpers.endpoints import served
 
 import tuner.load
 from tuner.load.client.client import ClientLimits
-from tuner.load.client.drive import drive
 from tuner.load.workload import load_workload
 from tuner.records import Load, Request, RequestRecord, RequestState
 
@@ -75,7 +75,9 @@ async def test_a_closed_load_keeps_its_concurrency_and_cuts_the_rest(
 
     server.script = script
     watch = Watch(finished=9)
-    records = await drive(served(server.url), endless(), Load(concurrency=3), watch, limits=LIMITS)
+    records = await drive_records(
+        served(server.url), endless(), Load(concurrency=3), watch, limits=LIMITS
+    )
     assert server.most_under_way == 3
     found = states(records)
     assert found[RequestState.CUT] == 3
@@ -105,7 +107,9 @@ async def test_in_a_closed_load_the_next_is_scheduled_when_one_ends(server, endl
 
     server.script = script
     watch = Watch(finished=4)
-    records = await drive(served(server.url), endless(), Load(concurrency=1), watch, limits=LIMITS)
+    records = await drive_records(
+        served(server.url), endless(), Load(concurrency=1), watch, limits=LIMITS
+    )
     done = [r for r in records if r.state is RequestState.DONE]
     for before, after in pairwise(done):
         assert 0 <= after.scheduled_s - before.ended_s < 0.2
@@ -114,7 +118,9 @@ async def test_in_a_closed_load_the_next_is_scheduled_when_one_ends(server, endl
 
 async def test_the_window_may_be_ended_by_what_was_seen(server, endless) -> None:
     watch = Watch(finished=10)
-    records = await drive(served(server.url), endless(), Load(concurrency=2), watch, limits=LIMITS)
+    records = await drive_records(
+        served(server.url), endless(), Load(concurrency=2), watch, limits=LIMITS
+    )
     assert states(records)[RequestState.DONE] >= 10
     assert watch.window_end_s is not None
 
@@ -126,7 +132,7 @@ async def test_an_open_load_does_not_wait_for_a_slow_server(server, endless) -> 
     server.script = script
     watch = Watch(lasts_s=0.5)
     load = Load(request_rate=40.0)
-    records = await drive(served(server.url), endless(), load, watch, limits=LIMITS)
+    records = await drive_records(served(server.url), endless(), load, watch, limits=LIMITS)
     assert 15 <= len(records) <= 21
     assert states(records) == {RequestState.CUT: len(records)}
     assert server.most_under_way >= 15
@@ -149,7 +155,7 @@ async def test_an_open_load_late_by_its_own_fault_says_so(server, endless) -> No
     watch = Watch(lasts_s=0.6)
     load = Load(request_rate=50.0)
     blocker = asyncio.create_task(block())
-    records = await drive(served(server.url), endless(), load, watch, limits=LIMITS)
+    records = await drive_records(served(server.url), endless(), load, watch, limits=LIMITS)
     await blocker
     assert max(r.sent_s - r.scheduled_s for r in records) > 0.1
     assert len(records) >= 20
@@ -158,7 +164,7 @@ async def test_an_open_load_late_by_its_own_fault_says_so(server, endless) -> No
 async def test_a_finite_list_of_requests_is_finished(server, make_request: MakeRequest) -> None:
     for load in (Load(concurrency=2), Load(request_rate=1000.0)):
         requests = iter([make_request(i, arrival_s=float(i)) for i in range(7)])
-        records = await drive(served(server.url), requests, load, Watch(), limits=LIMITS)
+        records = await drive_records(served(server.url), requests, load, Watch(), limits=LIMITS)
         assert states(records) == {RequestState.DONE: 7}
 
 
@@ -167,7 +173,7 @@ async def test_a_finite_list_of_requests_is_finished(server, make_request: MakeR
 )
 async def test_a_load_on_nobody_ends_soon(dead_url: str, endless, load: Load) -> None:
     started_s = time.monotonic()
-    records = await drive(served(dead_url), endless(), load, Watch(), limits=LIMITS)
+    records = await drive_records(served(dead_url), endless(), load, Watch(), limits=LIMITS)
     assert time.monotonic() - started_s < 2.0
     assert 3 <= len(records) <= 100
     assert states(records) == {RequestState.FAILED: len(records)}
@@ -179,7 +185,7 @@ async def test_a_dead_server_is_not_asked_in_a_busy_loop(server, endless) -> Non
 
     server.script = script
     started_s = time.monotonic()
-    records = await drive(
+    records = await drive_records(
         served(server.url), endless(), Load(concurrency=4), Watch(), limits=LIMITS
     )
     # 12 failures by 4 clients: two pauses.
@@ -196,7 +202,9 @@ async def test_a_server_that_fails_between_good_answers_is_used_to_the_end(serve
 
     server.script = script
     watch = Watch(finished=20)
-    records = await drive(served(server.url), endless(), Load(concurrency=4), watch, limits=LIMITS)
+    records = await drive_records(
+        served(server.url), endless(), Load(concurrency=4), watch, limits=LIMITS
+    )
     assert states(records)[RequestState.DONE] >= 8
     assert states(records)[RequestState.FAILED] >= 8
 
@@ -210,7 +218,7 @@ async def test_a_frozen_server_ends_the_load(server, endless) -> None:
     server.script = script
     limits = replace(LIMITS, silence_s=0.4)
     started_s = time.monotonic()
-    records = await drive(
+    records = await drive_records(
         served(server.url), endless(), Load(concurrency=2), Watch(), limits=limits
     )
     assert time.monotonic() - started_s < 2.0
@@ -224,7 +232,7 @@ async def test_a_server_that_dies_mid_stream_yields_no_done_request(server, endl
         await talk.tokens(2)
 
     server.script = script
-    records = await drive(
+    records = await drive_records(
         served(server.url), endless(), Load(concurrency=2), Watch(), limits=LIMITS
     )
     assert states(records) == {RequestState.FAILED: len(records)}
@@ -240,7 +248,7 @@ async def test_cancelling_leaves_no_task_behind(server, endless, eventually, loa
     server.script = script
     before = asyncio.all_tasks()
     driving = asyncio.create_task(
-        drive(served(server.url), endless(), load, Watch(), limits=LIMITS)
+        drive_records(served(server.url), endless(), load, Watch(), limits=LIMITS)
     )
     await eventually(lambda: server.under_way > 3)
     assert len(tasks_of_the_load()) > 3
@@ -257,14 +265,16 @@ async def test_a_watch_that_raises_is_heard(dead_url: str, endless) -> None:
             raise RuntimeError("the watch is broken")
 
     with pytest.raises(RuntimeError, match="the watch is broken"):
-        await drive(served(dead_url), endless(), Load(concurrency=3), Broken(), limits=LIMITS)
+        await drive_records(
+            served(dead_url), endless(), Load(concurrency=3), Broken(), limits=LIMITS
+        )
     assert tasks_of_the_load() == []
 
 
 async def test_the_shipped_smoke_workload_runs(server) -> None:
     smoke = load_workload("smoke")
     watch = Watch(finished=50)
-    records = await drive(
+    records = await drive_records(
         served(server.url), smoke.requests(), smoke.default_load, watch, limits=LIMITS
     )
     assert states(records)[RequestState.FAILED] == 0

@@ -14,11 +14,11 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+from helpers.driving import drive_records
 from helpers.endpoints import served
 
 from tuner.load.client import health
 from tuner.load.client.client import ClientLimits, Exchange, open_session
-from tuner.load.client.drive import drive
 from tuner.records import Load, Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=5.0, first_token_s=1.0, silence_s=1.0)
@@ -112,7 +112,7 @@ async def test_a_whole_load_ends(emulator: Frozen) -> None:
     requests = (request(number) for number in range(10**6))
     limits = ClientLimits(first_token_s=30.0, silence_s=2.0)
     async with asyncio.timeout(60.0):
-        records = await drive(
+        records = await drive_records(
             served(emulator.url), requests, Load(concurrency=4), Endless(), limits=limits
         )
     assert {r.state for r in records} == {RequestState.FAILED}
@@ -140,6 +140,6 @@ async def test_a_load_that_ends_before_the_silence_is_long_enough_has_failed_all
     monkeypatch.setattr(health, "_LONGER", 1.0)
     requests = (request(number) for number in range(10**6))
     async with asyncio.timeout(60.0):
-        records = await drive(served(emulator.url), requests, Load(concurrency=4), Ending())
+        records = await drive_records(served(emulator.url), requests, Load(concurrency=4), Ending())
     assert {r.state for r in records} == {RequestState.FAILED}
     assert all("not one token for the last 3 s" in str(r.error) for r in records)

@@ -26,13 +26,11 @@ class DriveReport:
 
     `lag_p99_ms` is how much later than asked the event loop woke, `late_p99_ms` how much later
     than planned an open load's requests were sent; None where there was too little to tell.
-    `bottleneck` says why the client, not the server, set the pace.
     """
 
     records: tuple[RequestRecord, ...]
     lag_p99_ms: float | None
     late_p99_ms: float | None
-    bottleneck: str | None
 
 
 class ClientWatch:
@@ -84,7 +82,7 @@ class ClientWatch:
         late_p99_ms = None
         if load.request_rate is not None:
             late_p99_ms = _p99_ms(lateness_s(records, start_s, end_s))
-        return DriveReport(records, lag_p99_ms, late_p99_ms, bottleneck(lag_p99_ms, late_p99_ms))
+        return DriveReport(records, lag_p99_ms, late_p99_ms)
 
 
 def lateness_s(records: Iterable[RequestRecord], start_s: float, end_s: float) -> FloatArray:
@@ -93,22 +91,6 @@ def lateness_s(records: Iterable[RequestRecord], start_s: float, end_s: float) -
         [r.sent_s - r.scheduled_s for r in records if start_s <= r.scheduled_s <= end_s],
         dtype=np.float64,
     )
-
-
-def bottleneck(lag_p99_ms: float | None, late_p99_ms: float | None) -> str | None:
-    """Say why the client was the bottleneck, or None if it was not, as far as is known."""
-    reasons = []
-    if lag_p99_ms is not None and lag_p99_ms > MAX_LAG_P99_MS:
-        reasons.append(
-            f"its event loop was late by {lag_p99_ms:.1f} ms at p99 (allowed: {MAX_LAG_P99_MS:g})"
-        )
-    if late_p99_ms is not None and late_p99_ms > MAX_LATE_P99_MS:
-        reasons.append(
-            f"requests were sent {late_p99_ms:.1f} ms late at p99 (allowed: {MAX_LATE_P99_MS:g})"
-        )
-    if not reasons:
-        return None
-    return "the client was the bottleneck: " + " and ".join(reasons)
 
 
 def _felt_s(lag_s: FloatArray) -> FloatArray:

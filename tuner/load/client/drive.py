@@ -39,27 +39,13 @@ async def drive(
     watch: SteadyWatch,
     *,
     limits: ClientLimits | None = None,
-) -> tuple[RequestRecord, ...]:
-    """Offer `requests` to the server and return a record of each one that was sent.
+    is_sampled: Callable[[float], bool] | None = None,
+) -> DriveReport:
+    """Offer `requests` to the server; return a record of each one, and how late the client was.
 
     The load ends at `watch.window_end_s`, or when `requests` is used up; requests under way are
     cancelled (which aborts them in the server) and are CUT. It ends early when the server is gone:
     then requests under way are FAILED, and the watch has no end or one in the future.
-    """
-    report = await drive_watched(server, requests, load, watch, limits=limits)
-    return report.records
-
-
-async def drive_watched(
-    server: Endpoint,
-    requests: Iterator[Request],
-    load: Load,
-    watch: SteadyWatch,
-    *,
-    limits: ClientLimits | None = None,
-    is_sampled: Callable[[float], bool] | None = None,
-) -> DriveReport:
-    """Drive as `drive` does, and say how late the client itself was in the steady window.
 
     The load goes on past the window's end until `is_sampled` says that the end has been sampled:
     power sampled before and after it is to be that of the load.

@@ -1,4 +1,4 @@
-"""The tuner's own search as an Optuna sampler: reads a study's trials, proposes the next one."""
+"""Gaussian process sampler: the tuner's own search as an Optuna sampler."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
 from tuner.search.observation import Observation
 from tuner.search.search import ExhaustedError, Search
 from tuner.search.space import Knob, Point, Space
+from tuner.study.proposals.optuna_compat import writable_trial
 
 LAUNCH_OK = "launch_ok"
 # user attributes of a trial; durations are seconds
@@ -32,7 +33,7 @@ WALL_S = "wall_s"
 GAIN = "expected_gain"  # of the proposal, as a share of what was known to work by then
 REASON = "reason_to_try"
 
-Says = Callable[[Point], bool]
+PointTest = Callable[[Point], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class SearchTask:
     distributions: Mapping[str, BaseDistribution]
     restarts: frozenset[str]
     constraints: tuple[str, ...]
-    is_possible: Says
-    is_warm_for: Says
+    is_possible: PointTest
+    is_warm_for: PointTest
 
 
 class SearchSampler(BaseSampler):
@@ -80,8 +81,10 @@ class SearchSampler(BaseSampler):
         """Return the next point; at random once every possible one was evaluated."""
         told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        pending = [t.params for t in running if t.number != trial.number and self._is_whole(t)]
-        told = [t for t in told if self._is_whole(t)]
+        pending = [
+            t.params for t in running if t.number != trial.number and self._has_all_parameters(t)
+        ]
+        told = [t for t in told if self._has_all_parameters(t)]
         default = next((t.params for t in told if t.user_attrs.get(BASELINE)), None)
         search = Search(
             self._space,
@@ -99,10 +102,10 @@ class SearchSampler(BaseSampler):
                 suggestion = search.propose(observations, pending, warm)
         except ExhaustedError:
             return {}
-        asked = Trial(study, trial._trial_id)  # a frozen one takes no attributes
-        asked.set_user_attr(REASON, suggestion.reason)
+        running_trial = writable_trial(study, trial)
+        running_trial.set_user_attr(REASON, suggestion.reason)
         if suggestion.gain is not None:
-            asked.set_user_attr(GAIN, suggestion.gain)
+            running_trial.set_user_attr(GAIN, suggestion.gain)
         return dict(suggestion.point)
 
     def sample_independent(
@@ -115,15 +118,15 @@ class SearchSampler(BaseSampler):
         """Return a random value."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _is_whole(self, trial: FrozenTrial) -> bool:
+    def _has_all_parameters(self, trial: FrozenTrial) -> bool:
         return trial.params.keys() == self._task.distributions.keys()
 
     def _observation(self, trial: FrozenTrial) -> Observation:
         launch_s, wall_s = trial.user_attrs.get(LAUNCH_S), trial.user_attrs.get(WALL_S)
-        known = trial.constraints
-        if known.get(LAUNCH_OK, 0.0) > 0.0:
+        constraints = trial.constraints
+        if constraints.get(LAUNCH_OK, 0.0) > 0.0:
             return Observation(trial.params, works=False, launch_s=launch_s, wall_s=wall_s)
-        violations = [known[key] for key in self._task.constraints]
+        violations = [constraints[key] for key in self._task.constraints]
         if ENDED_EARLY not in trial.user_attrs:
             return Observation(
                 trial.params,

@@ -1,4 +1,4 @@
-"""Which configurations cannot fit into the GPU's memory, known without launching them."""
+"""Memory fit: which configurations cannot fit into the GPU's memory, known without a launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which configuration comes next: an Optuna study, driven by ask and tell."""
+"""Proposals: which configuration comes next, by ask and tell of an Optuna study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.configuration import Configuration, Value
 from tuner.records import Measurement
@@ -32,6 +32,7 @@ from tuner.study.proposals.gp_sampler import (
     SearchSampler,
     SearchTask,
 )
+from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
@@ -199,7 +200,7 @@ class Proposals:
 
     def note_spent(self, number: int, spent: Spent) -> None:
         """Note, before the result is told, what it took: proposals weigh gain against time."""
-        trial = Trial(self._study, self._trial(number)._trial_id)
+        trial = writable_trial(self._study, self._trial(number))
         trial.set_user_attr(WALL_S, spent.wall_s)
         trial.set_user_attr(LAUNCH_S, spent.launch_s)
 
@@ -237,14 +238,14 @@ class Proposals:
         attrs: Mapping[str, Any],
     ) -> None:
         frozen = self._trial(number)
-        trial = Trial(self._study, frozen._trial_id)  # also for a trial that a dead tuner asked for
+        trial = writable_trial(self._study, frozen)  # also one that a dead tuner asked for
         # GPSampler reads constraints by position and SQLite returns them sorted
         for key in sorted(constraints):
             if key not in frozen.constraints:
                 trial.set_constraint(key, constraints[key])
         # optuna-dashboard knows constraints only as a list; their names are the study's attribute
         in_order = [constraints[key] for key in sorted(constraints)]
-        self._study._storage.set_trial_system_attr(frozen._trial_id, "constraints", in_order)
+        show_constraints(self._study, frozen, in_order)
         configuration = self._proposal(number, frozen.params, frozen.user_attrs).configuration
         trial.set_user_attr("configuration", json.dumps(configuration.knobs()))
         for key, value in attrs.items():

@@ -1,11 +1,9 @@
-"""Configurations that were measured before, as points of a search space."""
+"""Warm start: configurations that were measured before, as points of a search space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tuner.analysis.outcomes import feasible, front_of, measured, metric
 from tuner.configuration import Configuration, Value
@@ -14,6 +12,7 @@ from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace, parameter_name
 from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity, TrialRow
+from tuner.study.proposals.optuna_compat import contains
 
 MOST_BY_HOURS = 20
 _TOGETHER = (
@@ -34,8 +33,8 @@ def parameters_of(
     A knob that the configuration does not set has its default. None for one that the space does
     not hold: a value out of range, a default that is not known, or a knob that the space lacks.
     """
-    known = {name for _, name, _ in space.knobs()}
-    if not set(configuration.knobs()) <= known:
+    knob_names = {name for _, name, _ in space.knobs()}
+    if not set(configuration.knobs()) <= knob_names:
         return None
     parameters: dict[str, Value] = {}
     for section, name, knob in space.knobs():
@@ -47,7 +46,7 @@ def parameters_of(
             parameter = knob.encode(value)
         except (ValueError, TypeError):  # a word where the space has numbers
             return None
-        if not _holds(knob.distribution(), parameter):
+        if not contains(knob.distribution(), parameter):
             return None
         parameters[parameter_name(name, knob)] = parameter
     return parameters
@@ -78,11 +77,11 @@ def points_to_start_with(
         *sorted(feasible(good, slos), key=cost),
         *sorted((t for t in good if t.measurement and not t.measurement.ended_early), key=cost),
     ]
-    found: list[Configuration] = []
+    points: list[Configuration] = []
     for trial in order:
-        if not trial.baseline and trial.configuration not in found:
-            found.append(trial.configuration)
-    return found[:most]
+        if not trial.baseline and trial.configuration not in points:
+            points.append(trial.configuration)
+    return points[:most]
 
 
 def asked_like(old: StudyIdentity, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,9 +107,3 @@ def objective_cost(trial: TrialRow, objective: Objective) -> float:
     if value is None:
         return float("inf")
     return value if objective.direction.value == "min" else -value
-
-
-def _holds(distribution: BaseDistribution, parameter: Value) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return parameter in distribution.choices
-    return distribution._contains(distribution.to_internal_repr(parameter))
