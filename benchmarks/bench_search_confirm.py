@@ -15,7 +15,7 @@ from tuner.analysis.outcomes import front_of
 from tuner.analysis.verdicts import SloVerdict, as_confirmed, confirmations
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import RepeatKind, RepeatRow, Took, TrialOwner, TrialRow, TrialState
+from tuner.store import RepeatKind, RepeatRow, Timing, TrialOwner, TrialRow, TrialState
 from tuner.study.confirmation.plan import Goal, Step, may_go_on, next_step, reserve_s
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S
@@ -109,7 +109,7 @@ class Evening:
                 at,
                 at + timedelta(seconds=CLEAN_S),
                 _OWNER,
-                Took(CLEAN_S, LAUNCH_S),
+                Timing(CLEAN_S, LAUNCH_S),
             )
         )
 

@@ -1,4 +1,4 @@
-"""A night of the tuner's own search: sessions, early ends, confirmation."""
+"""A night of the tuner's own search: a warm server, early ends, confirmation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ours(
     night_s: float = NIGHT_S,
     make: Callable[..., Search] = Search,
 ) -> Night:
-    """Sessions on a warm server, early ends, and the search."""
+    """A warm server, early ends, and the search."""
     scenario = world.scenario
     space = search_space(scenario)
     search = make(

@@ -28,7 +28,7 @@ from tuner.metrics import METRICS
 from tuner.records import Failure, FailureKind, Measurement, Source
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
-from tuner.store import Store, StudyIdentity, Took
+from tuner.store import Store, StudyIdentity, Timing
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, encoded, read_log
 from tuner.store.upkeep.backup import back_up
@@ -37,7 +37,7 @@ from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.rebuild import rebuild
 from tuner.study.durability.recovery import recover
 from tuner.study.loop import StudyRun
-from tuner.study.proposals.proposals import Proposals, Spent
+from tuner.study.proposals.proposals import Proposals
 from tuner.study.proposals.stopping import stagnation
 
 SPEC = StudySpec(
@@ -160,7 +160,7 @@ def steps(
     timed("loop: probe the store", store.probe)
     asked = timed("loop: ask (random)", proposals.ask)
     number = asked.number  # type: ignore[attr-defined]
-    timed("loop: note what it took", lambda: proposals.note_spent(number, Spent(1.0, None)))
+    timed("loop: note what it took", lambda: proposals.note_timing(number, Timing(1.0, None)))
     timed("loop: tell", lambda: proposals.tell_measured(number, measurement(100.0, 0.3)))
 
 
@@ -207,7 +207,7 @@ def write_log(log: MeasurementLog, space: SearchSpace, n_trials: int) -> None:
                 at + timedelta(minutes=number),
                 at + timedelta(minutes=number + 1),
                 result,
-                Took(60.0, None),
+                Timing(60.0, None),
                 60.0,
                 encoded_raw=None,
             )

@@ -17,7 +17,7 @@ from tuner.measure.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
+from tuner.store import RepeatKind, RepeatRow, Timing, TrialRow
 from tuner.study.confirmation.plan import (
     Goal,
     clean_s,
@@ -226,7 +226,7 @@ def test_another_member_has_a_turn_after_four_of_the_leader() -> None:
 
 def test_time_is_learned_and_reserved_up_to_two_fifths() -> None:
     assert clean_s([]) is None
-    tooks = [Took(250.0, 150.0), Took(90.0, None), Took(92.0, None)]
+    tooks = [Timing(250.0, 150.0), Timing(90.0, None), Timing(92.0, None)]
     assert clean_s(tooks) == pytest.approx(92.0 + 150.0)
     assert reserve_s(8 * 3600.0, 4, None) == 0.0
     assert reserve_s(float("inf"), 4, 240.0) == 0.0

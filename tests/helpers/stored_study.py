@@ -15,7 +15,7 @@ from tuner.store import (
     RepeatKind,
     Store,
     StudyIdentity,
-    Took,
+    Timing,
 )
 
 SAME: Answers = tuple((n, n + 1, n + 2) for n in range(64))
@@ -76,7 +76,7 @@ def repeat(
     kind = RepeatKind.BASELINE if trial == 0 else RepeatKind.CONFIRMATION
     number = store.repeats.begin(study, trial, kind, OWNER)
     found = measurement(energy_j, tpot_ms, 5000.0, Source.MEASURED)
-    took = Took(90.0, 30.0)
+    took = Timing(90.0, 30.0)
     store.repeats.save(study, number, found, None, took=took, answers=answers)
 
 

@@ -15,7 +15,7 @@ from tuner.store.rows import (
     RepeatKind,
     RepeatRow,
     StudyIdentity,
-    Took,
+    Timing,
     TrialOwner,
     TrialRow,
     TrialState,
@@ -148,7 +148,7 @@ def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
     record.failure_log_path = None if failure.log_path is None else str(failure.log_path)
 
 
-def set_took(record: TrialRecord | RepeatRecord, took: Took | None) -> None:
+def set_took(record: TrialRecord | RepeatRecord, took: Timing | None) -> None:
     """Note how long the evaluation took, where that is known."""
     if took is not None:
         record.elapsed_s, record.launch_s = took.elapsed_s, took.launch_s
@@ -164,7 +164,7 @@ class _Outcome(TypedDict):
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Took | None
+    took: Timing | None
 
 
 def trial_row(row: Row[Any]) -> TrialRow:
@@ -202,8 +202,8 @@ def _outcome(row: Row[Any]) -> _Outcome:
     )
 
 
-def _took(row: Row[Any]) -> Took | None:
-    return None if row.elapsed_s is None else Took(row.elapsed_s, row.launch_s)
+def _took(row: Row[Any]) -> Timing | None:
+    return None if row.elapsed_s is None else Timing(row.elapsed_s, row.launch_s)
 
 
 def _owner(row: Row[Any]) -> TrialOwner:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tuner.errors import UsageError, unknown_name
 from tuner.records import Failure, Measurement, RawRun
 from tuner.store import convert, raw
-from tuner.store.rows import Answers, RepeatKind, RepeatRow, Took, TrialOwner, TrialState
+from tuner.store.rows import Answers, RepeatKind, RepeatRow, Timing, TrialOwner, TrialState
 from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 
@@ -46,7 +46,7 @@ class RepeatTables:
         result: Measurement | Failure,
         run: RawRun | None,
         *,
-        took: Took,
+        took: Timing,
         warnings: Sequence[str] = (),
         answers: Answers | None = None,
     ) -> None:

@@ -55,7 +55,7 @@ class TrialOwner:
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class Timing:
     """How long an evaluation took, maybe on a virtual clock, s.
 
     `launch_s` is the part of it that went into launching; None where nothing was launched.
@@ -87,7 +87,7 @@ class TrialRow:
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Took | None = None
+    took: Timing | None = None
 
 
 class RepeatKind(StrEnum):
@@ -118,7 +118,7 @@ class RepeatRow:
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Took | None = None
+    took: Timing | None = None
     answers: Answers | None = None
 
 

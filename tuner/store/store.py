@@ -26,7 +26,7 @@ from tuner.store.rows import (
     RepeatKind,
     StudyIdentity,
     StudySummary,
-    Took,
+    Timing,
     TrialOwner,
     TrialRow,
     TrialState,
@@ -220,7 +220,7 @@ class Store:
         raw: RawRun | None,
         *,
         warnings: Sequence[str] = (),
-        took: Took | None = None,
+        took: Timing | None = None,
     ) -> None:
         """Save what a trial measured, with its raw records, in one transaction.
 
@@ -239,7 +239,7 @@ class Store:
         failure: Failure,
         raw: RawRun | None = None,
         *,
-        took: Took | None = None,
+        took: Timing | None = None,
     ) -> None:
         """Save why a trial has no measurement; raises `ValueError` if it has one."""
         with self._trial_session(study, number, raw) as trial:

@@ -18,11 +18,11 @@ from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
-from tuner.store import Store, Took, TrialOwner, TrialState
+from tuner.store import Store, Timing, TrialOwner, TrialState
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, settled
 from tuner.study.listener import Listener, Progress
-from tuner.study.proposals.proposals import Proposal, Proposals, Spent
+from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
@@ -87,7 +87,7 @@ class StudyRun:
             wall_s = time.monotonic() - began_s
             spent_s = evaluation.elapsed_s if evaluation.is_virtual else wall_s
             self._spend(spent_s)
-            self._proposals.note_spent(proposal.number, Spent(spent_s, evaluation.launch_s))
+            self._proposals.note_timing(proposal.number, Timing(spent_s, evaluation.launch_s))
             self._tell(proposal, result)
             self._listener.trial_ended(proposal, result, self.progress)
             points.append(self._point(result))
@@ -138,7 +138,7 @@ class StudyRun:
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""
         number, raw = proposal.number, evaluation.raw
-        took = Took(evaluation.elapsed_s, evaluation.launch_s)
+        took = Timing(evaluation.elapsed_s, evaluation.launch_s)
         result = settled(self._spec, evaluation.result)
         if isinstance(result, Measurement):
             warnings = all_warnings(self._spec, result, raw, evaluation.warnings)

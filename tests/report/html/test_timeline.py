@@ -7,11 +7,11 @@ import pytest
 
 from tuner.report.html.report_data import ReportData, read_report_data
 from tuner.report.html.timeline import event_hours, growth, spans
-from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity, Took
+from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity, Timing
 
 
 def with_times(report: ReportData, launch_s: float | None = 60.0) -> ReportData:
-    took = Took(360.0, launch_s)
+    took = Timing(360.0, launch_s)
     return replace(report, searched=tuple(replace(t, took=took) for t in report.searched))
 
 
@@ -60,7 +60,7 @@ def test_repeats_have_lanes_of_their_own(virtual: ReportData) -> None:
             started_at=virtual.searched[-1].started_at,
             ended_at=None,
             owner=trial.owner,
-            took=Took(36.0, 3.6),
+            took=Timing(36.0, 3.6),
         )
         for n, kind in enumerate(RepeatKind)
     )

@@ -20,7 +20,7 @@ from tuner.analysis.outcomes import front_of
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.store import RepeatKind, Store, StudyIdentity, Took
+from tuner.store import RepeatKind, Store, StudyIdentity, Timing
 from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.upkeep.checks import check_file, check_studies
@@ -39,7 +39,7 @@ def logged(number: int, configuration: Configuration, result: object = None) -> 
     assert isinstance(came, Measurement | Failure)
     at = datetime(2026, 3, 1, 22, tzinfo=UTC) - timedelta(hours=number)  # it was set back
     return LoggedResult(
-        number, configuration, OWNER, at, at, came, Took(10.0, None), 10.0, ("warm",)
+        number, configuration, OWNER, at, at, came, Timing(10.0, None), 10.0, ("warm",)
     )
 
 

@@ -11,8 +11,9 @@ from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace
+from tuner.store import Timing
 from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
-from tuner.study.proposals.proposals import Proposals, Spent
+from tuner.study.proposals.proposals import Proposals
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
@@ -191,7 +192,7 @@ def test_time_is_told_and_the_warm_server_is_asked_for(
 
     asked = Proposals(storage, "s", SPACE, SLOS, OBJECTIVES, "gp", 0, is_warm)
     number = asked.ask().number
-    asked.note_spent(number, Spent(wall_s=250.0, launch_s=150.0))
+    asked.note_timing(number, Timing(elapsed_s=250.0, launch_s=150.0))
     asked.tell_measured(number, point(1.0, 30.0))
     told = asked.proposal(number).configuration
     asked.ask()

@@ -14,7 +14,7 @@ from tuner.configuration import Configuration, Value
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Source
 from tuner.redaction import redacted
 from tuner.store import raw
-from tuner.store.rows import Answers, RepeatKind, StudyIdentity, Took, TrialOwner
+from tuner.store.rows import Answers, RepeatKind, StudyIdentity, Timing, TrialOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class LoggedResult:
     started_at: datetime
     ended_at: datetime
     result: Measurement | Failure
-    took: Took
+    took: Timing
     spent_s: float
     warnings: tuple[str, ...] = ()
     encoded_raw: bytes | None = None
@@ -107,7 +107,7 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
         started_at=datetime.fromisoformat(data["started_at"]),
         ended_at=datetime.fromisoformat(data["ended_at"]),
         result=_result(data),
-        took=Took(*data["took_s"]),
+        took=Timing(*data["took_s"]),
         spent_s=data["spent_s"],
         warnings=tuple(data["warnings"]),
         encoded_raw=None if encoded is None else base64.b85decode(encoded),

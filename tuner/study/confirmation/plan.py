@@ -22,7 +22,7 @@ from tuner.pareto import spread_order
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import RepeatKind, RepeatRow, Took, TrialRow
+from tuner.store import RepeatKind, RepeatRow, Timing, TrialRow
 
 # So many members are repeated in turn, with the default measured before and after each round.
 ROUND = 3
@@ -177,7 +177,7 @@ def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[Rep
     return len(repeats) < wanted
 
 
-def clean_s(tooks: Sequence[Took]) -> float | None:
+def clean_s(tooks: Sequence[Timing]) -> float | None:
     """Return how long a measurement on a clean launch takes, learned from the study's own.
 
     None before anything is known.

@@ -10,7 +10,7 @@ from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.study import StudySpec
-from tuner.store import RepeatKind, Store, Took, TrialOwner
+from tuner.store import RepeatKind, Store, Timing, TrialOwner
 from tuner.study.confirmation.plan import (
     Goal,
     Step,
@@ -128,7 +128,7 @@ class ConfirmationRun:
             repeat,
             evaluation.result,
             evaluation.raw,
-            took=Took(took_s, evaluation.launch_s),
+            took=Timing(took_s, evaluation.launch_s),
             warnings=evaluation.warnings,
             answers=evaluation.answers,
         )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import Bench, Evaluation, Evaluator
-from tuner.store import Store, Took, TrialOwner, raw
+from tuner.store import Store, Timing, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
@@ -189,7 +189,7 @@ class KeptEvaluator:
                 started_at=started_at,
                 ended_at=datetime.now(UTC),
                 result=evaluation.result,
-                took=Took(evaluation.elapsed_s, evaluation.launch_s),
+                took=Timing(evaluation.elapsed_s, evaluation.launch_s),
                 spent_s=evaluation.elapsed_s if evaluation.is_virtual else wall_s,
                 warnings=evaluation.warnings,
                 encoded_raw=None if evaluation.raw is None else raw.encode(evaluation.raw),

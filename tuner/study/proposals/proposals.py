@@ -22,6 +22,7 @@ from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace, parameter_name
 from tuner.spec.study import SamplerName
+from tuner.store import Timing
 from tuner.study.proposals.gp_sampler import (
     BASELINE,
     ENDED_EARLY,
@@ -59,14 +60,6 @@ class Proposal:
     configuration: Configuration
     baseline: bool
     attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What an evaluation took, s; `launch_s` is None if a server that ran already was used."""
-
-    wall_s: float
-    launch_s: float | None
 
 
 def _never(_: Configuration) -> bool:
@@ -198,11 +191,11 @@ class Proposals:
             attempt=int(attrs.get("attempt", 1)),
         )
 
-    def note_spent(self, number: int, spent: Spent) -> None:
+    def note_timing(self, number: int, timing: Timing) -> None:
         """Note, before the result is told, what it took: proposals weigh gain against time."""
         trial = writable_trial(self._study, self._trial(number))
-        trial.set_user_attr(WALL_S, spent.wall_s)
-        trial.set_user_attr(LAUNCH_S, spent.launch_s)
+        trial.set_user_attr(WALL_S, timing.elapsed_s)
+        trial.set_user_attr(LAUNCH_S, timing.launch_s)
 
     def tell_measured(self, number: int, measurement: Measurement) -> None:
         """Tell the metrics; raises `ValueError` if one that is needed was not measured.
