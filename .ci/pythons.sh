@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The fast tests on every supported Python that this machine has, then with the oldest versions of
-# the dependencies that pyproject.toml allows. A Python that is not here is named and skipped; as
-# root on Debian, Python 3.14 is unpacked into a folder of its own and run there.
+# The fast tests on every supported Python that this machine has and `make test` has not used, then
+# with the oldest versions of the dependencies that pyproject.toml allows. A Python that is not here
+# is named and skipped; as root on Debian, Python 3.14 is unpacked into a folder of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,11 +20,14 @@ readonly PYTEST=(
 
 say() { printf '\npythons: %s\n' "$*"; }
 
+version_of() { # nothing where it does not run
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+}
+
 find_python() { # of a version such as 3.12: on the path, or one of pyenv's
     local candidate
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
-        if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" \
-            2>/dev/null; then
+        if [ "$(version_of "$candidate")" = "$1" ]; then
             printf '%s\n' "$candidate"
             return
         fi
@@ -74,6 +77,8 @@ main() {
             "$python" .ci/oldest.py >.venv-oldest.txt
             # old libraries warn of what newer ones changed; that is theirs
             CONSTRAINT=.venv-oldest.txt run_with "$python" oldest -o filterwarnings=default
+        elif [ "$version" = "$(version_of .venv/bin/python)" ]; then
+            say "Python $version is that of .venv: \`make test\` runs everything on it"
         elif python="$(find_python "$version")"; then
             say "Python $version"
             run_with "$python" "$version"
