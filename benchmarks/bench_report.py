@@ -25,10 +25,10 @@ from helpers.records import IDENTITY, OWNER
 
 from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.report.html.page import write_page
 from tuner.report.html.report_data import read_report_data
-from tuner.store import Store, Timing
+from tuner.store import Store
 
 LIMIT_S, LIMIT_MB = 3.0, 12.0
 REPEATS = 3
@@ -52,7 +52,7 @@ def fill(path: Path, count: int) -> None:
                 continue
             metrics = {name: chance.uniform(1.0, 100.0) for name in METRICS}
             found = Measurement(metrics, 0.0, 60.0, Source.MEASURED, Source.MEASURED)
-            store.save_measurement("night", number, found, None, took=Timing(70.0, 9.0))
+            store.save_measurement("night", number, found, None, timing=Timing(70.0, 9.0))
 
 
 def cpu_s() -> float:

@@ -14,8 +14,8 @@ from bench_search_scenarios import METRICS, OBJECTIVES
 from tuner.analysis.outcomes import front_of
 from tuner.analysis.verdicts import SloVerdict, as_confirmed, confirmations
 from tuner.configuration import Configuration, Value
-from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import RepeatKind, RepeatRow, Timing, TrialOwner, TrialRow, TrialState
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
+from tuner.store import RepeatKind, RepeatRow, TrialOwner, TrialRow, TrialState
 from tuner.study.confirmation.plan import Goal, Step, may_go_on, next_step, reserve_s
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S

@@ -25,10 +25,10 @@ from helpers.testbed import OWNER
 
 from tuner.configuration import Configuration
 from tuner.metrics import METRICS
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
-from tuner.store import Store, StudyIdentity, Timing
+from tuner.store import Store, StudyIdentity
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, encoded, read_log
 from tuner.store.upkeep.backup import back_up

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.evaluation.factory import RunPlace, make_evaluator, space_knobs, task_of
+from tuner.evaluation.factory import RunContext, make_evaluator, measurement_plan, space_knobs
 from tuner.evaluation.supervision import supervised
 from tuner.load.workload import load_workload
 from tuner.measure.listener import NoteListener
@@ -61,9 +61,9 @@ class Side:
 
     def add(self, pair: tuple[int, int], evaluation: Evaluation) -> None:
         """Count an evaluation; one that brought nothing took its time all the same."""
-        self.seconds.append(evaluation.elapsed_s)
-        if evaluation.launch_s is not None:
-            self.launches_s.append(evaluation.launch_s)
+        self.seconds.append(evaluation.timing.elapsed_s)
+        if evaluation.timing.launch_s is not None:
+            self.launches_s.append(evaluation.timing.launch_s)
         result = evaluation.result
         if isinstance(result, Failure):
             print(f"  {pair}: {result.kind}: {result.reason}", file=sys.stderr)
@@ -92,7 +92,7 @@ async def both_sides(evaluator: Evaluator, evaluations: int, repeats: int) -> tu
     return kept, launched
 
 
-def evaluator_for(folder: Path, window_s: float, eager: bool) -> tuple[Evaluator, RunPlace]:
+def evaluator_for(folder: Path, window_s: float, eager: bool) -> tuple[Evaluator, RunContext]:
     """Return the evaluator of a study of the two limits on a tiny model."""
     model = folder / "tiny"
     model.mkdir()
@@ -114,8 +114,8 @@ def evaluator_for(folder: Path, window_s: float, eager: bool) -> tuple[Evaluator
         vllm=os.environ["TUNER_VLLM"],
     )
     fixed = Configuration(flags=dict(space.fixed.flags), environment=dict(space.fixed.environment))
-    task = task_of(spec, load_workload(spec.workload), fixed)
-    place = RunPlace(
+    task = measurement_plan(spec, load_workload(spec.workload), fixed)
+    place = RunContext(
         f"bench-warm-server-{os.getpid()}", folder / "logs", listener=NoteListener(print)
     )
     return make_evaluator(spec, task, space_knobs(space), place), place

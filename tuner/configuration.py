@@ -39,6 +39,18 @@ class Configuration:
         """Every value under its knob's name, flags first."""
         return {**self.flags, **self.environment, **self.device, **self.load}
 
+    def with_fixed(self, fixed: Configuration) -> Configuration:
+        """Return the full configuration: this one's knobs over settings that all have in common.
+
+        `fixed` has flags and environment variables alone.
+        """
+        return Configuration(
+            flags={**fixed.flags, **self.flags},
+            environment={**fixed.environment, **self.environment},
+            device=self.device,
+            load=self.load,
+        )
+
     def to_json(self) -> dict[str, dict[str, Value]]:
         """Return a JSON-ready form; `from_json` reads it back."""
         return {

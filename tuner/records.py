@@ -170,7 +170,7 @@ class RawRun:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UnderWay:
+class InFlight:
     """The requests that have not ended, in columns; `first_token_s` is NaN before the first.
 
     `output_tokens` is how many were asked for.
@@ -181,7 +181,7 @@ class UnderWay:
     output_tokens: FloatArray
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[float, float, int]]) -> UnderWay:
+    def of(cls, rows: Iterable[tuple[float, float, int]]) -> InFlight:
         """Make the columns of rows."""
         columns = np.array(list(rows), dtype=np.float64).reshape(-1, 3).T
         return cls(columns[0], columns[1], columns[2])
@@ -227,8 +227,20 @@ class InformedWatch(SteadyWatch, Protocol):
 
     ended_early: EarlyEnd | None
 
-    def asks(self, under_way: Callable[[], UnderWay]) -> None:
+    def set_in_flight_source(self, in_flight: Callable[[], InFlight]) -> None:
         """Take what tells, at any event, which requests are under way; before `started`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long an evaluation took, maybe on a virtual clock, s.
+
+    `launch_s` is the part of `elapsed_s` that went into launching the server (and, where it refused
+    to start, into finding that out); None where a server that ran already was used.
+    """
+
+    elapsed_s: float
+    launch_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.analysis.recommendation.recommend import recommend
-from tuner.records import Failure, FailureKind, Source
+from tuner.records import Failure, FailureKind, Source, Timing
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
 from tuner.report.frames import repeat_rows, trial_rows
@@ -22,7 +22,7 @@ from tuner.report.terminal.front_table import show_front
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_studies, show_study
 from tuner.slo import Slo
-from tuner.store import Answers, RepeatKind, Store, StudyIdentity, Timing
+from tuner.store import Answers, RepeatKind, Store, StudyIdentity
 
 OTHER: Answers = tuple((n, n + 1, n + 2 if n > 30 else 0) for n in range(64))
 
@@ -76,7 +76,7 @@ def test_the_warnings_of_a_confirmed_trial_are_those_of_its_repeats(store: Store
     number = store.repeats.begin("night", 2, RepeatKind.CONFIRMATION, OWNER)
     again = measurement(0.27, 48.0, 5000.0, Source.MEASURED)
     store.repeats.save(
-        "night", number, again, None, took=Timing(1.0, None), warnings=["the client was late"]
+        "night", number, again, None, timing=Timing(1.0, None), warnings=["the client was late"]
     )
     found = recommend(store).warnings
     assert "the load had not settled" not in found
@@ -122,7 +122,7 @@ def test_a_member_over_the_slo_is_dropped_and_said(store: Store, identity: Study
 def test_one_that_crashed_again_is_dropped_with_its_reason(store: Store) -> None:
     number = store.repeats.begin("night", 2, RepeatKind.CONFIRMATION, OWNER)
     oom = Failure(FailureKind.CONFIGURATION, "CUDA out of memory")
-    store.repeats.save("night", number, oom, None, took=Timing(9.0, 9.0))
+    store.repeats.save("night", number, oom, None, timing=Timing(9.0, 9.0))
     assert recommend(store).best.number == 1
     assert "measured again, it failed (CUDA out of memory)" in shown(store)
 

@@ -14,10 +14,10 @@ from helpers.scripted import measurement
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.configuration import Configuration
 from tuner.measure.compare import Verdict
-from tuner.records import Failure, FailureKind, Measurement
+from tuner.records import Failure, FailureKind, Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import RepeatKind, RepeatRow, Timing, TrialRow
+from tuner.store import RepeatKind, RepeatRow, TrialRow
 from tuner.study.confirmation.plan import (
     Goal,
     clean_s,

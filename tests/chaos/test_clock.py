@@ -77,5 +77,5 @@ def test_a_clock_that_is_set_back_by_an_hour(night: Night, tmp_path: Path) -> No
 
 
 def elapsed_s(row: TrialRow) -> float:
-    assert row.took is not None
-    return row.took.elapsed_s
+    assert row.timing is not None
+    return row.timing.elapsed_s

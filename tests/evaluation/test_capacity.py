@@ -20,7 +20,12 @@ from tuner.evaluation.capacity import (
     search,
 )
 from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
+from tuner.evaluation.factory import (
+    RunContext,
+    configuration_knobs,
+    make_evaluator,
+    measurement_plan,
+)
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
@@ -164,11 +169,11 @@ async def test_the_emulators_capacity_is_what_brute_force_finds(tmp_path: Path) 
         "trials": 1,
     }
     spec = spec_from(None, options)
-    task = task_of(spec, load_workload(spec.workload), Configuration())
+    task = measurement_plan(spec, load_workload(spec.workload), Configuration())
 
     def evaluator(window: WindowPlan) -> Evaluator:
         knobs = configuration_knobs(Configuration())
-        place = RunPlace("test", tmp_path)
+        place = RunContext("test", tmp_path)
         measured = dataclasses.replace(task, window=window, ends_early=True)
         return make_evaluator(spec, measured, knobs, place)
 

@@ -15,7 +15,7 @@ from tuner.configuration import Configuration
 from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import DeviceKnobs
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched import launched as live_module
 from tuner.evaluation.launched.launched import LaunchSettings, ServedEvaluator, ServerSpec
 from tuner.host.files import state_folder
@@ -57,7 +57,7 @@ async def evaluator(
         widest=Configuration(),
         defaults={},
     )
-    task = Task(
+    task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
         workload=load_workload("smoke"),
         load=Load(concurrency=8),

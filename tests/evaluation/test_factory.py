@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.evaluation.factory import task_of
+from tuner.evaluation.factory import measurement_plan
 from tuner.load.workload import load_workload
 from tuner.spec.study import StudySpec
 
@@ -29,10 +29,12 @@ def test_a_short_window_of_an_open_load_waits_until_the_server_is_full(
         min_window_s=window_s,
         max_window_s=window_s,
     )
-    plan = task_of(spec, load_workload("chat"), Configuration()).window
+    plan = measurement_plan(spec, load_workload("chat"), Configuration()).window
     assert plan.begins_after_s == pytest.approx(begins_s, rel=0.05)
 
 
 def test_a_closed_load_begins_where_it_settles() -> None:
     spec = StudySpec(model="Qwen/Qwen3-8B", slo=("p99_tpot_ms<=25",), concurrency=8, trials=1)
-    assert task_of(spec, load_workload("chat"), Configuration()).window.begins_after_s is None
+    assert (
+        measurement_plan(spec, load_workload("chat"), Configuration()).window.begins_after_s is None
+    )

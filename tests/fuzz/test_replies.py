@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Load
@@ -184,7 +184,9 @@ async def ask_everything(url: str) -> None:
                 await ask(session, url)
             except ServerUnreachableError as error:
                 assert len(str(error)) < 1000
-    task = Task("m", load_workload("smoke"), Load(concurrency=1), (), WindowPlan(), Configuration())
+    task = MeasurementPlan(
+        "m", load_workload("smoke"), Load(concurrency=1), (), WindowPlan(), Configuration()
+    )
     with one_sentence_at_most():
         await AttachedEvaluator(url, task, no_meter).prepare()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuner.configuration import Configuration, Value
 from tuner.devices.emulated.meters import EmulatorServerMeter
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
@@ -49,7 +49,7 @@ async def evaluator(
         defaults={},
         live=LiveKnobs(largest or {}),
     )
-    task = Task(
+    task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
         workload=workload,
         load=Load(concurrency=8),

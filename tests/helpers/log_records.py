@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from helpers.stored_runs import EMULATED_NIGHT, WRITER
 from tuner.configuration import Configuration
-from tuner.records import Measurement, Source
-from tuner.store import Timing
+from tuner.records import Measurement, Source, Timing
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 
 MEASUREMENT = Measurement(
@@ -29,7 +28,7 @@ def logged(number: int = 0, encoded_raw: bytes | None = b"\x01raw") -> LoggedRes
         started_at=datetime(2026, 3, 1, 22, 0, 0, 1, tzinfo=UTC),
         ended_at=datetime(2026, 3, 1, 21, 0, 0, 2, tzinfo=UTC),  # the clock was set back
         result=MEASUREMENT,
-        took=Timing(12.5, None),
+        timing=Timing(12.5, None),
         spent_s=13.0,
         warnings=("hot",),
         encoded_raw=encoded_raw,

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from helpers.records import START, measured, repeat_row, trial_row
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement
-from tuner.store import Answers, RepeatKind, RepeatRow, Timing, TrialRow, TrialState
+from tuner.records import Failure, FailureKind, Measurement, Timing
+from tuner.store import Answers, RepeatKind, RepeatRow, TrialRow, TrialState
 
 DRIFT = Failure(FailureKind.UNSTABLE, "drift")
 
@@ -39,6 +39,6 @@ def repeat(
         RepeatKind.BASELINE if of == 0 else RepeatKind.CONFIRMATION,
         started_at=began_at,
         ended_at=began_at + timedelta(minutes=4),
-        took=Timing(240.0, 150.0),
+        timing=Timing(240.0, 150.0),
         answers=answers,
     )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from optuna.trial import FrozenTrial
 
 from tuner.configuration import Configuration, Value
-from tuner.evaluation.evaluator import Bench, Evaluation
-from tuner.records import Failure, FailureKind, LoadSnapshot, Measurement, Source
+from tuner.evaluation.evaluator import Evaluation, Testbed
+from tuner.records import Failure, FailureKind, LoadSnapshot, Measurement, Source, Timing
 from tuner.spec.search_space import SearchSpace
 from tuner.store import RepeatKind
 from tuner.study.confirmation.plan import Step
@@ -73,8 +73,8 @@ class ScriptedEvaluator:
         self.confirmed: list[tuple[int, Configuration]] = []
         self.closed = 0
 
-    async def prepare(self) -> Bench:
-        return Bench("live", "1.0", "GPU", "555", Source.EMULATED, Source.MEASURED)
+    async def prepare(self) -> Testbed:
+        return Testbed("live", "1.0", "GPU", "555", Source.EMULATED, Source.MEASURED)
 
     async def defaults(self) -> Mapping[str, Value]:
         return {}
@@ -82,7 +82,7 @@ class ScriptedEvaluator:
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         self.asked.append((trial, configuration))
         result = self.script(configuration, trial)
-        return Evaluation(result, None, (), elapsed_s=10.0, is_virtual=True)
+        return Evaluation(result, None, (), Timing(10.0), is_virtual=True)
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         return False
@@ -90,7 +90,7 @@ class ScriptedEvaluator:
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         self.confirmed.append((repeat, configuration))
         result = self.again(configuration, repeat)
-        return Evaluation(result, None, (), elapsed_s=10.0, is_virtual=True, launch_s=4.0)
+        return Evaluation(result, None, (), Timing(10.0, 4.0), is_virtual=True)
 
     async def close(self) -> None:
         self.closed += 1

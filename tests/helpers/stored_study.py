@@ -9,13 +9,12 @@ import pytest
 
 from helpers.records import IDENTITY, OWNER, measured
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.store import (
     Answers,
     RepeatKind,
     Store,
     StudyIdentity,
-    Timing,
 )
 
 SAME: Answers = tuple((n, n + 1, n + 2) for n in range(64))
@@ -77,7 +76,7 @@ def repeat(
     number = store.repeats.begin(study, trial, kind, OWNER)
     found = measurement(energy_j, tpot_ms, 5000.0, Source.MEASURED)
     took = Timing(90.0, 30.0)
-    store.repeats.save(study, number, found, None, took=took, answers=answers)
+    store.repeats.save(study, number, found, None, timing=took, answers=answers)
 
 
 def confirm(store: Store, member: tuple[float, float], answers: Answers | None = None) -> None:

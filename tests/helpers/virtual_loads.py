@@ -15,7 +15,7 @@ from tuner.load.lengths import Uniform
 from tuner.load.workload import LoadSpec, Workload, WorkloadSpec, load_workload
 from tuner.measure.reduce import reduce_run
 from tuner.measure.steady_window import SteadyWindow
-from tuner.records import Load, Measurement, RawRun, RequestState, UnderWay
+from tuner.records import InFlight, Load, Measurement, RawRun, RequestState
 
 
 class FixedWatch:
@@ -112,7 +112,7 @@ def replay(run: RawRun, watch: SteadyWindow, *, seen: bool = True) -> None:
         samples = zip(run.power.times_s, run.power.energy_j, tokens, strict=True)
         events += [(t, 0, "sample", (j, n)) for t, j, n in samples]  # type: ignore[misc]
         columns = Columns(run)
-        watch.asks(lambda: columns.under_way(now_s))
+        watch.set_in_flight_source(lambda: columns.under_way(now_s))
     events.sort(key=lambda event: event[:2])
     watch.started(0.0)
     for at_s, _, kind, what in events:
@@ -144,10 +144,10 @@ class Columns:
         self._first_s = np.array(firsts)
         self._tokens = np.array([float(r.output_tokens) for r in rows])
 
-    def under_way(self, now_s: float) -> UnderWay:
+    def under_way(self, now_s: float) -> InFlight:
         keep = (self._sent_s <= now_s) & (self._ended_s > now_s)
         first_s = self._first_s[keep]
-        return UnderWay(
+        return InFlight(
             self._scheduled_s[keep],
             np.where(first_s <= now_s, first_s, np.nan),
             self._tokens[keep],

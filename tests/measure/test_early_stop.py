@@ -13,12 +13,12 @@ from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.reduce import at_least_ms, reduce_run
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.measure.window_statistics import WindowStatistics
-from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement, RawRun, UnderWay
+from tuner.records import EarlyEnd, Failure, FailureKind, InFlight, Load, Measurement, RawRun
 from tuner.slo import Slo, meets_all
 
 TTFT = (Slo("p99_ttft_ms", 500.0),)
 TPOT = (Slo("p95_tpot_ms", 20.0),)
-NOBODY = UnderWay.of([])
+NOBODY = InFlight.of([])
 
 
 def told(times_s: Iterator[float] | list[float], ttft_s: float, gap_s: float) -> WindowStatistics:
@@ -56,10 +56,10 @@ def test_one_burst_of_late_requests_is_no_miss() -> None:
 
 def test_requests_that_wait_too_long_are_counted_before_they_are_answered() -> None:
     seen = told(np.arange(100.5, 106.0, 1.0).tolist(), 0.1, 0.01)
-    waiting = UnderWay.of((s, np.nan, 11) for s in np.arange(99.6, 108.0, 0.05).tolist())
+    waiting = InFlight.of((s, np.nan, 11) for s in np.arange(99.6, 108.0, 0.05).tolist())
     found = first_missed(TTFT, seen, waiting, 100.0, 108.5)
     assert found is not None and found.missed == "p99_ttft_ms<=500"
-    fresh = UnderWay.of((s, np.nan, 11) for s in np.linspace(108.1, 108.5, 200).tolist())
+    fresh = InFlight.of((s, np.nan, 11) for s in np.linspace(108.1, 108.5, 200).tolist())
     assert first_missed(TTFT, seen, fresh, 100.0, 108.5) is None
 
 
@@ -70,12 +70,12 @@ def test_those_under_way_that_may_still_be_in_time_count_against_a_miss() -> Non
     for end_s in ends_s:
         seen.answered(end_s, end_s - 0.3, end_s - 0.1, 11)
     assert first_missed((Slo("p95_tpot_ms", 20.0),), seen, NOBODY, 100.0, 110.0) is not None
-    others = UnderWay.of((109.0, 109.95, 11) for _ in range(400))
+    others = InFlight.of((109.0, 109.95, 11) for _ in range(400))
     assert first_missed((Slo("p95_tpot_ms", 20.0),), seen, others, 100.0, 110.0) is None
 
 
 def test_what_is_under_way_is_at_least_so_late() -> None:
-    under_way = UnderWay.of([(10.0, np.nan, 5), (10.0, 11.0, 5), (10.0, 11.0, 1)])
+    under_way = InFlight.of([(10.0, np.nan, 5), (10.0, 11.0, 5), (10.0, 11.0, 1)])
     assert at_least_ms("ttft_ms", under_way, 13.0) == pytest.approx([3000, 1000, 1000])
     assert at_least_ms("e2el_ms", under_way, 13.0) == pytest.approx([3000, 3000, 3000])
     tpot_ms = at_least_ms("tpot_ms", under_way, 13.0)
@@ -94,7 +94,7 @@ def looked_at(
     backlog, found = Backlog(0.0), None
     for now_s in np.geomspace(1.0, until_s, 80):
         waiting = sent_s[(sent_s <= now_s) & (starts_s + waits_s > now_s)]
-        under_way = UnderWay.of((float(s), np.nan, 10) for s in waiting)
+        under_way = InFlight.of((float(s), np.nan, 10) for s in waiting)
         found = found or backlog.outgrown(slos, sent_s[sent_s <= now_s], under_way, float(now_s))
     return found
 

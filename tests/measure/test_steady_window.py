@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
-from tuner.records import EarlyEnd, RawRun, SteadyWatch, UnderWay
+from tuner.records import EarlyEnd, InFlight, RawRun, SteadyWatch
 
 SHORT = CASES[0]
 
@@ -279,8 +279,8 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
     assert end_s is not None
     window.exhausted(end_s + 0.1)
     assert window.window_end_s == end_s
-    hopeless = UnderWay.of((0.0, float("nan"), 10) for _ in range(1000))
-    window.asks(lambda: hopeless)
+    hopeless = InFlight.of((0.0, float("nan"), 10) for _ in range(1000))
+    window.set_in_flight_source(lambda: hopeless)
     for i in range(1000):
         window.sent(end_s + 0.2 + i * 1e-3)
     assert (window.window_end_s, window.ended_early) == (end_s, None)

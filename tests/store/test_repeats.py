@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import RepeatKind, Store, Timing, TrialOwner
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
+from tuner.store import RepeatKind, Store, TrialOwner
 
 MEASUREMENT = Measurement({"p99_tpot_ms": 41.5}, 10.0, 70.0, Source.EMULATED, Source.MEASURED)
 AGAIN = replace(MEASUREMENT, metrics={"p99_tpot_ms": 43.0})
@@ -20,7 +20,7 @@ AGAIN = replace(MEASUREMENT, metrics={"p99_tpot_ms": 43.0})
 @pytest.fixture
 def measured(store: Store, owner: TrialOwner) -> Store:
     store.begin_trial("night", 3, Configuration(), baseline=True, owner=owner)
-    store.save_measurement("night", 3, MEASUREMENT, None, took=Timing(90.0, 30.0))
+    store.save_measurement("night", 3, MEASUREMENT, None, timing=Timing(90.0, 30.0))
     return store
 
 
@@ -31,14 +31,14 @@ def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(
     number = repeats.begin("night", 3, RepeatKind.CONFIRMATION, owner)
     answers = ((5, 6, 7), ())
     repeats.save(
-        "night", number, AGAIN, None, took=Timing(80.0, None), warnings=["hot"], answers=answers
+        "night", number, AGAIN, None, timing=Timing(80.0, None), warnings=["hot"], answers=answers
     )
     (row,) = repeats.of("night")
     assert (row.number, row.trial, row.kind) == (0, 3, RepeatKind.CONFIRMATION)
-    assert (row.measurement, row.took, row.warnings) == (AGAIN, Timing(80.0, None), ("hot",))
+    assert (row.measurement, row.timing, row.warnings) == (AGAIN, Timing(80.0, None), ("hot",))
     assert (row.answers, row.owner) == (answers, owner)
     (trial,) = measured.trials("night")
-    assert (trial.measurement, trial.took) == (MEASUREMENT, Timing(90.0, 30.0))
+    assert (trial.measurement, trial.timing) == (MEASUREMENT, Timing(90.0, 30.0))
     assert repeats.begin("night", 3, RepeatKind.BASELINE, owner) == 1
     (summary,) = measured.studies()
     assert summary.confirmations == 1
@@ -47,11 +47,11 @@ def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(
 def test_a_repeat_ends_once(measured: Store, owner: TrialOwner) -> None:
     number = measured.repeats.begin("night", 3, RepeatKind.BASELINE, owner)
     failure = Failure(FailureKind.INFRASTRUCTURE, "memory held", Path("/x.log"))
-    measured.repeats.save("night", number, failure, None, took=Timing(1.0, None))
+    measured.repeats.save("night", number, failure, None, timing=Timing(1.0, None))
     (row,) = measured.repeats.of("night")
     assert row.failure == failure and row.measurement is None
     with pytest.raises(ValueError, match="does not run"):
-        measured.repeats.save("night", number, AGAIN, None, took=Timing(1.0, None))
+        measured.repeats.save("night", number, AGAIN, None, timing=Timing(1.0, None))
     with pytest.raises(ValueError, match="no trial 4"):
         measured.repeats.begin("night", 4, RepeatKind.BASELINE, owner)
 
@@ -62,7 +62,7 @@ def test_what_is_not_finite_is_refused_and_the_repeat_still_runs(
     number = measured.repeats.begin("night", 3, RepeatKind.BASELINE, owner)
     bad = replace(AGAIN, metrics={"p99_tpot_ms": float("nan")})
     with pytest.raises(ValueError, match="p99_tpot_ms is nan"):
-        measured.repeats.save("night", number, bad, None, took=Timing(1.0, None))
+        measured.repeats.save("night", number, bad, None, timing=Timing(1.0, None))
     assert measured.repeats.drop_running("night") == [3]
     assert measured.repeats.of("night") == []
 
@@ -83,7 +83,7 @@ def test_a_store_of_version_1_is_brought_up_and_keeps_what_it_holds(
             old.execute(f"ALTER TABLE tuner_trials DROP COLUMN {column}")
         old.execute("UPDATE tuner_schema SET version = 1")
     store = Store.open(path, create=create)
-    assert store.trials("night") == [replace(trial[0], took=None)]
+    assert store.trials("night") == [replace(trial[0], timing=None)]
     assert store.studies()[0].is_finished is finished
     assert store.repeats.begin("night", 3, RepeatKind.BASELINE, owner) == 0
     assert Store.open(path, create=False).repeats.of("night")[0].trial == 3

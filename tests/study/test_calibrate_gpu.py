@@ -13,7 +13,7 @@ from tuner.configuration import Configuration
 from tuner.emulator.calibration import Multipliers, corrected
 from tuner.emulator.virtual import simulate
 from tuner.errors import UsageError
-from tuner.evaluation.factory import fixed_configuration, task_of
+from tuner.evaluation.factory import fixed_configuration, measurement_plan
 from tuner.load.workload import load_workload
 from tuner.measure.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
@@ -36,14 +36,14 @@ CONFIGURATIONS = [Configuration(flags={"max_num_seqs": n}) for n in (4, 8, 16, 3
 def measured(gpu: Gpu, configuration: Configuration, trial: int) -> Measurement:
     """What a machine like `gpu` would have measured."""
     workload = load_workload(SPEC.workload)
-    task = task_of(SPEC, workload, fixed_configuration(load_space(SPEC.space)))
+    task = measurement_plan(SPEC, workload, fixed_configuration(load_space(SPEC.space)))
     raw = simulate(
         load_model(SPEC.model),
         gpu,
-        task.whole(configuration),
+        task.full(configuration),
         workload.requests(),
         Load(concurrency=32),
-        SteadyWindow(task.plan_for(configuration)),
+        SteadyWindow(task.window_for(configuration)),
         seed=trial,
     )
     result = task.reduce(raw)

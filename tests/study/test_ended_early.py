@@ -14,7 +14,7 @@ from tuner.analysis.outcomes import feasible, front, measured
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
@@ -82,18 +82,18 @@ def test_one_that_measured_too_little_is_its_own_fault_at_once(store: Store) -> 
 
 
 @pytest.fixture
-def task() -> Task:
+def task() -> MeasurementPlan:
     chat = load_workload("chat")
     window = WindowPlan(window_s=60.0)
     load = Load(concurrency=64)
-    return Task("m", chat, load, SLOS, window, Configuration(), ends_early=True)
+    return MeasurementPlan("m", chat, load, SLOS, window, Configuration(), ends_early=True)
 
 
-def test_the_baseline_is_measured_to_the_end(task: Task) -> None:
-    assert task.plan_for(Configuration()).slos == ()
+def test_the_baseline_is_measured_to_the_end(task: MeasurementPlan) -> None:
+    assert task.window_for(Configuration()).slos == ()
     other = Configuration(flags={"max_num_seqs": 512})
-    assert task.plan_for(other).slos == SLOS
-    assert dataclasses.replace(task, ends_early=False).plan_for(other).slos == ()
+    assert task.window_for(other).slos == SLOS
+    assert dataclasses.replace(task, ends_early=False).window_for(other).slos == ()
 
     model, gpu = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_gpu("H100-SXM")
     evaluator = VirtualEvaluator(model, gpu, task, 0, LiveKnobs({}))
@@ -102,7 +102,7 @@ def test_the_baseline_is_measured_to_the_end(task: Task) -> None:
     assert baseline.result.metrics["p99_ttft_ms"] > 40.0
     ended = asyncio.run(evaluator.evaluate(other, 1))
     assert isinstance(ended.result, Measurement) and ended.result.ended_early is not None
-    assert ended.elapsed_s < baseline.elapsed_s
+    assert ended.timing.elapsed_s < baseline.timing.elapsed_s
     assert ended.warnings == ()
     assert ended.raw is not None
     again = decode(encode(ended.raw))
@@ -110,7 +110,7 @@ def test_the_baseline_is_measured_to_the_end(task: Task) -> None:
     assert task.reduce(again) == ended.result
 
 
-def test_raw_records_keep_why_they_are_invalid(task: Task) -> None:
+def test_raw_records_keep_why_they_are_invalid(task: MeasurementPlan) -> None:
     model, gpu = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_gpu("H100-SXM")
     short = dataclasses.replace(task, window=WindowPlan(window_s=5.0, warmup_limit_s=5.0))
     raw = asyncio.run(

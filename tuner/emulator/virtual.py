@@ -23,6 +23,7 @@ from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
 from tuner.records import (
     FloatArray,
+    InFlight,
     InformedWatch,
     Load,
     PowerTimeline,
@@ -33,7 +34,6 @@ from tuner.records import (
     ServerTimeline,
     Source,
     SteadyWatch,
-    UnderWay,
 )
 
 __all__ = ["LaunchRefusedError", "engine_for", "simulate", "steady_power_w"]
@@ -229,7 +229,7 @@ class _Run:
     def drive(self) -> float:
         """Run the load; returns when it ended."""
         if self._informed is not None:
-            self._informed.asks(self._those_under_way)
+            self._informed.set_in_flight_source(self._requests_in_flight)
         self._watch.started(0.0)
         if self._load.concurrency is not None:
             for _ in range(self._load.concurrency):
@@ -301,9 +301,9 @@ class _Run:
         tokens = flight.sequence.output_tokens
         self._informed.answered(now_s, flight.scheduled_s, flight.first_token_s(), tokens)
 
-    def _those_under_way(self) -> UnderWay:
+    def _requests_in_flight(self) -> InFlight:
         flights = [*self._in_engine.values(), *self._on_the_way]
-        return UnderWay(
+        return InFlight(
             np.array([f.scheduled_s for f in flights], dtype=np.float64),
             np.array([f.first_token_s() for f in flights], dtype=np.float64),
             np.array([f.sequence.output_tokens for f in flights], dtype=np.float64),

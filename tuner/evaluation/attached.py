@@ -15,11 +15,11 @@ from tuner.configuration import Configuration, Value
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.load_run import run_load
-from tuner.records import Failure, Request, Source
+from tuner.records import Failure, Request, Source, Timing
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, ServerUnreachableError
 
@@ -45,21 +45,21 @@ class AttachedEvaluator:
     def __init__(
         self,
         base_url: str,
-        task: Task,
+        plan: MeasurementPlan,
         meter: Callable[[], Meter],
         listener: LoadListener = NOBODY,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._api = running_server_api()
-        self._task = task
+        self._plan = plan
         self._make_meter = meter
         self._listener = listener
         self._server: _Server | None = None
 
-    async def prepare(self) -> Bench:
+    async def prepare(self) -> Testbed:
         """Ask the server who it is."""
         server = await self._known()
-        return Bench(
+        return Testbed(
             kind="attached",
             server_version=server.version,
             gpu=server.meter.gpu,
@@ -70,7 +70,7 @@ class AttachedEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Load knobs have the default of the study's load."""
-        return load_defaults(self._task.load)
+        return load_defaults(self._plan.load)
 
     async def _models(self) -> tuple[str, ...]:
         try:
@@ -100,12 +100,12 @@ class AttachedEvaluator:
 
     async def _ask_name(self) -> str:
         names = await self._models()
-        if self._task.model not in names:
+        if self._plan.model not in names:
             raise PreflightError(
                 f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
-                f"{self._task.model}; give its own name with --model"
+                f"{self._plan.model}; give its own name with --model"
             )
-        return self._task.model
+        return self._plan.model
 
     async def _ask_version(self) -> str:
         async with self._session() as session:
@@ -117,20 +117,20 @@ class AttachedEvaluator:
         server = await self._known()
         raw, warnings = await run_load(
             Endpoint(self._api, self._base_url, server.name),
-            _salted(self._task.workload, secrets.randbits(30)),
-            load_of(configuration, self._task.load),
+            _salted(self._plan.workload, secrets.randbits(30)),
+            load_of(configuration, self._plan.load),
             server.meter,
-            self._task.plan_for(configuration),
+            self._plan.window_for(configuration),
             latency_source=server.latency_source,
             listener=self._listener,
         )
-        result = self._task.reduce(raw)
+        result = self._plan.reduce(raw)
         if isinstance(result, Failure) and not await self._answers():
             raise OperatorNeededError(
                 f"the server at {self._base_url} no longer answers ({result.reason}); start it "
                 "again, then `tuner resume`"
             )
-        return Evaluation(result, raw, warnings, time.monotonic() - began_s)
+        return Evaluation(result, raw, warnings, Timing(time.monotonic() - began_s))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """The server runs already."""

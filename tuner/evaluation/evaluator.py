@@ -11,7 +11,7 @@ from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import Workload
 from tuner.measure.reduce import reduce_run
 from tuner.measure.steady_window import WindowPlan
-from tuner.records import Failure, Load, Measurement, RawRun, Source
+from tuner.records import Failure, Load, Measurement, RawRun, Source, Timing
 from tuner.slo import Slo, request_limits_ms
 from tuner.store import Answers
 
@@ -19,7 +19,7 @@ EvaluationKind = Literal["live", "attached", "virtual"]
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Testbed:
     """What configurations are evaluated on; a resumed study must find the same.
 
     `kind` says whether a server is launched, runs already, or exists on a virtual clock only.
@@ -36,20 +36,22 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation brought, and how long it took, maybe on a virtual clock.
+    """What one evaluation brought, and how long it took.
 
-    `launch_s` is the part of `elapsed_s` that went into launching the server (and, when it refused
-    to start, into finding that out); None if a server that ran already was used. `answers` are
-    those to the probe prompts, None if the server was not asked.
+    With `is_virtual` its time is on a virtual clock, and is what it takes from a budget of hours.
+    `answers` are those to the probe prompts, None if the server was not asked.
     """
 
     result: Measurement | Failure
     raw: RawRun | None
     warnings: tuple[str, ...]
-    elapsed_s: float
+    timing: Timing
     is_virtual: bool = False
-    launch_s: float | None = None
     answers: Answers | None = None
+
+    def spent(self, wall_s: float) -> Timing:
+        """Return what it takes from the budget, if it took `wall_s` by the wall clock."""
+        return self.timing if self.is_virtual else replace(self.timing, elapsed_s=wall_s)
 
 
 class Evaluator(Protocol):
@@ -60,7 +62,7 @@ class Evaluator(Protocol):
 
     needs_guardian: bool
 
-    async def prepare(self) -> Bench:
+    async def prepare(self) -> Testbed:
         """Check that it can be done at all, and say on what.
 
         Raises `UsageError` or `PreflightError` with what to do.
@@ -118,7 +120,7 @@ def load_defaults(load: Load) -> dict[str, Value]:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class MeasurementPlan:
     """What every configuration of a study is measured with.
 
     `fixed` holds the settings that all configurations share, the baseline too. With `ends_early` a
@@ -133,20 +135,15 @@ class Task:
     fixed: Configuration
     ends_early: bool = False
 
-    def plan_for(self, configuration: Configuration) -> WindowPlan:
+    def window_for(self, configuration: Configuration) -> WindowPlan:
         """Return how it is measured; the baseline, which all else is compared with, to the end."""
         if not self.ends_early or not configuration.knobs():
             return self.window
         return replace(self.window, slos=self.slos)
 
-    def whole(self, configuration: Configuration) -> Configuration:
-        """Return the configuration with the fixed settings added."""
-        return Configuration(
-            flags={**self.fixed.flags, **configuration.flags},
-            environment={**self.fixed.environment, **configuration.environment},
-            device=configuration.device,
-            load=configuration.load,
-        )
+    def full(self, configuration: Configuration) -> Configuration:
+        """Return the configuration with the fixed settings: what a server is launched with."""
+        return configuration.with_fixed(self.fixed)
 
     def require_room(self, flags: Mapping[str, Value], context_flag: str) -> None:
         """Raise `PreflightError` if the longest request does not fit into the server's context."""
@@ -159,5 +156,5 @@ class Task:
             )
 
     def reduce(self, raw: RawRun) -> Measurement | Failure:
-        """Return the metrics of a run under this task's SLOs."""
+        """Return the metrics of a run under the SLOs."""
         return reduce_run(raw, request_limits_ms(self.slos))

@@ -27,7 +27,7 @@ from tuner.errors import PreflightError, UsageError, unknown_name
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.emulated_machine import EmulatedMachine
-from tuner.evaluation.evaluator import Evaluator, Task
+from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
@@ -45,7 +45,7 @@ _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlace:
+class RunContext:
     """Where a run leaves its logs, the tag of its servers, and what it may do to real GPUs.
 
     `listener` is told how each load goes, and what the user should know.
@@ -75,10 +75,10 @@ class Knobs:
         return [name for name, where in self.sections.items() if where == section]
 
 
-def task_of(spec: StudySpec, workload: Workload, fixed: Configuration) -> Task:
+def measurement_plan(spec: StudySpec, workload: Workload, fixed: Configuration) -> MeasurementPlan:
     """Return what every configuration of the spec is measured with."""
     load, plan = spec.load or workload.default_load, spec.window_plan
-    return Task(
+    return MeasurementPlan(
         model=spec.model,
         workload=workload,
         load=load,
@@ -102,20 +102,22 @@ def _fills_in_s(slos: Sequence[Slo], workload: Workload) -> float:
     return mean_tokens * max(bounds_ms) / 1e3
 
 
-def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> Evaluator:
+def make_evaluator(
+    spec: StudySpec, plan: MeasurementPlan, knobs: Knobs, context: RunContext
+) -> Evaluator:
     """Return the evaluator for a spec.
 
     Raises `UsageError` for knobs that this evaluator does not know, `PreflightError` for what this
     machine lacks.
     """
     if spec.base_url is not None:
-        return _attached(spec, spec.base_url, task, knobs, place)
+        return _attached(spec, spec.base_url, plan, knobs, context)
     if spec.emulate is None:
-        return _served_model(spec, task, knobs, place)
+        return _served_model(spec, plan, knobs, context)
     gpu = load_gpu(spec.emulate)
     model = load_model(spec.model)
-    check_flags([*task.fixed.flags, *knobs.of("flags")])
-    if variables := [*task.fixed.environment, *knobs.of("environment")]:
+    check_flags([*plan.fixed.flags, *knobs.of("flags")])
+    if variables := [*plan.fixed.environment, *knobs.of("environment")]:
         raise UsageError(
             f"{', '.join(variables)}: environment variables are not emulated; leave them out of "
             "the search space"
@@ -123,47 +125,49 @@ def make_evaluator(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # tells a limit or clock that this GPU does not have
     if spec.live:
-        return _served_emulator(spec, gpu, task, knobs, place)
-    return VirtualEvaluator(model, gpu, task, spec.seed, knobs.live)
+        return _served_emulator(spec, gpu, plan, knobs, context)
+    return VirtualEvaluator(model, gpu, plan, spec.seed, knobs.live)
 
 
-def _settings(spec: StudySpec, place: RunPlace) -> LaunchSettings:
+def _settings(spec: StudySpec, context: RunContext) -> LaunchSettings:
     return LaunchSettings(
-        place.run_tag,
-        place.log_folder,
+        context.run_tag,
+        context.log_folder,
         spec.startup_deadline_s,
         spec.port,
-        place.listener,
+        context.listener,
     )
 
 
-def _served_model(spec: StudySpec, task: Task, knobs: Knobs, place: RunPlace) -> ServedEvaluator:
-    _require_model_folder(spec.model, task.workload)
+def _served_model(
+    spec: StudySpec, plan: MeasurementPlan, knobs: Knobs, context: RunContext
+) -> ServedEvaluator:
+    _require_model_folder(spec.model, plan.workload)
     if device := knobs.of("device"):
         _require_allowed(spec, device)
     server = installed_server(spec.vllm)
     flags = server.known_flags or frozenset()
-    for name in [*task.fixed.flags, *knobs.of("flags")]:
+    for name in [*plan.fixed.flags, *knobs.of("flags")]:
         if name not in flags:
             raise UsageError(unknown_name(f"flag of {server.name} {server.version}", name, flags))
     live = knobs.live
     if live.largest and (problem := server.limits_problem):
-        place.listener.note(f"{problem}: each configuration is launched")
+        context.listener.note(f"{problem}: each configuration is launched")
         live = LiveKnobs({})
 
     def meter(configuration: Configuration) -> Meter:
-        return open_meter(server.rules.gpus_used(configuration)) or _activity_meter(spec, task)
+        return open_meter(server.rules.gpus_used(configuration)) or _activity_meter(spec, plan)
 
     launch = ServerSpec(
         server,
         source=Source.MEASURED,
         meter=meter,
-        widest=task.whole(knobs.widest),
+        widest=plan.full(knobs.widest),
         defaults=None,
         live=live,
     )
-    device_knobs = DeviceKnobs(place.run_tag, knobs.extremes) if device else None
-    return ServedEvaluator(launch, task, _settings(spec, place), device_knobs)
+    device_knobs = DeviceKnobs(context.run_tag, knobs.extremes) if device else None
+    return ServedEvaluator(launch, plan, _settings(spec, context), device_knobs)
 
 
 def _require_allowed(spec: StudySpec, device: list[str]) -> None:
@@ -181,7 +185,7 @@ def _require_allowed(spec: StudySpec, device: list[str]) -> None:
         )
 
 
-def _activity_meter(spec: StudySpec, task: Task) -> ActivityMeter:
+def _activity_meter(spec: StudySpec, plan: MeasurementPlan) -> ActivityMeter:
     try:
         model = load_model(spec.model)
     except UsageError as error:
@@ -189,7 +193,7 @@ def _activity_meter(spec: StudySpec, task: Task) -> ActivityMeter:
             f"there is no NVML here to measure energy, and to emulate it the model's shape must be "
             f"known: {error}"
         ) from None
-    return ActivityMeter(model, load_gpu(spec.energy_gpu), _mean_context_tokens(task.workload))
+    return ActivityMeter(model, load_gpu(spec.energy_gpu), _mean_context_tokens(plan.workload))
 
 
 def _mean_context_tokens(workload: Workload) -> float:
@@ -222,23 +226,23 @@ def _require_model_folder(model: str, workload: Workload) -> None:
 
 
 def _served_emulator(
-    spec: StudySpec, gpu: Gpu, task: Task, knobs: Knobs, place: RunPlace
+    spec: StudySpec, gpu: Gpu, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> ServedEvaluator:
-    machine = EmulatedMachine(gpu, place.log_folder.absolute() / "gpus")
+    machine = EmulatedMachine(gpu, context.log_folder.absolute() / "gpus")
     variables = {GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)}
     launch = ServerSpec(
         emulated_server(_EMULATOR, "emulator", variables),
         source=Source.EMULATED,
         meter=machine.meter,
         widest=Configuration(),
-        defaults=emulated_defaults(gpu, task.load),
+        defaults=emulated_defaults(gpu, plan.load),
         live=knobs.live,
     )
-    return ServedEvaluator(launch, task, _settings(spec, place), machine)
+    return ServedEvaluator(launch, plan, _settings(spec, context), machine)
 
 
 def _attached(
-    spec: StudySpec, base_url: str, task: Task, knobs: Knobs, place: RunPlace
+    spec: StudySpec, base_url: str, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> AttachedEvaluator:
     if others := [name for name, section in knobs.sections.items() if section != "load"]:
         raise UsageError(
@@ -249,9 +253,9 @@ def _attached(
     def meter() -> Meter:
         # the GPUs of this machine say nothing of a server on another one
         local = open_meter() if _is_here(base_url) else None
-        return local or _activity_meter(spec, task)
+        return local or _activity_meter(spec, plan)
 
-    return AttachedEvaluator(base_url, task, meter, place.listener)
+    return AttachedEvaluator(base_url, plan, meter, context.listener)
 
 
 def _is_here(base_url: str) -> bool:

@@ -13,9 +13,14 @@ import yaml
 
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import PreflightError, UsageError
-from tuner.evaluation.evaluator import Bench, load_of
-from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator, task_of
-from tuner.evaluation.rate_share import settled_rate
+from tuner.evaluation.evaluator import Testbed, load_of
+from tuner.evaluation.factory import (
+    RunContext,
+    configuration_knobs,
+    make_evaluator,
+    measurement_plan,
+)
+from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
@@ -32,7 +37,7 @@ from tuner.spec.study import StudySpec
 class MeasuredOnce:
     """A measurement with what it was measured on."""
 
-    bench: Bench
+    bench: Testbed
     configuration: Configuration
     load: Load
     measurement: Measurement
@@ -93,14 +98,14 @@ async def measure_once(
     Raises `PreflightError` with the reason if the configuration does not work.
     """
     workload = load_workload(spec.workload)
-    task = task_of(spec, workload, Configuration())
+    plan = measurement_plan(spec, workload, Configuration())
     folder = Path(tempfile.mkdtemp(prefix="tuner-"))
-    place = RunPlace(f"measure-{secrets.token_hex(4)}", folder, spec.access, listener)
+    context = RunContext(f"measure-{secrets.token_hex(4)}", folder, spec.access, listener)
     if (share := spec.request_rate_share) is not None:
-        spec, _ = await settled_rate(spec, share, task, place)
-        task = task_of(spec, workload, Configuration())
-    evaluator = make_evaluator(spec, task, configuration_knobs(configuration), place)
-    async with supervised(evaluator, place):
+        spec, _ = await resolved_rate(spec, share, plan, context)
+        plan = measurement_plan(spec, workload, Configuration())
+    evaluator = make_evaluator(spec, plan, configuration_knobs(configuration), context)
+    async with supervised(evaluator, context):
         bench = await evaluator.prepare()
         evaluation = await evaluator.evaluate(configuration, 0)
     result = evaluation.result
@@ -110,8 +115,8 @@ async def measure_once(
         raise PreflightError(f"no measurement: {result.reason}{log}")
     known = {} if evaluation.raw is None else intervals(evaluation.raw, limits_ms)
     reached: tuple[Achieved, ...] = ()
-    if task.window.precision is not None:
-        reached = achieved(task.window.precision, result, known)
+    if plan.window.precision is not None:
+        reached = achieved(plan.window.precision, result, known)
     warnings = (*evaluation.warnings, *imprecision(reached))
-    load = load_of(configuration, task.load)
+    load = load_of(configuration, plan.load)
     return MeasuredOnce(bench, configuration, load, result, known, reached, warnings)

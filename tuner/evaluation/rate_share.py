@@ -7,32 +7,32 @@ from dataclasses import replace
 
 from tuner.configuration import Configuration
 from tuner.evaluation.capacity import capacity_window, default_capacity
-from tuner.evaluation.evaluator import Task
-from tuner.evaluation.factory import RunPlace, configuration_knobs, make_evaluator
+from tuner.evaluation.evaluator import MeasurementPlan
+from tuner.evaluation.factory import RunContext, configuration_knobs, make_evaluator
 from tuner.evaluation.supervision import supervised
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 
 
-async def settled_rate(
-    spec: StudySpec, share: float, task: Task, place: RunPlace
+async def resolved_rate(
+    spec: StudySpec, share: float, plan: MeasurementPlan, context: RunContext
 ) -> tuple[StudySpec, Capacity]:
     """Search the capacity; return the spec with a share of it as its rate, requests/s.
 
     Raises `PreflightError` if nothing is sustained under the SLO.
     """
     window = capacity_window(spec.window_plan, spec.slos)
-    place = replace(place, run_tag=f"{place.run_tag}-capacity")
+    context = replace(context, run_tag=f"{context.run_tag}-capacity")
     evaluator = await asyncio.to_thread(
         make_evaluator,
         spec,
-        replace(task, window=window, ends_early=True),
+        replace(plan, window=window, ends_early=True),
         configuration_knobs(Configuration()),
-        place,
+        context,
     )
-    async with supervised(evaluator, place):
-        capacity = await default_capacity(evaluator, spec.slos, window, place.listener.note)
+    async with supervised(evaluator, context):
+        capacity = await default_capacity(evaluator, spec.slos, window, context.listener.note)
     rate = capacity.share(share)
-    place.listener.note(f"the load is {share:g} of it: {rate:g} requests/s")
+    context.listener.note(f"the load is {share:g} of it: {rate:g} requests/s")
     changed = {"request_rate": rate, "request_rate_share": None}
     return spec.model_copy(update=changed), capacity

@@ -9,14 +9,14 @@ from functools import partial
 
 from tuner.devices.open import opened_limits
 from tuner.evaluation.evaluator import Evaluator
-from tuner.evaluation.factory import RunPlace
+from tuner.evaluation.factory import RunContext
 from tuner.host.files import state_folder
 from tuner.servers.guardian.clean_up import memory_in_use
 from tuner.servers.guardian.guardian import guarded, repair
 
 
 @asynccontextmanager
-async def supervised(evaluator: Evaluator, place: RunPlace) -> AsyncIterator[None]:
+async def supervised(evaluator: Evaluator, context: RunContext) -> AsyncIterator[None]:
     """Have a guardian clean up behind this run, and mend first what killed runs left.
 
     Nothing is done for an evaluator that leaves the machine as it is. Raises
@@ -25,16 +25,16 @@ async def supervised(evaluator: Evaluator, place: RunPlace) -> AsyncIterator[Non
     if not evaluator.needs_guardian:
         yield
         return
-    opener = partial(opened_limits, place.access)
+    opener = partial(opened_limits, context.access)
     for message in await asyncio.to_thread(repair, state_folder(), opener):
-        place.listener.note(message)
-    memory_bytes = await asyncio.to_thread(memory_in_use, place.listener.note)
+        context.listener.note(message)
+    memory_bytes = await asyncio.to_thread(memory_in_use, context.listener.note)
     async with guarded(
-        place.run_tag,
-        log_path=place.log_folder / "guardian.log",
+        context.run_tag,
+        log_path=context.log_folder / "guardian.log",
         state_folder=state_folder(),
         gpu_memory_bytes=memory_bytes,
-        access=place.access,
+        access=context.access,
     ):
         try:
             yield

@@ -12,10 +12,10 @@ from tuner.emulator.launch_rules import default_flags, resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
-from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 from tuner.measure.steady_window import SteadyWindow
-from tuner.records import Failure, FailureKind, Load, Source
+from tuner.records import Failure, FailureKind, Load, Source, Timing
 
 # Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an
 # 8B model; and what the change to another configuration takes of a server that runs: requests of
@@ -38,17 +38,19 @@ class VirtualEvaluator:
 
     needs_guardian = False
 
-    def __init__(self, model: ModelShape, gpu: Gpu, task: Task, seed: int, live: LiveKnobs) -> None:
+    def __init__(
+        self, model: ModelShape, gpu: Gpu, plan: MeasurementPlan, seed: int, live: LiveKnobs
+    ) -> None:
         self._model = model
         self._gpu = gpu
-        self._task = task
+        self._plan = plan
         self._seed = seed
         self._live = live
         self._launch: Launch | None = None  # what would run now
 
-    async def prepare(self) -> Bench:
+    async def prepare(self) -> Testbed:
         """Say what is emulated."""
-        return Bench(
+        return Testbed(
             kind="virtual",
             server_version=EMULATOR_VERSION,
             gpu=self._gpu.name,
@@ -59,76 +61,75 @@ class VirtualEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
-        whole = self._task.whole(Configuration())
+        full = self._plan.full(Configuration())
         try:
-            resolve(self._model, self._gpu, whole.flags)
+            resolve(self._model, self._gpu, full.flags)
         except LaunchRefusedError as refusal:
             raise PreflightError(
                 f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
                 f"configuration: {refusal}; set what it needs under `fixed:` in the search space "
                 f"(for example {' or '.join(self._live.rules.memory_flags)})"
             ) from None
-        self._launch = self._live.clean(whole)  # trial 0 is measured on it
-        return emulated_defaults(self._gpu, task_load=self._task.load)
+        self._launch = self._live.clean(full)  # trial 0 is measured on it
+        return emulated_defaults(self._gpu, load=self._plan.load)
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Simulate; the noise depends on the study's seed and the trial only."""
-        whole = self._task.whole(configuration)
-        if reason := self._live.refusal(whole):
+        full = self._plan.full(configuration)
+        if reason := self._live.refusal(full):
             refused = Failure(FailureKind.CONFIGURATION, reason)
-            return Evaluation(refused, None, (), CHANGE_S, is_virtual=True)
+            return Evaluation(refused, None, (), Timing(CHANGE_S), is_virtual=True)
         if self.is_warm_for(configuration):
             return self._simulated(configuration, trial, launch_s=None)
-        self._launch = self._live.shared(whole)
+        self._launch = self._live.shared(full)
         return self._simulated(configuration, trial, launch_s=LAUNCH_S)
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether a server that was launched for the configuration before could serve it."""
-        launch = self._live.shared(self._task.whole(configuration))
+        launch = self._live.shared(self._plan.full(configuration))
         return self._launch is not None and self._launch.serves(launch)
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Simulate a launch of its own."""
-        self._launch = self._live.clean(self._task.whole(configuration))
+        self._launch = self._live.clean(self._plan.full(configuration))
         return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s=LAUNCH_S)
 
     def _simulated(
         self, configuration: Configuration, trial: int, *, launch_s: float | None
     ) -> Evaluation:
-        task = self._task
+        plan = self._plan
         before_s = CHANGE_S if launch_s is None else launch_s
-        watch = SteadyWindow(task.plan_for(configuration))
+        watch = SteadyWindow(plan.window_for(configuration))
         try:
             raw = simulate(
                 self._model,
                 self._gpu,
-                task.whole(configuration),
-                task.workload.requests(),
-                load_of(configuration, task.load),
+                plan.full(configuration),
+                plan.workload.requests(),
+                load_of(configuration, plan.load),
                 watch,
                 seed=_noise_seed(self._seed, trial),
             )
         except LaunchRefusedError as error:
             self._launch = None
             refused = Failure(FailureKind.CONFIGURATION, str(error))
-            return Evaluation(refused, None, (), before_s, is_virtual=True, launch_s=launch_s)
+            return Evaluation(refused, None, (), Timing(before_s, launch_s), is_virtual=True)
         return Evaluation(
-            task.reduce(raw),
+            plan.reduce(raw),
             raw,
             watch.warnings,
-            before_s + raw.window_end_s,
+            Timing(before_s + raw.window_end_s, launch_s),
             is_virtual=True,
-            launch_s=launch_s,
         )
 
     async def close(self) -> None:
         """Nothing runs."""
 
 
-def emulated_defaults(gpu: Gpu, task_load: Load) -> dict[str, Value]:
+def emulated_defaults(gpu: Gpu, load: Load) -> dict[str, Value]:
     """Return the value of every knob that is not set: vLLM's, the GPU's, the study's load."""
     device = {"power_limit_w": gpu.default_limit_w, "sm_clock_mhz": gpu.max_clock_mhz}
-    return {**default_flags(gpu), **device, **load_defaults(task_load)}
+    return {**default_flags(gpu), **device, **load_defaults(load)}
 
 
 def _noise_seed(seed: int, trial: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tuner.measure.intervals import SHARES, batch_of, independent_requests
 from tuner.measure.reduce import at_least_ms
 from tuner.measure.window_statistics import WindowStatistics, as_column
-from tuner.records import EarlyEnd, FloatArray, UnderWay
+from tuner.records import EarlyEnd, FloatArray, InFlight
 from tuner.slo import Slo
 
 # No window whose energy is told is shorter; and what does not last may be a single burst.
@@ -47,7 +47,7 @@ class _Verdicts:
 def first_missed(
     slos: tuple[Slo, ...],
     statistics: WindowStatistics,
-    under_way: UnderWay,
+    under_way: InFlight,
     start_s: float,
     now_s: float,
 ) -> EarlyEnd | None:
@@ -71,7 +71,7 @@ def _verdicts(
     latency: str,
     bound_ms: float,
     statistics: WindowStatistics,
-    under_way: UnderWay,
+    under_way: InFlight,
     start_s: float,
     now_s: float,
 ) -> _Verdicts:
@@ -145,7 +145,7 @@ class Backlog:
         self._waiting = [0.0]
 
     def outgrown(
-        self, slos: tuple[Slo, ...], sent_s: FloatArray, under_way: UnderWay, now_s: float
+        self, slos: tuple[Slo, ...], sent_s: FloatArray, under_way: InFlight, now_s: float
     ) -> EarlyEnd | None:
         """Take in who waits now; say whether, and how far, the load has outgrown the server."""
         waits_since_s = under_way.scheduled_s[np.isnan(under_way.first_token_s)]

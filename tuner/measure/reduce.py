@@ -16,12 +16,12 @@ from tuner.records import (
     Failure,
     FailureKind,
     FloatArray,
+    InFlight,
     Measurement,
     PowerTimeline,
     RawRun,
     RequestRecord,
     RequestState,
-    UnderWay,
 )
 from tuner.slo import Slo
 
@@ -50,7 +50,7 @@ def e2el_ms(record: RequestRecord) -> float | None:
     return float(record.token_times_s[-1] - record.scheduled_s) * 1e3
 
 
-def at_least_ms(latency: str, under_way: UnderWay, now_s: float) -> FloatArray:
+def at_least_ms(latency: str, under_way: InFlight, now_s: float) -> FloatArray:
     """Return what a latency of each request under way will be at least, ms; NaN where unknown."""
     firsts_s = under_way.first_token_s
     if latency == "ttft_ms":
@@ -138,7 +138,7 @@ def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str,
     """
     statistic, _, latency = slo.metric.partition("_")
     start_s, end_s = run.window_start_s, run.window_end_s
-    under_way = UnderWay.of(
+    under_way = InFlight.of(
         (
             r.scheduled_s,
             float(r.token_times_s[0]) if r.token_times_s.size else math.nan,

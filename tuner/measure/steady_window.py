@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tuner.measure.early_stop import Backlog, first_missed
 from tuner.measure.precision import Precision
 from tuner.measure.window_statistics import WindowStatistics, as_column
-from tuner.records import EarlyEnd, UnderWay
+from tuner.records import EarlyEnd, InFlight
 from tuner.slo import Slo
 
 # The load is looked at again after so much more time, a share of the time since it began.
@@ -107,7 +107,7 @@ class SteadyWindow:
         self._decided_end_s: float | None = None
         self._narrow_looks = 0
         self._drain = _Drain()
-        self._ask: Callable[[], UnderWay] | None = None
+        self._in_flight_source: Callable[[], InFlight] | None = None
         self._backlog = Backlog(0.0)
         self._next_question_s = -math.inf
         self.ended_early: EarlyEnd | None = None
@@ -120,9 +120,9 @@ class SteadyWindow:
         self._load_start_s = now_s
         self._backlog = Backlog(now_s)
 
-    def asks(self, under_way: Callable[[], UnderWay]) -> None:
+    def set_in_flight_source(self, in_flight: Callable[[], InFlight]) -> None:
         """Take what tells which requests are under way."""
-        self._ask = under_way
+        self._in_flight_source = in_flight
 
     def sent(self, now_s: float) -> None:
         """A request was sent."""
@@ -167,10 +167,10 @@ class SteadyWindow:
         if self._load_start_s is None or self._decided_end_s is not None or self._is_over(now_s):
             return
         self._begin_by_limit(now_s)
-        if self._ask is not None and now_s >= self._next_question_s:
+        if self._in_flight_source is not None and now_s >= self._next_question_s:
             wait_s = max(_LEAST_LOOK_S, _LOOK_SHARE * (now_s - self._load_start_s))
             self._next_question_s = now_s + wait_s
-            self._look_for_an_early_end(now_s, self._ask())
+            self._look_for_an_early_end(now_s, self._in_flight_source())
         if now_s < self._next_look_s or self.ended_early is not None:
             return
         if self._plan.begins_after_s is not None:
@@ -196,7 +196,7 @@ class SteadyWindow:
             self._window_start_s = limit_s
             self.settled = len(self._statistics.finished_s) >= _TURNOVERS * self._under_way
 
-    def _look_for_an_early_end(self, now_s: float, under_way: UnderWay) -> None:
+    def _look_for_an_early_end(self, now_s: float, under_way: InFlight) -> None:
         slos, statistics, early = self._plan.slos, self._statistics, None
         if self._plan.watches_backlog:
             early = self._backlog.outgrown(slos, as_column(statistics.sent_s), under_way, now_s)

@@ -10,12 +10,11 @@ from typing import Any, TypedDict
 from sqlalchemy import Row
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source
+from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.store.rows import (
     RepeatKind,
     RepeatRow,
     StudyIdentity,
-    Timing,
     TrialOwner,
     TrialRow,
     TrialState,
@@ -148,10 +147,10 @@ def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
     record.failure_log_path = None if failure.log_path is None else str(failure.log_path)
 
 
-def set_took(record: TrialRecord | RepeatRecord, took: Timing | None) -> None:
+def set_timing(record: TrialRecord | RepeatRecord, timing: Timing | None) -> None:
     """Note how long the evaluation took, where that is known."""
-    if took is not None:
-        record.elapsed_s, record.launch_s = took.elapsed_s, took.launch_s
+    if timing is not None:
+        record.elapsed_s, record.launch_s = timing.elapsed_s, timing.launch_s
 
 
 class _Outcome(TypedDict):
@@ -164,7 +163,7 @@ class _Outcome(TypedDict):
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Timing | None
+    timing: Timing | None
 
 
 def trial_row(row: Row[Any]) -> TrialRow:
@@ -198,11 +197,11 @@ def _outcome(row: Row[Any]) -> _Outcome:
         started_at=row.started_at,
         ended_at=row.ended_at,
         owner=_owner(row),
-        took=_took(row),
+        timing=_timing(row),
     )
 
 
-def _took(row: Row[Any]) -> Timing | None:
+def _timing(row: Row[Any]) -> Timing | None:
     return None if row.elapsed_s is None else Timing(row.elapsed_s, row.launch_s)
 
 

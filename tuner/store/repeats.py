@@ -10,9 +10,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError, unknown_name
-from tuner.records import Failure, Measurement, RawRun
+from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import convert, raw
-from tuner.store.rows import Answers, RepeatKind, RepeatRow, Timing, TrialOwner, TrialState
+from tuner.store.rows import Answers, RepeatKind, RepeatRow, TrialOwner, TrialState
 from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 
@@ -46,7 +46,7 @@ class RepeatTables:
         result: Measurement | Failure,
         run: RawRun | None,
         *,
-        took: Timing,
+        timing: Timing,
         warnings: Sequence[str] = (),
         answers: Answers | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class RepeatTables:
                 convert.set_measurement(repeat, result, warnings)
             else:
                 convert.set_failure(repeat, result)
-            convert.set_took(repeat, took)
+            convert.set_timing(repeat, timing)
             repeat.answers = None if answers is None else [list(answer) for answer in answers]
             if encoded is not None:
                 session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, Measurement, Source
+from tuner.records import Failure, Measurement, Source, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,6 @@ class TrialOwner:
     run_tag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long an evaluation took, maybe on a virtual clock, s.
-
-    `launch_s` is the part of it that went into launching; None where nothing was launched.
-    """
-
-    elapsed_s: float
-    launch_s: float | None
-
-
 class TrialState(StrEnum):
     """How far a trial is."""
 
@@ -75,7 +64,7 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial as stored, without its raw records; `took` is None where that is not known."""
+    """One trial as stored, without its raw records; `timing` is None where that is not known."""
 
     number: int
     configuration: Configuration
@@ -87,7 +76,7 @@ class TrialRow:
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Timing | None = None
+    timing: Timing | None = None
 
 
 class RepeatKind(StrEnum):
@@ -118,7 +107,7 @@ class RepeatRow:
     started_at: datetime
     ended_at: datetime | None
     owner: TrialOwner
-    took: Timing | None = None
+    timing: Timing | None = None
     answers: Answers | None = None
 
 

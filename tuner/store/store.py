@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.records import Failure, Measurement, RawRun
+from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
@@ -26,7 +26,6 @@ from tuner.store.rows import (
     RepeatKind,
     StudyIdentity,
     StudySummary,
-    Timing,
     TrialOwner,
     TrialRow,
     TrialState,
@@ -220,7 +219,7 @@ class Store:
         raw: RawRun | None,
         *,
         warnings: Sequence[str] = (),
-        took: Timing | None = None,
+        timing: Timing | None = None,
     ) -> None:
         """Save what a trial measured, with its raw records, in one transaction.
 
@@ -230,7 +229,7 @@ class Store:
         require_finite(measurement)
         with self._trial_session(study, number, raw) as trial:
             convert.set_measurement(trial, measurement, warnings)
-            convert.set_took(trial, took)
+            convert.set_timing(trial, timing)
 
     def save_failure(
         self,
@@ -239,14 +238,14 @@ class Store:
         failure: Failure,
         raw: RawRun | None = None,
         *,
-        took: Timing | None = None,
+        timing: Timing | None = None,
     ) -> None:
         """Save why a trial has no measurement; raises `ValueError` if it has one."""
         with self._trial_session(study, number, raw) as trial:
             if trial.state == TrialState.MEASURED:
                 raise ValueError(f"trial {number} of study '{study}' was measured")
             convert.set_failure(trial, failure)
-            convert.set_took(trial, took)
+            convert.set_timing(trial, timing)
 
     def trials(self, study: str) -> list[TrialRow]:
         """Return the trials of a study by number, without raw records."""

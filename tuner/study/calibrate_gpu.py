@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.catalog.gpu import Gpu
     from tuner.catalog.model import ModelShape
     from tuner.emulator.calibration import Calibration
-    from tuner.evaluation.evaluator import Task
+    from tuner.evaluation.evaluator import MeasurementPlan
 
 _METRICS = ("output_throughput_tok_s", "p50_tpot_ms", "energy_per_output_token_j")
 _MOST_PER_STUDY = 12  # evenly over the study: each is simulated eight times
@@ -33,7 +33,7 @@ class _Measured:
 
     study: str
     trial: int
-    task: Task
+    plan: MeasurementPlan
     model: ModelShape
     configuration: Configuration
     metrics: tuple[float, ...]
@@ -69,7 +69,7 @@ def calibrate_gpu(
 def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
     """Yield a study's usable trials; one that was named and has none is an error."""
     from tuner.catalog.model import load_model
-    from tuner.evaluation.factory import fixed_configuration, task_of
+    from tuner.evaluation.factory import fixed_configuration, measurement_plan
     from tuner.load.workload import load_workload
     from tuner.spec.device_ranges import example_ranges
     from tuner.spec.search_space import load_space
@@ -87,14 +87,14 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
         return
     spec = spec_of(identity)
     fixed = fixed_configuration(load_space(spec.space, example_ranges))
-    task = task_of(spec, load_workload(spec.workload), fixed)
+    plan = measurement_plan(spec, load_workload(spec.workload), fixed)
     model = load_model(spec.model)
     rows = []
     for trial in store.trials(name):
         values = {} if trial.measurement is None else trial.measurement.metrics
         if all(values.get(metric, 0.0) > 0.0 for metric in _METRICS):
             metrics = tuple(values[metric] for metric in _METRICS)
-            rows.append(_Measured(name, trial.number, task, model, trial.configuration, metrics))
+            rows.append(_Measured(name, trial.number, plan, model, trial.configuration, metrics))
     chosen = -(-len(rows) // _MOST_PER_STUDY)
     yield from rows[:: max(chosen, 1)]
 
@@ -105,21 +105,21 @@ def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     from tuner.evaluation.evaluator import load_of
     from tuner.measure.steady_window import SteadyWindow
 
-    task = row.task
+    plan = row.plan
     try:
         raw = simulate(
             row.model,
             gpu,
-            task.whole(row.configuration),
-            task.workload.requests(),
-            load_of(row.configuration, task.load),
-            SteadyWindow(task.plan_for(row.configuration)),
+            plan.full(row.configuration),
+            plan.workload.requests(),
+            load_of(row.configuration, plan.load),
+            SteadyWindow(plan.window_for(row.configuration)),
             seed=0,
             noise=False,
         )
     except LaunchRefusedError as error:
         raise _not_emulated(row, gpu, str(error)) from None
-    result = task.reduce(raw)
+    result = plan.reduce(raw)
     if isinstance(result, Failure):
         raise _not_emulated(row, gpu, result.reason)
     return tuple(result.metrics[metric] for metric in _METRICS)

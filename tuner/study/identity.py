@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import PreflightError
-from tuner.evaluation.evaluator import Bench
+from tuner.evaluation.evaluator import Testbed
 from tuner.evaluation.factory import fixed_configuration
 from tuner.load.workload import Workload
 from tuner.spec.search_space import SearchSpace
@@ -41,7 +41,7 @@ def identity_of(
     spec: StudySpec,
     space: SearchSpace,
     workload: Workload,
-    bench: Bench,
+    bench: Testbed,
     capacity: Capacity | None = None,
 ) -> StudyIdentity:
     """Return the identity of a study that begins now."""

@@ -18,9 +18,9 @@ from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
-from tuner.store import Store, Timing, TrialOwner, TrialState
+from tuner.store import Store, TrialOwner, TrialState
 from tuner.study.confirmation.run import ConfirmationRun
-from tuner.study.durability.results import all_warnings, settled
+from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason
@@ -85,9 +85,9 @@ class StudyRun:
             evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
             result = self._record(proposal, evaluation)
             wall_s = time.monotonic() - began_s
-            spent_s = evaluation.elapsed_s if evaluation.is_virtual else wall_s
-            self._spend(spent_s)
-            self._proposals.note_timing(proposal.number, Timing(spent_s, evaluation.launch_s))
+            spent = evaluation.spent(wall_s)
+            self._spend(spent.elapsed_s)
+            self._proposals.note_timing(proposal.number, spent)
             self._tell(proposal, result)
             self._listener.trial_ended(proposal, result, self.progress)
             points.append(self._point(result))
@@ -138,15 +138,15 @@ class StudyRun:
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store what came out, before anybody hears of it; return what was stored."""
         number, raw = proposal.number, evaluation.raw
-        took = Timing(evaluation.elapsed_s, evaluation.launch_s)
-        result = settled(self._spec, evaluation.result)
+        timing = evaluation.timing
+        result = require_metrics(self._spec, evaluation.result)
         if isinstance(result, Measurement):
             warnings = all_warnings(self._spec, result, raw, evaluation.warnings)
             self._store.save_measurement(
-                self._name, number, result, raw, warnings=warnings, took=took
+                self._name, number, result, raw, warnings=warnings, timing=timing
             )
         else:
-            self._store.save_failure(self._name, number, result, raw, took=took)
+            self._store.save_failure(self._name, number, result, raw, timing=timing)
         return result
 
     def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:

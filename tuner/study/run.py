@@ -21,15 +21,15 @@ from tuner.catalog.model import load_model
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, TunerError, UsageError
-from tuner.evaluation.evaluator import Evaluator, Task
+from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.factory import (
-    RunPlace,
+    RunContext,
     fixed_configuration,
     make_evaluator,
+    measurement_plan,
     space_knobs,
-    task_of,
 )
-from tuner.evaluation.rate_share import settled_rate
+from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
 from tuner.host.files import state_folder
 from tuner.host.process import boot_id
@@ -49,11 +49,11 @@ from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.default_space import default_space
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (
+    DurableEvaluator,
     Gate,
-    KeptEvaluator,
-    Patience,
+    StoreTimeouts,
     opened_log,
-    persisting,
+    retry_store_faults,
 )
 from tuner.study.durability.recovery import recover
 from tuner.study.identity import identity_of, require_same
@@ -196,7 +196,7 @@ class _Run:
         self._listener: Listener = LoggedListener(listener, self._study_log, self._now_file)
         self._owner = this_process(f"{name}-{secrets.token_hex(4)}")
         self._capacity: Capacity | None = None  # if the load is a share of it
-        self._place = RunPlace(self._owner.run_tag, folder, spec.access, self._listener)
+        self._context = RunContext(self._owner.run_tag, folder, spec.access, self._listener)
 
     async def go(self, *, new: bool) -> None:
         """Hold the study's lock, run, and leave nothing behind."""
@@ -228,17 +228,17 @@ class _Run:
 
     async def _go(self, *, new: bool) -> None:
         if (share := self._spec.request_rate_share) is not None:
-            self._spec, self._capacity = await settled_rate(
-                self._spec, share, self._task(), self._place
+            self._spec, self._capacity = await resolved_rate(
+                self._spec, share, self._plan(), self._context
             )
         evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
             make_evaluator,
             self._spec,
-            self._task(),
+            self._plan(),
             space_knobs(self._space),
-            self._place,
+            self._context,
         )
-        async with supervised(evaluator, self._place):
+        async with supervised(evaluator, self._context):
             bench = await evaluator.prepare()
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(
@@ -259,9 +259,9 @@ class _Run:
             self._log_study(stored, defaults)
             await self._loop(evaluator, defaults)
 
-    def _task(self) -> Task:
-        task = task_of(self._spec, self._workload, fixed_configuration(self._space))
-        return dataclasses.replace(task, ends_early=True)
+    def _plan(self) -> MeasurementPlan:
+        plan = measurement_plan(self._spec, self._workload, fixed_configuration(self._space))
+        return dataclasses.replace(plan, ends_early=True)
 
     async def _loop(self, evaluator: Evaluator, defaults: Mapping[str, Value]) -> None:
         proposals = Proposals(
@@ -300,7 +300,7 @@ class _Run:
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
-            await persisting(
+            await retry_store_faults(
                 kept.gate,
                 lambda: self._to_the_end(run, confirmation),
                 lambda: self._reconcile(run, confirmation),
@@ -334,7 +334,7 @@ class _Run:
         asks = self._spec.emulate is None and self._spec.sampler == "gp" and not self._first
         if gpu is None or not asks or stored.evaluation != "live":
             return
-        points = await emulated_front(self._spec, self._space, self._task(), gpu)
+        points = await emulated_front(self._spec, self._space, self._plan(), gpu)
         told = enqueue_prior(proposals, self._space, points, defaults, gpu)
         if told is not None:
             self._store.add_event(self._name, "prior", told)
@@ -347,10 +347,10 @@ class _Run:
         if confirmation is not None:
             confirmation.reconcile()
 
-    def _kept(self, evaluator: Evaluator) -> KeptEvaluator:
-        note, patience = self._listener.note, Patience()
+    def _kept(self, evaluator: Evaluator) -> DurableEvaluator:
+        note, patience = self._listener.note, StoreTimeouts()
         counts = next(s for s in self._store.studies() if s.identity.name == self._name)
-        return KeptEvaluator(
+        return DurableEvaluator(
             evaluator,
             self._log,
             Gate(self._store, note, patience),

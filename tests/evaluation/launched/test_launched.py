@@ -9,7 +9,7 @@ from helpers.live_servers import RUN_TAG, evaluator
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.load.workload import Workload, load_workload
 from tuner.measure.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
@@ -32,7 +32,7 @@ async def test_the_server_asked_for_defaults_serves_the_first_trial(
         assert live.is_warm_for(Configuration())
         evaluation = await live.evaluate(Configuration(), 0)
         assert {p.pid for p in tagged_processes(RUN_TAG)} == {before}
-        assert evaluation.launch_s is None
+        assert evaluation.timing.launch_s is None
         result = evaluation.result
         assert isinstance(result, Measurement), result
         assert result.latency_source is Source.EMULATED
@@ -101,7 +101,7 @@ async def test_a_default_that_does_not_start_is_told_before_the_night(
 
 
 def test_a_workload_that_does_not_fit_the_context_is_told(workload: Workload) -> None:
-    task = Task("m", workload, Load(concurrency=1), (), WindowPlan(), Configuration())
+    task = MeasurementPlan("m", workload, Load(concurrency=1), (), WindowPlan(), Configuration())
     task.require_room({}, "max_model_len")
     task.require_room({"max_model_len": workload.max_request_tokens}, "max_model_len")
     with pytest.raises(PreflightError, match="raise max_model_len"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
-from tuner.evaluation.evaluator import Evaluation, Task
+from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.load.workload import Workload, load_workload
@@ -51,11 +51,11 @@ async def test_six_configurations_take_two_launches(tmp_path: Path, workload: Wo
         for trial, configuration in enumerate([Configuration(), *itertools.starmap(asked, pairs)]):
             warm = live.is_warm_for(configuration)
             evaluation = await live.evaluate(configuration, trial)
-            assert warm == (evaluation.launch_s is None)
+            assert warm == (evaluation.timing.launch_s is None)
             seqs = configuration.flags.get("max_num_seqs", 8)  # eight requests are sent at once
             running.append(most_running(evaluation))
             assert running[-1] <= seqs
-            launched.append(evaluation.launch_s is not None)
+            launched.append(evaluation.timing.launch_s is not None)
         assert max(running[1:]) > min(running[1:]) == 1  # the limits are what holds them back
         assert launches(tmp_path) == 2
         # the default's launch was made to ask it for its defaults
@@ -67,16 +67,17 @@ async def test_another_launch_knob_launches_anew_and_a_confirmation_is_clean(
 ) -> None:
     async with evaluator(tmp_path, workload, largest=LARGEST, window_s=0.5) as live:
         first = await live.evaluate(asked(4), 1)
-        assert first.launch_s is not None and first.launch_s < first.elapsed_s
+        assert first.timing.launch_s is not None
+        assert first.timing.launch_s < first.timing.elapsed_s
         other = asked(4, gpu_memory_utilization=0.8)
         assert live.is_warm_for(asked(5)) and not live.is_warm_for(other)
         second = await live.evaluate(other, 2)
-        assert second.launch_s is not None
+        assert second.timing.launch_s is not None
         assert launches(tmp_path) == 2
 
         confirmed = await live.confirm(other, 2)
         assert most_running(confirmed) == 4
-        assert confirmed.launch_s is not None
+        assert confirmed.timing.launch_s is not None
         assert launches(tmp_path) == 3
         assert server_flag("max-num-seqs") == "4"
         with pytest.raises(StopIteration):
@@ -93,7 +94,7 @@ async def test_a_server_that_died_between_two_is_launched_anew(
         os.kill(server.pid, signal.SIGKILL)
         evaluation = await live.evaluate(asked(8), 2)
         assert most_running(evaluation) > 4
-        assert evaluation.launch_s is not None
+        assert evaluation.timing.launch_s is not None
         assert launches(tmp_path) == 2
 
 
@@ -121,7 +122,7 @@ async def test_a_death_is_the_trials_and_the_next_one_launches(
         assert result.reason.startswith("vLLM ended with code 1 under load")
         assert result.kind is FailureKind.UNSTABLE
         assert not live.is_warm_for(asked(8))
-        assert (await live.evaluate(asked(8), 2)).launch_s is not None
+        assert (await live.evaluate(asked(8), 2)).timing.launch_s is not None
         assert launches(tmp_path) == 2
 
 
@@ -136,7 +137,7 @@ async def test_limits_that_are_not_taken_end_in_a_clean_launch(
         monkeypatch.setattr(LimitsFile, "want", lambda *_: 99)  # nobody hears
         evaluation = await live.evaluate(asked(4), 2)
         assert most_running(evaluation) == 4
-        assert evaluation.launch_s is not None
+        assert evaluation.timing.launch_s is not None
         assert launches(tmp_path) == 3  # the one that was tried with limits is not counted on
     assert [note.partition(":")[0] for note in notes] == [
         "the server is launched anew",
@@ -170,7 +171,7 @@ async def test_a_server_that_cannot_is_told_once_and_launched_for_each(
     ) as live:
         for trial, seqs in enumerate((4, 2), start=1):
             evaluation = await live.evaluate(asked(seqs), trial)
-            assert evaluation.launch_s is not None
+            assert evaluation.timing.launch_s is not None
             assert most_running(evaluation) == seqs
         assert launches(tmp_path) == 3
     (note,) = notes
@@ -253,7 +254,7 @@ def test_a_default_number_of_sequences_is_held_to_the_tokens() -> None:
 
 
 async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> None:
-    task = Task(
+    task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
         workload=workload,
         load=Load(concurrency=8),
@@ -277,10 +278,10 @@ async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> 
         warm = virtual.is_warm_for(configuration)
         evaluation = await virtual.evaluate(configuration, trial)
         assert evaluation.raw is not None
-        before_s = evaluation.elapsed_s - evaluation.raw.window_end_s
+        before_s = evaluation.timing.elapsed_s - evaluation.raw.window_end_s
         assert before_s == pytest.approx(CHANGE_S if warm else LAUNCH_S)
-        assert (evaluation.launch_s is None) == warm
+        assert (evaluation.timing.launch_s is None) == warm
         launched.append(not warm)
     assert launched == [False, True, False, False, True, False]
     confirmed = await virtual.confirm(asked(9, gpu_memory_utilization=0.8), 9)
-    assert confirmed.launch_s == LAUNCH_S
+    assert confirmed.timing.launch_s == LAUNCH_S

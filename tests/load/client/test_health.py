@@ -105,7 +105,7 @@ def record(*token_times_s: float) -> RequestRecord:
     return RequestRecord(0, 8, len(times_s), 0.0, 0.0, times_s, token_times_s[-1], done)
 
 
-class UnderWay(Ended):
+class InFlight(Ended):
     """One that was sent at 0 s and has these tokens so far."""
 
     def __init__(self, *token_times_s: float) -> None:
@@ -120,17 +120,17 @@ class UnderWay(Ended):
 @pytest.mark.parametrize(
     ("under_way", "is_frozen"),
     [
-        ([UnderWay(1.0, 39.9)], False),
-        ([UnderWay(1.0, 10.0)], True),  # for 30 s, where 9 s were the longest before
-        ([UnderWay(1.0, 25.0)], False),  # for 15 s
-        ([UnderWay(15.0)], False),  # for 25 s, but the first token took 15 s
-        ([UnderWay(1.0), UnderWay(1.0, 35.0)], False),  # one of them is answered
-        ([UnderWay()], True),  # not one token in 40 s
+        ([InFlight(1.0, 39.9)], False),
+        ([InFlight(1.0, 10.0)], True),  # for 30 s, where 9 s were the longest before
+        ([InFlight(1.0, 25.0)], False),  # for 15 s
+        ([InFlight(15.0)], False),  # for 25 s, but the first token took 15 s
+        ([InFlight(1.0), InFlight(1.0, 35.0)], False),  # one of them is answered
+        ([InFlight()], True),  # not one token in 40 s
         ([], False),
     ],
 )
 def test_a_server_that_was_silent_at_the_end_of_the_load_had_frozen(
-    under_way: list[UnderWay], is_frozen: bool
+    under_way: list[InFlight], is_frozen: bool
 ) -> None:
     health = after(GOOD)
     health.check_end(under_way, [record(0.5, 1.0)] if under_way != [] else [], 40.0)

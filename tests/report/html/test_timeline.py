@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from tuner.records import Timing
 from tuner.report.html.report_data import ReportData, read_report_data
 from tuner.report.html.timeline import event_hours, growth, spans
-from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity, Timing
+from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity
 
 
 def with_times(report: ReportData, launch_s: float | None = 60.0) -> ReportData:
     took = Timing(360.0, launch_s)
-    return replace(report, searched=tuple(replace(t, took=took) for t in report.searched))
+    return replace(report, searched=tuple(replace(t, timing=took) for t in report.searched))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_repeats_have_lanes_of_their_own(virtual: ReportData) -> None:
             started_at=virtual.searched[-1].started_at,
             ended_at=None,
             owner=trial.owner,
-            took=Timing(36.0, 3.6),
+            timing=Timing(36.0, 3.6),
         )
         for n, kind in enumerate(RepeatKind)
     )

@@ -12,8 +12,8 @@ import pytest
 from helpers.log_records import STUDY, logged
 from helpers.subprocesses import environment_with_helpers
 
-from tuner.records import Failure, FailureKind
-from tuner.store import RepeatKind, Timing
+from tuner.records import Failure, FailureKind, Timing
+from tuner.store import RepeatKind
 from tuner.store.address import parse_address
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import (
@@ -29,7 +29,7 @@ REPEAT = replace(
     logged(3),
     repeat=RepeatOf(7, RepeatKind.CONFIRMATION),
     answers=((1, 2), (3,)),
-    took=Timing(1.0, 0.5),
+    timing=Timing(1.0, 0.5),
 )
 FAILED = replace(
     logged(4), result=Failure(FailureKind.UNSTABLE, "died", Path("/l")), encoded_raw=None

@@ -26,15 +26,15 @@ from tuner.study.durability import durable_evaluator as keeping
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (
     MOST_INTERRUPTIONS,
+    DurableEvaluator,
     Gate,
-    KeptEvaluator,
-    Patience,
-    persisting,
+    StoreTimeouts,
+    retry_store_faults,
 )
 from tuner.study.durability.recovery import recover
 
 FEW = SPEC.model_copy(update={"trials": 2})
-QUICK = Patience(locked_s=0.2, full_s=0.2)
+QUICK = StoreTimeouts(locked_s=0.2, full_s=0.2)
 HERE = Configuration(flags={"max_num_seqs": 8, "gpu_memory_utilization": 0.5})
 
 
@@ -46,13 +46,13 @@ class KeptTestbed(Testbed):
         self.scripted = ScriptedEvaluator()
         self.log = MeasurementLog(folder / "night.jsonl", reserve_bytes=4096)
         self.log.open()
-        self.evaluator = self.kept(Patience())  # type: ignore[assignment]
+        self.evaluator = self.kept(StoreTimeouts())  # type: ignore[assignment]
 
-    def kept(self, patience: Patience) -> KeptEvaluator:
+    def kept(self, patience: StoreTimeouts) -> DurableEvaluator:
         note = self.listener.note
         gate = Gate(self.store, note, patience)
         backups = Backups(self.store, 0, note)
-        return KeptEvaluator(
+        return DurableEvaluator(
             self.scripted, self.log, gate, self.store, "s", OWNER, patience, backups
         )
 
@@ -158,11 +158,11 @@ def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bed: KeptTe
 
 
 def test_a_locked_store_delays_and_drops_nothing(bed: KeptTestbed) -> None:
-    gate = Gate(bed.store, bed.listener.note, Patience(locked_s=30.0))
+    gate = Gate(bed.store, bed.listener.note, StoreTimeouts(locked_s=30.0))
     with held(bed.store, 0.2):
         with pytest.raises(StoreBusyError):
             bed.store.probe()
-        asyncio.run(gate.passed())  # returns once it is free
+        asyncio.run(gate.wait_until_writable())  # returns once it is free
     bed.store.probe()
 
 
@@ -183,8 +183,8 @@ async def test_a_write_that_met_a_full_disk_is_begun_again_after_putting_in_orde
             raise faults.pop()
         done.append("went")
 
-    gate = Gate(bed.store, bed.listener.note, Patience())
-    await persisting(gate, go, lambda: done.append("put in order"))
+    gate = Gate(bed.store, bed.listener.note, StoreTimeouts())
+    await retry_store_faults(gate, go, lambda: done.append("put in order"))
     assert done == ["put in order", "put in order", "went"]
 
 
@@ -200,11 +200,11 @@ async def test_it_is_not_begun_again_for_ever(
     monkeypatch.setattr(keeping, "_POLL_S", 0.0)
     gate = Gate(bed.store, bed.listener.note, QUICK)
     with pytest.raises(StoreFullError):
-        await persisting(gate, go, lambda: None)
+        await retry_store_faults(gate, go, lambda: None)
     assert len(went) == 1 + MOST_INTERRUPTIONS
     went.clear()
     with held(bed.store, 0.5), pytest.raises(StoreBusyError):
-        await persisting(gate, go, lambda: None)
+        await retry_store_faults(gate, go, lambda: None)
     assert len(went) == 1 and gate.has_given_up
 
 
@@ -232,8 +232,8 @@ async def test_a_full_disk_between_two_evaluations_is_waited_for(
         bed.recover()
         run.reconcile()
 
-    gate = Gate(bed.store, bed.listener.note, Patience())
-    await persisting(gate, run.run, put_in_order)
+    gate = Gate(bed.store, bed.listener.note, StoreTimeouts())
+    await retry_store_faults(gate, run.run, put_in_order)
     assert full == []
     rows = [row for row in bed.store.trials("s") if row.measurement is not None]
     assert len(rows) == 2 and len(bed.scripted.asked) == 2  # none was measured twice
@@ -277,7 +277,7 @@ def test_a_result_without_room_in_the_log_waits_in_memory(
         original(self, record)
 
     monkeypatch.setattr(MeasurementLog, "append", full_once)
-    asyncio.run(bed.kept(Patience(full_s=30.0)).evaluate(HERE, 0))
+    asyncio.run(bed.kept(StoreTimeouts(full_s=30.0)).evaluate(HERE, 0))
     assert [r.number for r in bed.logged()] == [0]
 
 

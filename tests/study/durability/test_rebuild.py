@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from tuner.analysis.outcomes import front_of
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
-from tuner.records import Failure, FailureKind, Measurement
-from tuner.store import RepeatKind, Store, StudyIdentity, Timing
+from tuner.records import Failure, FailureKind, Measurement, Timing
+from tuner.store import RepeatKind, Store, StudyIdentity
 from tuner.store.log.log_records import LoggedResult, LoggedStudy, RepeatOf
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.upkeep.checks import check_file, check_studies

@@ -11,8 +11,8 @@ from helpers.scripted import measurement
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.gpu_names import emulated_gpu
 from tuner.configuration import Configuration
-from tuner.evaluation.evaluator import Task
-from tuner.evaluation.factory import fixed_configuration, task_of
+from tuner.evaluation.evaluator import MeasurementPlan
+from tuner.evaluation.factory import fixed_configuration, measurement_plan
 from tuner.load.workload import load_workload
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
@@ -40,8 +40,8 @@ GPU = load_gpu("H100-SXM")
 DEFAULTS = {"max_num_seqs": 1024, "power_limit_w": 700}
 
 
-def task(space: SearchSpace = SPACE) -> Task:
-    return task_of(SPEC, load_workload(SPEC.workload), fixed_configuration(space))
+def task(space: SearchSpace = SPACE) -> MeasurementPlan:
+    return measurement_plan(SPEC, load_workload(SPEC.workload), fixed_configuration(space))
 
 
 def first_asked(points: list[Configuration], count: int) -> tuple[list[Configuration], str | None]:

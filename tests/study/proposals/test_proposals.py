@@ -7,11 +7,10 @@ import pytest
 from helpers.scripted import SPACE, measurement, named_constraints
 
 from tuner.configuration import Configuration
-from tuner.records import Measurement
+from tuner.records import Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace
-from tuner.store import Timing
 from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
 from tuner.study.proposals.proposals import Proposals
 

@@ -22,7 +22,7 @@ from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults
-from tuner.evaluation.evaluator import Bench, Evaluation, Task, load_defaults, load_of
+from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
     ServerSpec,
@@ -32,7 +32,7 @@ from tuner.evaluation.launched.warm_server import (
 )
 from tuner.measure.load_run import run_load
 from tuner.measure.outputs import probe_answers
-from tuner.records import Failure, FailureKind, Measurement, RawRun
+from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
 from tuner.redaction import without_secrets
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
@@ -70,19 +70,23 @@ class ServedEvaluator:
     needs_guardian = True
 
     def __init__(
-        self, spec: ServerSpec, task: Task, settings: LaunchSettings, knobs: DeviceControl | None
+        self,
+        spec: ServerSpec,
+        plan: MeasurementPlan,
+        settings: LaunchSettings,
+        knobs: DeviceControl | None,
     ) -> None:
         self._spec = spec
         self._log = spec.server.log
-        self._task = task
+        self._plan = plan
         self._settings = settings
         self._knobs = knobs
-        self._servers = WarmServers(task.model, spec, settings)
+        self._servers = WarmServers(plan.model, spec, settings)
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
 
-    async def prepare(self) -> Bench:
+    async def prepare(self) -> Testbed:
         """Say what is measured on; takes the leases of the GPUs whose limits are knobs."""
         meter = await asyncio.to_thread(self._spec.meter, self._spec.widest)
         with closing(meter):
@@ -90,7 +94,7 @@ class ServedEvaluator:
         self._claims = claim(gpu.uuid for gpu in self._gpus)
         if self._knobs is not None:
             await asyncio.to_thread(self._knobs.open, self._gpus)
-        return Bench(
+        return Testbed(
             kind="live",
             server_version=self._spec.server.version,
             gpu=meter.gpu,
@@ -104,7 +108,7 @@ class ServedEvaluator:
         """Start the default configuration and ask it; trial 0 is measured on that server."""
         await self._set_device(Configuration())
         try:
-            warm = await self._servers.get_clean(self._task.whole(Configuration()), "baseline")
+            warm = await self._servers.get_clean(self._plan.full(Configuration()), "baseline")
         except LaunchFailedError as error:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
             raise PreflightError(
@@ -113,28 +117,28 @@ class ServedEvaluator:
             ) from error
         known = self._spec.defaults
         flags = await _reported_defaults(warm.server) if known is None else known
-        self._task.require_room(flags, self._spec.server.rules.context_flag)
-        return {**flags, **device_defaults(self._gpus), **load_defaults(self._task.load)}
+        self._plan.require_room(flags, self._spec.server.rules.context_flag)
+        return {**flags, **device_defaults(self._gpus), **load_defaults(self._plan.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Measure on the server that runs, if it can serve this configuration, else launch."""
-        whole = self._task.whole(configuration)
-        if reason := self._spec.live.refusal(whole):
-            return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), 0.0)
+        full = self._plan.full(configuration)
+        if reason := self._spec.live.refusal(full):
+            return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), Timing(0.0))
         name = f"trial-{trial:04d}"
-        return await self._evaluate(configuration, lambda: self._servers.get(whole, name))
+        return await self._evaluate(configuration, lambda: self._servers.get(full, name))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
-        return self._servers.is_warm_for(self._task.whole(configuration))
+        return self._servers.is_warm_for(self._plan.full(configuration))
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Measure on a clean launch of exactly this configuration, then ask the probe prompts."""
-        whole, name = self._task.whole(configuration), f"confirm-{repeat:04d}"
+        full, name = self._plan.full(configuration), f"confirm-{repeat:04d}"
         launched: list[WarmServer] = []
 
         async def get() -> WarmServer:
-            launched.append(await self._servers.get_clean(whole, name))
+            launched.append(await self._servers.get_clean(full, name))
             return launched[0]
 
         found = await self._evaluate(configuration, get)
@@ -172,10 +176,10 @@ class ServedEvaluator:
         except LaunchFailedError as error:
             elapsed_s = time.monotonic() - began_s
             _require_whole_gpu(self._log, error.failure.log_path)
-            return Evaluation(error.failure, None, (), elapsed_s, launch_s=elapsed_s)
+            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
         except PreflightError as error:  # a port that is taken for a moment must not end the night
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
-            return Evaluation(failure, None, (), time.monotonic() - began_s)
+            return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         try:
             judged = await self._measure(warm, configuration, power_limit_w)
             if not judged.verdict.valid and await _cool_down(warm.server):
@@ -187,7 +191,7 @@ class ServedEvaluator:
                 f"the load did not end {_CLIENT_S:g} s after its window had to: the client hangs",
                 warm.server.log_path,
             )
-            return Evaluation(failure, None, (), time.monotonic() - began_s)
+            return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         raw = judged.raw
         exit_code = warm.server.exit_code()
         result = self._result(warm, exit_code, raw, judged.verdict)
@@ -197,8 +201,7 @@ class ServedEvaluator:
             result,
             raw,
             (*judged.warnings, *map(_flag_in_words, judged.verdict.flags)),
-            time.monotonic() - began_s,
-            launch_s=warm.launch_s,
+            Timing(time.monotonic() - began_s, warm.launch_s),
         )
 
     async def _set_device(self, configuration: Configuration) -> float | None:
@@ -210,7 +213,7 @@ class ServedEvaluator:
     def _result(
         self, warm: WarmServer, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
     ) -> Measurement | Failure:
-        server, result = warm.server, self._task.reduce(raw)
+        server, result = warm.server, self._plan.reduce(raw)
         if exit_code is not None:
             _require_whole_gpu(self._log, server.log_path)
             return _died(self._log, server, exit_code)
@@ -245,16 +248,16 @@ class ServedEvaluator:
     async def _measure(
         self, warm: WarmServer, configuration: Configuration, power_limit_w: float | None
     ) -> JudgedRun:
-        task = self._task
+        plan = self._plan
         before = await asyncio.to_thread(warm.meter.states)
-        plan = task.plan_for(configuration)
-        async with asyncio.timeout(plan.latest_start_s + plan.longest_window_s + _CLIENT_S):
+        window = plan.window_for(configuration)
+        async with asyncio.timeout(window.latest_start_s + window.longest_window_s + _CLIENT_S):
             raw, warnings = await run_load(
                 warm.server,
-                task.workload.requests(),
-                load_of(configuration, task.load),
+                plan.workload.requests(),
+                load_of(configuration, plan.load),
                 warm.meter,
-                plan,
+                window,
                 latency_source=self._spec.source,
                 listener=self._settings.listener,
             )

@@ -14,13 +14,13 @@ from tuner.load.client.client import ClientLimits, Exchange, open_session
 from tuner.load.client.client_watch import ClientWatch, DriveReport
 from tuner.load.client.health import ServerHealth
 from tuner.records import (
+    InFlight,
     InformedWatch,
     Load,
     Request,
     RequestRecord,
     RequestState,
     SteadyWatch,
-    UnderWay,
 )
 from tuner.servers.server import Endpoint
 
@@ -90,7 +90,7 @@ class _Run:
         """Run the load, end it, and return the records by request id."""
         async with asyncio.TaskGroup() as group:
             if self._informed is not None:
-                self._informed.asks(self._those_under_way)
+                self._informed.set_in_flight_source(self._requests_in_flight)
             start_s = time.monotonic()
             self._watch.started(start_s)
             if self._load.concurrency is not None:
@@ -166,8 +166,8 @@ class _Run:
         self._health.ended(exchange)
         self._watch.finished(time.monotonic())
 
-    def _those_under_way(self) -> UnderWay:
-        return UnderWay.of(
+    def _requests_in_flight(self) -> InFlight:
+        return InFlight.of(
             (e.scheduled_s, self._first_token_of(e), e.request.output_tokens)
             for e in self._under_way
         )

@@ -65,7 +65,7 @@ def spans(report: ReportData) -> list[Span]:
         real_h = (begun - report.study.created_at).total_seconds() / 3600.0
         start_h = virtual_h if is_virtual else real_h
         virtual_h += length_h
-        launch_s = None if row.took is None else row.took.launch_s
+        launch_s = None if row.timing is None else row.timing.launch_s
         found.append(
             Span(
                 lane=_lane(row),
@@ -144,8 +144,8 @@ def _lane(row: TrialRow | RepeatRow) -> str:
 
 def _length_h(row: TrialRow | RepeatRow) -> float | None:
     """Return how long it took; None where that is not known, as of one that still runs."""
-    if row.took is not None:
-        return row.took.elapsed_s / 3600.0
+    if row.timing is not None:
+        return row.timing.elapsed_s / 3600.0
     if row.ended_at is None:
         return None
     return (row.ended_at - row.started_at).total_seconds() / 3600.0

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration, Value
-from tuner.records import Failure, FailureKind, Measurement, RawRun, Source
+from tuner.records import Failure, FailureKind, Measurement, RawRun, Source, Timing
 from tuner.redaction import redacted
 from tuner.store import raw
-from tuner.store.rows import Answers, RepeatKind, StudyIdentity, Timing, TrialOwner
+from tuner.store.rows import Answers, RepeatKind, StudyIdentity, TrialOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class LoggedResult:
     started_at: datetime
     ended_at: datetime
     result: Measurement | Failure
-    took: Timing
+    timing: Timing
     spent_s: float
     warnings: tuple[str, ...] = ()
     encoded_raw: bytes | None = None
@@ -85,7 +85,7 @@ def to_json(record: LogRecord) -> dict[str, Any]:
         "started_at": record.started_at.isoformat(),
         "ended_at": record.ended_at.isoformat(),
         **_result_json(record.result),
-        "took_s": [record.took.elapsed_s, record.took.launch_s],
+        "took_s": [record.timing.elapsed_s, record.timing.launch_s],
         "spent_s": record.spent_s,
         "warnings": [redacted(warning) for warning in record.warnings],
         "answers": record.answers,
@@ -107,7 +107,7 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
         started_at=datetime.fromisoformat(data["started_at"]),
         ended_at=datetime.fromisoformat(data["ended_at"]),
         result=_result(data),
-        took=Timing(*data["took_s"]),
+        timing=Timing(*data["took_s"]),
         spent_s=data["spent_s"],
         warnings=tuple(data["warnings"]),
         encoded_raw=None if encoded is None else base64.b85decode(encoded),

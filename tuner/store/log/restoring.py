@@ -53,7 +53,7 @@ def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRec
     else:
         convert.set_failure(record, logged.result)
     record.started_at, record.ended_at = logged.started_at, logged.ended_at
-    convert.set_took(record, logged.took)
+    convert.set_timing(record, logged.timing)
     if isinstance(record, RepeatRecord) and logged.answers is not None:
         record.answers = [list(answer) for answer in logged.answers]
     return record

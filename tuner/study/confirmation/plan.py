@@ -19,10 +19,10 @@ from tuner.analysis.verdicts import (
     confirmations,
 )
 from tuner.pareto import spread_order
-from tuner.records import FailureKind
+from tuner.records import FailureKind, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import RepeatKind, RepeatRow, Timing, TrialRow
+from tuner.store import RepeatKind, RepeatRow, TrialRow
 
 # So many members are repeated in turn, with the default measured before and after each round.
 ROUND = 3
@@ -213,7 +213,7 @@ def may_go_on(
     top of them, and the default between.
     """
     if math.isfinite(budget_s):
-        own_s = sum(r.took.elapsed_s for r in repeats if r.took is not None)
+        own_s = sum(r.timing.elapsed_s for r in repeats if r.timing is not None)
         next_s = each_s or 0.0
         return spent_s + next_s <= budget_s or own_s + next_s <= _SHARE_OF_HOURS * budget_s
     most = max(_LEAST_MEASUREMENTS, math.ceil((budget_trials or 0) * _SHARE_OF_TRIALS))

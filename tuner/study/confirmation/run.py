@@ -10,7 +10,7 @@ from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.study import StudySpec
-from tuner.store import RepeatKind, Store, Timing, TrialOwner
+from tuner.store import RepeatKind, Store, TrialOwner
 from tuner.study.confirmation.plan import (
     Goal,
     Step,
@@ -111,8 +111,8 @@ class ConfirmationRun:
         )
 
     def _each_s(self) -> float | None:
-        repeats = [r.took for r in self._store.repeats.of(self._name) if r.took is not None]
-        trials = [t.took for t in self._store.trials(self._name) if t.took is not None]
+        repeats = [r.timing for r in self._store.repeats.of(self._name) if r.timing is not None]
+        trials = [t.timing for t in self._store.trials(self._name) if t.timing is not None]
         return clean_s(repeats or trials)
 
     async def _measure(self, step: Step) -> float:
@@ -122,20 +122,20 @@ class ConfirmationRun:
         repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner)
         evaluation = await self._evaluator.confirm(step.trial.configuration, repeat)
         wall_s = time.monotonic() - began_s
-        took_s = evaluation.elapsed_s if evaluation.is_virtual else wall_s
+        spent = evaluation.spent(wall_s)
         self._store.repeats.save(
             self._name,
             repeat,
             evaluation.result,
             evaluation.raw,
-            took=Timing(took_s, evaluation.launch_s),
+            timing=spent,
             warnings=evaluation.warnings,
             answers=evaluation.answers,
         )
-        self._store.add_spent_s(self._name, took_s)
+        self._store.add_spent_s(self._name, spent.elapsed_s)
         self._listener.repeat_ended(step, evaluation.result)
         self._count_fault(step, evaluation.result)
-        return took_s
+        return spent.elapsed_s
 
     def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
         """Leave out, for this run, what fails again and again for a reason outside it."""

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.evaluation.evaluator import Bench, Evaluation, Evaluator
-from tuner.store import Store, Timing, TrialOwner, raw
+from tuner.evaluation.evaluator import Evaluation, Evaluator, Testbed
+from tuner.store import Store, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
@@ -44,7 +44,7 @@ def opened_log(log: MeasurementLog, shown: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class StoreTimeouts:
     """How long the store is waited for before a person is asked, s."""
 
     locked_s: float = 600.0
@@ -54,13 +54,13 @@ class Patience:
 class Gate:
     """Waits, and can be interrupted meanwhile, until the store can be written."""
 
-    def __init__(self, store: Store, note: Callable[[str], None], patience: Patience) -> None:
+    def __init__(self, store: Store, note: Callable[[str], None], patience: StoreTimeouts) -> None:
         self._store = store
         self._note = note
         self._patience = patience
         self.has_given_up = False  # its patience was at its end
 
-    async def passed(self) -> None:
+    async def wait_until_writable(self) -> None:
         """Return when the store can be written; raises the fault when patience is at its end."""
         began_s = time.monotonic()
         is_told = False
@@ -87,7 +87,7 @@ class Gate:
             await asyncio.sleep(min(_POLL_S, patience_s / 5))
 
 
-async def persisting(
+async def retry_store_faults(
     gate: Gate, go: Callable[[], Awaitable[None]], put_in_order: Callable[[], None]
 ) -> None:
     """Do `go`, and again each time that a write of it met a store which was locked or full.
@@ -104,10 +104,10 @@ async def persisting(
             if gate.has_given_up or interruptions == MOST_INTERRUPTIONS:
                 raise
         await asyncio.sleep(_POLL_S)
-        await gate.passed()
+        await gate.wait_until_writable()
 
 
-class KeptEvaluator:
+class DurableEvaluator:
     """An evaluator whose every result is in the measurement log when it is returned.
 
     `evaluate` and `confirm` wait for a store that is locked or full, before anything is launched
@@ -123,7 +123,7 @@ class KeptEvaluator:
         store: Store,
         study: str,
         owner: TrialOwner,
-        patience: Patience,
+        patience: StoreTimeouts,
         backups: Backups,
     ) -> None:
         self._evaluator = evaluator
@@ -136,7 +136,7 @@ class KeptEvaluator:
         self._patience = patience
         self.needs_guardian = evaluator.needs_guardian
 
-    async def prepare(self) -> Bench:
+    async def prepare(self) -> Testbed:
         """As the evaluator."""
         return await self._evaluator.prepare()
 
@@ -176,7 +176,7 @@ class KeptEvaluator:
         number: int,
         repeat: RepeatOf | None,
     ) -> Evaluation:
-        await self.gate.passed()
+        await self.gate.wait_until_writable()
         await self._backups.make_if_due()
         started_at, began_s = datetime.now(UTC), time.monotonic()
         evaluation = await evaluate()
@@ -189,15 +189,15 @@ class KeptEvaluator:
                 started_at=started_at,
                 ended_at=datetime.now(UTC),
                 result=evaluation.result,
-                took=Timing(evaluation.elapsed_s, evaluation.launch_s),
-                spent_s=evaluation.elapsed_s if evaluation.is_virtual else wall_s,
+                timing=evaluation.timing,
+                spent_s=evaluation.spent(wall_s).elapsed_s,
                 warnings=evaluation.warnings,
                 encoded_raw=None if evaluation.raw is None else raw.encode(evaluation.raw),
                 repeat=repeat,
                 answers=evaluation.answers,
             )
         )
-        await self.gate.passed()
+        await self.gate.wait_until_writable()
         return evaluation
 
     async def _append(self, record: LoggedResult) -> None:

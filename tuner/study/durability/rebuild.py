@@ -18,17 +18,17 @@ from optuna.trial import TrialState
 
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, UsageError
-from tuner.records import Failure, Measurement
+from tuner.records import Failure, Measurement, Timing
 from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
-from tuner.store import Store, Timing
+from tuner.store import Store
 from tuner.store.address import parse_address
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.log.restoring import restore_results
-from tuner.study.durability.results import all_warnings, settled
+from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
 from tuner.study.proposals.gp_sampler import BASELINE
 from tuner.study.proposals.proposals import Proposal, Proposals
@@ -149,7 +149,7 @@ def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
 
 
 def _settled(spec: StudySpec, record: LoggedResult) -> LoggedResult:
-    result = settled(spec, record.result)
+    result = require_metrics(spec, record.result)
     if isinstance(result, Failure):
         return replace(record, result=result)
     warnings = all_warnings(spec, result, record.raw, record.warnings)
@@ -205,7 +205,7 @@ def _attributes(record: LoggedResult, attempt: int) -> dict[str, Any]:
 def _tell(proposals: Proposals, record: LoggedResult, asked: Proposal) -> bool:
     """Tell a record; return whether the same point has to be tried again."""
     number, result = record.number, record.result
-    proposals.note_timing(number, Timing(record.spent_s, record.took.launch_s))
+    proposals.note_timing(number, Timing(record.spent_s, record.timing.launch_s))
     if isinstance(result, Measurement):
         proposals.tell_measured(number, result)
     elif is_configurations_fault(result, asked.attempt):

@@ -10,7 +10,7 @@ from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialState
 from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import MeasurementLog, latest
-from tuner.study.durability.results import all_warnings, settled
+from tuner.study.durability.results import all_warnings, require_metrics
 
 _KNOWN_IN_A_ROW = 3  # then all before them are known, too: a study has one writer
 
@@ -66,14 +66,14 @@ def _behind(name: str, store: Store, record: LoggedResult) -> OperatorNeededErro
 
 def save_trial(name: str, spec: StudySpec, store: Store, record: LoggedResult) -> None:
     """Save a trial that was begun as the loop would have."""
-    result, raw = settled(spec, record.result), record.raw
+    result, raw = require_metrics(spec, record.result), record.raw
     if isinstance(result, Measurement):
         warnings = all_warnings(spec, result, raw, record.warnings)
         store.save_measurement(
-            name, record.number, result, raw, warnings=warnings, took=record.took
+            name, record.number, result, raw, warnings=warnings, timing=record.timing
         )
     else:
-        store.save_failure(name, record.number, result, raw, took=record.took)
+        store.save_failure(name, record.number, result, raw, timing=record.timing)
 
 
 def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
@@ -83,7 +83,7 @@ def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
         record.number,
         record.result,
         record.raw,
-        took=record.took,
+        timing=record.timing,
         warnings=record.warnings,
         answers=record.answers,
     )

@@ -11,7 +11,7 @@ from tuner.slo import request_limits_ms
 from tuner.spec.study import StudySpec
 
 
-def settled(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:
+def require_metrics(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:
     """Return the result of a trial: one without a metric that the study needs is a failure."""
     if isinstance(result, Failure):
         return result

@@ -17,7 +17,7 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import PreflightError, UsageError
-from tuner.evaluation.evaluator import Task
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.factory import space_knobs
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import VirtualEvaluator
@@ -35,13 +35,13 @@ _EVALUATIONS = 24
 
 
 async def emulated_front(
-    spec: StudySpec, space: SearchSpace, task: Task, gpu: Gpu
+    spec: StudySpec, space: SearchSpace, plan: MeasurementPlan, gpu: Gpu
 ) -> list[Configuration]:
     """Return points spread over the emulated front, the least of the first objective first.
 
     None at all where the emulator does not know the model or a knob, or nothing meets the SLOs.
     """
-    evaluator = _evaluator(spec, space, task, gpu)
+    evaluator = _evaluator(spec, space, plan, gpu)
     if evaluator is None:
         return []
     proposals = Proposals(
@@ -108,10 +108,10 @@ def _told(
 
 
 def _evaluator(
-    spec: StudySpec, space: SearchSpace, task: Task, gpu: Gpu
+    spec: StudySpec, space: SearchSpace, plan: MeasurementPlan, gpu: Gpu
 ) -> VirtualEvaluator | None:
     knobs = space_knobs(space)
-    flags = {*task.fixed.flags, *knobs.of("flags")}
+    flags = {*plan.fixed.flags, *knobs.of("flags")}
     if not flags <= EMULATED_FLAGS.keys() or knobs.of("environment"):
         return None
     try:
@@ -120,4 +120,4 @@ def _evaluator(
             PowerModel.under(gpu, extreme.device)
     except UsageError:
         return None
-    return VirtualEvaluator(model, gpu, task, spec.seed, LiveKnobs({}))
+    return VirtualEvaluator(model, gpu, plan, spec.seed, LiveKnobs({}))

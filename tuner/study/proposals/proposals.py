@@ -16,13 +16,12 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.configuration import Configuration, Value
-from tuner.records import Measurement
+from tuner.records import Measurement, Timing
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace, parameter_name
 from tuner.spec.study import SamplerName
-from tuner.store import Timing
 from tuner.study.proposals.gp_sampler import (
     BASELINE,
     ENDED_EARLY,
