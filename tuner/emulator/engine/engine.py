@@ -19,7 +19,7 @@ import numpy as np
 from tuner.emulator.engine.answers import answers_of
 from tuner.emulator.engine.jitter import Jitter
 from tuner.emulator.engine.power import PowerModel, StepCost
-from tuner.emulator.engine.scheduler import CacheCounters, Scheduler
+from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Scheduler
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel, StepParts
 from tuner.emulator.engine.step_log import StepLog
@@ -66,7 +66,9 @@ class Engine:
         self._scheduler = Scheduler(launch)
         self._steps = steps
         self._power = power
-        self._clock_mhz: float | None = None  # of the last step, near which the next one is
+        self._clock_mhz: float | None = None  # of the last step
+        self._decode_clock_mhz: float | None = None  # near which that of the next such step is
+        self._prefill_clock_mhz: float | None = None
         self._gpus = launch.tensor_parallel_size
         self._jitter = Jitter(jitter, seed) if jitter else None
 
@@ -141,8 +143,7 @@ class Engine:
         ):
             if not 1 <= value <= most:
                 raise ValueError(f"{name}={value}: the server was launched for 1 to {most}")
-        self._scheduler.max_num_seqs = max_num_seqs
-        self._scheduler.max_num_batched_tokens = max_num_batched_tokens
+        self._scheduler.set_limits(max_num_seqs, max_num_batched_tokens)
 
     def set_power(self, power: PowerModel) -> None:
         """Put its GPUs under another limit or locked clock from the next step on."""
@@ -209,25 +210,43 @@ class Engine:
             if not may_change and scheduler.preemptions == preemptions:
                 raise EngineStalledError(f"{self.waiting} requests wait and none fits")
             return
-        complete = [chunk.sequence for chunk in chunks if chunk.completes]
+        if not chunks:
+            self._one_step(self._cost(self._decode_parts(0)), pool.count)
+        else:
+            self._prefill_step(chunks)
+        scheduler.ran(step, chunks)
+
+    def _prefill_step(self, chunks: list[Chunk]) -> None:
+        """Run a step of these chunks and of the decoding sequences."""
+        pool = self._scheduler.decoding
+        tokens, pairs, context_tokens, complete = 0, 0.0, 0, 0
+        for chunk in chunks:
+            sequence, start, count = chunk
+            tokens += count
+            pairs += count * (start + 0.5 * count)
+            context_tokens += start + count
+            if start + count == sequence.prefill_tokens:
+                complete += 1
+                if sequence.generated == 0:
+                    self.counters.prompt_tokens += sequence.prompt_tokens
         parts = self._steps.parts(
             Batch(
                 decode_sequences=pool.count,
                 decode_context_tokens=pool.context_tokens + pool.count,
-                prefill_tokens=sum(chunk.tokens for chunk in chunks),
-                prefill_pairs=sum(c.tokens * (c.start + 0.5 * c.tokens) for c in chunks),
-                prefill_context_tokens=sum(c.start + c.tokens for c in chunks),
-                sampled_sequences=pool.count + len(complete),
+                prefill_tokens=tokens,
+                prefill_pairs=pairs,
+                prefill_context_tokens=context_tokens,
+                sampled_sequences=pool.count + complete,
                 scheduled_sequences=pool.count + len(chunks),
             )
         )
-        self._one_step(self._cost(parts), pool.count + len(complete))
-        self.counters.prompt_tokens += sum(s.prompt_tokens for s in complete if s.generated == 0)
-        scheduler.ran(step, chunks)
+        cost = self._power.step(parts, self._prefill_clock_mhz)
+        self._clock_mhz = self._prefill_clock_mhz = cost.clock_mhz
+        self._one_step(cost, pool.count + complete)
 
     def _cost(self, parts: StepParts) -> StepCost:
-        cost = self._power.step(parts, self._clock_mhz)
-        self._clock_mhz = cost.clock_mhz
+        cost = self._power.step(parts, self._decode_clock_mhz)
+        self._clock_mhz = self._decode_clock_mhz = cost.clock_mhz
         return cost
 
     def _one_step(self, cost: StepCost, tokens: int) -> None:
@@ -257,7 +276,7 @@ class Engine:
         scheduler = self._scheduler
         pool, step = scheduler.decoding, self.step_count
         finish = pool.next_finish()
-        if most == 1 or finish is None or not scheduler.steady:
+        if most == 1 or finish is None or not (scheduler.calm or scheduler.steady):
             return False
         count = min(finish - step + 1, most)
         first = self._decode_parts(0)
@@ -269,25 +288,31 @@ class Engine:
             while count > 1 and pool.blocks_needed(step, count) > spare:
                 count //= 2
         if count > 1:
-            self._many_steps(first, cost.clock_mhz, count, until_s)
+            self._many_steps(first, cost, count, until_s)
             return True
-        if not scheduler.admits_none or pool.blocks_needed(step, 1) > scheduler.blocks.free:
+        needed = pool.blocks_needed(step, 1)
+        if not scheduler.calm or needed > scheduler.blocks.free:
             return False
-        scheduler.blocks.take(pool.blocks_needed(step, 1))
+        if needed:
+            scheduler.blocks.take(needed)
         self._one_step(cost, pool.count)
         pool.ran(1)
         return True
 
-    def _many_steps(self, first: StepParts, first_mhz: float, count: int, until_s: float) -> None:
+    def _many_steps(self, parts: StepParts, first: StepCost, count: int, until_s: float) -> None:
         """Run up to `count` steps of the decoding sequences alone, at one clock.
 
         Only the contexts grow from step to step, and time and energy are linear in them.
         """
-        last = self._decode_parts(count - 1)
-        clock_mhz = min(first_mhz, self._cost(last).clock_mhz)
-        ends = [self._power.at_clock(parts, clock_mhz) for parts in (first, last)]
-        step_j = [self._gpus * cost.power_w * cost.duration_s for cost in ends]
-        durations_s = _linear(ends[0].duration_s, ends[1].duration_s, count)
+        last_parts = self._decode_parts(count - 1)
+        last = self._cost(last_parts)
+        clock_mhz = min(first.clock_mhz, last.clock_mhz)
+        if first.clock_mhz != clock_mhz:
+            first = self._power.at_clock(parts, clock_mhz)
+        if last.clock_mhz != clock_mhz:
+            last = self._power.at_clock(last_parts, clock_mhz)
+        step_j = [self._gpus * cost.power_w * cost.duration_s for cost in (first, last)]
+        durations_s = _linear(first.duration_s, last.duration_s, count)
         energies_j = _linear(step_j[0], step_j[1], count)
         if self._jitter is not None:
             factors = self._jitter.factors(count)
@@ -299,7 +324,7 @@ class Engine:
         scheduler = self._scheduler
         pool = scheduler.decoding
         scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
-        self._clock_mhz = clock_mhz
+        self._clock_mhz = self._decode_clock_mhz = clock_mhz
         self.power_w = float(energies_j[count - 1] / durations_s[count - 1])
         self.clock_s = float(ends_s[count - 1])
         self.energy_j = float(used_j[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Many
+from heapq import heapify, heapreplace
 
 from tuner.emulator.engine.engine import Engine, EngineStalledError
 from tuner.emulator.engine.sequences import Sequence
@@ -59,30 +60,21 @@ class Replicas:
 
     def advance(self, until_s: float) -> list[Sequence]:
         """Run until sequences end or the time is `until_s`; returns those that ended."""
-        while self.clock_s < until_s:
-            first, second_s = self._furthest_behind()
-            if first is None or first.clock_s >= until_s:
-                self._idle(until_s)
-                return []
-            finished = first.advance(
-                min(until_s, max(second_s, math.nextafter(first.clock_s, math.inf)))
-            )
+        if self.clock_s >= until_s:
+            return []
+        busy = [(engine.clock_s, place) for place, engine in enumerate(self.engines) if engine.busy]
+        heapify(busy)
+        while busy and busy[0][0] < until_s:
+            first_s, place = busy[0]
+            first = self.engines[place]
+            second_s = min(busy[1:3])[0] if len(busy) > 1 else math.inf
+            finished = first.advance(min(until_s, max(second_s, math.nextafter(first_s, math.inf))))
             if finished:
                 self.clock_s = max(self.clock_s, first.clock_s)
                 return finished
+            heapreplace(busy, (first.clock_s, place))
+        self._idle(until_s)
         return []
-
-    def _furthest_behind(self) -> tuple[Engine | None, float]:
-        """Return the busy copy that is furthest behind, and the time of the next one."""
-        first, first_s, second_s = None, math.inf, math.inf
-        for engine in self.engines:
-            clock_s = engine.clock_s
-            if clock_s < second_s and engine.busy:
-                if clock_s < first_s:
-                    first, first_s, second_s = engine, clock_s, first_s
-                else:
-                    second_s = clock_s
-        return first, second_s
 
     def close(self) -> None:
         """Let every copy come up to now, and close what still runs."""

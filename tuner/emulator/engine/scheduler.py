@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.engine.block_pool import BlockPool, blocks_of
@@ -17,8 +18,7 @@ from tuner.emulator.engine.sequences import DecodePool, Sequence
 from tuner.emulator.launch_rules import Launch
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens of a prefill, after `start` tokens that are in the cache already."""
 
     sequence: Sequence
@@ -61,6 +61,8 @@ class Scheduler:
         self._partial: dict[Sequence, None] = {}  # running, with more than a token to compute
         self._leaving: list[Sequence] = []  # finished, and not given back yet
         self._admitted = 0
+        # nothing but a token for each decoding sequence, until something happens
+        self.calm = False
 
     @property
     def running_count(self) -> int:
@@ -84,7 +86,8 @@ class Scheduler:
             return False
         if self.decoding.count > self.max_num_batched_tokens:
             return False
-        return not self.waiting or not self._admits()
+        self.calm = self.admits_none
+        return self.calm or not self._admits()
 
     @property
     def admits_none(self) -> bool:
@@ -102,13 +105,21 @@ class Scheduler:
             return self.blocks.free
         return self.blocks.before_forgetting(self.blocks.hit(self.waiting[0]))
 
+    def set_limits(self, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        """Change the limits from the next step on."""
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.calm = False
+
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence."""
+        self.calm = False
         busy = self.launch.async_scheduling and self.running
         (self._arrived if busy else self.waiting).append(sequence)
 
     def abort(self, sequence: Sequence, step: int) -> None:
         """Forget a sequence that is not done."""
+        self.calm = False
         if sequence in self.running:
             self._release(sequence, step)
         elif sequence in self.waiting:
@@ -120,6 +131,7 @@ class Scheduler:
         """Catch up with the step that has ended, when there is no further one."""
         if not self._leaving and not self._arrived:
             return
+        self.calm = False
         for sequence in self._leaving:
             del self.running[sequence]
             self.blocks.release(sequence, sequence.computed, sequence.computed)
@@ -132,6 +144,7 @@ class Scheduler:
 
         Sequences that the budget or the blocks leave out are no longer among the decoding.
         """
+        self.calm = False
         threshold = self._long_prefill_tokens()
         budget, chunks = self.max_num_batched_tokens, []
         preemptions = self.preemptions
@@ -163,6 +176,7 @@ class Scheduler:
         finished = self.decoding.pop_finished(steps)
         if not finished:
             return finished
+        self.calm = False
         finished.sort(key=lambda sequence: sequence.order)
         for sequence in finished:
             sequence.computed = self.decoding.remove(sequence, steps)
