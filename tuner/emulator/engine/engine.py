@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.emulator.engine.answers import answers_of
-from tuner.emulator.engine.jitter import Jitter
+from tuner.emulator.engine.decode_stretch import DecodeStretch, Jitter
 from tuner.emulator.engine.power import PowerModel, StepCost
 from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Scheduler
 from tuner.emulator.engine.sequences import Sequence
@@ -27,6 +27,8 @@ from tuner.emulator.launch_rules import Launch
 from tuner.records import FloatArray
 
 _MOST_STEPS_AT_ONCE = 4096
+_MOST_STEPS_AHEAD = 128
+_LEAST_STEPS_AHEAD = 4  # fewer are not worth the arrays
 _STEPS = np.arange(_MOST_STEPS_AT_ONCE, dtype=np.float64)
 
 
@@ -69,6 +71,7 @@ class Engine:
         self._clock_mhz: float | None = None  # of the last step
         self._decode_clock_mhz: float | None = None  # near which that of the next such step is
         self._prefill_clock_mhz: float | None = None
+        self._stretch: DecodeStretch | None = None
         self._gpus = launch.tensor_parallel_size
         self._jitter = Jitter(jitter, seed) if jitter else None
 
@@ -148,6 +151,7 @@ class Engine:
     def set_power(self, power: PowerModel) -> None:
         """Put its GPUs under another limit or locked clock from the next step on."""
         self._power = power
+        self._stretch = None
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; it can be scheduled from the next step on."""
@@ -173,6 +177,7 @@ class Engine:
         Steps are whole, so the clock may pass `until_s`; with nothing to do it idles up to it.
         Returns the sequences that ended with the last step.
         """
+        self._stretch = None
         scheduler = self._scheduler
         last_step = None if max_steps is None else self.step_count + max_steps
         while self.clock_s < until_s and (last_step is None or self.step_count < last_step):
@@ -186,6 +191,66 @@ class Engine:
             if finished:
                 return finished
         return []
+
+    def stretch_ahead(self) -> DecodeStretch | None:
+        """Return the steps that it makes one by one until something happens to it, if any.
+
+        Whoever counts some of them as made lets it `catch_up` before anything else is asked of it.
+        The step at whose end a sequence ends is not among them.
+        """
+        scheduler, pool = self._scheduler, self._scheduler.decoding
+        if self._stretch is not None and scheduler.calm:
+            return self._stretch
+        self._stretch = None
+        finish = pool.next_finish()
+        if finish is None or not (scheduler.calm or (scheduler.steady and scheduler.calm)):
+            return None
+        count = min(finish - self.step_count, _MOST_STEPS_AHEAD)
+        while count and pool.blocks_needed(self.step_count, count) > scheduler.blocks.free:
+            count //= 2
+        if count < _LEAST_STEPS_AHEAD:
+            return None
+        contexts = pool.context_tokens + pool.count * _STEPS[1 : count + 1]
+        parts = self._steps.decode_parts(pool.count, contexts)
+        cost = self._power.at_clocks(parts, self._decode_clock_mhz)
+        if cost is None:
+            return None
+        self._stretch = DecodeStretch(
+            np.broadcast_to(cost.duration_s, count),
+            None if self._jitter is None else self._jitter.ahead(count),
+            np.broadcast_to(cost.power_w * self._gpus, count),
+            cost.clock_mhz,
+            self.clock_s,
+            self.energy_j,
+        )
+        return self._stretch
+
+    def catch_up(self) -> None:
+        """Take note of the steps of its stretch that have been made."""
+        stretch = self._stretch
+        if stretch is None or stretch.made == stretch.noted:
+            return
+        first, last = stretch.noted, stretch.made
+        count, scheduler = last - first, self._scheduler
+        pool = scheduler.decoding
+        needed = pool.blocks_needed(self.step_count, count)
+        if needed:
+            scheduler.blocks.take(needed)
+        self._clock_mhz = self._decode_clock_mhz = stretch.clock_mhz
+        self.power_w = float(stretch.powers_w[last - 1])
+        self.clock_s = stretch.ends_s[last - 1]
+        self.energy_j = float(stretch.energies_j[last - 1])
+        self.step_count += count
+        pool.ran(count)
+        self.counters.generation_tokens += count * pool.count
+        if self._jitter is not None:
+            self._jitter.skip(count)
+        if self.log is not None:
+            ends_s = np.array(stretch.ends_s[first:last])
+            running, waiting = scheduler.running_count, scheduler.waiting_count
+            used_j = stretch.energies_j[first:last]
+            self.log.extend(ends_s, used_j, running, waiting, stretch.clock_mhz)
+        stretch.noted = last
 
     def idle(self, until_s: float) -> None:
         """Let time pass without a step."""

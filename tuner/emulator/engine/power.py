@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.configuration import DEVICE_KNOBS, Value
@@ -71,6 +73,38 @@ class PowerModel:
 
     def at_clock(self, parts: StepParts, clock_mhz: float) -> StepCost:
         """Return time and power of a step at a clock, whatever the limit is."""
+        duration_s, power_w = self._cost(parts, clock_mhz, _roofline_s, min)
+        return StepCost(duration_s, power_w, clock_mhz)
+
+    def at_clocks(self, parts: StepParts, near_mhz: float | None) -> StepCost | None:
+        """Return the costs of many steps, as `step` does one by one, if all run at one clock.
+
+        Some of `parts` are arrays of shape (steps,), and so are time and power. `near_mhz` is the
+        one clock that is tried besides the highest.
+        """
+        allowed_w = self.limit_w * self.gpu.limit_use
+        low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
+        duration_s, power_w = self._cost(parts, high, _rooflines_s, np.minimum)
+        free = power_w <= allowed_w
+        if free.all():
+            return StepCost(duration_s, power_w, high)
+        if near_mhz is None or free.any() or not low < near_mhz < high:
+            return None
+        clock_mhz = int(near_mhz)
+        duration_s, power_w = self._cost(parts, clock_mhz, _rooflines_s, np.minimum)
+        next_w = self._cost(parts, clock_mhz + CLOCK_STEP_MHZ, _rooflines_s, np.minimum)[1]
+        if (power_w <= allowed_w).all() and (next_w > allowed_w).all():
+            return StepCost(duration_s, power_w, clock_mhz)
+        return None
+
+    def _cost(
+        self,
+        parts: StepParts,
+        clock_mhz: float,
+        roofline_s: Callable[[Any, Any, float], Any],
+        least: Callable[[Any, Any], Any],
+    ) -> tuple[Any, Any]:
+        """Return duration and power; the two functions are those of numbers or of arrays."""
         gpu = self.gpu
         known = self._clocks.get(clock_mhz)
         if known is None:
@@ -91,15 +125,12 @@ class PowerModel:
             expert_balance,
         ) = parts
         shared = 1.0 - gpu.roofline_overlap
-        linear_s = _roofline_s(linear_compute_s * slower, linear_memory_s * starved, shared)
-        attention_s = _roofline_s(
-            attention_compute_s * slower, attention_memory_s * starved, shared
-        )
-        expert_s = _roofline_s(expert_compute_s * slower, expert_memory_s * starved, shared)
+        linear_s = roofline_s(linear_compute_s * slower, linear_memory_s * starved, shared)
+        attention_s = roofline_s(attention_compute_s * slower, attention_memory_s * starved, shared)
+        expert_s = roofline_s(expert_compute_s * slower, expert_memory_s * starved, shared)
         slow_prefill_s = prefill_s * slower
         busy_s = linear_s + expert_s + attention_s + slow_prefill_s + kernel_s
-        hidden_s = busy_s if busy_s < host_s else host_s
-        duration_s = busy_s + host_s - host_overlap * hidden_s
+        duration_s = busy_s + host_s - host_overlap * least(busy_s, host_s)
         streaming_s = linear_s + expert_s * expert_balance + attention_s + slow_prefill_s
         compute_s = slower * (
             linear_compute_s
@@ -107,10 +138,9 @@ class PowerModel:
             + attention_compute_s
             + prefill_s * gpu.prefill_activity
         )
-        core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s)
-        core_w /= duration_s
+        core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s) / duration_s
         memory_w = gpu.memory_pj_per_byte * 1e-12 * memory_bytes / duration_s
-        return StepCost(duration_s, awake_w + core_w + memory_w, clock_mhz)
+        return duration_s, awake_w + core_w + memory_w
 
     def _at(self, clock_mhz: float) -> _AtClock:
         gpu = self.gpu
@@ -169,6 +199,11 @@ def _roofline_s(compute_s: float, memory_s: float, shared: float) -> float:
     if compute_s > memory_s:
         return compute_s + shared * memory_s
     return memory_s + shared * compute_s
+
+
+def _rooflines_s(compute_s: Any, memory_s: Any, shared: float) -> Any:
+    """Return the same for arrays, or for numbers."""
+    return np.maximum(compute_s, memory_s) + shared * np.minimum(compute_s, memory_s)
 
 
 def _number(device: Mapping[str, Value], name: str, default: float) -> float:

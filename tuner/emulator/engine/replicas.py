@@ -62,17 +62,42 @@ class Replicas:
         """Run until sequences end or the time is `until_s`; returns those that ended."""
         if self.clock_s >= until_s:
             return []
+        try:
+            return self._in_step(until_s)
+        finally:
+            for engine in self.engines:
+                engine.catch_up()
+
+    def _in_step(self, until_s: float) -> list[Sequence]:
+        """Let the copy that is furthest behind go on, again and again.
+
+        It does until it is at the time of the next one. For most that is a single step of a stretch
+        that is known ahead, and is only counted.
+        """
         busy = [(engine.clock_s, place) for place, engine in enumerate(self.engines) if engine.busy]
         heapify(busy)
+        alone = len(busy) == 1
+        ahead = [None if alone else engine.stretch_ahead() for engine in self.engines]
         while busy and busy[0][0] < until_s:
             first_s, place = busy[0]
+            second_s = math.inf if alone else min(busy[1:3])[0]
+            stretch = ahead[place]
+            if stretch is not None and stretch.made < len(stretch.ends_s):
+                made, room_s = stretch.made, min(until_s, second_s) - first_s
+                if room_s / stretch.nominal_s[made] <= 1.0:
+                    stretch.made = made + 1
+                    heapreplace(busy, (stretch.ends_s[made], place))
+                    continue
             first = self.engines[place]
-            second_s = min(busy[1:3])[0] if len(busy) > 1 else math.inf
+            first.catch_up()
             finished = first.advance(min(until_s, max(second_s, math.nextafter(first_s, math.inf))))
             if finished:
                 self.clock_s = max(self.clock_s, first.clock_s)
                 return finished
             heapreplace(busy, (first.clock_s, place))
+            ahead[place] = None if alone else first.stretch_ahead()
+        for engine in self.engines:
+            engine.catch_up()
         self._idle(until_s)
         return []
 

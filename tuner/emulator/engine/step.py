@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape, Weights
@@ -96,17 +98,18 @@ class StepModel:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def decode_parts(self, sequences: int, context_tokens: int) -> StepParts:
+    def decode_parts(self, sequences: int, context_tokens: Any) -> StepParts:
         """Return the parts of a step in which so many sequences decode, and nothing else.
 
-        `context_tokens` is the sum of the keys that they read.
+        `context_tokens` is the sum of the keys that they read; an array of such sums, shape
+        (steps,), makes the parts that depend on it arrays of that shape.
         """
         known = self._decoding.get(sequences)
         if known is None:
             known = self._decoding[sequences] = self._decoding_of(sequences)
-        keys = known.layers * float(context_tokens)
+        keys = known.layers * context_tokens
         if known.window_layers:
-            keys += known.window_layers * min(context_tokens, known.window_tokens)
+            keys = keys + known.window_layers * _least(context_tokens, known.window_tokens)
         read = keys * known.key_bytes + known.state_bytes
         rest = known.rest
         return StepParts(
@@ -276,6 +279,10 @@ class StepModel:
         latency_s = gpu.all_reduce_us * 1e-6 * math.pow(shards / 2, gpu.all_reduce_growth)
         transfer_s = payload / (gpu.link_gb_s * 1e9 * gpu.link_efficiency)
         return 2 * self.model.layers * (latency_s + transfer_s)
+
+
+def _least(tokens: Any, most: int) -> Any:
+    return np.minimum(tokens, most) if isinstance(tokens, np.ndarray) else min(tokens, most)
 
 
 def graph_tokens(tokens: int) -> int:
