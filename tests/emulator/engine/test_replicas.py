@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import ModelShape, load_model
 from tuner.configuration import Configuration
+from tuner.emulator.engine.engine import Engine
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
@@ -127,3 +128,30 @@ def test_more_gpus_than_the_host_has_are_refused(h100: Gpu, llama: ModelShape) -
     assert resolve(llama, h100, {"data_parallel_size": 4, "tensor_parallel_size": 2}).gpus == 8
     with pytest.raises(LaunchRefusedError, match=r"World size \(16\) is larger"):
         resolve(llama, h100, {"data_parallel_size": 4, "tensor_parallel_size": 4})
+
+
+@settings(max_examples=25, deadline=None)
+@given(requests, st.sampled_from([2, 3, 8]), st.sampled_from([300, 700]), st.booleans())
+def test_steps_known_ahead_equal_steps_made_when_their_time_comes(
+    load: list[tuple[int, int, float]], copies: int, limit_w: int, noise: bool
+) -> None:
+    """To the last digit, also where a power limit binds and every step has its own jitter."""
+    logs = []
+    for is_known_ahead in (True, False):
+        configuration = Configuration(
+            flags={"data_parallel_size": copies}, device={"power_limit_w": limit_w}
+        )
+        front = replicas_for(LLAMA, H100, configuration, seed=5, noise=noise)
+        with pytest.MonkeyPatch.context() as patch:
+            if not is_known_ahead:
+                patch.setattr(Engine, "stretch_ahead", lambda self: None)
+            at_s = 0.0
+            for number, (prompt, output, pause_s) in enumerate(load):
+                at_s += pause_s
+                while front.clock_s < at_s:
+                    front.advance(at_s)
+                front.submit(Sequence(number, prompt, 4 * output))
+            finish(front)
+        found = [engine.log for engine in front.engines if engine.log is not None]
+        logs.append([(log.ends_s.tolist(), log.energies_j.tolist()) for log in found])
+    assert logs[0] == logs[1]

@@ -1,47 +1,41 @@
 """The engine: vLLM V1's scheduling on a clock of its own.
 
-Three ways of making a step, the fastest that applies, and all with the same outcome. Up to the next
+Four ways of making a step, the fastest that applies, and all with the same outcome. Up to the next
 end of a sequence or the time that the caller asks for, steps in which the same sequences decode
 differ only in their contexts, and time and energy are linear in those: they are taken together, as
-arrays (`_many_steps`). Where only one such step fits, as between copies that keep pace with each
-other, there is nothing to schedule, and it is made from the sums of the decode pool (`_one_step`).
-Every other step is decided by the scheduler, sequence by sequence (`_scheduled_step`), so the cost
-of a simulation grows with the events in it, not with its tokens.
+arrays (`_many_steps`). Copies that keep pace with each other go on one step at a time; those steps
+are worked out ahead, also as arrays, and only counted (`stretch_ahead`), or made from the sums of
+the decode pool (`_one_step`). Every other step is decided by the scheduler, sequence by sequence
+(`_scheduled_step`). So the cost of a simulation grows with the events in it, not with its tokens.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from tuner.emulator.engine.answers import answers_of
-from tuner.emulator.engine.decode_stretch import DecodeStretch, Jitter
+from tuner.emulator.engine.decode_stretch import (
+    MOST_STEPS,
+    STEPS,
+    DecodeStretch,
+    Jitter,
+    evenly_spaced,
+)
 from tuner.emulator.engine.power import PowerModel, StepCost
-from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Scheduler
+from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Counters, Scheduler
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel, StepParts
 from tuner.emulator.engine.step_log import StepLog
 from tuner.emulator.launch_rules import Launch
-from tuner.records import FloatArray
 
-_MOST_STEPS_AT_ONCE = 4096
 _MOST_STEPS_AHEAD = 128
 _LEAST_STEPS_AHEAD = 4  # fewer are not worth the arrays
-_STEPS = np.arange(_MOST_STEPS_AT_ONCE, dtype=np.float64)
 
 
 class EngineStalledError(Exception):
     """Requests wait and none can ever be scheduled: a defect of the emulator."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the server reports as totals."""
-
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
 
 
 class Engine:
@@ -184,7 +178,7 @@ class Engine:
             if not self.busy:
                 self.idle(until_s)
                 return []
-            most = _MOST_STEPS_AT_ONCE if last_step is None else last_step - self.step_count
+            most = MOST_STEPS if last_step is None else last_step - self.step_count
             if not self._decode_steps(until_s, most):
                 self._scheduled_step()
             finished = scheduler.collect(self.step_count)
@@ -210,7 +204,7 @@ class Engine:
             count //= 2
         if count < _LEAST_STEPS_AHEAD:
             return None
-        contexts = pool.context_tokens + pool.count * _STEPS[1 : count + 1]
+        contexts = pool.context_tokens + pool.count * STEPS[1 : count + 1]
         parts = self._steps.decode_parts(pool.count, contexts)
         cost = self._power.at_clocks(parts, self._decode_clock_mhz)
         if cost is None:
@@ -233,9 +227,7 @@ class Engine:
         first, last = stretch.noted, stretch.made
         count, scheduler = last - first, self._scheduler
         pool = scheduler.decoding
-        needed = pool.blocks_needed(self.step_count, count)
-        if needed:
-            scheduler.blocks.take(needed)
+        scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
         self._clock_mhz = self._decode_clock_mhz = stretch.clock_mhz
         self.power_w = float(stretch.powers_w[last - 1])
         self.clock_s = stretch.ends_s[last - 1]
@@ -377,8 +369,8 @@ class Engine:
         if last.clock_mhz != clock_mhz:
             last = self._power.at_clock(last_parts, clock_mhz)
         step_j = [self._gpus * cost.power_w * cost.duration_s for cost in (first, last)]
-        durations_s = _linear(first.duration_s, last.duration_s, count)
-        energies_j = _linear(step_j[0], step_j[1], count)
+        durations_s = evenly_spaced(first.duration_s, last.duration_s, count)
+        energies_j = evenly_spaced(step_j[0], step_j[1], count)
         if self._jitter is not None:
             factors = self._jitter.factors(count)
             durations_s *= factors
@@ -404,10 +396,3 @@ class Engine:
         """Return the parts of the decoding sequences' step, `ahead` steps after the next one."""
         pool = self._scheduler.decoding
         return self._steps.decode_parts(pool.count, pool.context_tokens + pool.count * (ahead + 1))
-
-
-def _linear(first: float, last: float, count: int) -> FloatArray:
-    """Return `count` evenly spaced numbers: `np.linspace`, for a tenth of its time."""
-    values = _STEPS[:count] * ((last - first) / (count - 1)) + first
-    values[-1] = last
-    return values

@@ -32,6 +32,14 @@ class Chunk(NamedTuple):
 
 
 @dataclass(slots=True)
+class Counters:
+    """What the server reports as totals."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+
+
+@dataclass(slots=True)
 class CacheCounters:
     """Prompt tokens looked up in the prefix cache when first admitted, and those found."""
 
