@@ -47,8 +47,7 @@ _NO_TREND = (_BOUNDS_TREND[0], _BOUNDS_TREND[0])
 _BOUNDS_SIGNAL = (math.log(0.02), math.log(50.0))
 _BOUNDS_NOISE = (math.log(1e-5), math.log(1.0))
 _ITERATIONS = 40
-# Conditioned on exact values, a process keeps a share of the noise: K would be singular for near
-# rows without.
+# Given exact values, a process keeps a share of the noise: else near rows make K singular.
 _EXACT_NOISE_SHARE = 1e-2
 _LEAST_NOISE = 1e-6
 _FTOL = 2e-5  # of the log posterior: a few thousandths, which no proposal depends on
@@ -128,10 +127,9 @@ class GaussianProcess:
         return math.sqrt(self.parameters.noise) * self.scale[1]
 
     def condition_on(self, x: Floats, values: Floats) -> GaussianProcess:
-        """Return the process with these hyperparameters given exact values at rows of `x` (N, D).
+        """Return the process given exact values at rows of `x` (N, D) instead of its data.
 
-        `values` has shape (N,), or (N, F) for F functions. What it was conditioned on before does
-        not count.
+        `values` has shape (N,), or (N, F) for F functions.
         """
         noise = max(_EXACT_NOISE_SHARE * self.parameters.noise, _LEAST_NOISE)
         data = Data(x, values, np.zeros(len(x)), self.data.unordered)
