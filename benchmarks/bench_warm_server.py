@@ -3,7 +3,7 @@
     TUNER_VLLM=/path/to/vllm python benchmarks/bench_warm_server.py
 
 The same configurations of a tiny model on a CPU, with the same measurement time, in one run:
-evaluations per hour on one session (its launch included) against a launch for each, and each
+evaluations per hour on one warm server (its launch included) against a launch for each, and each
 configuration's throughput and TPOT under live limits against clean launches.
 """
 
@@ -148,7 +148,7 @@ async def bench(evaluations: int, repeats: int, window_s: float, eager: bool) ->
             await evaluator.prepare()
             kept, launched = await both_sides(evaluator, evaluations, repeats)
     print(
-        f"one session:       {kept.per_hour:6.1f} evaluations per hour "
+        f"one warm server:   {kept.per_hour:6.1f} evaluations per hour "
         f"({len(kept.seconds)} evaluations, {len(kept.launches_s)} launches)\n"
         f"a launch for each: {launched.per_hour:6.1f} evaluations per hour "
         f"({len(launched.seconds)} launches, median {statistics.median(launched.launches_s):.0f} s)"
@@ -162,7 +162,7 @@ if __name__ == "__main__":
     if "TUNER_VLLM" not in os.environ:
         sys.exit("TUNER_VLLM has to name a vllm executable")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--evaluations", type=int, default=24, help="on the session")
+    parser.add_argument("--evaluations", type=int, default=24, help="on the warm server")
     parser.add_argument("--repeats", type=int, default=3, help="clean launches per configuration")
     parser.add_argument("--window-s", type=float, default=6.0)
     parser.add_argument("--eager", action="store_true", help="no compilation: short launches")

@@ -50,7 +50,7 @@ async def test_a_broken_gpu_stops_the_night_at_once(
 async def test_a_load_that_never_ends_is_given_up_and_its_server_stopped(
     tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(*_: object) -> None:
+    async def hang(*_: object, **__: object) -> None:
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(live_module, "run_load", hang)
