@@ -23,11 +23,11 @@ import psutil
 from helpers.browser import chromium
 from helpers.records import IDENTITY, OWNER
 
+from tuner.analysis.report_data.report_data import read_report_data
 from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS
 from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.report.html.page import write_page
-from tuner.report.html.report_data import read_report_data
 from tuner.store import Store
 
 LIMIT_S, LIMIT_MB = 3.0, 12.0

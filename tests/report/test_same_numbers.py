@@ -15,13 +15,13 @@ from rich.console import Console
 
 import tuner
 from tuner.analysis.recommendation.recommend import recommend
+from tuner.analysis.report_data.report_data import read_report_data
 from tuner.metrics import METRICS
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.html.comparison import comparison
 from tuner.report.html.page import page
-from tuner.report.html.report_data import read_report_data
 from tuner.report.json_forms import recommendation_json, study_json
 from tuner.report.labels import number, percent
 from tuner.report.price import Price

@@ -10,9 +10,9 @@ import pytest
 from helpers.browser import Page, chromium
 from helpers.studies import InProcess
 
+from tuner.analysis.report_data.report_data import read_report_data
 from tuner.report.html.page import FIGURES, write_page
 from tuner.report.html.png import write_pictures
-from tuner.report.html.report_data import read_report_data
 from tuner.store import Store, StudyIdentity
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from helpers.stored_study import add_night
 
+from tuner.analysis.report_data.report_data import ReportData, read_report_data
 from tuner.errors import PreflightError
 from tuner.records import Failure, FailureKind
 from tuner.report.html.page import page, write_page
 from tuner.report.html.provenance import events, provenance
-from tuner.report.html.report_data import ReportData, read_report_data
 from tuner.report.json_forms import front_json, recommendation_json
 from tuner.slo import Slo
 from tuner.store import Store, StudyIdentity

@@ -31,9 +31,9 @@ def report(
     """
     from rich.console import Console
 
+    from tuner.analysis.report_data.report_data import read_report_data
     from tuner.report.html.page import write_page
     from tuner.report.html.png import browser_path, write_pictures
-    from tuner.report.html.report_data import read_report_data
     from tuner.slo import Slo
     from tuner.store import Store
 

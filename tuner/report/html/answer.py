@@ -8,11 +8,11 @@ from html import escape
 from tuner.analysis.confirmed_front import how_to_confirm
 from tuner.analysis.outcomes import emulated, measured, metric
 from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
-from tuner.report.html.report_data import ReportData
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState

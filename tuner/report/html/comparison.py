@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
-from tuner.report.html.report_data import ReportData
 from tuner.report.labels import knob_text, number, percent
 
 

@@ -8,12 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from tuner.analysis.report_data.report_data import ReportData
 from tuner.errors import PreflightError
 from tuner.report.html.answer import answer, label_of
 from tuner.report.html.comparison import comparison
-from tuner.report.html.data import as_script, report_data
+from tuner.report.html.data import as_script, page_data
 from tuner.report.html.provenance import events, provenance
-from tuner.report.html.report_data import ReportData
 
 FIGURES = ("front", "night", "power", "latency", "importance", "slices")
 
@@ -29,9 +29,9 @@ def page(report: ReportData) -> str:
         events=events(report),
         provenance=provenance(report),
         style=_asset("page.css"),
-        script=_asset("figures.js") + _asset("page.js"),
+        script=_asset("page.js"),
         plotly=_asset("plotly/plotly-basic.min.js"),
-        data=as_script(report_data(report)),
+        data=as_script(page_data(report)),
     )
 
 

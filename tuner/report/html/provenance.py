@@ -12,7 +12,7 @@ from importlib.metadata import version
 import yaml
 
 from tuner.analysis.outcomes import ended_early
-from tuner.report.html.report_data import ReportData
+from tuner.analysis.report_data.report_data import ReportData
 from tuner.report.labels import number
 from tuner.store.rows import TrialState
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.analysis.report_data.report_data import ReportData
 from tuner.pareto import hypervolume, reference_point
-from tuner.report.html.report_data import ReportData
 from tuner.spec.objective import Objective, costs
 from tuner.store.rows import RepeatKind, RepeatRow, TrialRow
 

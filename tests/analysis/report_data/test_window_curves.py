@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tuner.analysis.report_data.report_data import ChosenWindow
+from tuner.analysis.report_data.window_curves import SHARES, window_curves
 from tuner.measure.reduce import reduce_run
 from tuner.records import (
     Measurement,
@@ -15,8 +17,6 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.html.report_data import ChosenWindow
-from tuner.report.html.windows import SHARES, window_curves
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tuner.analysis.report_data.knob_importance import importance, knob_names
 from tuner.configuration import Configuration, Value
 from tuner.records import Measurement, Source
-from tuner.report.html.knobs import importance, knob_names
 from tuner.store import TrialOwner, TrialRow, TrialState
 
 METRIC = "energy_per_output_token_j"

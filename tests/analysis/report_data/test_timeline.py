@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from tuner.analysis.report_data.report_data import ReportData, read_report_data
+from tuner.analysis.report_data.timeline import event_hours, growth, spans
 from tuner.records import Timing
-from tuner.report.html.report_data import ReportData, read_report_data
-from tuner.report.html.timeline import event_hours, growth, spans
 from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.analysis.report_data.report_data import ChosenWindow
 from tuner.measure.reduce import latency_samples_ms
 from tuner.metrics import LATENCIES
 from tuner.records import FloatArray, RawRun
-from tuner.report.html.report_data import ChosenWindow
 
 _MOST_POINTS = 400
 # Shares of requests, denser towards the tail, where SLOs are.
