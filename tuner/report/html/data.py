@@ -65,7 +65,7 @@ def _figures(
     """Return the figures; of trials without their values, which the page fills in by number."""
     confirmed, axes = report.confirmed, axes_of(report.confirmed)
     best = None if report.recommendation is None else report.recommendation.best.number
-    shares = {name: importance(report.searched, name) for name in dict.fromkeys((axes.y, axes.x))}
+    shares = knob_shares(report)
     return {
         "front": front_figure(confirmed, best),
         "night": night_figure(report),
@@ -84,6 +84,12 @@ def _figures(
             },
         },
     }
+
+
+def knob_shares(report: ReportData) -> dict[str, dict[str, float]]:
+    """Return, for the metric of each axis of the front, which share each knob explains."""
+    axes = axes_of(report.confirmed)
+    return {name: importance(report.searched, name) for name in dict.fromkeys((axes.y, axes.x))}
 
 
 def sliced_knobs(report: ReportData) -> list[str]:

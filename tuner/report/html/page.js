@@ -21,7 +21,8 @@ function number(value) {
   return String(parseFloat(value.toPrecision(4)));
 }
 
-const withUnit = (name) => data.metrics[name].label + " (" + data.metrics[name].unit + ")";
+// a study without a measurement has no metrics, but axes
+const withUnit = (name) => (data.metrics[name] ? data.metrics[name].label + " (" + data.metrics[name].unit + ")" : name);
 const value = (name, i) => (trials.metrics[name] ? trials.metrics[name][i] : null);
 
 function configuration(i) {
