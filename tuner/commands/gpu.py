@@ -23,7 +23,7 @@ def status(
     """
     from tuner.devices.leases.lease_book import LeaseBook
     from tuner.devices.open import isolated_limits
-    from tuner.host.files import state_folders
+    from tuner.host.state_folder import state_folders
     from tuner.report.terminal.gpu_table import machine_status, show_status, status_json
 
     status = machine_status(isolated_limits(), *map(LeaseBook, state_folders()))
@@ -49,7 +49,7 @@ def restore(
     from tuner.devices.leases.lease_book import LeaseBook
     from tuner.devices.limit_control import Access
     from tuner.devices.open import opened_limits
-    from tuner.host.files import state_folders
+    from tuner.host.state_folder import state_folders
     from tuner.report.terminal.gpu_table import is_restored, restore_json, show_restore
 
     opener = partial(opened_limits, Access.SET)

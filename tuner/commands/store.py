@@ -21,7 +21,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
-    from tuner.host.files import state_folder
+    from tuner.host.state_folder import state_folder
     from tuner.report.terminal.store_table import findings_json, show_findings
     from tuner.store.store import Store, existing_file
     from tuner.store.upkeep.checks import check_file, check_studies
@@ -72,7 +72,7 @@ def rebuild(
     """
     from rich.console import Console
 
-    from tuner.host.files import state_folder
+    from tuner.host.state_folder import state_folder
     from tuner.store.address import parse_address
     from tuner.store.log.measurement_log import log_folder_of
     from tuner.study.durability.rebuild import rebuild as rebuild_store

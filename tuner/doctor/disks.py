@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import PreflightError
-from tuner.host.files import state_folder
+from tuner.host.state_folder import state_folder
 from tuner.store.address import file_of, parse_address
 
 _NEEDED_BYTES = 100 * 2**20

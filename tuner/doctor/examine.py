@@ -16,7 +16,7 @@ from tuner.doctor.resources import check_port, check_resources, usage
 from tuner.doctor.software import check_packages, check_python, check_vllm
 from tuner.doctor.stores import check_store
 from tuner.errors import TunerError, UsageError
-from tuner.host.files import state_folders
+from tuner.host.state_folder import state_folders
 
 
 @dataclass(frozen=True, slots=True)

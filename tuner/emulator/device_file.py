@@ -2,7 +2,7 @@
 
 Any process sets the power limit and the SM clock of a GPU here, as a driver would, and reads what
 the GPU draws; the emulated server that runs on it obeys, and writes. The file outlives them all, as
-a driver's state does. It takes the standard library alone.
+a driver's state does.
 
 The file is words of eight bytes in the machine's own order, each written at once (u: whole number,
 d: double, s: text that ends with a zero byte):
@@ -34,6 +34,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tuner.host.process_stat import process_stat
 
 POINTS = 4096
 UPDATE_S = 0.1  # how often NVML's readings of power change
@@ -221,7 +223,7 @@ class Device:
     def pid(self) -> int | None:
         """The process of the server on it, None if there is none, or it has died."""
         pid = self._words[_PID_AT]
-        return pid if pid and _is_alive(pid) else None
+        return pid if pid and process_stat(pid) is not None else None
 
     @property
     def memory_used_bytes(self) -> int:
@@ -309,12 +311,3 @@ def _device_count(whole: mmap.mmap) -> int | None:
 
 def _milli(watts: float) -> int:
     return round(watts * 1e3)
-
-
-def _is_alive(pid: int) -> bool:
-    """Say whether a process computes: one that is dead and not reaped does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -100,7 +100,7 @@ async def _missed(evaluator: Evaluator, slos: tuple[Slo, ...], rate: float) -> s
     log = f" (log: {result.log_path})" if result.log_path else ""
     raise PreflightError(
         f"the capacity of the default configuration could not be measured at {rate:.3g} "
-        f"requests/s: {result.reason}{log}; mend it, or give a --request-rate in requests/s"
+        f"requests/s: {result.reason}{log}; fix it, or give a --request-rate in requests/s"
     )
 
 

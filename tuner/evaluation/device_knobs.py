@@ -13,7 +13,7 @@ from tuner.devices.leases.lease_book import LeaseBook, LeasedLimits, leased
 from tuner.devices.limit_control import Access, PermissionDeniedError
 from tuner.devices.open import open_limits
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.host.files import state_folder
+from tuner.host.state_folder import state_folder
 
 
 class DeviceControl(Protocol):

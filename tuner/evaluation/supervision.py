@@ -1,4 +1,4 @@
-"""Around all that starts servers or changes GPUs: mend what the dead left, and be watched."""
+"""Around all that starts servers or changes GPUs: restore what killed runs left, and be watched."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from functools import partial
 from tuner.devices.open import opened_limits
 from tuner.evaluation.evaluator import Evaluator
 from tuner.evaluation.factory import RunContext
-from tuner.host.files import state_folder
+from tuner.host.state_folder import state_folder
 from tuner.servers.guardian.clean_up import memory_in_use
 from tuner.servers.guardian.guardian import guarded, repair
 
 
 @asynccontextmanager
 async def supervised(evaluator: Evaluator, context: RunContext) -> AsyncIterator[None]:
-    """Have a guardian clean up behind this run, and mend first what killed runs left.
+    """Have a guardian clean up behind this run, and first restore what killed runs left.
 
     Nothing is done for an evaluator that leaves the machine as it is. Raises
-    `OperatorNeededError` if something cannot be mended or the guardian is ended meanwhile.
+    `OperatorNeededError` if something cannot be fixed or the guardian is ended meanwhile.
     """
     if not evaluator.needs_guardian:
         yield

@@ -1,4 +1,4 @@
-"""Who changed something on this machine, and whether that process still lives."""
+"""Process identity: which process owns something on this machine, and whether it still lives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-_START_FIELD = 19  # of /proc/PID/stat, counted after the name
+from tuner.host.process_stat import process_stat
 
 
 class OwnerState(StrEnum):
@@ -91,9 +91,5 @@ def _pid_namespace() -> str:
 
 def _start_ticks(pid: int) -> int | None:
     """Return when the process started, or None for one that is gone or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(b")")[2].split()  # the name, in brackets, may hold blanks
-    return None if fields[0] in (b"Z", b"X") else int(fields[_START_FIELD])
+    stat = process_stat(pid)
+    return None if stat is None else stat.start_ticks

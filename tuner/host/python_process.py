@@ -1,4 +1,4 @@
-"""Starting modules of this package as processes of their own, which may run as root."""
+"""Helper processes: modules of this package started as processes, which may run as root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PYTHON = (sys.executable, "-P", "-m")
 
 
 def own_environment(*left_out: str) -> dict[str, str]:
-    """Return the environment in which this very version of the package is found, wherever it is."""
+    """Return this environment, so changed that the helper imports this copy of the package."""
     environment = {k: v for k, v in os.environ.items() if k not in left_out}
     folder = str(Path(__file__).parents[2])
     known = environment.get("PYTHONPATH")

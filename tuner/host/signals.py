@@ -1,4 +1,4 @@
-"""Running a coroutine so that SIGINT, SIGTERM and SIGHUP end it cleanly."""
+"""Signal handling: SIGINT, SIGTERM and SIGHUP cancel a coroutine, which cleans up first."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +11,7 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.trial_summary import trial_summary
 from tuner.configuration import Value
 from tuner.errors import PreflightError
+from tuner.host.durable_files import replacing
 from tuner.metrics import METRICS
 from tuner.records import Measurement
 from tuner.slo import Slo
@@ -180,14 +180,11 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     if path.exists() and not path.is_file():
         _write_directly(path, write)
         return
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
+        with replacing(path) as new:
+            write(new)
     except OSError as error:
-        with suppress(OSError):  # where it could not be made it cannot be removed
-            partial.unlink()
         raise _unwritable(path, error) from None
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError
+from tuner.host.process_stat import process_stat
 
 RUN_TAG = "TUNER_RUN_TAG"
 LAUNCH_TAG = "TUNER_LAUNCH_TAG"
@@ -130,17 +131,14 @@ def _all_processes() -> Iterable[Process]:
 
 def _read_process(pid: int) -> Process | None:
     """Return what /proc says of a process, or None for one that is gone or a zombie."""
-    stat = _read(pid, "stat")
-    # The name, in brackets, may itself hold blanks and brackets.
-    name, _, rest = stat.partition(b"(")[2].rpartition(b")")
-    fields = rest.split()
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+    stat = process_stat(pid)
+    if stat is None:
         return None
     return Process(
         pid,
-        start_ticks=int(fields[19]),
-        parent_pid=int(fields[1]),
-        name=name.decode(errors="replace"),
+        start_ticks=stat.start_ticks,
+        parent_pid=stat.parent_pid,
+        name=stat.name,
         run_tag=_variables(pid, (RUN_TAG,)).get(RUN_TAG, ""),
     )
 

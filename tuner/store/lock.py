@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import URL, text
 
 from tuner.errors import PreflightError
+from tuner.host.locks import try_lock
 from tuner.store.address import database_engine, file_of, parse_address, shown
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults
 
@@ -45,12 +45,9 @@ def _file_holder(path: Path) -> str | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _named(descriptor)
+        return None if try_lock(descriptor, shared=True) else _named(descriptor)
     finally:
         os.close(descriptor)
-    return None
 
 
 def _named(descriptor: int) -> str:
@@ -87,12 +84,10 @@ def _acquire(path: Path, study: str) -> int:
                 f"cannot lock study '{study}' ({path}: {error.strerror}); make the folder of the "
                 "store writable"
             ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(descriptor):
             holder = _named(descriptor)
             os.close(descriptor)
-            raise _held(study, holder) from None
+            raise _held(study, holder)
         if _is_at(path, descriptor):
             return descriptor
         os.close(descriptor)  # the holder before us removed this file

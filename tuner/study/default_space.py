@@ -19,7 +19,7 @@ from tuner.devices.open import open_meter, opened_limits
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.device_knobs import require_in_range
 from tuner.evaluation.factory import space_knobs
-from tuner.host.files import state_folder
+from tuner.host.state_folder import state_folder
 from tuner.spec.device_ranges import example_ranges, ranges_of_devices
 from tuner.spec.search_space import load_space
 

@@ -31,8 +31,8 @@ from tuner.evaluation.factory import (
 )
 from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
-from tuner.host.files import state_folder
 from tuner.host.process import boot_id
+from tuner.host.state_folder import state_folder
 from tuner.load.workload import Workload, load_workload
 from tuner.spec.device_ranges import example_ranges, ranges_for
 from tuner.spec.search_space import SearchSpace, load_space

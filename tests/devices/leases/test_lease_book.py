@@ -20,9 +20,11 @@ from tuner.devices.leases.lease_files import Limits, lease_path, lease_text, rea
 from tuner.devices.leases.restoring import RestoreAction
 from tuner.devices.limit_control import PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
-from tuner.host import files as durable
-from tuner.host.files import locked, state_folder, write_durably
+from tuner.host import locks
+from tuner.host.durable_files import write_durably
+from tuner.host.locks import locked_folder
 from tuner.host.process import Owner, OwnerState, owner_state, this_owner
+from tuner.host.state_folder import state_folder
 
 ONE, TWO = "GPU-1111-aa", "GPU-2222-bb"
 
@@ -493,14 +495,14 @@ def test_where_the_state_is(monkeypatch, tmp_path) -> None:
 
 
 def test_a_held_lock_is_not_waited_for_for_ever(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(durable, "_LOCK_DEADLINE_S", 0.2)
+    monkeypatch.setattr(locks, "_LOCK_DEADLINE_S", 0.2)
     with (
-        locked(tmp_path),
+        locked_folder(tmp_path),
         pytest.raises(OperatorNeededError, match=re.escape(str(tmp_path / ".lock"))),
-        locked(tmp_path),
+        locked_folder(tmp_path),
     ):
         pytest.fail("two hold it")
-    with locked(tmp_path):  # given back
+    with locked_folder(tmp_path):  # given back
         pass
 
 

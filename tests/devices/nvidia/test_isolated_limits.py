@@ -9,8 +9,8 @@ from helpers.nvml_standin import Standin
 
 from tuner.devices.leases.lease_book import LeaseBook
 from tuner.devices.open import isolated_limits
-from tuner.host import files as durable
-from tuner.host.files import state_folders
+from tuner.host import state_folder
+from tuner.host.state_folder import state_folders
 from tuner.report.terminal.gpu_table import machine_status, status_json
 
 
@@ -38,9 +38,11 @@ def test_a_restore_with_sudo_sees_what_the_user_left(
     home, roots = tmp_path / "home", tmp_path / "root"
     (home / ".local/state/tuner").mkdir(parents=True)
     monkeypatch.delenv("TUNER_STATE_DIR")
-    monkeypatch.setattr(durable, "_ROOTS", roots)
-    monkeypatch.setattr(durable.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(durable.pwd, "getpwnam", lambda _: type("Entry", (), {"pw_dir": str(home)}))
+    monkeypatch.setattr(state_folder, "_ROOTS", roots)
+    monkeypatch.setattr(state_folder.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(
+        state_folder.pwd, "getpwnam", lambda _: type("Entry", (), {"pw_dir": str(home)})
+    )
     monkeypatch.setenv("SUDO_USER", "somebody")
     assert state_folders() == (roots, home / ".local/state/tuner")
     monkeypatch.delenv("SUDO_USER")
@@ -52,8 +54,8 @@ def test_without_sudo_a_run_of_roots_is_seen(
 ) -> None:
     monkeypatch.delenv("TUNER_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "own"))
-    monkeypatch.setattr(durable.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(durable, "_ROOTS", tmp_path / "root")
+    monkeypatch.setattr(state_folder.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(state_folder, "_ROOTS", tmp_path / "root")
     assert state_folders() == (tmp_path / "own" / "tuner",)
     (tmp_path / "root").mkdir()
     assert state_folders() == (tmp_path / "own" / "tuner", tmp_path / "root")

@@ -24,21 +24,22 @@ from tuner.devices.leases.lease_files import (
 from tuner.devices.leases.restoring import (
     RestoreAction,
     RestoreOutcome,
-    mend,
     needs_gpu,
     not_ours,
     not_put_back,
     put_back,
     put_back_clock,
     put_back_power,
+    restore_entry,
 )
 from tuner.devices.limit_control import LimitControl, PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
-from tuner.host.files import locked, remove_durably, write_durably
+from tuner.host.durable_files import remove_durably, write_durably
+from tuner.host.locks import locked_folder
 from tuner.host.process import Owner, OwnerState, owner_state, this_owner
 
 # Opens the limits of one GPU, given its UUID: None if it is not here. Each GPU has a control of
-# its own where GPUs are mended, so that one which hangs or is lost does not keep the others.
+# its own where GPUs are restored, so that one which hangs or is lost does not keep the others.
 ControlOpener: TypeAlias = Callable[[str], AbstractContextManager[LimitControl | None]]
 
 
@@ -56,7 +57,7 @@ class LeaseBook:
         """
         path = lease_path(self.folder, uuid)
         try:
-            with locked(self.folder):
+            with locked_folder(self.folder):
                 left = _left_by_the_dead(read_entry(path))
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 if left is not None:
@@ -95,7 +96,7 @@ class LeaseBook:
         Raises `OperatorNeededError` if the GPU does not take it; the lease then stays.
         """
         path = lease_path(self.folder, lease.uuid)
-        with _folder_faults(path), locked(self.folder):
+        with _folder_faults(path), locked_folder(self.folder):
             entry = read_entry(path)
             if entry is not None and entry.lease is not None and _is_same(entry.lease, lease):
                 put_back(control, entry.lease)
@@ -109,9 +110,9 @@ class LeaseBook:
     def restore_all(
         self, open_control: ControlOpener, *, force: bool = False
     ) -> list[RestoreOutcome]:
-        """Mend what the dead left, and with `force` take away from the living too.
+        """Restore what the dead left, and with `force` take away from the living too.
 
-        One that cannot be mended is an outcome, not an error: the others are mended all the same.
+        One that cannot be restored is an outcome, not an error: the others still are.
         """
         outcomes = (self._restore(e, open_control, None, force=force) for e in self.entries())
         return [outcome for outcome in outcomes if outcome is not None]
@@ -119,7 +120,7 @@ class LeaseBook:
     def restore_run(
         self, open_control: ControlOpener, uuid: str, run_tag: str
     ) -> RestoreOutcome | None:
-        """Mend one GPU if that run, which is known to have ended, still has the lease of it."""
+        """Restore one GPU if that run, which is known to have ended, still has the lease of it."""
         entry = read_entry(lease_path(self.folder, uuid))
         return None if entry is None else self._restore(entry, open_control, run_tag, force=True)
 
@@ -135,15 +136,15 @@ class LeaseBook:
         if not _is_asked_for(entry, run_tag):
             return None
         if lease is None:
-            return mend(None, entry, force=force)
+            return restore_entry(None, entry, force=force)
         opened = open_control(lease.uuid) if needs_gpu(lease, force=force) else nullcontext()
         try:
             # opened before the folder is locked: that may take a driver's whole deadline
-            with opened as control, _folder_faults(path), locked(self.folder):
+            with opened as control, _folder_faults(path), locked_folder(self.folder):
                 now = read_entry(path)  # again: its owner may have ended it meanwhile
                 if now is None or not _is_asked_for(now, run_tag):
                     return None
-                return mend(control, now, force=force)
+                return restore_entry(control, now, force=force)
         except TunerError as error:
             return RestoreOutcome(lease.uuid, RestoreAction.FAILED, not_put_back(lease, error))
 
@@ -192,7 +193,7 @@ class LeaseBook:
     def _held(self, lease: Lease) -> Iterator[Lease]:
         """Hold the folder and give what the file says, if the lease is still in force."""
         path = lease_path(self.folder, lease.uuid)
-        with _folder_faults(path), locked(self.folder):
+        with _folder_faults(path), locked_folder(self.folder):
             entry = read_entry(path)
             if entry is None or entry.lease is None or not _is_same(entry.lease, lease):
                 raise OperatorNeededError(
@@ -282,6 +283,6 @@ def _folder_faults(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OperatorNeededError(
-            f"the lease {path} cannot be written ({error.strerror}); free space or mend the "
+            f"the lease {path} cannot be written ({error.strerror}); free space or fix the "
             "folder, then run `tuner gpu restore`"
         ) from error

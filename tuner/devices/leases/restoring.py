@@ -10,7 +10,7 @@ from pathlib import Path
 from tuner.devices.leases.lease_files import Entry, Lease, Limits
 from tuner.devices.limit_control import LimitControl
 from tuner.errors import OperatorNeededError, TunerError
-from tuner.host.files import remove_durably
+from tuner.host.durable_files import remove_durably
 from tuner.host.process import OwnerState, owner_state
 
 _SAME_W = 0.5  # drivers round a power limit
@@ -47,14 +47,14 @@ def not_ours(lease: Lease, state: OwnerState) -> str:
 
 
 def needs_gpu(lease: Lease, *, force: bool) -> bool:
-    """Say whether mending this lease has anything to ask of the GPU, as far as is known now."""
+    """Say whether restoring this lease has anything to ask of the GPU, as far as is known now."""
     state = owner_state(lease.owner)
     if state is OwnerState.EARLIER_BOOT:
         return lease.owner.host != socket.gethostname()  # is it a GPU of this machine?
     return force or state is OwnerState.DEAD
 
 
-def mend(control: LimitControl | None, entry: Entry, *, force: bool) -> RestoreOutcome:
+def restore_entry(control: LimitControl | None, entry: Entry, *, force: bool) -> RestoreOutcome:
     """Put back what the entry found, unless its owner may live; end it once that is done."""
     lease = entry.lease
     if lease is None:
@@ -103,7 +103,7 @@ def not_put_back(lease: Lease, error: TunerError) -> str:
     """Say that a GPU is not as it was found, why, and what to do."""
     return (
         f"GPU {lease.name} ({lease.uuid}) could not be put back to {_shown(lease.found)}: "
-        f"{error}; mend it, then run `tuner gpu restore`"
+        f"{error}; fix it, then run `tuner gpu restore`"
     )
 
 

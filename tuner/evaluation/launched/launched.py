@@ -113,7 +113,7 @@ class ServedEvaluator:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
             raise PreflightError(
                 f"the server does not start in its default configuration: {error.failure.reason}"
-                f"{log}; mend it, or set what it needs under `fixed:` in the search space"
+                f"{log}; fix it, or set what it needs under `fixed:` in the search space"
             ) from error
         known = self._spec.defaults
         flags = await _reported_defaults(warm.server) if known is None else known

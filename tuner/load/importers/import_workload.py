@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tuner.errors import UsageError
+from tuner.host.durable_files import replacing
 from tuner.load.importers.importer import Importer
 from tuner.load.importers.registry import importer_named
 from tuner.load.traces.trace_file import unreadable, write_trace
@@ -37,7 +34,7 @@ def import_workload(source: Path, form: str, out: Path, limit: int | None = None
             raise UsageError(f"'{path}' exists; remove it, or import under another name")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(trace) as new_trace, _replacing(out) as new_yaml:
+        with replacing(trace) as new_trace, replacing(out) as new_yaml:
             if write_trace(new_trace, importer.rows(source), limit) == 0:
                 raise UsageError(f"'{source}' has no requests")
             spec = _spec(f"{source.name} ({form})", importer, new_trace, limit)
@@ -49,21 +46,6 @@ def import_workload(source: Path, form: str, out: Path, limit: int | None = None
     except OSError as error:
         raise unreadable(out, error) from None
     return Workload(out.stem, WorkloadSpec.model_validate(spec), out.parent)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a file that takes the name of `path` if all goes well, and is gone if not."""
-    suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".importing-", suffix=suffix)
-    os.close(handle)
-    new = Path(name)
-    try:
-        yield new
-        new.chmod(0o644)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _spec(source: str, importer: Importer, trace: Path, limit: int | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from string import Template
 
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.errors import PreflightError
+from tuner.host.durable_files import replacing
 from tuner.report.html.answer import answer, label_of
 from tuner.report.html.comparison import comparison
 from tuner.report.html.data import as_script, page_data
@@ -41,14 +41,11 @@ def write_page(report: ReportData, path: Path) -> int:
     Raises `PreflightError` if the file cannot be written.
     """
     encoded = page(report).encode()
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded)
-        partial.replace(path)
+        with replacing(path) as new:
+            new.write_bytes(encoded)
     except OSError as error:
-        with suppress(OSError):  # where it could not be made it cannot be removed
-            partial.unlink()
         raise PreflightError(
             f"cannot write '{path}' ({error.strerror or error}); name another file with -o"
         ) from None

@@ -121,7 +121,7 @@ async def guarded(
 def repair(state_folder: Path, open_control: ControlOpener) -> list[str]:
     """Clean up what dead runs left whose guardians were killed too; say what was done.
 
-    To be called before a run begins. Raises `OperatorNeededError` if something cannot be mended.
+    To be called before a run begins. Raises `OperatorNeededError` if something cannot be fixed.
     """
     messages = []
     try:
@@ -215,7 +215,7 @@ async def _end_of(guardian: Guardian, plan: GuardianPlan) -> None:
     if code == OperatorNeededError.exit_code:
         raise OperatorNeededError(
             "something that this run changed or started could not be put right; see "
-            f"{guardian.log_path}, mend it, then run `tuner gpu restore`"
+            f"{guardian.log_path}, fix it, then run `tuner gpu restore`"
         )
     if code != 0:
         await asyncio.to_thread(stop_tagged, plan.run_tag, grace_s=SERVER_GRACE_S)

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.host.files import locked, remove_durably, write_durably
+from tuner.host.durable_files import remove_durably, write_durably
+from tuner.host.locks import locked_folder
 from tuner.host.process import Owner, owner_from_json
 
 _FORMAT = 1
@@ -21,7 +22,7 @@ def register(state_folder: Path, owner: Owner) -> None:
     path = _path(state_folder, owner.run_tag)
     content = json.dumps({"format": _FORMAT, "owner": owner.to_json()}, indent=2)
     try:
-        with locked(path.parent):
+        with locked_folder(path.parent):
             write_durably(path, content + "\n")
     except OSError as error:
         raise PreflightError(

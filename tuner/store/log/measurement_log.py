@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from tuner.host.durable_files import sync
 from tuner.store.address import file_of
 from tuner.store.log.log_records import LoggedResult, LogRecord, from_json, to_json
 
@@ -73,7 +74,7 @@ class MeasurementLog:
         """Make the folder and set room aside for a full disk; raises `OSError` without room."""
         if not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self.path.parent.parent)
+            sync(self.path.parent.parent)
         descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(descriptor, 0, self._reserve_bytes)
@@ -125,7 +126,7 @@ class MeasurementLog:
         finally:
             os.close(descriptor)
         if is_new:
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
 
 
 def encoded(record: LogRecord) -> bytes:
@@ -180,11 +181,3 @@ def latest(path: Path) -> Iterator[LogRecord]:
 
 def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_SHA_DIGITS]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tuner.host.durable_files import replacing
 from tuner.records import LoadSnapshot, Source
 from tuner.store.address import file_of, parse_address
 from tuner.store.lock import lock_path
@@ -30,10 +31,8 @@ class NowFile:
         if self._path is None:
             return
         line = {"at": datetime.now(UTC).isoformat(), **asdict(snapshot)}
-        partial = self._path.with_name(f"{self._path.name}.partial")
-        with suppress(OSError):
-            partial.write_text(json.dumps(line), encoding="utf-8")
-            partial.replace(self._path)
+        with suppress(OSError), replacing(self._path) as new:
+            new.write_text(json.dumps(line), encoding="utf-8")
 
     def read(self, now: datetime, since: datetime) -> LoadSnapshot | None:
         """Return what was written after `since` and in the seconds before `now`, else None."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from tuner.errors import OperatorNeededError
+from tuner.host.durable_files import sync
 from tuner.store.address import first_damage
 from tuner.store.faults import sqlite_fault
 from tuner.store.upkeep.file_systems import ROOM_BYTES, require_room
@@ -58,7 +58,7 @@ def back_up(store: Path) -> Path:
             if older.exists():
                 older.replace(backup_path(store, generation))
         new.replace(backup_path(store, 1))
-        _sync(store.parent)
+        sync(store.parent)
     except OSError as error:
         raise OperatorNeededError(
             f"the store {store} could not be backed up ({error.strerror}); check the disk"
@@ -84,12 +84,4 @@ def _copy(store: Path, new: Path) -> None:
         if fault is None:
             raise
         raise fault from error
-    _sync(new)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(new)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, UsageError
+from tuner.host.durable_files import sync
 from tuner.records import Failure, Measurement, Timing
 from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
@@ -93,8 +93,7 @@ def _copy(log: Path, new: Path) -> None:
     """Have the new store's log begin with what it was made of."""
     new.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(log, new)
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(new)
 
 
 def _contents(path: Path) -> _Contents | None:

@@ -1,0 +1,51 @@
+"""File locks (flock): held by an open file, and gone with the process that holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuner.errors import OperatorNeededError
+from tuner.host.durable_files import sync
+
+_LOCK_DEADLINE_S = 60.0  # longer than a GPU that does not answer is waited for under it
+_POLL_S = 0.02
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file; return False if somebody else holds it. Closing the file unlocks it."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold its lock. Raises `OSError`, and `OperatorNeededError` after a while.
+
+    A program that is executed meanwhile does not inherit the lock.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+    path = folder / ".lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline_s = time.monotonic() + _LOCK_DEADLINE_S
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline_s:
+                raise OperatorNeededError(
+                    f"another tuner process has held {path} for {_LOCK_DEADLINE_S:g} s; a driver "
+                    f"call may hang: see who holds it with `fuser -v {path}`"
+                )
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
