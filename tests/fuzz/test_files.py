@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.devices.leases.lease_book import LeaseBook
-from tuner.devices.leases.lease_files import Lease, Limits, lease_path, lease_text, read_entry
+from tuner.devices.leases.lease_files import (
+    Lease,
+    LimitSettings,
+    lease_path,
+    lease_text,
+    read_entry,
+)
 from tuner.host.process import this_owner
 from tuner.load.importers.import_workload import import_workload
 from tuner.load.importers.registry import TraceFormat, importer_named
@@ -56,7 +62,7 @@ KNOBS = ["type", "low", "high", "step", "choices", "default", "flags", "fixed", 
 LEASE = json.loads(
     lease_text(
         Lease(
-            "GPU-0", "H100", Limits(610.0, None), Limits(300.0, 1200),
+            "GPU-0", "H100", LimitSettings(610.0, None), LimitSettings(300.0, 1200),
             this_owner("night"), "2026-01-01T00:00:00+00:00",
         )
     )

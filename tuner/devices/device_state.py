@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import Any
+
+
+class ClockEvent(IntFlag):
+    """Why a GPU's clock is lower than it could be.
+
+    The values are those of NVML's clock event reasons; another vendor translates its own.
+    """
+
+    POWER_CAP = 0x4
+    HARDWARE_SLOWDOWN = 0x8
+    THERMAL_SOFTWARE = 0x20
+    THERMAL_HARDWARE = 0x40
+    POWER_BRAKE = 0x80
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """One GPU as NVML describes it; what it cannot say is None.
+    """One GPU as its driver describes it; what it cannot say is None.
 
     NVML has no getter for locked clocks: only `sm_clock_mhz` under load shows them.
-    `event_reasons` are NVML's clock event bits. `pids` are in the namespace of the driver: in a
-    container they may be missing.
+    `event_reasons` are bits of `ClockEvent` and others. `pids` are in the namespace of the driver:
+    in a container they may be missing.
     """
 
     uuid: str
@@ -23,11 +37,9 @@ class DeviceState:
     power_w: float | None
     power_1s_average_w: float | None
     sm_clock_mhz: int | None
-    memory_clock_mhz: int | None
     max_sm_clock_mhz: int | None
     temperature_c: int | None
     gpu_utilisation: float | None
-    memory_utilisation: float | None
     memory_used_bytes: int | None
     memory_total_bytes: int | None
     event_reasons: int | None

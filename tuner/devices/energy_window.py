@@ -1,4 +1,4 @@
-"""Whether the energy of one window can be believed.
+"""Validity of a window's energy: whether it can be believed.
 
 Pure functions over what was sampled in the window and the GPUs' states before and after it.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.devices.device_state import DeviceState
+from tuner.devices.device_state import ClockEvent, DeviceState
 from tuner.devices.timeline import DeviceTimeline
 from tuner.records import FloatArray
 
@@ -20,12 +20,11 @@ APART = 0.05  # of the larger one, between counter and integrated power
 MAX_GAP_S = 1.0
 LIMIT_TOLERANCE_W = 0.5
 BINDING_SHARE = 0.95  # of the limit: power that stays below it was not held back by it
-POWER_CAP = 0x4
 _SLOWDOWNS = {
-    0x8: "hardware slowdown",
-    0x20: "thermal slowdown (software)",
-    0x40: "thermal slowdown (hardware)",
-    0x80: "power brake (hardware)",
+    ClockEvent.HARDWARE_SLOWDOWN: "hardware slowdown",
+    ClockEvent.THERMAL_SOFTWARE: "thermal slowdown (software)",
+    ClockEvent.THERMAL_HARDWARE: "thermal slowdown (hardware)",
+    ClockEvent.POWER_BRAKE: "power brake (hardware)",
 }
 
 COUNTER_APART = "counter_and_integral_apart"
@@ -179,7 +178,7 @@ def _limit_bound(window: EnergyWindow, part: DeviceTimeline) -> bool:
 
     It did not if no sample shows a power cap and power stayed clearly below the limit.
     """
-    if window.power_limit_w is None or _has(part, POWER_CAP).any():
+    if window.power_limit_w is None or _has(part, ClockEvent.POWER_CAP).any():
         return True
     known_w = part.power_w[~np.isnan(part.power_w)]
     return bool((known_w >= BINDING_SHARE * window.power_limit_w).any())

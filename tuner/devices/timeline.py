@@ -1,4 +1,4 @@
-"""What was sampled of each GPU, side by side with the load that ran on it."""
+"""Device timeline: the samples of each GPU while a load ran on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.records import FloatArray, PowerTimeline, Source
 class DeviceTimeline:
     """Samples over time: `times_s` has one entry per row, the others a column per GPU.
 
-    NaN is unknown. `event_reasons` are NVML's clock event bits, kept as numbers.
+    NaN is unknown. `event_reasons` are bits of `ClockEvent` and others, kept as numbers.
     """
 
     uuids: tuple[str, ...]

@@ -16,7 +16,7 @@ import pytest
 from helpers.fake_limits import FakeGpu, FakeLimits, hold_leases
 
 from tuner.devices.leases.lease_book import LeaseBook, leased
-from tuner.devices.leases.lease_files import Limits, lease_path, lease_text, read_entry
+from tuner.devices.leases.lease_files import LimitSettings, lease_path, lease_text, read_entry
 from tuner.devices.leases.restoring import RestoreAction
 from tuner.devices.limit_control import PermissionDeniedError
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
@@ -85,12 +85,12 @@ def actions(outcomes: list) -> list[RestoreAction]:
 
 def test_found_and_not_default_is_put_back(book, control, gpu, owner) -> None:
     lease = book.take(control, ONE, owner)
-    assert (lease.found, lease.set) == (Limits(600.0, None), Limits(None, None))
+    assert (lease.found, lease.set) == (LimitSettings(600.0, None), LimitSettings(None, None))
     lease = book.set_limits(control, lease, power_limit_w=350.0, sm_clock_mhz=1200)
     assert (gpu.limit_w, gpu.locked_mhz) == (350.0, 1200)
     (entry,) = book.entries()
     assert entry.lease == lease
-    assert lease.set == Limits(350.0, 1200)
+    assert lease.set == LimitSettings(350.0, 1200)
     book.give_back(control, lease)
     assert (gpu.limit_w, gpu.locked_mhz) == (600.0, None)
     assert book.entries() == ()
@@ -110,8 +110,8 @@ def test_what_was_found_is_on_disk_before_anything_is_set(book, control, gpu, ow
     watching = Watching(control.gpus)
     lease = book.take(watching, ONE, owner)
     book.set_limits(watching, lease, power_limit_w=350.0, sm_clock_mhz=1200)
-    assert [s.found for s in seen] == [Limits(600.0, None)] * 2
-    assert [s.set for s in seen] == [Limits(350.0, None), Limits(350.0, 1200)]
+    assert [s.found for s in seen] == [LimitSettings(600.0, None)] * 2
+    assert [s.set for s in seen] == [LimitSettings(350.0, None), LimitSettings(350.0, 1200)]
 
 
 def test_a_living_owner_keeps_others_out(book, control, owner) -> None:
@@ -127,7 +127,7 @@ def test_the_dead_owners_found_value_is_kept(book, control, gpu, owner, dead) ->
     crash_with(book, control, dead)
     assert gpu.limit_w == 300.0
     lease = book.take(control, ONE, owner)
-    assert lease.found == Limits(600.0, None)
+    assert lease.found == LimitSettings(600.0, None)
     assert lease.owner == owner
     book.give_back(control, lease)
     assert (gpu.limit_w, gpu.locked_mhz) == (600.0, None)
@@ -155,7 +155,7 @@ def test_what_the_dead_left_is_mended_from_the_file_alone(book, control, gpu, de
 def test_a_found_clock_lock_is_put_back(book, control, gpu, owner) -> None:
     control.lock_sm_clock(ONE, 1500)
     with leased(control, [ONE], owner, book) as limits:
-        assert limits.leases[0].found == Limits(600.0, 1500)
+        assert limits.leases[0].found == LimitSettings(600.0, 1500)
         limits.apply(sm_clock_mhz=900)
         assert gpu.locked_mhz == 900
     assert gpu.locked_mhz == 1500
@@ -194,7 +194,7 @@ def test_another_boot_is_only_reported(book, control, gpu, dead) -> None:
 def test_what_another_boot_found_is_not_believed(book, control, gpu, owner, dead) -> None:
     crash_with(book, control, replace(dead, boot_id="before"))
     gpu.limit_w = 650.0
-    assert book.take(control, ONE, owner).found == Limits(650.0, None)
+    assert book.take(control, ONE, owner).found == LimitSettings(650.0, None)
 
 
 def test_a_lease_of_another_machine_in_a_shared_folder_is_left_alone(book, control, dead) -> None:
@@ -394,7 +394,7 @@ def test_permission_lost_after_setting_keeps_the_lease(book, control, gpu, owner
         limits.apply(power_limit_w=300.0)
         gpu.permitted = False
     (entry,) = book.entries()
-    assert entry.lease.found == Limits(600.0, None)
+    assert entry.lease.found == LimitSettings(600.0, None)
     gpu.permitted = True
     assert actions(book.restore_all(control.opened, force=True)) == [RestoreAction.RESTORED]
     assert gpu.limit_w == 600.0
@@ -424,7 +424,7 @@ def test_a_value_out_of_range_is_put_right(book, control, gpu, owner) -> None:
         limits.apply()
         assert (gpu.limit_w, gpu.locked_mhz) == (600.0, None)
         (lease,) = limits.leases
-        assert lease.set == Limits(None, None)
+        assert lease.set == LimitSettings(None, None)
     assert book.entries() == ()
 
 

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from tuner.devices.leases.lease_files import (
     Entry,
     Lease,
-    Limits,
+    LimitSettings,
     lease_path,
     lease_text,
     read_entry,
@@ -64,8 +64,8 @@ class LeaseBook:
                     lease = replace(left, owner=owner, taken_at=now)
                 else:
                     state = control.state(uuid)
-                    found = Limits(state.power_limit_w, state.locked_sm_clock_mhz)
-                    lease = Lease(uuid, state.name, found, Limits(None, None), owner, now)
+                    found = LimitSettings(state.power_limit_w, state.locked_sm_clock_mhz)
+                    lease = Lease(uuid, state.name, found, LimitSettings(None, None), owner, now)
                 write_durably(path, lease_text(lease))
         except OSError as error:
             raise PreflightError(
@@ -173,7 +173,7 @@ class LeaseBook:
         put_back_clock(control, lease)
         return self._note(lease, replace(lease.set, sm_clock_mhz=None))
 
-    def _change(self, lease: Lease, aim: Limits, change: Callable[[], None]) -> Lease:
+    def _change(self, lease: Lease, aim: LimitSettings, change: Callable[[], None]) -> Lease:
         aimed = self._note(lease, aim)
         try:
             change()
@@ -182,7 +182,7 @@ class LeaseBook:
             raise
         return aimed
 
-    def _note(self, lease: Lease, aim: Limits) -> Lease:
+    def _note(self, lease: Lease, aim: LimitSettings) -> Lease:
         if aim == lease.set:
             return lease
         noted = replace(lease, set=aim)

@@ -17,7 +17,7 @@ _GPU_UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitSettings:
     """A power limit and a locked SM clock. None: unknown as found, untouched as set."""
 
     power_limit_w: float | None
@@ -33,8 +33,8 @@ class Lease:
 
     uuid: str
     name: str
-    found: Limits
-    set: Limits
+    found: LimitSettings
+    set: LimitSettings
     owner: Owner
     taken_at: str
 
@@ -100,9 +100,9 @@ def _lease(data: Any) -> Lease:
     )
 
 
-def _limits(data: Mapping[str, Any]) -> Limits:
+def _limits(data: Mapping[str, Any]) -> LimitSettings:
     power_limit_w, sm_clock_mhz = data["power_limit_w"], data["sm_clock_mhz"]
-    return Limits(
+    return LimitSettings(
         None if power_limit_w is None else _watts(power_limit_w),
         None if sm_clock_mhz is None else whole_number(sm_clock_mhz),
     )

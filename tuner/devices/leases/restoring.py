@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tuner.devices.leases.lease_files import Entry, Lease, Limits
+from tuner.devices.leases.lease_files import Entry, Lease, LimitSettings
 from tuner.devices.limit_control import LimitControl
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.host.durable_files import remove_durably
@@ -137,7 +137,7 @@ def put_back_clock(control: LimitControl, lease: Lease) -> None:
         raise OperatorNeededError(f"its SM clock is still locked to {now_mhz} MHz")
 
 
-def _shown(found: Limits) -> str:
+def _shown(found: LimitSettings) -> str:
     power = "no power limit" if found.power_limit_w is None else f"{found.power_limit_w:g} W"
     clock = "no clock lock" if found.sm_clock_mhz is None else f"{found.sm_clock_mhz} MHz"
     return f"{power}, {clock}"
