@@ -7,11 +7,14 @@ cd "$(dirname "$0")/.."
 
 readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/tuner"
 readonly ROOT_314="$CACHE/debian-python3.14"
-# what the versions of Python and of libraries decide: pydantic, aiohttp, Optuna, SQLAlchemy, pandas,
-# NumPy, Typer. No server, no GPU stand-in, no night: those take minutes and behave the same.
+# What the versions of Python and of libraries decide: pydantic and YAML, aiohttp, Optuna and
+# SQLAlchemy, SciPy, Typer. No server, GPU stand-in or night: those take minutes, behave the same,
+# and `make test` runs them. No optuna-dashboard, which is a developer's.
 readonly FAST=(
-    tests/analysis tests/catalog tests/load tests/measure tests/spec tests/store
-    tests/packaging/test_start.py tests/test_cli.py tests/test_pareto.py tests/test_slo.py
+    tests/analysis tests/catalog tests/spec tests/store --ignore tests/store/test_optuna_dashboard.py
+    tests/load/client/test_aiohttp_contract.py tests/load/client/test_body_stream.py
+    tests/load/client/test_client.py tests/load/test_workload.py tests/measure/test_intervals.py
+    tests/packaging tests/test_cli.py tests/test_pareto.py tests/test_slo.py
 )
 readonly PYTEST=(
     -m pytest -q -p no:cacheprovider -n 2 --dist worksteal
