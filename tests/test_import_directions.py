@@ -14,6 +14,7 @@ ORDER = [
     "__main__",
     "cli",
     "commands",
+    "api",
     "plot",
     "report",
     "doctor",

@@ -1,19 +1,76 @@
-"""Finds the vLLM configurations that use the least energy while meeting a latency SLO."""
+"""Finds the vLLM configurations that use the least energy while meeting a latency SLO.
+
+What is exported here is the public API; each name is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner import plot
+    from tuner.api import arun, measure, resume, run, study_spec
+    from tuner.configuration import Configuration
+    from tuner.devices.meter import Meter
+    from tuner.evaluation.measure_once import parse_settings
+    from tuner.measure.listener import NoteListener
     from tuner.report.study_results import StudyResults
+    from tuner.servers.server import Server
+    from tuner.slo import Slo
+    from tuner.spec.search_space import SearchSpace
+    from tuner.spec.study import StudySpec
+    from tuner.study.listener import Listener, NullListener
 
 __version__ = "0.1.0"
 
 DEFAULT_STORE = "results/tuner.db"
 
+_HOMES = {
+    "Configuration": "tuner.configuration",
+    "Listener": "tuner.study.listener",
+    "Meter": "tuner.devices.meter",
+    "NoteListener": "tuner.measure.listener",
+    "NullListener": "tuner.study.listener",
+    "SearchSpace": "tuner.spec.search_space",
+    "Server": "tuner.servers.server",
+    "Slo": "tuner.slo",
+    "StudyResults": "tuner.report.study_results",
+    "StudySpec": "tuner.spec.study",
+    "arun": "tuner.api",
+    "parse_settings": "tuner.evaluation.measure_once",
+    "resume": "tuner.api",
+    "run": "tuner.api",
+    "study_spec": "tuner.api",
+}
+
+__all__ = [
+    "DEFAULT_STORE",
+    "Configuration",
+    "Listener",
+    "Meter",
+    "NoteListener",
+    "NullListener",
+    "SearchSpace",
+    "Server",
+    "Slo",
+    "StudyResults",
+    "StudySpec",
+    "arun",
+    "load_study",
+    "measure",
+    "parse_settings",
+    "plot",
+    "resume",
+    "run",
+    "study_spec",
+]
+
 
 def load_study(name: str, store: str = DEFAULT_STORE) -> StudyResults:
-    """Read a study, for a notebook: `tuner.load_study("night").to_pandas()`.
+    """Read a study, for a notebook: `tuner.load_study("night").recommendation`.
 
     `store` is a SQLite file or a database URL. Raises `tuner.errors.UsageError` if there is no such
     study.
@@ -21,3 +78,38 @@ def load_study(name: str, store: str = DEFAULT_STORE) -> StudyResults:
     from tuner.report.study_results import load_study as load  # `import tuner` stays light
 
     return load(name, store)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name == "plot":
+        return import_module("tuner.plot")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tuner' has no attribute '{name}'")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """`tuner` with its function `measure`, over the folder of that name.
+
+    Python binds a subpackage in its parent when it is first imported, and would so replace the
+    function; `from tuner.measure import ...` does not look there.
+    """
+
+    @property
+    def measure(self) -> Any:
+        return import_module("tuner.api").measure
+
+    @measure.setter
+    def measure(self, subpackage: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

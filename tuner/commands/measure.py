@@ -27,16 +27,13 @@ def measure(
     """
     from rich.console import Console
 
-    from tuner.evaluation.measure_once import measure_once, parse_settings
-    from tuner.host.signals import run_interruptible
-    from tuner.measure.listener import NoteListener
+    import tuner
     from tuner.report.terminal.measurement_table import measured_json, show_measured
-    from tuner.spec.study import spec_from
 
-    configuration = parse_settings(settings or [])
-    spec = spec_from(None, {**options.given(), "trials": 1})
-    listener = NoteListener(Console(stderr=True).print)
-    measured = run_interruptible(measure_once(spec, configuration, listener))
+    configuration = tuner.parse_settings(settings or [])
+    spec = tuner.study_spec(options={**options.given(), "trials": 1})
+    listener = tuner.NoteListener(Console(stderr=True).print)
+    measured = tuner.measure(configuration, spec, listener=listener)
     if output is Format.JSON:
         print_json(measured_json(measured))
     else:

@@ -15,7 +15,7 @@ from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
-    from tuner.store import Store
+    from tuner import StudyResults
 
 
 @with_option_groups
@@ -41,25 +41,15 @@ def run(
     """
     from rich.console import Console
 
-    from tuner.host.signals import run_interruptible
+    import tuner
     from tuner.report.terminal.progress import RunDisplay
-    from tuner.spec.study import spec_from
-    from tuner.store import Store
-    from tuner.study.proposals.start_points import asked_like
-    from tuner.study.run import check_names, start_study
 
-    given = options.given()
-    if from_study is not None and study_file is None:
-        with Store.open(store_url, create=False) as store:
-            given = asked_like(store.study(from_study), given)
-    spec = spec_from(study_file, given)
-    check_names(spec)  # before a store is made for what cannot be run
-    with Store.open(store_url, create=True) as store:
-        with RunDisplay(
-            Console(stderr=True), spec.slos, spec.objectives, store_option(store_url)
-        ) as display:
-            name = run_interruptible(start_study(spec, store, display, from_study=from_study))
-        _finish(store, name, as_json=output is Format.JSON)
+    like = from_study if study_file is None else None
+    spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
+    console, named = Console(stderr=True), store_option(store_url)
+    with RunDisplay(console, spec.slos, spec.objectives, named) as display:
+        study = tuner.run(spec, store=store_url, listeners=[display], from_study=from_study)
+    _finish(study, as_json=output is Format.JSON)
 
 
 def resume(
@@ -81,39 +71,29 @@ def resume(
     """
     from rich.console import Console
 
-    from tuner.host.signals import run_interruptible
+    import tuner
     from tuner.report.terminal.progress import RunDisplay
-    from tuner.spec.stored import spec_of
-    from tuner.store import Store
-    from tuner.study.run import resume_study
 
-    with Store.open(store_url, create=False) as store:
-        spec = spec_of(store.study(name))
-        console = Console(stderr=True)
-        known = store.trials(name) if console.is_terminal else ()  # a log shows no front
-        with RunDisplay(
-            console, spec.slos, spec.objectives, store_option(store_url), known
-        ) as display:
-            run_interruptible(
-                resume_study(
-                    name, store, display, more_trials=trials, more_hours=hours, confirm=confirm
-                )
-            )
-        _finish(store, name, as_json=output is Format.JSON)
+    before = tuner.load_study(name, store_url)
+    console, named = Console(stderr=True), store_option(store_url)
+    known = before.rows if console.is_terminal else ()  # a log shows no front
+    slos, objectives = before.spec.slos, before.spec.objectives
+    with RunDisplay(console, slos, objectives, named, known) as display:
+        study = tuner.resume(
+            name, store=store_url, listeners=[display], trials=trials, hours=hours, confirm=confirm
+        )
+    _finish(study, as_json=output is Format.JSON)
 
 
-def _finish(store: Store, name: str, *, as_json: bool) -> None:
+def _finish(study: StudyResults, *, as_json: bool) -> None:
     """Print the front; raises `NoFeasibleConfigurationError` if there is none."""
-    from tuner.analysis.confirmed_front import confirmed_front
-    from tuner.analysis.recommendation.infeasible import nothing_met
     from tuner.report.json_forms import front_json
     from tuner.report.terminal.front_table import show_front
 
-    study, trials = store.study(name), store.trials(name)
-    found = confirmed_front(study, trials, store.repeats.of(name))
+    found = study.confirmed_front
     if as_json:
         print_json(front_json(found))
     else:
         show_front(stdout_console(), found)
     if not found.front:
-        raise NoFeasibleConfigurationError(nothing_met(study, trials, found.slos))
+        raise NoFeasibleConfigurationError(study.why_nothing_met())

@@ -70,6 +70,14 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
     return Configuration(**values)
 
 
+def configuration_of(values: Mapping[str, Value]) -> Configuration:
+    """Return knobs under their names as a configuration; see `parse_settings` for the names."""
+    sections: dict[Section, dict[str, Value]] = {}
+    for name, value in values.items():
+        sections.setdefault(_section(name), {})[name] = value
+    return Configuration(**sections)
+
+
 def _section(name: str) -> Section:
     if name in DEVICE_KNOBS:
         return "device"

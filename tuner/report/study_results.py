@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.recommendation.infeasible import nothing_met
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.report_data.report_data import ReportData, read_report_data
 from tuner.configuration import Configuration
@@ -14,6 +15,8 @@ from tuner.records import Failure, RawRun
 from tuner.report.frames import frame, repeat_rows, request_rows, trial_rows
 from tuner.report.json_forms import recommendation_json
 from tuner.slo import Slo
+from tuner.spec.stored import spec_of
+from tuner.spec.study import StudySpec
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow, TrialState
 
@@ -84,6 +87,11 @@ class StudyResults:
     store_url: str
 
     @property
+    def spec(self) -> StudySpec:
+        """What the study was asked for, with its present budget."""
+        return spec_of(self.identity)
+
+    @property
     def name(self) -> str:
         """The study's name."""
         return self.identity.name
@@ -110,6 +118,10 @@ class StudyResults:
         Raises `NoFeasibleConfigurationError` if nothing meets the SLO.
         """
         return self.recommend_for(None)
+
+    def why_nothing_met(self) -> str:
+        """Say, of a study with an empty front, how near its trials came to the SLOs."""
+        return nothing_met(self.identity, self.rows, self.confirmed_front.slos)
 
     def recommend_for(self, slo: Sequence[str] | None) -> Recommendation:
         """Return the recommendation under other SLOs, such as `["p99_tpot_ms<=50"]`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.measure.listener import LoadListener, NullLoadListener
-from tuner.records import Failure, Measurement
+from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.study.confirmation.plan import Step
 from tuner.study.proposals.proposals import Proposal
 
@@ -74,3 +75,42 @@ class NullListener(NullLoadListener):
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         """Drop it."""
+
+
+class Broadcast:
+    """Tells several listeners, in order."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def study_started(self, name: str, progress: Progress) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.study_started(name, progress)
+
+    def trial_started(self, proposal: Proposal) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.trial_started(proposal)
+
+    def trial_ended(
+        self, proposal: Proposal, result: Measurement | Failure, progress: Progress
+    ) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.trial_ended(proposal, result, progress)
+
+    def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.repeat_ended(step, result)
+
+    def load_sampled(self, snapshot: LoadSnapshot) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.load_sampled(snapshot)
+
+    def note(self, message: str) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.note(message)

@@ -28,12 +28,12 @@ import tuner.evaluation.launched.launched
 import tuner.evaluation.launched.warm_server
 import tuner.load.client.drive
 import tuner.load.client.health
-import tuner.measure.load_run
 import tuner.servers.ready
 from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation
 from tuner.load.client.client import ClientLimits
+from tuner.measure import load_run
 from tuner.measure.client_verdict import ClientVerdict
 from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
@@ -157,7 +157,7 @@ def _write_a_journal(path: Path) -> None:
 
 def _be_quick() -> None:
     """Two cores are shared with the server and other tests: what is tested is something else."""
-    tuner.measure.load_run.judge_client = lambda *_: ClientVerdict(None, None)
+    load_run.judge_client = lambda *_: ClientVerdict(None, None)
     tuner.evaluation.launched.launched.COOL_DOWN_S = 0.2
     tuner.evaluation.launched.launched.BACK_OFF_S = (0.2,)
     tuner.servers.ready.SETTLE_S = 0.0

@@ -1,0 +1,98 @@
+"""The public API: what `tuner` exports, and that the commands need no more."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tuner
+from tuner.errors import UsageError
+
+COMMANDS = Path(tuner.__file__).parent / "commands"
+# the commands that start or measure something call the public API, and show what it returns
+PUBLIC_ONLY = ("run.py", "measure.py")
+PRESENTATION = ("tuner.report", "tuner.commands", "tuner.errors")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "tuner"}
+
+
+@pytest.mark.parametrize("name", PUBLIC_ONLY)
+def test_commands_call_only_the_public_api_and_presentation(name: str) -> None:
+    others = {
+        module
+        for module in imported(COMMANDS / name)
+        if module != "tuner" and not module.startswith(PRESENTATION)
+    }
+    assert others == set()
+
+
+def test_every_public_name_is_there() -> None:
+    for name in tuner.__all__:
+        assert getattr(tuner, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tuner.nothing  # noqa: B018
+
+
+def test_import_is_light_and_measure_stays_a_function() -> None:
+    code = (
+        "import sys, tuner; assert not {'numpy', 'optuna', 'pydantic'} & set(sys.modules); "
+        "import tuner.measure.precision; assert callable(tuner.measure); "
+        "from tuner.measure import precision; assert precision.Precision"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_study_runs_and_is_resumed_from_python(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(tuner.NullListener):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    spec = tuner.StudySpec(
+        model="Qwen/Qwen3-8B",
+        workload="smoke",
+        emulate="H100-SXM",
+        space="power",
+        slos=(tuner.Slo.parse("p99_tpot_ms<=50"),),
+        concurrency=8,
+        trials=2,
+        min_window_s=5.0,
+        max_window_s=5.0,
+        confirm=False,
+        sampler="random",
+        study="night",
+    )
+    store = str(tmp_path / "s.db")
+    study = tuner.run(spec, store=store, listeners=[Notes()])
+    assert len(study.trials) == 2
+    assert study.spec.slos == spec.slos
+    assert len(tuner.resume("night", store=store, trials=1).trials) == 3
+    assert len(tuner.load_study("night", store).trials) == 3
+    measured = tuner.measure({"max_num_seqs": 64}, spec)
+    assert measured.measurement.metrics["energy_per_output_token_j"] > 0
+
+
+def test_a_study_needs_a_budget() -> None:
+    with pytest.raises(UsageError, match="no budget"):
+        tuner.run(tuner.StudySpec(model="m"))
+
+
+def test_a_repr_shows_no_password(tmp_path: Path) -> None:
+    from helpers.records import IDENTITY
+
+    study = tuner.StudyResults(IDENTITY, (), (), "postgresql://me:secret@host/db")
+    assert "secret" not in repr(study)
+    assert IDENTITY.name in repr(study)

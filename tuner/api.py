@@ -1,0 +1,128 @@
+"""Public API: run, resume and measure from Python; `tuner` exports it, and the commands call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner import DEFAULT_STORE
+from tuner.configuration import Configuration, Value
+from tuner.errors import UsageError
+from tuner.evaluation.measure_once import MeasuredOnce, configuration_of, measure_once
+from tuner.host.signals import run_interruptible
+from tuner.measure.listener import NOBODY, LoadListener
+from tuner.report.study_results import StudyResults, load_study
+from tuner.spec.study import StudySpec, spec_from
+from tuner.store import Store
+from tuner.study.listener import Broadcast, Listener
+from tuner.study.proposals.start_points import asked_like
+from tuner.study.run import check_names, resume_study, start_study
+
+
+def study_spec(
+    path: Path | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    like: str | None = None,
+    store: str = DEFAULT_STORE,
+) -> StudySpec:
+    """Return the spec of a STUDY.yaml, with `options` over it.
+
+    `like` names an older study in `store`: what is not said is asked for as it was for that one.
+    Raises `UsageError`.
+
+    Example: `tuner.study_spec("night.yaml", {"hours": 2})`
+    """
+    said = dict(options or {})
+    if like is not None:
+        with Store.open(store, create=False) as opened:
+            said = asked_like(opened.study(like), said)
+    return spec_from(None if path is None else Path(path), said)
+
+
+async def arun(
+    spec: StudySpec,
+    *,
+    store: str = DEFAULT_STORE,
+    listeners: Sequence[Listener] = (),
+    from_study: str | None = None,
+) -> StudyResults:
+    """Run a new study to the end of its budget, in a running event loop: for a notebook.
+
+    `store` is a SQLite file, made if there is none, or a database URL. With `from_study` the best
+    configurations of that study are measured first. Cancelled, it stops what it started, and
+    `resume` goes on. Raises the error tree of `tuner.errors`.
+
+    Example: `study = await tuner.arun(spec)`
+    """
+    if spec.trials is None and spec.hours is None:
+        raise UsageError("no budget: give the spec `hours` or `trials`")
+    check_names(spec)  # before a store is made for what cannot be run
+    with Store.open(store, create=True) as opened:
+        name = await start_study(spec, opened, Broadcast(listeners), from_study=from_study)
+    return load_study(name, store)
+
+
+def run(
+    spec: StudySpec,
+    *,
+    store: str = DEFAULT_STORE,
+    listeners: Sequence[Listener] = (),
+    from_study: str | None = None,
+) -> StudyResults:
+    """Run a new study as `arun` does, from a script. Ctrl-C stops it cleanly.
+
+    Example:
+        spec = tuner.StudySpec(model="meta-llama/Llama-3.1-8B-Instruct", emulate="H100-SXM",
+                               request_rate=4, slos=[tuner.Slo.parse("p99_tpot_ms<=25")], hours=8)
+        study = tuner.run(spec, store="results/tuner.db")
+    """
+    return run_interruptible(arun(spec, store=store, listeners=listeners, from_study=from_study))
+
+
+def resume(
+    name: str,
+    *,
+    store: str = DEFAULT_STORE,
+    listeners: Sequence[Listener] = (),
+    trials: int | None = None,
+    hours: float | None = None,
+    confirm: bool | None = None,
+) -> StudyResults:
+    """Go on with a study to its original budget, or beyond it by so many `trials` or `hours`.
+
+    `confirm` says whether its front is measured again; None leaves that as it was asked for.
+    Raises `PreflightError` if what it is measured with is no longer what it was.
+
+    Example: `tuner.resume("night", hours=4)`
+    """
+    with Store.open(store, create=False) as opened:
+        work = resume_study(
+            name,
+            opened,
+            Broadcast(listeners),
+            more_trials=trials,
+            more_hours=hours,
+            confirm=confirm,
+        )
+        run_interruptible(work)
+    return load_study(name, store)
+
+
+def measure(
+    configuration: Configuration | Mapping[str, Value],
+    spec: StudySpec,
+    *,
+    listener: LoadListener = NOBODY,
+) -> MeasuredOnce:
+    """Measure one configuration once, under the load and SLOs of `spec`; nothing is stored.
+
+    A mapping has each knob's value under its name. Raises `PreflightError` with the reason if the
+    configuration does not work.
+
+    Example: `tuner.measure({"max_num_seqs": 64}, spec).measurement.metrics`
+    """
+    if not isinstance(configuration, Configuration):
+        configuration = configuration_of(configuration)
+    return run_interruptible(measure_once(spec, configuration, listener))
