@@ -10,9 +10,9 @@ import pytest
 from helpers.nvml_standin import Standin
 
 from tuner.devices.device_state import DeviceState
-from tuner.doctor.finding import Finding, Level
 from tuner.doctor.gpus import check_apart, check_gpus, judge_gpu, judge_permission
 from tuner.doctor.host import Host
+from tuner.host.finding import Finding, Level
 
 ROOT = {"/proc/self/status": "Name:\tpython\nCapEff:\t000001ffffffffff"}
 # root in a container of Docker: some capabilities, not the one for administration
@@ -43,11 +43,11 @@ def test_everything_that_is_wrong_is_said_at_once(
     device.processes({os.getpid(): 2**30, 999_999_999: 2**30})
     found = by_check(check_gpus(host(USER), NOBODY))
     assert found["gpu permission"].level is Level.WARNING
-    assert "sudo" in (found["gpu permission"].mend or "")
+    assert "sudo" in (found["gpu permission"].fix or "")
     assert "500 W, not the default of 700 W" in found["gpu 0 limits"].message
-    assert found["gpu 0 limits"].mend is not None
-    assert f"-i {device.uuid} -pl 700" in found["gpu 0 limits"].mend
-    assert (found["gpu 0 persistence"].level, found["gpu 0 persistence"].mend) == (
+    assert found["gpu 0 limits"].fix is not None
+    assert f"-i {device.uuid} -pl 700" in found["gpu 0 limits"].fix
+    assert (found["gpu 0 persistence"].level, found["gpu 0 persistence"].fix) == (
         Level.WARNING,
         "sudo nvidia-smi -i 0 -pm 1",
     )
@@ -62,7 +62,7 @@ def test_a_gpu_that_hangs_is_a_problem(standin: Standin, host: Callable[..., Hos
     findings = check_gpus(host(ROOT), NOBODY, deadline_s=0.2)
     (bad,) = [f for f in findings if f.level is Level.PROBLEM]
     assert "does not answer" in bad.message and "look at" not in bad.message
-    assert "xid" in (bad.mend or "")
+    assert "xid" in (bad.fix or "")
 
 
 def test_a_gpu_that_hangs_does_not_hide_the_others(standin: Standin) -> None:
@@ -118,7 +118,7 @@ def test_no_gpu_and_hidden_gpus(
     standin: Standin, host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = by_check(check_gpus(host(ROOT), {"CUDA_VISIBLE_DEVICES": ""}))["gpu"]
-    assert (hidden.level, hidden.mend) == (Level.WARNING, "unset CUDA_VISIBLE_DEVICES")
+    assert (hidden.level, hidden.fix) == (Level.WARNING, "unset CUDA_VISIBLE_DEVICES")
     monkeypatch.delenv("NVML_STANDIN_STATE")
     (none,) = check_gpus(host(ROOT), NOBODY)
     assert (none.check, none.level) == ("gpu", Level.WARNING)

@@ -12,9 +12,9 @@ from helpers.records import IDENTITY, OWNER
 from helpers.stored_study import add_night, configuration
 
 from tuner.devices.leases.lease_book import LeaseBook
-from tuner.doctor.finding import Finding, Level
 from tuner.doctor.leftovers import check_leftovers
 from tuner.doctor.stores import check_store
+from tuner.host.finding import Finding, Level
 from tuner.host.process import Owner, this_owner
 from tuner.servers.guardian.run_records import register
 from tuner.servers.processes import Process
@@ -48,7 +48,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 def test_leases(tmp_path: Path) -> None:
     lease(tmp_path, dead())
     left = one(check_leftovers([tmp_path], none))
-    assert (left.level, left.mend) == (Level.WARNING, "tuner gpu restore")
+    assert (left.level, left.fix) == (Level.WARNING, "tuner gpu restore")
     assert "as a run that died left it" in left.message and "night-1" in left.message
 
 
@@ -60,8 +60,8 @@ def test_a_lease_of_the_living_of_another_container_and_of_an_earlier_boot(tmp_p
     }
     for name, owner in owners.items():
         lease(tmp_path / name, owner)
-    assert one(check_leftovers([tmp_path / "living"], none)).mend == "tuner gpu status"
-    assert "--force" in (one(check_leftovers([tmp_path / "elsewhere"], none)).mend or "")
+    assert one(check_leftovers([tmp_path / "living"], none)).fix == "tuner gpu status"
+    assert "--force" in (one(check_leftovers([tmp_path / "elsewhere"], none)).fix or "")
     assert one(check_leftovers([tmp_path / "earlier"], none)).level is Level.OK
 
 
@@ -80,8 +80,8 @@ def test_servers_and_records_of_runs(tmp_path: Path) -> None:
         Process(77, 1, 1, "vllm", "other"),
     )
     ours, foreign = check_leftovers([tmp_path], lambda: servers)
-    assert (ours.level, ours.mend) == (Level.WARNING, "kill 4321")
-    assert (foreign.mend, "knows nothing" in foreign.message) == ("ps -fp 77", True)
+    assert (ours.level, ours.fix) == (Level.WARNING, "kill 4321")
+    assert (foreign.fix, "knows nothing" in foreign.message) == ("ps -fp 77", True)
 
 
 def test_a_run_that_goes_on(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_stores(tmp_path: Path, fill: Callable[..., None] = add_night) -> None:
     with Store.open(path, create=False) as store:
         store.begin_trial("night", 9, configuration(8, None), baseline=False, owner=OWNER)
     _, cut = check_store(str(path))
-    assert (cut.level, cut.mend) == (Level.WARNING, "tuner resume night")
+    assert (cut.level, cut.fix) == (Level.WARNING, "tuner resume night")
     with study_lock(path, "night"):
         _, held = check_store(str(path))
         assert held.message.endswith(f"is being run by process {os.getpid()}")
@@ -118,16 +118,16 @@ def test_a_corrupt_store_and_one_that_is_none(tmp_path: Path) -> None:
     path.write_bytes(content)
     bad = one(check_store(str(path)))
     assert bad.level is Level.PROBLEM
-    assert "corrupt" in bad.message and "tuner store rebuild" in (bad.mend or "")
+    assert "corrupt" in bad.message and "tuner store rebuild" in (bad.fix or "")
     assert path.read_bytes() == content
     (tmp_path / "notes").write_text("these are my notes")
     none = one(check_store(str(tmp_path / "notes")))
-    assert (none.level, none.mend) == (Level.PROBLEM, "tuner doctor --store ANOTHER.db")
+    assert (none.level, none.fix) == (Level.PROBLEM, "tuner doctor --store ANOTHER.db")
 
 
 def test_a_database_that_is_not_reached_is_asked_for_where_it_is() -> None:
     found = one(check_store("postgresql://u:secret@127.0.0.1:1/x"))
-    assert (found.level, found.mend) == (Level.PROBLEM, "pg_isready -h 127.0.0.1 -p 1")
+    assert (found.level, found.fix) == (Level.PROBLEM, "pg_isready -h 127.0.0.1 -p 1")
     assert "secret" not in found.message
 
 

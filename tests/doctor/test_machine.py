@@ -11,9 +11,9 @@ import pytest
 
 from tuner.doctor.clocks import ClockFacts, check_clocks, clock_facts
 from tuner.doctor.disks import Disk, check_disks, disk_under, judge_disk, kind_of
-from tuner.doctor.finding import Finding, Level
 from tuner.doctor.host import Host
 from tuner.doctor.resources import Usage, check_port, check_resources, usage
+from tuner.host.finding import Finding, Level
 
 GIB = 2**30
 DISK = Disk(Path("/data"), 50 * GIB, "ext4", is_writable=True)
@@ -48,7 +48,7 @@ def levels(findings: list[Finding]) -> dict[str, str]:
 def test_disks(changes: dict[str, object], level: str, says: str) -> None:
     (found,) = judge_disk("store disk", replace(DISK, **changes))
     assert (found.level.value, says in found.message) == (level, True), found
-    assert (found.mend is None) == (level == "ok")
+    assert (found.fix is None) == (level == "ok")
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_folders_that_cannot_be_made_are_problems(
     monkeypatch.setenv("TUNER_STATE_DIR", str(tmp_path / "file" / "state"))
     store, state = check_disks(str(tmp_path / "file" / "tuner.db"))
     assert (store.level, state.level) == (Level.PROBLEM, Level.PROBLEM)
-    assert "--store" in (store.mend or "") and "TUNER_STATE_DIR" in (state.mend or "")
+    assert "--store" in (store.fix or "") and "TUNER_STATE_DIR" in (state.fix or "")
     assert [f.check for f in check_disks("postgresql://u@h/n")] == ["state disk"]
 
 
@@ -159,7 +159,7 @@ def test_too_little_of_something(
     findings = check_resources(host(files), replace(USAGE, **changes))
     (bad,) = [f for f in findings if f.level is not Level.OK]
     assert (bad.check, says in bad.message) == (check, True), bad
-    assert bad.mend
+    assert bad.fix
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_ports() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         found = check_port(port)
-    assert (found.level, found.mend) == (Level.PROBLEM, f"ss -ltnp sport = {port}")
+    assert (found.level, found.fix) == (Level.PROBLEM, f"ss -ltnp sport = {port}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.doctor.finding import Level
 from tuner.doctor.software import check_packages, check_python, check_vllm
+from tuner.host.finding import Level
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_vllms_that_cannot_be_run(tmp_path: Path) -> None:
     (broken,) = check_vllm(fake_vllm(tmp_path, "", code=7))
     assert broken.level is Level.PROBLEM
     assert "failed with code 7" in broken.message
-    assert broken.mend is not None and broken.mend.endswith("vllm --version")
+    assert broken.fix is not None and broken.fix.endswith("vllm --version")

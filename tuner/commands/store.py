@@ -22,7 +22,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
     from tuner.host.state_folder import state_folder
-    from tuner.report.terminal.store_table import findings_json, show_findings
+    from tuner.report.terminal.findings_table import findings_json, show_findings
     from tuner.store.store import Store, existing_file
     from tuner.store.upkeep.checks import check_file, check_studies
 
@@ -32,9 +32,12 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
         with Store.open(store_url, create=False) as store:
             found += check_studies(store, state_folder())
     if output is Format.JSON:
-        print_json(findings_json(found))
+        shown = findings_json(found)
+        print_json({"sound": not shown["problems"], "findings": shown["findings"]})
     else:
-        show_findings(stdout_console(), found)
+        show_findings(stdout_console(), sorted(found, key=lambda finding: not finding.is_problem))
+        if not any(finding.is_problem for finding in found):
+            stdout_console().print("the store is sound", highlight=False)
     problems = sum(finding.is_problem for finding in found)
     if problems:
         raise OperatorNeededError(

@@ -6,8 +6,8 @@ import ctypes
 import time
 from dataclasses import dataclass
 
-from tuner.doctor.finding import Finding, ok, warning
 from tuner.doctor.host import Host
+from tuner.host.finding import Finding, ok, warning
 
 _LOOK_S = 0.2
 _STEP_S = 0.05  # over so short a time, clocks that are slewed stay together within a microsecond

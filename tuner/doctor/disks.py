@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import PreflightError
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.host.state_folder import state_folder
 from tuner.store.address import file_of, parse_address
 

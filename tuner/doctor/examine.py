@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from tuner.doctor.clocks import check_clocks, clock_facts
 from tuner.doctor.disks import check_disks
-from tuner.doctor.finding import Finding, Level, problem
 from tuner.doctor.gpus import check_gpus
 from tuner.doctor.host import Host
 from tuner.doctor.leftovers import check_leftovers
@@ -16,6 +15,7 @@ from tuner.doctor.resources import check_port, check_resources, usage
 from tuner.doctor.software import check_packages, check_python, check_vllm
 from tuner.doctor.stores import check_store
 from tuner.errors import TunerError, UsageError
+from tuner.host.finding import Finding, Level, problem
 from tuner.host.state_folder import state_folders
 
 

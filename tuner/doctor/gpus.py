@@ -12,9 +12,9 @@ from tuner.devices.open import (
     isolated_limits,
     list_devices,
 )
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.processes import tagged_processes
 
 _CAP_SYS_ADMIN = 1 << 21  # what NVML's setters ask for, of root in a container too

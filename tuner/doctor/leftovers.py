@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuner.devices.leases.lease_book import LeaseBook
 from tuner.devices.leases.lease_files import Entry
-from tuner.doctor.finding import Finding, ok, problem, warning
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.host.process import OwnerState, owner_state
 from tuner.servers.guardian.run_records import registered
 from tuner.servers.processes import Process, tagged_processes

@@ -7,9 +7,9 @@ import resource
 import shutil
 from dataclasses import dataclass
 
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.doctor.host import Host
 from tuner.errors import PreflightError
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.launch import usable_port
 
 _GIB = 2**30

@@ -7,8 +7,8 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import PreflightError
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.vllm.command import find_vllm
 from tuner.servers.vllm.installed import InstalledVllm, inspect
 
@@ -63,9 +63,9 @@ def check_vllm(explicit: str | None) -> list[Finding]:
     try:
         command = find_vllm(explicit)
     except PreflightError as error:
-        mend = "pip install vllm" if explicit is None else "unset TUNER_VLLM"
+        fix = "pip install vllm" if explicit is None else "unset TUNER_VLLM"
         sentence = f"{error}; without it only --emulate and --base-url work"
-        return [problem("vllm", sentence, mend)]
+        return [problem("vllm", sentence, fix)]
     try:
         vllm = inspect(command)
     except PreflightError as error:

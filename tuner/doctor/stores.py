@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from tuner.doctor.finding import Finding, ok, problem, warning
 from tuner.errors import OperatorNeededError, TunerError
+from tuner.host.finding import Finding, ok, problem, warning
 from tuner.store import Store, TrialState
 from tuner.store.address import check_file, file_of, parse_address
 from tuner.store.lock import lock_path
@@ -34,7 +34,7 @@ def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) 
             studies = [s.identity.name for s in store.studies()]
             interrupted = [name for name in studies if _has_running(store, name)]
     except TunerError as error:
-        return [problem("store", str(error), _mend(url, error))]
+        return [problem("store", str(error), _fix(url, error))]
     many = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
     found = [ok("store", f"{store.shown} is sound and holds {many}")]
     held = {} if path is None else {name: _holder(path, name) for name in studies}
@@ -68,7 +68,7 @@ def _holder(store: Path, study: str) -> int | None:
     return int(first) if first.isdecimal() else None
 
 
-def _mend(url: URL, error: TunerError) -> str:
+def _fix(url: URL, error: TunerError) -> str:
     path = file_of(url)
     if path is None:
         port = "" if url.port is None else f" -p {url.port}"

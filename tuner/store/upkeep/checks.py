@@ -12,6 +12,7 @@ from urllib.parse import quote
 from sqlalchemy import text
 
 from tuner.errors import PreflightError
+from tuner.host.finding import Finding, note, problem
 from tuner.records import FailureKind, Measurement
 from tuner.store.faults import sqlite_fault
 from tuner.store.lock import study_lock
@@ -22,15 +23,6 @@ from tuner.store.store import Store
 from tuner.store.upkeep.backup import backup_path, unfinished_path
 
 _MOST_SAID = 20  # of the faults of one kind that SQLite lists
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing found; `is_problem` says that something was lost or contradicts itself."""
-
-    where: str
-    message: str
-    is_problem: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +42,16 @@ def check_file(path: Path) -> list[Finding]:
     try:
         with closing(sqlite3.connect(address, uri=True, timeout=60.0)) as connection:
             whole = connection.execute(f"PRAGMA integrity_check({_MOST_SAID})").fetchall()
-            found += [Finding("file", str(row[0]), True) for row in whole if row != ("ok",)]
+            found += [problem("file", str(row[0])) for row in whole if row != ("ok",)]
             if not found:
                 for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
                     message = f"row {row} of {table} belongs to nothing in {parent}"
-                    found.append(Finding("file", message, True))
+                    found.append(problem("file", message))
     except sqlite3.DatabaseError as error:
         fault = sqlite_fault(error, str(path))
         if fault is None or not (error.sqlite_errorname or "").startswith("SQLITE_CORRUPT"):
             raise (fault or error) from error
-        found.append(Finding("file", str(error), True))
+        found.append(problem("file", str(error)))
     return found[:_MOST_SAID]
 
 
@@ -81,12 +73,12 @@ def check_studies(store: Store, state_folder: Path) -> list[Finding]:
         found += _running_findings(name, trials, repeats, is_run=is_run)
         log = logs.get(name)
         if log is None:
-            found.append(Finding(name, "has no measurement log: it cannot be rebuilt", False))
+            found.append(note(name, "has no measurement log: it cannot be rebuilt"))
         else:
             found += _log_findings(name, log, trials, repeats)
     known = {s.identity.name for s in store.studies()}
     found += [
-        Finding(str(name), "is in a measurement log and not in the store", False)
+        note(str(name), "is in a measurement log and not in the store")
         for name in logs
         if name not in known
     ]
@@ -134,15 +126,15 @@ def _optuna_findings(store: Store, name: str, trials: dict[int, TrialRow]) -> It
     for number, state in sorted(states.items()):
         row = trials.get(number)
         if state == "COMPLETE" and (row is None or not _is_told(row)):
-            yield Finding(name, f"trial {number} is COMPLETE in Optuna and has no result", True)
+            yield problem(name, f"trial {number} is COMPLETE in Optuna and has no result")
     for number, row in trials.items():
         if number not in states:
-            yield Finding(name, f"trial {number} is not among Optuna's", True)
+            yield problem(name, f"trial {number} is not among Optuna's")
         elif row.measurement is not None and states[number] == "RUNNING":
             message = f"trial {number} is measured and not told; `tuner resume {name}` tells it"
-            yield Finding(name, message, False)
+            yield note(name, message)
         elif row.measurement is not None and states[number] != "COMPLETE":
-            yield Finding(name, f"trial {number} is measured and {states[number]} in Optuna", True)
+            yield problem(name, f"trial {number} is measured and {states[number]} in Optuna")
 
 
 def _is_told(row: TrialRow) -> bool:
@@ -159,31 +151,31 @@ def _running_findings(
     is_run: bool,
 ) -> Iterator[Finding]:
     if is_run:
-        yield Finding(name, "is being run now: what is half done is no fault", False)
+        yield note(name, "is being run now: what is half done is no fault")
         return
     for what, rows in (("trial", trials.values()), ("repeat", repeats.values())):
         for row in rows:
             if row.state is TrialState.RUNNING:
                 message = f"{what} {row.number} was interrupted; `tuner resume {name}` goes on"
-                yield Finding(name, message, False)
+                yield note(name, message)
 
 
 def _log_findings(
     name: str, log: _Logged, trials: dict[int, TrialRow], repeats: dict[int, RepeatRow]
 ) -> Iterator[Finding]:
     if log.damaged:
-        yield Finding(name, f"{log.damaged} lines of its measurement log are torn", False)
+        yield note(name, f"{log.damaged} lines of its measurement log are torn")
     for what, logged, rows in (
         ("trial", log.trials, dict[int, TrialRow | RepeatRow](trials)),
         ("repeat", log.repeats, dict[int, TrialRow | RepeatRow](repeats)),
     ):
         for number, record in logged.items():
-            if problem := _difference(record, rows.get(number)):
-                yield Finding(name, f"{what} {number} {problem}", True)
+            if difference := _difference(record, rows.get(number)):
+                yield problem(name, f"{what} {number} {difference}")
         unlogged = [n for n, r in rows.items() if r.measurement is not None and n not in logged]
         if unlogged:
             message = f"{len(unlogged)} measured {what}s are not in the measurement log"
-            yield Finding(name, f"{message} (the first is {unlogged[0]})", False)
+            yield note(name, f"{message} (the first is {unlogged[0]})")
 
 
 def _difference(logged: LoggedResult, row: TrialRow | RepeatRow | None) -> str | None:
@@ -205,8 +197,8 @@ def _leftovers(store: Store, folder: Path) -> Iterator[Finding]:
         left = [unfinished_path(store.path), store.path.with_name(f"{store.path.name}-journal")]
         for path in left:
             if path.exists():
-                yield Finding("file", f"{path} is left over; the next run deals with it", False)
+                yield note("file", f"{path} is left over; the next run deals with it")
         if not backup_path(store.path, 1).exists():
-            yield Finding("file", "has no backup yet; make one with `tuner store backup`", False)
+            yield note("file", "has no backup yet; make one with `tuner store backup`")
     for path in folder.glob("*.reserve"):
-        yield Finding("log", f"{path} is the room a run sets aside; kill -9 leaves it", False)
+        yield note("log", f"{path} is the room a run sets aside; kill -9 leaves it")
