@@ -43,6 +43,7 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 0 1
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_early_end --trials 15
 	$(BIN)/python benchmarks/bench_emulator.py
+	$(BIN)/python benchmarks/bench_engine.py
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_report
 
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)

@@ -5,7 +5,8 @@
 `PATH` is the root of another checkout, such as an older one made with `git worktree add`; its
 classes are found by their names, wherever they are. Each case runs in a process of its own, turn
 about, and the figures are of one core's processor time and of the process's peak memory. Results
-are compared digit for digit: a digest of every token's time, the timelines and all metrics.
+are compared digit for digit: a digest of every token's time and of the timelines, and each metric
+and interval that both checkouts know.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def run_case(case: Case, windows: int) -> dict[str, Any]:
     limits_ms = {"tpot_ms": 25.0, "ttft_ms": 500.0}
     spent = {"engine": 0.0, "metrics": 0.0, "record": 0.0}
     digest, virtual_s = sha256(), 0.0
+    values: dict[str, float] = {}
     for trial in range(windows):
         flags, device = case.configurations[trial % len(case.configurations)]
         configuration = named("Configuration")(
@@ -129,22 +131,19 @@ def run_case(case: Case, windows: int) -> dict[str, Any]:
         spent["record"] += time.process_time() - reduced_s
         virtual_s += raw.window_end_s
         digest.update(encoded)
-        digest.update(_text(measurement, known).encode())
+        for name, value in getattr(measurement, "metrics", {}).items():
+            values[f"window {trial}: {name}"] = value
+        for name, found in known.items():
+            values[f"window {trial}: low {name}"] = found.low
+            values[f"window {trial}: high {name}"] = found.high
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "spent_s": spent,
         "virtual_s": virtual_s,
         "memory_mb": memory_mb,
         "digest": digest.hexdigest()[:16],
+        "values": values,
     }
-
-
-def _text(measurement: Any, known: Any) -> str:
-    """Write down every metric, its interval, or why there is none."""
-    if not hasattr(measurement, "metrics"):
-        return str(measurement.reason)
-    ends = {name: (found.low, found.high) for name, found in sorted(known.items())}
-    return repr((sorted(measurement.metrics.items()), ends))
 
 
 def run_requests() -> dict[str, Any]:
@@ -173,7 +172,7 @@ def run_requests() -> dict[str, Any]:
             costs.append(time.process_time() - began_s)
         spent[f"max_num_seqs={most}"] = min(costs)
         digest.update(repr((engine.clock_s, engine.energy_j, engine.step_count)).encode())
-    return {"spent_s": spent, "digest": digest.hexdigest()[:16]}
+    return {"spent_s": spent, "digest": digest.hexdigest()[:16], "values": {}}
 
 
 def in_checkout(root: Path, case: str, windows: int) -> dict[str, Any]:
@@ -208,7 +207,19 @@ def compare(case: str, title: str, windows: int, other: Path | None) -> None:
         line = f"  {'peak memory':<18} {here['memory_mb']:8.0f} MB"
         print(line if there is None else f"{line}  other {there['memory_mb']:8.0f} MB")
     if there is not None:
-        print(f"  results: {'equal' if here['digest'] == there['digest'] else 'DIFFERENT'}")
+        same = "equal" if here["digest"] == there["digest"] else "DIFFERENT"
+        print(f"  every token and sample: {same}; {_agreement(here['values'], there['values'])}")
+
+
+def _agreement(here: dict[str, float], there: dict[str, float]) -> str:
+    """Say how the metrics and intervals that both know agree."""
+    both = here.keys() & there.keys()
+    unequal = {name for name in both if here[name] != there[name]}
+    if not unequal:
+        return f"{len(both)} metrics and ends of intervals: equal"
+    worst = max(abs(here[name] / there[name] - 1.0) if there[name] else 1.0 for name in unequal)
+    kinds = sorted({name.split()[2] for name in unequal})
+    return f"{len(unequal)} of {len(both)} metrics differ, by {worst:.1e} at most: {kinds}"
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.reduce import e2el_ms, is_good, tpot_ms, ttft_ms, waits_at
+from tuner.measure.reduce import e2el_ms, is_good, token_gaps_ms, tpot_ms, ttft_ms, waits_at
 from tuner.records import FloatArray, RawRun, RequestState
 
 LEVEL = 0.95
@@ -211,26 +211,47 @@ def percentile_interval(
     scale, because a latency's tail is long on one side. Else from two order statistics, at the
     levels that hold the quantile of as many independent requests.
     """
+    return percentile_intervals(samples, [share], start_s, end_s)[0]
+
+
+def percentile_intervals(
+    samples: Samples, shares: Sequence[float], start_s: float, end_s: float
+) -> list[Interval | None]:
+    """Return the intervals of some quantiles, each as `percentile_interval` does."""
     times_s, values = samples.times_s, samples.values
     if values.size < _LEAST_REQUESTS:
-        return None
-    for sections, tail in _SECTIONS:
+        return [None] * len(shares)
+    by_share: dict[float, Interval | None] = {}
+    for sections, tail in _SECTIONS if values.min() > 0.0 else ():
         section = batch_of(times_s, start_s, end_s, sections)
-        least = max(5.0, tail / (1.0 - share))
-        if values.min() > 0.0 and np.bincount(section, minlength=sections).min() >= least:
-            return _section_interval(values, section, sections, share)
-    return _order_interval(samples, share, start_s, end_s)
+        fewest = np.bincount(section, minlength=sections).min()
+        enough = [
+            share
+            for share in shares
+            if share not in by_share and fewest >= max(5.0, tail / (1.0 - share))
+        ]
+        if enough:
+            by_share |= _section_intervals(values, section, sections, enough)
+    for share in shares:
+        if share not in by_share:
+            by_share[share] = _order_interval(samples, share, start_s, end_s)
+    return [by_share[share] for share in shares]
 
 
-def _section_interval(
-    values: FloatArray, section: NDArray[np.intp], sections: int, share: float
-) -> Interval:
+def _section_intervals(
+    values: FloatArray, section: NDArray[np.intp], sections: int, shares: Sequence[float]
+) -> dict[float, Interval]:
     logs = np.log(values)
-    quantile = float(np.quantile(logs, share))
-    parts = [float(np.quantile(logs[section == i], share)) for i in range(sections)]
-    spread = _spread(np.array(parts) - quantile, centre=True)
-    half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
-    return Interval(math.exp(quantile - half), math.exp(quantile + half))
+    parts = np.array([np.quantile(logs[section == i], shares) for i in range(sections)])
+    intervals_by_share = {}
+    for place, (share, quantile) in enumerate(
+        zip(shares, np.quantile(logs, shares, overwrite_input=True).tolist(), strict=True)
+    ):
+        spread = _spread(np.ascontiguousarray(parts[:, place]) - quantile, centre=True)
+        half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
+        low, high = math.exp(quantile - half), math.exp(quantile + half)
+        intervals_by_share[share] = Interval(low, high)
+    return intervals_by_share
 
 
 def _order_interval(
@@ -386,7 +407,7 @@ class _Window:
             "ttft_ms": _present(firsts_s, [ttft_ms(r) for r in started]),
             "tpot_ms": _present(self._ends_s, [tpot_ms(r) for r in self._finished]),
             "e2el_ms": _present(self._ends_s, [e2el_ms(r) for r in self._finished]),
-            "itl_ms": self._gaps_ms(),
+            "itl_ms": Samples(*token_gaps_ms(self._run.requests, self._start_s, self._end_s)),
         }.items():
             if samples.values.size < _LEAST_REQUESTS:
                 continue
@@ -395,10 +416,9 @@ class _Window:
             by_metric[f"mean_{name}"] = product_interval(
                 mean, [sums], [self._sums(samples.times_s)]
             )
-            for statistic, share in SHARES.items():
-                by_metric[f"{statistic}_{name}"] = percentile_interval(
-                    samples, share, self._start_s, self._end_s
-                )
+            shares = list(SHARES.values())
+            found = percentile_intervals(samples, shares, self._start_s, self._end_s)
+            by_metric |= {f"{k}_{name}": known for k, known in zip(SHARES, found, strict=True)}
         return by_metric
 
     def _hopeless_s(self, ttft_limit_ms: float | None) -> FloatArray:
@@ -413,15 +433,6 @@ class _Window:
             ]
         )
         return late_s[late_s < self._end_s]
-
-    def _gaps_ms(self) -> Samples:
-        empty: list[FloatArray] = [np.empty(0)]
-        times_s, gaps_s = list(empty), list(empty)
-        for record in self._run.requests:
-            inside = (record.token_times_s > self._start_s) & (record.token_times_s <= self._end_s)
-            times_s.append(record.token_times_s[1:][inside[1:]])
-            gaps_s.append(np.diff(record.token_times_s)[inside[1:]])
-        return Samples(np.concatenate(times_s), np.concatenate(gaps_s) * 1e3)
 
     def _within(self, times_s: FloatArray) -> FloatArray:
         return times_s[(times_s > self._start_s) & (times_s <= self._end_s)]

@@ -225,10 +225,10 @@ def _latencies(
 ) -> dict[str, float]:
     samples = _samples_ms(requests, finished, start_s, end_s)
     return {
-        f"{statistic}_{name}": _statistic(statistic, values)
+        f"{statistic}_{name}": value
         for name, values in samples.items()
         if values.size
-        for statistic in STATISTICS
+        for statistic, value in _statistics(values).items()
     }
 
 
@@ -262,7 +262,7 @@ def _samples_ms(
     return {
         "ttft_ms": _present(ttft_ms(r) for r in first_in_window),
         "tpot_ms": _present(tpot_ms(r) for r in finished),
-        "itl_ms": _gaps_ms(requests, start_s, end_s),
+        "itl_ms": token_gaps_ms(requests, start_s, end_s)[1],
         "e2el_ms": _present(e2el_ms(r) for r in finished),
     }
 
@@ -271,17 +271,27 @@ def _present(values: Iterable[float | None]) -> FloatArray:
     return np.array([v for v in values if v is not None], dtype=np.float64)
 
 
-def _gaps_ms(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> FloatArray:
-    gaps = []
-    for record in requests:
-        times_s = record.token_times_s
-        first, last = np.searchsorted(times_s, [start_s, end_s], side="right")
-        gaps.append(np.diff(times_s[max(first - 1, 0) : last]) * 1e3)
-    return np.concatenate(gaps) if gaps else np.empty(0)
+def token_gaps_ms(
+    requests: Iterable[RequestRecord], start_s: float, end_s: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return when each gap between two tokens of a request ended, s, and how long it was.
+
+    Of the gaps that ended in (start, end], request by request; both of shape (gaps,).
+    """
+    parts = [r.token_times_s for r in requests if r.token_times_s.size]
+    times_s = np.concatenate([np.empty(0), *parts])
+    inside = (times_s > start_s) & (times_s <= end_s)
+    firsts = np.cumsum([0, *[part.size for part in parts]])[:-1]
+    inside[firsts] = False  # nothing of the request came before
+    inside = inside[1:]
+    return times_s[1:][inside], np.diff(times_s)[inside] * 1e3
 
 
-def _statistic(name: str, values: FloatArray) -> float:
-    return float(values.mean() if name == "mean" else np.percentile(values, _PERCENTILES[name]))
+def _statistics(values: FloatArray) -> dict[str, float]:
+    """Return the mean and the percentiles of some values."""
+    percentiles = np.percentile(values, list(_PERCENTILES.values())).tolist()
+    by_name = {"mean": float(values.mean()), **dict(zip(_PERCENTILES, percentiles, strict=True))}
+    return {name: by_name[name] for name in STATISTICS}
 
 
 def _goodput(
