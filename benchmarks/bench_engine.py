@@ -53,7 +53,7 @@ def _demo() -> Case:
             (128, 2048, {"power_limit_w": 300}),
             (128, 16384, {"power_limit_w": 325, "sm_clock_mhz": 1140}),
             (64, 4096, {"power_limit_w": 400, "sm_clock_mhz": 780}),
-            (256, 1024, {"power_limit_w": 250}),
+            (256, 1024, {"power_limit_w": 350}),
             (32, 8192, {"power_limit_w": 700, "sm_clock_mhz": 1380}),
         )
     ]

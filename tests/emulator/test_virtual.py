@@ -338,3 +338,22 @@ def test_steady_power_of_nothing_is_idle_and_of_more_is_more(h100: Gpu, llama: M
     assert power_w(0.0) == h100.loaded_idle_w
     assert power_w(0.0) < power_w(100.0) < power_w(900.0) < h100.default_limit_w
     assert power_w(1e6) <= h100.default_limit_w
+
+
+def test_a_window_that_ended_before_it_was_known_has_no_request_from_after_it(
+    h100: Gpu, llama: ModelShape, requests_of: Requests, counting_watch: Any
+) -> None:
+    class LateWatch(counting_watch):  # type: ignore[misc]
+        def finished(self, now_s: float) -> None:
+            super().finished(now_s)
+            if self.window_end_s == now_s:
+                self.window_end_s = now_s - 1.0
+
+    watch = LateWatch(20, 60)
+    load = Load(concurrency=4)
+    run = simulate(llama, h100, Configuration(), requests_of(270, 60), load, watch, seed=0)
+    assert run.window_end_s < watch.events[-1][0]
+    assert max(r.sent_s for r in run.requests) <= run.window_end_s
+    for record in run.requests:
+        assert record.ended_s <= run.window_end_s
+        assert record.token_times_s.size == 60 or record.state is RequestState.CUT

@@ -195,7 +195,8 @@ class _Flight:
         token_times_s = times[0] if len(times) == 1 else np.concatenate([_NO_TIMES, *times])
         if token_times_s.size and token_times_s[-1] > end_s:
             token_times_s = token_times_s[: np.searchsorted(token_times_s, end_s, side="right")]
-        state = RequestState.CUT if self.ended_s is None else RequestState.DONE
+        is_cut = self.ended_s is None or self.ended_s > end_s
+        state = RequestState.CUT if is_cut else RequestState.DONE
         return RequestRecord(
             request_id=self.request.request_id,
             prompt_tokens=len(self.request.prompt_token_ids),
@@ -203,7 +204,7 @@ class _Flight:
             scheduled_s=self.scheduled_s,
             sent_s=self.scheduled_s,
             token_times_s=token_times_s,
-            ended_s=end_s if self.ended_s is None else self.ended_s,
+            ended_s=end_s if self.ended_s is None else min(self.ended_s, end_s),
             state=RequestState.FAILED if self.error is not None else state,
             error=self.error,
         )
@@ -247,12 +248,16 @@ class _Run:
         return min(self._window_end_s(), self._engine.clock_s)
 
     def records(self, end_s: float) -> tuple[RequestRecord, ...]:
-        """Return what the client saw of each request up to `end_s`."""
+        """Return what the client saw of each request up to `end_s`.
+
+        A watch that sees late when its window began may end it at a time that has passed.
+        """
         step_ends_s: dict[Engine | None, FloatArray] = {None: _NO_TIMES}
         for engine in self._engine.engines:
             assert engine.log is not None
             step_ends_s[engine] = engine.log.ends_s
-        return tuple(flight.record(end_s, step_ends_s[flight.engine]) for flight in self.flights)
+        sent = [flight for flight in self.flights if flight.scheduled_s <= end_s]
+        return tuple(flight.record(end_s, step_ends_s[flight.engine]) for flight in sent)
 
     def _over(self) -> bool:
         hopeless = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
