@@ -19,9 +19,9 @@ from helpers.coverage import SETTLING_LIFETIMES, Coverage, coverage, long_runs
 from helpers.virtual_loads import CASES, Case, cut, metrics_of, replay, simulate
 
 from tuner.emulator import virtual
-from tuner.measure.compare import Repeat, Verdict, compare
 from tuner.measure.intervals import intervals
 from tuner.measure.precision import Precision
+from tuner.measure.statistics.compare import Repeat, Verdict, compare
 from tuner.measure.steady_window import SteadyWindow, WindowPlan
 from tuner.records import RawRun
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers.coverage import Coverage, coverage, long_runs
 from helpers.virtual_loads import CASES, cut, metrics_of, simulate
-from scipy.special import stdtrit
 from scipy.stats import binom
 
 from tuner.emulator import virtual
@@ -19,7 +18,6 @@ from tuner.measure.intervals import (
     percentile_interval,
     product_interval,
     share_interval,
-    student_t_quantile,
 )
 from tuner.measure.reduce import reduce_run
 from tuner.records import FloatArray, Measurement, RawRun, RequestState
@@ -36,35 +34,6 @@ def same_gain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def short_run() -> RawRun:
     return simulate(SHORT, 3, 5.0, 65.0)
-
-
-@pytest.mark.parametrize(
-    ("probability", "freedom", "expected"),
-    [
-        (0.975, 1, 12.70620),
-        (0.975, 2, 4.30265),
-        (0.975, 3, 3.18245),
-        (0.975, 5, 2.57058),
-        (0.975, 10, 2.22814),
-        (0.975, 30, 2.04227),
-        (0.975, 120, 1.97993),
-        (0.975, 1e9, 1.95996),
-        (0.95, 4, 2.13185),
-        (0.995, 7, 3.49948),
-        (0.9995, 3, 12.92398),
-        (0.5, 5, 0.0),
-    ],
-)
-def test_students_t_is_that_of_the_tables(
-    probability: float, freedom: float, expected: float
-) -> None:
-    assert student_t_quantile(probability, freedom) == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_table_of_usual_quantiles_is_that_of_scipy() -> None:
-    for freedom in range(1, 70):
-        expected = float(stdtrit(freedom, 0.975))
-        assert student_t_quantile(0.975, freedom) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("counted", [7.0, 25.0, 400.0])

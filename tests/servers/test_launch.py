@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.host.redaction import without_secrets
 from tuner.records import FailureKind
-from tuner.redaction import without_secrets
 from tuner.servers.launch import (
     LaunchFailedError,
     launched,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tuner.analysis.outcomes import ENERGY, meets_slo, metric
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
-from tuner.measure.compare import Verdict
+from tuner.measure.statistics.compare import Verdict
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, baseline_of
-from tuner.measure.compare import (
+from tuner.measure.outputs import Agreement, agreement
+from tuner.measure.statistics.compare import (
     Comparison,
     Estimate,
     Repeat,
@@ -17,7 +18,6 @@ from tuner.measure.compare import (
     compare,
     pooled_estimates,
 )
-from tuner.measure.outputs import Agreement, agreement
 from tuner.metrics import Direction
 from tuner.records import FailureKind
 from tuner.slo import Slo

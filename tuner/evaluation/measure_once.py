@@ -22,12 +22,12 @@ from tuner.evaluation.factory import (
 )
 from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
+from tuner.host.redaction import is_secret_name
 from tuner.load.workload import load_workload
 from tuner.measure.intervals import Interval, intervals
 from tuner.measure.listener import NOBODY, LoadListener
 from tuner.measure.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
-from tuner.redaction import is_secret_name
 from tuner.slo import request_limits_ms
 from tuner.spec.search_space import GPU_VARIABLES, Section
 from tuner.spec.study import StudySpec

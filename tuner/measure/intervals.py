@@ -4,7 +4,7 @@ What is seen within a window is correlated: requests share batches, and a batch 
 requests live. A window is therefore cut into equal stretches of time, and the spread between them
 is inflated by their lag-1 correlation (an AR(1) process), with Student's t for as many independent
 stretches as are left. What is the same for a whole run, such as the gain of a board's power sensor,
-cannot be seen from within: that takes repeats (`tuner.measure.compare`).
+cannot be seen from within: that takes repeats (`tuner.measure.statistics.compare`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.measure.reduce import e2el_ms, is_good, token_gaps_ms, tpot_ms, ttft_ms, waits_at
+from tuner.measure.statistics.student_t import student_t_quantile
 from tuner.records import FloatArray, RawRun, RequestState
 
 LEVEL = 0.95
@@ -27,69 +28,6 @@ LEAST_LIFETIMES = 4.0
 # From so many on, twice as many batches are still long enough, and tell their correlation better.
 _MANY_LIFETIMES = 20.0
 _TAIL = (1.0 - LEVEL) / 2.0
-# Student's t at 1 - _TAIL for 1, 2, 3... degrees of freedom.
-_USUAL_T = (
-    12.706204736174694,
-    4.302652729749462,
-    3.1824463052837078,
-    2.7764451051977934,
-    2.5705818356363146,
-    2.4469118511449786,
-    2.364624251592784,
-    2.306004135204166,
-    2.262157162798205,
-    2.228138851986274,
-    2.200985160091639,
-    2.1788128296672284,
-    2.1603686564627913,
-    2.144786687917804,
-    2.131449545559776,
-    2.1199052992212546,
-    2.1098155778333156,
-    2.1009220402410382,
-    2.0930240544083087,
-    2.085963447265864,
-    2.0796138447276795,
-    2.0738730679040254,
-    2.0686576104190486,
-    2.0638985616280245,
-    2.0595385527532972,
-    2.0555294386428735,
-    2.0518305164802846,
-    2.0484071417952454,
-    2.045229642132703,
-    2.0422724563012378,
-    2.039513446396408,
-    2.0369333434601016,
-    2.0345152974493383,
-    2.0322445093177186,
-    2.030107928250343,
-    2.0280940009804502,
-    2.0261924630291093,
-    2.0243941639119694,
-    2.022690920036761,
-    2.021075390306273,
-    2.019540970441376,
-    2.0180817028184443,
-    2.016692199227824,
-    2.0153675744437636,
-    2.014103388880846,
-    2.012895598919429,
-    2.0117405137297655,
-    2.010634757624232,
-    2.0095752371292392,
-    2.008559112100761,
-    2.007583770315836,
-    2.006646805061688,
-    2.0057459953178687,
-    2.0048792881880564,
-    2.0040447832891455,
-    2.003240718847872,
-    2.002465459291007,
-    2.0017174841452356,
-    2.000995378088267,
-    2.0002978220142604,
-)
 _LEAST_REQUESTS = 10
 # A closed loop's batches may well make up for each other, but so few can seem to by chance.
 _LEAST_CORRELATION = -0.1
@@ -126,19 +64,6 @@ class _Spread:
 
     error: float
     freedom: float
-
-
-def student_t_quantile(probability: float, freedom: float) -> float:
-    """Return t with P(T <= t) = `probability` for Student's t distribution.
-
-    The usual ones are in a table: reports need no more, and would wait a third of a second for
-    scipy's import.
-    """
-    if probability == 1.0 - _TAIL and freedom in range(1, len(_USUAL_T) + 1):
-        return _USUAL_T[int(freedom) - 1]
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, probability))
 
 
 def _spread(residuals: FloatArray, *, centre: bool = False) -> _Spread:

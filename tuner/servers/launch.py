@@ -18,8 +18,8 @@ import aiohttp
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.host.redaction import take_secrets_out_of, without_secrets
 from tuner.records import Failure, FailureKind
-from tuner.redaction import take_secrets_out_of, without_secrets
 from tuner.servers.processes import stop_tagged, tag_environment, tagged_processes, wait_until
 from tuner.servers.server import Endpoint, HttpApi, Server, ServerUnreachableError
 

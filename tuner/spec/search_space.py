@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tuner.catalog.yaml_files import find_yaml, read_mapping, validate
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError, unknown_name
-from tuner.redaction import is_secret_name
+from tuner.host.redaction import is_secret_name
 from tuner.servers.registry import flag_rules
 from tuner.spec.device_ranges import DeviceRanges, Share
 

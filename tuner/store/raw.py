@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.host.redaction import redacted
 from tuner.records import (
     EarlyEnd,
     FloatArray,
@@ -26,7 +27,6 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.redaction import redacted
 
 FORMAT_VERSION = 1
 _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is part of the format

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tuner.redaction import redacted
+from tuner.host.redaction import redacted
 
 # 2: repeats, how long trials took, when a study was finished; 3: comparison points;
 # 4: the GPUs' UUIDs, the revision of the model's files

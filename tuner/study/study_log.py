@@ -15,8 +15,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from tuner.host.redaction import redacted_json
 from tuner.records import Failure, LoadSnapshot, Measurement
-from tuner.redaction import redacted_json
 from tuner.store.log.now_file import NowFile
 from tuner.study.confirmation.plan import Step
 from tuner.study.listener import Listener, Progress

@@ -30,10 +30,10 @@ from tuner.evaluation.launched.warm_server import (
     WarmServers,
     pids_of,
 )
+from tuner.host.redaction import without_secrets
 from tuner.measure.load_run import run_load
 from tuner.measure.outputs import probe_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
-from tuner.redaction import without_secrets
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
 from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableError

@@ -10,9 +10,9 @@ from pathlib import Path
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import Configuration, Value
+from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
-from tuner.redaction import is_secret_name, redacted
 from tuner.servers.registry import flag_rules
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow

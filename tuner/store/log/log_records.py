@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration, Value
+from tuner.host.redaction import redacted
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Source, Timing
-from tuner.redaction import redacted
 from tuner.store import raw
 from tuner.store.rows import Answers, RepeatKind, StudyIdentity, TrialOwner
 

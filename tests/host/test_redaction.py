@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.redaction import (
+from tuner.host.redaction import (
     HIDDEN,
     is_secret_name,
     redacted,

@@ -1,0 +1,1 @@
+"""Statistics of repeats: Student's t, and the comparison of a configuration with the baseline."""
