@@ -27,9 +27,9 @@ from tuner.emulator.http.served_engine import LiveEngine
 from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
-from tuner.measure.load_run import run_load
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.load_run import run_load
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import FloatArray, Load, Measurement, RawRun, Request, RequestRecord, Source
 from tuner.records import RequestState as State
 from tuner.servers.server import Endpoint

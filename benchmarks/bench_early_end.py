@@ -18,8 +18,8 @@ from helpers.virtual_loads import replay
 
 from tuner.configuration import Configuration
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import SteadyWindow
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import Failure, Load
 from tuner.slo import Slo
 

@@ -25,7 +25,7 @@ from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.evaluation.virtual import emulated_defaults
 from tuner.load.workload import load_workload
-from tuner.measure.reduce import reduce_run
+from tuner.measurement.reduce import reduce_run
 from tuner.records import Failure, Load, RawRun, Request
 from tuner.slo import Slo
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
@@ -237,7 +237,7 @@ def table_path(scenario: Scenario) -> Path:
 def _hash(scenario: Scenario) -> str:
     root = Path(tuner.__file__).parent
     digest = hashlib.sha256()
-    for part in ("emulator", "load", "measure/reduce.py"):
+    for part in ("emulator", "load", "measurement/reduce.py"):
         place = root / part
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:

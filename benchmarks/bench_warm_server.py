@@ -25,7 +25,7 @@ from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.evaluation.factory import RunContext, make_evaluator, measurement_plan, space_knobs
 from tuner.evaluation.supervision import supervised
 from tuner.load.workload import load_workload
-from tuner.measure.listener import NoteListener
+from tuner.measurement.listener import NoteListener
 from tuner.records import Failure
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec

@@ -19,10 +19,10 @@ from helpers.coverage import SETTLING_LIFETIMES, Coverage, coverage, long_runs
 from helpers.virtual_loads import CASES, Case, cut, metrics_of, replay, simulate
 
 from tuner.emulator import virtual
-from tuner.measure.intervals import intervals
-from tuner.measure.precision import Precision
-from tuner.measure.statistics.compare import Repeat, Verdict, compare
-from tuner.measure.steady_window import SteadyWindow, WindowPlan
+from tuner.measurement.intervals import intervals
+from tuner.measurement.precision import Precision
+from tuner.measurement.statistics.compare import Repeat, Verdict, compare
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.records import RawRun
 
 PERCENTILE = "p95_tpot_ms"

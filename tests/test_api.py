@@ -48,8 +48,8 @@ def test_every_public_name_is_there() -> None:
 def test_import_is_light_and_measure_stays_a_function() -> None:
     code = (
         "import sys, tuner; assert not {'numpy', 'optuna', 'pydantic'} & set(sys.modules); "
-        "import tuner.measure.precision; assert callable(tuner.measure); "
-        "from tuner.measure import precision; assert precision.Precision"
+        "import tuner.measurement.precision; assert callable(tuner.measure); "
+        "from tuner.measurement import precision; assert precision.Precision"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

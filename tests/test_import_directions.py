@@ -23,7 +23,7 @@ ORDER = [
     "analysis",
     "spec",
     "search",
-    "measure",
+    "measurement",
     "load",
     "servers",
     "devices",

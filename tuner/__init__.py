@@ -5,9 +5,7 @@ What is exported here is the public API; each name is imported when it is first 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
     from tuner.evaluation.measure_once import parse_settings
-    from tuner.measure.listener import NoteListener
+    from tuner.measurement.listener import NoteListener
     from tuner.report.study_results import StudyResults
     from tuner.servers.server import Server
     from tuner.slo import Slo
@@ -32,7 +30,7 @@ _HOMES = {
     "Configuration": "tuner.configuration",
     "Listener": "tuner.study.listener",
     "Meter": "tuner.devices.meter",
-    "NoteListener": "tuner.measure.listener",
+    "NoteListener": "tuner.measurement.listener",
     "NullListener": "tuner.study.listener",
     "SearchSpace": "tuner.spec.search_space",
     "Server": "tuner.servers.server",
@@ -40,6 +38,7 @@ _HOMES = {
     "StudyResults": "tuner.report.study_results",
     "StudySpec": "tuner.spec.study",
     "arun": "tuner.api",
+    "measure": "tuner.api",
     "parse_settings": "tuner.evaluation.measure_once",
     "resume": "tuner.api",
     "run": "tuner.api",
@@ -90,25 +89,6 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """`tuner` with its function `measure`, over the folder of that name.
-
-    Python binds a subpackage in its parent when it is first imported, and would so replace the
-    function; `from tuner.measure import ...` does not look there.
-    """
-
-    @property
-    def measure(self) -> Any:
-        return import_module("tuner.api").measure
-
-    @measure.setter
-    def measure(self, subpackage: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

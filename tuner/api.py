@@ -11,7 +11,7 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, configuration_of, measure_once
 from tuner.host.signals import run_interruptible
-from tuner.measure.listener import NOBODY, LoadListener
+from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.report.study_results import StudyResults, load_study
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store

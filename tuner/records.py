@@ -155,8 +155,8 @@ class RawRun:
     """Everything recorded while one load ran against one server.
 
     `energy_j` of `power` and the tokens in `requests` cover the whole load; which part of it is the
-    steady window is decided in `tuner.measure`. `invalid` says why no metric of it can be believed,
-    for a reason outside the configuration, and what to do.
+    steady window is decided in `tuner.measurement`. `invalid` says why no metric of it can be
+    believed, for a reason outside the configuration, and what to do.
     """
 
     requests: tuple[RequestRecord, ...]
@@ -191,7 +191,7 @@ class SteadyWatch(Protocol):
     """Decides, while a load runs, when the steady window begins and ends.
 
     The driver of the load (live or virtual) reports each event in time order and ends the load at
-    `window_end_s`. Implemented in `tuner.measure.steady_window`.
+    `window_end_s`. Implemented in `tuner.measurement.steady_window`.
     """
 
     def started(self, now_s: float) -> None:

@@ -13,7 +13,7 @@ from helpers.scripted import measurement
 
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.configuration import Configuration
-from tuner.measure.statistics.compare import Verdict
+from tuner.measurement.statistics.compare import Verdict
 from tuner.records import Failure, FailureKind, Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective

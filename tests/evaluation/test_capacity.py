@@ -27,7 +27,7 @@ from tuner.evaluation.factory import (
     measurement_plan,
 )
 from tuner.load.workload import load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo, meets_all
 from tuner.spec.study import spec_from

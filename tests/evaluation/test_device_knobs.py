@@ -20,7 +20,7 @@ from tuner.evaluation.launched import launched as live_module
 from tuner.evaluation.launched.launched import LaunchSettings, ServedEvaluator, ServerSpec
 from tuner.host.state_folder import state_folder
 from tuner.load.workload import load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
 from tuner.servers.registry import emulated_server
 

@@ -29,8 +29,8 @@ from tuner.emulator.http.served_replicas import LiveReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.load.workload import load_workload
-from tuner.measure.load_run import run_load
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.load_run import run_load
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.store import TrialRow
 

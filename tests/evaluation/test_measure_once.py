@@ -6,7 +6,7 @@ from rich.console import Console
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import measure_once, parse_settings
-from tuner.measure.listener import NoteListener
+from tuner.measurement.listener import NoteListener
 from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.spec.study import spec_from
 

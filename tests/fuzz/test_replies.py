@@ -18,7 +18,7 @@ from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.load.workload import load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.servers.launch import served_names
 from tuner.servers.openai.stream import CompletionStream

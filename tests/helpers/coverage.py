@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helpers.virtual_loads import Case, cut, metrics_of, simulate
-from tuner.measure.intervals import Interval, intervals
+from tuner.measurement.intervals import Interval, intervals
 from tuner.records import RawRun
 
 COVERED = (

@@ -12,8 +12,8 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.emulator.virtual import simulate
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import SteadyWindow, WindowPlan
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.records import EarlyEnd, Failure, Load, RawRun, Request
 from tuner.slo import Slo, meets_all
 

@@ -15,8 +15,8 @@ from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.load.workload import Workload
-from tuner.measure.listener import NOBODY, NoteListener
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.listener import NOBODY, NoteListener
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load, Source
 from tuner.servers.processes import tagged_processes
 from tuner.servers.registry import emulated_server

@@ -13,8 +13,8 @@ from tuner.configuration import Configuration
 from tuner.emulator import virtual
 from tuner.load.lengths import Uniform
 from tuner.load.workload import LoadSpec, Workload, WorkloadSpec, load_workload
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import SteadyWindow
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import InFlight, Load, Measurement, RawRun, RequestState
 
 

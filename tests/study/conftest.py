@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from tuner.load.client.drive import DriveReport
-from tuner.measure import load_run as live
-from tuner.measure.client_verdict import ClientVerdict
+from tuner.measurement import load_run as live
+from tuner.measurement.client_verdict import ClientVerdict
 from tuner.store import Store
 
 

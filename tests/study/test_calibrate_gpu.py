@@ -15,7 +15,7 @@ from tuner.emulator.virtual import simulate
 from tuner.errors import UsageError
 from tuner.evaluation.factory import fixed_configuration, measurement_plan
 from tuner.load.workload import load_workload
-from tuner.measure.steady_window import SteadyWindow
+from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import Failure, Load, Measurement, Source
 from tuner.spec.search_space import load_space
 from tuner.spec.study import StudySpec

@@ -18,7 +18,7 @@ from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement
 from tuner.slo import Slo
 from tuner.store import Store

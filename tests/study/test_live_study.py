@@ -13,7 +13,7 @@ import pytest
 from helpers.studies import CommandLine, wait_for
 from optuna.trial import TrialState
 
-from tuner.measure.outputs import PROBES
+from tuner.measurement.outputs import PROBES
 
 EMULATED_SPACE = """
 name: emulated

@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 FAULTS = range(1, 44)
 WALL_CLOCK = re.compile(r"\btime\.time\(|\bdatetime\.now\(\)")
-MEASURES = ("devices", "load", "measure", "search", "servers", "evaluation", "study")
+MEASURES = ("devices", "load", "measurement", "search", "servers", "evaluation", "study")
 
 
 @cache

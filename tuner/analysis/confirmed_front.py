@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, feasible, front, slos_of
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
-from tuner.measure.outputs import clearly_below
+from tuner.measurement.outputs import clearly_below
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow

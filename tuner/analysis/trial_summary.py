@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tuner.analysis.outcomes import ENERGY, meets_slo, metric
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
-from tuner.measure.statistics.compare import Verdict
+from tuner.measurement.statistics.compare import Verdict
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 
@@ -24,7 +24,7 @@ class TrialSummary:
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
     default taken out. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
     its name and in its unit. `changes_percent` is 100 x (value / default - 1) of what else a
-    reader weighs. `same_outputs` is a share, see `tuner.measure`.
+    reader weighs. `same_outputs` is a share, see `tuner.measurement`.
     """
 
     number: int

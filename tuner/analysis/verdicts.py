@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, baseline_of
-from tuner.measure.outputs import Agreement, agreement
-from tuner.measure.statistics.compare import (
+from tuner.measurement.outputs import Agreement, agreement
+from tuner.measurement.statistics.compare import (
     Comparison,
     Estimate,
     Repeat,

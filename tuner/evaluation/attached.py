@@ -17,8 +17,8 @@ from tuner.devices.meter import Meter
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
 from tuner.load.workload import FIRST_TOKEN_ID, Workload
-from tuner.measure.listener import NOBODY, LoadListener
-from tuner.measure.load_run import run_load
+from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.measurement.load_run import run_load
 from tuner.records import Failure, Request, Source, Timing
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, ServerUnreachableError

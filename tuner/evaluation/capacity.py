@@ -8,8 +8,8 @@ from dataclasses import replace
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.measure.precision import Precision, watched_percentiles
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.precision import Precision, watched_percentiles
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.spec.stored import Capacity

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError, UsageError
 from tuner.load.workload import Workload
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, Load, Measurement, RawRun, Source, Timing
 from tuner.slo import Slo, request_limits_ms
 from tuner.store import Answers

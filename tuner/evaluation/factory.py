@@ -34,7 +34,7 @@ from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
-from tuner.measure.listener import NOBODY, LoadListener
+from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.records import Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo

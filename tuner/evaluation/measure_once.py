@@ -24,9 +24,9 @@ from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
 from tuner.host.redaction import is_secret_name
 from tuner.load.workload import load_workload
-from tuner.measure.intervals import Interval, intervals
-from tuner.measure.listener import NOBODY, LoadListener
-from tuner.measure.precision import Achieved, achieved, imprecision
+from tuner.measurement.intervals import Interval, intervals
+from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.measurement.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
 from tuner.slo import request_limits_ms
 from tuner.spec.search_space import GPU_VARIABLES, Section

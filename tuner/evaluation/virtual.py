@@ -14,7 +14,7 @@ from tuner.emulator.virtual import simulate
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
-from tuner.measure.steady_window import SteadyWindow
+from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Source, Timing
 
 # Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an

@@ -22,8 +22,8 @@ from tuner.catalog.yaml_files import read_mapping, validate
 from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
 from tuner.host.redaction import redacted
-from tuner.measure.precision import Precision, watched_percentiles
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.precision import Precision, watched_percentiles
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective

@@ -103,7 +103,7 @@ def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     """Emulate a trial's load on its configuration, without noise."""
     from tuner.emulator.virtual import LaunchRefusedError, simulate
     from tuner.evaluation.evaluator import load_of
-    from tuner.measure.steady_window import SteadyWindow
+    from tuner.measurement.steady_window import SteadyWindow
 
     plan = row.plan
     try:

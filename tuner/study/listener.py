@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.measure.listener import LoadListener, NullLoadListener
+from tuner.measurement.listener import LoadListener, NullLoadListener
 from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.study.confirmation.plan import Step
 from tuner.study.proposals.proposals import Proposal

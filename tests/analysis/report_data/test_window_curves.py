@@ -7,7 +7,7 @@ import pytest
 
 from tuner.analysis.report_data.report_data import ChosenWindow
 from tuner.analysis.report_data.window_curves import SHARES, window_curves
-from tuner.measure.reduce import reduce_run
+from tuner.measurement.reduce import reduce_run
 from tuner.records import (
     Measurement,
     PowerTimeline,

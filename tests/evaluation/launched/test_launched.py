@@ -11,7 +11,7 @@ from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
 from tuner.servers.processes import tagged_processes
 

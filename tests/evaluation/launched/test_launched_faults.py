@@ -14,7 +14,7 @@ from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.evaluation.launched import launched as live_module
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.servers.launch import LaunchFailedError
 from tuner.servers.processes import tagged_processes

@@ -20,7 +20,7 @@ from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.load.workload import Workload, load_workload
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState
 from tuner.servers.processes import tagged_processes
 from tuner.servers.vllm import live_limits

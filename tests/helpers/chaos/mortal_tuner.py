@@ -33,8 +33,8 @@ from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation
 from tuner.load.client.client import ClientLimits
-from tuner.measure import load_run
-from tuner.measure.client_verdict import ClientVerdict
+from tuner.measurement import load_run
+from tuner.measurement.client_verdict import ClientVerdict
 from tuner.records import Measurement
 from tuner.servers.launch import LaunchPlan
 from tuner.study.loop import StudyRun

@@ -9,7 +9,7 @@ from helpers.live_servers import evaluator
 from tuner.configuration import Configuration
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.load.workload import load_workload
-from tuner.measure.outputs import PROBES, agreement, clearly_below
+from tuner.measurement.outputs import PROBES, agreement, clearly_below
 from tuner.store import Answers
 
 

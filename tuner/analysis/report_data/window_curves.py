@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.analysis.report_data.report_data import ChosenWindow
-from tuner.measure.reduce import latency_samples_ms
+from tuner.measurement.reduce import latency_samples_ms
 from tuner.metrics import LATENCIES
 from tuner.records import FloatArray, RawRun
 

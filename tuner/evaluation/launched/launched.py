@@ -31,8 +31,8 @@ from tuner.evaluation.launched.warm_server import (
     pids_of,
 )
 from tuner.host.redaction import without_secrets
-from tuner.measure.load_run import run_load
-from tuner.measure.outputs import probe_answers
+from tuner.measurement.load_run import run_load
+from tuner.measurement.outputs import probe_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes

@@ -13,7 +13,7 @@ from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
-from tuner.measure.listener import NOBODY, LoadListener
+from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.records import FailureKind, Source
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched

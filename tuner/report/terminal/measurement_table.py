@@ -13,7 +13,7 @@ from rich.table import Table
 from tuner.analysis.load_text import offered_text
 from tuner.evaluation.evaluator import load_defaults
 from tuner.evaluation.measure_once import MeasuredOnce
-from tuner.measure.precision import Achieved
+from tuner.measurement.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
 from tuner.report.labels import emulated_label, number

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.measure.intervals import intervals
-from tuner.measure.precision import achieved, imprecision
+from tuner.measurement.intervals import intervals
+from tuner.measurement.precision import achieved, imprecision
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.slo import request_limits_ms
 from tuner.spec.study import StudySpec

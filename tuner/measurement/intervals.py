@@ -4,7 +4,7 @@ What is seen within a window is correlated: requests share batches, and a batch 
 requests live. A window is therefore cut into equal stretches of time, and the spread between them
 is inflated by their lag-1 correlation (an AR(1) process), with Student's t for as many independent
 stretches as are left. What is the same for a whole run, such as the gain of a board's power sensor,
-cannot be seen from within: that takes repeats (`tuner.measure.statistics.compare`).
+cannot be seen from within: that takes repeats (`tuner.measurement.statistics.compare`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.reduce import e2el_ms, is_good, token_gaps_ms, tpot_ms, ttft_ms, waits_at
-from tuner.measure.statistics.student_t import student_t_quantile
+from tuner.measurement.reduce import e2el_ms, is_good, token_gaps_ms, tpot_ms, ttft_ms, waits_at
+from tuner.measurement.statistics.student_t import student_t_quantile
 from tuner.records import FloatArray, RawRun, RequestState
 
 LEVEL = 0.95

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.measure.reduce import e2el_ms, reduce_run, tpot_ms, ttft_ms, window_energy_j
+from tuner.measurement.reduce import e2el_ms, reduce_run, tpot_ms, ttft_ms, window_energy_j
 from tuner.records import (
     Failure,
     FailureKind,

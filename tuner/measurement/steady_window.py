@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tuner.measure.early_stop import Backlog, first_missed
-from tuner.measure.precision import Precision
-from tuner.measure.window_statistics import WindowStatistics, as_column
+from tuner.measurement.early_stop import Backlog, first_missed
+from tuner.measurement.precision import Precision
+from tuner.measurement.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, InFlight
 from tuner.slo import Slo
 

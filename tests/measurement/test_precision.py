@@ -1,7 +1,7 @@
 import pytest
 
-from tuner.measure.intervals import Interval
-from tuner.measure.precision import Precision, achieved, imprecision, watched_percentiles
+from tuner.measurement.intervals import Interval
+from tuner.measurement.precision import Precision, achieved, imprecision, watched_percentiles
 from tuner.records import Measurement, Source
 from tuner.slo import Slo
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tuner.load.client.client_watch import DriveReport
-from tuner.measure.client_verdict import judge_client, too_few_requests
-from tuner.measure.precision import Precision
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.client_verdict import judge_client, too_few_requests
+from tuner.measurement.precision import Precision
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import RequestRecord, RequestState
 
 

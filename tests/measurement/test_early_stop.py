@@ -9,10 +9,10 @@ from helpers.early_ends import NEVER, PLAN, good, run_once
 from helpers.virtual_loads import CASES, metrics_of, replay, simulate
 
 from tuner.configuration import Configuration
-from tuner.measure.early_stop import Backlog, first_missed
-from tuner.measure.reduce import at_least_ms, reduce_run
-from tuner.measure.steady_window import SteadyWindow, WindowPlan
-from tuner.measure.window_statistics import WindowStatistics
+from tuner.measurement.early_stop import Backlog, first_missed
+from tuner.measurement.reduce import at_least_ms, reduce_run
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
+from tuner.measurement.window_statistics import WindowStatistics
 from tuner.records import EarlyEnd, Failure, FailureKind, InFlight, Load, Measurement, RawRun
 from tuner.slo import Slo, meets_all
 

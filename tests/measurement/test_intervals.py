@@ -9,7 +9,7 @@ from helpers.virtual_loads import CASES, cut, metrics_of, simulate
 from scipy.stats import binom
 
 from tuner.emulator import virtual
-from tuner.measure.intervals import (
+from tuner.measurement.intervals import (
     BATCHES,
     LEAST_LIFETIMES,
     Interval,
@@ -19,7 +19,7 @@ from tuner.measure.intervals import (
     product_interval,
     share_interval,
 )
-from tuner.measure.reduce import reduce_run
+from tuner.measurement.reduce import reduce_run
 from tuner.records import FloatArray, Measurement, RawRun, RequestState
 
 SHORT = CASES[0]

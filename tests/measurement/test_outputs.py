@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from helpers.endpoints import served
 
-from tuner.measure.outputs import (
+from tuner.measurement.outputs import (
     PROBE_TOKENS,
     PROBES,
     Agreement,

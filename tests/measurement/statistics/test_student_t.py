@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.special import stdtrit
 
-from tuner.measure.statistics.student_t import student_t_quantile
+from tuner.measurement.statistics.student_t import student_t_quantile
 
 
 @pytest.mark.parametrize(

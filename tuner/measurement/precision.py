@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tuner.measure.intervals import SHARES, Interval
+from tuner.measurement.intervals import SHARES, Interval
 from tuner.records import Measurement
 from tuner.slo import Slo
 

@@ -23,11 +23,11 @@ from helpers.studies import wait_for
 
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.load.workload import load_workload
-from tuner.measure.listener import NOBODY, LoadListener
-from tuner.measure.load_run import run_load
-from tuner.measure.precision import Precision
-from tuner.measure.reduce import reduce_run
-from tuner.measure.steady_window import WindowPlan
+from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.measurement.load_run import run_load
+from tuner.measurement.precision import Precision
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.steady_window import WindowPlan
 from tuner.records import (
     Failure,
     FailureKind,

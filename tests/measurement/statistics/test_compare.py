@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.measure.statistics.compare import (
+from tuner.measurement.statistics.compare import (
     Comparison,
     Estimate,
     Repeat,

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from tuner.measure.intervals import LEVEL, Interval
-from tuner.measure.statistics.student_t import student_t_quantile
+from tuner.measurement.intervals import LEVEL, Interval
+from tuner.measurement.statistics.student_t import student_t_quantile
 from tuner.metrics import Direction, metric_named
 from tuner.records import FloatArray
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.intervals import SHARES, batch_of, independent_requests
-from tuner.measure.reduce import at_least_ms
-from tuner.measure.window_statistics import WindowStatistics, as_column
+from tuner.measurement.intervals import SHARES, batch_of, independent_requests
+from tuner.measurement.reduce import at_least_ms
+from tuner.measurement.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, FloatArray, InFlight
 from tuner.slo import Slo
 

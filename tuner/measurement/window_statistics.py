@@ -7,7 +7,7 @@ from array import array
 
 import numpy as np
 
-from tuner.measure.intervals import (
+from tuner.measurement.intervals import (
     LEAST_LIFETIMES,
     SHARES,
     Interval,
@@ -16,7 +16,7 @@ from tuner.measure.intervals import (
     percentile_interval,
     product_interval,
 )
-from tuner.measure.precision import Precision
+from tuner.measurement.precision import Precision
 from tuner.records import FloatArray
 
 _WARMUP_BINS = 40

@@ -6,9 +6,9 @@ from helpers.virtual_loads import CASES, cut, metrics_of, replay, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.measure.intervals import intervals
-from tuner.measure.precision import Precision
-from tuner.measure.steady_window import SteadyWindow, WindowPlan
+from tuner.measurement.intervals import intervals
+from tuner.measurement.precision import Precision
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.records import EarlyEnd, InFlight, RawRun, SteadyWatch
 
 SHORT = CASES[0]

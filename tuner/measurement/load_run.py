@@ -14,9 +14,9 @@ import numpy as np
 from tuner.devices.emulated.activity import Activity, ActivityDriven
 from tuner.devices.meter import Meter, PowerReading
 from tuner.load.client.drive import drive
-from tuner.measure.client_verdict import judge_client, too_few_requests
-from tuner.measure.listener import NOBODY, LoadListener
-from tuner.measure.steady_window import SteadyWindow, WindowPlan
+from tuner.measurement.client_verdict import judge_client, too_few_requests
+from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.records import Load, LoadSnapshot, PowerTimeline, RawRun, Request, ServerTimeline, Source
 from tuner.servers.server import Endpoint, ServerUnreachableError
 
