@@ -47,6 +47,13 @@ class ConfirmedFront:
         """What the default's repeats say."""
         return None if self.baseline is None else self.confirmations.get(self.baseline.number)
 
+    @property
+    def default_missed(self) -> bool:
+        """Whether the default misses the SLO, by its repeats or else by the search's window."""
+        if self.default is not None and self.default.is_dropped:
+            return True
+        return self.baseline is not None and not feasible([self.baseline], self.slos)
+
     def outputs(self, trial: TrialRow) -> str:
         """Return how far a trial's outputs are the default's, in words."""
         if self.study.evaluation == "virtual":

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from helpers.stored_study import confirm, measurement
+from helpers.stored_study import confirm, measurement, repeat
 
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.analysis.trial_summary import COMPARED
@@ -46,6 +46,18 @@ def test_another_slo_filters_without_measuring(store: Store) -> None:
 
 def test_where_the_default_wins_it_says_so(store: Store) -> None:
     assert recommend(store, slos=[Slo("p99_tpot_ms", 31.0)]).is_default
+
+
+def test_a_default_whose_repeats_failed_is_still_better_than_what_uses_more(store: Store) -> None:
+    """Only a member that uses 50 % more was confirmed; the search saw the default meet the SLO."""
+    for _ in range(3):
+        repeat(store, 2, 0.60, 48.0)
+    assert recommend(store).is_default
+    # measured again, the default missed the SLO: then nothing but the member is left
+    for _ in range(2):
+        repeat(store, 0, 0.40, 55.0)
+    found = recommend(store)
+    assert found.best.number == 2 and found.confirmed.is_confirmed
 
 
 def test_nothing_feasible_names_counts_and_the_nearest_miss(store: Store) -> None:

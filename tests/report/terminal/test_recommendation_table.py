@@ -6,7 +6,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from helpers.stored_study import confirm
+from helpers.stored_study import confirm, repeat
 from rich.console import Console
 
 from tuner.analysis.recommendation.recommend import recommend
@@ -74,3 +74,11 @@ def test_of_a_long_front_only_members_with_a_role_are_listed(
 def test_a_price_that_is_none_is_refused(per_kwh: float) -> None:
     with pytest.raises(UsageError, match="is no price per kWh"):
         Price(per_kwh, "EUR")
+
+
+def test_more_energy_is_never_shown_as_a_saving(store: Store) -> None:
+    for _ in range(2):
+        repeat(store, 2, 0.60, 48.0)
+        repeat(store, 0, 0.40, 55.0)
+    output = " ".join(shown(store).split())
+    assert "50.0 % more energy per output token than vLLM's default, which misses the SLO" in output

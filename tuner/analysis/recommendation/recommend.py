@@ -107,7 +107,8 @@ def recommend(
 def _best(found: ConfirmedFront) -> TrialRow | None:
     """Return the feasible trial of least energy; of equal ones, the first.
 
-    One that surely meets the SLO goes before one of which that is uncertain.
+    One that surely meets the SLO goes before one of which that is uncertain. Nothing that uses as
+    much energy as the default is better than the default, repeated or not.
     """
     known = [
         (
@@ -119,7 +120,21 @@ def _best(found: ConfirmedFront) -> TrialRow | None:
         for t in feasible(found.pool, found.slos)
         if (e := metric(t, ENERGY)) is not None
     ]
-    return min(known, key=lambda entry: entry[:3])[3] if known else None
+    best = min(known, key=lambda entry: entry[:3])[3] if known else None
+    default = _eligible_default(found)
+    if default is None or best is None:
+        return best or default
+    ours, theirs = metric(best, ENERGY), metric(default, ENERGY)
+    assert ours is not None and theirs is not None
+    return default if theirs <= ours else best
+
+
+def _eligible_default(found: ConfirmedFront) -> TrialRow | None:
+    """Return the default if it met the SLO, by its repeats or else by the search's window."""
+    default = found.baseline
+    if default is None or metric(default, ENERGY) is None or found.default_missed:
+        return None
+    return default
 
 
 def _asked_for(found: ConfirmedFront, number: int) -> TrialRow:

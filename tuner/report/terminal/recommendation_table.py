@@ -86,17 +86,20 @@ def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> Non
         what = "what was asked for." if r.is_asked_for else "all that met the SLO."
         console.print(f"vLLM's default {which} {what}")
     elif best.saving_percent is not None:
-        console.print(_headline(best))
+        console.print(_headline(best, default_missed=r.confirmed.default_missed))
     if best.confirmed:
         console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
 
 
-def _headline(best: TrialSummary) -> str:
+def _headline(best: TrialSummary, *, default_missed: bool) -> str:
     """Return what the configuration saves, and whether that is more than noise."""
     saving = best.saving_percent or 0.0
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
     if best.tied_with_default:
         return f"[bold yellow]tied with vLLM's default[/]: {amount} is within the noise"
+    if saving < 0:
+        why = ", which misses the SLO" if default_missed else ""
+        return f"[bold yellow]{amount}[/] per output token than vLLM's default{why}"
     return f"[bold green]{amount}[/] per output token than vLLM's default"
 
 
