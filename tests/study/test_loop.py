@@ -100,7 +100,7 @@ def test_a_machine_that_keeps_failing_needs_an_operator(store: Store) -> None:
     assert len(bed.evaluator.asked) == 1 + 3 + 3
     assert not [t for t in bed.optuna_trials if t.state is TrialState.RUNNING]
 
-    bed.evaluator.script = physics  # somebody mended it
+    bed.evaluator.script = physics  # somebody fixed it
     bed.run()
     assert [t.state for t in bed.optuna_trials].count(TrialState.COMPLETE) == 8
 

@@ -1,4 +1,4 @@
-"""Evaluation on a server that somebody else runs (`--base-url`): only the load changes."""
+"""Attached evaluation: measure a server that the user runs (`--base-url`) under varying load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EMULATOR_VERSION_SUFFIX = "+emulator"
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The running server, and what measures it."""
+    """The running server and what measures it."""
 
     name: str
     version: str
@@ -57,7 +57,7 @@ class AttachedEvaluator:
         self._server: _Server | None = None
 
     async def prepare(self) -> Testbed:
-        """Ask the server who it is."""
+        """Ask the server for its model and version; return the testbed."""
         server = await self._known()
         return Testbed(
             kind="attached",
@@ -69,7 +69,7 @@ class AttachedEvaluator:
         )
 
     async def defaults(self) -> Mapping[str, Value]:
-        """Load knobs have the default of the study's load."""
+        """Return the study's load as the defaults of the load knobs."""
         return load_defaults(self._plan.load)
 
     async def _models(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class AttachedEvaluator:
         return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_S))
 
     async def _known(self) -> _Server:
-        """Return what the server said of itself when it was first asked."""
+        """Return the server's answers to the first questions about itself."""
         if self._server is None:
             name, version = await self._ask_name(), await self._ask_version()
             is_emulated = version.endswith(EMULATOR_VERSION_SUFFIX)
@@ -112,7 +112,7 @@ class AttachedEvaluator:
             return await self._api.version(session, self._base_url) or "unknown"
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
-        """Drive the load at the running server."""
+        """Run the load on the server."""
         began_s = time.monotonic()
         server = await self._known()
         raw, warnings = await run_load(
@@ -133,11 +133,11 @@ class AttachedEvaluator:
         return Evaluation(result, raw, warnings, Timing(time.monotonic() - began_s))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
-        """The server runs already."""
+        """Always true: the server runs already."""
         return True
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
-        """Measure once more: somebody else's server is not launched anew."""
+        """Measure once more: the tuner does not restart a server that is not its own."""
         return await self.evaluate(configuration, repeat)
 
     async def _answers(self) -> bool:
@@ -156,8 +156,8 @@ class AttachedEvaluator:
 def _salted(workload: Workload, salt: int) -> Iterator[Request]:
     """Yield the workload's requests with every token id moved by `salt` within the vocabulary.
 
-    The server keeps the prefixes of earlier trials: the same prompts would be answered from its
-    cache. Lengths, arrivals and what prompts share with each other stay as they are.
+    The server's prefix cache holds the prompts of earlier trials, so the same prompts would be
+    cached. Lengths, arrivals and shared prefixes stay the same.
     """
     span = workload.spec.vocab_size - FIRST_TOKEN_ID
     for request in workload.requests():

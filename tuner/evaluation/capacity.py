@@ -1,4 +1,4 @@
-"""The highest request rate that the default configuration sustains under the SLO."""
+"""Capacity search: the highest rate that the default configuration sustains under the SLO."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuner.slo import Slo
 from tuner.spec.stored import Capacity
 
 FIRST_RATE = 1.0
-_LEAST_REQUESTS = 8  # in a window; of fewer nothing can be said
+_LEAST_REQUESTS = 8  # in a window; fewer are too few to decide
 HIGHEST_RATE = 4096.0
 _STEP = 2.0
-_CLOSE_ENOUGH = 1.03  # between a rate that is sustained and one that is not
+_CLOSE_ENOUGH = 1.03  # ratio between the lowest missed and the highest sustained rate
 _MIN_WINDOW_S = 30.0
 _MAX_WINDOW_S = 180.0
-# Only the SLO decides here: energy is to be no reason for a longer window.
+# Only the SLO decides here: the precision of energy must not lengthen the window.
 _ENERGY_SHARE = 0.25
 _PERCENTILE_SHARE = 0.02
 
@@ -31,8 +31,8 @@ Sustains = Callable[[float], Awaitable[str | None]]
 async def search(sustains: Sustains, lowest_rate: float) -> Capacity:
     """Find the capacity: double or halve the rate, then halve the bracket's ratio.
 
-    `sustains` returns None for a rate that is sustained, else why it is not. Raises
-    `PreflightError` if not even the lowest rate is sustained.
+    Rates are in requests/s. `sustains` returns None for a sustained rate, else why it is not
+    sustained. Raises `PreflightError` if even the lowest rate is not.
     """
     tries = 0
 
@@ -68,9 +68,9 @@ async def search(sustains: Sustains, lowest_rate: float) -> Capacity:
 async def default_capacity(
     evaluator: Evaluator, slos: tuple[Slo, ...], window: WindowPlan, note: Callable[[str], None]
 ) -> Capacity:
-    """Search with the default configuration, on one server that stays warm.
+    """Find the default configuration's capacity on one warm server.
 
-    `window` is what the evaluator measures with: it says at how low a rate there is nothing to see.
+    `window` is the evaluator's window: it sets the lowest rate that can be decided.
 
     Raises `PreflightError` if it cannot be measured at all, or has no capacity under the SLO.
     """
@@ -87,7 +87,7 @@ async def default_capacity(
 
 
 async def _missed(evaluator: Evaluator, slos: tuple[Slo, ...], rate: float) -> str | None:
-    """Measure the default configuration under a rate; return what it misses, or None."""
+    """Measure the default configuration at a rate; return which SLO it misses, or None."""
     configuration = Configuration(load={"request_rate": rate})
     evaluation = await evaluator.evaluate(configuration, 0)
     if _may_be_chance(evaluation):
@@ -105,7 +105,7 @@ async def _missed(evaluator: Evaluator, slos: tuple[Slo, ...], rate: float) -> s
 
 
 def _may_be_chance(evaluation: Evaluation) -> bool:
-    """Say whether it failed for a reason that may be gone the next time."""
+    """Say whether a retry may succeed: the failure was not the configuration's."""
     result = evaluation.result
     return isinstance(result, Failure) and result.kind is not FailureKind.CONFIGURATION
 
@@ -123,7 +123,7 @@ def _violated(metrics: Mapping[str, float], slos: tuple[Slo, ...]) -> str | None
 def capacity_window(plan: WindowPlan, slos: tuple[Slo, ...]) -> WindowPlan:
     """Return a window that ends as soon as it is clear whether the SLOs are met.
 
-    A fixed length that the user asked for stays.
+    A fixed length that the user set stays.
     """
     asked = plan.precision
     if asked is None:

@@ -1,4 +1,4 @@
-"""The power limit and SM clock of real GPUs as knobs of a study, always under a lease."""
+"""Device knobs: power limit and SM clock of real GPUs, changed only under a lease."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tuner.host.state_folder import state_folder
 
 
 class DeviceControl(Protocol):
-    """What sets the power limit and SM clock of a server's GPUs, real or not."""
+    """Sets the power limit and SM clock of a server's GPUs, real or emulated."""
 
     def open(self, gpus: Sequence[DeviceState]) -> None:
-        """Make ready, at the default limits."""
+        """Acquire the GPUs and set the default limits."""
 
     def apply(self, configuration: Configuration) -> float | None:
-        """Set what the configuration asks for; return the power limit that is now in force."""
+        """Set the configuration's device knobs; return the power limit in force, W."""
 
     def close(self) -> None:
-        """Put everything back to what was found."""
+        """Restore the settings from before `open`."""
 
 
 class DeviceKnobs:
-    """The limits of the GPUs that a study uses, from `open` to `close`.
+    """The limits of the GPUs that a study uses, held under leases from `open` to `close`.
 
-    A configuration without device knobs, the baseline above all, is measured at the GPU's
-    *default* limits; at the end everything is put back to what was *found*. Safe to close while
-    another thread opens or applies, as a cancelled task leaves it: closing waits for that thread.
+    A configuration without device knobs, such as the baseline, is measured at the GPU's *default*
+    limits. `close` restores the limits from before `open`. `close` is safe while another thread is
+    still in `open` or `apply`, which a cancelled task can leave behind: it waits for that thread.
     """
 
     def __init__(self, run_tag: str, extremes: Sequence[Configuration]) -> None:
@@ -47,9 +47,9 @@ class DeviceKnobs:
         self._default_power_limit_w: float | None = None
 
     def open(self, gpus: Sequence[DeviceState]) -> None:
-        """Take the leases, go to both ends of each knob and then to the default limits.
+        """Take the leases, try both ends of each knob, then set the default limits.
 
-        Raises `PreflightError` where it is not, or where the GPUs are somebody else's.
+        Raises `PreflightError` if a limit cannot be set or another run has leased the GPUs.
         """
         for gpu in gpus:
             for extreme in self._extremes:
@@ -73,7 +73,7 @@ class DeviceKnobs:
             uuids = [gpu.uuid for gpu in gpus]
             self._limits = self._stack.enter_context(leased(control, uuids, self._run_tag, book))
             self._default_power_limit_w = gpus[0].default_power_limit_w
-            for extreme in self._extremes:  # told now, and not in the middle of the night
+            for extreme in self._extremes:  # fails now, not in the middle of the study
                 self._apply(self._limits, extreme)
             self._apply(self._limits, Configuration())
         except BaseException:
@@ -81,9 +81,9 @@ class DeviceKnobs:
             raise
 
     def apply(self, configuration: Configuration) -> float | None:
-        """Set what the configuration asks for; return the power limit that is now in force.
+        """Set the configuration's device knobs; return the power limit in force, W.
 
-        Raises `OperatorNeededError` if a GPU no longer takes it.
+        Raises `OperatorNeededError` if a GPU no longer accepts it.
         """
         try:
             with self._lock:
@@ -106,7 +106,7 @@ class DeviceKnobs:
         return limit_w
 
     def close(self) -> None:
-        """Put everything back to what was found."""
+        """Restore the settings from before `open`."""
         with self._lock:
             self._is_closed = True
             self._limits = None
@@ -129,7 +129,7 @@ def require_in_range(gpu: DeviceState, device: Mapping[str, Value]) -> None:
 
 
 def device_defaults(gpus: Sequence[DeviceState]) -> dict[str, Value]:
-    """Return the value that each device knob has when it is not set, as far as NVML says."""
+    """Return each device knob's value when it is not set, as far as NVML reports it."""
     if not gpus:
         return {}
     known = {

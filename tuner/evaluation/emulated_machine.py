@@ -1,4 +1,4 @@
-"""The GPUs in software of one run: what its emulated servers run on, and its knobs change."""
+"""Emulated GPUs of one run: its emulated servers run on them, its device knobs change them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tuner.servers.registry import flag_rules
 
 
 class EmulatedMachine:
-    """As many GPUs as a machine of that kind has, in a file that only this run's servers know.
+    """As many GPUs as such a machine has, in a file that only this run's servers use.
 
-    There is nothing to be put back: the next run makes GPUs of its own.
+    There is nothing to restore: the next run creates its own GPUs.
     """
 
     def __init__(self, gpu: Gpu, path: Path) -> None:
@@ -27,17 +27,17 @@ class EmulatedMachine:
         self._gpu = gpu
 
     def meter(self, configuration: Configuration) -> EmulatedGpuMeter:
-        """Return the meter of the GPUs that a server takes. Raises as `open`."""
+        """Return the meter of the GPUs that a server uses. Raises as `open`."""
         used = flag_rules().gpus_used(configuration)
-        used = min(used, len(self._file.devices))  # if more, it will not start
+        used = min(used, len(self._file.devices))  # with more, it does not start
         return EmulatedGpuMeter(self._gpu.name, self._file.devices[:used])
 
     def open(self, _: Sequence[DeviceState]) -> None:
-        """Make the GPUs. Raises `PreflightError` where their file cannot be written."""
+        """Create the GPUs. Raises `PreflightError` if their file cannot be written."""
         self.apply(Configuration())
 
     def apply(self, configuration: Configuration) -> float | None:
-        """Set what the configuration asks for; return the power limit that is now in force."""
+        """Set the configuration's device knobs; return the power limit in force, W."""
         device = configuration.device
         limit_w = float(device.get("power_limit_w", self._gpu.default_limit_w))
         sm_clock_mhz = device.get("sm_clock_mhz")
@@ -47,7 +47,7 @@ class EmulatedMachine:
         return limit_w
 
     def close(self) -> None:
-        """Take the GPUs away."""
+        """Remove the GPUs."""
         self.path.unlink(missing_ok=True)
 
     @cached_property

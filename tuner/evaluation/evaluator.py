@@ -1,4 +1,4 @@
-"""What evaluates a configuration: a live server, an attached one, or the emulator."""
+"""Evaluator protocol: a configuration in, a measurement out (launched, attached or virtual)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ EvaluationKind = Literal["live", "attached", "virtual"]
 
 @dataclass(frozen=True, slots=True)
 class Testbed:
-    """What configurations are evaluated on; a resumed study must find the same.
+    """Testbed: the hardware and software that a study measures on; a resumed study needs the same.
 
-    `kind` says whether a server is launched, runs already, or exists on a virtual clock only.
+    `kind`: the server is launched (`live`), runs already (`attached`), or is emulated on a virtual
+    clock (`virtual`).
     """
 
     kind: EvaluationKind
@@ -31,15 +32,15 @@ class Testbed:
     driver: str | None
     energy_source: Source
     latency_source: Source
-    gpu_uuids: tuple[str, ...] = ()  # none where no GPU is read
+    gpu_uuids: tuple[str, ...] = ()  # empty if no GPU is read
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation brought, and how long it took.
+    """The result of one evaluation and its duration.
 
-    With `is_virtual` its time is on a virtual clock, and is what it takes from a budget of hours.
-    `answers` are those to the probe prompts, None if the server was not asked.
+    With `is_virtual` the duration is on the virtual clock and counts against a budget in hours.
+    `answers` are the answers to the probe prompts, None if the server was not asked.
     """
 
     result: Measurement | Failure
@@ -50,7 +51,7 @@ class Evaluation:
     answers: Answers | None = None
 
     def spent(self, wall_s: float) -> Timing:
-        """Return what it takes from the budget, if it took `wall_s` by the wall clock."""
+        """Return the time it takes from the budget, s; `wall_s` is its wall-clock time."""
         return self.timing if self.is_virtual else replace(self.timing, elapsed_s=wall_s)
 
 
@@ -63,13 +64,13 @@ class Evaluator(Protocol):
     needs_guardian: bool
 
     async def prepare(self) -> Testbed:
-        """Check that it can be done at all, and say on what.
+        """Check that evaluations are possible; return the testbed.
 
-        Raises `UsageError` or `PreflightError` with what to do.
+        Raises `UsageError` or `PreflightError`, which say what to do.
         """
 
     async def defaults(self) -> Mapping[str, Value]:
-        """Return the value of each knob that is not set, as far as it can be known.
+        """Return the value of each knob that is not set, as far as it is known.
 
         Raises `PreflightError` if the default configuration does not start.
         """
@@ -77,27 +78,27 @@ class Evaluator(Protocol):
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Evaluate; a configuration that does not work is a `Failure`, not an exception.
 
-        Raises `OperatorNeededError` when going on makes no sense.
+        Raises `OperatorNeededError` if no further evaluation makes sense.
         """
 
     def is_warm_for(self, configuration: Configuration) -> bool:
-        """Say whether `evaluate` would need no launch for this configuration."""
+        """Say whether the warm server can serve this configuration without a launch."""
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Evaluate on a clean launch with exactly this configuration's flags.
 
-        `repeat` is the number of the repeat, and another one each time.
+        `repeat` is the number of the repeat; it differs each time.
 
-        No limit is set live, and nothing of an earlier evaluation is left in the server. Failures
-        and errors as for `evaluate`.
+        No limit is changed in the running server, and the server has no state of an earlier
+        evaluation. Failures and errors as for `evaluate`.
         """
 
     async def close(self) -> None:
-        """Stop whatever was started."""
+        """Stop everything that was started."""
 
 
 def load_of(configuration: Configuration, otherwise: Load) -> Load:
-    """Return the load that the configuration's load knobs ask for, else `otherwise`.
+    """Return the load that the configuration's load knobs set, else `otherwise`.
 
     Raises `UsageError`.
     """
@@ -121,10 +122,10 @@ def load_defaults(load: Load) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementPlan:
-    """What every configuration of a study is measured with.
+    """Measurement plan: the workload, load, SLOs and window of every measurement of a study.
 
-    `fixed` holds the settings that all configurations share, the baseline too. With `ends_early` a
-    configuration that clearly misses an SLO is not measured to the end.
+    `fixed` holds the settings that all configurations share, including the baseline. With
+    `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     """
 
     model: str
@@ -136,13 +137,13 @@ class MeasurementPlan:
     ends_early: bool = False
 
     def window_for(self, configuration: Configuration) -> WindowPlan:
-        """Return how it is measured; the baseline, which all else is compared with, to the end."""
+        """Return a configuration's window; the baseline's is never cut short."""
         if not self.ends_early or not configuration.knobs():
             return self.window
         return replace(self.window, slos=self.slos)
 
     def full(self, configuration: Configuration) -> Configuration:
-        """Return the configuration with the fixed settings: what a server is launched with."""
+        """Return the full configuration: with the fixed settings, as a server is launched."""
         return configuration.with_fixed(self.fixed)
 
     def require_room(self, flags: Mapping[str, Value], context_flag: str) -> None:

@@ -1,4 +1,4 @@
-"""From a spec to the evaluator that it asks for."""
+"""Evaluator factory: build the evaluator that a spec asks for."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Where a run leaves its logs, the tag of its servers, and what it may do to real GPUs.
+    """Run context: the log folder, the tag of the servers, and permissions on real GPUs.
 
-    `listener` is told how each load goes, and what the user should know.
+    `listener` receives the progress of each load and messages for the user.
     """
 
     run_tag: str
@@ -61,8 +61,8 @@ class RunContext:
 class Knobs:
     """The knobs of a study, by name and section.
 
-    `widest` is a configuration that uses the most GPUs, `extremes` are the ends of the device
-    knobs' ranges, `live` are those that a running server changes.
+    `widest` is a configuration that uses the most GPUs. `extremes` are the ends of the device
+    knobs' ranges. `live` are the knobs that can change in a running server.
     """
 
     sections: Mapping[str, str]
@@ -76,7 +76,7 @@ class Knobs:
 
 
 def measurement_plan(spec: StudySpec, workload: Workload, fixed: Configuration) -> MeasurementPlan:
-    """Return what every configuration of the spec is measured with."""
+    """Return the measurement plan of a spec."""
     load, plan = spec.load or workload.default_load, spec.window_plan
     return MeasurementPlan(
         model=spec.model,
@@ -91,9 +91,10 @@ def measurement_plan(spec: StudySpec, workload: Workload, fixed: Configuration) 
 
 
 def _fills_in_s(slos: Sequence[Slo], workload: Workload) -> float:
-    """Return how long a mean request takes at the SLO's bound on TPOT, s; 0 without a bound.
+    """Return the duration of a mean request at the SLO's bound on TPOT, s; 0 without a bound.
 
-    For so long the number under way of an open load grows, on a server that keeps up as well.
+    In an open loop the number of requests in flight grows for this long, even if the server keeps
+    up.
     """
     bounds_ms = [slo.bound for slo in slos if slo.metric.endswith("_tpot_ms")]
     if not bounds_ms:
@@ -107,8 +108,8 @@ def make_evaluator(
 ) -> Evaluator:
     """Return the evaluator for a spec.
 
-    Raises `UsageError` for knobs that this evaluator does not know, `PreflightError` for what this
-    machine lacks.
+    Raises `UsageError` for knobs that this evaluator does not know, `PreflightError` if this
+    machine lacks something.
     """
     if spec.base_url is not None:
         return _attached(spec, spec.base_url, plan, knobs, context)
@@ -123,7 +124,7 @@ def make_evaluator(
             "the search space"
         )
     for extreme in knobs.extremes:
-        PowerModel.under(gpu, extreme.device)  # tells a limit or clock that this GPU does not have
+        PowerModel.under(gpu, extreme.device)  # raises for limits that this GPU does not have
     if spec.live:
         return _served_emulator(spec, gpu, plan, knobs, context)
     return VirtualEvaluator(model, gpu, plan, spec.seed, knobs.live)
@@ -175,13 +176,13 @@ def _require_allowed(spec: StudySpec, device: list[str]) -> None:
     if spec.read_only_device:
         raise UsageError(
             f"{names} would change settings of real GPUs, which --read-only-device forbids; leave "
-            "that out, or use a search space without device knobs (--space default)"
+            "them out, or use a search space without device knobs (--space default)"
         )
     if not spec.allow_gpu_settings:
         raise PreflightError(
             f"{names} would change settings of real GPUs; allow it with --allow-gpu-settings "
-            "(needs root; what was found is put back at the end, and after a crash), use a search "
-            "space without device knobs (--space default), or --emulate a GPU"
+            "(needs root; the old settings are restored at the end, and after a crash), use a "
+            "search space without device knobs (--space default), or --emulate a GPU"
         )
 
 
@@ -197,13 +198,13 @@ def _activity_meter(spec: StudySpec, plan: MeasurementPlan) -> ActivityMeter:
 
 
 def _mean_context_tokens(workload: Workload) -> float:
-    """Return the mean context of a request half-way through its answer."""
+    """Return the mean context length, tokens, of a request half-way through its answer."""
     sample = itertools.islice(workload.requests(), 256)
     return float(np.mean([r.prompt_token_ids.size + r.output_tokens / 2 for r in sample]))
 
 
 def _require_model_folder(model: str, workload: Workload) -> None:
-    """Check what can be known of a model on disk; a name is left to vLLM to find."""
+    """Check a model that is on disk; vLLM resolves a hub name."""
     looks_like_path = model.startswith((".", "/", "~")) or Path(model).exists()
     if not looks_like_path:
         return
@@ -251,7 +252,7 @@ def _attached(
         )
 
     def meter() -> Meter:
-        # the GPUs of this machine say nothing of a server on another one
+        # the GPUs of this machine are not those of a server on another machine
         local = open_meter() if _is_here(base_url) else None
         return local or _activity_meter(spec, plan)
 
@@ -264,7 +265,7 @@ def _is_here(base_url: str) -> bool:
 
 
 def space_knobs(space: SearchSpace) -> Knobs:
-    """Return the knobs of a space."""
+    """Return the knobs of a search space."""
     sections = {name: section for section, name, _ in space.knobs()}
     widest = {
         name: max(int(v) for v in (knob.choices if isinstance(knob, Choice) else (knob.high,)))
@@ -286,7 +287,7 @@ def space_knobs(space: SearchSpace) -> Knobs:
 
 
 def configuration_knobs(configuration: Configuration) -> Knobs:
-    """Return what one configuration sets as knobs."""
+    """Return the settings of one configuration as knobs."""
     sections = {
         name: section for section, values in configuration.to_json().items() for name in values
     }

@@ -1,4 +1,4 @@
-"""One configuration, measured once: no study, no search."""
+"""Single measurement: one configuration, without study, search or store."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tuner.spec.study import StudySpec
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOnce:
-    """A measurement with what it was measured on."""
+    """A measurement with its testbed, configuration and load."""
 
     bench: Testbed
     configuration: Configuration
     load: Load
     measurement: Measurement
-    intervals: Mapping[str, Interval]  # 95 %, of the metrics where the window is long enough to say
+    intervals: Mapping[str, Interval]  # 95 %, of the metrics for which the window is long enough
     precision: tuple[Achieved, ...]  # of the metrics with a target; none for a fixed window
     warnings: tuple[str, ...]
 
@@ -71,7 +71,7 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
 
 
 def configuration_of(values: Mapping[str, Value]) -> Configuration:
-    """Return knobs under their names as a configuration; see `parse_settings` for the names."""
+    """Return a configuration from knobs by name; see `parse_settings` for the names."""
     sections: dict[Section, dict[str, Value]] = {}
     for name, value in values.items():
         sections.setdefault(_section(name), {})[name] = value
@@ -101,9 +101,9 @@ def _value(setting: str, text: str) -> Value:
 async def measure_once(
     spec: StudySpec, configuration: Configuration, listener: LoadListener = NOBODY
 ) -> MeasuredOnce:
-    """Measure; `listener` is told how the load goes, and what the user should know.
+    """Measure; `listener` receives the progress of the load and messages for the user.
 
-    Raises `PreflightError` with the reason if the configuration does not work.
+    Raises `PreflightError` with the reason if the configuration fails.
     """
     workload = load_workload(spec.workload)
     plan = measurement_plan(spec, workload, Configuration())

@@ -1,4 +1,4 @@
-"""`--request-rate 0.7x`: a rate that is a share of what the default configuration sustains."""
+"""Rate share: resolve `--request-rate 0.7x`, a share of the default configuration's capacity."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tuner.spec.study import StudySpec
 async def resolved_rate(
     spec: StudySpec, share: float, plan: MeasurementPlan, context: RunContext
 ) -> tuple[StudySpec, Capacity]:
-    """Search the capacity; return the spec with a share of it as its rate, requests/s.
+    """Search for the capacity; return the spec with the share of it as its rate, requests/s.
 
-    Raises `PreflightError` if nothing is sustained under the SLO.
+    Raises `PreflightError` if no rate is sustained under the SLO.
     """
     window = capacity_window(spec.window_plan, spec.slos)
     context = replace(context, run_tag=f"{context.run_tag}-capacity")

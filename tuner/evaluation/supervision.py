@@ -1,4 +1,4 @@
-"""Around all that starts servers or changes GPUs: restore what killed runs left, and be watched."""
+"""Supervision: a guardian process cleans up behind a run; first, restore what killed runs left."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tuner.servers.guardian.guardian import guarded, repair
 
 @asynccontextmanager
 async def supervised(evaluator: Evaluator, context: RunContext) -> AsyncIterator[None]:
-    """Have a guardian clean up behind this run, and first restore what killed runs left.
+    """Restore what killed runs left, then let a guardian clean up behind this run.
 
-    Nothing is done for an evaluator that leaves the machine as it is. Raises
-    `OperatorNeededError` if something cannot be fixed or the guardian is ended meanwhile.
+    Does nothing for an evaluator that does not change the machine. Raises `OperatorNeededError` if
+    something cannot be restored or the guardian dies during the run.
     """
     if not evaluator.needs_guardian:
         yield
@@ -39,4 +39,4 @@ async def supervised(evaluator: Evaluator, context: RunContext) -> AsyncIterator
         try:
             yield
         finally:
-            await evaluator.close()  # before the guardian is told that all is cleaned up
+            await evaluator.close()  # before the guardian is told that everything is cleaned up

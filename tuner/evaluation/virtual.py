@@ -1,4 +1,4 @@
-"""Evaluation on the emulator's virtual clock: no server, no waiting."""
+"""Virtual evaluation: run the emulator's engine on a virtual clock, without server or waiting."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Source, Timing
 
-# Virtual seconds that a launch takes from the budget: weights, compilation, graph capture of an
-# 8B model; and what the change to another configuration takes of a server that runs: requests of
-# its own, an empty prefix cache, a moment to settle. They decide how many trials fit into
-# `--hours`, no metric.
+# Virtual seconds of a launch (weights, compilation and graph capture of an 8B model), and of
+# switching a warm server to another configuration (warm-up requests, an empty prefix cache, time to
+# settle). They decide how many trials fit into `--hours`, but no metric.
 LAUNCH_S = 120.0
 CHANGE_S = 2.0
-_FIRST_REPEAT = 1_000_000  # repeats have noise of their own
+_FIRST_REPEAT = 1_000_000  # repeats have their own noise
 
 
 EMULATOR_VERSION = "emulator"
@@ -32,8 +31,8 @@ EMULATOR_VERSION = "emulator"
 class VirtualEvaluator:
     """Runs the emulator's engine for each configuration.
 
-    Time is spent as on a live server: launching where `live` and the rest of the configuration ask
-    for it. What is simulated is always a clean launch.
+    Time is spent as on a served model, including launches when `live` and the rest of the
+    configuration require one. The simulation itself is always of a clean launch.
     """
 
     needs_guardian = False
@@ -46,10 +45,10 @@ class VirtualEvaluator:
         self._plan = plan
         self._seed = seed
         self._live = live
-        self._launch: Launch | None = None  # what would run now
+        self._launch: Launch | None = None  # of the warm server that would run now
 
     async def prepare(self) -> Testbed:
-        """Say what is emulated."""
+        """Return the emulated testbed."""
         return Testbed(
             kind="virtual",
             server_version=EMULATOR_VERSION,
@@ -85,12 +84,12 @@ class VirtualEvaluator:
         return self._simulated(configuration, trial, launch_s=LAUNCH_S)
 
     def is_warm_for(self, configuration: Configuration) -> bool:
-        """Say whether a server that was launched for the configuration before could serve it."""
+        """Say whether the warm server of the previous configuration could serve it."""
         launch = self._live.shared(self._plan.full(configuration))
         return self._launch is not None and self._launch.serves(launch)
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
-        """Simulate a launch of its own."""
+        """Simulate a clean launch."""
         self._launch = self._live.clean(self._plan.full(configuration))
         return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s=LAUNCH_S)
 
@@ -123,7 +122,7 @@ class VirtualEvaluator:
         )
 
     async def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
 
 def emulated_defaults(gpu: Gpu, load: Load) -> dict[str, Value]:

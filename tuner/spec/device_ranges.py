@@ -1,4 +1,4 @@
-"""Device ranges: the power limits and SM clocks of a card, of which a search space takes shares."""
+"""Device ranges: a card's power limits and SM clocks, and knobs given as shares of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tuner.spec.study import StudySpec
 
 @dataclass(frozen=True, slots=True)
 class DeviceRange:
-    """What a card can be set to: `low` to `high` in multiples of `unit` below `high`."""
+    """The settings of a card: `low` to `high` in steps of `unit`, counted from `high`."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ DeviceRanges: TypeAlias = Mapping[str, DeviceRange]  # by device knob
 class Share(BaseModel):
     """A device knob from `low` to `high` of the card's highest value, in about `steps` steps.
 
-    What the card cannot be set to is cut off, so `low` may lie below its lowest value.
+    Values that the card cannot be set to are cut off, so `low` may be below its lowest value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,8 +50,8 @@ class Share(BaseModel):
     def on(self, card: DeviceRange) -> dict[str, Any]:
         """Return the knob in watts or MHz: a range of integers that ends at the highest value.
 
-        Steps are whole multiples of the card's unit; the lowest value is the one nearest to the
-        share that the card can be set to.
+        Steps are whole multiples of the card's unit. The lowest value is the possible setting
+        nearest to the share.
         """
         lowest = max(self.low * card.high, card.low)
         high = math.floor(self.high * card.high)
@@ -73,7 +73,7 @@ def ranges_of_gpu(gpu: Gpu) -> DeviceRanges:
 
 
 def ranges_of_devices(states: Sequence[DeviceState]) -> DeviceRanges:
-    """Return what all of these GPUs can be set to, without the knobs of which one says nothing."""
+    """Return the ranges common to these GPUs, without knobs that one of them does not report."""
     ranges = {}
     lows_w = [w for state in states if (w := state.min_power_limit_w) is not None]
     highs_w = [w for state in states if (w := state.max_power_limit_w) is not None]
@@ -81,7 +81,7 @@ def ranges_of_devices(states: Sequence[DeviceState]) -> DeviceRanges:
     if states and len(lows_w) == len(highs_w) == len(states):
         ranges["power_limit_w"] = DeviceRange(max(lows_w), min(highs_w), 1)
     if states and len(highs_mhz) == len(states):
-        # NVML does not say the lowest clock beforehand: it refuses one that is too low
+        # NVML does not report the lowest clock; it only refuses one that is too low
         ranges["sm_clock_mhz"] = DeviceRange(0, min(highs_mhz), CLOCK_STEP_MHZ)
     return ranges
 
@@ -89,8 +89,8 @@ def ranges_of_devices(states: Sequence[DeviceState]) -> DeviceRanges:
 def ranges_for(spec: StudySpec) -> DeviceRanges:
     """Return the ranges of the GPUs that the spec's server uses, real or emulated.
 
-    Where a real GPU does not say its range, or there is none, they are those of `energy_gpu`: that
-    its knobs cannot be set there is told when they are opened. Raises `OperatorNeededError` if a
+    If there is no real GPU or it does not report its range, these are the ranges of `energy_gpu`;
+    opening the device knobs then says that they cannot be set. Raises `OperatorNeededError` if a
     GPU does not answer.
     """
     if spec.emulate is not None:
@@ -104,5 +104,5 @@ def ranges_for(spec: StudySpec) -> DeviceRanges:
 
 
 def example_ranges() -> DeviceRanges:
-    """Return the ranges of some card, for what does not depend on them: names and fixed flags."""
+    """Return the ranges of an example card, for callers that need only names and fixed flags."""
     return ranges_of_gpu(load_gpu("H100-SXM"))

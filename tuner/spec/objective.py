@@ -1,4 +1,4 @@
-"""Objectives: metrics to be made small or large, told to the sampler in log space."""
+"""Objectives: metrics to minimise or maximise, told to the sampler in log space."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SMALLEST = 1e-9  # a measured 0 (no goodput at all) stays finite in log space
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A metric and the direction that is better.
+    """A metric and the direction to optimise it.
 
-    `written` is the text that it was parsed from, which the store keeps.
+    `written` is the text that it was parsed from; the store keeps it.
     """
 
     metric: str
@@ -59,7 +59,7 @@ class Objective:
 def costs(
     objectives: tuple[Objective, ...], metrics: Mapping[str, float]
 ) -> tuple[float, ...] | None:
-    """Return every objective's cost, or None if one of them was not measured."""
+    """Return every objective's cost, or None if one was not measured."""
     values = [objective.cost(metrics) for objective in objectives]
     known = tuple(v for v in values if v is not None)
     return known if len(known) == len(values) else None

@@ -28,7 +28,7 @@ GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DE
 Section = Literal["flags", "environment", "device", "load"]
 SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
 
-# What it takes to change a knob: another launch, a word to the running server, the GPU, the client.
+# A knob changes by a new launch, in the running server, on the GPU, or in the load generator.
 Kind = Literal["launch", "live", "device", "load"]
 
 
@@ -37,7 +37,7 @@ class _Model(BaseModel):
 
 
 class _Knob(_Model):
-    """What every knob has; `kind` overrides what a flag's name stands for (`SearchSpace.kind`)."""
+    """Fields of every knob; `kind` overrides the kind of a flag (see `SearchSpace.kind`)."""
 
     kind: Literal["launch", "live"] | None = None
 
@@ -54,7 +54,7 @@ class _Range(_Knob):
 
 
 class PowerOfTwo(_Range):
-    """A power of two from low to high; the sampler sees its exponent."""
+    """A power of two from low to high; the sampler searches its exponent."""
 
     type: Literal["power_of_two"]
     low: int = Field(ge=1)
@@ -70,7 +70,7 @@ class PowerOfTwo(_Range):
         return self
 
     def distribution(self) -> BaseDistribution:
-        """Integers: the exponents."""
+        """Integer distribution of the exponent."""
         return IntDistribution(int(math.log2(self.low)), int(math.log2(self.high)))
 
     def encode(self, value: Value) -> Value:
@@ -98,7 +98,7 @@ class Integer(_Range):
         return self
 
     def distribution(self) -> BaseDistribution:
-        """Integers in steps."""
+        """Integer distribution with a step."""
         return IntDistribution(self.low, self.high, step=self.step)
 
     def encode(self, value: Value) -> Value:
@@ -131,7 +131,7 @@ class Real(_Range):
         return self
 
     def distribution(self) -> BaseDistribution:
-        """Floats, on a grid or log-uniform if asked for."""
+        """Float distribution, on a grid or log-uniform if set so."""
         return FloatDistribution(self.low, self.high, step=self.step, log=self.log)
 
     def encode(self, value: Value) -> Value:
@@ -141,7 +141,7 @@ class Real(_Range):
         return self.decode(self.low + self.step * round((float(value) - self.low) / self.step))
 
     def decode(self, parameter: Value) -> Value:
-        """Return the parameter, without the binary dust of a grid (0.7000000000000001)."""
+        """Return the parameter without the rounding error of a grid (0.7000000000000001)."""
         return round(float(parameter), 10)
 
 
@@ -175,17 +175,18 @@ KnobType = Annotated[PowerOfTwo | Integer | Real | Choice, Field(discriminator="
 
 
 class Fixed(_Model):
-    """Settings that every configuration of the study has, the baseline too."""
+    """Settings that all configurations of the study share, including the baseline."""
 
     flags: dict[str, bool | int | float | str] = {}
     environment: dict[str, bool | int | float | str] = {}
 
 
 class SearchSpace(_Model):
-    """Knobs by what has to be done to apply them.
+    """Search space: the knobs of a study, grouped by how they are applied.
 
-    A knob's `default` is what vLLM (or the GPU) uses when the knob is not set; trial 0 leaves every
-    knob unset. Where it is absent, the value that the server or device reports is used.
+    A knob's `default` is the value that vLLM (or the GPU) uses if the knob is not set; trial 0
+    leaves every knob unset. Without a `default`, the value that the server or device reports is
+    used.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -236,7 +237,7 @@ class SearchSpace(_Model):
                 yield section, name, knob
 
     def kind(self, name: str) -> Kind:
-        """Return what it takes to change a knob; raises `KeyError` for one that is not there."""
+        """Return a knob's kind; raises `KeyError` for an unknown knob."""
         section, knob = next(((s, k) for s, n, k in self.knobs() if n == name), (None, None))
         if section is None or knob is None:
             raise KeyError(name)
@@ -249,7 +250,7 @@ class SearchSpace(_Model):
         return {parameter_name(name, knob): knob.distribution() for _, name, knob in self.knobs()}
 
     def configuration(self, parameters: dict[str, Value]) -> Configuration:
-        """Return the configuration that Optuna's parameters stand for."""
+        """Return the configuration that corresponds to Optuna's parameters."""
         values: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
         for section, name, knob in self.knobs():
             values[section][name] = knob.decode(parameters[parameter_name(name, knob)])
@@ -258,9 +259,9 @@ class SearchSpace(_Model):
     def baseline_parameters(self, defaults: dict[str, Value]) -> dict[str, Value]:
         """Return Optuna's parameters nearest to the default configuration.
 
-        `defaults` are what the server and the device report; a knob's own `default` comes first.
-        Raises `UsageError` where neither knows one, or it lies outside the range: trial 0 would
-        stand at a point that it was not measured at.
+        `defaults` are the values that server and device report; a knob's own `default` overrides
+        them. Raises `UsageError` if neither gives one or it lies outside the range: trial 0 would
+        then be recorded at a point where it was not measured.
         """
         parameters: dict[str, Value] = {}
         for section, name, knob in self.knobs():
@@ -281,7 +282,7 @@ class SearchSpace(_Model):
         return parameters
 
     def sha256(self) -> str:
-        """Return a hash of what is searched; descriptions do not count."""
+        """Return a hash of the knobs and fixed settings; descriptions do not count."""
         data = self.model_dump(mode="json", exclude={"description"})
         for section, name, knob in self.knobs():
             if knob.kind is None:
@@ -290,7 +291,7 @@ class SearchSpace(_Model):
 
 
 def _check_kind(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> None:
-    """Raise `ValueError` for a `kind` that the knob cannot have."""
+    """Raise `ValueError` if the knob cannot have its `kind`."""
     if knob.kind is not None and section in ("device", "load"):
         raise ValueError(f"{section}.{name}: kind is for flags; leave it out")
     if knob.kind == "live" and not _can_be_live(section, name, knob):
@@ -317,15 +318,15 @@ def _contains(distribution: BaseDistribution, value: Value) -> bool:
 
 
 def parameter_name(name: str, knob: PowerOfTwo | Integer | Real | Choice) -> str:
-    """Return the knob's name in Optuna: an exponent is not passed off as the value."""
+    """Return the knob's name in Optuna, which marks an exponent as such."""
     return f"log2_{name}" if isinstance(knob, PowerOfTwo) else name
 
 
 def load_space(name: str, ranges: Callable[[], DeviceRanges] | None = None) -> SearchSpace:
     """Read a shipped search space or a YAML file.
 
-    `ranges` tells what the card can be set to; it is asked only where a device knob is given as a
-    share of that. Raises `UsageError`, also for a share without `ranges`.
+    `ranges` returns the card's ranges; it is called only if a device knob is given as a share of
+    them. Raises `UsageError`, also for a share without `ranges`.
     """
     path = find_yaml("search_spaces", name)
     data = read_mapping(path)
@@ -338,7 +339,7 @@ def load_space(name: str, ranges: Callable[[], DeviceRanges] | None = None) -> S
 def _without_shares(
     origin: str, device: dict[str, Any], ranges: Callable[[], DeviceRanges] | None
 ) -> dict[str, Any]:
-    """Return device knobs in watts and MHz, whichever of them are shares."""
+    """Return the device knobs with all shares resolved to watts or MHz."""
     shares = {
         name: validate(f"{origin}: device.{name}", knob, Share)
         for name, knob in device.items()

@@ -1,4 +1,4 @@
-"""The stored spec: a study's spec as the store keeps it in JSON, with what it was resolved to."""
+"""Stored spec: a study's spec as JSON, with its fixed settings and measured capacity."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _FIXED, _CAPACITY = "fixed", "capacity"
 class Capacity:
     """The highest load that the default configuration sustains under the SLO, in requests/s.
 
-    `request_rate` is the highest rate that was sustained, `missed_rate` the lowest that was not,
-    `missed` what it missed; both None if no load was too much. `tries` loads were measured.
+    `request_rate` is the highest rate that was sustained and `missed_rate` the lowest that was not;
+    `missed` says which SLO it missed. Both are None if every load was sustained. `tries` loads were
+    measured.
     """
 
     request_rate: float
@@ -29,7 +30,7 @@ class Capacity:
     tries: int = 0
 
     def share(self, share: float) -> float:
-        """Return a share of it, in requests/s, rounded to the precision that it is known to."""
+        """Return a share of it, in requests/s, rounded to its precision."""
         return float(f"{share * self.request_rate:.3g}")
 
     def __str__(self) -> str:
@@ -42,12 +43,12 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class StoredSpec:
-    """What a study was asked for, and what that was resolved to when it began.
+    """A study's spec, and the values it was resolved to when the study began.
 
     Attributes:
-        asked: the spec's fields in JSON. An older store may lack some, or have some more.
+        asked: the spec's fields in JSON. An older store may lack some or have others.
         fixed: the settings that every configuration of the study shares.
-        capacity: what the load is a share of, if it was asked for as one.
+        capacity: the capacity that the load is a share of, if it was given as a share.
     """
 
     asked: Mapping[str, Any]
@@ -61,7 +62,7 @@ class StoredSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:
-        """Build from what `to_json` returned, now or in an older version."""
+        """Build from the result of `to_json`, of this or an older version."""
         capacity = data.get(_CAPACITY)
         return cls(
             asked={name: value for name, value in data.items() if name not in (_FIXED, _CAPACITY)},
@@ -70,7 +71,7 @@ class StoredSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that the store keeps; `from_json` reads it back."""
+        """Return the form for the store; `from_json` reads it back."""
         return {
             **self.asked,
             _FIXED: self.fixed.to_json(),
@@ -79,12 +80,12 @@ class StoredSpec:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The fields that the spec still has, by their names in a STUDY.yaml."""
+        """The stored fields that `StudySpec` still has, by their names in a STUDY.yaml."""
         return {name: value for name, value in self.asked.items() if name in _NAMES}
 
     @property
     def load(self) -> Load | None:
-        """The load that was asked for; None if it was left to the workload."""
+        """The requested load; None if it was left to the workload."""
         if self.asked.get("request_rate") is not None:
             return Load(request_rate=float(self.asked["request_rate"]))
         if self.asked.get("concurrency") is not None:
@@ -98,17 +99,17 @@ class StoredSpec:
 
     @property
     def emulate(self) -> str | None:
-        """The GPU that is emulated; None on real ones."""
+        """The emulated GPU; None on real GPUs."""
         return _text(self.asked.get("emulate"))
 
     @property
     def confirms(self) -> bool:
-        """Whether the front is measured again at the end."""
+        """Whether the search is followed by a confirmation of the front."""
         return bool(self.asked.get("confirm", True))
 
 
 def spec_of(study: StudyIdentity) -> StudySpec:
-    """Return the spec of a stored study with its present budget; raises `UsageError`."""
+    """Return a stored study's spec with its present budget; raises `UsageError`."""
     hours = None if study.budget_s is None else study.budget_s / 3600.0
     budget = {"trials": study.budget_trials, "hours": hours}
     return validate(f"study {study.name}", {**StoredSpec.of(study).known, **budget}, StudySpec)

@@ -1,4 +1,4 @@
-"""What a user asks for: a study, from the command line or from a STUDY.yaml."""
+"""StudySpec: what a study measures and how, from the command line or a STUDY.yaml."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tuner.records import Load
 from tuner.slo import Slo
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 
-_WARMUP_SHARE = 1.0  # of the longest window: the most that a load may take to settle
+_WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
 
 SamplerName = Literal["gp", "tpe", "random"]
 
@@ -39,10 +39,11 @@ class StudySpec(BaseModel):
     `trials` and `hours` are the budget: the study ends with whichever is spent first. Hours are
     wall-clock time, and virtual time on the embedded emulator.
 
-    A steady window goes on from `min_window_s` until half of the 95 % interval of J/token is at
-    most `precision` of its value and that of each SLO's percentile at most `percentile_precision`,
-    or lies on one side of its bound; at most for `max_window_s`. `window_s` in a file is a fixed
-    length: both ends at once.
+    A steady window lasts at least `min_window_s` and at most `max_window_s`. In between it ends
+    once two things hold. Half of the 95 % interval of J/token is at most `precision` of its value.
+    For each SLO's percentile that half is at most `percentile_precision` of its value, or the
+    interval lies on one side of the bound. `window_s` in a file fixes the length: it sets both
+    ends.
     """
 
     model_config = ConfigDict(
@@ -74,7 +75,7 @@ class StudySpec(BaseModel):
     emulate: str | None = None
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    energy_gpu: str = "H100-SXM"  # emulated where there is no NVML to read
+    energy_gpu: str = "H100-SXM"  # used to emulate energy where there is no NVML
     allow_gpu_settings: bool = False
     read_only_device: bool = False
     vllm: str | None = None
@@ -93,7 +94,7 @@ class StudySpec(BaseModel):
     @field_validator("slos", "objectives", mode="before")
     @classmethod
     def _parsed(cls, texts: Any, info: ValidationInfo) -> Any:
-        """Parse each text once; what is parsed already stays, and what is no list is refused."""
+        """Parse each text once; keep values that are parsed already, refuse anything but a list."""
         if not isinstance(texts, list | tuple):
             return texts
         parse = Slo.parse if info.field_name == "slos" else Objective.parse
@@ -167,23 +168,25 @@ class StudySpec(BaseModel):
             raise ValueError("base_url (a running server) and emulate exclude each other")
         if self.allow_gpu_settings and self.read_only_device:
             raise ValueError(
-                "allow_gpu_settings and read_only_device exclude each other: shall the GPUs' "
-                "limits be changed or not?"
+                "allow_gpu_settings and read_only_device exclude each other: may the run "
+                "change the GPUs' limits or not?"
             )
         if self.live and self.emulate is None:
-            raise ValueError("live is for the emulator (--emulate GPU); a vLLM is always live")
+            raise ValueError(
+                "live is for the emulator (--emulate GPU); a real vLLM always runs in real time"
+            )
         return self
 
     @property
     def access(self) -> Access:
-        """What the run may do to real GPUs, putting back what a crash left included."""
+        """What the run may do to real GPUs, including the restore after a crash."""
         return Access.READ if self.read_only_device else Access.SET
 
     @property
     def stops_when_flat(self) -> bool:
-        """Whether the search ends when its front no longer grows: unless told, where hours count.
+        """Whether the search stops when its front stops growing; by default with a budget in hours.
 
-        A number of trials asked for is a number of trials.
+        A budget in trials is used up in full unless the user says otherwise.
         """
         if self.stop_when_flat is None:
             return self.hours is not None and self.trials is None
@@ -191,7 +194,7 @@ class StudySpec(BaseModel):
 
     @property
     def load(self) -> Load | None:
-        """The load asked for; None leaves it to the workload."""
+        """The requested load; None leaves it to the workload."""
         if self.request_rate is not None:
             return Load(request_rate=self.request_rate)
         if self.concurrency is not None:
@@ -200,7 +203,7 @@ class StudySpec(BaseModel):
 
     @property
     def window_plan(self) -> WindowPlan:
-        """How long a steady window is, and what it waits for."""
+        """The length of the steady window and the precision that ends it."""
         shortest_s, longest_s = self.min_window_s, self.max_window_s
         if shortest_s == longest_s:
             return WindowPlan(window_s=longest_s, warmup_limit_s=3.0 * longest_s)
@@ -222,9 +225,9 @@ class StudySpec(BaseModel):
 
 
 def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
-    """Merge a STUDY.yaml with command-line options, which win; an option that is None is absent.
+    """Merge a STUDY.yaml with command-line options, which override it; None means not given.
 
-    Paths in the file are relative to it, paths in options to the present folder; both become
+    Paths in the file are relative to it, paths in options to the working directory. Both become
     absolute, so that the study can be resumed from anywhere. Raises `UsageError`.
     """
     given = {name: value for name, value in options.items() if value is not None}
@@ -240,7 +243,7 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
 
 
 def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths in a spec absolute; shipped names and models on a hub stay."""
+    """Make the paths in a spec absolute; shipped names and names of hub models stay."""
     found = dict(data)
     for field in ("model", "workload", "space"):
         value = found.get(field)

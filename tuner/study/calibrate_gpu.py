@@ -1,4 +1,4 @@
-"""`tuner calibrate`: correct an emulated GPU by what the store holds of a real one."""
+"""Calibration: fit an emulated GPU's factors to measured trials of a real one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_PER_STUDY = 12  # evenly over the study: each is simulated eight times
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """One measured trial, and what is needed to emulate it."""
+    """One measured trial and everything needed to emulate it."""
 
     study: str
     trial: int
@@ -67,7 +67,7 @@ def calibrate_gpu(
 
 
 def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
-    """Yield a study's usable trials; one that was named and has none is an error."""
+    """Yield a study's usable trials; a study that the user named must have some."""
     from tuner.catalog.model import load_model
     from tuner.evaluation.factory import fixed_configuration, measurement_plan
     from tuner.load.workload import load_workload
@@ -100,7 +100,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
 
 
 def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
-    """Emulate a trial's load on its configuration, without noise."""
+    """Emulate a trial's configuration under its load, without noise."""
     from tuner.emulator.virtual import LaunchRefusedError, simulate
     from tuner.evaluation.evaluator import load_of
     from tuner.measurement.steady_window import SteadyWindow

@@ -1,7 +1,7 @@
-"""Which search space a study on real GPUs has where nobody names one.
+"""The default search space of a study on real GPUs.
 
-With the user's permission the GPU's own knobs are searched too, as far as this machine lets them be
-set; without it, or where it does not, they are left out, and that is said once.
+With `--allow-gpu-settings` it includes the GPU's own knobs if this machine can set them. Otherwise
+they are left out, and the user is told why once.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _WITH_DEVICE_KNOBS = "power"
 
 @dataclass(frozen=True, slots=True)
 class ChosenSpace:
-    """A shipped search space; `reason` is what the user should know of the choice, if anything."""
+    """A shipped search space; `reason` explains the choice to the user, or is None."""
 
     name: str
     reason: str | None
 
 
 def default_space(*, allowed: bool) -> ChosenSpace:
-    """Choose; `allowed` says whether the user lets settings of real GPUs be changed.
+    """Choose the space; `allowed`: the user permits changes to settings of real GPUs.
 
-    Raises `PreflightError` if somebody else has leased the GPUs, `OperatorNeededError` if one does
+    Raises `PreflightError` if another run has leased the GPUs, `OperatorNeededError` if a GPU does
     not answer.
     """
     meter = open_meter()
@@ -52,7 +52,7 @@ def default_space(*, allowed: bool) -> ChosenSpace:
             "power limit and SM clock of the GPU are left alone and not searched; "
             "--allow-gpu-settings searches them too (needs root)",
         )
-    # a range that a GPU does not say is that of an example: `_obstacle` then says what is missing
+    # a range that a GPU does not report is an example's; `_obstacle` then says what is missing
     ranges = {**example_ranges(), **ranges_of_devices(gpus)}
     extremes = space_knobs(load_space(_WITH_DEVICE_KNOBS, lambda: ranges)).extremes
     obstacle = _obstacle(gpus, extremes)
@@ -67,7 +67,7 @@ def default_space(*, allowed: bool) -> ChosenSpace:
 
 
 def _obstacle(gpus: Sequence[DeviceState], extremes: Sequence[Configuration]) -> str | None:
-    """Return why the knobs cannot be set, or None if they can; leaves every GPU as it is."""
+    """Return why the knobs cannot be set, or None if they can; changes no GPU."""
     with opened_limits(Access.SET) as control:
         if control is None:
             return "there is no NVML any more"
@@ -89,4 +89,4 @@ def _require_settable(
     found_w = control.state(gpu.uuid).power_limit_w
     if found_w is None:
         raise PreflightError(f"the power limit of {gpu.name} cannot be read")
-    control.set_power_limit(gpu.uuid, found_w)  # to what it is: shows the permission alone
+    control.set_power_limit(gpu.uuid, found_w)  # its present value: tests the permission

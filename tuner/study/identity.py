@@ -1,4 +1,4 @@
-"""What a study was measured with, and whether it is still the same."""
+"""Study identity: the hardware, software and spec of a study, compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAME = {
     "energy_source": "where energy comes from",
     "latency_source": "where latency comes from",
 }
-_MAYBE_UNKNOWN = ("model_revision", "gpu_uuids")  # in studies of an older tuner, for one
+_MAYBE_UNKNOWN = ("model_revision", "gpu_uuids")  # for example in studies of an older tuner
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 
 
@@ -44,7 +44,7 @@ def identity_of(
     bench: Testbed,
     capacity: Capacity | None = None,
 ) -> StudyIdentity:
-    """Return the identity of a study that begins now."""
+    """Return the identity of a new study."""
     return StudyIdentity(
         name=name,
         created_at=datetime.now(UTC),
@@ -75,7 +75,7 @@ def identity_of(
 
 
 def require_same(stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `PreflightError` naming all that differs: old and new results would not compare."""
+    """Raise `PreflightError` with every difference: old and new results would not compare."""
     changed = [
         f"{what} (was {_shown(getattr(stored, field))}, is {_shown(getattr(now, field))})"
         for field, what in _SAME.items()
@@ -83,17 +83,17 @@ def require_same(stored: StudyIdentity, now: StudyIdentity) -> None:
     ]
     if changed:
         raise PreflightError(
-            f"study '{stored.name}' was measured with something else: {'; '.join(changed)}; put it "
-            f"back, or start a new study from its points with `tuner run --from-study "
+            f"study '{stored.name}' was measured under other conditions: {'; '.join(changed)}; "
+            f"restore them, or start a new study from its points with `tuner run --from-study "
             f"{stored.name}`"
         )
 
 
 def model_revision(model: str) -> str | None:
-    """Return what tells one state of a model's files from another; None where that is not known.
+    """Return the revision of a model's files; None if unknown.
 
-    Of a folder it is a hash of its configuration and of the names and sizes of its weights, of a
-    model in the Hugging Face cache the commit that `main` stands for.
+    For a folder it is a hash of its configuration and of the names and sizes of its weights. For a
+    model in the Hugging Face cache it is the commit of `main`.
     """
     folder = Path(model).expanduser()
     try:

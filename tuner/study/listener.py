@@ -1,4 +1,4 @@
-"""Listener: is told what happens during a study, to show it or to log it."""
+"""Listener: receives the events of a study, to show or log them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.study.proposals.proposals import Proposal
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How much of the budget is spent."""
+    """Progress: the spent budget."""
 
     trials: int
     budget_trials: int | None
@@ -23,21 +23,21 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The spent share of whichever budget is nearer to its end, 0 to 1."""
+        """The spent share, 0 to 1, of the budget (trials or hours) that is nearer to its end."""
         by_trials = self.trials / self.budget_trials if self.budget_trials else 0.0
         return min(1.0, max(by_trials, self.spent_s / self.budget_s))
 
 
 class Listener(LoadListener, Protocol):
-    """Is told of each step of a study, in order.
+    """Receives each step of a study, in order.
 
-    One listener is passed to a run, and everything below uses the same one. For every trial there
-    is a `trial_started`, then `load_sampled` about once a second, then a `trial_ended`; a trial
-    that was interrupted has no end. The confirmation calls `repeat_ended` alone. `note` may come at
-    any time. All but `load_sampled` are called in the thread of the event loop, so they must be
-    short; what they raise ends the run.
+    A run has one listener and passes it to all its parts. For every trial, `trial_started` comes
+    first, then `load_sampled` about once a second, then `trial_ended`; an interrupted trial has no
+    `trial_ended`. The confirmation only calls `repeat_ended`. `note` may come at any time. All but
+    `load_sampled` run in the thread of the event loop, so they must be short; an exception in them
+    ends the run.
 
-    To show only some of it, derive from `NullListener`:
+    To handle only some events, derive from `NullListener`:
 
         class Beep(NullListener):
             def trial_ended(self, proposal, result, progress):
@@ -45,72 +45,72 @@ class Listener(LoadListener, Protocol):
     """
 
     def study_started(self, name: str, progress: Progress) -> None:
-        """Take that the search begins, or goes on after an interruption."""
+        """The search begins, or resumes after an interruption."""
 
     def trial_started(self, proposal: Proposal) -> None:
-        """Take that the evaluation of a proposal begins."""
+        """The evaluation of a proposal begins."""
 
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Progress
     ) -> None:
-        """Take the result of a trial; it is stored, and the sampler knows it."""
+        """A trial ended; its result is stored and the sampler has been told."""
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
-        """Take that a trial's configuration was measured again, and stored."""
+        """A trial's configuration was measured again, and the repeat is stored."""
 
 
 class NullListener(NullLoadListener):
-    """Tells nobody; a base for listeners that want some of the calls."""
+    """Ignores every event; a base class for listeners that handle only some."""
 
     def study_started(self, name: str, progress: Progress) -> None:
-        """Drop it."""
+        """Ignore it."""
 
     def trial_started(self, proposal: Proposal) -> None:
-        """Drop it."""
+        """Ignore it."""
 
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Progress
     ) -> None:
-        """Drop it."""
+        """Ignore it."""
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
-        """Drop it."""
+        """Ignore it."""
 
 
 class Broadcast:
-    """Tells several listeners, in order."""
+    """Passes each event to several listeners, in order."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
 
     def study_started(self, name: str, progress: Progress) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.study_started(name, progress)
 
     def trial_started(self, proposal: Proposal) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.trial_started(proposal)
 
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Progress
     ) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.trial_ended(proposal, result, progress)
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.repeat_ended(step, result)
 
     def load_sampled(self, snapshot: LoadSnapshot) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.load_sampled(snapshot)
 
     def note(self, message: str) -> None:
-        """Tell each."""
+        """Pass it to each listener."""
         for listener in self._listeners:
             listener.note(message)

@@ -1,8 +1,8 @@
-"""The run loop: propose, evaluate, store, tell, until the budget is spent.
+"""Ask-and-tell loop: propose, evaluate, store, tell, until the budget is spent.
 
-The order makes every line safe to die on. A measurement is on disk before Optuna hears of it (in
-the measurement log, see `tuner.study.durability.durable_evaluator`, then in the store), and
-`reconcile` repeats or undoes whatever a dead tuner left half done.
+A crash at any line loses no result. A measurement is on disk before Optuna is told: first in the
+measurement log (see `tuner.study.durability.durable_evaluator`), then in the store. `reconcile`
+completes or undoes what a killed tuner left half done.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
-MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and a person has to look
+MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and the run stops for a person
 
 
 class StudyRun:
-    """One run over one study: a new one, or the continuation of an interrupted one."""
+    """The search of one study, new or resumed."""
 
     def __init__(
         self,
@@ -57,17 +57,16 @@ class StudyRun:
 
     @property
     def progress(self) -> Progress:
-        """How much of the budget is spent now."""
+        """The budget spent so far."""
         return Progress(
             self._proposals.complete_count, self._spec.trials, self._spent_s, self._spec.budget_s
         )
 
     async def run(self) -> None:
-        """Evaluate until the budget is spent, or searching on is no use.
+        """Evaluate until the budget is spent or the stopping rule ends the search.
 
-        The time that the confirmation needs is left to it. Raises `OperatorNeededError` when the
-        machine, not the configurations, keeps failing. On cancellation the running trial goes back
-        to the queue.
+        Time for the confirmation is reserved. On cancellation the running trial goes back to the
+        queue. Raises `OperatorNeededError` when the machine, not the configurations, keeps failing.
         """
         points = self._points()
         while self._has_budget() and not self._is_flat(points):
@@ -95,7 +94,7 @@ class StudyRun:
                 self._spent_s += await self._confirmation.spread(self.progress.share)
 
     def _points(self) -> list[Point | None]:
-        """Return the costs of what was evaluated before, for the stop rule if there is one."""
+        """Return the costs of earlier evaluations, for the stopping rule if there is one."""
         if not self._spec.stops_when_flat:
             return []
         rows = [t for t in self._store.trials(self._name) if t.measurement or t.failure]
@@ -136,7 +135,7 @@ class StudyRun:
         self._spent_s += elapsed_s
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
-        """Store what came out, before anybody hears of it; return what was stored."""
+        """Store the result before Optuna or a listener is told; return what was stored."""
         number, raw = proposal.number, evaluation.raw
         timing = evaluation.timing
         result = require_metrics(self._spec, evaluation.result)
@@ -150,7 +149,7 @@ class StudyRun:
         return result
 
     def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:
-        """Tell Optuna what is stored. Every branch may be repeated after a crash."""
+        """Tell Optuna the stored result. Every branch is safe to repeat after a crash."""
         number = proposal.number
         if isinstance(result, Measurement):
             self._proposals.tell_measured(number, result)
@@ -165,7 +164,7 @@ class StudyRun:
             self._give_up(proposal, result.reason)
 
     def _give_up(self, proposal: Proposal, reason: str) -> None:
-        """Leave a point; when the machine is at fault, keep it for after a person has looked."""
+        """Give a point up; when the machine is at fault, queue it again for the next run."""
         number = proposal.number
         self._store.add_event(self._name, "given_up", reason, trial=number)
         self._given_up.append(reason)
@@ -175,13 +174,13 @@ class StudyRun:
         self._proposals.retry(number, attempt=1)
         raise OperatorNeededError(
             f"trial {number} failed {MAX_ATTEMPTS} times for a reason outside the "
-            f"configuration: {reason}; mend it, then `tuner resume {self._name}`"
+            f"configuration: {reason}; fix it, then `tuner resume {self._name}`"
         )
 
     def reconcile(self) -> None:
-        """Finish what a dead or interrupted tuner left half done.
+        """Complete what a killed or interrupted tuner left half done.
 
-        A trial whose result is stored is told; one without a result goes back to the queue.
+        A trial with a stored result is told to Optuna; one without goes back to the queue.
         """
         states = self._store.states(self._name)
         open_numbers = set(self._proposals.running())
@@ -206,7 +205,7 @@ class StudyRun:
 
 
 def is_configurations_fault(failure: Failure, attempt: int) -> bool:
-    """Say whether the sampler shall learn from the failure: an unstable one is by the second."""
+    """Say whether the sampler learns from the failure: an unstable one counts the second time."""
     return failure.kind is FailureKind.CONFIGURATION or (
         failure.kind is FailureKind.UNSTABLE and attempt > 1
     )

@@ -1,4 +1,4 @@
-"""Starting a study, and going on with one."""
+"""Start or resume a study: lock, log, evaluator, search, confirmation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ from tuner.study.study_log import LoggedListener, StudyLog
 
 
 def check_names(spec: StudySpec) -> None:
-    """Raise `UsageError` for names in a spec that mean nothing; starts and stores nothing."""
+    """Raise `UsageError` for unknown names in a spec; starts and stores nothing."""
     load_space(spec.space, example_ranges)
     load_workload(spec.workload)
     if spec.emulate is not None:
@@ -80,7 +80,7 @@ async def start_study(
 ) -> str:
     """Run a new study to the end of its budget; return its name.
 
-    With `from_study` the best of that one's configurations are measured first.
+    With `from_study`, the best configurations of that study are measured first.
 
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
@@ -94,12 +94,12 @@ async def start_study(
     name = spec.study or _free_name(spec, workload, store)
     if name in {s.identity.name for s in store.studies()}:
         raise UsageError(
-            f"there is a study '{name}' already; `tuner resume {name}` goes on with it, or choose "
+            f"there is a study '{name}' already; continue it with `tuner resume {name}`, or choose "
             "another --study"
         )
     first: Sequence[Configuration] = ()
     if from_study is not None:
-        store.study(from_study)  # tells an unknown name
+        store.study(from_study)  # raises for an unknown name
         old = store.trials(from_study)
         first = points_to_start_with(old, spec.slos, spec.objectives, spec.trials)
     run = _Run(name, spec, space, workload, store, listener, first)
@@ -116,11 +116,11 @@ async def resume_study(
     more_hours: float | None = None,
     confirm: bool | None = None,
 ) -> None:
-    """Go on with a study to its original budget, or beyond it by so much more.
+    """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` says whether the front is confirmed, None leaves that as it was asked for.
+    `confirm` overrides whether the front is confirmed; None keeps the study's own setting.
 
-    Raises `PreflightError` if what it is measured with is no longer what it was.
+    Raises `PreflightError` if the machine, server, model or search space has changed.
     """
     spec = spec_of(store.study(name))
     if more_trials is not None or more_hours is not None:
@@ -139,7 +139,7 @@ async def resume_study(
 
 
 def log_folder(store: Store, study: str) -> Path:
-    """Return where the servers' logs go: beside the store's file, else under `results/`."""
+    """Return the folder of the servers' logs: beside the store's file, else under `results/`."""
     path = file_of(parse_address(store.url))
     return ((Path("results") if path is None else path.parent) / "logs" / study).absolute()
 
@@ -147,12 +147,12 @@ def log_folder(store: Store, study: str) -> Path:
 def _with_more(
     spec: StudySpec, study: StudyIdentity, trials: int | None, hours: float | None
 ) -> StudySpec:
-    """Return the spec with a budget of so much more than was asked for or is spent already.
+    """Return the spec with its budget extended beyond what was set or is already spent.
 
-    A bound that is not mentioned no longer counts: it may be spent, and `more` is what is wanted.
+    A bound that is not given is dropped: it may already be spent, and the user wants more.
     """
     if hours is not None and not 0 < hours < math.inf:
-        raise UsageError(f"--hours {hours:g}: so many hours more must be greater than 0")
+        raise UsageError(f"--hours {hours:g}: the additional hours must be greater than 0")
     asked_hours = spec.hours or 0.0
     more = {
         "trials": None if trials is None else (spec.trials or 0) + trials,
@@ -162,7 +162,7 @@ def _with_more(
 
 
 def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
-    """Return MODEL-WORKLOAD, with a number where that is taken."""
+    """Return MODEL-WORKLOAD, with a number if that name is taken."""
     stem = f"{Path(spec.model).name}-{workload.name}".lower()
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
     taken = {s.identity.name for s in store.studies()}
@@ -171,7 +171,7 @@ def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
 
 
 class _Run:
-    """The parts of one run, taken and given back in order."""
+    """The parts of one run, acquired and released in order."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class _Run:
         self._context = RunContext(self._owner.run_tag, folder, spec.access, self._listener)
 
     async def go(self, *, new: bool) -> None:
-        """Hold the study's lock, run, and leave nothing behind."""
+        """Run under the study's lock, and clean up."""
         if self._store.path is not None:
             require_local(self._store.path)
         with (
@@ -221,7 +221,7 @@ class _Run:
             self._study_log.write("finished")
 
     def _tell_in_the_morning(self, fault: OperatorNeededError) -> None:
-        """Add why the night stopped to the study's events, as far as the store can be written."""
+        """Add why the run stopped to the study's events, if the store can be written."""
         if not isinstance(fault, StoreBusyError | StoreFullError):
             with suppress(TunerError):
                 self._store.add_event(self._name, "stopped", str(fault))
@@ -231,7 +231,7 @@ class _Run:
             self._spec, self._capacity = await resolved_rate(
                 self._spec, share, self._plan(), self._context
             )
-        evaluator = await asyncio.to_thread(  # it may ask vLLM for its flags, for a minute
+        evaluator = await asyncio.to_thread(  # it may take a minute to ask vLLM for its flags
             make_evaluator,
             self._spec,
             self._plan(),
@@ -246,7 +246,7 @@ class _Run:
             )
             self._study_log.write("bench", **dataclasses.asdict(bench))
             if new:
-                self._space.baseline_parameters(dict(defaults))  # told before it is stored
+                self._space.baseline_parameters(dict(defaults))  # raises before the study is stored
                 self._store.create_study(identity)
                 self._put_log_aside()
                 if self._capacity is not None:
@@ -316,7 +316,7 @@ class _Run:
                 await confirmation.run()
 
     def _enqueue_first(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
-        """Queue the points of an older study, as far as the search space holds them."""
+        """Warm start: queue the older study's points that the search space contains."""
         found = [parameters_of(self._space, c, defaults) for c in self._first]
         fit = [parameters for parameters in found if parameters is not None]
         for parameters in fit:
@@ -328,7 +328,7 @@ class _Run:
             self._listener.note(message)
 
     async def _enqueue_prior(self, proposals: Proposals, defaults: Mapping[str, Value]) -> None:
-        """Queue what the emulator would choose, where it knows this GPU and the model."""
+        """Queue the emulator's suggestions, if it knows this GPU and the model."""
         stored = self._store.study(self._name)
         gpu = emulated_gpu(stored.gpu)
         asks = self._spec.emulate is None and self._spec.sampler == "gp" and not self._first
@@ -341,7 +341,7 @@ class _Run:
             self._listener.note(told)
 
     def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
-        """Store what only the log knows, then finish or put back what was left half done."""
+        """Store results that are only in the log, then complete or requeue half-done trials."""
         recover(self._name, self._spec, self._store, self._log, self._listener.note)
         run.reconcile()
         if confirmation is not None:
@@ -366,7 +366,7 @@ class _Run:
             self._log.append(LoggedStudy(identity, defaults))
         except OSError as error:
             raise OperatorNeededError(
-                f"cannot write the measurement log {self._log.path} ({error.strerror}); mend that, "
+                f"cannot write the measurement log {self._log.path} ({error.strerror}); fix that, "
                 f"then `tuner resume {self._name}`"
             ) from error
 

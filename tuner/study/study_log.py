@@ -1,6 +1,6 @@
-"""The log of a study: everything that happened, one JSON object per line, for machines to read.
+"""Study log: every event of a study as one JSON object per line, for programs to read.
 
-The store keeps a short list of events for people; this keeps all of them, with their facts.
+The store keeps a short list of events for people. This log keeps all events with their details.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OLDER_FILES = 3
 
 
 class _QuietHandler(RotatingFileHandler):
-    """A log that cannot be written, on a full disk for one, must not end the night."""
+    """A log that cannot be written (a full disk, for example) must not end the study."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line."""
@@ -45,7 +45,7 @@ class StudyLog:
         )
 
     def write(self, event: str, trial: int | None = None, **facts: Any) -> None:
-        """Add a line; `facts` are JSON-ready."""
+        """Add a line; `facts` must be JSON-serialisable."""
         line = {
             "time": datetime.now(UTC).isoformat(),
             "monotonic_s": round(time.monotonic(), 6),
@@ -59,13 +59,13 @@ class StudyLog:
         self._handler.handle(record)
 
     def close(self) -> None:
-        """Close the file; what a full disk did not take is dropped."""
+        """Close the file; lines that did not fit on a full disk are dropped."""
         with suppress(OSError):
             self._handler.close()
 
 
 class LoggedListener:
-    """Passes on what happens, and logs it."""
+    """A listener that logs each event and passes it on."""
 
     def __init__(self, listener: Listener, log: StudyLog, now_file: NowFile) -> None:
         self._listener = listener
@@ -73,12 +73,12 @@ class LoggedListener:
         self._now_file = now_file
 
     def study_started(self, name: str, progress: Progress) -> None:
-        """The loop begins, or goes on."""
+        """The search begins or resumes."""
         self._log.write("study_started", study=name, **_budget(progress))
         self._listener.study_started(name, progress)
 
     def trial_started(self, proposal: Proposal) -> None:
-        """An evaluation begins."""
+        """An evaluation starts."""
         self._log.write(
             "trial_started",
             proposal.number,
@@ -91,7 +91,7 @@ class LoggedListener:
     def trial_ended(
         self, proposal: Proposal, result: Measurement | Failure, progress: Progress
     ) -> None:
-        """An evaluation ended and was told."""
+        """An evaluation ended and Optuna was told."""
         self._log.write("trial_ended", proposal.number, **_outcome(result), **_budget(progress))
         self._listener.trial_ended(proposal, result, progress)
 
@@ -101,12 +101,12 @@ class LoggedListener:
         self._listener.repeat_ended(step, result)
 
     def load_sampled(self, snapshot: LoadSnapshot) -> None:
-        """How the load goes; for `tuner status` there is a file with the latest."""
+        """Progress of the load; not logged, `tuner status` reads the latest from a file."""
         self._now_file.write(snapshot)
         self._listener.load_sampled(snapshot)
 
     def note(self, message: str) -> None:
-        """Something that the user should know."""
+        """A message for the user."""
         self._log.write("note", message=message)
         self._listener.note(message)
 

@@ -140,9 +140,9 @@ async def test_limits_that_are_not_taken_end_in_a_clean_launch(
         assert evaluation.timing.launch_s is not None
         assert launches(tmp_path) == 3  # the one that was tried with limits is not counted on
     assert [note.partition(":")[0] for note in notes] == [
-        "the server is launched anew",
-        "no server is kept with the largest limits of the study, so these configurations are "
-        "launched one by one",
+        "the server is launched again",
+        "no warm server can start with the largest limits of the study, so these "
+        "configurations are launched one by one",
     ]
 
 
@@ -191,7 +191,7 @@ async def test_a_launch_that_fails_with_the_largest_limits_only_is_done_without(
         assert most_running(evaluation) == 4
         assert launches(tmp_path) == 2
     (note,) = notes
-    assert "no server is kept with the largest limits" in note
+    assert "no warm server can start with the largest limits" in note
 
 
 async def test_limits_that_vllm_would_refuse_are_refused_without_a_launch(

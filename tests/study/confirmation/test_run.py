@@ -100,7 +100,7 @@ def test_a_machine_that_keeps_failing_needs_an_operator_and_is_resumed(store: St
     with pytest.raises(OperatorNeededError, match=r"memory held by somebody.*tuner resume s"):
         asyncio.run(run.run())
     assert len(bed.evaluator.confirmed) <= 9
-    asyncio.run(confirming(bed).run())  # somebody mended it
+    asyncio.run(confirming(bed).run())  # somebody fixed it
     assert any(r.measurement for r in store.repeats.of("s"))
 
 

@@ -1,4 +1,4 @@
-"""Which configurations one warm server can serve: those that differ in live knobs alone."""
+"""Launch sharing: one warm server serves all configurations that differ only in live knobs."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from tuner.servers.server import FlagRules, Limits
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a server is started with, and the limits it then gets; None launches the limits too."""
+    """A launch: its configuration, and limits set afterwards (None: limits are launch flags)."""
 
     configuration: Configuration
     limits: Limits | None
 
     def serves(self, other: Launch) -> bool:
-        """Say whether a server that was started by this one can be brought under the other."""
+        """Say whether a server started with this launch can serve the other one."""
         is_live, wants_live = self.limits is not None, other.limits is not None
         return self.configuration == other.configuration and is_live == wants_live
 
 
 @dataclass(frozen=True, slots=True)
 class LiveKnobs:
-    """The flags of a study that change in a running server, and the largest value of each."""
+    """The live flags of a study (they change in a running server) and their largest values."""
 
     largest: Mapping[str, int]
     rules: FlagRules = field(default_factory=flag_rules)
 
     def clean(self, whole: Configuration) -> Launch:
-        """Return the launch of exactly this configuration; the GPU and the load are set apart."""
+        """Return a launch with exactly this configuration's flags, no device or load knobs."""
         return Launch(Configuration(whole.flags, whole.environment), None)
 
     def shared(self, whole: Configuration) -> Launch:
-        """Return the launch that this configuration shares with all that differ in live knobs.
+        """Return the launch that this configuration shares with all that differ in live knobs only.
 
-        A configuration that leaves a live knob unset, as the baseline does, or that schedules in
-        a way of its own gets a clean one.
+        A configuration that leaves a live knob unset, as the baseline does, or that uses another
+        scheduler gets a clean launch.
         """
         limits = self.rules.limits
         if limits is None or not self._changeable(whole.flags):
@@ -47,7 +47,7 @@ class LiveKnobs:
         return Launch(Configuration(flags, whole.environment), limits.limits(whole.flags))
 
     def refusal(self, whole: Configuration) -> str | None:
-        """Say why the server would not start with limits that a running one takes; else None."""
+        """Say why a server would refuse at start limits that it accepts while it runs, or None."""
         return self.rules.refusal(whole.flags) if self._changeable(whole.flags) else None
 
     def _changeable(self, flags: Mapping[str, Value]) -> bool:

@@ -1,4 +1,4 @@
-"""Evaluation on a served model: launched, kept as a warm server, measured in real time."""
+"""Launched evaluation: start a server, keep it warm, and measure it in real time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableE
 
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row
-_CLIENT_S = 900.0  # besides warm-up and window: longer than a client waits for one token
+_CLIENT_S = 900.0  # beside warm-up and window: longer than a client waits for one token
 
 _FLAGS = {
     energy_window.COUNTER_APART: "the energy counter and integrated power are more than 5 % apart",
@@ -54,7 +54,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class JudgedRun:
-    """A run, what is to be known of it, and whether its energy can be believed."""
+    """A run, its warnings, and whether its energy is trustworthy."""
 
     raw: RawRun
     warnings: tuple[str, ...]
@@ -62,9 +62,9 @@ class JudgedRun:
 
 
 class ServedEvaluator:
-    """Measures configurations on a server that is kept for as long as it can serve them.
+    """Measures configurations on a warm server, kept as long as it can serve them.
 
-    `knobs` sets the GPUs' power limit and clock; None leaves them alone.
+    `knobs` sets the GPUs' power limit and clock; None leaves them unchanged.
     """
 
     needs_guardian = True
@@ -87,7 +87,7 @@ class ServedEvaluator:
         self._faults_in_a_row = 0
 
     async def prepare(self) -> Testbed:
-        """Say what is measured on; takes the leases of the GPUs whose limits are knobs."""
+        """Return the testbed; takes the leases of the GPUs whose limits are knobs."""
         meter = await asyncio.to_thread(self._spec.meter, self._spec.widest)
         with closing(meter):
             self._gpus = await asyncio.to_thread(meter.states)
@@ -105,7 +105,7 @@ class ServedEvaluator:
         )
 
     async def defaults(self) -> Mapping[str, Value]:
-        """Start the default configuration and ask it; trial 0 is measured on that server."""
+        """Start the default configuration, ask for its settings; trial 0 reuses the server."""
         await self._set_device(Configuration())
         try:
             warm = await self._servers.get_clean(self._plan.full(Configuration()), "baseline")
@@ -121,7 +121,7 @@ class ServedEvaluator:
         return {**flags, **device_defaults(self._gpus), **load_defaults(self._plan.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
-        """Measure on the server that runs, if it can serve this configuration, else launch."""
+        """Measure on the warm server if it can serve this configuration, else launch one."""
         full = self._plan.full(configuration)
         if reason := self._spec.live.refusal(full):
             return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), Timing(0.0))
@@ -155,7 +155,7 @@ class ServedEvaluator:
     async def _evaluate(
         self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
     ) -> Evaluation:
-        """Measure; after faults of the machine not at once, so that it can come round."""
+        """Measure; after faults of the machine wait first, so that it can recover."""
         if self._faults_in_a_row:
             await asyncio.sleep(BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1])
         found = await self._evaluate_now(configuration, get)
@@ -168,7 +168,7 @@ class ServedEvaluator:
     async def _evaluate_now(
         self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
     ) -> Evaluation:
-        """Set the GPUs' limits, which settle while a server loads; get a server; measure."""
+        """Set the GPUs' limits (they settle while a server loads), get a server, measure."""
         began_s = time.monotonic()
         power_limit_w = await self._set_device(configuration)
         try:
@@ -177,7 +177,7 @@ class ServedEvaluator:
             elapsed_s = time.monotonic() - began_s
             _require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
-        except PreflightError as error:  # a port that is taken for a moment must not end the night
+        except PreflightError as error:  # a port that is taken for a moment must not end the study
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         try:
@@ -196,7 +196,7 @@ class ServedEvaluator:
         exit_code = warm.server.exit_code()
         result = self._result(warm, exit_code, raw, judged.verdict)
         if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
-            await self._servers.close()  # what went wrong may be in the server
+            await self._servers.close()  # the server itself may be at fault
         return Evaluation(
             result,
             raw,
@@ -205,7 +205,7 @@ class ServedEvaluator:
         )
 
     async def _set_device(self, configuration: Configuration) -> float | None:
-        """Apply the device knobs; return the power limit then in force, None if left alone."""
+        """Apply the device knobs; return the power limit in force, W, None if unchanged."""
         if self._knobs is None:
             return None
         return await asyncio.to_thread(self._knobs.apply, configuration)
@@ -235,7 +235,7 @@ class ServedEvaluator:
         return result
 
     def _exceeded(self, warm: WarmServer, raw: RawRun) -> str | None:
-        """Say by how much the server exceeded the limit that was set live; None if it did not."""
+        """Describe by how much the server exceeded a limit set while it ran; None if it did not."""
         rules = self._spec.server.rules.limits
         limit = None if rules is None or warm.limits is None else rules.most_running(warm.limits)
         start_s, end_s = raw.window_start_s, raw.window_end_s
@@ -270,15 +270,15 @@ class ServedEvaluator:
     def _own_pids(self, warm: WarmServer, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.
 
-        In a container NVML names the host's pids, which cannot be found here: those that came with
-        the server are taken for it.
+        In a container NVML reports pids of the host, which are unknown here. Pids that appeared
+        with the server are then taken to be the server's.
         """
         tagged = {process.pid for process in tagged_processes(self._settings.run_tag)}
         came = pids_of(states) - warm.pids_before
         return tagged | {pid for pid in came if not Path(f"/proc/{pid}").exists()}
 
     async def close(self) -> None:
-        """Stop the server, then put the GPUs back."""
+        """Stop the server, then restore the GPUs."""
         try:
             await self._servers.close()
         finally:
@@ -294,9 +294,9 @@ def _flag_in_words(flag: str) -> str:
 
 
 async def _cool_down(server: RunningServer) -> bool:
-    """Wait before a window is repeated; False if the server is not as it was before the first.
+    """Wait before a window is repeated; False if the server's state could not be reset.
 
-    The same prompts are sent again, so the prefix cache has to be empty.
+    The same prompts are sent again, so the prefix cache must be empty.
     """
     await asyncio.sleep(COOL_DOWN_S)
     try:
@@ -307,20 +307,20 @@ async def _cool_down(server: RunningServer) -> bool:
 
 
 async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
-    """Return what the server made of the flags that were not set; empty if it does not say."""
+    """Return the values of the flags that were not set; empty if the server does not say."""
     async with aiohttp.ClientSession() as session:
         try:
             settings = await server.api.settings(session, server.base_url)
         except ServerUnreachableError as error:
             raise PreflightError(
-                f"the server in its default configuration does not say what its settings are: "
+                f"the server in its default configuration does not report its settings: "
                 f"{error}; try again"
             ) from error
     return {} if settings is None else settings
 
 
 def _require_whole_gpu(log: LogReader, log_path: Path | None) -> None:
-    """Raise `OperatorNeededError` if a server's log says that a GPU is broken: no retry on it."""
+    """Raise `OperatorNeededError` if a server's log says that a GPU is broken: never retry then."""
     said = None if log_path is None else log.broken_gpu(read_log(log_path))
     if said is not None:
         raise OperatorNeededError(

@@ -1,4 +1,4 @@
-"""Warm server: kept between evaluations, and launched again only where it has to be."""
+"""Warm server: kept between evaluations, and launched again only when a configuration needs it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tuner.servers.start_ups import StartUps
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """Which server is launched, and what measures its energy.
+    """The server to launch, and what measures its energy.
 
     Attributes:
-        server: how it is launched and spoken to.
-        source: emulated if the server itself is.
+        server: how to launch it and talk to it.
+        source: emulated if the server itself is emulated.
         meter: returns the meter of the GPUs that a configuration uses.
-        widest: a configuration that uses as many GPUs as any of the study.
-        defaults: the value of each unset flag; None to ask the running server.
-        live: the flags that the server can change while it runs.
+        widest: a configuration that uses the most GPUs in the study.
+        defaults: the value of each unset flag; None asks the running server.
+        live: the flags that can change while the server runs.
     """
 
     server: Server
@@ -45,9 +45,9 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """How servers are launched: their tag, where their logs go, deadline and port.
+    """Launch settings: tag, log folder, deadline and port of the servers.
 
-    `listener` is told how each load goes, and what the user should know.
+    `listener` receives the progress of each load and messages for the user.
     """
 
     run_tag: str
@@ -59,9 +59,9 @@ class LaunchSettings:
 
 @dataclass(frozen=True, slots=True)
 class WarmServer:
-    """A server that is ready, what measures it, and who was on its GPUs before it.
+    """A ready server, what measures it, and the processes that were on its GPUs before.
 
-    `limits` were set while it ran. `launch_s` is how long it took to get one, None if it ran
+    `limits` were set while it ran. `launch_s` is the duration of the launch, None if it ran
     already.
     """
 
@@ -74,7 +74,7 @@ class WarmServer:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """The server that runs, what it was launched with, and the channel of its limits if any."""
+    """The running server, its launch, and the channel for its limits if there is one."""
 
     launch: Launch
     server: RunningServer
@@ -83,16 +83,16 @@ class _Kept:
     channel: LimitsChannel | None
 
     def serves(self, launch: Launch) -> bool:
-        """Say whether it runs with the same flags, and can have the limits."""
+        """Say whether it runs with the same flags and can take the limits."""
         return self.launch.serves(launch) and self.server.exit_code() is None
 
     def warm_server(self, limits: Limits | None, launch_s: float | None) -> WarmServer:
-        """Return what an evaluation needs of it."""
+        """Return the server as an evaluation uses it."""
         return WarmServer(self.server, self.meter, self.pids_before, limits, launch_s)
 
 
 class WarmServers:
-    """At most one server at a time. A server that cannot be trusted any more is stopped."""
+    """Holds at most one server; stops a server that it can no longer trust."""
 
     def __init__(self, model: str, spec: ServerSpec, settings: LaunchSettings) -> None:
         self._model = model
@@ -108,13 +108,13 @@ class WarmServers:
         self._memory_bytes: dict[str, int] = {}  # of each GPU before the first server on it
 
     def is_warm_for(self, whole: Configuration) -> bool:
-        """Say whether the server that runs can serve this configuration."""
+        """Say whether the running server can serve this configuration."""
         return self._serves(self._launch(whole))
 
     async def get(self, whole: Configuration, name: str) -> WarmServer:
-        """Return a server under this configuration's limits: the one that runs, or a new one.
+        """Return a server with this configuration's limits: the running one or a new one.
 
-        Raises `LaunchFailedError` or `PreflightError`, and then none runs.
+        Raises `LaunchFailedError` or `PreflightError`; then no server runs.
         """
         began_s = time.monotonic()
         launch = self._launch(whole)
@@ -134,11 +134,11 @@ class WarmServers:
         return await self._started(self._spec.live.clean(whole), whole, name, None)
 
     def distrust_limits(self, reason: str) -> None:
-        """Change no limits live any more, for the rest of the run."""
+        """Stop changing limits of a running server, for the rest of the run."""
         self._no_limits = True
         self._settings.listener.note(
-            f"the limits of a running server are not changed, each configuration is launched: "
-            f"{reason}"
+            "the limits of a running server are no longer changed, each configuration is "
+            f"launched: {reason}"
         )
 
     async def close(self) -> None:
@@ -157,21 +157,21 @@ class WarmServers:
         return self._kept is not None and self._kept.serves(launch)
 
     async def _reused(self, launch: Launch) -> WarmServer | None:
-        """Bring the server that runs under new limits; stop it and return None if that fails."""
+        """Set new limits on the running server; stop it and return None if that fails."""
         kept = self._kept
         assert kept is not None
         if not self._is_fresh:
             try:
                 await make_ready(kept.server, kept.channel, launch.limits)
             except NotReusableError as error:
-                self._settings.listener.note(f"the server is launched anew: {error}")
+                self._settings.listener.note(f"the server is launched again: {error}")
                 await self.close()
                 return None
         self._is_fresh = False
         return kept.warm_server(launch.limits, None)
 
     async def _shared(self, launch: Launch, whole: Configuration, name: str) -> WarmServer | None:
-        """Launch a server whose limits change while it runs; None if there can be none."""
+        """Launch a server whose limits can change while it runs; None if that is impossible."""
         limits = self._spec.live.rules.limits
         assert launch.limits is not None and limits is not None
         began_s = time.monotonic()
@@ -199,7 +199,7 @@ class WarmServers:
     def _after_failed_launch(
         self, launch: Launch, whole: Configuration, channel: LimitsChannel, error: LaunchFailedError
     ) -> None:
-        """Find out whether the limits were to blame; raises the error again if not."""
+        """Find out whether the limits caused the failure; raise the error again if not."""
         failure = error.failure
         if reason := channel.blamed_for(failure):
             self.distrust_limits(reason)
@@ -212,14 +212,14 @@ class WarmServers:
     def _share_no_more(self, launch: Launch, reason: str) -> None:
         self._cannot_share.append(launch.configuration)
         self._settings.listener.note(
-            "no server is kept with the largest limits of the study, so these configurations are "
-            f"launched one by one: {reason}"
+            "no warm server can start with the largest limits of the study, so these "
+            f"configurations are launched one by one: {reason}"
         )
 
     async def _started(
         self, launch: Launch, whole: Configuration, name: str, channel: LimitsChannel | None
     ) -> WarmServer:
-        """Launch in the place of whatever runs."""
+        """Launch in place of the running server, if any."""
         began_s = time.monotonic()
         await self.close()
         async with AsyncExitStack() as stack:
@@ -254,5 +254,5 @@ class WarmServers:
 
 
 def pids_of(states: Iterable[DeviceState]) -> frozenset[int]:
-    """Return the processes that NVML names on these GPUs."""
+    """Return the pids that NVML reports on these GPUs."""
     return frozenset(pid for state in states for pid in state.pids or ())

@@ -1,6 +1,6 @@
-"""Which measurement of the confirmation comes next, and how much time it may take.
+"""Confirmation plan: which member of the Pareto front to repeat next, and the time reserved for it.
 
-Everything follows from what is stored, so that a killed confirmation goes on where it was.
+The plan depends only on what is stored, so a killed confirmation resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
 
-# So many members are repeated in turn, with the default measured before and after each round.
+# Members repeated per round; the default is measured before and after each round.
 ROUND = 3
-# The default is also measured again so many times while the search goes on: the machine may drift.
+# Repeats of the default during the search, because the machine may drift.
 SPREAD_BASELINES = 2
 _LEAST_TRIALS_TO_SPREAD = 12
-# A member in doubt that would be recommended may be repeated so many times as often as the others.
+# A would-be recommendation in doubt may be repeated this many times as often as the others.
 LEADER_REPEATS = 6
-# It takes so many turns, then another member has one: what is recommended matters most.
+# It takes this many turns before another member gets one: the recommendation matters most.
 _LEADER_TURNS = 4
 _SHARE_OF_HOURS = 0.4
 _SHARE_OF_TRIALS = 0.25
 _LEAST_MEASUREMENTS = 6
-_MEMBERS = (2, 8)  # the time reserved is for so many of them
+_MEMBERS = (2, 8)  # repeats that the reserved time covers
 _REPEATS_PLANNED = 2.5
 _LEADER_REPEATS_PLANNED = 15.0  # more, for what would be recommended if it is near a bound
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A trial whose configuration is to be measured again, and why."""
+    """A trial whose configuration is measured again next, and why."""
 
     trial: TrialRow
     kind: RepeatKind
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be confirmed: members of the front under these, at most so many times each."""
+    """The SLOs and objectives that define the front, and the maximum repeats per member."""
 
     slos: tuple[Slo, ...]
     objectives: tuple[Objective, ...]
@@ -66,12 +66,11 @@ def next_step(
     since_baseline: int | None,
     left_out: frozenset[int] = frozenset(),
 ) -> Step | None:
-    """Return what to measure next, or None when nothing is left to decide.
+    """Return what to measure next, or None when every member is decided.
 
-    Members come so that those measured first cover the front, its least first objective before all,
-    `ROUND` of them in turn, those in `left_out` not at all.
-    `since_baseline` is how many members were measured since the default was, None if it was not in
-    this run.
+    The order of members covers the front early and starts with the least first objective. They are
+    measured `ROUND` at a time; those in `left_out` are skipped. `since_baseline` counts the members
+    measured since the default was last measured in this run, None if it has not been.
     """
     known = confirmations(trials, repeats, goal.slos)
     baseline = _measured_baseline(trials)
@@ -107,7 +106,7 @@ def next_step(
 def _whose_turn(
     of_round: Sequence[TrialRow], leader: int | None, repeats: Sequence[RepeatRow]
 ) -> TrialRow:
-    """Return the leader in doubt, but not too often in a row, else who waits longest."""
+    """Return the leader in doubt, but not too often in a row, else the longest-waiting member."""
     ordered = sorted(repeats, key=lambda row: row.number)
     turns = [row.trial for row in ordered if row.kind is RepeatKind.CONFIRMATION]
     first = of_round[0]
@@ -121,9 +120,9 @@ def _whose_turn(
 def _doubtful_leader(
     goal: Goal, on_front: Sequence[TrialRow], known: Mapping[int, Confirmation]
 ) -> int | None:
-    """Return the number of the member that would be recommended if only it surely met the SLOs.
+    """Return the number of the member that would be recommended if it surely met the SLOs.
 
-    It is repeated until that is decided: else a worse one would be recommended.
+    It is repeated until that is decided; otherwise a worse one would be recommended.
     """
     for trial in on_front:
         found = known.get(trial.number)
@@ -145,7 +144,7 @@ def _in_order(
     is_open: Callable[[TrialRow], bool],
     is_begun: Callable[[TrialRow], bool],
 ) -> list[TrialRow]:
-    """Return the open members: those that were begun, then the rest, spread over the front."""
+    """Return the undecided members: started ones first, then the rest, spread over the front."""
     points = [point_of(trial, objectives) or () for trial in on_front]
     settled = {i for i, t in enumerate(on_front) if not is_open(t)}
     begun = [i for i, t in enumerate(on_front) if is_begun(t) and i not in settled]
@@ -165,9 +164,9 @@ def _measured_baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[RepeatRow]) -> bool:
-    """Say whether the default is to be measured again, at that share of the budget.
+    """Say whether the default is due again when this share of the budget is spent.
 
-    Of hours the search has only a part.
+    Of a budget in hours the search has only a part.
     """
     if budget_trials is None:
         share /= 1.0 - _SHARE_OF_HOURS
@@ -178,9 +177,9 @@ def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[Rep
 
 
 def clean_s(tooks: Sequence[Timing]) -> float | None:
-    """Return how long a measurement on a clean launch takes, learned from the study's own.
+    """Return how long a measurement on a clean launch takes, s, from this study's own trials.
 
-    None before anything is known.
+    None before there is a trial.
     """
     if not tooks:
         return None
@@ -190,7 +189,7 @@ def clean_s(tooks: Sequence[Timing]) -> float | None:
 
 
 def reserve_s(budget_s: float, front_size: int, each_s: float | None) -> float:
-    """Return the time at the end of the budget that the search leaves to the confirmation."""
+    """Return the time that the search leaves to the confirmation, s."""
     if each_s is None or not math.isfinite(budget_s):
         return 0.0
     members = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
@@ -206,11 +205,11 @@ def may_go_on(
     repeats: Sequence[RepeatRow],
     each_s: float | None,
 ) -> bool:
-    """Say whether there is room for one more repeat.
+    """Say whether the budget has room for one more repeat.
 
-    With hours: to the end of the budget, and at least the share of it that may be reserved, so that
-    a night that was cut can be confirmed afterwards. Else as many as a quarter of the trials, on
-    top of them, and the default between.
+    A budget in hours lasts to its end, and always gives the confirmation its reserved share, so a
+    study that was cut short can be confirmed later. A budget in trials allows a quarter of them as
+    extra repeats, plus those of the default.
     """
     if math.isfinite(budget_s):
         own_s = sum(r.timing.elapsed_s for r in repeats if r.timing is not None)
@@ -221,5 +220,5 @@ def may_go_on(
 
 
 def _is_machines(repeat: RepeatRow) -> bool:
-    """Say whether the machine, not the configuration, kept a repeat from being measured."""
+    """Say whether a repeat failed because of the machine, not the configuration."""
     return repeat.failure is not None and repeat.failure.kind is FailureKind.INFRASTRUCTURE

@@ -1,4 +1,4 @@
-"""The end of the night: the front's members are measured again, on launches of their own."""
+"""Confirmation: measure the members of the Pareto front again, each on a clean launch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
 
 
 class ConfirmationRun:
-    """Measures again what the search has found, beside the default, and stores each repeat.
+    """Repeats the front's members and the default, and stores each repeat.
 
-    Killed at any line it loses the repeat that ran; the next run goes on with what is stored.
+    A kill loses only the repeat that ran; the next run continues from what is stored.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class ConfirmationRun:
 
     @property
     def reserve_s(self) -> float:
-        """The time that the search has to leave, as far as it can be known by now, s."""
+        """The time that the search must leave for the confirmation, s, estimated so far."""
         trials = self._store.trials(self._name)
         size = len(front_of(trials, self._goal.slos, self._goal.objectives))
         return reserve_s(self._spec.budget_s, size, self._each_s())
 
     async def spread(self, share: float) -> float:
-        """Measure the default again if that is due at this share of the search; return the time."""
+        """Measure the default again if it is due at this share of the search; return its s."""
         repeats = self._store.repeats.of(self._name)
         baseline = baseline_of(self._store.trials(self._name))
         is_due = spread_is_due(share, self._spec.trials, repeats)
@@ -69,7 +69,7 @@ class ConfirmationRun:
         return await self._measure(Step(baseline, RepeatKind.BASELINE))
 
     async def run(self) -> None:
-        """Repeat until everything is decided, or the time or the number is used up.
+        """Repeat until every member is decided or the time or number of repeats is used up.
 
         Raises `OperatorNeededError` when the machine keeps failing.
         """
@@ -86,9 +86,9 @@ class ConfirmationRun:
             since_baseline = 0 if is_baseline else (since_baseline or 0) + 1
 
     def reconcile(self) -> None:
-        """Forget the repeat that a dead or interrupted tuner was measuring."""
+        """Delete the repeat that a killed or interrupted tuner was measuring."""
         for trial in self._store.repeats.drop_running(self._name):
-            message = f"the repeat of trial {trial} was interrupted and will be measured anew"
+            message = f"the repeat of trial {trial} was interrupted and will be measured again"
             self._store.add_event(self._name, "interrupted", message, trial=trial)
             self._listener.note(message)
 
@@ -116,7 +116,7 @@ class ConfirmationRun:
         return clean_s(repeats or trials)
 
     async def _measure(self, step: Step) -> float:
-        """Measure, store, count; return how long it took, maybe on a virtual clock."""
+        """Measure, store, count; return the duration, s (virtual on the emulator)."""
         number = step.trial.number
         began_s = time.monotonic()
         repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner)
@@ -138,7 +138,7 @@ class ConfirmationRun:
         return spent.elapsed_s
 
     def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
-        """Leave out, for this run, what fails again and again for a reason outside it."""
+        """Leave out, for this run, a member that keeps failing for a reason outside it."""
         number = step.trial.number
         if isinstance(result, Measurement):
             self._left_out_in_a_row = 0
@@ -152,5 +152,5 @@ class ConfirmationRun:
         if step.kind is RepeatKind.BASELINE or self._left_out_in_a_row >= MAX_LEFT_OUT:
             raise OperatorNeededError(
                 f"measuring trial {number} again failed {MAX_ATTEMPTS} times for a reason outside "
-                f"the configuration: {result.reason}; mend it, then `tuner resume {self._name}`"
+                f"the configuration: {result.reason}; fix it, then `tuner resume {self._name}`"
             )

@@ -1,4 +1,4 @@
-"""Backing the store up as it grows, between two evaluations."""
+"""Backups of the store as it grows, made between evaluations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.store.upkeep.backup import back_up, backup_path, is_due
 
 
 class Backups:
-    """Makes a backup of a SQLite store when enough was added since the last one.
+    """Backs up a SQLite store when it has grown enough since the last backup.
 
-    One that cannot be made is told and left out: what is measured is in the measurement log, too.
+    A backup that fails is reported and skipped: every measurement is also in the measurement log.
     """
 
     def __init__(self, store: Store, evaluations: int, note: Callable[[str], None]) -> None:
@@ -24,7 +24,7 @@ class Backups:
         self._at_last = evaluations if _is_there(store.path) else 0
 
     async def make_if_due(self) -> None:
-        """Make one if it is due; called before each evaluation."""
+        """Make a backup if one is due; called before each evaluation."""
         path, count = self._store.path, self._evaluations
         self._evaluations += 1
         if path is None or not is_due(count, self._at_last):

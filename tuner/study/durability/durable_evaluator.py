@@ -1,6 +1,6 @@
-"""Around an evaluator: nothing starts on a store that cannot be written, nothing measured is lost.
+"""Durable evaluator: writes each result to the measurement log before it returns it.
 
-What was measured is in the measurement log, and synced, before anybody else hears of it.
+It starts no evaluation while the store cannot be written, and syncs each result to disk first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tuner.study.durability.backups import Backups
 
 MOST_INTERRUPTIONS = 10  # by a store that is full or locked, in one run
 _POLL_S = 0.5
-_TELL_AFTER_S = 2.0  # a lock that is gone by then is nothing to be told
+_TELL_AFTER_S = 2.0  # a shorter lock is not reported
 
 
 @contextmanager
 def opened_log(log: MeasurementLog, shown: str) -> Iterator[None]:
-    """Open the log for a run on the store `shown`; raises `PreflightError` where it cannot be."""
+    """Open the log for a run on the store `shown`; raises `PreflightError` if that fails."""
     try:
         log.open()
     except OSError as error:
@@ -45,23 +45,23 @@ def opened_log(log: MeasurementLog, shown: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class StoreTimeouts:
-    """How long the store is waited for before a person is asked, s."""
+    """How long to wait for the store before the run stops and asks a person, s."""
 
     locked_s: float = 600.0
     full_s: float = 120.0
 
 
 class Gate:
-    """Waits, and can be interrupted meanwhile, until the store can be written."""
+    """Waits until the store can be written; the wait can be cancelled."""
 
     def __init__(self, store: Store, note: Callable[[str], None], patience: StoreTimeouts) -> None:
         self._store = store
         self._note = note
         self._patience = patience
-        self.has_given_up = False  # its patience was at its end
+        self.has_given_up = False  # the time-out has passed
 
     async def wait_until_writable(self) -> None:
-        """Return when the store can be written; raises the fault when patience is at its end."""
+        """Return when the store can be written; raise its fault after the time-out."""
         began_s = time.monotonic()
         is_told = False
         fault: StoreBusyError | StoreFullError
@@ -90,9 +90,9 @@ class Gate:
 async def retry_store_faults(
     gate: Gate, go: Callable[[], Awaitable[None]], put_in_order: Callable[[], None]
 ) -> None:
-    """Do `go`, and again each time that a write of it met a store which was locked or full.
+    """Run `go`, and run it again each time the store was locked or full.
 
-    What was left half done is put in order before. Raises the fault when patience is at its end.
+    Half-done work is reconciled before each retry. Raises the store's fault after the time-out.
     """
     for interruptions in range(MOST_INTERRUPTIONS + 1):
         try:
@@ -108,11 +108,11 @@ async def retry_store_faults(
 
 
 class DurableEvaluator:
-    """An evaluator whose every result is in the measurement log when it is returned.
+    """Wraps an evaluator: every result is in the measurement log when it is returned.
 
-    `evaluate` and `confirm` wait for a store that is locked or full, before anything is launched
-    and again before the result is handed on. A result for which the log has no room is held in
-    memory for as long, and is lost only when `OperatorNeededError` says so.
+    `evaluate` and `confirm` wait for a store that is locked or full, both before a launch and
+    before they return the result. A result that does not fit into the log stays in memory during
+    the wait. It is lost only if `OperatorNeededError` says so.
     """
 
     def __init__(
@@ -137,29 +137,29 @@ class DurableEvaluator:
         self.needs_guardian = evaluator.needs_guardian
 
     async def prepare(self) -> Testbed:
-        """As the evaluator."""
+        """Delegate: check that the evaluator can run, and return what it runs on."""
         return await self._evaluator.prepare()
 
     async def defaults(self) -> Mapping[str, Value]:
-        """As the evaluator."""
+        """Delegate: return the values of the knobs that are not set."""
         return await self._evaluator.defaults()
 
     def is_warm_for(self, configuration: Configuration) -> bool:
-        """As the evaluator."""
+        """Delegate: say whether the warm server can serve the configuration."""
         return self._evaluator.is_warm_for(configuration)
 
     async def close(self) -> None:
-        """As the evaluator."""
+        """Delegate: stop everything that was started."""
         await self._evaluator.close()
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
-        """As the evaluator; raises `OperatorNeededError` for a store that stays unusable."""
+        """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
         return await self._kept(
             lambda: self._evaluator.evaluate(configuration, trial), configuration, trial, None
         )
 
     async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
-        """As the evaluator; raises `OperatorNeededError` for a store that stays unusable."""
+        """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
         rows = self._store.repeats.of(self._study)
         row = next(r for r in rows if r.number == repeat)
         return await self._kept(

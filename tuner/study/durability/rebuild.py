@@ -1,4 +1,4 @@
-"""A new store from the measurement logs: our tables and Optuna's, told again in the old order."""
+"""Rebuild a store from the measurement logs: the tuner's tables and Optuna's, in the old order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tuner.study.proposals.start_points import parameters_of
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What became of one log; `damaged_lines` could not be believed and were left out."""
+    """The outcome for one log; `damaged_lines` failed their checksum and were left out."""
 
     study: str
     trials: int
@@ -64,8 +64,8 @@ class _Failed:
 def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Rebuilt]:
     """Make a store at `target` from the measurement logs in `folder`.
 
-    Raises `UsageError` if there is something at `target` or nothing in `folder`,
-    `OperatorNeededError` for a log that cannot be read.
+    Raises `UsageError` if `target` exists or `folder` holds no log, `OperatorNeededError` for a log
+    that cannot be read.
     """
     if target.exists():
         raise UsageError(f"'{target}' exists already; name a file that does not")
@@ -90,7 +90,7 @@ def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Reb
 
 
 def _copy(log: Path, new: Path) -> None:
-    """Have the new store's log begin with what it was made of."""
+    """Copy the old log to the new store's log folder."""
     new.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(log, new)
     sync(new)
@@ -111,7 +111,7 @@ def _contents(path: Path) -> _Contents | None:
                 kind = trials if line.record.repeat is None else repeats
                 kind[line.record.number] = line.record
     except OSError as error:
-        raise OperatorNeededError(f"{path} cannot be read ({error.strerror}); mend that") from error
+        raise OperatorNeededError(f"{path} cannot be read ({error.strerror}); fix that") from error
     if not studies:
         return None
     return _Contents(
@@ -162,13 +162,13 @@ def _told_again(
     records: list[LoggedResult],
     defaults: Mapping[str, Value],
 ) -> InMemoryStorage:
-    """Return Optuna's study with every record told under its old number.
+    """Return an Optuna study in which every record was told under its old trial number.
 
-    A number without a record, of an evaluation that was interrupted, is one that failed. What
-    failed for a reason outside its configuration and was not tried again is put into the queue.
+    A number without a record (an interrupted evaluation) becomes a failed trial. A configuration
+    that failed through no fault of its own and was not retried is queued again.
     """
     storage = InMemoryStorage()
-    # what is told is the same for every sampler, and this one asks for nothing
+    # the records are the same for every sampler, and this one needs no settings
     proposals = Proposals(storage, name, space, spec.slos, spec.objectives, "random", spec.seed)
     study = optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
     known = {record.number: record for record in records}
@@ -202,7 +202,7 @@ def _attributes(record: LoggedResult, attempt: int) -> dict[str, Any]:
 
 
 def _tell(proposals: Proposals, record: LoggedResult, asked: Proposal) -> bool:
-    """Tell a record; return whether the same point has to be tried again."""
+    """Tell a record to Optuna; return whether the same point must be tried again."""
     number, result = record.number, record.result
     proposals.note_timing(number, Timing(record.spent_s, record.timing.launch_s))
     if isinstance(result, Measurement):

@@ -1,4 +1,7 @@
-"""What the measurement log knows and the store does not: after a kill, a lock, a full disk."""
+"""Recovery: copy results from the measurement log to a store that missed them.
+
+A store misses results after a kill, a lock or a full disk.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study.durability.results import all_warnings, require_metrics
 
-_KNOWN_IN_A_ROW = 3  # then all before them are known, too: a study has one writer
+_KNOWN_IN_A_ROW = 3  # then all earlier ones are stored too: a study has one writer
 
 
 def recover(
     name: str, spec: StudySpec, store: Store, log: MeasurementLog, note: Callable[[str], None]
 ) -> int:
-    """Save what was measured but did not reach the store; return how many evaluations.
+    """Save measurements that did not reach the store; return how many evaluations.
 
-    May be repeated. Raises `OperatorNeededError` for a log that cannot be read.
+    Safe to repeat. Raises `OperatorNeededError` for a log that cannot be read.
     """
     trials = store.states(name)
     repeats = {r.number: r.state for r in store.repeats.of(name)}
@@ -41,7 +44,7 @@ def recover(
                 break
     except OSError as error:
         raise OperatorNeededError(
-            f"the measurement log {log.path} cannot be read ({error.strerror}); mend that, then "
+            f"the measurement log {log.path} cannot be read ({error.strerror}); fix that, then "
             f"`tuner resume {name}`"
         ) from error
     for record in missed:
@@ -65,7 +68,7 @@ def _behind(name: str, store: Store, record: LoggedResult) -> OperatorNeededErro
 
 
 def save_trial(name: str, spec: StudySpec, store: Store, record: LoggedResult) -> None:
-    """Save a trial that was begun as the loop would have."""
+    """Save a started trial as the loop would have."""
     result, raw = require_metrics(spec, record.result), record.raw
     if isinstance(result, Measurement):
         warnings = all_warnings(spec, result, raw, record.warnings)
@@ -77,7 +80,7 @@ def save_trial(name: str, spec: StudySpec, store: Store, record: LoggedResult) -
 
 
 def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
-    """Save a repeat that was begun as the confirmation would have."""
+    """Save a started repeat as the confirmation would have."""
     store.repeats.save(
         name,
         record.number,

@@ -1,4 +1,4 @@
-"""From what an evaluation brought to what is kept of it as the result."""
+"""Result of a trial: a measurement that lacks a required metric becomes a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.spec.study import StudySpec
 
 
 def require_metrics(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:
-    """Return the result of a trial: one without a metric that the study needs is a failure."""
+    """Return the result of a trial; without a metric that the study needs it is a failure."""
     if isinstance(result, Failure):
         return result
     needed = [o.metric for o in spec.objectives] + [s.metric for s in spec.slos]
@@ -27,7 +27,7 @@ def require_metrics(spec: StudySpec, result: Measurement | Failure) -> Measureme
 def all_warnings(
     spec: StudySpec, result: Measurement, raw: RawRun | None, warnings: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the warnings of a trial, what its intervals miss of the asked precision included."""
+    """Return a trial's warnings, including intervals wider than the requested precision."""
     precision = spec.window_plan.precision
     if precision is None or raw is None or result.ended_early is not None:
         return tuple(warnings)

@@ -1,7 +1,7 @@
-"""What the emulator of a GPU would try first there: the front of a short search on its clock.
+"""Emulated prior: the Pareto front of a short emulated search, as start points for a real study.
 
-The emulator may be wrong about this machine. So its points are measured like any other, and are
-nothing but points: no figure of the emulator reaches the study.
+The emulator may be wrong about this machine, so its points are measured like any other. Only the
+points enter the study, never an emulated number.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _EVALUATIONS = 24
 async def emulated_front(
     spec: StudySpec, space: SearchSpace, plan: MeasurementPlan, gpu: Gpu
 ) -> list[Configuration]:
-    """Return points spread over the emulated front, the least of the first objective first.
+    """Return points spread over the emulated front, least first objective first.
 
-    None at all where the emulator does not know the model or a knob, or nothing meets the SLOs.
+    The list is empty if the emulator does not know the model or a knob, or if no point meets the
+    SLOs.
     """
     evaluator = _evaluator(spec, space, plan, gpu)
     if evaluator is None:
@@ -77,7 +78,7 @@ def enqueue_prior(
     defaults: Mapping[str, Value],
     gpu: Gpu,
 ) -> str | None:
-    """Queue the points; return what to tell the user of them, None if there is none."""
+    """Queue the points; return a message about them, None if there are none."""
     found = [parameters_of(space, point, defaults) for point in points]
     for parameters in found:
         if parameters is not None:
@@ -96,7 +97,7 @@ def enqueue_prior(
 def _told(
     spec: StudySpec, proposals: Proposals, number: int, result: object
 ) -> tuple[float, ...] | None:
-    """Tell a result; return its costs if it is a good one."""
+    """Tell a result; return its costs if it is feasible, else None."""
     needed = [o.metric for o in spec.objectives] + [s.metric for s in spec.slos]
     if not isinstance(result, Measurement) or any(m not in result.metrics for m in needed):
         proposals.tell_infeasible(number, "not on the emulator")

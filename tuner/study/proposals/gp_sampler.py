@@ -30,7 +30,7 @@ BASELINE = "baseline"
 ENDED_EARLY = "ended_early"  # violations are then lower bounds
 LAUNCH_S = "launch_s"
 WALL_S = "wall_s"
-GAIN = "expected_gain"  # of the proposal, as a share of what was known to work by then
+GAIN = "expected_gain"  # expected gain of the proposal, relative to the feasible results so far
 REASON = "reason_to_try"
 
 PointTest = Callable[[Point], bool]
@@ -38,14 +38,14 @@ PointTest = Callable[[Point], bool]
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """What is searched, in Optuna's parameters.
+    """The search problem in Optuna's parameters.
 
     Attributes:
-        distributions: of every parameter.
+        distributions: the distribution of each parameter.
         restarts: the parameters whose change costs a launch.
         constraints: the keys of the constraints besides `launch_ok`, in order.
-        is_possible: says of parameters whether they can work at all.
-        is_warm_for: says of parameters whether the server that runs now can serve them.
+        is_possible: whether these parameters can work at all.
+        is_warm_for: whether the warm server can serve these parameters.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -56,9 +56,9 @@ class SearchTask:
 
 
 class SearchSampler(BaseSampler):
-    """Proposes all parameters of a trial together, from what the study's trials say.
+    """Proposes all parameters of a trial jointly, from the study's trials.
 
-    It keeps nothing between trials: a resumed study goes on as if it had not stopped.
+    It is stateless: a resumed study continues as if it had not stopped.
     """
 
     def __init__(self, task: SearchTask, seed: int) -> None:
@@ -78,7 +78,7 @@ class SearchSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the next point; at random once every possible one was evaluated."""
+        """Return the next point; a random one once every possible point was evaluated."""
         told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         pending = [
@@ -97,7 +97,7 @@ class SearchSampler(BaseSampler):
         warm = last if last is not None and self._task.is_warm_for(last) else None
         observations = [self._observation(t) for t in told]
         try:
-            # the matrices are small: on a machine that works, threads wait for one another
+            # the matrices are small: on a busy machine BLAS threads mostly wait for each other
             with threadpool_limits(limits=1, user_api="blas"):
                 suggestion = search.propose(observations, pending, warm)
         except ExhaustedError:

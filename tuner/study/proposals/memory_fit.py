@@ -1,4 +1,4 @@
-"""Memory fit: which configurations cannot fit into the GPU's memory, known without a launch."""
+"""Memory fit: predict, without a launch, which configurations exceed the GPU's memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tuner.servers.registry import flag_rules
 
 
 def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configuration], bool]:
-    """Return what says of configurations that they surely do not fit: False, and else True.
+    """Return a predicate: False for configurations that surely do not fit, else True.
 
-    `gpu` is its name, as NVML or the emulator gives it. Where the model's shape or the GPU is not
-    known everything may fit.
+    `gpu` is the GPU's name as NVML or the emulator gives it. If the model's shape or the GPU is
+    unknown, the predicate is always True.
     """
     known_gpu = emulated_gpu(gpu)
     try:

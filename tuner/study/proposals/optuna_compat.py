@@ -1,7 +1,7 @@
 """Optuna internals: the private parts of Optuna that the tuner uses, all of them.
 
-Optuna promises none of these. `tests/study/proposals/test_optuna_compat.py` says what each has to
-do; when it fails after an upgrade, this file is the one to change.
+Optuna does not guarantee any of them. `tests/study/proposals/test_optuna_compat.py` states what the
+tuner expects of each; if it fails after an upgrade, change this file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tuner.configuration import Value
 
 
 def writable_trial(study: Study, frozen: FrozenTrial) -> Trial:
-    """Return a trial that takes attributes and constraints, which a frozen one does not.
+    """Return a trial that accepts attributes and constraints; a frozen trial does not.
 
-    Also for a trial that another process asked for.
+    It works for a trial that another process asked for, too.
     """
     return Trial(study, frozen._trial_id)
 
@@ -29,7 +29,7 @@ def show_constraints(study: Study, frozen: FrozenTrial, constraints: Sequence[fl
 
 
 def contains(distribution: BaseDistribution, parameter: Value) -> bool:
-    """Say whether a distribution holds a parameter. Raises `ValueError` for one of another kind."""
+    """Say whether a distribution contains a value. Raises `ValueError` for one of another type."""
     if isinstance(distribution, CategoricalDistribution):
         return parameter in distribution.choices
     return distribution._contains(distribution.to_internal_repr(parameter))

@@ -1,4 +1,4 @@
-"""Proposals: which configuration comes next, by ask and tell of an Optuna study."""
+"""Proposals: the next configuration, by ask-and-tell with an Optuna study."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
-# Beside what objectives and SLOs are of, optuna-dashboard shows these. Not more: each is a row of
-# every trial, to be told and to be read when a study is resumed. Our own tables have all.
+# optuna-dashboard shows these beside the metrics of objectives and SLOs. Not more: each is a row
+# per trial that is written once and read at every resume. Our own tables have all metrics.
 SHOWN_METRICS = (
     "energy_per_output_token_j",
     "energy_per_request_j",
@@ -47,7 +47,7 @@ SHOWN_METRICS = (
     "p99_ttft_ms",
     "slo_attainment",
 )
-_UNKNOWN_VIOLATION = 1.0  # of an SLO that nothing was measured for yet; in log ratio
+_UNKNOWN_VIOLATION = 1.0  # of an SLO without any measured violation; as a log ratio
 _MET, _VIOLATED = -1.0, 1.0
 
 
@@ -70,13 +70,13 @@ def _always(_: Configuration) -> bool:
 
 
 class Proposals:
-    """Asks Optuna for configurations and tells it what became of them.
+    """Asks Optuna for configurations and tells it their results.
 
     Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
-    imputed values, so that the sampler leaves its region; they live in Optuna alone.
-    `is_warm_for` says whether the server that runs now can serve a configuration, `may_fit`
-    whether it is not known beforehand that it does not start.
+    imputed values, so that the sampler avoids its region; imputed values exist in Optuna only.
+    `is_warm_for` says whether the warm server can serve a configuration, `may_fit` is False for one
+    that surely does not start.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Proposals:
             load_if_exists=True,
         )
         with _garbage_kept():
-            self._trials()  # Optuna reads them once, and makes an object of each row
+            self._trials()  # Optuna reads them once and makes an object of each row
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
@@ -141,7 +141,7 @@ class Proposals:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether the baseline was told, or is queued or under way."""
+        """Whether the baseline was told, is queued or is running."""
         live = self._trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
         return any(t.user_attrs.get(BASELINE, False) for t in live)
 
@@ -151,14 +151,14 @@ class Proposals:
         return len(self._trials(TrialState.COMPLETE))
 
     def expected_gains(self) -> list[float | None]:
-        """Return what each told trial had promised, in order: a share of what worked by then.
+        """Return the expected gain of each told trial, in order, relative to the results by then.
 
-        None where the sampler promises nothing, or the point was queued.
+        None if the sampler gives no expected gain or the point was queued.
         """
         return [t.user_attrs.get(GAIN) for t in self._trials(TrialState.COMPLETE)]
 
     def running(self) -> list[int]:
-        """Return the numbers of trials that were asked for and not told."""
+        """Return the numbers of trials that were asked for but not told."""
         return [t.number for t in self._trials(TrialState.RUNNING)]
 
     def enqueue_baseline(self, defaults: Mapping[str, Value]) -> None:
@@ -171,12 +171,12 @@ class Proposals:
         self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
 
     def ask(self) -> Proposal:
-        """Return the next configuration: one that is queued, or the sampler's."""
+        """Return the next configuration: a queued one, else the sampler's."""
         trial = self._study.ask(self._space.distributions())
         return self._proposal(trial.number, trial.params, trial.user_attrs)
 
     def proposal(self, number: int) -> Proposal:
-        """Return what trial `number` was asked for."""
+        """Return the proposal of trial `number`."""
         trial = self._trial(number)
         return self._proposal(number, trial.params, trial.user_attrs)
 
@@ -184,22 +184,22 @@ class Proposals:
         baseline = bool(attrs.get(BASELINE, False))
         return Proposal(
             number=number,
-            # the baseline sets no knob: it is what vLLM and the GPU do by themselves
+            # the baseline sets no knob: vLLM and the GPU use their own defaults
             configuration=Configuration() if baseline else self._space.configuration(params),
             baseline=baseline,
             attempt=int(attrs.get("attempt", 1)),
         )
 
     def note_timing(self, number: int, timing: Timing) -> None:
-        """Note, before the result is told, what it took: proposals weigh gain against time."""
+        """Record the trial's durations before `tell`: the sampler weighs gain against time."""
         trial = writable_trial(self._study, self._trial(number))
         trial.set_user_attr(WALL_S, timing.elapsed_s)
         trial.set_user_attr(LAUNCH_S, timing.launch_s)
 
     def tell_measured(self, number: int, measurement: Measurement) -> None:
-        """Tell the metrics; raises `ValueError` if one that is needed was not measured.
+        """Tell the metrics; raises `ValueError` if a required one was not measured.
 
-        Of one that ended early only the missed SLOs are learned from, as lower bounds.
+        From a trial that ended early the sampler learns only the missed SLOs, as lower bounds.
         """
         values = costs(self._objectives, measurement.metrics)
         if values is None or any(s.metric not in measurement.metrics for s in self._slos):
@@ -212,7 +212,7 @@ class Proposals:
         self._tell(number, values, {LAUNCH_OK: _MET, **violations}, attrs)
 
     def tell_infeasible(self, number: int, reason: str) -> None:
-        """Tell that the configuration itself does not work, with the worst values seen so far."""
+        """Tell that the configuration itself fails; impute the worst values so far."""
         told = self._trials(TrialState.COMPLETE)
         worst = [max(column) for column in zip(*(t.values for t in told), strict=True)]
         violations = {
@@ -230,7 +230,7 @@ class Proposals:
         attrs: Mapping[str, Any],
     ) -> None:
         frozen = self._trial(number)
-        trial = writable_trial(self._study, frozen)  # also one that a dead tuner asked for
+        trial = writable_trial(self._study, frozen)  # a killed tuner may have asked for it
         # GPSampler reads constraints by position and SQLite returns them sorted
         for key in sorted(constraints):
             if key not in frozen.constraints:
@@ -247,11 +247,11 @@ class Proposals:
     def retry(self, number: int, *, attempt: int | None = None) -> None:
         """Tell FAIL and put the same point at the front of the queue.
 
-        `attempt` is the new count; None leaves it, for an evaluation that was stopped from outside.
-        Repeating it after a crash between the two steps does not queue the point twice.
+        `attempt` is the new count; None keeps it, for an evaluation that was interrupted. A repeat
+        after a crash between the two steps does not queue the point twice.
         """
         frozen = self._trial(number)
-        # killed inside `ask`, a trial has some of its parameters only; a queued one had them before
+        # a kill inside `ask` leaves a trial with some parameters only; a queued one had all of them
         parameters = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
         if parameters.keys() != self._space.distributions().keys():
             self.give_up(number)
@@ -267,7 +267,7 @@ class Proposals:
         self.give_up(number)
 
     def give_up(self, number: int) -> None:
-        """Tell FAIL: nothing was learned of this configuration."""
+        """Tell FAIL: this evaluation taught nothing about the configuration."""
         self._study.tell(number, state=TrialState.FAIL)
 
     def _trial(self, number: int) -> FrozenTrial:
@@ -276,7 +276,7 @@ class Proposals:
 
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Collect no garbage meanwhile: of many live objects that takes longer than to make them."""
+    """Pause garbage collection: scanning many reachable objects costs more than creating them."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

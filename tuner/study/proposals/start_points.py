@@ -1,4 +1,4 @@
-"""Warm start: configurations that were measured before, as points of a search space."""
+"""Warm start: map configurations of an older study to points of a search space."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SHARE_OF_TRIALS = 0.5  # of the budget; the rest is left to the search
 def parameters_of(
     space: SearchSpace, configuration: Configuration, defaults: Mapping[str, Value]
 ) -> dict[str, Value] | None:
-    """Return Optuna's parameters of a configuration; those of the default for one without knobs.
+    """Return a configuration as Optuna's parameters; a knob that is not set has its default.
 
-    A knob that the configuration does not set has its default. None for one that the space does
-    not hold: a value out of range, a default that is not known, or a knob that the space lacks.
+    None if the space does not contain it: a value is out of range, a default is unknown, or the
+    space lacks a knob.
     """
     knob_names = {name for _, name, _ in space.knobs()}
     if not set(configuration.knobs()) <= knob_names:
@@ -44,7 +44,7 @@ def parameters_of(
             return None
         try:
             parameter = knob.encode(value)
-        except (ValueError, TypeError):  # a word where the space has numbers
+        except (ValueError, TypeError):  # a text where the space has numbers
             return None
         if not contains(knob.distribution(), parameter):
             return None
@@ -58,10 +58,10 @@ def points_to_start_with(
     objectives: Sequence[Objective],
     budget_trials: int | None,
 ) -> list[Configuration]:
-    """Return what of an older study to measure first: its front, then the next best.
+    """Return the older study's configurations to measure first: its front, then the next best.
 
-    At most half of the new study's trials, or 20 where only hours count; the default, which is
-    measured anyway, is left out. What met no SLO comes last, least energy first.
+    At most half of the new study's trials, or 20 if the budget is hours only. The default is left
+    out: it is measured anyway. Configurations that missed an SLO come last, least energy first.
     """
     most = MOST_BY_HOURS
     if budget_trials is not None:
@@ -85,9 +85,9 @@ def points_to_start_with(
 
 
 def asked_like(old: StudyIdentity, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options that ask for a study like an old one, but for what the options say.
+    """Return the options of an old study, overridden by `options`.
 
-    What excludes each other, or is one choice together, is taken from one side only.
+    Options that exclude each other, or form one choice, come from one side only.
     """
     said = {name for name, value in options.items() if value is not None}
     kept = {k: v for k, v in StoredSpec.of(old).known.items() if v is not None}
@@ -102,7 +102,7 @@ def asked_like(old: StudyIdentity, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def objective_cost(trial: TrialRow, objective: Objective) -> float:
-    """Return an objective as something to be minimised; infinite where it was not measured."""
+    """Return an objective's value to minimise; infinite if it was not measured."""
     value = metric(trial, objective.metric)
     if value is None:
         return float("inf")

@@ -13,14 +13,14 @@ LEAST_EVALUATIONS = 40
 _LEAST_SHARE = 1 / 3
 _GROWTH = 0.01
 IDLE_PROPOSALS = 15
-_MARGIN = 0.1  # in log space: the worst value seen is 10 % better than the reference
+_MARGIN = 0.1  # in log space: the reference is 10 % worse than the worst feasible value
 
 
 def stop_reason(points: Sequence[Point | None], gains: Sequence[float | None]) -> str | None:
-    """Return why searching on is no use, or None.
+    """Return why the search should stop, or None.
 
-    `gains` are what the proposals promised, as shares. While they are known they decide: 15 in a
-    row below `IDLE_GAIN`. Without them a front that does not grow has to do.
+    `gains` are the expected gains of the proposals, as shares. If they are known, 15 in a row below
+    `IDLE_GAIN` stop the search. Otherwise a front that has stopped growing does.
     """
     recent = [gain for gain in gains[-IDLE_PROPOSALS:] if gain is not None]
     if len(recent) == IDLE_PROPOSALS:
@@ -37,9 +37,9 @@ def stop_reason(points: Sequence[Point | None], gains: Sequence[float | None]) -
 def stagnation(points: Sequence[Point | None]) -> int | None:
     """Return for how many evaluations the hypervolume has grown by no more than 1 %, or None.
 
-    `points` are the costs (logs) in the order of evaluation, None where an SLO was missed. Looked
-    at are the last third of the evaluations, and at least 40 of them. The reference point is the
-    worst of what met the SLOs, and a tenth more.
+    `points` are the costs (logs) in the order of evaluation, None where an SLO was missed. The rule
+    looks at the last third of the evaluations, at least 40. The reference point is 10 % worse than
+    the worst feasible value of each objective.
     """
     last = max(LEAST_EVALUATIONS, round(len(points) * _LEAST_SHARE))
     feasible = [p for p in points if p is not None]
