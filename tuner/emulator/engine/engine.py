@@ -19,6 +19,7 @@ from tuner.emulator.engine.answers import answers_of
 from tuner.emulator.engine.decode_stretch import (
     MOST_STEPS,
     STEPS,
+    DecodeCosts,
     DecodeStretch,
     Jitter,
     evenly_spaced,
@@ -26,7 +27,7 @@ from tuner.emulator.engine.decode_stretch import (
 from tuner.emulator.engine.power import PowerModel, StepCost
 from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Counters, Scheduler
 from tuner.emulator.engine.sequences import Sequence
-from tuner.emulator.engine.step import Batch, StepModel, StepParts
+from tuner.emulator.engine.step import Batch, StepModel
 from tuner.emulator.engine.step_log import StepLog
 from tuner.emulator.launch_rules import Launch
 
@@ -62,6 +63,7 @@ class Engine:
         self._scheduler = Scheduler(launch)
         self._steps = steps
         self._power = power
+        self._decode_costs = DecodeCosts(steps, power)
         self._clock_mhz: float | None = None  # of the last step
         self._decode_clock_mhz: float | None = None  # near which that of the next such step is
         self._prefill_clock_mhz: float | None = None
@@ -140,21 +142,26 @@ class Engine:
         ):
             if not 1 <= value <= most:
                 raise ValueError(f"{name}={value}: the server was launched for 1 to {most}")
+        self.catch_up()
         self._scheduler.set_limits(max_num_seqs, max_num_batched_tokens)
 
     def set_power(self, power: PowerModel) -> None:
         """Put its GPUs under another limit or locked clock from the next step on."""
+        self.catch_up()
         self._power = power
+        self._decode_costs = DecodeCosts(self._steps, power)
         self._stretch = None
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; it can be scheduled from the next step on."""
+        self.catch_up()
         if sequence.answers is None:
             sequence.answers = self.answers
         self._scheduler.submit(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; one that is done already stays done."""
+        self.catch_up()
         if not sequence.done:
             self._scheduler.abort(sequence, self.step_count)
         sequence.done = True
@@ -171,6 +178,7 @@ class Engine:
         Steps are whole, so the clock may pass `until_s`; with nothing to do it idles up to it.
         Returns the sequences that ended with the last step.
         """
+        self.catch_up()
         self._stretch = None
         scheduler = self._scheduler
         last_step = None if max_steps is None else self.step_count + max_steps
@@ -189,12 +197,14 @@ class Engine:
     def stretch_ahead(self) -> DecodeStretch | None:
         """Return the steps that it makes one by one until something happens to it, if any.
 
-        Whoever counts some of them as made lets it `catch_up` before anything else is asked of it.
+        Whoever counts some of them as made leaves it to the engine to take note of them when
+        something happens; until then only `so_far` counts them, or after `catch_up` everything.
         The step at whose end a sequence ends is not among them.
         """
         scheduler, pool = self._scheduler, self._scheduler.decoding
         if self._stretch is not None and scheduler.calm:
             return self._stretch
+        self.catch_up()
         self._stretch = None
         finish = pool.next_finish()
         if finish is None or not (scheduler.calm or (scheduler.steady and scheduler.calm)):
@@ -205,22 +215,26 @@ class Engine:
         if count < _LEAST_STEPS_AHEAD:
             return None
         contexts = pool.context_tokens + pool.count * STEPS[1 : count + 1]
-        parts = self._steps.decode_parts(pool.count, contexts)
-        cost = self._power.at_clocks(parts, self._decode_clock_mhz)
+        cost = self._decode_costs.stretch(pool.count, contexts, self._decode_clock_mhz)
         if cost is None:
             return None
-        self._stretch = DecodeStretch(
-            np.broadcast_to(cost.duration_s, count),
-            None if self._jitter is None else self._jitter.ahead(count),
-            np.broadcast_to(cost.power_w * self._gpus, count),
-            cost.clock_mhz,
-            self.clock_s,
-            self.energy_j,
-        )
+        factors = None if self._jitter is None else self._jitter.ahead(count)
+        self._stretch = DecodeStretch(cost, self._gpus, factors, self.clock_s, self.energy_j)
         return self._stretch
 
+    @property
+    def so_far(self) -> tuple[float, float, int]:
+        """Time, s, energy, J, and tokens generated, with the steps ahead that count as made."""
+        clock_s, energy_j, tokens = self.clock_s, self.energy_j, self.counters.generation_tokens
+        stretch = self._stretch
+        if stretch is None or stretch.made == stretch.noted:
+            return clock_s, energy_j, tokens
+        made = stretch.made
+        tokens += (made - stretch.noted) * self._scheduler.decoding.count
+        return stretch.ends_s[made - 1], stretch.energies_j[made - 1], tokens
+
     def catch_up(self) -> None:
-        """Take note of the steps of its stretch that have been made."""
+        """Take note of the steps of its stretch that count as made."""
         stretch = self._stretch
         if stretch is None or stretch.made == stretch.noted:
             return
@@ -229,18 +243,17 @@ class Engine:
         pool = scheduler.decoding
         scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
         self._clock_mhz = self._decode_clock_mhz = stretch.clock_mhz
-        self.power_w = float(stretch.powers_w[last - 1])
+        self.power_w = stretch.powers_w.item(last - 1)
         self.clock_s = stretch.ends_s[last - 1]
-        self.energy_j = float(stretch.energies_j[last - 1])
+        self.energy_j = stretch.energies_j[last - 1]
         self.step_count += count
         pool.ran(count)
         self.counters.generation_tokens += count * pool.count
         if self._jitter is not None:
             self._jitter.skip(count)
         if self.log is not None:
-            ends_s = np.array(stretch.ends_s[first:last])
+            ends_s, used_j = (column[first:last] for column in stretch.columns)
             running, waiting = scheduler.running_count, scheduler.waiting_count
-            used_j = stretch.energies_j[first:last]
             self.log.extend(ends_s, used_j, running, waiting, stretch.clock_mhz)
         stretch.noted = last
 
@@ -248,6 +261,7 @@ class Engine:
         """Let time pass without a step."""
         if not math.isfinite(until_s):
             raise EngineStalledError("nothing to do and nothing to wait for")
+        self.catch_up()
         self._scheduler.settle()
         self.power_w = self.idle_w
         self.energy_j += self.power_w * max(until_s - self.clock_s, 0.0)
@@ -268,7 +282,7 @@ class Engine:
                 raise EngineStalledError(f"{self.waiting} requests wait and none fits")
             return
         if not chunks:
-            self._one_step(self._cost(self._decode_parts(0)), pool.count)
+            self._one_step(self._decode_cost(0), pool.count)
         else:
             self._prefill_step(chunks)
         scheduler.ran(step, chunks)
@@ -301,8 +315,11 @@ class Engine:
         self._clock_mhz = self._prefill_clock_mhz = cost.clock_mhz
         self._one_step(cost, pool.count + complete)
 
-    def _cost(self, parts: StepParts) -> StepCost:
-        cost = self._power.step(parts, self._decode_clock_mhz)
+    def _decode_cost(self, ahead: int) -> StepCost:
+        """Return the cost of the decoding sequences' step, `ahead` steps after the next one."""
+        pool = self._scheduler.decoding
+        context_tokens = pool.context_tokens + pool.count * (ahead + 1)
+        cost = self._decode_costs.step(pool.count, context_tokens, self._decode_clock_mhz)
         self._clock_mhz = self._decode_clock_mhz = cost.clock_mhz
         return cost
 
@@ -336,8 +353,7 @@ class Engine:
         if most == 1 or finish is None or not (scheduler.calm or scheduler.steady):
             return False
         count = min(finish - step + 1, most)
-        first = self._decode_parts(0)
-        cost = self._cost(first)
+        cost = self._decode_cost(0)
         if until_s < math.inf:
             count = min(count, math.ceil((until_s - self.clock_s) / cost.duration_s))
         if count > 1:
@@ -345,7 +361,7 @@ class Engine:
             while count > 1 and pool.blocks_needed(step, count) > spare:
                 count //= 2
         if count > 1:
-            self._many_steps(first, cost, count, until_s)
+            self._many_steps(cost, count, until_s)
             return True
         needed = pool.blocks_needed(step, 1)
         if not scheduler.calm or needed > scheduler.blocks.free:
@@ -356,18 +372,20 @@ class Engine:
         pool.ran(1)
         return True
 
-    def _many_steps(self, parts: StepParts, first: StepCost, count: int, until_s: float) -> None:
+    def _many_steps(self, first: StepCost, count: int, until_s: float) -> None:
         """Run up to `count` steps of the decoding sequences alone, at one clock.
 
         Only the contexts grow from step to step, and time and energy are linear in them.
         """
-        last_parts = self._decode_parts(count - 1)
-        last = self._cost(last_parts)
+        scheduler = self._scheduler
+        pool = scheduler.decoding
+        last = self._decode_cost(count - 1)
         clock_mhz = min(first.clock_mhz, last.clock_mhz)
+        costs, sequences, tokens = self._decode_costs, pool.count, pool.context_tokens
         if first.clock_mhz != clock_mhz:
-            first = self._power.at_clock(parts, clock_mhz)
+            first = costs.at_clock(sequences, tokens + sequences, clock_mhz)
         if last.clock_mhz != clock_mhz:
-            last = self._power.at_clock(last_parts, clock_mhz)
+            last = costs.at_clock(sequences, tokens + sequences * count, clock_mhz)
         step_j = [self._gpus * cost.power_w * cost.duration_s for cost in (first, last)]
         durations_s = evenly_spaced(first.duration_s, last.duration_s, count)
         energies_j = evenly_spaced(step_j[0], step_j[1], count)
@@ -378,8 +396,6 @@ class Engine:
         ends_s = self.clock_s + durations_s.cumsum()
         count = min(count, int(ends_s.searchsorted(until_s)) + 1)
         used_j = self.energy_j + energies_j[:count].cumsum()
-        scheduler = self._scheduler
-        pool = scheduler.decoding
         scheduler.blocks.take(pool.blocks_needed(self.step_count, count))
         self._clock_mhz = self._decode_clock_mhz = clock_mhz
         self.power_w = float(energies_j[count - 1] / durations_s[count - 1])
@@ -391,8 +407,3 @@ class Engine:
         if self.log is not None:
             running, waiting = scheduler.running_count, scheduler.waiting_count
             self.log.extend(ends_s[:count], used_j, running, waiting, clock_mhz)
-
-    def _decode_parts(self, ahead: int) -> StepParts:
-        """Return the parts of the decoding sequences' step, `ahead` steps after the next one."""
-        pool = self._scheduler.decoding
-        return self._steps.decode_parts(pool.count, pool.context_tokens + pool.count * (ahead + 1))

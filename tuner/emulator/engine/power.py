@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.configuration import DEVICE_KNOBS, Value
@@ -22,7 +20,7 @@ class StepCost(NamedTuple):
     clock_mhz: float
 
 
-class _AtClock(NamedTuple):
+class AtClock(NamedTuple):
     """What a clock alone decides."""
 
     slower: float  # of what the clock drives, as a factor of its time at the highest one
@@ -38,7 +36,7 @@ class PowerModel:
     gpu: Gpu
     limit_w: float
     highest_clock_mhz: int
-    _clocks: dict[float, _AtClock] = field(
+    _clocks: dict[float, AtClock] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -73,43 +71,8 @@ class PowerModel:
 
     def at_clock(self, parts: StepParts, clock_mhz: float) -> StepCost:
         """Return time and power of a step at a clock, whatever the limit is."""
-        duration_s, power_w = self._cost(parts, clock_mhz, _roofline_s, min)
-        return StepCost(duration_s, power_w, clock_mhz)
-
-    def at_clocks(self, parts: StepParts, near_mhz: float | None) -> StepCost | None:
-        """Return the costs of many steps, as `step` does one by one, if all run at one clock.
-
-        Some of `parts` are arrays of shape (steps,), and so are time and power. `near_mhz` is the
-        one clock that is tried besides the highest.
-        """
-        allowed_w = self.limit_w * self.gpu.limit_use
-        low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
-        duration_s, power_w = self._cost(parts, high, _rooflines_s, np.minimum)
-        free = power_w <= allowed_w
-        if free.all():
-            return StepCost(duration_s, power_w, high)
-        if near_mhz is None or free.any() or not low < near_mhz < high:
-            return None
-        clock_mhz = int(near_mhz)
-        duration_s, power_w = self._cost(parts, clock_mhz, _rooflines_s, np.minimum)
-        next_w = self._cost(parts, clock_mhz + CLOCK_STEP_MHZ, _rooflines_s, np.minimum)[1]
-        if (power_w <= allowed_w).all() and (next_w > allowed_w).all():
-            return StepCost(duration_s, power_w, clock_mhz)
-        return None
-
-    def _cost(
-        self,
-        parts: StepParts,
-        clock_mhz: float,
-        roofline_s: Callable[[Any, Any, float], Any],
-        least: Callable[[Any, Any], Any],
-    ) -> tuple[Any, Any]:
-        """Return duration and power; the two functions are those of numbers or of arrays."""
         gpu = self.gpu
-        known = self._clocks.get(clock_mhz)
-        if known is None:
-            known = self._clocks[clock_mhz] = self._at(clock_mhz)
-        slower, starved, awake_w, switching = known
+        slower, starved, awake_w, switching = self.at(clock_mhz)
         (
             linear_compute_s,
             linear_memory_s,
@@ -130,7 +93,7 @@ class PowerModel:
         expert_s = roofline_s(expert_compute_s * slower, expert_memory_s * starved, shared)
         slow_prefill_s = prefill_s * slower
         busy_s = linear_s + expert_s + attention_s + slow_prefill_s + kernel_s
-        duration_s = busy_s + host_s - host_overlap * least(busy_s, host_s)
+        duration_s = busy_s + host_s - host_overlap * min(busy_s, host_s)
         streaming_s = linear_s + expert_s * expert_balance + attention_s + slow_prefill_s
         compute_s = slower * (
             linear_compute_s
@@ -140,13 +103,20 @@ class PowerModel:
         )
         core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s) / duration_s
         memory_w = gpu.memory_pj_per_byte * 1e-12 * memory_bytes / duration_s
-        return duration_s, awake_w + core_w + memory_w
+        return StepCost(duration_s, awake_w + core_w + memory_w, clock_mhz)
 
-    def _at(self, clock_mhz: float) -> _AtClock:
+    def at(self, clock_mhz: float) -> AtClock:
+        """Return what a clock alone decides; it is worked out once."""
+        known = self._clocks.get(clock_mhz)
+        if known is None:
+            known = self._clocks[clock_mhz] = self._worked_out(clock_mhz)
+        return known
+
+    def _worked_out(self, clock_mhz: float) -> AtClock:
         gpu = self.gpu
         slower = gpu.max_clock_mhz / clock_mhz
         voltage_squared = self.voltage(clock_mhz) ** 2
-        return _AtClock(
+        return AtClock(
             slower,
             max(1.0, gpu.full_bandwidth_mhz / clock_mhz),
             gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage_squared,
@@ -163,16 +133,22 @@ class PowerModel:
 
     def step(self, parts: StepParts, near_mhz: float | None = None) -> StepCost:
         """Return the cost of a step under the limit and the locked clock; as `clock_for`."""
-        allowed_w = self.limit_w * self.gpu.limit_use
+        return self.governed(lambda clock_mhz: self.at_clock(parts, clock_mhz), near_mhz)
+
+    def governed(
+        self, at_clock: Callable[[float], StepCost], near_mhz: float | None = None
+    ) -> StepCost:
+        """Return the cost at the clock that `clock_for` describes; `at_clock` gives those of all."""
+        allowed_w = self.allowed_w
         low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
-        cost = self.at_clock(parts, high)
+        cost = at_clock(high)
         if cost.power_w <= allowed_w:
             return cost
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
         tried = 0 if near_mhz is None else int(near_mhz - low) // CLOCK_STEP_MHZ
         width, best = 1, None
         while low_step < tried < high_step:
-            cost = self.at_clock(parts, low + tried * CLOCK_STEP_MHZ)
+            cost = at_clock(low + tried * CLOCK_STEP_MHZ)
             if cost.power_w <= allowed_w:
                 low_step, best, tried = tried, cost, tried + width
             else:
@@ -180,12 +156,17 @@ class PowerModel:
             width *= 4
         while high_step - low_step > 1:
             middle = (low_step + high_step) // 2
-            cost = self.at_clock(parts, low + middle * CLOCK_STEP_MHZ)
+            cost = at_clock(low + middle * CLOCK_STEP_MHZ)
             if cost.power_w <= allowed_w:
                 low_step, best = middle, cost
             else:
                 high_step = middle
-        return self.at_clock(parts, low) if best is None else best
+        return at_clock(low) if best is None else best
+
+    @property
+    def allowed_w(self) -> float:
+        """The most power that a step may draw: what a board uses of its limit."""
+        return self.limit_w * self.gpu.limit_use
 
     @property
     def idle_w(self) -> float:
@@ -194,16 +175,11 @@ class PowerModel:
         return self.gpu.idle_w + awake_w * self.voltage(self.highest_clock_mhz) ** 2
 
 
-def _roofline_s(compute_s: float, memory_s: float, shared: float) -> float:
+def roofline_s(compute_s: float, memory_s: float, shared: float) -> float:
     """Return the longer time, and a share of the shorter one."""
     if compute_s > memory_s:
         return compute_s + shared * memory_s
     return memory_s + shared * compute_s
-
-
-def _rooflines_s(compute_s: Any, memory_s: Any, shared: float) -> Any:
-    """Return the same for arrays, or for numbers."""
-    return np.maximum(compute_s, memory_s) + shared * np.minimum(compute_s, memory_s)
 
 
 def _number(device: Mapping[str, Value], name: str, default: float) -> float:

@@ -43,12 +43,12 @@ class Replicas:
     @property
     def energy_j(self) -> float:
         """Energy used; a copy that is ahead or behind counts up to its own time."""
-        return sum(engine.energy_j for engine in self.engines)
+        return sum([engine.so_far[1] for engine in self.engines])
 
     @property
     def generation_tokens(self) -> int:
         """Tokens made so far."""
-        return sum(engine.counters.generation_tokens for engine in self.engines)
+        return sum([engine.so_far[2] for engine in self.engines])
 
     def submit(self, sequence: Sequence) -> Engine:
         """Queue a sequence at the least busy copy; returns that."""
@@ -62,47 +62,57 @@ class Replicas:
         """Run until sequences end or the time is `until_s`; returns those that ended."""
         if self.clock_s >= until_s:
             return []
-        try:
-            return self._in_step(until_s)
-        finally:
-            for engine in self.engines:
-                engine.catch_up()
+        busy = [(e.so_far[0], place) for place, e in enumerate(self.engines) if e.busy]
+        if len(busy) == 1:
+            finished = self._alone(self.engines[busy[0][1]], until_s)
+        else:
+            finished = self._in_step(busy, until_s)
+        if not finished:
+            self._idle(until_s)
+        return finished
 
-    def _in_step(self, until_s: float) -> list[Sequence]:
+    def _alone(self, engine: Engine, until_s: float) -> list[Sequence]:
+        """Let the only copy that has something to do go on."""
+        while engine.clock_s < until_s:
+            finished = engine.advance(until_s)
+            if finished:
+                self.clock_s = max(self.clock_s, engine.clock_s)
+                return finished
+        return []
+
+    def _in_step(self, busy: list[tuple[float, int]], until_s: float) -> list[Sequence]:
         """Let the copy that is furthest behind go on, again and again.
 
         It does until it is at the time of the next one. For most that is a single step of a stretch
-        that is known ahead, and is only counted.
+        that is known ahead, and is only counted. `busy` are the times and places of the copies.
         """
-        busy = [(engine.clock_s, place) for place, engine in enumerate(self.engines) if engine.busy]
         heapify(busy)
-        alone = len(busy) == 1
-        ahead = [None if alone else engine.stretch_ahead() for engine in self.engines]
+        ahead = [engine.stretch_ahead() for engine in self.engines]
         while busy and busy[0][0] < until_s:
             first_s, place = busy[0]
-            second_s = math.inf if alone else min(busy[1:3])[0]
+            second_s = busy[1][0]
+            if len(busy) > 2 and busy[2][0] < second_s:
+                second_s = busy[2][0]
             stretch = ahead[place]
-            if stretch is not None and stretch.made < len(stretch.ends_s):
-                made, room_s = stretch.made, min(until_s, second_s) - first_s
-                if room_s / stretch.nominal_s[made] <= 1.0:
+            if stretch is not None and (made := stretch.made) < len(stretch.ends_s):
+                room_s = (second_s if second_s < until_s else until_s) - first_s
+                if room_s <= stretch.nominal_s[made]:
                     stretch.made = made + 1
                     heapreplace(busy, (stretch.ends_s[made], place))
                     continue
             first = self.engines[place]
-            first.catch_up()
             finished = first.advance(min(until_s, max(second_s, math.nextafter(first_s, math.inf))))
             if finished:
                 self.clock_s = max(self.clock_s, first.clock_s)
                 return finished
             heapreplace(busy, (first.clock_s, place))
-            ahead[place] = None if alone else first.stretch_ahead()
-        for engine in self.engines:
-            engine.catch_up()
-        self._idle(until_s)
+            ahead[place] = first.stretch_ahead()
         return []
 
     def close(self) -> None:
         """Let every copy come up to now, and close what still runs."""
+        for engine in self.engines:
+            engine.catch_up()
         self._idle(self.clock_s)
 
     def _idle(self, until_s: float) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape, Weights
@@ -53,13 +51,17 @@ class StepParts(NamedTuple):
     expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
 
 
-class _Decoding(NamedTuple):
-    """What a step of so many decoding sequences takes, but for reading their contexts."""
+class Decoding(NamedTuple):
+    """What a step of so many decoding sequences takes, but for reading their contexts.
+
+    Attention's FLOP and bytes follow from the keys that are read, summed over the layers.
+    """
 
     rest: StepParts
     layers: int  # of full attention
     window_layers: int
     window_tokens: int  # the most keys that a layer with a window reads
+    shards: int
     pair_flop: float
     key_bytes: float
     state_bytes: float
@@ -94,40 +96,18 @@ class StepModel:
     expert_parallel: bool = False
     data_parallel_size: int = 1
     async_scheduling: bool = False
-    _decoding: dict[int, _Decoding] = field(
+    _decoding: dict[int, Decoding] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def decode_parts(self, sequences: int, context_tokens: Any) -> StepParts:
-        """Return the parts of a step in which so many sequences decode, and nothing else.
-
-        `context_tokens` is the sum of the keys that they read; an array of such sums, shape
-        (steps,), makes the parts that depend on it arrays of that shape.
-        """
+    def decoding(self, sequences: int) -> Decoding:
+        """Return what a step takes in which so many sequences decode, and nothing else."""
         known = self._decoding.get(sequences)
         if known is None:
             known = self._decoding[sequences] = self._decoding_of(sequences)
-        keys = known.layers * context_tokens
-        if known.window_layers:
-            keys = keys + known.window_layers * _least(context_tokens, known.window_tokens)
-        read = keys * known.key_bytes + known.state_bytes
-        rest = known.rest
-        return StepParts(
-            rest.linear_compute_s,
-            rest.linear_memory_s,
-            rest.expert_compute_s,
-            rest.expert_memory_s,
-            known.pair_flop * keys / self.tensor_parallel_size / known.flop_s,
-            read / known.bytes_s,
-            rest.kernel_s,
-            rest.prefill_s,
-            rest.host_s,
-            rest.host_overlap,
-            rest.memory_bytes + read,
-            rest.expert_balance,
-        )
+        return known
 
-    def _decoding_of(self, sequences: int) -> _Decoding:
+    def _decoding_of(self, sequences: int) -> Decoding:
         """Work out what does not depend on the contexts; without attention."""
         attention = self.model.attention
         batch = Batch(
@@ -135,11 +115,12 @@ class StepModel:
             sampled_sequences=sequences,
             scheduled_sequences=sequences,
         )
-        return _Decoding(
+        return Decoding(
             rest=self._without_attention(batch),
             layers=attention.layers - attention.window_layers,
             window_layers=attention.window_layers,
             window_tokens=sequences * attention.window_tokens,
+            shards=self.tensor_parallel_size,
             pair_flop=attention.pair_flop,
             key_bytes=self.model.kv_layer_bytes(self.tensor_parallel_size, self.kv_bytes),
             state_bytes=self._state_bytes(sequences),
@@ -279,10 +260,6 @@ class StepModel:
         latency_s = gpu.all_reduce_us * 1e-6 * math.pow(shards / 2, gpu.all_reduce_growth)
         transfer_s = payload / (gpu.link_gb_s * 1e9 * gpu.link_efficiency)
         return 2 * self.model.layers * (latency_s + transfer_s)
-
-
-def _least(tokens: Any, most: int) -> Any:
-    return np.minimum(tokens, most) if isinstance(tokens, np.ndarray) else min(tokens, most)
 
 
 def graph_tokens(tokens: int) -> int:
