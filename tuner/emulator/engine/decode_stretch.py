@@ -66,9 +66,7 @@ class DecodeCosts:
             keys += decoding.window_layers * min(context_tokens, decoding.window_tokens)
         read = keys * decoding.key_bytes + decoding.state_bytes
         compute_s = decoding.pair_flop * keys / decoding.shards / decoding.flop_s
-        attention_s = roofline_s(
-            compute_s * slower, read / decoding.bytes_s * starved, shared
-        )
+        attention_s = roofline_s(compute_s * slower, read / decoding.bytes_s * starved, shared)
         rest = decoding.rest
         busy_s = busy_s + attention_s + rest.kernel_s
         host_s = rest.host_s
@@ -105,22 +103,11 @@ class DecodeCosts:
         return StretchCost(durations_s, awake_w + cores_w + memories_w, clock_mhz)
 
     def step(self, sequences: int, context_tokens: int, near_mhz: float | None) -> StepCost:
-        """Return the cost under the limit and the locked clock; sooner if it is near `near_mhz`.
-
-        Power grows with the clock: what is allowed at `near_mhz` and not one step above it is the
-        answer.
-        """
+        """Return the cost under the limit and the locked clock; sooner if it is near `near_mhz`."""
         if near_mhz is None or near_mhz == self._high_mhz:
             cost = self.at_clock(sequences, context_tokens, self._high_mhz)
             if cost.power_w <= self._allowed_w:
                 return cost
-        elif self._low_mhz < near_mhz < self._high_mhz:
-            cost = self.at_clock(sequences, context_tokens, near_mhz)
-            if cost.power_w <= self._allowed_w:
-                next_mhz = near_mhz + CLOCK_STEP_MHZ
-                above = self.at_clock(sequences, context_tokens, next_mhz)
-                if above.power_w > self._allowed_w:
-                    return cost
         return self._power.governed(
             lambda clock_mhz: self.at_clock(sequences, context_tokens, clock_mhz), near_mhz
         )
@@ -179,6 +166,7 @@ class DecodeStretch:
         powers_w: of all GPUs.
         columns: the ends and the energies again, each of shape (steps,).
         clock_mhz: of all steps.
+        count: how many there are.
         made: how many have been made.
         noted: how many of those the engine has taken note of.
     """
@@ -186,6 +174,7 @@ class DecodeStretch:
     __slots__ = (
         "clock_mhz",
         "columns",
+        "count",
         "ends_s",
         "energies_j",
         "made",
@@ -212,6 +201,7 @@ class DecodeStretch:
         self.energies_j: list[float] = energies_j.tolist()
         self.powers_w = powers_w
         self.clock_mhz = cost.clock_mhz
+        self.count = len(self.ends_s)
         self.made = 0
         self.noted = 0
 
@@ -269,6 +259,23 @@ class Jitter:
         self._singly = self._singly[self._next :]
         self._singly += map(math.exp, (self._deviation * more).tolist())
         self._next = 0
+
+
+def between(
+    first: StepCost, last: StepCost, count: int, gpus: int, factors: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return durations, s, and energies, J, of steps from `first` to `last`; both (count,).
+
+    At one clock both are linear in the contexts, which grow by as much at each step. `factors` are
+    those of the jitter, shape (count,).
+    """
+    step_j = [gpus * cost.power_w * cost.duration_s for cost in (first, last)]
+    durations_s = evenly_spaced(first.duration_s, last.duration_s, count)
+    energies_j = evenly_spaced(step_j[0], step_j[1], count)
+    if factors is not None:
+        durations_s *= factors
+        energies_j *= factors
+    return durations_s, energies_j
 
 
 def evenly_spaced(first: float, last: float, count: int) -> FloatArray:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tuner.emulator.engine.answers import answers_of
 from tuner.emulator.engine.decode_stretch import (
     MOST_STEPS,
@@ -22,7 +20,7 @@ from tuner.emulator.engine.decode_stretch import (
     DecodeCosts,
     DecodeStretch,
     Jitter,
-    evenly_spaced,
+    between,
 )
 from tuner.emulator.engine.power import PowerModel, StepCost
 from tuner.emulator.engine.scheduler import CacheCounters, Chunk, Counters, Scheduler
@@ -82,9 +80,9 @@ class Engine:
         return self._scheduler.waiting_count
 
     @property
-    def busy(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self._scheduler.running_count or self._scheduler.waiting_count)
+    def load(self) -> int:
+        """How busy it is, as vLLM's front weighs it; 0 if there is nothing to do."""
+        return self._scheduler.load
 
     @property
     def free_blocks(self) -> int:
@@ -183,7 +181,7 @@ class Engine:
         scheduler = self._scheduler
         last_step = None if max_steps is None else self.step_count + max_steps
         while self.clock_s < until_s and (last_step is None or self.step_count < last_step):
-            if not self.busy:
+            if not scheduler.load:
                 self.idle(until_s)
                 return []
             most = MOST_STEPS if last_step is None else last_step - self.step_count
@@ -333,14 +331,8 @@ class Engine:
         self.step_count += 1
         self.counters.generation_tokens += tokens
         if self.log is not None:
-            scheduler = self._scheduler
-            self.log.append(
-                self.clock_s,
-                self.energy_j,
-                scheduler.running_count,
-                scheduler.waiting_count,
-                cost.clock_mhz,
-            )
+            running, waiting = self._scheduler.running_count, self._scheduler.waiting_count
+            self.log.append(self.clock_s, self.energy_j, running, waiting, cost.clock_mhz)
 
     def _decode_steps(self, until_s: float, most: int) -> bool:
         """Run steps in which the same sequences decode, up to the next end of one or `until_s`.
@@ -386,13 +378,8 @@ class Engine:
             first = costs.at_clock(sequences, tokens + sequences, clock_mhz)
         if last.clock_mhz != clock_mhz:
             last = costs.at_clock(sequences, tokens + sequences * count, clock_mhz)
-        step_j = [self._gpus * cost.power_w * cost.duration_s for cost in (first, last)]
-        durations_s = evenly_spaced(first.duration_s, last.duration_s, count)
-        energies_j = evenly_spaced(step_j[0], step_j[1], count)
-        if self._jitter is not None:
-            factors = self._jitter.factors(count)
-            durations_s *= factors
-            energies_j *= factors
+        factors = None if self._jitter is None else self._jitter.factors(count)
+        durations_s, energies_j = between(first, last, count, self._gpus, factors)
         ends_s = self.clock_s + durations_s.cumsum()
         count = min(count, int(ends_s.searchsorted(until_s)) + 1)
         used_j = self.energy_j + energies_j[:count].cumsum()

@@ -138,14 +138,11 @@ class PowerModel:
     def governed(
         self, at_clock: Callable[[float], StepCost], near_mhz: float | None = None
     ) -> StepCost:
-        """Return the cost at the clock that `clock_for` describes; `at_clock` gives those of all."""
+        """Return the cost at the clock of `clock_for`; `at_clock` gives that of any clock."""
         allowed_w = self.allowed_w
         low, high = self.gpu.min_clock_mhz, self.highest_clock_mhz
-        cost = at_clock(high)
-        if cost.power_w <= allowed_w:
-            return cost
         low_step, high_step = 0, (high - low) // CLOCK_STEP_MHZ
-        tried = 0 if near_mhz is None else int(near_mhz - low) // CLOCK_STEP_MHZ
+        tried = high_step if near_mhz is None else int(near_mhz - low) // CLOCK_STEP_MHZ
         width, best = 1, None
         while low_step < tried < high_step:
             cost = at_clock(low + tried * CLOCK_STEP_MHZ)
@@ -154,6 +151,10 @@ class PowerModel:
             else:
                 high_step, tried = tried, tried - width
             width *= 4
+        if high == low + high_step * CLOCK_STEP_MHZ:  # not tried yet
+            cost = at_clock(high)
+            if cost.power_w <= allowed_w:
+                return cost
         while high_step - low_step > 1:
             middle = (low_step + high_step) // 2
             cost = at_clock(low + middle * CLOCK_STEP_MHZ)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Many
-from heapq import heapify, heapreplace
+from heapq import heappop, heappush, heapreplace
 
+from tuner.emulator.engine.decode_stretch import DecodeStretch
 from tuner.emulator.engine.engine import Engine, EngineStalledError
 from tuner.emulator.engine.sequences import Sequence
-
-_WAITING_WEIGHT = 4
 
 
 class Replicas:
@@ -24,6 +23,9 @@ class Replicas:
         self.engines = tuple(engines)
         self.launch = engines[0].launch
         self.clock_s = 0.0
+        self._busy: list[tuple[float, int]] = []  # a heap: time and place of each busy copy
+        self._ahead: list[DecodeStretch | None] = [None] * len(engines)
+        self._looked_ahead = [False] * len(engines)  # since something happened to the copy
 
     @property
     def running(self) -> int:
@@ -52,62 +54,70 @@ class Replicas:
 
     def submit(self, sequence: Sequence) -> Engine:
         """Queue a sequence at the least busy copy; returns that."""
-        engine = min(self.engines, key=load_of)
-        if engine.running == engine.waiting == 0 and engine.clock_s < self.clock_s:
-            engine.idle(self.clock_s)
+        loads = [engine.load for engine in self.engines]
+        place = loads.index(min(loads))
+        engine = self.engines[place]
+        if not loads[place]:
+            if engine.clock_s < self.clock_s:
+                engine.idle(self.clock_s)
+            heappush(self._busy, (engine.clock_s, place))
         engine.submit(sequence)
+        self._looked_ahead[place] = False
         return engine
 
     def advance(self, until_s: float) -> list[Sequence]:
         """Run until sequences end or the time is `until_s`; returns those that ended."""
         if self.clock_s >= until_s:
             return []
-        busy = [(e.so_far[0], place) for place, e in enumerate(self.engines) if e.busy]
-        if len(busy) == 1:
-            finished = self._alone(self.engines[busy[0][1]], until_s)
-        else:
-            finished = self._in_step(busy, until_s)
-        if not finished:
-            self._idle(until_s)
-        return finished
-
-    def _alone(self, engine: Engine, until_s: float) -> list[Sequence]:
-        """Let the only copy that has something to do go on."""
-        while engine.clock_s < until_s:
-            finished = engine.advance(until_s)
+        while self._busy and self._busy[0][0] < until_s:
+            finished = self._in_step(until_s) if len(self._busy) > 1 else self._go_on(until_s)
             if finished:
-                self.clock_s = max(self.clock_s, engine.clock_s)
                 return finished
+        self._idle(until_s)
         return []
 
-    def _in_step(self, busy: list[tuple[float, int]], until_s: float) -> list[Sequence]:
-        """Let the copy that is furthest behind go on, again and again.
+    def _go_on(self, until_s: float) -> list[Sequence]:
+        """Let the copy that is furthest behind go on; returns what ended with its last step."""
+        place = self._busy[0][1]
+        engine = self.engines[place]
+        finished = engine.advance(until_s)
+        self._looked_ahead[place] = False
+        if engine.load:
+            heapreplace(self._busy, (engine.clock_s, place))
+        else:
+            heappop(self._busy)
+        if finished:
+            self.clock_s = max(self.clock_s, engine.clock_s)
+        return finished
+
+    def _in_step(self, until_s: float) -> list[Sequence]:
+        """Let the copy that is furthest behind go on, again and again, until sequences end.
 
         It does until it is at the time of the next one. For most that is a single step of a stretch
-        that is known ahead, and is only counted. `busy` are the times and places of the copies.
+        that is known ahead, and is only counted.
         """
-        heapify(busy)
-        ahead = [engine.stretch_ahead() for engine in self.engines]
-        while busy and busy[0][0] < until_s:
+        busy, ahead, looked_ahead = self._busy, self._ahead, self._looked_ahead
+        many = len(busy) > 2
+        while True:
             first_s, place = busy[0]
+            if first_s >= until_s:
+                return []
             second_s = busy[1][0]
-            if len(busy) > 2 and busy[2][0] < second_s:
+            if many and busy[2][0] < second_s:
                 second_s = busy[2][0]
+            if not looked_ahead[place]:
+                ahead[place] = self.engines[place].stretch_ahead()
+                looked_ahead[place] = True
             stretch = ahead[place]
-            if stretch is not None and (made := stretch.made) < len(stretch.ends_s):
+            if stretch is not None and (made := stretch.made) < stretch.count:
                 room_s = (second_s if second_s < until_s else until_s) - first_s
                 if room_s <= stretch.nominal_s[made]:
                     stretch.made = made + 1
                     heapreplace(busy, (stretch.ends_s[made], place))
                     continue
-            first = self.engines[place]
-            finished = first.advance(min(until_s, max(second_s, math.nextafter(first_s, math.inf))))
+            finished = self._go_on(min(until_s, max(second_s, math.nextafter(first_s, math.inf))))
             if finished:
-                self.clock_s = max(self.clock_s, first.clock_s)
                 return finished
-            heapreplace(busy, (first.clock_s, place))
-            ahead[place] = first.stretch_ahead()
-        return []
 
     def close(self) -> None:
         """Let every copy come up to now, and close what still runs."""
@@ -118,12 +128,8 @@ class Replicas:
     def _idle(self, until_s: float) -> None:
         if not math.isfinite(until_s):
             raise EngineStalledError("nothing to do and nothing to wait for")
-        for engine in self.engines:
-            if engine.running == engine.waiting == 0 and engine.clock_s < until_s:
-                engine.idle(until_s)
+        if len(self._busy) < len(self.engines):
+            for engine in self.engines:
+                if not engine.load and engine.clock_s < until_s:
+                    engine.idle(until_s)
         self.clock_s = max(self.clock_s, until_s)
-
-
-def load_of(engine: Engine) -> int:
-    """Return how busy a copy is, as vLLM's front weighs it."""
-    return engine.running + _WAITING_WEIGHT * engine.waiting

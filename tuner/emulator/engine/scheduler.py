@@ -17,6 +17,8 @@ from tuner.emulator.engine.block_pool import BlockPool, blocks_of
 from tuner.emulator.engine.sequences import DecodePool, Sequence
 from tuner.emulator.launch_rules import Launch
 
+_WAITING_WEIGHT = 4
+
 
 class Chunk(NamedTuple):
     """Tokens of a prefill, after `start` tokens that are in the cache already."""
@@ -81,6 +83,12 @@ class Scheduler:
     def waiting_count(self) -> int:
         """Sequences that wait for admission."""
         return len(self.waiting) + len(self._arrived)
+
+    @property
+    def load(self) -> int:
+        """Sequences that run, and those that wait, which count for four each."""
+        running = len(self.running) - len(self._leaving)
+        return running + _WAITING_WEIGHT * (len(self.waiting) + len(self._arrived))
 
     @property
     def unsettled(self) -> bool:

@@ -51,6 +51,20 @@ class StepParts(NamedTuple):
     expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
 
 
+class _Fixed(NamedTuple):
+    """What is the same for all batches."""
+
+    flop_s: float  # of one GPU, in 16 bits
+    memory_bytes_s: float
+    attention_bytes_s: float
+    dense_flop: tuple[tuple[float, float], ...]  # of a token, and how many a GPU does in a second
+    dense_bytes: float
+    width: int  # activations of a token in one layer
+    kernels_s: float
+    prefill_s: float
+    key_bytes: float  # of a token in one layer
+
+
 class Decoding(NamedTuple):
     """What a step of so many decoding sequences takes, but for reading their contexts.
 
@@ -99,6 +113,24 @@ class StepModel:
     _decoding: dict[int, Decoding] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _fixed: _Fixed = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out what is the same for all batches."""
+        model, gpu = self.model, self.gpu
+        dense = _dense_parts(model)
+        fixed = _Fixed(
+            flop_s=self._flop_s(False),
+            memory_bytes_s=gpu.memory_tb_s * 1e12 * gpu.memory_efficiency,
+            attention_bytes_s=gpu.memory_tb_s * 1e12 * gpu.attention_efficiency,
+            dense_flop=tuple((2.0 * count, self._flop_s(weights.fp8)) for count, weights in dense),
+            dense_bytes=sum((count * weights.bytes for count, weights in dense), start=0.0),
+            width=4 * model.hidden + 3 * model.intermediate * model.active_experts,
+            kernels_s=_kernels_s(model, gpu),
+            prefill_s=_prefill_s(model, gpu),
+            key_bytes=model.kv_layer_bytes(self.tensor_parallel_size, self.kv_bytes),
+        )
+        object.__setattr__(self, "_fixed", fixed)
 
     def decoding(self, sequences: int) -> Decoding:
         """Return what a step takes in which so many sequences decode, and nothing else."""
@@ -122,10 +154,10 @@ class StepModel:
             window_tokens=sequences * attention.window_tokens,
             shards=self.tensor_parallel_size,
             pair_flop=attention.pair_flop,
-            key_bytes=self.model.kv_layer_bytes(self.tensor_parallel_size, self.kv_bytes),
+            key_bytes=self._fixed.key_bytes,
             state_bytes=self._state_bytes(sequences),
-            flop_s=self._flop_s(False),
-            bytes_s=self._attention_bytes_s(),
+            flop_s=self._fixed.flop_s,
+            bytes_s=self._fixed.attention_bytes_s,
         )
 
     def parts(self, batch: Batch) -> StepParts:
@@ -133,28 +165,26 @@ class StepModel:
         rest = self._without_attention(batch)
         flop, read = self._attention(batch)
         return rest._replace(
-            attention_compute_s=flop / self._flop_s(False),
-            attention_memory_s=read / self._attention_bytes_s(),
+            attention_compute_s=flop / self._fixed.flop_s,
+            attention_memory_s=read / self._fixed.attention_bytes_s,
             memory_bytes=rest.memory_bytes + read,
         )
 
     def _without_attention(self, batch: Batch) -> StepParts:
-        gpu = self.gpu
+        gpu, fixed = self.gpu, self._fixed
         real = batch.decode_sequences + batch.prefill_tokens
         tokens = real if self.eager else graph_tokens(real)
-        sampled = batch.sampled_sequences
-        linear_compute_s, linear_bytes = self._linear(tokens, sampled)
+        linear_compute_s, linear_bytes = self._linear(tokens, batch.sampled_sequences)
         experts = self._experts(tokens)
-        memory_bytes_s = gpu.memory_tb_s * 1e12 * gpu.memory_efficiency
         return StepParts(
             linear_compute_s=linear_compute_s,
-            linear_memory_s=linear_bytes / memory_bytes_s,
+            linear_memory_s=linear_bytes / fixed.memory_bytes_s,
             expert_compute_s=experts.compute_s,
             expert_memory_s=experts.memory_s,
             attention_compute_s=0.0,
             attention_memory_s=0.0,
-            kernel_s=self._kernels_s() + self._communication_s(tokens),
-            prefill_s=self._prefill_s() if batch.prefill_tokens else 0.0,
+            kernel_s=fixed.kernels_s + self._communication_s(tokens),
+            prefill_s=fixed.prefill_s if batch.prefill_tokens else 0.0,
             host_s=self._host_s(batch.scheduled_sequences, tokens),
             host_overlap=1.0 if self.async_scheduling else gpu.host_overlap,
             memory_bytes=linear_bytes + experts.bytes,
@@ -168,16 +198,14 @@ class StepModel:
 
     def _linear(self, tokens: int, sampled: int) -> tuple[float, float]:
         """Compute time and bytes of what every token passes through, and of the output matrix."""
-        model, shards = self.model, self.tensor_parallel_size
-        compute_s = read = 0.0
-        for parameters, weights in _dense_parts(model):
-            compute_s += 2.0 * parameters * tokens / self._flop_s(weights.fp8)
-            read += parameters * weights.bytes
+        model, shards, fixed = self.model, self.tensor_parallel_size, self._fixed
+        compute_s, read = 0.0, fixed.dense_bytes
+        for flop, flop_s in fixed.dense_flop:
+            compute_s += flop * tokens / flop_s
         if sampled:
-            compute_s += 2.0 * model.embedding_parameters * sampled / self._flop_s(False)
+            compute_s += 2.0 * model.embedding_parameters * sampled / fixed.flop_s
             read += 2.0 * model.embedding_parameters
-        width = 4 * model.hidden + 3 * model.intermediate * model.active_experts
-        activations = tokens * model.layers * width * _ACTIVATION_BYTES
+        activations = tokens * model.layers * fixed.width * _ACTIVATION_BYTES
         logits = self.gpu.logit_bytes * sampled * model.vocabulary
         return compute_s / shards, (read + activations) / shards + logits
 
@@ -208,40 +236,11 @@ class StepModel:
         attention = model.attention
         keys, pairs = _seen(batch, attention)
         flop = attention.pair_flop * pairs / shards
-        read = keys * model.kv_layer_bytes(shards, self.kv_bytes)
+        read = keys * self._fixed.key_bytes
         return flop, read + self._state_bytes(batch.scheduled_sequences)
 
     def _state_bytes(self, sequences: int) -> float:
         return 2.0 * self.model.state_bytes * sequences / self.tensor_parallel_size
-
-    def _attention_bytes_s(self) -> float:
-        return self.gpu.memory_tb_s * 1e12 * self.gpu.attention_efficiency
-
-    def _kernels_s(self) -> float:
-        """Time of kernels too short to be limited by compute or memory."""
-        model, gpu = self.model, self.gpu
-        quantized = model.layers if _in_eight_bits(model) else 0
-        mixtures = 0 if model.moe is None else model.moe.layers
-        microseconds = (
-            model.layers * gpu.layer_us
-            + mixtures * gpu.expert_layer_us
-            + quantized * gpu.quantize_layer_us
-        )
-        return microseconds * 1e-6
-
-    def _prefill_s(self) -> float:
-        """Time that a prefill adds, whatever its length."""
-        model, gpu = self.model, self.gpu
-        mixtures = 0 if model.moe is None else model.moe.layers
-        states = 0 if model.recurrent is None else model.recurrent.layers
-        attention = model.attention
-        each_us = gpu.prefill_latent_us if attention.latent else gpu.prefill_layer_us
-        microseconds = (
-            attention.layers * each_us
-            + mixtures * gpu.prefill_expert_us
-            + states * gpu.prefill_state_us
-        )
-        return microseconds * 1e-6
 
     def _host_s(self, sequences: int, tokens: int) -> float:
         base = self.gpu.host_step_us * 1e-6 + sequences * self.gpu.host_sequence_us * 1e-6
@@ -260,6 +259,32 @@ class StepModel:
         latency_s = gpu.all_reduce_us * 1e-6 * math.pow(shards / 2, gpu.all_reduce_growth)
         transfer_s = payload / (gpu.link_gb_s * 1e9 * gpu.link_efficiency)
         return 2 * self.model.layers * (latency_s + transfer_s)
+
+
+def _kernels_s(model: ModelShape, gpu: Gpu) -> float:
+    """Time of kernels too short to be limited by compute or memory."""
+    quantized = model.layers if _in_eight_bits(model) else 0
+    mixtures = 0 if model.moe is None else model.moe.layers
+    microseconds = (
+        model.layers * gpu.layer_us
+        + mixtures * gpu.expert_layer_us
+        + quantized * gpu.quantize_layer_us
+    )
+    return microseconds * 1e-6
+
+
+def _prefill_s(model: ModelShape, gpu: Gpu) -> float:
+    """Time that a prefill adds, whatever its length."""
+    mixtures = 0 if model.moe is None else model.moe.layers
+    states = 0 if model.recurrent is None else model.recurrent.layers
+    attention = model.attention
+    each_us = gpu.prefill_latent_us if attention.latent else gpu.prefill_layer_us
+    microseconds = (
+        attention.layers * each_us
+        + mixtures * gpu.prefill_expert_us
+        + states * gpu.prefill_state_us
+    )
+    return microseconds * 1e-6
 
 
 def graph_tokens(tokens: int) -> int:

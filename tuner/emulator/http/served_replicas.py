@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 
-from tuner.emulator.engine.replicas import load_of
 from tuner.emulator.http.served_engine import LiveEngine
 
 
@@ -18,7 +17,7 @@ class LiveReplicas:
 
     def least_busy(self) -> LiveEngine:
         """Return the copy that the next request goes to, as vLLM's front chooses it."""
-        return min(self.copies, key=lambda copy: load_of(copy.engine))
+        return min(self.copies, key=lambda copy: copy.engine.load)
 
     def energy_j(self) -> float:
         """Energy used up to now."""
