@@ -1,4 +1,4 @@
-"""What is known of a GPU: its place in the machine, and its state at one instant."""
+"""Device state: a GPU's place in the machine, and its state at one instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to this machine's GPUs: the one place that chooses between vendors.
+"""Opening this machine's GPUs: the one place that chooses between vendors.
 
 Nothing outside `devices/nvidia` imports from there but this module. To add a vendor, write its
 folder as `meter.py` and `limit_control.py` say, and ask it here where NVIDIA answers None: that
@@ -41,7 +41,7 @@ def open_limits(
 ) -> LimitControl | None:
     """Return the control of this machine's limits, or of one GPU's; None if there is no such GPU.
 
-    With `Access.READ` every setter is refused, whatever rights this process has. Raises
+    With `Access.READ` every setter is refused, even for root. Raises
     `OperatorNeededError` if a driver is here but does not answer.
     """
     return nvml_limits(access, uuid, deadline_s)

@@ -1,4 +1,4 @@
-"""Corrects an emulated GPU by a handful of measurements on a real one.
+"""Calibration: corrects an emulated GPU with a few measurements on a real one.
 
 Five multipliers, drawn towards 1: the speed of memory and of arithmetic, the time of the host, and
 the power that is always drawn and that work adds. They are found by least squares of the logarithm

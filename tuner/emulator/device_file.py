@@ -1,4 +1,4 @@
-"""The GPUs of an emulated machine in one memory-mapped file, for whoever maps it.
+"""Emulated GPUs in one memory-mapped file, which any process can map.
 
 Any process sets the power limit and the SM clock of a GPU here, as a driver would, and reads what
 the GPU draws; the emulated server that runs on it obeys, and writes. The file outlives them all, as
@@ -57,7 +57,7 @@ _DEVICE_WORDS = _POINTS_AT + POINTS * _POINT_WORDS
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a GPU is, whatever it is set to. `idle_w` is what it draws with nothing loaded."""
+    """The fixed properties of a GPU. `idle_w` is what it draws with nothing loaded."""
 
     name: str
     default_limit_w: float
@@ -100,7 +100,7 @@ class DeviceFile:
     def create(cls, path: Path, facts: Facts, count: int) -> DeviceFile:
         """Write a file of `count` such GPUs at their default settings, with nothing on them."""
         words = _HEADER_WORDS + count * _DEVICE_WORDS
-        path.unlink(missing_ok=True)  # whoever maps an older one keeps that
+        path.unlink(missing_ok=True)  # a process that maps the old file keeps it
         with path.open("wb") as file:
             file.truncate(8 * words)
             file.write(_MAGIC.to_bytes(8, "little") + count.to_bytes(8, "little"))
@@ -250,7 +250,7 @@ class Device:
         return before[2] + (after[2] - before[2]) * _share(before, after, time_s)
 
     def mean_power_w(self, time_s: float, over_s: float) -> float:
-        """Power as NVML reads it: the mean of so many seconds, anew each tenth of a second.
+        """Power as NVML reads it: the mean of so many seconds, updated each tenth of a second.
 
         Its average reads `AVERAGE_S` back, its instant power as far as an update (`UPDATE_S`).
         """

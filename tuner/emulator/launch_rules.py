@@ -1,4 +1,4 @@
-"""What vLLM decides at start-up: defaults, memory for the cache, and refusals in its own words."""
+"""vLLM's start-up rules: defaults, memory for the cache, and refusals in its own words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workload's requests look like: lengths, gaps between arrivals, shared prefixes."""
+"""Workload summary: lengths, gaps between arrivals, shared prefixes."""
 
 from __future__ import annotations
 

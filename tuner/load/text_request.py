@@ -1,4 +1,4 @@
-"""How many tokens a prompt of text has, by estimate: the server counts them exactly."""
+"""Token estimate for text prompts; the server counts them exactly."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Workload:
 
     @property
     def facts(self) -> TraceFacts | None:
-        """What a reading of its trace told; None for a synthetic workload."""
+        """Facts from reading its trace; None for a synthetic workload."""
         return self._stream.facts if isinstance(self._stream, TraceStream) else None
 
     @property

@@ -1,4 +1,4 @@
-"""What a workload file says."""
+"""Workload file: its fields, and how they are validated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_TOKEN_ID = 256
 # So many leading tokens of a prompt count the requests, so that no two prompts are alike.
 COUNTING_TOKENS = 4
 
-# What these fields say when they are not written; a file without them keeps its hash.
+# Defaults of these fields; a file without them keeps its hash.
 _UNWRITTEN = {"trace": None, "shared_prefix": None, "turns": None}
 _PROSE = {"description", "sources"}
 

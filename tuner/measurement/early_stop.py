@@ -17,7 +17,7 @@ from tuner.measurement.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, FloatArray, InFlight
 from tuner.slo import Slo
 
-# No window whose energy is told is shorter; and what does not last may be a single burst.
+# No window with a reported energy is shorter; a shorter excess may be a single burst.
 LEAST_WINDOW_S = 5.0
 _LEAST_REQUESTS = 20
 _FALSE_ALARM = 1e-3  # of one look at independent requests
@@ -100,7 +100,7 @@ def _verdicts(
 
 
 def _clearly_more(verdicts: _Verdicts, allowed: float, start_s: float, now_s: float) -> bool:
-    """Say whether more than a share `allowed` is late, whatever becomes of those under way.
+    """Say whether more than a share `allowed` is late, however those under way end.
 
     And not in one burst: in each quarter of the time.
     """

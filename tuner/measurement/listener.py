@@ -10,7 +10,7 @@ from tuner.records import LoadSnapshot
 
 
 class LoadListener(Protocol):
-    """Is told how a load goes, and what the user should know.
+    """Follows one load, and receives notes for the user.
 
     A listener only shows: nothing that it does changes a measurement, and an error of it ends the
     run.
@@ -24,13 +24,13 @@ class LoadListener(Protocol):
 
 
 class NullLoadListener:
-    """Tells nobody."""
+    """Ignores everything."""
 
     def load_sampled(self, snapshot: LoadSnapshot) -> None:
-        """Drop it."""
+        """Ignore it."""
 
     def note(self, message: str) -> None:
-        """Drop it."""
+        """Ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class NoteListener:
     tell: Callable[[str], object]
 
     def load_sampled(self, snapshot: LoadSnapshot) -> None:
-        """Drop it."""
+        """Ignore it."""
 
     def note(self, message: str) -> None:
         """Hand it on."""

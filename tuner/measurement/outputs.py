@@ -1,4 +1,4 @@
-"""Does the server still say the same? Greedy answers to fixed prompts, and their agreement.
+"""Output agreement: whether greedy answers to fixed prompts stay the same.
 
 A saving that changes what the model says is no saving. Greedy answers are not always the same even
 on one server: which requests share a batch changes the last digits. So the reference is how well

@@ -1,4 +1,4 @@
-"""Precision: how narrow the intervals of a window shall be, and how narrow they became."""
+"""Precision: the target width of a window's intervals, and the width reached."""
 
 from __future__ import annotations
 

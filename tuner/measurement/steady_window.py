@@ -82,7 +82,7 @@ class WindowPlan:
 
 
 class SteadyWindow:
-    """A `SteadyWatch` that also looks at tokens, energy and latencies where it is told of them.
+    """A `SteadyWatch` that also looks at tokens, energy and latencies where they are reported.
 
     Warm-up: the requests sent into an empty server meet a load that no later request meets, so half
     as many again must have ended as are under way. From then on the window begins where the rates

@@ -121,7 +121,7 @@ class WindowStatistics:
 
 
 def as_column(values: array[float]) -> FloatArray:
-    """Return what was told so far; a copy, because an array that is looked at cannot grow."""
+    """Return the values reported so far; a copy, because an array with a view cannot grow."""
     return np.array(values, dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""What energy costs in money."""
+"""Energy price: the cost of energy in money."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the load goes right now, in one line."""
+"""The current state of a load, in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the search is told of an evaluation, and what it suggests next."""
+"""Observation: the result of an evaluation; and the suggestion of the next point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.search.space import Key, Point, Space
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What became of one evaluation.
+    """The result of one evaluation.
 
     Attributes:
         point: what was evaluated.

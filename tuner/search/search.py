@@ -1,4 +1,4 @@
-"""The search: Bayesian optimisation with constraints, where a launch costs more than a look."""
+"""Bayesian optimisation with constraints and evaluation costs: proposes the next point."""
 
 from __future__ import annotations
 

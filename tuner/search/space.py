@@ -107,7 +107,7 @@ class Space:
         return self._sizes
 
     def key(self, point: Point) -> Key:
-        """Return what tells points apart, whatever the rounding of a number.
+        """Return a key that is the same for equal points, despite rounding of numbers.
 
         Raises `KeyError` for a knob without a value.
         """

@@ -1,6 +1,6 @@
 """Process groups of a run, found and stopped by a tag in their environment.
 
-A tag is inherited by every descendant, whatever session or parent it has by then, and can be read
+A tag is inherited by every descendant, in any session and under any parent, and can be read
 from `/proc` by a later tuner: that finds what a killed API server or a killed tuner left behind.
 """
 

@@ -77,7 +77,7 @@ class ServerSample:
 
 
 class LimitsChannel(Protocol):
-    """How one server is told its limits while it runs, from before its launch to its end."""
+    """Changes the limits of one server while it runs, from before its launch to its end."""
 
     @property
     def configuration(self) -> Configuration:

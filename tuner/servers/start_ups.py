@@ -17,7 +17,7 @@ class StartUps:
         self._took_s: list[float] = []
 
     def took(self, launch_s: float) -> None:
-        """Take in how long a server that did get ready took."""
+        """Record the start-up time of a server that became ready."""
         self._took_s.append(launch_s)
 
     @property

@@ -25,9 +25,9 @@ class Activity:
 
 @runtime_checkable
 class ActivityDriven(Protocol):
-    """A meter that reads nothing itself: it is told what the server does.
+    """A meter without a sensor: it receives the server's reports.
 
-    `activity_period_s` is how often it wants to be told.
+    `activity_period_s` is the period of these reports.
     """
 
     activity_period_s: float

@@ -1,1 +1,1 @@
-"""Leases: what was found on a GPU is on the disk before anything is changed, and is put back."""
+"""Leases: a GPU's limits are on disk before anything changes, and are restored."""

@@ -1,4 +1,4 @@
-"""One tuner per GPU of this machine, whatever folder it keeps its state in.
+"""Claims: one tuner per GPU of this machine, also with different state folders.
 
 A claim is a name in the kernel's table of abstract sockets: it needs no file and no rights, is
 seen by every user, and ends with its process. It does not reach beyond a network namespace, so a

@@ -1,6 +1,6 @@
-"""Leases: what was found on a GPU is written down before anything is changed, and put back.
+"""Lease book: a GPU's limits are written down before anything changes, and restored.
 
-A lease's file outlives its owner: whoever comes next (the guardian, the next run, a person with
+A lease's file outlives its owner: its reader (the guardian, the next run, a person with
 `tuner gpu restore`) knows from it what to put back.
 """
 

@@ -1,4 +1,4 @@
-"""What a lease says, and the file that says it."""
+"""Lease files: the content of a lease, written and read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting back what a lease found."""
+"""Restoring the limits of a GPU from its lease."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAME_W = 0.5  # drivers round a power limit
 
 
 class RestoreAction(StrEnum):
-    """What was done about an entry of the state folder."""
+    """The action taken for an entry of the state folder."""
 
     RESTORED = "restored"
     REMOVED = "removed"  # from an earlier boot: limits do not survive one
@@ -28,7 +28,7 @@ class RestoreAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """What became of one entry. `gpu` is its UUID, or the file's name if that is unreadable."""
+    """The result for one entry. `gpu` is its UUID, or the file's name if that is unreadable."""
 
     gpu: str
     action: RestoreAction

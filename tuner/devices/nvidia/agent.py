@@ -2,7 +2,7 @@
 
 A lost GPU can hang an NVML call in the kernel for good; here it takes down nobody else. Commands
 come as JSON lines on stdin, each is answered by one on stdout; samples go into a ring in shared
-memory. The process ends when its stdin does, whatever it is doing then, and leaves limits alone.
+memory. The process ends when its stdin does, even in the middle of a call, and leaves limits alone.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ class NvmlDevice:
         self._ask(what, pynvml.nvmlDeviceSetPowerManagementLimit, round(watts * 1e3))
 
     def await_power_limit(self, watts: float) -> None:
-        """Wait until the limit reads back, set by whomever."""
+        """Wait until the limit reads back; zeusd may have set it."""
         for _ in range(_POLLS):
             found, enforced = self._limit_w(), self._enforced_w()
             # another cap of the machine may hold the GPU below the limit, never above it

@@ -13,7 +13,7 @@ from tuner.devices.nvidia.zeusd import Zeusd, zeusd_from
 class NvmlLimits:
     """The limits of this machine's GPUs, through the NVML process and its deadlines.
 
-    What this user may not set is asked of `daemon`, if there is one.
+    Settings that this user may not change go to `daemon`, if there is one.
     """
 
     def __init__(self, agent: AgentChannel, daemon: Zeusd | None = None) -> None:

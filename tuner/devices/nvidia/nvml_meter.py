@@ -1,4 +1,4 @@
-"""Real GPUs as a meter, read through the NVML process."""
+"""NVML meter: energy and power of real GPUs, read through the NVML process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples on their way from the NVML process to the tuner: a ring in shared memory.
+"""Ring buffer in shared memory: samples from the NVML process to the tuner.
 
 Neither side ever waits for the other: the writer overwrites its oldest row, and the reader takes
 what is there without a system call. One row is the time, then five numbers per GPU (energy J,

@@ -11,7 +11,7 @@ from tuner.errors import PreflightError
 def visible_devices(
     devices: Sequence[ListedDevice], environment: Mapping[str, str], gpu_count: int | None = None
 ) -> tuple[ListedDevice, ...]:
-    """Return the first `gpu_count` visible GPUs (all if None); empty where CUDA shall see none.
+    """Return the first `gpu_count` visible GPUs (all if None); empty where CUDA sees none.
 
     `CUDA_VISIBLE_DEVICES` lists indices or UUIDs, or unique beginnings of UUIDs; CUDA ignores
     everything from the first entry on that names no GPU. `devices` are in the order of their PCI
@@ -69,7 +69,7 @@ def _named(devices: Sequence[ListedDevice], entry: str) -> ListedDevice | None:
             "its own; name a whole GPU"
         )
     if not entry.startswith("GPU-"):
-        return None  # "-1", "none", "NoDevFiles": ways to say that there shall be no GPU
+        return None  # "-1", "none", "NoDevFiles": ways to hide every GPU
     matches = [device for device in devices if device.uuid.startswith(entry)]
     if len(matches) > 1:
         raise PreflightError(

@@ -1,4 +1,4 @@
-"""What the emulated server is asked and what it answers, in the OpenAI API's JSON as vLLM's."""
+"""Requests and responses of the emulated server: the OpenAI API's JSON, as vLLM has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/metrics` answers: vLLM's names, labels and buckets, as far as they are emulated."""
+"""Prometheus page of `/metrics`: vLLM's names, labels and buckets, as far as they are emulated."""
 
 from __future__ import annotations
 

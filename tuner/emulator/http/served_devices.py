@@ -1,4 +1,4 @@
-"""The GPUs of a live engine in their file: it writes what they do, and obeys what is set."""
+"""GPUs of a served engine in the device file: it writes their state and obeys their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When bytes arrived, as the kernel noted it: however late this process came to read them."""
+"""Kernel receive timestamps (SO_TIMESTAMPNS): when bytes arrived, not when they were read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WallClock:
         self._valid_until_s = float("-inf")
 
     def monotonic_s(self, stamp_ns: int) -> float:
-        """Return when it was `stamp_ns` on the wall clock, and never a time to come."""
+        """Return the monotonic time of wall-clock `stamp_ns`, s, at most now."""
         now_s = time.monotonic()
         if now_s > self._valid_until_s:
             self._compare()

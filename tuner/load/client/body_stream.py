@@ -1,7 +1,7 @@
-"""The body of a streamed response, handed over as it arrives with the time of its arrival.
+"""Streamed response body: each piece is handed over on arrival, with its time of arrival.
 
 aiohttp connects, sends and reads heads and the ends of bodies. The whole chunks in between go
-straight to whoever reads the body, inside the read itself: through aiohttp's parser, buffer and a
+straight to the reader of the body, inside the read itself: through aiohttp's parser, buffer and a
 task that is woken for each of them they cost three times as much.
 """
 
@@ -32,7 +32,7 @@ Receiver = Callable[[bytes, float], None]
 
 
 class Body:
-    """What arrives of one body, kept until somebody says where it shall go."""
+    """The bytes of one body, buffered until `deliver` names a receiver."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -46,7 +46,7 @@ class Body:
         self._receive(data, arrived_s)
 
     def end(self, error: BaseException | None) -> None:
-        """Note that nothing comes any more."""
+        """Note the end of the body."""
         if self.ended:
             return
         self.ended, self.error = True, error

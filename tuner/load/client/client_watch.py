@@ -1,4 +1,4 @@
-"""Was it the client that was slow? Its event loop's lag, and how late it sent."""
+"""Client overhead: the lag of the event loop, and how late requests were sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deciding, while a load runs, that there is no server left to load."""
+"""Server health: decides, while a load runs, that there is no server left to load."""
 
 from __future__ import annotations
 

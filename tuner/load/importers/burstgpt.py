@@ -26,7 +26,7 @@ class BurstGptImporter:
     def rows(self, path: Path) -> Iterator[TraceRow]:
         """Yield the requests; raises `UsageError` that names the line.
 
-        A request that failed is refused: how much work it was, nobody knows.
+        A failed request is refused, because its amount of work is unknown.
         """
         return csv_rows(path, _COLUMNS, _row)
 

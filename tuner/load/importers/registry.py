@@ -1,4 +1,4 @@
-"""The formats of traces that can be imported."""
+"""Trace formats: the registry of importers."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py hav
 
 @dataclass(frozen=True, slots=True)
 class TraceFacts:
-    """What one reading of the whole file tells."""
+    """Facts from one reading of the whole file."""
 
     rows: int
     max_request_tokens: int
@@ -82,7 +82,7 @@ class TraceStream:
         return Request(request_id, arrival_s, self._ids(row, request_id, copy), row.output_tokens)
 
     def _ids(self, row: TraceRow, request_id: int, copy: int) -> TokenArray:
-        """Return one piece for each hash id, the same wherever the id stands, then its own."""
+        """Return one piece per hash id, the same for each use of that id, then its own."""
         assert row.prompt_tokens is not None
         length = _sent_tokens(row.prompt_tokens)
         pieces = []

@@ -46,7 +46,7 @@ class TraceRow:
 
 
 class BadRowError(ValueError):
-    """What is wrong with a row; the reader, which knows the line, makes a `UsageError` of it."""
+    """A malformed row; the reader, which knows the line, turns it into a `UsageError`."""
 
 
 def at_line(path: Path, line: int, problem: object) -> UsageError:

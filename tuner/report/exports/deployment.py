@@ -1,4 +1,4 @@
-"""What is to be deployed, whatever tool it is written down for."""
+"""Deployment: the server and the GPU limits that every export writes down."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Deployment:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What follows `vllm serve`: the model and its flags."""
+        """The arguments of `vllm serve`: the model and its flags."""
         return (self.model, *(flag_rules().word(name, value) for name, value in self.flags.items()))
 
     @property
@@ -84,7 +84,7 @@ class Deployment:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The variables that whoever deploys has to provide, if the server needs them."""
+        """The variables with secrets, which the user must provide if the server needs them."""
         return tuple(dict.fromkeys(("HF_TOKEN", *(n for n in self.withheld if n.isupper()))))
 
 

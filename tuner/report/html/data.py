@@ -1,4 +1,4 @@
-"""What the page's script reads, as JSON: the figures, and the trials in columns, unrounded."""
+"""Page data as JSON: the figures, and the trials in columns, unrounded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def page_data(report: ReportData) -> dict[str, Any]:
 
 
 def as_script(data: Mapping[str, Any]) -> str:
-    """Return JSON that cannot end the script element which holds it, whatever a name contains."""
+    """Return JSON that cannot end its script element, even if a name contains markup."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -69,7 +69,7 @@ def write_pictures(report: Path, folder: Path) -> list[Path]:
 
 
 def _draw(browser: Path, profile: Path, page: str, picture: Path) -> Path:
-    picture.unlink(missing_ok=True)  # an old one shall not pass for a new one
+    picture.unlink(missing_ok=True)  # so that an old one cannot pass for a new one
     command = [
         str(browser),
         *browser_options(profile),

@@ -1,4 +1,4 @@
-"""What was measured, on what and how; and what happened meanwhile."""
+"""Provenance: what a study measured, on which machine and how; and its events."""
 
 from __future__ import annotations
 

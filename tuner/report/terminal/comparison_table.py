@@ -1,4 +1,4 @@
-"""What other tools measured, beside the default of a study. Never on a front."""
+"""Comparison table: results of other tools beside a study's default, never on a front."""
 
 from __future__ import annotations
 

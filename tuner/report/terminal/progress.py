@@ -1,4 +1,4 @@
-"""What a user sees while a study runs: how it stands on a terminal, plain lines elsewhere."""
+"""Progress display: a live screen on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

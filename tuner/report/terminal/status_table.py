@@ -1,4 +1,4 @@
-"""How far a study is, read from its store while another process may be running it."""
+"""Study status: its progress, read from the store while another process may be running it."""
 
 from __future__ import annotations
 

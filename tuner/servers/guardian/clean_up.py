@@ -1,4 +1,4 @@
-"""What is done about a run whose tuner has gone: stop its servers, put its GPUs back."""
+"""Clean-up of a run whose tuner died: stop its servers, restore its GPUs."""
 
 from __future__ import annotations
 

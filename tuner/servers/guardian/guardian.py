@@ -1,4 +1,4 @@
-"""A process that outlives the tuner and cleans up behind it, and the repair if both were killed."""
+"""Guardian: a process that outlives the tuner and cleans up; the repair after both were killed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Guardian:
             return  # it has gone; nothing is left to tell
 
     def close(self) -> None:
-        """Let go of it. If it was not told that the tuner is done, it cleans up."""
+        """Close its pipe. Without an earlier `say_done`, the guardian cleans up."""
         os.close(self._pipe)
         if not self._gone.is_set():
             asyncio.get_running_loop().remove_reader(self._descriptor)

@@ -1,4 +1,4 @@
-"""Which runs started servers on this machine, so that the next run can sweep up after a dead one.
+"""Run records: which runs started servers here, so that the next run can clean up a dead one.
 
 One file per run in the `runs` folder of the state folder, written before its first server starts.
 """

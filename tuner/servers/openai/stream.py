@@ -1,4 +1,4 @@
-"""What a streamed completion says, read from its bytes: no network, no clock."""
+"""Parser of a streamed completion, from its bytes: no network, no clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FINISH_REASONS = ("length", "stop")  # vLLM also says "abort" and "error"
 
 
 class LineSplitter:
-    """Splits a byte stream into lines, wherever the network cut it."""
+    """Splits a byte stream into lines; chunks may end anywhere."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -1,4 +1,4 @@
-"""Live limits of vLLM: which flags can change while it runs, and how a server is told.
+"""Live limits of vLLM: which flags can change while it runs, and how they change.
 
 vLLM is launched with a scheduler of ours (`live_limits.py`), which reads its limits from a file
 between its steps.

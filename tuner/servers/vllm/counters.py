@@ -1,4 +1,4 @@
-"""What a running vLLM says of itself: its Prometheus counters, and the settings it chose."""
+"""vLLM's Prometheus counters, and the settings that it resolved."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_paral
 
 
 class VllmFlags:
-    """What is known of vLLM's flags before one is started."""
+    """Rules of vLLM's flags, known without starting a server."""
 
     parallel_sizes = _PARALLEL_SIZES
     context_flag = "max_model_len"
