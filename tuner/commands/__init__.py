@@ -1,1 +1,1 @@
-"""One module per subject: what each command takes, and what it does with it."""
+"""Command-line commands, one module per subject; they call the public API."""

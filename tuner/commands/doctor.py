@@ -21,9 +21,9 @@ def doctor(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Say whether this machine can run a study, what is missing, and the command that mends it.
+    """Check whether this machine can run a study; show what is missing and how to fix it.
 
-    Nothing is changed. Exit code 3 if something prevents a run.
+    Changes nothing. Exit code 3 if something prevents a run.
 
     Example: tuner doctor --vllm ~/vllm/bin/vllm
     """
@@ -34,7 +34,7 @@ def doctor(
     from tuner.doctor.examine import Question, examine, prevents_a_run
     from tuner.report.terminal.findings_table import findings_json, show_findings
 
-    with Console(stderr=True).status("looking; a vLLM may need a minute to answer"):
+    with Console(stderr=True).status("checking; vLLM may take a minute to answer"):
         findings = examine(Question(store_url, vllm, port, os.environ))
     if output is Format.JSON:
         print_json(findings_json(findings))
@@ -42,4 +42,4 @@ def doctor(
         show_findings(stdout_console(), findings)
     if problems := prevents_a_run(findings):
         checks = ", ".join(dict.fromkeys(problem.check for problem in problems))
-        raise PreflightError(f"a run is not possible as it is ({checks}); mend what is shown above")
+        raise PreflightError(f"a run is not possible as it is ({checks}); fix what is shown above")

@@ -10,14 +10,14 @@ from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json, stdout_console
 from tuner.errors import OperatorNeededError
 
-app = typer.Typer(no_args_is_help=True, help="The GPUs' limits, as found and as set.")
+app = typer.Typer(no_args_is_help=True, help="Show and restore the GPUs' limits.")
 
 
 @app.command("status")
 def status(
     output: Output = Format.TABLE,
 ) -> None:
-    """Show power limits and clocks: as found, as set, and the default.
+    """Show power limits and clocks: before the tuner changed them, now, and the default.
 
     Example: tuner gpu status --format json
     """
@@ -40,7 +40,7 @@ def restore(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Put back what a crash left set: to what was found, not to the default.
+    """Restore settings that a crash left changed, to their values before the run.
 
     Exit code 5 if a GPU is not as it was found. Example: sudo tuner gpu restore
     """

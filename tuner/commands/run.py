@@ -28,8 +28,8 @@ def run(
     from_study: Annotated[
         str | None,
         typer.Option(
-            help="Begin with the best points of this older study; without a STUDY.yaml, what is "
-            "not said is asked for as for that one."
+            help="Start with the best points of this older study; without a STUDY.yaml, its "
+            "options are the defaults."
         ),
     ] = None,
     output: Output = Format.TABLE,
@@ -54,18 +54,18 @@ def run(
 
 def resume(
     name: Name,
-    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
-    hours: Annotated[float | None, typer.Option(help="So many hours more.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Additional trials.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Additional hours.")] = None,
     confirm: Annotated[
         bool | None,
         typer.Option(
-            "--confirm/--no-confirm", help="Measure the front again (default: as for the run)."
+            "--confirm/--no-confirm", help="Measure the front again (default: as in the run)."
         ),
     ] = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Go on with an interrupted study to its original budget, or beyond it, and confirm it.
+    """Resume an interrupted study to the end of its budget, or extend it, and confirm the front.
 
     Example: tuner resume my-study --hours 4
     """

@@ -1,4 +1,4 @@
-"""`tuner store`: check a store, back it up, make it again from the measurement log."""
+"""`tuner store`: check a store, back it up, rebuild it from the measurement log."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
 
 @app.command()
 def rebuild(
-    new: Annotated[Path, typer.Argument(help="The SQLite file to make; nothing may be there.")],
+    new: Annotated[Path, typer.Argument(help="The SQLite file to create; it must not exist.")],
     store_url: StoreUrl = DEFAULT_STORE,
 ) -> None:
     """Make a new store from the measurement logs of one that is damaged or lost.

@@ -15,7 +15,10 @@ from tuner.load.importers.registry import TraceFormat
 WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
 ]
-app = typer.Typer(no_args_is_help=True, help="Workloads: what is sent to the server.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show, preview and import workloads: the requests sent to the server.",
+)
 
 
 @app.command("show")
@@ -42,7 +45,9 @@ def show(
 @app.command("preview")
 def preview(
     name: WorkloadName,
-    requests: Annotated[int, typer.Option(min=1, max=100_000, help="Look at so many.")] = 2000,
+    requests: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Number of requests to draw.")
+    ] = 2000,
 ) -> None:
     """Draw histograms of lengths and arrivals.
 
@@ -59,7 +64,7 @@ def preview(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The trace; .gz is unpacked.")],
-    form: Annotated[TraceFormat, typer.Option("--format", help="What the file is.")],
+    form: Annotated[TraceFormat, typer.Option("--format", help="Format of the trace.")],
     out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
 ) -> None:

@@ -1,1 +1,1 @@
-"""Can this machine do it? What is missing, and the command that mends it. Changes nothing."""
+"""Doctor: checks of this machine before a run, each with the command that fixes a fault."""

@@ -1,4 +1,4 @@
-"""The clocks: durations come from the monotonic one, the times in reports from the wall clock."""
+"""Clock checks: durations use the monotonic clock, the times in reports the wall clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.doctor.host import Host
 from tuner.host.finding import Finding, ok, warning
 
 _LOOK_S = 0.2
-_STEP_S = 0.05  # over so short a time, clocks that are slewed stay together within a microsecond
+_STEP_S = 0.05  # over this short time, slewed clocks stay together within a microsecond
 _SUSPENDED_S = 60.0
 _COARSE_S = 1e-5
 _GOOD_SOURCES = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
@@ -22,10 +22,10 @@ _STATUS_OFFSET = 40
 
 @dataclass(frozen=True, slots=True)
 class ClockFacts:
-    """What two looks at the clocks told; None is unknown.
+    """The result of two readings of the clocks; None is unknown.
 
-    `step_s` is by how much wall and monotonic clock went apart between them, `suspended_s` how
-    long the machine slept since it was started.
+    `step_s` is how far wall and monotonic clock moved apart between them, `suspended_s` how long
+    the machine has slept since it was started.
     """
 
     step_s: float
@@ -35,7 +35,7 @@ class ClockFacts:
 
 
 def clock_facts() -> ClockFacts:
-    """Look twice, a moment apart."""
+    """Read the clocks twice, a moment apart."""
     wall_s, monotonic_s = time.time(), time.monotonic()
     time.sleep(_LOOK_S)
     step_s = (time.time() - wall_s) - (time.monotonic() - monotonic_s)
@@ -45,14 +45,14 @@ def clock_facts() -> ClockFacts:
 
 
 def check_clocks(host: Host, facts: ClockFacts) -> list[Finding]:
-    """Return what there is to say of the clocks."""
+    """Return the findings on the clocks."""
     found = []
     if abs(facts.step_s) > _STEP_S:
         found.append(
             warning(
                 "clock",
-                f"the wall clock jumped by {facts.step_s:+.2f} s while it was looked at; durations "
-                "are safe from it, the times in reports are not",
+                f"the wall clock jumped by {facts.step_s:+.2f} s during the check; durations "
+                "are not affected, the times in reports are",
                 "timedatectl status",
             )
         )

@@ -1,4 +1,4 @@
-"""The disks that a run writes to: the store, and the folder of what was found on the GPUs."""
+"""Disk checks: the disks of the store and of the state folder with the GPU leases."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tuner.host.state_folder import state_folder
 from tuner.store.address import file_of, parse_address
 
 _NEEDED_BYTES = 100 * 2**20
-_COMFORTABLE_BYTES = 2 * 2**30  # a night of hundreds of trials with raw records and logs
+_COMFORTABLE_BYTES = 2 * 2**30  # hundreds of trials with raw records and logs
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "ceph", "glusterfs", "beegfs")
 _MEMORY = ("tmpfs", "ramfs")
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The file system under a path. `kind` is None where it is not known."""
+    """The file system under a path. `kind` is None if it is unknown."""
 
     path: Path
     free_bytes: int
@@ -32,7 +32,7 @@ class Disk:
 
 
 def check_disks(store_url: str) -> list[Finding]:
-    """Check where the store and the state folder are, or would be made."""
+    """Check the disks of the store and the state folder, existing or to be created."""
     path = file_of(parse_address(store_url))
     found = [] if path is None else judge_disk("store disk", disk_under(path.parent))
     try:
@@ -43,7 +43,7 @@ def check_disks(store_url: str) -> list[Finding]:
 
 
 def disk_under(folder: Path) -> Disk:
-    """Return the file system of a folder, or of the nearest one above that is there."""
+    """Return the file system of a folder, or of its nearest existing parent."""
     absolute = folder.absolute()
     there = next(p for p in (absolute, *absolute.parents) if p.exists())
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
@@ -62,12 +62,12 @@ def kind_of(path: Path, host: Host) -> str | None:
 
 
 def _unescaped(folder: str) -> str:
-    """Put back the blanks and backslashes, which the kernel writes as octal numbers."""
+    """Decode the octal escapes that the kernel writes for blanks and backslashes."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), folder)
 
 
 def judge_disk(check: str, disk: Disk) -> list[Finding]:
-    """Return what there is to say of one disk."""
+    """Return the finding on one disk."""
     free = f"{_size(disk.free_bytes)} free at {disk.path}"
     kind = f" ({disk.kind})" if disk.kind else ""
     elsewhere = _elsewhere(check)
@@ -96,7 +96,7 @@ def _elsewhere(check: str) -> str:
 
 
 def _trouble(kind: str) -> str | None:
-    """Say what is wrong with keeping records there; None if nothing is known."""
+    """Say why records are unsafe on this file system; None if no reason is known."""
     if kind in _NETWORK or kind.startswith("fuse."):
         return "whose locks and syncs cannot be relied on: a crash may lose what was measured"
     if kind in _MEMORY:

@@ -1,4 +1,4 @@
-"""Every check, side by side where they wait."""
+"""Runs every check, slow ones concurrently, and collects the findings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.host.state_folder import state_folders
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """For which run this machine is looked at. `port` None is any free one."""
+    """The run that the machine is checked for. `port` None is any free one."""
 
     store_url: str
     vllm: str | None
@@ -31,10 +31,10 @@ class Question:
 
 
 def examine(question: Question) -> list[Finding]:
-    """Return what every check found, in the order of the checks.
+    """Return the findings of every check, in the order of the checks.
 
-    Takes as long as vLLM needs to answer, or a GPU that does not. Raises `UsageError` for a store
-    that is none.
+    Takes as long as vLLM needs to answer, or the deadline of a hung GPU. Raises `UsageError` for an
+    invalid store address.
     """
     with ThreadPoolExecutor() as pool:
         running = [pool.submit(_safely, name, check) for name, check in _checks(question)]
@@ -56,13 +56,13 @@ def _checks(q: Question) -> list[tuple[str, Callable[[], list[Finding]]]]:
 
 
 def _safely(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """Make an error that a check did not expect a finding: the others are still of use."""
+    """Turn a check's unexpected error into a finding, so that the other checks still count."""
     try:
         return check()
     except UsageError:
         raise
     except (TunerError, OSError) as error:
-        return [problem(name, f"could not be looked at: {error}")]
+        return [problem(name, f"could not be checked: {error}")]
 
 
 def prevents_a_run(findings: list[Finding]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The GPUs that a server started from here would use. Reads only, in a process with deadlines."""
+"""GPU checks: driver, energy counter, limits, other users. Read-only, with deadlines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.errors import OperatorNeededError, PreflightError, TunerError
 from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.processes import tagged_processes
 
-_CAP_SYS_ADMIN = 1 << 21  # what NVML's setters ask for, of root in a container too
+_CAP_SYS_ADMIN = 1 << 21  # NVML's setters require it, also of root in a container
 _UNSEEN_BYTES = 512 * 2**20  # a driver keeps some for itself
 _LOOK = "nvidia-smi; sudo dmesg | grep -i xid"
 
@@ -46,7 +46,7 @@ def check_gpus(
 
 
 def _some_hang(error: OperatorNeededError, deadline_s: float) -> list[Finding]:
-    """Find out which of the GPUs does not answer."""
+    """Find the GPU that does not answer."""
     try:
         gpus = isolated_limits(deadline_s=deadline_s)
     except OperatorNeededError:  # the driver itself does not
@@ -57,7 +57,7 @@ def _some_hang(error: OperatorNeededError, deadline_s: float) -> list[Finding]:
 
 
 def check_apart(uuids: Sequence[str], deadline_s: float) -> list[Finding]:
-    """Check GPUs in NVML's order, of which those without a UUID are known not to answer."""
+    """Check GPUs in NVML's order; those without a UUID did not answer before."""
     found: list[Finding] = []
     for index, uuid in enumerate(uuids):
         if uuid.startswith("GPU-"):
@@ -92,7 +92,7 @@ def _hidden(environment: Mapping[str, str]) -> Finding:
 
 
 def judge_permission(host: Host, environment: Mapping[str, str]) -> Finding:
-    """Say whether limits can be changed; nothing is tried."""
+    """Say whether limits can be changed, without trying it."""
     if environment.get("ZEUSD_SOCK_PATH"):
         return ok("gpu permission", "limits are changed through Zeus's daemon (ZEUSD_SOCK_PATH)")
     capabilities = host.capabilities()
@@ -109,7 +109,7 @@ def judge_permission(host: Host, environment: Mapping[str, str]) -> Finding:
 
 
 def _check_one(device: ListedDevice, deadline_s: float) -> list[Finding]:
-    """Check one GPU over a channel of its own, so that one which hangs does not hide the rest."""
+    """Check one GPU over its own channel, so that a hung GPU does not hide the others."""
     try:
         inspection = inspect_device(device.uuid, deadline_s=deadline_s)
     except TunerError as error:
@@ -120,7 +120,7 @@ def _check_one(device: ListedDevice, deadline_s: float) -> list[Finding]:
 
 
 def judge_gpu(index: int, state: DeviceState, persistent: bool | None) -> list[Finding]:
-    """Return what there is to say of one GPU."""
+    """Return the findings on one GPU."""
     name = f"gpu {index}"
     if state.energy_j is None or (state.power_w is None and state.power_1s_average_w is None):
         return [
@@ -136,7 +136,7 @@ def judge_gpu(index: int, state: DeviceState, persistent: bool | None) -> list[F
         found.append(
             warning(
                 f"{name} persistence",
-                "persistence mode is off: the driver unloads, and forgets limits, while nobody "
+                "persistence mode is off: the driver unloads and forgets limits while nobody "
                 "uses the GPU",
                 f"sudo nvidia-smi -i {index} -pm 1",
             )
@@ -187,7 +187,7 @@ def _others(name: str, state: DeviceState) -> Finding:
 
 
 def _reserved_bytes(state: DeviceState) -> int:
-    """Return what a driver may keep for itself, a hundredth of the memory."""
+    """Return the memory that a driver may reserve, bytes: a hundredth of the whole."""
     return 0 if state.memory_total_bytes is None else state.memory_total_bytes // 100
 
 
@@ -207,5 +207,5 @@ def _name(device: ListedDevice) -> str:
 
 
 def _first_part(error: TunerError) -> str:
-    """Return the sentence without its advice, which is given apart."""
+    """Return the sentence without its advice, which is shown separately."""
     return str(error).partition("; look at")[0]

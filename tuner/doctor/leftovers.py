@@ -1,4 +1,4 @@
-"""What a crash may have left: changed GPUs, servers without a tuner, records of runs."""
+"""Leftover checks: leases, servers and run records that a crash may have left."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _lease(entry: Entry) -> Finding | None:
     if entry.lease is None:
         return problem(
             "leases",
-            f"{entry.path} is no lease that can be read ({entry.problem}), so what the GPU was "
-            "found at is not known",
+            f"{entry.path} is not a readable lease ({entry.problem}), so the GPU's settings "
+            "before the run are unknown",
             f"nvidia-smi -q -d POWER; mv {entry.path} {entry.path}.old",
         )
     lease, state = entry.lease, owner_state(entry.lease.owner)
@@ -66,7 +66,7 @@ def _by_run(processes: Sequence[Process]) -> dict[str, list[Process]]:
 
 
 def _dead_run(tag: str, left: Sequence[Process]) -> Finding:
-    """Say what a dead run left; the next run that starts a server stops it and mends the rest."""
+    """Report what a dead run left; the next run that starts a server cleans it up."""
     if not left:
         message = f"the run {tag} died without cleaning up; the next run of a server does it"
         return warning("leftovers", message, _RESTORE)

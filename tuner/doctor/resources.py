@@ -1,4 +1,4 @@
-"""What this process may use of the host: memory, CPUs, open files, and how fast the CPUs run."""
+"""Resource checks: memory, CPUs, open files, shared memory, CPU governor and port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.launch import usable_port
 
 _GIB = 2**30
-_OPEN_FILES = 4096  # a closed loop has a connection for each request under way
+_OPEN_FILES = 4096  # a closed loop has a connection for each request in flight
 _SERVER_BYTES = 8 * _GIB  # vLLM and its workers, before any model is held in memory
 _SHARED_BYTES = 1 * _GIB  # what workers of several GPUs pass to each other
 _CPUS = 4.0  # the engine, its API server and the client
@@ -47,7 +47,7 @@ def usage(host: Host) -> Usage:
 
 
 def _memory_bytes(host: Host, name: str) -> int:
-    """Return one figure of /proc/meminfo; raises `OSError` where it is not there."""
+    """Return one value of /proc/meminfo; raises `OSError` if it is missing."""
     for line in (host.text("/proc/meminfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key == name:
@@ -63,7 +63,7 @@ def _shared_bytes() -> int | None:
 
 
 def check_resources(host: Host, found: Usage) -> list[Finding]:
-    """Return what there is to say of memory, CPUs, open files and shared memory."""
+    """Return the findings on memory, CPUs, open files and shared memory."""
     return [
         _memory(host, found),
         _cpus(host, found),
@@ -92,7 +92,7 @@ def _memory(host: Host, found: Usage) -> Finding:
 
 
 def _memory_limit(host: Host) -> int | None:
-    """Return the cgroup's limit, bytes; None if there is none, or none to be seen."""
+    """Return the cgroup's limit, bytes; None if there is none or it cannot be read."""
     limit = host.number("/sys/fs/cgroup/memory.max")
     if limit is None:
         limit = host.number("/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -105,14 +105,14 @@ def _cpus(host: Host, found: Usage) -> Finding:
     if cpus < _CPUS:
         return warning(
             "cpus",
-            f"{cpus:g} CPUs for server and client: latency will also be that of waiting for a CPU",
+            f"{cpus:g} CPUs for server and client: latency will include waiting for a CPU",
             "cat /sys/fs/cgroup/cpu.max  # in a container: start it with more --cpus",
         )
     return ok("cpus", f"{cpus:g} CPUs")
 
 
 def _cpu_quota(host: Host) -> float | None:
-    """Return how many CPUs the cgroup gives; None if it does not limit them."""
+    """Return how many CPUs the cgroup allows; None if it sets no limit."""
     both = (host.text("/sys/fs/cgroup/cpu.max") or "").split()
     if len(both) == 2 and both[0].isdecimal() and both[1].isdecimal():
         return int(both[0]) / int(both[1])
@@ -125,7 +125,7 @@ def _open_files(found: Usage) -> Finding:
     if found.open_files is not None and found.open_files < _OPEN_FILES:
         return warning(
             "open files",
-            f"{found.open_files} files may be open at a time, so about as many requests under way",
+            f"{found.open_files} files may be open at a time, so about as many requests in flight",
             f"ulimit -n {_OPEN_FILES}",
         )
     shown = "any number of" if found.open_files is None else str(found.open_files)
@@ -164,7 +164,7 @@ def _governor(host: Host) -> list[Finding]:
 
 
 def check_port(asked: int | None) -> Finding:
-    """Check that a server can listen on 127.0.0.1, at that port or at any."""
+    """Check that a server can listen on 127.0.0.1, on this port or on any."""
     try:
         port = usable_port(asked)
     except PreflightError as error:

@@ -1,4 +1,4 @@
-"""Python, and the vLLM that a run would start."""
+"""Software checks: Python, the tuner's dependencies, and the vLLM that a run would start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_python(found: tuple[int, int] = (sys.version_info[0], sys.version_info
 
 
 def check_packages(distribution: str = "tuner") -> Finding:
-    """Check that what the package needs is installed, whatever its version."""
+    """Check that the package's dependencies are installed, in any version."""
     try:
         needed = [line for line in requires(distribution) or () if "extra ==" not in line]
     except PackageNotFoundError:
@@ -46,7 +46,7 @@ def check_packages(distribution: str = "tuner") -> Finding:
 
 def _name_of(requirement: str) -> str:
     found = re.match(r"[\w.-]+", requirement)
-    assert found is not None  # it comes from installed metadata
+    assert found is not None  # from installed metadata
     return found.group()
 
 
@@ -59,7 +59,7 @@ def _is_installed(name: str) -> bool:
 
 
 def check_vllm(explicit: str | None) -> list[Finding]:
-    """Check the vLLM that a run would start. Takes as long as its import."""
+    """Check the vLLM that a run would start; takes as long as its import."""
     try:
         command = find_vllm(explicit)
     except PreflightError as error:

@@ -1,4 +1,4 @@
-"""The store: sound, of this version, and not in use."""
+"""Store checks: sound, of this schema version, and not locked by another run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _is_alive(pid: int) -> bool:
 
 
 def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) -> list[Finding]:
-    """Check a store's file from end to end, and what its studies wait for.
+    """Check a store's file from end to end, and its unfinished studies.
 
-    Nothing is created; an older store is brought up to date, as every command does.
+    Creates nothing; migrates an older store, as every command does.
     """
     url = parse_address(store_url)
     path = file_of(url)
@@ -60,7 +60,7 @@ def _has_running(store: Store, name: str) -> bool:
 
 
 def _holder(store: Path, study: str) -> int | None:
-    """Return the process that a study's lock file names; None if there is none."""
+    """Return the pid in a study's lock file; None if there is none."""
     try:
         first = lock_path(store, study).read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError):

@@ -17,7 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="What other tools measured, beside 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `vllm bench serve --save-result` wrote.")],
+    file: Annotated[
+        Path, typer.Argument(help="The file that `vllm bench serve --save-result` wrote.")
+    ],
     study: Annotated[
         str, typer.Option(help="The study to show it beside.", autocompletion=complete_study)
     ],
@@ -26,7 +28,7 @@ def import_(
 ) -> None:
     """Show a result of `vllm bench serve` beside a study's default, in `show` and `recommend`.
 
-    It has no energy and is never on the front. The same file again replaces it.
+    It has no energy and is never on the front. Importing the same file again replaces it.
 
     Example: tuner compare import openai-infqps.json --study my-study
     """

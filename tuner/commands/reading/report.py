@@ -38,7 +38,7 @@ def report(
     from tuner.store import Store
 
     if png is not None:
-        browser_path()  # said before the report is made
+        browser_path()  # fails before the report is made
     bounds = [Slo.parse(text) for text in slo] if slo else None
     with Store.open(store_url, create=False) as store:
         report_data = read_report_data(store, name, bounds)

@@ -22,7 +22,7 @@ def status(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Say how far a study is, what runs now and whether a tuner is at it, from another terminal.
+    """Show, from another terminal, a study's progress, what runs now and the tuner that runs it.
 
     Example: watch --color tuner status
     """

@@ -1,4 +1,4 @@
-"""What reads the store: `tuner list`, `show`, `recommend`, `export`."""
+"""`tuner list`, `show`, `recommend` and `export`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def show(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show one study: what it measured with, its trials, its front and what happened.
+    """Show one study: its testbed, trials, front and events.
 
     Example: tuner show my-study --format json
     """
@@ -87,20 +87,20 @@ def recommend_one(
         str | None, typer.Argument(help="Model, or the end of its name; default: the only one.")
     ] = None,
     study: Annotated[
-        str | None, typer.Option(help="Take this study.", autocompletion=complete_study)
+        str | None, typer.Option(help="Recommend from this study.", autocompletion=complete_study)
     ] = None,
     slo: Slos = None,
     trial: Annotated[
         int | None, typer.Option(min=0, help="Show or export this trial instead.")
     ] = None,
     price: Annotated[float | None, typer.Option(help="Price of energy, per kWh.")] = None,
-    currency: Annotated[str, typer.Option(help="Of --price.")] = "EUR",
+    currency: Annotated[str, typer.Option(help="Currency of --price.")] = "EUR",
     store_url: StoreUrl = DEFAULT_STORE,
     output: Annotated[
         str,
         typer.Option(
             "--format",
-            help="To read, for programs, or to deploy with that tool.",
+            help="table to read, json for programs, or the configuration of a deployment tool.",
             parser=_recommend_format,
             metavar=f"[{'|'.join(RECOMMEND_FORMATS)}]",
             autocompletion=_complete_format,
@@ -109,7 +109,7 @@ def recommend_one(
 ) -> None:
     """Recommend the configuration that uses the least energy and meets every SLO.
 
-    Another --slo filters what was measured again. Examples: tuner recommend Llama-3.1-8B-Instruct
+    Another --slo filters the same measurements. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
     from tuner.analysis.recommendation.recommend import recommend

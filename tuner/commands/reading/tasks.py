@@ -24,8 +24,8 @@ def tasks(
 ) -> None:
     """Compare the tasks that a model was tuned for: energy per request, headroom, and an estimate.
 
-    Takes the newest study of each workload on one GPU. Beside what was measured stands what an
-    estimate from FLOPs would have said.
+    Uses the newest study of each workload on one GPU. It shows the measured energy beside an
+    estimate from FLOPs.
 
     Example: tuner tasks Llama-3.1-8B-Instruct
     """

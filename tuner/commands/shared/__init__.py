@@ -1,1 +1,1 @@
-"""What several commands share: options, output, completion."""
+"""Shared by several commands: options, output, shell completion."""

@@ -1,4 +1,4 @@
-"""What the shell offers when the tabulator is pressed (`tuner --install-completion`)."""
+"""Shell completion: the suggestions on Tab (`tuner --install-completion`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.catalog.shipped import Kind, shipped_names
 
 
 def complete_study(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer the studies of the store that is named on the line, in TUNER_STORE, or by default."""
+    """Offer the studies of the store given on the command line, in TUNER_STORE, or by default."""
     from tuner.commands.shared.study_names import study_names
 
     store = context.params.get("store_url") or os.environ.get("TUNER_STORE") or DEFAULT_STORE
@@ -35,7 +35,7 @@ def complete_gpu(incomplete: str) -> list[str]:
 
 
 def _names_and_files(kind: Kind, incomplete: str) -> list[str]:
-    """Return what begins so; the case of a shipped name does not matter."""
+    """Return the matching names; the case of a shipped name does not matter."""
     names = [n for n in shipped_names(kind) if n.lower().startswith(incomplete.lower())]
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     files = sorted(str(path) for path in folder.glob("*") if _is_offered(path))

@@ -1,4 +1,4 @@
-"""Option groups: a command takes a dataclass, the command line its fields as options."""
+"""Option groups: a command takes a dataclass, whose fields are options on the command line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command as Typer reads it: each parameter that is a dataclass is its fields.
+    """Return the command as Typer reads it: each dataclass parameter becomes its fields.
 
-    A field is declared as a Typer parameter is, `Annotated[type, typer.Option(...)]` with a
-    default; one without a default is required.
+    Declare a field like a Typer parameter: `Annotated[type, typer.Option(...)]` with a default. A
+    field without a default is required.
     """
     signature = inspect.signature(command)
     hints = get_type_hints(command, include_extras=True)

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Shared options: store, study, format, SLO and vLLM."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Name = Annotated[
     str,
     typer.Argument(help="The study's name (see `tuner list`).", autocompletion=complete_study),
 ]
-Output = Annotated[Format, typer.Option("--format", help="Form of the result.")]
+Output = Annotated[Format, typer.Option("--format", help="Format of the result.")]
 Slos = Annotated[
     list[str] | None,
     typer.Option("--slo", help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated."),

@@ -1,4 +1,4 @@
-"""What a command leaves behind on stdout, and how to find the store again."""
+"""Command output: results on stdout, and a closed pipe that ends the command quietly."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class ReaderGoneError(Exception):
-    """What read stdout has closed it, as `| head` does: it wants no more."""
+    """The reader of stdout has closed it, as `| head` does."""
 
 
 def store_option(store_url: str) -> str:
-    """Return what a command has to be given to find this store again."""
+    """Return the option that names this store, for commands that a message suggests."""
     return "" if store_url == DEFAULT_STORE else f" --store {shlex.quote(store_url)}"
 
 
 def print_json(data: object) -> None:
-    """Print a result for programs; NaN is a bug, not a value."""
+    """Print a result as JSON; raises `ValueError` for NaN, which is a bug."""
     print_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
@@ -36,7 +36,7 @@ def print_text(text: str) -> None:
 
 @contextmanager
 def until_reader_gone() -> Iterator[None]:
-    """Around writing to stdout: raises `ReaderGoneError` where nobody reads it any more."""
+    """Wrap writes to stdout: raise `ReaderGoneError` if the reader has closed it."""
     try:
         yield
     except BrokenPipeError:
@@ -44,7 +44,7 @@ def until_reader_gone() -> Iterator[None]:
 
 
 def stdout_console() -> Console:
-    """Return the console for results: when its reader is gone, it raises `ReaderGoneError`."""
+    """Return the console for results; it raises `ReaderGoneError` if its reader is gone."""
     from rich.console import Console
 
     class ResultConsole(Console):

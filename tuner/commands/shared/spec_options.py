@@ -1,6 +1,6 @@
-"""The options that make a study's spec: those of one measurement, and those of a whole study.
+"""Spec options: the command-line options of a measurement and of a study.
 
-An option that is not given is None: a STUDY.yaml or the spec's own default then decides.
+An option that is not given is None; the STUDY.yaml or the spec's own default then applies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tuner.commands.shared.options import Slos, Vllm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecOptions:
-    """What is measured, on what, and how long."""
+    """Options of a measurement: model, load, server and window."""
 
     model: Annotated[
         str | None, typer.Option(help="Hugging Face name, or a folder with its config.json.")
@@ -56,7 +56,7 @@ class SpecOptions:
         float | None, typer.Option(help="Fixed length of the steady window, s (default: adaptive).")
     ] = None
     max_window_s: Annotated[
-        float | None, typer.Option(help="An adaptive window ends here, s (default: 180).")
+        float | None, typer.Option(help="Longest adaptive window, s (default: 180).")
     ] = None
     precision: Annotated[
         float | None,
@@ -72,7 +72,7 @@ class SpecOptions:
     read_only_device: Annotated[
         bool | None,
         typer.Option(
-            "--read-only-device", help="Set nothing on a real GPU, whatever this user may do."
+            "--read-only-device", help="Never change settings of a real GPU, even with permission."
         ),
     ] = None
     energy_gpu: Annotated[
@@ -84,14 +84,14 @@ class SpecOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """Return the options that were given, by their names in a STUDY.yaml."""
+        """Return the given options by their names in a STUDY.yaml."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureOptions(SpecOptions):
-    """What `tuner measure` takes: without a STUDY.yaml, a model has to be named."""
+    """Options of `tuner measure`, which has no STUDY.yaml: the model is required."""
 
     model: Annotated[str, typer.Option(help="Hugging Face name, or a folder with config.json.")]
     workload: Annotated[
@@ -101,7 +101,7 @@ class MeasureOptions(SpecOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyOptions(SpecOptions):
-    """What `tuner run` takes: also what is searched, for how long, and how."""
+    """Options of `tuner run`: also search space, objectives, budget and sampler."""
 
     space: Annotated[
         str | None,
@@ -122,22 +122,22 @@ class StudyOptions(SpecOptions):
         None
     )
     startup_deadline_s: Annotated[
-        float | None, typer.Option(help="Give up a start after so long (default: 1800).")
+        float | None, typer.Option(help="Time limit for a server start, s (default: 1800).")
     ] = None
     confirm: Annotated[
         bool | None,
         typer.Option(
             "--confirm/--no-confirm",
-            help="At the end measure the front again, on clean launches (default: confirm).",
+            help="Measure the front again at the end, on clean launches (default: confirm).",
         ),
     ] = None
     confirm_repeats: Annotated[
-        int | None, typer.Option(help="At most so many times each (default: 3).")
+        int | None, typer.Option(help="Most repeats per configuration (default: 3).")
     ] = None
     stop_when_flat: Annotated[
         bool | None,
         typer.Option(
             "--stop-when-flat/--no-stop-when-flat",
-            help="End the search when its front no longer grows (default: with --hours only).",
+            help="End the search when its front stops growing (default: with --hours only).",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""The names of a store's studies, read without the libraries that the store itself needs."""
+"""Study names for shell completion, read with sqlite3 alone so that it is fast."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-_BUSY_S = 0.2  # somebody waits with a finger on the tabulator
+_BUSY_S = 0.2  # the user waits after pressing Tab
 _SQLITE = "sqlite:///"
 
 
 def study_names(store: str) -> list[str]:
-    """Return the studies of a SQLite store, the newest first; none where they cannot be read.
+    """Return the names of a SQLite store's studies, newest first; empty if it cannot be read.
 
     The file is only read. A PostgreSQL server is not asked: that may take too long.
     """
