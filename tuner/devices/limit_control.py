@@ -5,8 +5,8 @@ How to add another vendor's limits (say AMD's):
 1. Write `devices/VENDOR/`, with a class that has the methods of `LimitControl`. Units are watts and
    MHz; convert the library's milliwatts where they are read, and nowhere else.
 2. Let a setter read back what it set and raise `OperatorNeededError` if it is not in force. A lease
-   (`devices/leases`) writes down what was found before it calls one, and calls them again to put
-   it back, so setting a GPU to what it is at already must be harmless.
+   (`devices/leases`) writes down the limits found before it calls a setter, and calls setters again
+   to restore them. So setting a GPU to its present value must be harmless.
 3. Give every call a deadline. A driver that hangs must not hang the tuner: NVIDIA's library runs in
    a process of its own (`devices/nvidia/agent.py`), which is killed.
 4. Refuse every setter under `Access.READ`, in the one place that all setters go through.

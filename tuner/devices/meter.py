@@ -5,8 +5,8 @@ How to add another vendor's meter (say AMD's):
 1. Write `devices/VENDOR/`, with a class that has the methods of `Meter`. Units are watts, joules
    and MHz; convert the library's milliwatts where they are read, and nowhere else.
 2. Sample apart from the tuner's event loop, which is busy during a load: NVIDIA's library runs in a
-   process of its own (`devices/nvidia/agent.py`) that writes to a ring in shared memory. Give
-   `read` and `timeline` what is there already; they never wait for the driver.
+   process of its own (`devices/nvidia/agent.py`) that writes to a ring in shared memory. `read` and
+   `timeline` return samples that are there already; they never wait for the driver.
 3. Stamp each sample with the instant at which it was taken, on `time.monotonic`. Energy is the
    difference of the GPU's own counter, not a sum over samples of power.
 4. Fill a `DeviceTimeline` and let `judge_window` say whether the energy of a window is believed.

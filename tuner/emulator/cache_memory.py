@@ -1,4 +1,4 @@
-"""The memory that vLLM has for its cache at start-up, and whether that is enough."""
+"""KV cache memory: how much vLLM has for it at start-up, and whether that is enough."""
 
 from __future__ import annotations
 

@@ -30,15 +30,15 @@ class ClientVerdict:
 
 
 def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict:
-    """Judge how late the client was by what it measured, and by whose fault.
+    """Judge whether the client distorted the window, and whether the client itself was the cause.
 
-    A first token is seen as late as the event loop is, and so is the last one: TTFT, and the time
-    from first token to last, are wrong by as much. That matters once it is more than 5 ms and 5 %
-    of the median of the shorter. If the client computed for 80 % of the window (`busy_share`, None
-    if unknown), or was late by a quarter of a request's life, it set the pace: the server was
-    offered another load than planned, and the window is invalid. Otherwise other processes kept it
-    from a core for moments, and it is told: TTFT and E2EL seem longer than they are, and TPOT may
-    seem shorter, because the kernel stamps chunks that wait together with the time of the newest.
+    A lag of the event loop delays first and last tokens: TTFT, and the time from first token to
+    last, are wrong by as much. This matters once the lag is more than 5 ms and 5 % of the median of
+    the shorter. If the client computed for 80 % of the window (`busy_share`, None if unknown), or
+    was late by a quarter of a request's life, it set the pace: the server got another load than
+    planned, and the window is invalid. Otherwise other processes held its core for moments, which
+    gives a warning: TTFT and E2EL seem longer than they are, and TPOT may seem shorter, because the
+    kernel gives chunks that wait together the time of the newest.
     """
     done = [r for r in report.records if r.state is RequestState.DONE]
     shortest_ms, life_ms = _shortest_ms(done), _median([e2el_ms(r) for r in done])

@@ -131,12 +131,12 @@ def _per_batch(
 
 
 class Backlog:
-    """Follows how many requests wait for their first token, to see a queue that only grows.
+    """Detects overload: the queue of requests without a first token only grows.
 
-    While a load fills a server the number under way grows too, but none waits for long. And a
-    queue that is just kept up with wanders: as far as the arrivals, which may come in bursts, do
-    by chance. So it has to grow in both halves of the latter half of the load, by more than 4
-    standard deviations of such a walk, and most of those who wait must be past the SLO by now.
+    While a load fills a server, the number under way grows too, but no request waits for long. A
+    stable queue also wanders by chance, as far as bursty arrivals do. So the queue must grow in
+    both halves of the latter half of the load, by more than 4 standard deviations of such a random
+    walk, and most waiting requests must have missed the SLO already.
     """
 
     def __init__(self, load_start_s: float) -> None:

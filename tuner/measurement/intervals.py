@@ -1,10 +1,10 @@
 """Batch means: 95 % intervals of the metrics of one steady window.
 
-What is seen within a window is correlated: requests share batches, and a batch changes as slowly as
-requests live. A window is therefore cut into equal stretches of time, and the spread between them
-is inflated by their lag-1 correlation (an AR(1) process), with Student's t for as many independent
-stretches as are left. What is the same for a whole run, such as the gain of a board's power sensor,
-cannot be seen from within: that takes repeats (`tuner.measurement.statistics.compare`).
+Observations within a window are correlated: requests share batches, and a batch changes as slowly
+as its requests end. So a window is cut into batches of equal time. Their spread is inflated by
+their lag-1 correlation (an AR(1) process), with Student's t for the effective number of independent
+batches. Errors that are constant over a run, such as the gain of a power sensor, do not show within
+it: they take repeats (`tuner.measurement.statistics.compare`).
 """
 
 from __future__ import annotations

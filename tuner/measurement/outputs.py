@@ -1,8 +1,8 @@
 """Output agreement: whether greedy answers to fixed prompts stay the same.
 
-A saving that changes what the model says is no saving. Greedy answers are not always the same even
-on one server: which requests share a batch changes the last digits. So the reference is how well
-the default configuration agrees with itself over several launches.
+A saving must not change the model's answers. Greedy answers can differ even on one server, because
+the batch composition changes the last digits. So the reference is how well the default
+configuration agrees with itself over several launches.
 """
 
 from __future__ import annotations

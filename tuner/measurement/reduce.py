@@ -75,14 +75,14 @@ def window_energy_j(power: PowerTimeline, start_s: float, end_s: float) -> float
 def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measurement | Failure:
     """Return the metrics of the steady window, or why there are none.
 
-    Requests that failed make the whole run a failure: a server that refuses or drops work would
-    otherwise look fast. So does a load that the server does not keep up with. Tokens count by when
-    they arrived, so a request that an edge cuts counts for its part. A run that was ended early for
-    an SLO has the metrics known by then, and of that SLO's latency at least so much.
+    A failed request makes the whole run a failure: a server that refuses or drops work would
+    otherwise look fast. So does a load that the server does not keep up with. Tokens count by
+    arrival time, so a request cut by an edge of the window counts in part. A run that ended early
+    for an SLO has the metrics known by then, and a lower bound of that SLO's latency.
 
     Args:
         run: the raw records.
-        request_limits_ms: per latency (`tpot_ms`...) what a good request meets.
+        request_limits_ms: the bound of a good request, per latency (`tpot_ms`...).
     """
     failed = [r for r in run.requests if r.state is RequestState.FAILED]
     if failed:
@@ -164,9 +164,9 @@ def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str,
 def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: float) -> str | None:
     """Say that the load outgrew the server, or return None.
 
-    Of an open load that is not served in time, latency and throughput depend on when one looks. The
-    queue may grow by chance: by 5 % of the arrivals and three standard deviations of a Poisson
-    count of what is under way. A closed load cannot grow.
+    Under an overload, latency and throughput of an open load depend on when the window is taken.
+    The queue may grow by chance: by 5 % of the arrivals plus three standard deviations of a Poisson
+    count of the requests under way. A closed load cannot grow.
     """
     scheduled_s = np.array([r.scheduled_s for r in requests])
     ended_s = np.array([np.inf if r.state is RequestState.CUT else r.ended_s for r in requests])

@@ -84,16 +84,16 @@ class WindowPlan:
 class SteadyWindow:
     """A `SteadyWatch` that also looks at tokens, energy and latencies where they are reported.
 
-    Warm-up: the requests sent into an empty server meet a load that no later request meets, so half
-    as many again must have ended as are under way. From then on the window begins where the rates
-    since the start of the load have settled, by MSER (White 1997): the beginning is cut off after
-    which the mean is known best. That may lie a little in the past. An over-saturated open loop
-    never settles, so there is a limit.
+    Warm-up: the first requests meet an almost empty server, unlike all later ones. So the warm-up
+    lasts at least until 1.5 times as many requests have ended as are under way. Then MSER (White
+    1997) decides where the rates have settled: it cuts off the beginning that minimises the error
+    of the mean of the rest. The window begins there, which may lie a little in the past. An
+    over-saturated open loop never settles, so there is a limit.
 
-    Drain: the window ends with the last request sent, once requests go on ending and none is sent.
+    Drain: the window ends with the last request sent, once requests end and no new ones are sent.
 
-    Early end: where the driver tells what is under way, a load that the server clearly does not
-    keep up with is ended, and one that clearly misses an SLO of the plan.
+    Early end: where the driver reports the requests under way, a load ends early if the server
+    clearly does not keep up with it, or if it clearly misses an SLO of the plan.
     """
 
     def __init__(self, plan: WindowPlan) -> None:

@@ -1,9 +1,9 @@
 """Acquisition function: noisy expected hypervolume improvement, as its logarithm.
 
-The utility of a set of points is the hypervolume that it dominates. That alone hardly asks for the
-least of the first objective: what lies there has the worst of the second, so it adds a thin slice.
-But it is what most users want to know. So with two objectives the least of the first counts as if
-it dominated the whole range of the second.
+The utility of a set of points is the hypervolume that it dominates. Hypervolume alone gives little
+weight to the minimum of the first objective: that point has the worst second objective, so it adds
+only a thin slice. But most users want that minimum. So with two objectives it counts as if it
+dominated the whole range of the second.
 
 In this file N is the number of points, M that of objectives, S that of posterior samples, F that of
 members of a front (which may be 0, and differs between samples).
@@ -68,9 +68,9 @@ class Utility:
     ) -> Floats:
         """Return the log of the expected gain of each point, shape (N,).
 
-        Averaged over posterior samples and weighted by the probability of feasibility. Logs tell
-        apart what is almost 0; they cost time and are taken only where that may be the best of all.
-        The rest is right to a millionth of the best.
+        Averaged over posterior samples and weighted by the probability of feasibility. Logs
+        distinguish gains that are almost 0. They cost time, so they are computed only for points
+        that may be the best. The others are accurate to a millionth of the best gain.
 
         Args:
             means: shape (S, N, M).

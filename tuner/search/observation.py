@@ -37,10 +37,10 @@ class Suggestion:
     """A point to evaluate next, and why.
 
     Reasons are `default`, `start`, `improvement`, `repeat` and, where no improvement is expected,
-    `doubt`: what would be the best if the models were less sure.
+    `doubt`: the best point if the models were less certain.
 
-    `gain` is the hypervolume that it is expected to add, as a share of what is dominated already;
-    None where there is no model yet. A search whose gains stay small is done.
+    `gain` is the expected added hypervolume, as a share of the hypervolume dominated already; None
+    before there is a model. A search whose gains stay small is done.
     """
 
     point: Point

@@ -53,11 +53,11 @@ class Models:
     """Processes over one space.
 
     Attributes:
-        space: what the points are of.
-        objectives: one process each.
+        space: the search space.
+        objectives: one process per objective.
         violations: one process per constraint, of its bilog violation.
-        works: which points work at all.
-        std_scale: the processes' standard deviations are taken so many times as wide.
+        works: the probability that a point works at all.
+        std_scale: factor on every standard deviation of the processes.
     """
 
     space: Space

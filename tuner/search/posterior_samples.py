@@ -1,9 +1,9 @@
 """Posterior samples: functions drawn from the models, each known at the points seen so far.
 
-Measured values are noisy, so the front is sampled rather than known, and a new point's gain is
-averaged over the samples. Within a sample the seen points are known: a new point that must do as
-one of them does adds nothing, however uncertain both are (noisy expected hypervolume improvement,
-Daulton, Balandat and Bakshy 2021).
+Measured values are noisy, so the front is sampled, and a new point's gain is averaged over the
+samples. Within a sample the evaluated points are known: a new point that must equal one of them
+adds nothing, even if both are uncertain (noisy expected hypervolume improvement, Daulton, Balandat
+and Bakshy 2021).
 """
 
 from __future__ import annotations

@@ -235,9 +235,9 @@ class _Step:
     ) -> tuple[Point, float] | None:
         """Return the point whose place on the front matters most and is least decided.
 
-        What another evaluation is worth: what the front gains or loses with the point, times the
-        probability of being wrong about it now, times the share of doubt that is removed, of which
-        only a part counts. That is compared by the time that it takes, `rate`.
+        The value of a repeat is the change of the front with or without the point, times the
+        probability that its feasibility is misjudged now, times a part of the share of doubt that a
+        repeat removes. Points compete by value per second, like `rate`.
         """
         if not self._models.violations:
             return None

@@ -22,11 +22,11 @@ ReadStates = Callable[[], Sequence[DeviceState]]
 async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: ReadStates) -> None:
     """Wait until the GPUs are as they were before the first server of the run.
 
-    `memory_bytes` is what was in use then, by UUID. No server of the run may be up: a process
-    that carries its tag was left by one, and is stopped. Raises `LaunchFailedError`, an
-    infrastructure fault, for memory that does not come back and for a GPU that says it computes
-    though no process is on it (after a kernel was killed, some go on saying so until a reset), and
-    `OperatorNeededError` for a process that cannot be killed.
+    `memory_bytes` is the memory in use then, by UUID. No server of the run may be up: a process
+    with the run's tag is a leftover, and is stopped. Raises `LaunchFailedError`, an infrastructure
+    fault, if memory is not freed, or if a GPU reports utilisation without a process (after a killed
+    kernel some do so until a reset). Raises `OperatorNeededError` for a process that cannot be
+    killed.
     """
     await asyncio.to_thread(stop_tagged, run_tag, grace_s=0)
     end_s = time.monotonic() + DEADLINE_S

@@ -1,21 +1,21 @@
-"""The `Server` protocol, which is all that the tuner knows of an inference server.
+"""The `Server` protocol: everything that the tuner needs from an inference server.
 
 To add another server (SGLang, TGI, vLLM-Omni), write one folder beside `servers/vllm`, and name
 it in `servers/registry.py`. Nothing outside `servers/` names a flag, a route, a counter or a line
-of a log. `tests/servers/test_contract.py` is what every server passes; it holds a toy of sixty
-lines to start from. A server has four parts, each a protocol below:
+of a log. Every server must pass `tests/servers/test_contract.py`, which contains a toy server of
+sixty lines to start from. A server has four parts, each a protocol below:
 
-* `FlagRules`: what is known of its flags before one is started. How many GPUs a configuration
-  takes, which configurations the server refuses, which do not fit into memory, and which flags
-  can change while it runs (`AdjustableLimits`).
-* `HttpApi`: how a running one is spoken to. Requests and their answers, counters, the settings
-  that it chose, its prefix cache. `--base-url` needs this part alone.
-* `LogReader`: why one did not start, or died, and whose fault that is.
+* `FlagRules`: rules of its flags, known without starting it. How many GPUs a configuration takes,
+  which configurations the server refuses, which do not fit into memory, and which flags can change
+  while it runs (`AdjustableLimits`).
+* `HttpApi`: the API of a running server. Requests and their answers, counters, the settings that it
+  chose, its prefix cache. `--base-url` needs only this part.
+* `LogReader`: why a server did not start, or died, and whose fault that is.
 * `Server` itself: an installed server, its version, and its command line.
 
-Where a server cannot do what a part asks for, it says so (None, False, or an empty reply), and
-the tuner does without: without counters a load is measured from the client's side alone, without
-adjustable limits each configuration is launched.
+If a server lacks a feature, the method says so (None, False, or an empty reply), and the tuner does
+without: without counters it measures a load from the client's side only, and without adjustable
+limits it launches each configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lease book: a GPU's limits are written down before anything changes, and restored.
 
-A lease's file outlives its owner: its reader (the guardian, the next run, a person with
-`tuner gpu restore`) knows from it what to put back.
+A lease's file outlives its owner. From it the guardian, the next run or `tuner gpu restore` knows
+which limits to restore.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ class LeaseBook:
         self.folder = folder
 
     def take(self, control: LimitControl, uuid: str, owner: Owner) -> Lease:
-        """Write down what is found on a GPU, which nobody else may change from then on.
+        """Write down the limits of a GPU, which nobody else may change from then on.
 
-        The lease of a dead owner is taken over, with what *it* found. Raises `PreflightError` if
-        the GPU is somebody else's or the lease cannot be written; nothing was changed then.
+        The lease of a dead owner is taken over, with the limits *it* found. Raises
+        `PreflightError`, with nothing changed, if another owner has the GPU or the lease cannot be
+        written.
         """
         path = lease_path(self.folder, uuid)
         try:

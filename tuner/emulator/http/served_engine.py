@@ -73,9 +73,10 @@ class _Stream:
 class LiveEngine:
     """Steps an engine so that each step ends when its clock says, `speed` times faster.
 
-    `after_step` is called with the engine after each step. `devices` are the GPUs that others see;
-    those live in real time, so at a `speed` of 1. Once `broken`, the engine makes no more steps,
-    and streams end without being done, as with a dead vLLM engine; `when_broken` is told.
+    `after_step` is called with the engine after each step. `devices` are the GPUs that other
+    processes see; they run in real time, so `speed` must be 1. Once `broken`, the engine makes no
+    more steps, and streams end unfinished, as with a dead vLLM engine; then `when_broken` is
+    called.
     """
 
     def __init__(

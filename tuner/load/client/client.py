@@ -44,7 +44,7 @@ def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
         connector=StreamingConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
         response_class=StreamedResponse,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
-        # Packed, tokens would arrive when the packer has enough of them.
+        # A compressed stream would deliver tokens only when the compressor has enough of them.
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
     )
 
@@ -89,7 +89,7 @@ class Exchange:
         self._settle(reason)
 
     def record(self, now_s: float) -> RequestRecord:
-        """Return what is known; a request that is not settled was cut `now_s`."""
+        """Return the record so far; an unsettled request counts as cut at `now_s`."""
         return RequestRecord(
             request_id=self.request.request_id,
             prompt_tokens=self._prompt_tokens(),

@@ -125,10 +125,10 @@ def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
 def compare(metric: str, runs: Iterable[Repeat], baseline: Iterable[Repeat]) -> Comparison:
     """Compare a configuration's runs with the baseline's.
 
-    Each run is divided by what the baseline would have shown at its time: linear between the
-    baseline's runs before and after it, that of the nearest outside. Runs between the same two
-    baseline runs share their error, so the errors are carried through exactly: one variance of a
-    run, pooled from the repeats of both, and the weight with which each run enters the difference.
+    Each run is divided by the expected baseline at its time: interpolated between the baseline's
+    runs before and after it, or the nearest run outside of them. Runs between the same two baseline
+    runs share their error. So the error is propagated exactly, from one variance of a run, pooled
+    over the repeats of both, and the weight of each run in the difference.
 
     Raises `ValueError` without runs or baseline, or for values that are not above 0.
     """

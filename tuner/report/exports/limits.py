@@ -1,9 +1,9 @@
-"""Shell lines that set a GPU's limits, and put back what was found.
+"""Shell lines that set a GPU's limits, and restore the original ones.
 
-Every line may be followed by a space as well as by a line break, and holds neither a single quote
-nor a backslash, so that any of the exports can quote it. What is found is written down before the
-first GPU is changed, in a folder that a reboot empties, as it resets the limits themselves; what
-is written down stays until it has been put back.
+Every line may be followed by a space as well as by a line break, and contains neither a single
+quote nor a backslash, so any export can quote it. The original limits are saved before the first
+GPU changes, in a folder that a reboot empties, just as it resets the limits. A saved limit stays
+there until it has been restored.
 """
 
 from __future__ import annotations

@@ -80,12 +80,13 @@ async def guarded(
 ) -> AsyncIterator[Guardian]:
     """Have the servers and leases of a run cleaned up, however this process ends.
 
-    Servers are to be stopped and leases given back inside the block. `gpu_memory_bytes` is what is
-    in use now of the GPUs that servers will use; if it is not given, the guardian looks, which
-    takes it longer. With `access` to read alone, the guardian sets nothing on a GPU either. Should
-    the guardian itself be ended, the block is cancelled and `OperatorNeededError` raised; the same
-    is raised if the guardian could not put everything right. Raises `PreflightError` if it cannot
-    be started.
+    Stop servers and give leases back inside the block. `gpu_memory_bytes` is the memory in use now,
+    bytes by UUID, of the GPUs that servers will use; without it the guardian reads it, which takes
+    longer. With `Access.READ`, the guardian sets nothing on a GPU either. If the guardian itself is
+    ended, the block is cancelled.
+
+    Raises `PreflightError` if the guardian cannot be started, and `OperatorNeededError` if it was
+    ended or could not restore everything.
     """
     task = asyncio.current_task()
     assert task is not None
