@@ -1,4 +1,4 @@
-"""Where a store is, whether it can be used, and the engine that talks to it."""
+"""Store address: a path or URL, its preflight checks, and its SQLAlchemy engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RAW_TABLE = "tuner_raw_runs"
 def parse_address(address: str | Path) -> URL:
     """Return the URL that a path or a URL means.
 
-    Raises `UsageError` for what is neither a SQLite file nor a PostgreSQL URL.
+    Raises `UsageError` for anything but a SQLite file or a PostgreSQL URL.
     """
     text = str(address)
     if isinstance(address, Path) or "://" not in text:
@@ -52,7 +52,7 @@ def file_of(url: URL) -> Path | None:
 
 
 def shown(url: URL) -> str:
-    """Return how to name the store to people: without its password."""
+    """Return the store's address for messages, without its password."""
     path = file_of(url)
     return str(path) if path else url.render_as_string(hide_password=True)
 
@@ -60,8 +60,9 @@ def shown(url: URL) -> str:
 def check_file(path: Path, *, create: bool) -> None:
     """Check, without changing it, that `path` is or can become a sound SQLite file.
 
-    Raises `UsageError` if it is missing and not to be created, `PreflightError` if it cannot be
-    used, `OperatorNeededError` if it is damaged. The parent folder is created with `create`.
+    With `create` it makes the parent folder. Raises `UsageError` if the file is missing and
+    `create` is false, `PreflightError` if it cannot be used, `OperatorNeededError` if it is
+    damaged.
     """
     if path.is_dir():
         raise PreflightError(
@@ -78,7 +79,7 @@ def check_file(path: Path, *, create: bool) -> None:
             _check_content(path)
     except OSError as error:
         raise PreflightError(
-            f"cannot use the store '{path}' ({error.strerror}); mend that or name another with "
+            f"cannot use the store '{path}' ({error.strerror}); fix that or name another with "
             "--store"
         ) from None
     if create:
@@ -86,12 +87,12 @@ def check_file(path: Path, *, create: bool) -> None:
 
 
 def missing(where: str) -> str:
-    """Return what to say where there is no store."""
+    """Return the message for a missing store."""
     return f"no store at {where}; start one with `tuner run`, or name it with --store"
 
 
 def database_engine(url: URL, *, busy_timeout_s: float) -> Engine:
-    """Return an engine for our tables."""
+    """Return an engine for the tuner's tables."""
     try:
         return create_engine(url, **engine_options(url, busy_timeout_s=busy_timeout_s))
     except ModuleNotFoundError as error:
@@ -102,7 +103,7 @@ def database_engine(url: URL, *, busy_timeout_s: float) -> Engine:
 
 
 def engine_options(url: URL, *, busy_timeout_s: float) -> dict[str, Any]:
-    """Return the arguments of `create_engine`, for our tables and for Optuna's."""
+    """Return the arguments of `create_engine`, for the tuner's tables and Optuna's."""
     if file_of(url) is None:
         return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     return {
@@ -144,10 +145,10 @@ def _check_content(path: Path) -> None:
 
 
 def first_damage(path: Path) -> str | None:
-    """Return the first thing wrong with a SQLite file, or None.
+    """Return the first fault of a SQLite file, or None.
 
-    A half-written transaction is rolled back by this. Raises the error tree for a file that cannot
-    be asked.
+    Opening it rolls back a half-written transaction. Raises the error tree of `tuner.errors` for a
+    file that cannot be checked.
     """
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:

@@ -1,4 +1,4 @@
-"""What other tools measured of a study's model, kept beside its trials."""
+"""Comparison points: results of other tools for a study's model, kept beside its trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ComparisonTable:
         self._session = session
 
     def add(self, study: str, point: ComparisonPoint) -> None:
-        """Add a point; the same file again replaces it. Raises `UsageError` without the study."""
+        """Add a point, or replace that of the same file. Raises `UsageError` for no such study."""
         values = {field.name: getattr(point, field.name) for field in fields(point)}
         values["metrics"] = dict(point.metrics)
         with self._session() as session:

@@ -1,4 +1,4 @@
-"""Between the frozen types of the tuner and the rows of its tables."""
+"""Conversion between the tuner's frozen types and the rows of its tables."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def identity(record: StudyRecord) -> StudyIdentity:
 def trial_record(
     study_id: int, number: int, configuration: Configuration, baseline: bool, owner: TrialOwner
 ) -> TrialRecord:
-    """Return the row of a trial that begins now."""
+    """Return the row of a new trial."""
     record = TrialRecord(
         study_id=study_id,
         number=number,
@@ -98,7 +98,7 @@ def trial_record(
 def repeat_record(
     study_id: int, number: int, trial: int, kind: RepeatKind, owner: TrialOwner
 ) -> RepeatRecord:
-    """Return the row of a repeat that begins now."""
+    """Return the row of a new repeat."""
     record = RepeatRecord(
         study_id=study_id,
         number=number,
@@ -113,7 +113,7 @@ def repeat_record(
 
 
 def set_owner(record: TrialRecord | RepeatRecord, owner: TrialOwner) -> None:
-    """Note who runs the trial."""
+    """Set the owner that runs the trial."""
     record.owner_pid = owner.pid
     record.owner_boot_id = owner.boot_id
     record.owner_host = owner.host
@@ -131,7 +131,7 @@ def set_measurement(
     record.window_end_s = float(measurement.window_end_s)
     record.energy_source = measurement.energy_source.value
     record.latency_source = measurement.latency_source.value
-    # what was ended early has metrics and the reason why it is not a good one
+    # an early-ended window has metrics and the SLO that it missed
     early = measurement.ended_early
     record.failure_kind = None if early is None else FailureKind.CONFIGURATION.value
     record.failure_reason, record.failure_log_path = early, None
@@ -148,13 +148,13 @@ def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
 
 
 def set_timing(record: TrialRecord | RepeatRecord, timing: Timing | None) -> None:
-    """Note how long the evaluation took, where that is known."""
+    """Set the timing of the evaluation, if known."""
     if timing is not None:
         record.elapsed_s, record.launch_s = timing.elapsed_s, timing.launch_s
 
 
 class _Outcome(TypedDict):
-    """What an evaluation came to, in the fields that a trial and a repeat both have."""
+    """Return the result fields that a trial and a repeat have in common."""
 
     state: TrialState
     measurement: Measurement | None

@@ -1,4 +1,4 @@
-"""What a database may do wrong, said once as one sentence with what to do."""
+"""Database faults: locked, full, corrupt or unreachable, each mapped to an error for the user."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
 
-BUSY_TIMEOUT_S = 120.0  # a dashboard or a backup that holds the store for a minute is waited for
+BUSY_TIMEOUT_S = 120.0  # a dashboard or a backup may hold the store for a minute
 
 
 class StoreBusyError(OperatorNeededError):
-    """Somebody else holds the store; waiting may help."""
+    """Another process holds the store; waiting may help."""
 
 
 class StoreFullError(OperatorNeededError):
-    """There is no room for the store; waiting may help."""
+    """There is no space for the store; waiting may help."""
 
 
 @contextmanager
 def database_faults(where: str) -> Iterator[None]:
-    """Turn the faults of the database at `where` into errors for the user; the rest are bugs."""
+    """Map faults of the database at `where` to errors for the user; others are bugs."""
     try:
         yield
     except DBAPIError as error:
@@ -41,7 +41,7 @@ def database_faults(where: str) -> Iterator[None]:
 
 @contextmanager
 def optuna_faults(where: str) -> Iterator[None]:
-    """Do as `database_faults` does for calls of Optuna, which wraps the error in its own."""
+    """Like `database_faults`, for calls of Optuna, which wraps the error in its own."""
     from optuna.exceptions import StorageInternalError
 
     try:
@@ -56,7 +56,7 @@ def optuna_faults(where: str) -> Iterator[None]:
 
 
 def fault_of(error: DBAPIError, where: str) -> TunerError | None:
-    """Return what to tell the user, or None where the error is a bug of ours."""
+    """Return the error for the user, or None if the fault is a bug of the tuner."""
     if isinstance(error.orig, sqlite3.Error):
         return sqlite_fault(error.orig, where)
     if error.connection_invalidated or type(error).__name__ == "OperationalError":
@@ -69,7 +69,7 @@ def fault_of(error: DBAPIError, where: str) -> TunerError | None:
 
 
 def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
-    """Return what to tell the user about an error of SQLite, or None where it is a bug of ours."""
+    """Return the error for the user for an error of SQLite, or None if it is a tuner bug."""
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreBusyError(
@@ -94,7 +94,7 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
 
 
 def full(where: str) -> StoreFullError:
-    """Return the error for a disk without room."""
+    """Return the error for a full disk."""
     return StoreFullError(
         f"no space is left for the store {where}; free some, then run `tuner resume`: what was "
         "measured is kept"

@@ -1,4 +1,4 @@
-"""One writer per study: a lock that dies with its holder and is not passed on to its children."""
+"""Study lock: one writer per study, by flock (SQLite) or an advisory lock (PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tuner.store.faults import BUSY_TIMEOUT_S, database_faults
 
 
 def study_lock(store_url: str | Path, study: str) -> AbstractContextManager[None]:
-    """Hold the right to write to `study` for the length of the `with` block.
+    """Hold the write lock of `study` during the `with` block.
 
-    Raises `PreflightError` naming the holder if somebody else has it. A SQLite store is locked by
-    a file beside it, PostgreSQL by an advisory lock of one connection. A program that is executed
-    meanwhile does not inherit either; a bare `os.fork` does.
+    A SQLite store uses a lock file beside it, PostgreSQL an advisory lock of one connection. The
+    lock dies with its holder. A program started meanwhile does not inherit it; a bare `os.fork`
+    does. Raises `PreflightError` naming the holder if another process holds it.
     """
     url = parse_address(store_url)
     path = file_of(url)
@@ -30,9 +30,9 @@ def study_lock(store_url: str | Path, study: str) -> AbstractContextManager[None
 
 
 def study_holder(store_url: str | Path, study: str) -> str | None:
-    """Return who writes to `study` now, such as `process 41`; None if nobody does.
+    """Return the present writer of `study`, such as `process 41`; None if there is none.
 
-    For a moment a SQLite store's lock is shared to find out, if a file is left there at all.
+    To find out, it briefly takes a shared lock on a SQLite store's lock file, if there is one.
     """
     url = parse_address(store_url)
     path = file_of(url)
@@ -56,7 +56,7 @@ def _named(descriptor: int) -> str:
 
 
 def lock_path(store: Path, study: str) -> Path:
-    """Return the lock file of a study, whose name may hold any character."""
+    """Return the lock file of a study, whose name may contain any character."""
     return store.with_name(f"{store.name}.{hashlib.sha256(study.encode()).hexdigest()[:12]}.lock")
 
 
@@ -64,17 +64,19 @@ def lock_path(store: Path, study: str) -> Path:
 def _file_lock(path: Path, study: str) -> Iterator[None]:
     descriptor = _acquire(path, study)
     try:
-        with suppress(OSError):  # a full disk: it holds all the same, and does not say who
+        with suppress(OSError):  # a full disk: the lock still holds, without naming its holder
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # while still held, so that nobody's new file is removed
+        path.unlink(
+            missing_ok=True
+        )  # while still held, so that no other process's new file is removed
         os.close(descriptor)
 
 
 def _acquire(path: Path, study: str) -> int:
-    """Return a locked descriptor, closed on exec, of the file that is at `path` now."""
+    """Return a locked close-on-exec descriptor of the file that is now at `path`."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

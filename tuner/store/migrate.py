@@ -1,4 +1,4 @@
-"""Bringing the tables of an older store up to date, and refusing those of a newer one."""
+"""Schema migration: update the tables of an older store, refuse those of a newer one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from tuner.errors import PreflightError, UsageError
 from tuner.store import address
 from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord, StudyRecord, TrialRecord
 
-_CREATION_LOCK = 0x74756E6572  # of PostgreSQL, so that two starts do not create the same tables
+_CREATION_LOCK = (
+    0x74756E6572  # PostgreSQL advisory lock, so that two starts do not create the same tables
+)
 
 
 def require_schema(engine: Engine, shown: str, *, create: bool) -> None:
-    """Have our tables in the present version, made with `create` and else only brought up to date.
+    """Migrate the tuner's tables to the present version; `create` makes them if missing.
 
-    Raises `UsageError` if there are none and none are to be made, `PreflightError` for those of a
+    Raises `UsageError` if there are none and `create` is false, `PreflightError` for tables of a
     newer tuner.
     """
     version = _version(engine)
@@ -44,13 +46,13 @@ def _stored_version(connection: Connection) -> int | None:
 
 
 def _bring_up(engine: Engine) -> None:
-    """Add what is missing, in one transaction; nothing that is there is changed."""
+    """Add missing tables and columns in one transaction; existing ones stay unchanged."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _CREATION_LOCK})
-        version = _stored_version(connection)  # somebody else may have been first
+        version = _stored_version(connection)  # another process may have been first
         _add_columns(connection)
         Base.metadata.create_all(connection)
         if version is None:
@@ -76,7 +78,7 @@ def _add_columns(connection: Connection) -> None:
 
 
 def _note_finished(connection: Connection) -> None:
-    """Call those studies finished whose budget is spent: version 1 stored no more than that."""
+    """Mark studies with a spent budget as finished: version 1 stored nothing else."""
     ended = (
         select(func.count(TrialRecord.id))
         .where(TrialRecord.study_id == StudyRecord.id, TrialRecord.state != "running")

@@ -1,4 +1,4 @@
-"""Raw runs as bytes: columns of numbers, packed for zlib, behind a format version byte.
+"""Raw record format: a run as zlib-compressed columns of numbers after a version byte.
 
 Layout: version (1 byte), zlib of [header length (4 bytes, little endian), header (JSON), columns].
 Time stamps grow in small steps, so a column holds the differences of its 64-bit patterns (which
@@ -33,7 +33,7 @@ _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is
 
 
 def encode(run: RawRun) -> bytes:
-    """Return `run` as bytes; `decode` gives it back exactly, but for secrets in its texts."""
+    """Return `run` as bytes; `decode` restores it exactly, except secrets in its texts."""
     columns = _columns(run)
     header: dict[str, Any] = {
         "columns": [[name, len(values)] for name, values in columns.items()],
@@ -54,7 +54,7 @@ def encode(run: RawRun) -> bytes:
 
 
 def decode(encoded: bytes) -> RawRun:
-    """Return the run that `encode` was given.
+    """Return the run that was given to `encode`.
 
     Raises `PreflightError` for a newer format and `OperatorNeededError` for damaged bytes.
     """
@@ -97,7 +97,7 @@ def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
 
 
 def _clocks(sm_clock_mhz: FloatArray | None) -> dict[str, NDArray[np.int64]]:
-    """Return a column of its own, which a reader of this format finds or not."""
+    """Return an optional column; readers of this format accept its absence."""
     return {} if sm_clock_mhz is None else {"sm_clock_mhz": _bits(sm_clock_mhz)}
 
 

@@ -1,4 +1,4 @@
-"""Measurements that repeat a trial: rows of their own, so that the trial stays what it was."""
+"""Repeats: confirming measurements of a trial, in their own table so that trials never change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RepeatTables:
         self._session = session
 
     def begin(self, study: str, trial: int, kind: RepeatKind, owner: TrialOwner) -> int:
-        """Note that a repeat of a trial runs, before anything is launched; return its number.
+        """Record that a repeat starts, before anything is launched; return its number.
 
         Raises `ValueError` if the study has no such trial.
         """
@@ -50,10 +50,10 @@ class RepeatTables:
         warnings: Sequence[str] = (),
         answers: Answers | None = None,
     ) -> None:
-        """Save what a running repeat brought, with its raw records, in one transaction.
+        """Save the result of a running repeat, with its raw records, in one transaction.
 
-        Raises `ValueError`, before anything is written, if it has ended already, or for a metric
-        that is not finite.
+        Raises `ValueError`, before anything is written, if the repeat has already ended or a metric
+        is not finite.
         """
         if isinstance(result, Measurement):
             require_finite(result)
@@ -72,7 +72,7 @@ class RepeatTables:
                 session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
 
     def drop_running(self, study: str) -> list[int]:
-        """Forget the repeats that a dead tuner left running; return the trials they repeated."""
+        """Delete the repeats that a killed tuner left running; return the trials they repeated."""
         with self._session() as session:
             running = (
                 RepeatRecord.study_id == study_of(session, study).id,
@@ -115,7 +115,7 @@ def study_of(session: Session, name: str) -> StudyRecord:
 
 
 def require_finite(measurement: Measurement) -> None:
-    """Raise `ValueError` for a metric that is not finite: one not measured has to be absent."""
+    """Raise `ValueError` for a metric that is not finite: an unmeasured one must be absent."""
     for name, value in measurement.metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"metric {name} is {value}; leave it out instead")

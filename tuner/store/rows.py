@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it."""
+"""Row types: studies, trials, repeats, events and comparison points as the store returns them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tuner.records import Failure, Measurement, Source, Timing
 
 @dataclass(frozen=True, slots=True)
 class StudyIdentity:
-    """What a study is about, and how far its budget is spent.
+    """The identity of a study and its spent budget.
 
-    `spec_json` is the whole resolved specification: enough to resume. `slos` and `objectives` are
-    in the form users write them. `created_at` is an aware UTC time.
+    `spec_json` is the full resolved spec, enough to resume. `slos` and `objectives` have the form
+    that users write. `created_at` is an aware UTC time.
     """
 
     name: str
@@ -40,13 +40,13 @@ class StudyIdentity:
     spent_s: float
     spec_json: dict[str, Any]
     finished_at: datetime | None = None  # search and confirmation are over; None: they are not
-    gpu_uuids: tuple[str, ...] = ()  # none of an emulated GPU, or not known
-    model_revision: str | None = None  # of the model's files, where it could be known
+    gpu_uuids: tuple[str, ...] = ()  # empty for an emulated GPU, or unknown
+    model_revision: str | None = None  # of the model's files, if known
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOwner:
-    """The process that runs a trial. A pid is only to be trusted under the same `boot_id`."""
+    """The process that runs a trial. A pid is only valid under the same `boot_id`."""
 
     pid: int
     boot_id: str
@@ -55,7 +55,7 @@ class TrialOwner:
 
 
 class TrialState(StrEnum):
-    """How far a trial is."""
+    """The state of a trial."""
 
     RUNNING = "running"
     MEASURED = "measured"
@@ -64,7 +64,7 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial as stored, without its raw records; `timing` is None where that is not known."""
+    """One trial as stored, without its raw records; `timing` is None if unknown."""
 
     number: int
     configuration: Configuration
@@ -91,10 +91,10 @@ Answers: TypeAlias = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class RepeatRow:
-    """One more measurement of trial `trial`'s configuration, on a launch of its own.
+    """A repeat: one more measurement of trial `trial`'s configuration, on a clean launch.
 
-    `number` counts the repeats of a study from 0. `answers` are the token ids with which the
-    server answered the probe prompts, None if it was not asked.
+    `number` counts the repeats of a study from 0. `answers` are the token ids of the server's
+    answers to the probe prompts, None if it was not asked.
     """
 
     number: int
@@ -113,7 +113,7 @@ class RepeatRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """Something that happened during a study, told to people."""
+    """An event of a study, as a message for people."""
 
     at: datetime
     kind: str
@@ -123,11 +123,11 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonPoint:
-    """What another tool measured: no trial, without energy, never on a front.
+    """A comparison point: another tool's result, without energy, never on a front.
 
-    `sha256` is of the file that it comes from. `request_rate` (1/s) and `concurrency` are the load
-    as far as the file tells it, `duration_s` the length of that run. `metrics` are named as ours;
-    one that the tool does not have, or has by another formula, is absent.
+    `sha256` is the hash of its file. `request_rate` (1/s) and `concurrency` are the load as far as
+    the file says, `duration_s` the length of that run. `metrics` have the tuner's names; one that
+    the tool lacks, or defines by another formula, is absent.
     """
 
     tool: str

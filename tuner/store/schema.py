@@ -1,4 +1,4 @@
-"""Our tables. Optuna owns `studies` and `trials`, so each of ours starts with `tuner_`."""
+"""Schema: the tuner's tables, prefixed `tuner_` because Optuna owns `studies` and `trials`."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class FreeText(TypeDecorator[str]):
-    """Text from logs and errors, without secrets and without what no database can hold."""
+    """Text from logs and errors, without secrets and without characters that databases refuse."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Take out secrets, NUL and lone surrogates."""
+        """Remove secrets, NUL and lone surrogates."""
         return value if value is None else storable(value)
 
 
@@ -72,7 +72,7 @@ def storable(text: str) -> str:
 
 
 class Base(DeclarativeBase):
-    """Base of our tables."""
+    """Base class of the tuner's tables."""
 
     type_annotation_map = {datetime: UtcDateTime, float: Double, dict[str, Any]: JSON}  # noqa: RUF012
 
@@ -139,7 +139,7 @@ class _Outcome:
 
 
 class TrialRecord(_Outcome, Base):
-    """A trial of the search: a configuration, and what its evaluation brought."""
+    """A trial of the search: a configuration and the result of its evaluation."""
 
     __tablename__ = "tuner_trials"
     __table_args__ = (UniqueConstraint("study_id", "number"),)
@@ -152,7 +152,7 @@ class TrialRecord(_Outcome, Base):
 
 
 class RepeatRecord(_Outcome, Base):
-    """One more evaluation of a trial's configuration, on a launch of its own."""
+    """A repeat: one more evaluation of a trial's configuration, on a clean launch."""
 
     __tablename__ = "tuner_repeats"
     __table_args__ = (UniqueConstraint("study_id", "number"),)
@@ -166,7 +166,7 @@ class RepeatRecord(_Outcome, Base):
 
 
 class RawRunRecord(Base):
-    """The raw records of a trial, as `tuner.store.raw` encodes them; apart, for they are large."""
+    """The raw records of a trial, encoded by `tuner.store.raw`; large, so in their own table."""
 
     __tablename__ = "tuner_raw_runs"
 
@@ -203,7 +203,7 @@ class EventRecord(Base):
 
 
 class ComparisonRecord(Base):
-    """What another tool measured of a study's model: shown beside it, no part of it."""
+    """A comparison point: another tool's result for a study's model, not part of the study."""
 
     __tablename__ = "tuner_comparisons"
     __table_args__ = (UniqueConstraint("study_id", "sha256"),)

@@ -1,4 +1,4 @@
-"""The store of studies: everything measured goes through here, and is on disk when it returns."""
+"""Store of studies: every write is a transaction that is on disk when the call returns."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Store:
 
     @classmethod
     def open(cls, url: str | Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
-        """Open the store at a path or URL; `create` makes one, and an older one is brought up.
+        """Open the store at a path or URL; `create` makes one; an older one is migrated.
 
         Raises `UsageError` if there is none, `PreflightError` if it cannot be used from here and
-        `OperatorNeededError` if it is damaged; the file is then as it was.
+        `OperatorNeededError` if it is damaged; the file then stays unchanged.
         """
         parsed = address.parse_address(url)
         path = address.file_of(parsed)
@@ -70,17 +70,17 @@ class Store:
 
     @property
     def url(self) -> str:
-        """The full URL, with the password if there is one: not for showing."""
+        """The full URL, with the password if there is one: never show it."""
         return self._url.render_as_string(hide_password=False)
 
     @property
     def parsed_url(self) -> URL:
-        """The URL in parts."""
+        """The parsed URL."""
         return self._url
 
     @property
     def shown(self) -> str:
-        """How to name the store to people."""
+        """The store's address for messages, without its password."""
         return address.shown(self._url)
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, Optuna's too; the store opens new ones when it is used again."""
+        """Close the connections, also Optuna's; the next use opens new ones."""
         for storage in self._optuna_storages:
             storage.remove_session()
             storage.engine.dispose()
@@ -102,11 +102,11 @@ class Store:
         return address.file_of(self._url)
 
     def log_path(self, study: str, state_folder: Path) -> Path:
-        """Return where the measurement log of a study is."""
+        """Return the path of a study's measurement log."""
         return log_path_of(log_folder_of(self._url, state_folder), study)
 
     def probe(self) -> None:
-        """Raise what a write would meet now, without waiting: see `tuner.store.upkeep.probing`."""
+        """Raise the fault that a write would hit now; see `tuner.store.upkeep.probing`."""
         if self.path is None:
             probe_server(self._engine, self.shown)
         else:
@@ -123,7 +123,7 @@ class Store:
         return storage
 
     def optuna_faults(self) -> AbstractContextManager[None]:
-        """Around calls of Optuna: database faults become the errors that this class raises."""
+        """Wrap calls of Optuna: database faults become the errors that this class raises."""
         return optuna_faults(self.shown)
 
     def create_study(self, identity: StudyIdentity) -> None:
@@ -176,12 +176,12 @@ class Store:
 
     @property
     def repeats(self) -> RepeatTables:
-        """The measurements that repeat trials."""
+        """The repeats of trials."""
         return RepeatTables(self.session)
 
     @property
     def comparisons(self) -> ComparisonTable:
-        """What other tools measured, beside the studies."""
+        """The comparison points from other tools."""
         return ComparisonTable(self.session)
 
     def begin_trial(
@@ -193,10 +193,10 @@ class Store:
         baseline: bool,
         owner: TrialOwner,
     ) -> None:
-        """Note that a trial runs, before anything is launched for it.
+        """Record that a trial starts, before anything is launched for it.
 
-        Repeating it changes only the owner of a trial that still runs. Raises
-        `OperatorNeededError` if the number was another configuration before.
+        A repeated call only changes the owner of a trial that still runs. Raises
+        `OperatorNeededError` if the number belongs to another configuration.
         """
         with self.session() as session:
             study_id = study_of(session, study).id
@@ -221,10 +221,10 @@ class Store:
         warnings: Sequence[str] = (),
         timing: Timing | None = None,
     ) -> None:
-        """Save what a trial measured, with its raw records, in one transaction.
+        """Save a trial's measurement with its raw records, in one transaction.
 
         Raises `ValueError`, before anything is written, for a metric that is not finite: a metric
-        that could not be measured has to be absent.
+        that could not be measured must be absent.
         """
         require_finite(measurement)
         with self._trial_session(study, number, raw) as trial:
@@ -240,7 +240,7 @@ class Store:
         *,
         timing: Timing | None = None,
     ) -> None:
-        """Save why a trial has no measurement; raises `ValueError` if it has one."""
+        """Save a trial's failure; raises `ValueError` if it has a measurement."""
         with self._trial_session(study, number, raw) as trial:
             if trial.state == TrialState.MEASURED:
                 raise ValueError(f"trial {number} of study '{study}' was measured")
@@ -257,7 +257,7 @@ class Store:
         return [convert.trial_row(row) for row in rows]
 
     def states(self, study: str) -> dict[int, TrialState]:
-        """Return the state of each trial by number, without reading what it measured."""
+        """Return the state of each trial by number, without reading measurements."""
         with self.session() as session:
             query = select(TrialRecord.number, TrialRecord.state).where(
                 TrialRecord.study_id == study_of(session, study).id
@@ -285,7 +285,7 @@ class Store:
         return None if encoded is None else raw.decode(encoded)
 
     def add_event(self, study: str, kind: str, message: str, *, trial: int | None = None) -> None:
-        """Note something that happened, at the present time."""
+        """Add an event with the present time."""
         with self.session() as session:
             study_id = study_of(session, study).id
             now = datetime.now(UTC)
@@ -310,12 +310,12 @@ class Store:
             record.budget_s = None if hours is None else hours * 3600.0
 
     def set_finished(self, study: str, at: datetime | None) -> None:
-        """Note when search and confirmation were over; None while the study goes on."""
+        """Set when search and confirmation were over; None while the study is unfinished."""
         with self.session() as session:
             study_of(session, study).finished_at = at
 
     def add_spent_s(self, study: str, seconds: float) -> None:
-        """Add wall time to what all runs of a study have spent."""
+        """Add wall time, s, to the total of all runs of a study."""
         with self.session() as session:
             study_id = study_of(session, study).id
             session.execute(
@@ -336,7 +336,7 @@ class Store:
 
     @contextmanager
     def _trial_session(self, study: str, number: int, run: RawRun | None) -> Iterator[TrialRecord]:
-        """One transaction on a begun trial, which also stores its raw records."""
+        """One transaction on a started trial, which also stores its raw records."""
         encoded = None if run is None else raw.encode(run)
         with self.session() as session:
             trial = _trial(session, study_of(session, study).id, number)

@@ -1,4 +1,4 @@
-"""Reading what `vllm bench serve --save-result` wrote."""
+"""Importer of result files of `vllm bench serve --save-result`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _THROUGHPUTS = {
 def read_results(path: Path) -> list[ComparisonPoint]:
     """Return the results in a file: one, or one per line as `--append-result` writes them.
 
-    Latencies are in ms and throughputs per second, as in the file. Raises `UsageError` for what
-    is no such file, and for a run of which no request succeeded.
+    Latencies are in ms and throughputs per second, as in the file. Raises `UsageError` for any
+    other file, and for a run in which no request succeeded.
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -88,10 +88,10 @@ def _point(where: str, file_name: str, text: str) -> ComparisonPoint:
 
 
 def _metrics(data: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is the same by formula.
+    """Return the metrics that vLLM defines by the same formula.
 
     vLLM's gaps are between chunks, not tokens, so there is no ITL. Its clock starts when a request
-    is sent: where a rate is held back by a concurrency, that hides the wait, and TTFT is left out.
+    is sent. If a maximum concurrency delays requests, that hides the wait, so TTFT is left out.
     """
     names = dict(_THROUGHPUTS)
     is_held_back = (
@@ -110,7 +110,7 @@ def _metrics(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _positive(value: object) -> float | None:
-    """Return a number greater than 0; None for "inf", and for 0, which vLLM writes for nothing."""
+    """Return a number greater than 0; None for "inf" and for 0, which vLLM writes if unknown."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

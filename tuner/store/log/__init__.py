@@ -1,1 +1,1 @@
-"""What is on disk before any database hears of it: the measurement log and the state of now."""
+"""Files beside the store: the write-ahead measurement log and the progress file."""

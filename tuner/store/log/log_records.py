@@ -19,9 +19,9 @@ from tuner.store.rows import Answers, RepeatKind, StudyIdentity, TrialOwner
 
 @dataclass(frozen=True, slots=True)
 class LoggedStudy:
-    """What a study is about; the last one in a log counts.
+    """The study of a log; the last such record counts.
 
-    `defaults` are the values of the knobs that are not set, as far as server and device told them.
+    `defaults` are the values of knobs that are not set, as far as server and device report them.
     """
 
     identity: StudyIdentity
@@ -30,7 +30,7 @@ class LoggedStudy:
 
 @dataclass(frozen=True, slots=True)
 class RepeatOf:
-    """That an evaluation repeated a trial, and why."""
+    """The trial that an evaluation repeated, and why."""
 
     trial: int
     kind: RepeatKind
@@ -38,11 +38,11 @@ class RepeatOf:
 
 @dataclass(frozen=True, slots=True)
 class LoggedResult:
-    """What one evaluation brought, whether good or bad; everything that the store keeps of it.
+    """The result of one evaluation, measured or failed, with everything that the store keeps.
 
-    `number` is that of the trial, or with `repeat` that of the repeat. `spent_s` is what it took
-    from the budget, s. `encoded_raw` are the raw records as `tuner.store.raw` encodes them, None
-    if there were none or no room.
+    `number` is the trial's number, or the repeat's if `repeat` is set. `spent_s` is the time taken
+    from the budget, s. `encoded_raw` are the raw records as encoded by `tuner.store.raw`, None if
+    there were none or the disk was full.
     """
 
     number: int
@@ -94,7 +94,7 @@ def to_json(record: LogRecord) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> LogRecord:
-    """Build from what `to_json` returned; raises `ValueError`, `KeyError` or `TypeError`."""
+    """Build from the result of `to_json`; raises `ValueError`, `KeyError` or `TypeError`."""
     if data["kind"] == "study":
         return LoggedStudy(_identity(data["identity"]), data["defaults"])
     if data["kind"] != "result":

@@ -1,7 +1,7 @@
-"""The measurement log: what was measured is in this file, and synced, before any database hears it.
+"""Measurement log: a write-ahead log of results, synced before any database is written.
 
-One file per study beside the store, one JSON object per line, behind its checksum. A line begins
-with its newline, so that one torn by a power cut or a full disk does not spoil the next.
+One file per study beside the store, one JSON object per line after its checksum. A line starts with
+its newline, so that a line torn by a power cut or a full disk does not damage the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuner.host.durable_files import sync
 from tuner.store.address import file_of
 from tuner.store.log.log_records import LoggedResult, LogRecord, from_json, to_json
 
-RESERVE_BYTES = 8 * 2**20  # given up for the last measurements when the disk is full
+RESERVE_BYTES = 8 * 2**20  # freed for the last measurements when the disk is full
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHA_DIGITS = 16
 _HEAD = '{"sha":"'
@@ -32,14 +32,14 @@ _MIDDLE = '","record":'
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line; `record` is None where it cannot be believed."""
+    """One line; `record` is None if it is torn or its checksum is wrong."""
 
     number: int  # from 1
     record: LogRecord | None
 
 
 def log_folder_of(url: URL, state_folder: Path) -> Path:
-    """Return where the logs of a store's studies are: beside its file, else in the state folder."""
+    """Return the folder of a store's logs: beside its file, else in the state folder."""
     path = file_of(url)
     if path is not None:
         return path.absolute().with_name(f"{path.name}.measured")
@@ -48,13 +48,13 @@ def log_folder_of(url: URL, state_folder: Path) -> Path:
 
 
 def log_path_of(folder: Path, study: str) -> Path:
-    """Return the log of a study, whose name may hold any character."""
+    """Return the log file of a study, whose name may contain any character."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in study[:60])
     return folder / f"{safe}-{hashlib.sha256(study.encode()).hexdigest()[:8]}.jsonl"
 
 
 class MeasurementLog:
-    """Appends to the log of one study, for which the caller holds the study's lock."""
+    """Appends to the log of one study; the caller must hold the study's lock."""
 
     def __init__(self, path: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class MeasurementLog:
         self._reserve_bytes = reserve_bytes
 
     def put_aside(self) -> Path | None:
-        """Rename a log that another study of the same name has left; return its new name."""
+        """Rename the log of an earlier study of the same name; return its new name."""
         if not self.path.exists():
             return None
         names = (self.path.with_suffix(f".{n}.jsonl") for n in itertools.count(1))
@@ -71,7 +71,7 @@ class MeasurementLog:
         return aside
 
     def open(self) -> None:
-        """Make the folder and set room aside for a full disk; raises `OSError` without room."""
+        """Make the folder and reserve space for a full disk; raises `OSError` without space."""
         if not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             sync(self.path.parent.parent)
@@ -85,14 +85,14 @@ class MeasurementLog:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Give the reserve back."""
+        """Free the reserved space."""
         with suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
     def append(self, record: LogRecord) -> None:
-        """Add a record: on the disk when this returns. Raises `OSError`, and nothing is then left.
+        """Append a record and sync it to disk. Raises `OSError`; then nothing is appended.
 
-        On a full disk the reserve is used, and then the raw records are left out.
+        On a full disk it uses the reserved space, then leaves the raw records out.
         """
         line = encoded(record)
         try:
@@ -136,7 +136,7 @@ def encoded(record: LogRecord) -> bytes:
 
 
 def decoded(line: bytes) -> LogRecord | None:
-    """Return the record of a line without its newline, or None if it is torn or was changed."""
+    """Return the record of a line without its newline; None if torn or changed."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -152,7 +152,7 @@ def decoded(line: bytes) -> LogRecord | None:
 
 
 def read_log(path: Path) -> Iterator[LogLine]:
-    """Yield the lines of a log from its beginning; raises `OSError`."""
+    """Yield the lines of a log from its start; raises `OSError`."""
     with path.open("rb") as file:
         for number, line in enumerate(file):
             if content := line.rstrip(b"\n"):
@@ -160,7 +160,7 @@ def read_log(path: Path) -> Iterator[LogLine]:
 
 
 def latest(path: Path) -> Iterator[LogRecord]:
-    """Yield the records of a log from its end, if there is one; what is torn is left out.
+    """Yield the records of a log, if there is one, from its end; skip torn lines.
 
     Raises `OSError`.
     """

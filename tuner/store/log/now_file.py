@@ -1,6 +1,6 @@
-"""How the load of a running study goes, in a small file beside the store's lock.
+"""Progress file: the load of a running study, in a small file beside the store's lock.
 
-It is for `tuner status` in another terminal. A study on a database server has no such file.
+`tuner status` reads it in another terminal. A study on a database server has no such file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FRESH_S = 5.0  # it is written once a second
 
 
 class NowFile:
-    """The file of one study; written by who holds the study's lock, and replaced as a whole."""
+    """The progress file of one study; the holder of the study's lock replaces it atomically."""
 
     def __init__(self, store_url: str | Path, study: str) -> None:
         store = file_of(parse_address(store_url))
         self._path = None if store is None else lock_path(store, study).with_suffix(".now")
 
     def write(self, snapshot: LoadSnapshot) -> None:
-        """Replace what was there; a disk that is full or gone must not end a night."""
+        """Replace the content; a full or missing disk must not end the study."""
         if self._path is None:
             return
         line = {"at": datetime.now(UTC).isoformat(), **asdict(snapshot)}
@@ -35,7 +35,7 @@ class NowFile:
             new.write_text(json.dumps(line), encoding="utf-8")
 
     def read(self, now: datetime, since: datetime) -> LoadSnapshot | None:
-        """Return what was written after `since` and in the seconds before `now`, else None."""
+        """Return the content if written after `since` and shortly before `now`, else None."""
         if self._path is None:
             return None
         try:
@@ -49,7 +49,7 @@ class NowFile:
         return snapshot if is_fresh else None
 
     def close(self) -> None:
-        """Remove it: nothing runs."""
+        """Remove the file: nothing runs."""
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink()

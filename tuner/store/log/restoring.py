@@ -1,4 +1,4 @@
-"""Putting what a measurement log holds into the tables, as it was."""
+"""Restore: write the results of a measurement log into the store's tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE = 200
 
 
 def restore_results(store: Store, study: str, records: Sequence[LoggedResult]) -> None:
-    """Add results to a study that has none of these numbers yet, with their times and owners."""
+    """Add results, with their times and owners, to a study that lacks these numbers."""
     left = iter(records)
     while batch := list(islice(left, _AT_ONCE)):
         with store.session() as session:

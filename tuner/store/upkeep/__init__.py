@@ -1,1 +1,1 @@
-"""Care of a store: backups, checks, the file system below it."""
+"""Store maintenance: backups, checks, and the file system below it."""

@@ -1,4 +1,4 @@
-"""Backups of a SQLite store: the last two, each whole, each there at once or not at all."""
+"""Backups of a SQLite store: the last two are kept, each written atomically."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _NEW_SHARE = 0.1
 
 
 def backup_path(store: Path, generation: int) -> Path:
-    """Return where a backup is; generation 1 is the newest."""
+    """Return the path of a backup; generation 1 is the newest."""
     return store.with_name(f"{store.name}.backup-{generation}")
 
 
 def unfinished_path(store: Path) -> Path:
-    """Return where a backup is made before it gets its name."""
+    """Return the temporary path of a backup before it gets its name."""
     return store.with_name(f"{store.name}.backup-new")
 
 
 def is_due(evaluations: int, at_last: int) -> bool:
-    """Say whether to back up again: after 10 more evaluations, and a tenth more.
+    """Say whether a backup is due: after 10 more evaluations that are also a tenth more.
 
-    So a store that grows tenfold is copied some 24 times.
+    A store that grows tenfold is thus copied about 24 times.
     """
     return evaluations - at_last >= max(_FEWEST_NEW, _NEW_SHARE * at_last)
 
@@ -39,9 +39,9 @@ def is_due(evaluations: int, at_last: int) -> bool:
 def back_up(store: Path) -> Path:
     """Copy the store while it is in use; return the newest backup's path.
 
-    The copy is checked and synced before the older ones make way. Raises `StoreFullError` if there
-    is no room for it, `OperatorNeededError` for a store that is damaged or stays locked; the older
-    backups are then as they were.
+    The copy is checked and synced before it replaces older ones. Raises `StoreFullError` if there
+    is no space for it, `OperatorNeededError` for a store that is damaged or stays locked; the older
+    backups then stay unchanged.
     """
     new = unfinished_path(store)
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with a store: the file, its tables, Optuna's beside ours, the measurement logs."""
+"""Store check: the file, its tables, Optuna's tables against ours, the measurement logs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_SAID = 20  # of the faults of one kind that SQLite lists
 
 @dataclass(frozen=True, slots=True)
 class _Logged:
-    """The results of a log by number, and how many of its lines cannot be believed."""
+    """The results of a log by number, and the count of its damaged lines."""
 
     study: str | None
     trials: dict[int, LoggedResult]
@@ -36,7 +36,7 @@ class _Logged:
 
 
 def check_file(path: Path) -> list[Finding]:
-    """Return what SQLite itself finds wrong with a file; raises the error tree if it cannot say."""
+    """Return the faults that SQLite finds in a file; raises the error tree if it cannot check."""
     address = f"file:{quote(str(path.absolute()))}?mode=ro"
     found: list[Finding] = []
     try:
@@ -56,7 +56,7 @@ def check_file(path: Path) -> list[Finding]:
 
 
 def check_studies(store: Store, state_folder: Path) -> list[Finding]:
-    """Return what contradicts itself between our tables, Optuna's and the measurement logs."""
+    """Return the contradictions between the tuner's tables, Optuna's and the measurement logs."""
     found: list[Finding] = []
     folder = log_folder_of(store.parsed_url, state_folder)
     logs: dict[str | None, _Logged] = {}
@@ -102,7 +102,7 @@ def _read(path: Path) -> _Logged:
 
 
 def _logs(folder: Path) -> list[Path]:
-    # those put aside (NAME.1.jsonl) sort before NAME.jsonl, so that the present one counts
+    # renamed logs (NAME.1.jsonl) sort before NAME.jsonl, so that the present one counts
     return sorted(folder.glob("*.jsonl"), key=lambda path: (path.name.count("."), path.name))[::-1]
 
 
@@ -115,7 +115,7 @@ def _is_being_run(store: Store, name: str) -> bool:
 
 
 def _optuna_findings(store: Store, name: str, trials: dict[int, TrialRow]) -> Iterator[Finding]:
-    """Compare by number: what is COMPLETE there has a result here that the sampler learns from."""
+    """Compare by number: each COMPLETE trial there needs a result here that was told."""
     query = text(
         "SELECT t.number, t.state FROM trials t JOIN studies s ON s.study_id = t.study_id "
         "WHERE s.study_name = :name"

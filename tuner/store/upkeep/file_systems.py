@@ -1,4 +1,4 @@
-"""What a store's file lies on: not over a network, and with room left."""
+"""File system checks of a store: not a network file system, and enough free space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.errors import PreflightError
 from tuner.store.faults import full
 
 MOUNTS = Path("/proc/self/mounts")
-ROOM_BYTES = 4 * 2**20  # for what has to be written down before a run can end cleanly
+ROOM_BYTES = 4 * 2**20  # for the records that a run must write to end cleanly
 # their locks, or their order of writes, are not what SQLite needs; 9p and virtiofs are left out:
 # they share a folder between a host and its guest, where one machine writes
 _NETWORK = frozenset(
@@ -41,9 +41,9 @@ def require_local(path: Path, mounts: Path | None = None) -> None:
 
 
 def file_system(path: Path, mounts: Path | None = None) -> str | None:
-    """Return the type of the file system that a path lies on, as the kernel names it.
+    """Return the type of the file system of a path, as the kernel names it; None if unknown.
 
-    None where that is not known. `mounts` has the form of /proc/self/mounts, and is that if None.
+    `mounts` has the form of /proc/self/mounts, which is read if it is None.
     """
     try:
         lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
@@ -75,13 +75,13 @@ def free_bytes(path: Path) -> int:
 
 
 def require_room(path: Path, room_bytes: int = ROOM_BYTES) -> None:
-    """Raise `StoreFullError` if less than that is free for the store; raises `OSError`."""
+    """Raise `StoreFullError` if fewer bytes are free for the store; raises `OSError`."""
     if free_bytes(path) < room_bytes:
         raise full(str(path))
 
 
 def _unescaped(text: str) -> str:
-    """Undo the octal escapes of blanks and backslashes."""
+    """Decode the octal escapes of blanks and backslashes."""
     for code in ("040", "011", "012", "134"):
         text = text.replace(f"\\{code}", chr(int(code, 8)))
     return text

@@ -1,4 +1,4 @@
-"""Whether a store could be written to right now, asked without waiting or changing anything."""
+"""Store probe: test whether a store can be written now, without waiting or changing it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WAIT_S = 0.05
 
 
 def probe_file(path: Path) -> None:
-    """Raise what a write to a SQLite file would meet: no room, a lock, or what else is wrong."""
+    """Raise the fault that a write to a SQLite file would hit: no space, a lock, or another."""
     try:
         require_room(path)
     except OSError as error:
         raise OperatorNeededError(
-            f"the folder of the store {path} cannot be read ({error.strerror}); mend that, then "
+            f"the folder of the store {path} cannot be read ({error.strerror}); fix that, then "
             "run `tuner resume`"
         ) from error
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
@@ -39,6 +39,6 @@ def probe_file(path: Path) -> None:
 
 
 def probe_server(engine: Engine, shown: str) -> None:
-    """Raise what a statement would meet; a connection that was dropped meanwhile is replaced."""
+    """Raise the fault that a statement would hit; reconnect if the connection was dropped."""
     with database_faults(shown), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
