@@ -1,6 +1,6 @@
 """Finds the vLLM configurations that use the least energy while meeting a latency SLO.
 
-What is exported here is the public API; each name is imported when it is first used.
+This module exports the public API; each name is imported at its first use.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def load_study(name: str, store: str = DEFAULT_STORE) -> StudyResults:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
+    """Import a public name at its first use (PEP 562)."""
     if name == "plot":
         return import_module("tuner.plot")
     home = _HOMES.get(name)

@@ -29,7 +29,7 @@ def study_spec(
 ) -> StudySpec:
     """Return the spec of a STUDY.yaml, with `options` over it.
 
-    `like` names an older study in `store`: what is not said is asked for as it was for that one.
+    `like` names an older study in `store`, whose options are the defaults.
     Raises `UsageError`.
 
     Example: `tuner.study_spec("night.yaml", {"hours": 2})`
@@ -50,15 +50,15 @@ async def arun(
 ) -> StudyResults:
     """Run a new study to the end of its budget, in a running event loop: for a notebook.
 
-    `store` is a SQLite file, made if there is none, or a database URL. With `from_study` the best
-    configurations of that study are measured first. Cancelled, it stops what it started, and
-    `resume` goes on. Raises the error tree of `tuner.errors`.
+    `store` is a SQLite file, created if missing, or a database URL. With `from_study` the best
+    configurations of that study are measured first. On cancellation it stops what it started;
+    `resume` continues the study. Raises the error tree of `tuner.errors`.
 
     Example: `study = await tuner.arun(spec)`
     """
     if spec.trials is None and spec.hours is None:
         raise UsageError("no budget: give the spec `hours` or `trials`")
-    check_names(spec)  # before a store is made for what cannot be run
+    check_names(spec)  # before a store is created for an invalid spec
     with Store.open(store, create=True) as opened:
         name = await start_study(spec, opened, Broadcast(listeners), from_study=from_study)
     return load_study(name, store)
@@ -90,10 +90,10 @@ def resume(
     hours: float | None = None,
     confirm: bool | None = None,
 ) -> StudyResults:
-    """Go on with a study to its original budget, or beyond it by so many `trials` or `hours`.
+    """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` says whether its front is measured again; None leaves that as it was asked for.
-    Raises `PreflightError` if what it is measured with is no longer what it was.
+    `confirm` overrides whether the front is measured again; None keeps the study's setting. Raises
+    `PreflightError` if the machine, server, model or search space has changed.
 
     Example: `tuner.resume("night", hours=4)`
     """
@@ -118,8 +118,8 @@ def measure(
 ) -> MeasuredOnce:
     """Measure one configuration once, under the load and SLOs of `spec`; nothing is stored.
 
-    A mapping has each knob's value under its name. Raises `PreflightError` with the reason if the
-    configuration does not work.
+    A mapping gives each knob's value by name. Raises `PreflightError` with the reason if the
+    configuration fails.
 
     Example: `tuner.measure({"max_num_seqs": 64}, spec).measurement.metrics`
     """

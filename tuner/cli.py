@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and what an error becomes."""
+"""Command line: registers the commands and maps errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def _tuner(
 
 
 def main() -> NoReturn:
-    """Run the command line; every known error is one sentence on stderr and its exit code."""
+    """Run the command line; a known error becomes one sentence on stderr and an exit code."""
     try:
         app()
     except ReaderGoneError:
-        # nothing is wrong, and the interpreter must not complain when it flushes stdout
+        # not an error; the interpreter must not complain when it flushes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TunerError, InterruptedBySignalError) as error:
         typer.echo(f"tuner: {error}", err=True)

@@ -1,4 +1,4 @@
-"""A configuration: a value for each knob, sorted by what has to be done to apply it."""
+"""Configuration: a value for each knob, grouped by how the knobs are applied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Values of knobs. What is absent stays at vLLM's or the GPU's default.
+    """Values of knobs. A knob that is absent keeps vLLM's or the GPU's default.
 
     `flags` are `vllm serve` flags in their Python spelling (`max_num_seqs`), `environment` are
     variables of the server process, `device` holds `power_limit_w` and `sm_clock_mhz`, `load`
@@ -36,13 +36,13 @@ class Configuration:
             object.__setattr__(self, section, _frozen(getattr(self, section)))
 
     def knobs(self) -> dict[str, Value]:
-        """Every value under its knob's name, flags first."""
+        """Every value by its knob's name, flags first."""
         return {**self.flags, **self.environment, **self.device, **self.load}
 
     def with_fixed(self, fixed: Configuration) -> Configuration:
-        """Return the full configuration: this one's knobs over settings that all have in common.
+        """Return the full configuration: this one's knobs over the settings that all share.
 
-        `fixed` has flags and environment variables alone.
+        `fixed` has only flags and environment variables.
         """
         return Configuration(
             flags={**fixed.flags, **self.flags},
@@ -62,5 +62,5 @@ class Configuration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Configuration:
-        """Build from what `to_json` returned."""
+        """Build from the result of `to_json`."""
         return cls(**{section: dict(values) for section, values in data.items()})

@@ -1,4 +1,4 @@
-"""The error tree: one sentence for the user, and the exit code it ends with."""
+"""Error tree: each error has one sentence for the user and an exit code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class TunerError(Exception):
 
 
 class UsageError(TunerError):
-    """What the user wrote cannot be meant: a typo, an unknown name, a value out of range."""
+    """The input is invalid: a typo, an unknown name, a value out of range."""
 
     exit_code = 2
 
 
 class PreflightError(TunerError):
-    """This machine cannot do it as it is; nothing was started."""
+    """This machine cannot do it in its present state; nothing was started."""
 
     exit_code = 3
 
@@ -32,13 +32,13 @@ class NoFeasibleConfigurationError(TunerError):
 
 
 class OperatorNeededError(TunerError):
-    """A person has to look: going on would lose data or hurt the machine."""
+    """A person must act: continuing would lose data or harm the machine."""
 
     exit_code = 5
 
 
 class InterruptedBySignalError(Exception):
-    """A signal ended the work after everything was put back; `exit_code` is 128 + its number."""
+    """A signal ended the work after everything was restored; `exit_code` is 128 + its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -46,7 +46,7 @@ class InterruptedBySignalError(Exception):
 
 
 def unknown_name(what: str, found: str, allowed: Iterable[str]) -> str:
-    """Say that `found` is no `what`, and name the nearest allowed ones or all of them."""
+    """Return the message that `found` is not a `what`, with the nearest or all allowed names."""
     names = sorted(allowed)
     close = get_close_matches(found, names, n=2, cutoff=0.6)
     if close:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Say whether `a` is nowhere worse than `b` and somewhere better."""
+    """Say whether `a` dominates `b`: not worse in any objective and better in one."""
     return all(x <= y for x, y in zip(a, b, strict=True)) and any(
         x < y for x, y in zip(a, b, strict=True)
     )
@@ -24,7 +24,7 @@ def pareto_front(points: ArrayLike) -> list[int]:
     rows = np.asarray(points, dtype=np.float64)
     if not len(rows):
         return []
-    order = np.lexsort(rows.T[::-1])  # whatever dominates a point sorts before it
+    order = np.lexsort(rows.T[::-1])  # a dominating point sorts before the dominated one
     ordered = rows[order]
     if rows.shape[1] <= 2:
         last = ordered[:, -1]
@@ -55,9 +55,9 @@ def reference_point(
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """Return the volume that points dominate up to a reference point, exactly.
 
-    By slices along the first objective (While, Hingston, Barone and Huband 2006), each as wide as
+    It slices along the first objective (While, Hingston, Barone and Huband 2006); a slice reaches
     to the next point of the front. `points` has shape (points, objectives), `reference`
-    (objectives,); what does not beat the reference in every objective dominates nothing.
+    (objectives,). A point that does not beat the reference in every objective adds nothing.
     """
     rows, worst = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if not len(rows):
@@ -81,18 +81,18 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 def knee(front: Sequence[Sequence[float]]) -> int:
     """Return the index of the knee: the least sum, each objective in units of its extent.
 
-    Of two objectives it is the member farthest below the line between the two ends (Das 1999). Of
-    equals the first counts. Raises `ValueError` for an empty front.
+    With two objectives it is the member farthest below the line between the two ends (Das 1999).
+    The first of equals wins. Raises `ValueError` for an empty front.
     """
     units = _in_units_of_extent(front)
     return min(range(len(units)), key=lambda i: sum(units[i]))
 
 
 def spread_order(front: Sequence[Sequence[float]], taken: Collection[int]) -> list[int]:
-    """Return the indices of a front that are not taken, so that any few cover the trade-off.
+    """Return the indices of a front that are not taken, ordered so that the first few cover it.
 
-    The least of the first objective, the knee, the least of each other objective; then whatever
-    lies farthest from all before.
+    The order is: the least first objective, the knee, the least of each other objective, then
+    always the point farthest from all before it.
     """
     if not front:
         return []

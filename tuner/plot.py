@@ -1,6 +1,6 @@
 """Plots of a study as Plotly figures, those of the HTML report: `tuner.plot.front(study)`.
 
-`study` is what `tuner.load_study` returns. Each function raises `PreflightError` if plotly is not
+`study` is the result of `tuner.load_study`. Each function raises `PreflightError` if plotly is not
 installed; it is in the extra `plot`.
 """
 
@@ -59,7 +59,7 @@ def latency(study: StudyResults, name: str = "tpot_ms") -> go.Figure:
 
 
 def importance(study: StudyResults) -> go.Figure:
-    """Return how much of the variance of energy and latency goes with each knob alone."""
+    """Return the share of the variance of energy and latency that each knob alone explains."""
     from tuner.report.figures.knobs import importance_figure
     from tuner.report.html.data import knob_shares, sliced_knobs
 

@@ -1,4 +1,4 @@
-"""The raw records of a measurement: what a live run and the emulator both produce.
+"""Raw records of a measurement, from a served model and from the emulator alike.
 
 All times are seconds on one monotonic clock per run. Unknown is `None`, never 0.
 """
@@ -53,10 +53,10 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextRequest(Request):
-    """A request that is sent as `prompt`: text, or messages; the server tokenizes it.
+    """A request that is sent as `prompt` (text or messages), which the server tokenizes.
 
-    Its `prompt_token_ids` are never sent. They stand in for the tokens where there is no
-    tokenizer: as many as the text has by estimate, all alike.
+    Its `prompt_token_ids` are never sent. They replace the tokens where there is no tokenizer:
+    as many equal ids as the text has tokens by estimate.
     """
 
     prompt: Prompt
@@ -81,12 +81,12 @@ class RequestState(StrEnum):
 
     DONE = "done"  # a finish reason, the end marker, and exactly the tokens asked for
     FAILED = "failed"  # anything else that the server did; `error` says what
-    CUT = "cut"  # still under way when the load was ended on purpose
+    CUT = "cut"  # in flight when the load was ended on purpose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestRecord:
-    """What the client saw of one request. `token_times_s` has one entry per output token."""
+    """The client's record of one request. `token_times_s` has one entry per output token."""
 
     request_id: int
     prompt_tokens: int
@@ -116,7 +116,7 @@ class PowerTimeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerTimeline:
-    """What the server said of itself: requests running and waiting."""
+    """The server's own counts of running and waiting requests."""
 
     times_s: FloatArray
     running: FloatArray
@@ -125,7 +125,7 @@ class ServerTimeline:
 
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
-    """How a load goes at this moment, to look at and not to keep; None is not known yet.
+    """The present progress of a load, for display only; None is not known yet.
 
     Latencies are the medians of the latest answers.
     """
@@ -154,9 +154,9 @@ class EarlyEnd:
 class RawRun:
     """Everything recorded while one load ran against one server.
 
-    `energy_j` of `power` and the tokens in `requests` cover the whole load; which part of it is the
-    steady window is decided in `tuner.measurement`. `invalid` says why no metric of it can be
-    believed, for a reason outside the configuration, and what to do.
+    `energy_j` of `power` and the tokens in `requests` cover the whole load; `tuner.measurement`
+    decides which part is the steady window. `invalid` says why no metric of it is valid, for a
+    reason outside the configuration, and what to do.
     """
 
     requests: tuple[RequestRecord, ...]
@@ -173,7 +173,7 @@ class RawRun:
 class InFlight:
     """The requests that have not ended, in columns; `first_token_s` is NaN before the first.
 
-    `output_tokens` is how many were asked for.
+    `output_tokens` is how many were requested.
     """
 
     scheduled_s: FloatArray
@@ -182,7 +182,7 @@ class InFlight:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[float, float, int]]) -> InFlight:
-        """Make the columns of rows."""
+        """Build the columns from rows."""
         columns = np.array(list(rows), dtype=np.float64).reshape(-1, 3).T
         return cls(columns[0], columns[1], columns[2])
 
@@ -190,7 +190,7 @@ class InFlight:
 class SteadyWatch(Protocol):
     """Decides, while a load runs, when the steady window begins and ends.
 
-    The driver of the load (live or virtual) reports each event in time order and ends the load at
+    The driver of the load (served or virtual) reports events in time order and ends the load at
     `window_end_s`. Implemented in `tuner.measurement.steady_window`.
     """
 
@@ -201,7 +201,7 @@ class SteadyWatch(Protocol):
         """A request was sent."""
 
     def finished(self, now_s: float) -> None:
-        """A request ended, in whatever state."""
+        """A request ended, in any state."""
 
     @property
     def window_start_s(self) -> float | None:
@@ -209,18 +209,18 @@ class SteadyWatch(Protocol):
 
     @property
     def window_end_s(self) -> float | None:
-        """When the load is to end, or None while that is not known."""
+        """When the load must end, or None while that is unknown."""
 
 
 @runtime_checkable
 class InformedWatch(SteadyWatch, Protocol):
-    """A watch that also looks at energy, tokens and latencies, where the driver can tell them."""
+    """A watch that also uses energy, tokens and latencies, if the driver can report them."""
 
     def sampled(self, now_s: float, energy_j: float, tokens: float) -> None:
-        """Report the energy used and the output tokens made, both since some fixed time."""
+        """Report the energy, J, and the output tokens, both since some fixed time."""
 
     def answered(self, now_s: float, scheduled_s: float, first_token_s: float, tokens: int) -> None:
-        """Report an answer whose last token came at `now_s`; told before `finished`."""
+        """Report an answer whose last token came at `now_s`; called before `finished`."""
 
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`."""
@@ -228,15 +228,15 @@ class InformedWatch(SteadyWatch, Protocol):
     ended_early: EarlyEnd | None
 
     def set_in_flight_source(self, in_flight: Callable[[], InFlight]) -> None:
-        """Take what tells, at any event, which requests are under way; before `started`."""
+        """Set the function that returns the requests in flight; called before `started`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long an evaluation took, maybe on a virtual clock, s.
+    """How long an evaluation took, s, on the wall clock or the virtual clock.
 
-    `launch_s` is the part of `elapsed_s` that went into launching the server (and, where it refused
-    to start, into finding that out); None where a server that ran already was used.
+    `launch_s` is the part of `elapsed_s` for launching the server, or until it refused to start;
+    None if a warm server was used.
     """
 
     elapsed_s: float
@@ -247,9 +247,9 @@ class Timing:
 class Measurement:
     """The metrics of one steady window. A metric that could not be measured is absent.
 
-    `ended_early` says which SLO was so clearly missed that the window was not waited for. The
-    metrics are then what was known by that time, that of the SLO at least so much, and the
-    configuration is never a good one.
+    `ended_early` is the SLO that was missed so clearly that the window was cut short. The metrics
+    are then those up to that time, a lower bound for that of the SLO, and the configuration never
+    counts as feasible.
     """
 
     metrics: Mapping[str, float]
@@ -261,7 +261,7 @@ class Measurement:
 
 
 class FailureKind(StrEnum):
-    """Whose fault a failed trial is."""
+    """The cause of a failed trial: configuration, infrastructure or unstable."""
 
     CONFIGURATION = "configuration"  # told as infeasible, so that the sampler learns
     INFRASTRUCTURE = "infrastructure"  # told FAIL, the same point is tried again

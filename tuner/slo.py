@@ -17,8 +17,8 @@ _PATTERN = re.compile(r"\s*(?P<metric>\w+)\s*(?P<op><=|>=)\s*(?P<bound>\S+)\s*")
 class Slo:
     """A bound on one metric, in the metric's own unit: `<=` or `>=` by its better direction.
 
-    `written` is the text that it was parsed from, which the store keeps. It does not count when
-    two bounds are compared.
+    `written` is the text that it was parsed from; the store keeps it. Comparisons of two bounds
+    ignore it.
     """
 
     metric: str
@@ -55,7 +55,7 @@ class Slo:
         return cls(metric.name, bound, text)
 
     def violation(self, value: float) -> float:
-        """Return the log of how far `value` is past the bound; <= 0 means it is met."""
+        """Return the log ratio by which `value` exceeds the bound; <= 0 means it is met."""
         if value <= 0:
             return -math.inf if self.direction is Direction.MIN else math.inf
         ratio = value / self.bound

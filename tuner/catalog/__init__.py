@@ -1,1 +1,1 @@
-"""GPUs and models as data, with their sources; the YAML files that ship and that users write."""
+"""Catalog: GPUs and models as data with sources, and the reader of shipped and users' YAML."""

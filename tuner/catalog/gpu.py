@@ -1,4 +1,4 @@
-"""The GPUs that can be emulated: data-sheet figures and a few fitted constants, from YAML."""
+"""GPU catalog: data-sheet figures and a few fitted constants of each emulated GPU, from YAML."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def gpu_names() -> tuple[str, ...]:
 def load_gpu(name: str) -> Gpu:
     """Return a shipped GPU by name, or one from the path of a YAML file.
 
-    Raises `UsageError` for a name or file that there is not, or a file that is wrong.
+    Raises `UsageError` for an unknown name, a missing file or an invalid file.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -102,7 +102,7 @@ def load_gpu(name: str) -> Gpu:
 
 
 def save_gpu(gpu: Gpu, path: Path) -> None:
-    """Write a file that `load_gpu` reads. Raises `UsageError` where it cannot be written."""
+    """Write a file that `load_gpu` reads. Raises `UsageError` if it cannot be written."""
     text = yaml.safe_dump(gpu.model_dump(), sort_keys=False, width=100)
     try:
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which emulated GPU a real one is, by the name that NVML gives it."""
+"""GPU names: map NVML's name of a real GPU to its entry in the catalog."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NVML_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def emulated_gpu(nvml_name: str) -> Gpu | None:
-    """Return the emulated GPU that a real one is, `2 x NVIDIA H200` too; None for another.
+    """Return the catalog name of a GPU, also of `2 x NVIDIA H200`; None if it has no entry.
 
-    An emulated GPU's own name stands for itself.
+    A catalog name is returned unchanged.
     """
     name = re.sub(r"^\d+ x ", "", nvml_name)
     name = _NVML_NAMES.get(name, name)

@@ -1,4 +1,4 @@
-"""The models that can be emulated: shipped ones by name, any other by its config.json."""
+"""Model catalog: shipped models by name, any other by its Hugging Face config.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model_names() -> tuple[str, ...]:
 def load_model(name_or_path: str) -> ModelShape:
     """Return the shape of a shipped model, or of the config.json in a folder.
 
-    Raises `UsageError` for what is neither, or for an architecture the emulator does not know.
+    Raises `UsageError` for anything else, or for an architecture that the emulator does not know.
     """
     folder = Path(name_or_path)
     if folder.is_dir():
@@ -65,5 +65,5 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """Return the parser in C where PyYAML was built with it: ten times as fast."""
+    """Return the C parser if PyYAML was built with it: ten times as fast."""
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face config.json into the shape of a model."""
+"""Model config: parse a Hugging Face config.json into the shape of a model."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _Reader:
         return int(given or int(text["hidden_size"]) // int(text["num_attention_heads"]))
 
     def _kinds(self) -> list[str]:
-        """What mixes the tokens in each layer: attention, a window of it, a state, or nothing."""
+        """The token mixer of each layer: attention, sliding window, recurrent state, or none."""
         text, layers = self.text, int(self.text["num_hidden_layers"])
         if self.architecture in _MAMBA:
             kinds = {"M": "state", "*": "full"}
@@ -287,7 +287,7 @@ _PART_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def _formats(name: str, config: Mapping[str, Any], layers: int) -> Callable[[str], Weights]:
-    """Return what tells the format of a kind of layer, by what the quantization leaves out."""
+    """Return a function from a kind of layer to its format, by the quantization's exclusions."""
     quantization = config.get("quantization_config")
     if quantization is None:
         return lambda _: Weights()
@@ -297,7 +297,7 @@ def _formats(name: str, config: Mapping[str, Any], layers: int) -> Callable[[str
         for field in ("modules_to_not_convert", "ignore", "ignored_layers")
         for module in quantization.get(field) or ()
     ]
-    # the released MXFP4 checkpoints convert nothing but the experts
+    # the released MXFP4 checkpoints quantize only the experts
     only_experts = str(quantization.get("quant_method")) == "mxfp4"
 
     def weights(part: str) -> Weights:

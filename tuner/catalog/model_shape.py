@@ -1,4 +1,4 @@
-"""The shape of a model: what costs time or memory when it runs, as sums over its layers."""
+"""Model shape: parameters, KV cache, experts and recurrent state, as sums over the layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class AttentionLayers:
-    """Layers that read a cache; the last `window_layers` of them no further back than a window."""
+    """Layers with a KV cache; the last `window_layers` of them have a sliding window."""
 
     layers: int
     parameters: int  # of one layer
@@ -32,7 +32,7 @@ class AttentionLayers:
 
 @dataclass(frozen=True, slots=True)
 class MlpLayers:
-    """Layers that every token passes through whole."""
+    """Dense layers: every token uses all their parameters."""
 
     layers: int
     parameters: int  # of one layer
@@ -71,7 +71,7 @@ class ModelShape:
     layers: int
     hidden: int
     heads: int
-    kv_heads: int  # 1 for a compressed cache, which every GPU holds whole
+    kv_heads: int  # 1 for a compressed cache, of which every GPU holds a full copy
     intermediate: int  # of one expert in a mixture of experts, else of the MLP
     vocabulary: int
     max_position: int
@@ -120,8 +120,8 @@ class ModelShape:
     def kv_token_bytes(self, shards: int, element_bytes: int) -> float:
         """Cache of one token on one of `shards` GPUs; heads are copied if there are fewer.
 
-        A layer with a sliding window keeps no more than the window: it counts for the share that
-        it keeps of a sequence of 1,024 tokens.
+        A layer with a sliding window keeps at most the window, so it counts by the share that it
+        keeps of a sequence of 1,024 tokens.
         """
         attention = self.attention
         kept = min(attention.window_tokens / _TYPICAL_CONTEXT, 1.0)
@@ -131,9 +131,9 @@ class ModelShape:
     def request_bytes(
         self, shards: int, element_bytes: int, tokens: int, in_flight_tokens: int
     ) -> float:
-        """Cache on one of `shards` GPUs that vLLM sees to for one request of so many tokens.
+        """Cache, bytes, that vLLM reserves on one of `shards` GPUs for one request of `tokens`.
 
-        A layer with a sliding window keeps that, and what is scheduled and not yet computed.
+        A layer with a sliding window keeps the window and the scheduled, uncomputed tokens.
         """
         attention = self.attention
         windowed = min(attention.window_tokens + in_flight_tokens, tokens)

@@ -1,4 +1,4 @@
-"""The data files that ship with the package. Imports next to nothing: completion is quick."""
+"""Shipped data files of the package; imports little, so that shell completion is fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shipped_folder(kind: Kind) -> Path:
     """Return the folder of the files that ship with the package."""
     from importlib.resources import files
 
-    return Path(str(files("tuner") / _PLACES[kind]))  # an installer unpacks: it is a folder on disk
+    return Path(str(files("tuner") / _PLACES[kind]))  # installers unpack wheels: it is on disk
 
 
 def shipped_names(kind: Kind) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finding and reading the YAML files that users write: search spaces, workloads, studies."""
+"""YAML files of users: find, read and validate search spaces, workloads and studies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tuner.errors import UsageError, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# What PyYAML lets through for a value that is not what its tag says: `!!bool x`, `2001-13-45`.
+# PyYAML's own exceptions for a value that does not match its tag: `!!bool x`, `2001-13-45`.
 _OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def find_yaml(kind: Kind, name: str) -> Path:
-    """Return the file that `name` means: a path, or the name of a shipped file.
+    """Return the file for `name`: a path, or the name of a shipped file.
 
     Raises `UsageError` if there is none.
     """
@@ -38,7 +38,7 @@ def find_yaml(kind: Kind, name: str) -> Path:
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """Read and validate one file.
 
-    Raises `UsageError` that names file, field, what was found and what is allowed.
+    Raises `UsageError` with the file, the field, the value found and the values allowed.
     """
     return validate(str(path), read_mapping(path), model)
 
@@ -76,7 +76,7 @@ def _sentence(origin: str, error: ValidationError) -> str:
 def _problem(problem: dict[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"] and problem["type"] == "value_error":
-        return message  # of several fields together, which it names
+        return message  # an error of several fields together names them itself
     field = ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
     if problem["type"] == "missing":
         return f"{field}: this field is required"
@@ -88,7 +88,7 @@ def _problem(problem: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return _cut(reprlib.repr(value))  # a few lines of aliases may stand for gigabytes
+    return _cut(reprlib.repr(value))  # a few lines of aliases may expand to gigabytes
 
 
 def _cut(text: str) -> str:

@@ -1,1 +1,1 @@
-"""This machine: processes, durable files, locks, signals."""
+"""Host services: processes, durable files, locks, signals."""

@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is replaced whole or not at all, and on the disk where that counts."""
+"""Atomic file writes: a file is replaced completely or not at all, optionally synced to disk."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` that takes its name if all goes well, and is gone if not.
+    """Yield a temporary path beside `path`; rename it to `path` on success, else remove it.
 
-    It ends as `path` does. Its name is always the same, so what a killed process left is
-    overwritten by the next one. Nothing is synced: after a power cut the file may be the old one,
+    It has the suffix of `path`. Its name is always the same, so the next write overwrites the
+    leftover of a killed process. Nothing is synced: after a power cut the file may be the old one
     or empty. Raises `OSError`.
     """
     new = path.with_name(f".partial-{path.name}")
@@ -21,15 +21,15 @@ def replacing(path: Path) -> Iterator[Path]:
         yield new
         new.replace(path)
     except BaseException:
-        with suppress(OSError):  # where it could not be made it cannot be removed
+        with suppress(OSError):  # if it could not be created, it cannot be removed
             new.unlink(missing_ok=True)
         raise
 
 
 def write_durably(path: Path, content: str) -> None:
-    """Replace the file at once or not at all; when this returns, it is on the disk.
+    """Replace the file atomically and sync it to disk.
 
-    Raises `OSError`; what was at `path` is then still there.
+    Raises `OSError`; the old file at `path` is then unchanged.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -46,13 +46,13 @@ def write_durably(path: Path, content: str) -> None:
 
 
 def remove_durably(path: Path) -> None:
-    """Remove the file if it is there; when this returns, that is on the disk."""
+    """Remove the file if it exists, and sync that to disk."""
     path.unlink(missing_ok=True)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Sync a file's content, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A finding: one fact that a check of the machine or of a store found out."""
+"""Finding: one result of a check of the machine or of a store."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class Level(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
-    NOTE = "note"  # worth knowing; nothing is to be done
-    WARNING = "warning"  # a run is possible, but something of it will be missing or worse
-    PROBLEM = "problem"  # prevents a run, or something of a store was lost
+    NOTE = "note"  # worth knowing; needs no action
+    WARNING = "warning"  # a run is possible, but its results will lack something or be worse
+    PROBLEM = "problem"  # prevents a run, or the store has lost data
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact: what it is of, one sentence, and the command that fixes it, if there is one."""
+    """One finding: its subject, one sentence, and the command that fixes it, if any."""
 
     check: str
     level: Level
@@ -26,12 +26,12 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
-        """Whether it has to be dealt with."""
+        """Whether it must be fixed."""
         return self.level is Level.PROBLEM
 
 
 def ok(check: str, message: str) -> Finding:
-    """Return a finding that needs nothing."""
+    """Return a finding that needs no action."""
     return Finding(check, Level.OK, message)
 
 
@@ -41,7 +41,7 @@ def note(check: str, message: str) -> Finding:
 
 
 def warning(check: str, message: str, fix: str | None = None) -> Finding:
-    """Return a finding with which a run is possible."""
+    """Return a finding that makes a run worse but does not prevent it."""
     return Finding(check, Level.WARNING, message, fix)
 
 

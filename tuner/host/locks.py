@@ -1,4 +1,4 @@
-"""File locks (flock): held by an open file, and gone with the process that holds it."""
+"""File locks (flock): held by an open file, released when its process ends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from tuner.errors import OperatorNeededError
 from tuner.host.durable_files import sync
 
-_LOCK_DEADLINE_S = 60.0  # longer than a GPU that does not answer is waited for under it
+_LOCK_DEADLINE_S = 60.0  # longer than the deadline of a driver call that runs under the lock
 _POLL_S = 0.02
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file; return False if somebody else holds it. Closing the file unlocks it."""
+    """Lock an open file; return False if another process holds it. Closing the file unlocks it."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -28,9 +28,9 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold its lock. Raises `OSError`, and `OperatorNeededError` after a while.
+    """Make `folder` and hold its lock. Raises `OSError`, and `OperatorNeededError` on time-out.
 
-    A program that is executed meanwhile does not inherit the lock.
+    A program that is started meanwhile does not inherit the lock.
     """
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)

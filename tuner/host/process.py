@@ -1,4 +1,4 @@
-"""Process identity: which process owns something on this machine, and whether it still lives."""
+"""Process identity: which process owns a resource of this machine, and whether it is alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.host.process_stat import process_stat
 
 
 class OwnerState(StrEnum):
-    """What is known of an owner from here."""
+    """The state of an owner, as seen from this process."""
 
     LIVING = "living"
     DEAD = "dead"
@@ -44,12 +44,12 @@ def this_owner(run_tag: str) -> Owner:
     """Return this process as an owner."""
     pid = os.getpid()
     start_ticks = _start_ticks(pid)
-    assert start_ticks is not None  # this process lives
+    assert start_ticks is not None  # this process is alive
     return Owner(pid, start_ticks, _pid_namespace(), socket.gethostname(), boot_id(), run_tag)
 
 
 def owner_from_json(data: Mapping[str, object]) -> Owner:
-    """Build from what `to_json` returned; raises `ValueError` or `KeyError` for anything else."""
+    """Build from the result of `to_json`; raises `ValueError` or `KeyError` for other data."""
     return Owner(
         whole_number(data["pid"]),
         whole_number(data["start_ticks"]),
@@ -58,7 +58,7 @@ def owner_from_json(data: Mapping[str, object]) -> Owner:
 
 
 def owner_state(owner: Owner) -> OwnerState:
-    """Say whether the owner lives, as far as that can be known from here."""
+    """Return whether the owner is alive, as far as this process can see."""
     if owner.boot_id != boot_id():
         return OwnerState.EARLIER_BOOT
     if (owner.host, owner.pid_namespace) != (socket.gethostname(), _pid_namespace()):
@@ -67,19 +67,19 @@ def owner_state(owner: Owner) -> OwnerState:
 
 
 def boot_id() -> str:
-    """Return the name that the kernel gave to the present boot."""
+    """Return the kernel's id of the present boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def whole_number(value: object) -> int:
-    """Return an integer that came out of JSON, or raise `ValueError`."""
+    """Return an integer from JSON data, or raise `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"expected a whole number, found {value!r}")
     return value
 
 
 def text(value: object) -> str:
-    """Return a string that came out of JSON, or raise `ValueError`."""
+    """Return a string from JSON data, or raise `ValueError`."""
     if not isinstance(value, str):
         raise ValueError(f"expected a string, found {value!r}")
     return value
@@ -90,6 +90,6 @@ def _pid_namespace() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Return when the process started, or None for one that is gone or a zombie."""
+    """Return the start time of a process, or None if it is gone or a zombie."""
     stat = process_stat(pid)
     return None if stat is None else stat.start_ticks

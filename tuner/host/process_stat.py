@@ -1,4 +1,4 @@
-"""Process status: what `/proc/PID/stat` says of one process."""
+"""Process status: the fields of `/proc/PID/stat`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """A process that runs. A pid means the same process only with the same `start_ticks`."""
+    """A running process. A pid means the same process only with the same `start_ticks`."""
 
     name: str
     parent_pid: int
@@ -16,12 +16,12 @@ class ProcessStat:
 
 
 def process_stat(pid: int) -> ProcessStat | None:
-    """Read one process; None for one that is gone, that is a zombie or that may not be read."""
+    """Read one process; None if it is gone, a zombie or unreadable."""
     try:
         content = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    # the name, in brackets, may itself hold blanks and brackets
+    # the name, in brackets, may itself contain blanks and brackets
     name, _, rest = content.partition(b"(")[2].rpartition(b")")
     fields = rest.split()  # state, parent, ..., start: the 3rd, 4th and 22nd field of proc(5)
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):

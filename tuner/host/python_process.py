@@ -6,12 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-# -P: nothing in the present folder is imported instead of a module of the same name
+# -P: a file in the working directory cannot replace a module of the same name
 PYTHON = (sys.executable, "-P", "-m")
 
 
 def own_environment(*left_out: str) -> dict[str, str]:
-    """Return this environment, so changed that the helper imports this copy of the package."""
+    """Return this environment, changed so that the helper imports this copy of the package."""
     environment = {k: v for k, v in os.environ.items() if k not in left_out}
     folder = str(Path(__file__).parents[2])
     known = environment.get("PYTHONPATH")

@@ -1,4 +1,4 @@
-"""Secrets taken out of text before anybody keeps it: in the store, in a log, in a report."""
+"""Redaction: remove secrets from text before it reaches the store, a log or a report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KNOWN_FORMS = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-
 
 
 def is_secret_name(variable: str) -> bool:
-    """Say whether an environment variable's name is that of a token, password or key."""
+    """Say whether an environment variable's name suggests a token, password or key."""
     return _SECRET_NAME.fullmatch(variable) is not None
 
 
@@ -43,7 +43,7 @@ def without_secrets(text: str, environment: Mapping[str, str]) -> str:
 
 
 def take_secrets_out_of(path: Path, environment: Mapping[str, str]) -> None:
-    """Do as `without_secrets` in a file that another program wrote; raises `OSError`."""
+    """Apply `without_secrets` to a file that another program wrote; raises `OSError`."""
     if path.stat().st_size == 0:
         return
     secrets = [value.encode() for value in _secrets_of(environment)]
@@ -67,10 +67,10 @@ def _secrets_of(environment: Mapping[str, str]) -> list[str]:
 
 
 def redacted(text: str) -> str:
-    """Return `text` without what this process knows, or can see, to be a secret.
+    """Return `text` without the secrets that this process knows or recognises.
 
-    That is: the values of its own environment's secrets, passwords in URLs, what stands behind a
-    name such as HF_TOKEN=, --api-key or Bearer, and tokens of well-known forms.
+    These are: the values of secrets in its own environment, passwords in URLs, values after a name
+    such as HF_TOKEN=, --api-key or Bearer, and tokens of well-known forms.
     """
     text = without_secrets(text, os.environ)
     text = _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
@@ -82,7 +82,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_json(data: Any) -> Any:
-    """Return JSON-ready data with every string in it redacted, and what a secret name holds."""
+    """Return JSON-ready data with every string, and every value of a secret name, redacted."""
     if isinstance(data, str):
         return redacted(data)
     if isinstance(data, Mapping):

@@ -1,4 +1,4 @@
-"""The state folder: where what was found on this machine is kept, by user and by root."""
+"""State folder: where leases and the GPUs' original settings are kept, per user and for root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROOTS = Path("/var/lib/tuner")
 
 
 def state_folder() -> Path:
-    """Return where what was found on this machine is kept.
+    """Return the state folder of this user.
 
     `TUNER_STATE_DIR`, else `/var/lib/tuner` for root, else `tuner` in the user's state folder.
     Raises `PreflightError` for a user without a home.
@@ -23,29 +23,29 @@ def state_folder() -> Path:
     if os.geteuid() == 0:
         return _ROOTS
     home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if home.is_absolute():  # else to be ignored, says the XDG base directory specification
+    if home.is_absolute():  # a relative path must be ignored (XDG base directory specification)
         return home / "tuner"
     try:
         return Path.home() / ".local/state/tuner"
     except RuntimeError as error:  # as in a container with any user id
         raise PreflightError(
-            "this user has no home folder to keep what is found on the GPUs in; name a writable "
+            "this user has no home folder for the record of the GPUs' settings; name a writable "
             "folder in TUNER_STATE_DIR"
         ) from error
 
 
 def state_folders() -> tuple[Path, ...]:
-    """Return every folder in which a run on this machine may have left what it found.
+    """Return every state folder that a run on this machine may have used, this user's first.
 
-    The one of this user first. A run without sudo keeps it in the user's home (zeusd sets limits
-    for it), a run with sudo in root's place: `sudo tuner gpu restore` has to see both.
+    A run without sudo uses the user's home (zeusd sets limits for it), a run with sudo root's
+    folder. `sudo tuner gpu restore` must read both.
     """
     own = state_folder()
     if os.environ.get("TUNER_STATE_DIR"):
         return (own,)
     others = [_ROOTS]
     if os.geteuid() == 0 and (user := os.environ.get("SUDO_USER")):
-        with suppress(KeyError):  # a user that is not known here
+        with suppress(KeyError):  # a user that this machine does not know
             others.append(Path(pwd.getpwnam(user).pw_dir) / ".local/state/tuner")
     seen = [other for other in others if other != own and _is_readable(other)]
     return (own, *seen)

@@ -69,9 +69,7 @@ def _file_lock(path: Path, study: str) -> Iterator[None]:
             os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
         yield
     finally:
-        path.unlink(
-            missing_ok=True
-        )  # while still held, so that no other process's new file is removed
+        path.unlink(missing_ok=True)  # while still held: it cannot be another process's new file
         os.close(descriptor)
 
 
