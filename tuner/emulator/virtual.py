@@ -226,12 +226,15 @@ class _Run:
         self._on_the_way: deque[_Flight] = deque()  # sent, not yet in the engine's queue
         self._scheduled: _Flight | None = None  # the next request of an open load
         self._failures_in_a_row = 0
+        self._end_s = math.inf  # of the window, as far as the watch has decided it
+        self._arrival_s = math.inf  # when the next request of those on the way arrives
 
     def drive(self) -> float:
         """Run the load; returns when it ended."""
         if self._informed is not None:
             self._informed.set_in_flight_source(self._requests_in_flight)
         self._watch.started(0.0)
+        self._ask_for_the_end()
         if self._load.concurrency is not None:
             for _ in range(self._load.concurrency):
                 self._send(self._next_flight(0.0))
@@ -245,7 +248,7 @@ class _Run:
         for sequence, flight in self._in_engine.items():
             assert flight.engine is not None
             sequence.close_segment(flight.engine.step_count)
-        return min(self._window_end_s(), self._engine.clock_s)
+        return min(self._end_s, self._engine.clock_s)
 
     def records(self, end_s: float) -> tuple[RequestRecord, ...]:
         """Return what the client saw of each request up to `end_s`.
@@ -261,27 +264,29 @@ class _Run:
 
     def _over(self) -> bool:
         hopeless = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
-        return hopeless or self._engine.clock_s >= self._window_end_s()
+        return hopeless or self._engine.clock_s >= self._end_s
 
     def _next_event(self) -> None:
         """Advance to the next arrival, end of a request, or end of the window."""
         engine = self._engine
-        until_s = min(self._next_send_s(), self._next_arrival_s(), self._window_end_s())
+        until_s = min(self._next_send_s(), self._arrival_s, self._end_s)
         finished = engine.advance(min(until_s, _LONGEST_LOAD_S))
+        now_s = engine.clock_s
         while self._failures_in_a_row < _MOST_FAILURES_IN_A_ROW:
-            send_s, arrival_s = self._next_send_s(), self._next_arrival_s()
-            if min(send_s, arrival_s) > min(engine.clock_s, self._window_end_s()):
+            send_s, arrival_s = self._next_send_s(), self._arrival_s
+            if min(send_s, arrival_s) > min(now_s, self._end_s):
                 break
             if send_s <= arrival_s:
                 self._send_open()
             else:
                 self._arrive(self._on_the_way.popleft())
         for sequence in finished:
-            if engine.clock_s <= self._window_end_s():
+            if now_s <= self._end_s:
                 self._inform(self._in_engine[sequence])
-                self._end(self._in_engine.pop(sequence), engine.clock_s)
+                self._end(self._in_engine.pop(sequence), now_s)
 
     def _arrive(self, flight: _Flight) -> None:
+        self._look_for_the_next_arrival()
         prompt, output = flight.sequence.prompt_tokens, flight.sequence.output_tokens
         refusal = request_refusal(prompt, output, self._engine.launch.max_model_len)
         if refusal is None:
@@ -295,7 +300,8 @@ class _Run:
         flight.ended_s = now_s
         self._failures_in_a_row = 0 if flight.error is None else self._failures_in_a_row + 1
         self._watch.finished(now_s)
-        if self._load.concurrency is not None and now_s < self._window_end_s():
+        self._ask_for_the_end()
+        if self._load.concurrency is not None and now_s < self._end_s:
             self._send(self._next_flight(now_s))
 
     def _inform(self, flight: _Flight) -> None:
@@ -317,7 +323,9 @@ class _Run:
     def _send(self, flight: _Flight) -> None:
         self.flights.append(flight)
         self._on_the_way.append(flight)
+        self._look_for_the_next_arrival()
         self._watch.sent(flight.scheduled_s)
+        self._ask_for_the_end()
 
     def _send_open(self) -> None:
         assert self._scheduled is not None
@@ -341,14 +349,14 @@ class _Run:
     def _next_send_s(self) -> float:
         return math.inf if self._scheduled is None else self._scheduled.scheduled_s
 
-    def _next_arrival_s(self) -> float:
-        if not self._on_the_way:
-            return math.inf
-        return self._on_the_way[0].scheduled_s + HTTP_OVERHEAD_S
+    def _look_for_the_next_arrival(self) -> None:
+        way = self._on_the_way
+        self._arrival_s = way[0].scheduled_s + HTTP_OVERHEAD_S if way else math.inf
 
-    def _window_end_s(self) -> float:
+    def _ask_for_the_end(self) -> None:
+        """Take note of the end of the window; it is decided when the watch is told something."""
         end_s = self._watch.window_end_s
-        return math.inf if end_s is None else end_s
+        self._end_s = math.inf if end_s is None else end_s
 
 
 def _timelines(

@@ -67,10 +67,12 @@ class WindowStatistics:
         series = [np.diff(finished).astype(np.float64), (sent - finished)[1:].astype(np.float64)]
         if self.has_samples:
             series += [np.diff(self._until(edges_s, of)) for of in (self.energy_j, self.tokens)]
-        cuts = [_mser(values) for values in series]
-        if max(cuts) > _MOST_CUT * _WARMUP_BINS:
-            return None
-        return float(edges_s[max(cuts)])
+        most = 0
+        for values in series:
+            most = max(most, _mser(values))
+            if most > _MOST_CUT * _WARMUP_BINS:
+                return None
+        return float(edges_s[most])
 
     def is_precise(
         self, precision: Precision, start_s: float, now_s: float, under_way: int

@@ -161,8 +161,15 @@ class Scheduler:
         Sequences that the budget or the blocks leave out are no longer among the decoding.
         """
         self.calm = False
+        budget = self.max_num_batched_tokens
+        chunks: list[Chunk] = []
+        if not self._partial and not self.waiting and self.decoding.count <= budget:
+            needed = self.decoding.blocks_needed(step, 1)
+            if needed <= self.blocks.free:
+                self.blocks.take(needed)
+                self.settle()
+                return chunks
         threshold = self._long_prefill_tokens()
-        budget, chunks = self.max_num_batched_tokens, []
         preemptions = self.preemptions
         if self._everything_fits(step, budget, threshold):
             self.blocks.take(self.decoding.blocks_needed(step, 1))
