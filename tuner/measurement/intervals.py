@@ -17,7 +17,15 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measurement.reduce import e2el_ms, is_good, token_gaps_ms, tpot_ms, ttft_ms, waits_at
+from tuner.measurement.reduce import (
+    e2el_ms,
+    is_good,
+    started_within,
+    token_gaps_ms,
+    tpot_ms,
+    ttft_ms,
+    waits_at,
+)
 from tuner.measurement.statistics.student_t import student_t_quantile
 from tuner.records import FloatArray, RawRun, RequestState
 
@@ -267,7 +275,9 @@ class _Window:
         self._finished = [
             r
             for r in run.requests
-            if r.state is RequestState.DONE and self._within(r.token_times_s[-1:]).size
+            if r.state is RequestState.DONE
+            and r.token_times_s.size
+            and self._start_s < r.token_times_s[-1] <= self._end_s
         ]
         self._ends_s = np.array([r.token_times_s[-1] for r in self._finished])
         lifetimes_s = [r.token_times_s[-1] - r.sent_s for r in self._finished]
@@ -305,7 +315,7 @@ class _Window:
 
     def _input_energy(self, joules: FloatArray) -> Interval | None:
         """Interval of the energy per prompt token; `joules` is the energy of each batch."""
-        started = [r for r in self._run.requests if self._within(r.token_times_s[:1]).size]
+        started = started_within(self._run.requests, self._start_s, self._end_s)
         firsts_s = np.array([r.token_times_s[0] for r in started])
         prompts = np.array([r.prompt_tokens for r in started], dtype=np.float64)
         read = self._sums(firsts_s, prompts)
@@ -325,7 +335,7 @@ class _Window:
 
     def latencies(self) -> dict[str, Interval | None]:
         """Intervals of means and percentiles; a gap between tokens counts where it ends."""
-        started = [r for r in self._run.requests if self._within(r.token_times_s[:1]).size]
+        started = started_within(self._run.requests, self._start_s, self._end_s)
         firsts_s = np.array([r.token_times_s[0] for r in started])
         by_metric: dict[str, Interval | None] = {}
         for name, samples in {
@@ -336,11 +346,10 @@ class _Window:
         }.items():
             if samples.values.size < _LEAST_REQUESTS:
                 continue
-            sums = self._sums(samples.times_s, samples.values)
+            batch = batch_of(samples.times_s, self._start_s, self._end_s, self._batches)
+            sums, counts = (self._per_batch(batch, weights) for weights in (samples.values, None))
             mean = float(samples.values.mean())
-            by_metric[f"mean_{name}"] = product_interval(
-                mean, [sums], [self._sums(samples.times_s)]
-            )
+            by_metric[f"mean_{name}"] = product_interval(mean, [sums], [counts])
             shares = list(SHARES.values())
             found = percentile_intervals(samples, shares, self._start_s, self._end_s)
             by_metric |= {f"{k}_{name}": known for k, known in zip(SHARES, found, strict=True)}
@@ -364,6 +373,9 @@ class _Window:
 
     def _sums(self, times_s: FloatArray, weights: FloatArray | None = None) -> FloatArray:
         batch = batch_of(times_s, self._start_s, self._end_s, self._batches)
+        return self._per_batch(batch, weights)
+
+    def _per_batch(self, batch: NDArray[np.intp], weights: FloatArray | None) -> FloatArray:
         return np.bincount(batch, weights=weights, minlength=self._batches).astype(np.float64)
 
 

@@ -6,7 +6,7 @@ Every formula stands here once; live and virtual runs go through the same code.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -96,7 +96,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     start_s, end_s = run.window_start_s, run.window_end_s
     if behind := _falls_behind(run.requests, start_s, end_s):
         return Failure(FailureKind.CONFIGURATION, behind)
-    tokens = sum(_within(r.token_times_s, start_s, end_s) for r in run.requests)
+    tokens = _within(_token_times_s(run.requests), start_s, end_s)
     finished = _finished(run.requests, start_s, end_s)
     if tokens == 0 or not finished:
         if early is not None:
@@ -148,7 +148,7 @@ def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str,
         if r.state is RequestState.CUT
     )
     least_ms = at_least_ms(latency, under_way, end_s)
-    latency_ms = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms}[latency]
+    latency_ms = _LATENCIES_MS[latency]
     counted = finished
     if latency == "ttft_ms":
         counted = [r for r in run.requests if r.token_times_s.size and start_s < r.token_times_s[0]]
@@ -184,9 +184,13 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
 
 
 def _within(times_s: FloatArray, start_s: float, end_s: float) -> int:
-    """Count the sorted times in (start, end]."""
-    first, last = np.searchsorted(times_s, [start_s, end_s], side="right")
-    return int(last - first)
+    """Count the times in (start, end]."""
+    return int(np.count_nonzero((times_s > start_s) & (times_s <= end_s)))
+
+
+def _token_times_s(requests: Iterable[RequestRecord]) -> FloatArray:
+    """Return when each token came, request by request; shape (tokens,)."""
+    return np.concatenate([np.empty(0), *(r.token_times_s for r in requests)])
 
 
 def _throughput(
@@ -211,9 +215,7 @@ def _input_energy(
     Over a steady window as many prompts are cut by one edge as by the other. All of a prompt
     counts, also what the prefix cache had.
     """
-    prompt_tokens = sum(
-        r.prompt_tokens for r in requests if _within(r.token_times_s[:1], start_s, end_s)
-    )
+    prompt_tokens = sum(r.prompt_tokens for r in started_within(requests, start_s, end_s))
     return {"energy_per_input_token_j": energy_j / prompt_tokens} if prompt_tokens else {}
 
 
@@ -249,6 +251,13 @@ def _finished(
     ]
 
 
+def started_within(
+    requests: Iterable[RequestRecord], start_s: float, end_s: float
+) -> list[RequestRecord]:
+    """Return the requests whose first token came in (start, end]."""
+    return [r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s]
+
+
 def _samples_ms(
     requests: Iterable[RequestRecord],
     finished: list[RequestRecord],
@@ -256,9 +265,7 @@ def _samples_ms(
     end_s: float,
 ) -> dict[str, FloatArray]:
     """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
-    first_in_window = [
-        r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s
-    ]
+    first_in_window = started_within(requests, start_s, end_s)
     return {
         "ttft_ms": _present(ttft_ms(r) for r in first_in_window),
         "tpot_ms": _present(tpot_ms(r) for r in finished),
@@ -317,16 +324,10 @@ def _goodput(
 
 def is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
     """Say whether a request met the limit of every latency that has one."""
-    values = {
-        "ttft_ms": ttft_ms(record),
-        "tpot_ms": tpot_ms(record),
-        "e2el_ms": e2el_ms(record),
-        "itl_ms": _longest_gap_ms(record),
-    }
     # a one-token answer has no TPOT and no gap to be late with
     return all(
-        value is None or value <= limits_ms[name]
-        for name, value in values.items()
+        (value := latency_ms(record)) is None or value <= limits_ms[name]
+        for name, latency_ms in _LATENCIES_MS.items()
         if name in limits_ms
     )
 
@@ -340,3 +341,8 @@ def _longest_gap_ms(record: RequestRecord) -> float | None:
     if record.token_times_s.size < 2:
         return None
     return float(np.diff(record.token_times_s).max()) * 1e3
+
+
+_LATENCIES_MS: Mapping[str, Callable[[RequestRecord], float | None]] = MappingProxyType(
+    {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms, "itl_ms": _longest_gap_ms}
+)
