@@ -294,7 +294,7 @@ def test_a_torn_or_foreign_file_is_reported(book, control, gpu, owner, spoil) ->
     (entry,) = book.entries()
     assert entry.lease is None
     assert entry.problem
-    with pytest.raises(PreflightError, match="not known"):
+    with pytest.raises(PreflightError, match="limits of the GPU are unknown"):
         book.take(control, ONE, owner)
     assert path.exists()
     assert control.calls == []

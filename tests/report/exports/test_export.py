@@ -31,7 +31,7 @@ def test_no_secret_is_written_down_and_what_is_left_out_is_named(
 ) -> None:
     text = load_export(form)(awkward)
     assert SECRET not in text and str(ENVIRONMENT["MY_PASSWORD"]) not in text
-    assert "left out, for they look like secrets: hf_token, MY_PASSWORD, VLLM_OTHER" in text
+    assert "left out because they look like secrets: hf_token, MY_PASSWORD, VLLM_OTHER" in text
 
 
 @pytest.mark.parametrize("form", EXPORTS)

@@ -70,7 +70,7 @@ class LeaseBook:
                 write_durably(path, lease_text(lease))
         except OSError as error:
             raise PreflightError(
-                f"what was found on GPU {uuid} cannot be written to {path} ({error.strerror}), so "
+                f"the limits of GPU {uuid} cannot be saved in {path} ({error.strerror}), so "
                 "nothing was changed; free space, or name a writable folder in TUNER_STATE_DIR"
             ) from error
         return lease
@@ -257,8 +257,8 @@ def _left_by_the_dead(entry: Entry | None) -> Lease | None:
     lease = entry.lease
     if lease is None:
         raise PreflightError(
-            f"{entry.path} is not a lease that this version can read ({entry.problem}), so what "
-            "the GPU was found at is not known; put the GPU right and move that file away"
+            f"{entry.path} is not a lease that this version can read ({entry.problem}), so the "
+            "original limits of the GPU are unknown; set them by hand and move that file away"
         )
     state = owner_state(lease.owner)
     if state is OwnerState.EARLIER_BOOT:

@@ -35,7 +35,7 @@ def _row(fields: Sequence[str]) -> TraceRow:
     time, prompt, output = fields
     if output == "0":
         raise BadRowError(
-            "a request that failed (Response tokens is 0), so nobody knows how much work it was; "
+            "a request that failed (Response tokens is 0), so its amount of work is unknown; "
             "use the file without failures (BurstGPT_without_fails_1.csv), or remove such rows"
         )
     return TraceRow(

@@ -27,7 +27,7 @@ def withheld_notes(deployment: Deployment) -> tuple[str, ...]:
     """Return which values are left out because they look like secrets."""
     if not deployment.withheld:
         return ()
-    return (f"left out, for they look like secrets: {', '.join(deployment.withheld)}",)
+    return (f"left out because they look like secrets: {', '.join(deployment.withheld)}",)
 
 
 def _setting(name: str, value: Value) -> tuple[str, Value]:

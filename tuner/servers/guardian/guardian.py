@@ -210,12 +210,12 @@ async def _end_of(guardian: Guardian, plan: GuardianPlan) -> None:
             code = await guardian.wait_gone()
     except TimeoutError:
         raise OperatorNeededError(
-            f"the guardian of this run (pid {guardian.pid}) does not come to an end; a driver "
+            f"the guardian of this run (pid {guardian.pid}) does not end; a driver "
             f"call may hang: see {guardian.log_path}"
         ) from None
     if code == OperatorNeededError.exit_code:
         raise OperatorNeededError(
-            "something that this run changed or started could not be put right; see "
+            "something that this run changed or started could not be restored or stopped; see "
             f"{guardian.log_path}, fix it, then run `tuner gpu restore`"
         )
     if code != 0:

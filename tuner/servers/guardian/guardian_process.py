@@ -89,7 +89,8 @@ def main() -> int:
         is_clean = True
     if is_clean:
         is_clean = _is_forgotten(plan)
-    _log("nothing of the run is left" if is_clean else "not everything could be put right")
+    unclean = "not everything could be restored or stopped"
+    _log("nothing of the run is left" if is_clean else unclean)
     return 0 if is_clean else OperatorNeededError.exit_code
 
 
