@@ -1,1 +1,1 @@
-"""What a store says, as pure functions: fronts, verdicts, the recommendation."""
+"""Analysis of stored studies as pure functions: fronts, verdicts, the recommendation."""

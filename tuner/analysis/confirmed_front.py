@@ -1,4 +1,4 @@
-"""Which trials are shown as the front: the confirmed ones, or those of the search if none is."""
+"""Confirmed front: the Pareto front of confirmed trials, or of the search if none is confirmed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedFront:
-    """A study's trials as they stand after its repeats, under some SLOs.
+    """A study's trials after its repeats, under some SLOs.
 
     Attributes:
-        trials: with what the repeats say in place of what the search measured, where confirmed.
-        pool: those that may be recommended: confirmed, or found by the search if none is.
+        trials: all trials; a confirmed one has the repeats' result instead of the search's.
+        pool: candidates for the recommendation: confirmed trials, or the search's if none is.
         front: the Pareto front of the pool.
-        confirmations: what the repeats of each trial say.
+        confirmations: the verdict of the repeats of each trial.
         is_confirmed: whether the pool holds confirmed trials only.
-        unconfirmed: on the front of the search, and neither confirmed nor dropped.
-        dropped: what the search had on its front and the repeats took back.
+        unconfirmed: on the search's front, neither confirmed nor dropped.
+        dropped: on the search's front, rejected by the repeats.
     """
 
     study: StudyIdentity
@@ -44,7 +44,7 @@ class ConfirmedFront:
 
     @property
     def default(self) -> Confirmation | None:
-        """What the default's repeats say."""
+        """The verdict of the default's repeats."""
         return None if self.baseline is None else self.confirmations.get(self.baseline.number)
 
     @property
@@ -55,7 +55,7 @@ class ConfirmedFront:
         return self.baseline is not None and not feasible([self.baseline], self.slos)
 
     def outputs(self, trial: TrialRow) -> str:
-        """Return how far a trial's outputs are the default's, in words."""
+        """Return, in words, how far a trial's outputs agree with the default's."""
         if self.study.evaluation == "virtual":
             return "emulated: outputs not compared"
         found = self.confirmations.get(trial.number)
@@ -69,7 +69,7 @@ class ConfirmedFront:
         )
 
     def outputs_warning(self, trial: TrialRow) -> str | None:
-        """Return what to say if a trial answers otherwise than the default does."""
+        """Return the warning if a trial's answers differ from the default's."""
         found = self.confirmations.get(trial.number)
         ours = None if found is None else found.agreement
         theirs = None if self.default is None else self.default.agreement
@@ -87,7 +87,7 @@ def confirmed_front(
     repeats: Sequence[RepeatRow],
     slos: Sequence[Slo] | None = None,
 ) -> ConfirmedFront:
-    """Return how the trials stand under the study's SLOs, or under those given over them."""
+    """Return the confirmed front under the study's SLOs, overridden by `slos` if given."""
     bounds = slos_of(study, slos)
     known = confirmations(trials, repeats, bounds)
     dropped = {number for number, found in known.items() if found.is_dropped}
@@ -121,7 +121,7 @@ def how_to_confirm(study: StudyIdentity) -> str:
 
 
 def confirmation_notes(found: ConfirmedFront) -> list[str]:
-    """Return what a reader of a front has to know of its confirmation."""
+    """Return the notes on a front's confirmation that its reader needs."""
     notes = []
     if found.front and not found.is_confirmed:
         notes.append(

@@ -1,4 +1,4 @@
-"""The load under which a trial was measured, in words."""
+"""Load text: the load of a trial in words, such as `open loop, 4 requests/s`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tuner.store.rows import StudyIdentity
 
 
 def offered_text(load: Load) -> str:
-    """Return a load."""
+    """Return a load in words."""
     if load.concurrency is not None:
         return f"closed loop, {load.concurrency} requests under way"
     return f"open loop, {load.request_rate:g} requests/s"
 
 
 def load_text(study: StudyIdentity, configuration: Configuration) -> str:
-    """Return the load: the configuration's own knob, else what the study was told."""
+    """Return the load in words: that of the configuration's load knob, else the study's."""
     asked = StoredSpec.of(study)
     load = _load(asked, configuration)
     if load is None:
@@ -28,7 +28,7 @@ def load_text(study: StudyIdentity, configuration: Configuration) -> str:
 
 
 def resolved_load_text(study: StudyIdentity, configuration: Configuration) -> str:
-    """Return the load; where the study asked for none, what its workload asks for, if unchanged."""
+    """Return the load in words; without one in the study, its workload's, if that is unchanged."""
     from tuner.load.workload import load_workload
 
     asked = StoredSpec.of(study)

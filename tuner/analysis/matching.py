@@ -1,4 +1,4 @@
-"""Finding the studies that a model's or a study's name means."""
+"""Name matching: find studies by a model's or a study's name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuner.store.rows import StudySummary
 
 
 def match_model(name: str, models: Iterable[str]) -> str:
-    """Return the one model that `name` means: itself, a path's last parts, or a part of it.
+    """Return the one model that matches `name`: exactly, by a path's last parts, or by a part.
 
     Raises `UsageError` if none or several are meant.
     """
@@ -27,9 +27,9 @@ def match_model(name: str, models: Iterable[str]) -> str:
 def candidates(
     summaries: Sequence[StudySummary], model: str | None, study: str | None
 ) -> list[StudySummary]:
-    """Return the studies to answer from, finished ones first, the newest first among each.
+    """Return the matching studies: finished ones first, the newest first within each group.
 
-    Raises `UsageError` if the names mean none, or if none is given and there are several models.
+    Raises `UsageError` if none matches, or if no name is given and there are several models.
     """
     if not summaries:
         raise UsageError("the store holds no study yet; start one with `tuner run`")

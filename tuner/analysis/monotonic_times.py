@@ -1,4 +1,4 @@
-"""When evaluations began, on a clock that is never set back: the wall clock of a night may be."""
+"""Monotonic times: start times of evaluations, corrected if the wall clock was set back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NOTHING = timedelta(0)
 def steady_starts(rows: Sequence[TrialRow | RepeatRow]) -> list[datetime]:
     """Return when each evaluation began; `rows` are in the order in which they ran.
 
-    Where one began before the one before it, the clock had been set back: it is taken to have begun
-    when that ended, and all that follows is moved by so much.
+    If one starts before its predecessor, the clock was set back. It then counts as started when the
+    predecessor ended, and all later ones are shifted by the same amount.
     """
     moved, found = _NOTHING, list[datetime]()
     for number, row in enumerate(rows):
@@ -25,5 +25,5 @@ def steady_starts(rows: Sequence[TrialRow | RepeatRow]) -> list[datetime]:
 
 
 def _length(row: TrialRow | RepeatRow) -> timedelta:
-    """Return how long it took by the wall clock; nothing where that was set back meanwhile."""
+    """Return the duration by the wall clock; zero if the clock was set back meanwhile."""
     return _NOTHING if row.ended_at is None else max(row.ended_at - row.started_at, _NOTHING)

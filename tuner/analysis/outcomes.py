@@ -1,4 +1,4 @@
-"""Which trials count: the feasible ones, those on the Pareto front, and what is emulated."""
+"""Outcomes of trials: measured, feasible, on the Pareto front, emulated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENERGY = "energy_per_output_token_j"
 
 
 def metric(trial: TrialRow | None, name: str) -> float | None:
-    """Return what a trial measured, or None."""
+    """Return a trial's measurement, or None."""
     if trial is None or trial.measurement is None:
         return None
     return trial.measurement.metrics.get(name)
@@ -78,7 +78,7 @@ def point_of(trial: TrialRow, objectives: Sequence[Objective]) -> tuple[float, .
 def slos_of(study: StudyIdentity, slos: Sequence[Slo] | None = None) -> tuple[Slo, ...]:
     """Return the SLOs to read a study by: its own, with the given ones over those they replace.
 
-    A given one replaces that on the same metric; an empty sequence is no SLO at all.
+    A given SLO replaces the study's on the same metric; an empty sequence removes all.
     """
     own = tuple(Slo.parse(text) for text in study.slos)
     if not slos:

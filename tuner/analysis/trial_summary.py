@@ -1,4 +1,4 @@
-"""The figures of a trial that reports show: computed once, shown the same everywhere."""
+"""Trial summary: the figures of a trial that all reports show, computed in one place."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def trial_summary(
     slos: Sequence[Slo],
     known: Confirmation | None = None,
 ) -> TrialSummary:
-    """Return the figures of a trial beside the default's; `known` is what its repeats say."""
+    """Return the figures of a trial against the default's; `known` is its repeats' verdict."""
     energy_j = metric(trial, ENERGY)
     shown = TrialSummary(
         number=trial.number,
@@ -80,7 +80,7 @@ def trial_summary(
 
 
 def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
-    """Add what the repeats say."""
+    """Add the verdict of the repeats."""
     energy = known.estimates.get(ENERGY)
     spread = None if energy is None or energy.interval is None else energy.interval
     found = replace(

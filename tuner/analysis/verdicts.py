@@ -1,4 +1,4 @@
-"""What the repeats of a night say: which members are confirmed, by how much they save."""
+"""Verdicts: which trials the repeats confirm, and how much energy they save."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SloVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What the repeats of one trial's configuration say.
+    """The verdict of the repeats of one trial's configuration.
 
     Attributes:
         repeats: how many were measured.
@@ -66,11 +66,11 @@ class Confirmation:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the repeats take back what the search had found."""
+        """Whether the repeats reject the search's result."""
         return self.fault is not None or self.slo is SloVerdict.MISSED
 
     def is_decided(self, most_repeats: int) -> bool:
-        """Say whether another repeat would change nothing that is to be said."""
+        """Say whether another repeat could not change the verdict."""
         if self.is_dropped or self.repeats >= most_repeats:
             return True
         if self.repeats < LEAST_REPEATS or self.slo is SloVerdict.UNCERTAIN:
@@ -85,7 +85,7 @@ class Confirmation:
 def confirmations(
     trials: Sequence[TrialRow], repeats: Iterable[RepeatRow], slos: Sequence[Slo]
 ) -> dict[int, Confirmation]:
-    """Return what is known of every trial that was repeated, the default among them."""
+    """Return the verdict on every repeated trial, including the default."""
     by_trial: dict[int, list[RepeatRow]] = {}
     for repeat in _steadily(repeats):
         if repeat.measurement is not None or repeat.failure is not None:
@@ -102,7 +102,7 @@ def confirmations(
 def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow:
     """Return the trial with its repeats in place of what the search measured, if confirmed.
 
-    Their warnings too: what was wrong with the search's window is not wrong with theirs.
+    It also takes their warnings, because those of the search's window do not apply to them.
     """
     found = known.get(trial.number)
     if found is None or not found.is_confirmed or trial.measurement is None:
@@ -193,7 +193,7 @@ def _missed(slo: Slo, found: Estimate) -> bool:
 def _surely(slo: Slo, found: Estimate) -> float:
     """Return the worse end of the 99 % interval; it is even in logs.
 
-    95 % are not enough: of many the best-looking are chosen, and who is in doubt is asked again.
+    95 % is not enough: the best-looking of many are selected, and doubtful ones are repeated.
     """
     assert found.interval is not None
     is_min = slo.direction is Direction.MIN

@@ -202,7 +202,7 @@ def test_what_was_ended_early_is_told_where_a_looser_slo_asks_for_it(store: Stor
     end_early(store, 3, 0.24)
     looser = warnings(store, slos=[Slo("p99_tpot_ms", 80.0)])
     assert "1 trial was ended early for missing the study's own SLO (p99_tpot_ms<=50)" in looser
-    assert "`tuner run --from-study night --slo 'p99_tpot_ms<=80'` measures anew" in looser
+    assert "`tuner run --from-study night --slo 'p99_tpot_ms<=80'` measures again" in looser
     assert "does not bind" not in looser  # what was ended uses less, as far as it went
     assert "ended early" not in warnings(store)
     assert "ended early" not in warnings(store, slos=[Slo("p99_tpot_ms", 49.0)])

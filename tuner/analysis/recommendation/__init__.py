@@ -1,1 +1,1 @@
-"""The configuration to deploy, why it is that one, and what to know before deploying it."""
+"""Recommendation: the configuration to deploy, the reason, and its caveats."""

@@ -1,4 +1,4 @@
-"""What a reader has to know before deploying a configuration."""
+"""Caveats: warnings that a user must read before deploying a configuration."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def caveats(
 
 
 def _of_choice(confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
-    """Return what makes this very trial a doubtful choice."""
+    """Return the reasons that make this trial a doubtful choice."""
     found = []
     if not meets_slo(best, confirmed.slos):
         wanted = ", ".join(map(str, confirmed.slos))
@@ -62,7 +62,7 @@ def _of_choice(confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
 
 
 def _of_unknown(confirmed: ConfirmedFront) -> list[str]:
-    """Return what another SLO asks for and the study did not find out."""
+    """Return the caveat that trials which ended early may meet another SLO."""
     study, ended = confirmed.study, ended_early(confirmed.trials)
     bounds = {slo.metric: slo.bound for slo in confirmed.slos}
     own = [Slo.parse(text) for text in study.slos]
@@ -73,7 +73,7 @@ def _of_unknown(confirmed: ConfirmedFront) -> list[str]:
     many = "1 trial was" if len(ended) == 1 else f"{len(ended)} trials were"
     return [
         f"{many} ended early for missing the study's own SLO ({', '.join(study.slos)}), and may be "
-        f"what this one asks for; `tuner run --from-study {study.name}{given}` measures anew"
+        f"what this one asks for; `tuner run --from-study {study.name}{given}` measures again"
     ]
 
 
@@ -110,9 +110,9 @@ def _of_limits(store: Store, confirmed: ConfirmedFront, best: TrialRow) -> list[
 
 
 def _never_bound(confirmed: ConfirmedFront, best: TrialRow) -> bool:
-    """Say whether all that misses the SLO uses more energy, what was ended early included.
+    """Say whether every trial that misses the SLO uses more energy, including early-ended ones.
 
-    And all that may be recommended: what is unsure to meet the SLO uses less where it binds.
+    It also checks the candidates: where the SLO binds, an uncertain one uses less energy.
     """
     ours_j = metric(best, ENERGY)
     if not confirmed.slos or not meets_slo(best, confirmed.slos) or ours_j is None:

@@ -1,4 +1,4 @@
-"""What each member of a front is good for: the fastest, the most throughput, the knee."""
+"""Front roles: the fastest member, the one with most throughput, and the knee."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_FOR_A_KNEE = 3  # of two members each is an end
 
 
 class Role(StrEnum):
-    """Why somebody may want another configuration of the front than the recommended one."""
+    """The reason to prefer another member of the front to the recommended one."""
 
     FASTEST = "fastest"
     MOST_THROUGHPUT = "most throughput"
@@ -25,7 +25,7 @@ def roles(front: Sequence[TrialRow], objectives: Sequence[str]) -> dict[Role, in
     """Return which trial of a front has which role; of equals the earlier in the front.
 
     The fastest has the least p99 TPOT. The knee is that of `tuner.pareto`, which the
-    confirmation measures early. A role that cannot be told is left out.
+    confirmation measures early. A role that cannot be decided is left out.
     """
     numbers = {
         Role.FASTEST: _least({t.number: metric(t, "p99_tpot_ms") for t in front}),

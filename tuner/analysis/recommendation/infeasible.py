@@ -1,4 +1,4 @@
-"""What to say when nothing met the SLO: how much was tried, and what came nearest."""
+"""Infeasible study: the message when no trial met the SLO, with the nearest trial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TIMES = 2.0  # a percentage beyond this is told as a multiple
 
 
 def nothing_met(study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence[Slo]) -> str:
-    """Return the sentence for a study without an answer."""
+    """Return the sentence for a study without a feasible trial."""
     known, ended = measured(trials), ended_early(trials)
     counts = _counts(trials, known, ended)
     wanted = ", ".join(str(slo) for slo in slos)
@@ -47,7 +47,7 @@ def _counts(
 
 
 def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo], of_whole: str) -> str:
-    """Return which trial's worst violation is the least, and what that is."""
+    """Return the trial whose worst constraint violation is the least, in words."""
     worst = [w for w in (_worst(t, slos) for t in trials) if w is not None]
     if not worst:
         lacking = ", ".join(sorted({slo.metric for slo in slos}))

@@ -1,4 +1,4 @@
-"""The configuration to deploy: the least energy per output token among those that meet the SLO."""
+"""Recommendation: the least energy per output token among the trials that meet the SLO."""
 
 from __future__ import annotations
 
@@ -74,9 +74,10 @@ def recommend(
 ) -> Recommendation:
     """Return the recommendation of the newest study, of the model or the name, that has one.
 
-    Finished studies come first. `slos` replace those of the study without measuring anew; `trial`
-    takes that one of the first study instead. Raises `NoFeasibleConfigurationError` if nothing met
-    the SLOs, `UsageError` for a name that means none or a trial without a measurement.
+    Finished studies come first. `slos` replace those of the study without new measurements;
+    `trial` takes that one of the first study instead. Raises `NoFeasibleConfigurationError` if
+    nothing met the SLOs, `UsageError` for a name that matches nothing or a trial without a
+    measurement.
     """
     chosen = candidates(store.studies(), model, study)
     sentences: list[str] = []

@@ -1,1 +1,1 @@
-"""What a report draws: the study as stored, its timeline, its windows, and which knobs matter."""
+"""Report data: the stored study, its timeline, its windows and the importance of knobs."""

@@ -1,4 +1,4 @@
-"""Which knobs matter: how much of the variation of a metric goes with each of them alone."""
+"""Knob importance: the share of a metric's variance that each knob alone explains."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def knob_names(trials: Sequence[TrialRow]) -> list[str]:
 def importance(trials: Sequence[TrialRow], name: str) -> dict[str, float]:
     """Return, for each knob, which share of the variance of log `name` its value explains.
 
-    One knob at a time, over the measured trials of the search: what two knobs do together is not
-    seen. It is omega squared of a one-way analysis of variance (numbers in groups of like
-    values), which is 0 on average for a knob without effect. Empty for too few trials.
+    It looks at one knob at a time over the measured trials of the search, so it misses
+    interactions. The share is omega squared of a one-way analysis of variance (numbers in groups
+    of similar values); its mean is 0 for a knob without effect. Empty for too few trials.
     """
     rows = [(t, v) for t in measured(trials) if (v := metric(t, name)) is not None and v > 0.0]
     if len(rows) < _LEAST_TRIALS:

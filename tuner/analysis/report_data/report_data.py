@@ -1,4 +1,4 @@
-"""What a report is made of: a study as stored, its answer, and a few trials looked at closely."""
+"""Report data: a stored study, its recommendation, and the raw windows of a few trials."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, Trial
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenWindow:
-    """The raw records of one window of a trial that is worth a closer look.
+    """The raw records of one window of a selected trial.
 
-    `role` says why it was chosen, `repeat` which of the trial's repeats it is; None is the search's
-    own window.
+    `role` says why the trial was selected, `repeat` which of its repeats this is; None is the
+    search's own window.
     """
 
     role: str
@@ -33,8 +33,9 @@ class ChosenWindow:
 class ReportData:
     """Everything that a report shows of one study.
 
-    `searched` are the trials as the search measured them; in `confirmed` the repeats replace what
-    they confirm. `recommendation` is None if nothing met the SLO; `no_answer` then says so.
+    `searched` are the trials as the search measured them; in `confirmed` the repeats replace the
+    trials that they confirm. `recommendation` is None if no trial met the SLO; `no_answer` then
+    says so.
     """
 
     study: StudyIdentity

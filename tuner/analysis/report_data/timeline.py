@@ -1,4 +1,4 @@
-"""The night along its clock: what ran when, and how the front grew."""
+"""Timeline of a study: when each evaluation ran, and how the front's hypervolume grew."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LEAST_MARGIN = 5e-8
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One evaluation. Times are hours since the study began, maybe on a virtual clock.
+    """One evaluation. Times are hours since the study began, virtual on the emulator.
 
-    `launch_h` is its first part; None where nothing was launched, or that is not known.
+    `launch_h` is the launch at its start; None if there was none or it is unknown.
     """
 
     lane: str
@@ -40,10 +40,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How good the search was by the end of each of its evaluations.
+    """The quality of the search after each of its evaluations.
 
-    `hypervolume_share` is the dominated share of what the whole search dominates, in log space;
-    `least_energy_j` that of the trials that met the SLO, None before there was one.
+    `hypervolume_share` is the share of the final hypervolume, in log space. `least_energy_j` is the
+    least energy of the trials that met the SLO so far, None before the first.
     """
 
     end_h: float
@@ -53,7 +53,7 @@ class Growth:
 
 
 def spans(report: ReportData) -> list[Span]:
-    """Return every evaluation of the study in the order in which they ran."""
+    """Return every evaluation of the study in the order of execution."""
     lists: tuple[Sequence[TrialRow | RepeatRow], ...] = (report.searched, report.repeats)
     evaluations = list(merge(*lists, key=lambda row: row.started_at))
     is_virtual = report.study.evaluation == "virtual"
@@ -82,7 +82,7 @@ def spans(report: ReportData) -> list[Span]:
 
 
 def event_hours(report: ReportData, timeline: Sequence[Span]) -> list[float]:
-    """Return where each event stands on the night's clock, h."""
+    """Return the time of each event on the timeline, h."""
     if report.study.evaluation != "virtual":
         began = report.study.created_at
         return [(e.at - began).total_seconds() / 3600.0 for e in report.events]
@@ -143,7 +143,7 @@ def _lane(row: TrialRow | RepeatRow) -> str:
 
 
 def _length_h(row: TrialRow | RepeatRow) -> float | None:
-    """Return how long it took; None where that is not known, as of one that still runs."""
+    """Return the duration; None if unknown, as for a running evaluation."""
     if row.timing is not None:
         return row.timing.elapsed_s / 3600.0
     if row.ended_at is None:

@@ -1,4 +1,4 @@
-"""One window looked at closely: power, clock and queue over time, and how its latencies spread."""
+"""Window curves: power, clock and queue over time, and latency quantiles, of one window."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class WindowCurves:
-    """What is drawn of a window. `quantiles_ms` has one entry per share in `SHARES`.
+    """The curves of a window. `quantiles_ms` has one entry per share in `SHARES`.
 
-    `sm_clock_mhz` is None where the clock is not known.
+    `sm_clock_mhz` is None if the clock is unknown.
     """
 
     window: ChosenWindow
@@ -42,7 +42,7 @@ class WindowCurves:
 
 
 def window_curves(window: ChosenWindow) -> WindowCurves:
-    """Return what is drawn of a window."""
+    """Return the curves of a window."""
     raw = window.raw
     samples, clock_mhz = latency_samples_ms(raw), raw.power.sm_clock_mhz
     return WindowCurves(
@@ -61,7 +61,7 @@ def window_curves(window: ChosenWindow) -> WindowCurves:
 
 
 def _series(raw: RawRun, times_s: FloatArray, values: FloatArray) -> Series:
-    """Return at most so many points, each the mean of its stretch of samples."""
+    """Downsample to a bounded number of points, each the mean of its stretch of samples."""
     known = np.isfinite(values)
     times_s, values = times_s[known] - raw.window_start_s, values[known]
     if times_s.size > _MOST_POINTS:

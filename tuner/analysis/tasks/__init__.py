@@ -1,1 +1,1 @@
-"""What tasks cost: energy per request beside that of chat and an estimate from FLOPs."""
+"""Task energy: energy per request of each task, against chat and an estimate from FLOPs."""

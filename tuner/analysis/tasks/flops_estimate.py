@@ -1,4 +1,4 @@
-"""What an estimate from FLOPs says of energy, where nobody measured: to stand beside what was."""
+"""FLOPs estimate of energy per request, to compare with the measured energy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMULA = "2 x active parameters x (prompt + output tokens) / (peak FLOP/s x MFU
 
 @dataclass(frozen=True, slots=True)
 class FlopsBasis:
-    """What an estimate is made of: parameters per token, FLOP/s of one GPU, its TDP (W)."""
+    """Inputs of the estimate: parameters per token, FLOP/s of one GPU, its TDP (W)."""
 
     active_parameters: int
     peak_flop_s: float
@@ -33,7 +33,7 @@ class FlopsBasis:
 
 
 def flops_basis(study: StudyIdentity) -> FlopsBasis | None:
-    """Return what to estimate a study's model on its GPU with; None if either is not known."""
+    """Return the inputs for a study's model and GPU; None if either is unknown."""
     gpu = _data_sheet(study)
     try:
         model = load_model(study.model)

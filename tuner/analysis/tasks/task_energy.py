@@ -1,4 +1,4 @@
-"""What tasks cost on one model and GPU: energy per request, beside that of chat and an estimate."""
+"""Task energy on one model and GPU: energy per request, against chat and a FLOPs estimate."""
 
 from __future__ import annotations
 
