@@ -41,7 +41,7 @@ def identity_of(
     spec: StudySpec,
     space: SearchSpace,
     workload: Workload,
-    bench: Testbed,
+    testbed: Testbed,
     capacity: Capacity | None = None,
 ) -> StudyIdentity:
     """Return the identity of a new study."""
@@ -55,12 +55,12 @@ def identity_of(
         space_sha256=space.sha256(),
         slos=tuple(slo.text for slo in spec.slos),
         objectives=tuple(str(o) for o in spec.objectives),
-        evaluation=bench.kind,
-        server_version=bench.server_version,
-        gpu=bench.gpu,
-        driver=bench.driver,
-        energy_source=bench.energy_source,
-        latency_source=bench.latency_source,
+        evaluation=testbed.kind,
+        server_version=testbed.server_version,
+        gpu=testbed.gpu,
+        driver=testbed.driver,
+        energy_source=testbed.energy_source,
+        latency_source=testbed.latency_source,
         budget_trials=spec.trials,
         budget_s=None if spec.hours is None else spec.budget_s,
         spent_s=0.0,
@@ -69,8 +69,8 @@ def identity_of(
             fixed_configuration(space),
             capacity,
         ).to_json(),
-        gpu_uuids=bench.gpu_uuids,
-        model_revision=None if bench.kind == "virtual" else model_revision(spec.model),
+        gpu_uuids=testbed.gpu_uuids,
+        model_revision=None if testbed.kind == "virtual" else model_revision(spec.model),
     )
 
 

@@ -239,12 +239,12 @@ class _Run:
             self._context,
         )
         async with supervised(evaluator, self._context):
-            bench = await evaluator.prepare()
+            testbed = await evaluator.prepare()
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(
-                self._name, self._spec, self._space, self._workload, bench, self._capacity
+                self._name, self._spec, self._space, self._workload, testbed, self._capacity
             )
-            self._study_log.write("bench", **dataclasses.asdict(bench))
+            self._study_log.write("bench", **dataclasses.asdict(testbed))
             if new:
                 self._space.baseline_parameters(dict(defaults))  # raises before the study is stored
                 self._store.create_study(identity)
