@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tuner.devices.device_state import DeviceInspection, DeviceList, ListedDevice
 from tuner.devices.limit_control import Access, LimitControl, LimitReader
-from tuner.devices.meter import Meter
 from tuner.devices.nvidia.inventory import (
     inspect_nvml_device,
     list_nvml_devices,
@@ -21,8 +21,10 @@ from tuner.devices.nvidia.inventory import (
 )
 from tuner.devices.nvidia.isolated_limits import isolated_nvml_limits
 from tuner.devices.nvidia.nvml_limits import nvml_limits
-from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.devices.nvidia.visible import visible_devices
+
+if TYPE_CHECKING:  # the guardian opens limits all night, and should not load numpy for them
+    from tuner.devices.meter import Meter
 
 DEADLINE_S = 5.0  # for one answer of a driver
 
@@ -33,6 +35,8 @@ def open_meter(gpu_count: int | None = None) -> Meter | None:
     None if this machine has no GPU that can be measured. Raises `PreflightError` where there is one
     without an energy counter, and `OperatorNeededError` where it does not answer.
     """
+    from tuner.devices.nvidia.nvml_meter import nvml_meter
+
     return nvml_meter(gpu_count, deadline_s=DEADLINE_S)
 
 
