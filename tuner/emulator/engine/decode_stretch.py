@@ -108,6 +108,12 @@ class DecodeCosts:
             cost = self.at_clock(sequences, context_tokens, self._high_mhz)
             if cost.power_w <= self._allowed_w:
                 return cost
+        elif self._low_mhz < near_mhz < self._high_mhz:  # most often it is the same as before
+            cost = self.at_clock(sequences, context_tokens, near_mhz)
+            if cost.power_w <= self._allowed_w:
+                above_mhz = near_mhz + CLOCK_STEP_MHZ
+                if self.at_clock(sequences, context_tokens, above_mhz).power_w > self._allowed_w:
+                    return cost
         return self._power.governed(
             lambda clock_mhz: self.at_clock(sequences, context_tokens, clock_mhz), near_mhz
         )

@@ -293,8 +293,9 @@ class Scheduler:
     def _chunk(self, sequence: Sequence, budget: int, threshold: int) -> Chunk:
         """Take the blocks for a running sequence's next chunk."""
         start, tokens = sequence.computed, _chunk_tokens(sequence, budget, threshold)
-        self.blocks.take(blocks_of(start + tokens) - blocks_of(start))
-        self.blocks.register(sequence, start + tokens)
+        end = start + tokens
+        self.blocks.take(blocks_of(end) - blocks_of(start))
+        self.blocks.register(sequence, end)
         return Chunk(sequence, start, tokens)
 
     def _admits(self) -> bool:
@@ -324,6 +325,8 @@ class Scheduler:
         Those are given their hashes when they end, or here, where a prompt goes on like one.
         """
         hit = self.blocks.hit(first)
+        if not self.blocks.may_share:
+            return hit
         for sequence in self._forerunners(first, hit):
             made = self._computed(sequence, step)
             if sequence.started_decode_step is not None and not self.launch.async_scheduling:
@@ -348,7 +351,7 @@ class Scheduler:
         ]
 
     def _admit(self, step: int, budget: int, threshold: int, chunks: list[Chunk]) -> None:
-        while self.waiting and len(self.running) < self.max_num_seqs:
+        while budget > 0 and self.waiting and len(self.running) < self.max_num_seqs:
             first = self.waiting[0]
             hit = self._hit(first, step)
             if not self._fits(first, hit, budget, threshold):
