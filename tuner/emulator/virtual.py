@@ -129,11 +129,7 @@ def simulate(
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from its rounds.
-
-    What a load makes lives as long as its run and has no cycles, so that they would find nothing,
-    and they are a fifth of a short run's time.
-    """
+    """Keep the garbage collector from its rounds: what a load makes lives as long as its run."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
