@@ -107,11 +107,12 @@ def test_without_permission_the_default_space_has_no_device_knobs_and_that_is_sa
     assert study.left() == []
 
 
-def test_a_gpu_with_other_ranges_has_no_device_knobs_by_default(study: StandinStudy) -> None:
+def test_a_gpu_with_another_range_is_searched_within_its_own(study: StandinStudy) -> None:
+    """The space's range is a share of the card's own: 200 to 650 W here."""
     study.standin.device(0).set(max_mw=650_000)
     chosen = default_space(allowed=True)
-    assert chosen.name == "default"
-    assert chosen.reason is not None and "takes 200 to 650 W" in chosen.reason
+    assert chosen.name == "power"
+    assert study.is_as_found()
 
 
 def test_not_allowed_nothing_is_set_and_the_option_is_named(study: StandinStudy) -> None:
