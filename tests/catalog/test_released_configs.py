@@ -27,7 +27,8 @@ LATENCIES = [
     for kind in ("ttft", "tpot", "itl", "e2el")
 ]
 METRICS = {
-    "energy_per_output_token_j", "energy_per_request_j", "mean_power_w", "goodput_req_s",
+    "energy_per_output_token_j", "energy_per_input_token_j", "energy_per_request_j",
+    "mean_power_w", "goodput_req_s",
     "output_throughput_tok_s", "request_throughput_req_s", "slo_attainment", *LATENCIES,
 }  # fmt: skip
 

@@ -162,6 +162,6 @@ def test_the_html_report(night: Store, answer: Any) -> None:
             value = None if column is None else column[place[n]]
             assert value == trial["metrics"].get(name), name
         for name, ends in data["intervals"].get(str(n), {}).items():
-            assert ends == trial["intervals"][name]
+            assert [ends["low"], ends["high"]] == trial["intervals"][name]
     on_front = {n for n, i in place.items() if trials["front"][i]}
     assert on_front == {t["number"] for t in (answer["recommended"], *answer["alternatives"])}

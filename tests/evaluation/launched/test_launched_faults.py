@@ -56,7 +56,7 @@ async def test_a_load_that_never_ends_is_given_up_and_its_server_stopped(
     monkeypatch.setattr(live_module, "run_load", hang)
     monkeypatch.setattr(live_module, "_CLIENT_S", 0.2)
     async with evaluator(tmp_path, workload, window_s=0.01) as live:
-        live._task = replace(live._task, window=WindowPlan(window_s=0.01, warmup_limit_s=0.01))
+        live._plan = replace(live._plan, window=WindowPlan(window_s=0.01, warmup_limit_s=0.01))
         result = (await live.evaluate(Configuration(), 0)).result
         assert isinstance(result, Failure)
         assert result.kind is FailureKind.INFRASTRUCTURE
