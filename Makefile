@@ -12,11 +12,13 @@ demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	    --slo 'p99_ttft_ms<=500' --trials 60 --max-window-s 40 \
 	    --store results/demo.db
 
+# One thread each for the matrices of three workers on two cores: more only wait for one another.
 test: $(VENV)/installed-dev  ## lint, types, and every test that needs no service of its own
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal --durations=10 \
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	    $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
 	    -m "not vllm and not chromium and not chaos and not fuzz and not package"
 
 test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used

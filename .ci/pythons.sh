@@ -43,7 +43,7 @@ run_with() { # a Python, a name for its environment, then arguments for pytest
     shift 2
     "$python" -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet ${CONSTRAINT:+--constraint "$CONSTRAINT"} --editable '.[test]'
-    "$venv/bin/python" "${PYTEST[@]}" "$@" "${FAST[@]}"
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 "$venv/bin/python" "${PYTEST[@]}" "$@" "${FAST[@]}"
 }
 
 unpack_python314() { # Debian's own build, beside the system and not in it
