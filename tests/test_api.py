@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_a_study_runs_and_is_resumed_from_python(tmp_path: Path) -> None:
     assert study.spec.slos == spec.slos
     assert len(tuner.resume("night", store=store, trials=1).trials) == 3
     assert len(tuner.load_study("night", store).trials) == 3
+    assert len(asyncio.run(tuner.aresume("night", store=store, trials=1)).trials) == 4
     measured = tuner.measure({"max_num_seqs": 64}, spec)
     assert measured.measurement.metrics["energy_per_output_token_j"] > 0
 

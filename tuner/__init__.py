@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner import plot
-    from tuner.api import arun, measure, resume, run, study_spec
+    from tuner.api import aresume, arun, measure, resume, run, study_spec
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
     from tuner.evaluation.measure_once import parse_settings
@@ -37,6 +37,7 @@ _HOMES = {
     "Slo": "tuner.slo",
     "StudyResults": "tuner.report.study_results",
     "StudySpec": "tuner.spec.study",
+    "aresume": "tuner.api",
     "arun": "tuner.api",
     "measure": "tuner.api",
     "parse_settings": "tuner.evaluation.measure_once",
@@ -57,6 +58,7 @@ __all__ = [
     "Slo",
     "StudyResults",
     "StudySpec",
+    "aresume",
     "arun",
     "load_study",
     "measure",

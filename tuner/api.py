@@ -81,7 +81,7 @@ def run(
     return run_interruptible(arun(spec, store=store, listeners=listeners, from_study=from_study))
 
 
-def resume(
+async def aresume(
     name: str,
     *,
     store: str = DEFAULT_STORE,
@@ -92,13 +92,14 @@ def resume(
 ) -> StudyResults:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` overrides whether the front is measured again; None keeps the study's setting. Raises
-    `PreflightError` if the machine, server, model or search space has changed.
+    For a running event loop, as in a notebook. `confirm` overrides whether the front is measured
+    again; None keeps the study's setting. Raises `PreflightError` if the machine, server, model or
+    search space has changed.
 
-    Example: `tuner.resume("night", hours=4)`
+    Example: `study = await tuner.aresume("night", hours=4)`
     """
     with Store.open(store, create=False) as opened:
-        work = resume_study(
+        await resume_study(
             name,
             opened,
             Broadcast(listeners),
@@ -106,8 +107,26 @@ def resume(
             more_hours=hours,
             confirm=confirm,
         )
-        run_interruptible(work)
     return load_study(name, store)
+
+
+def resume(
+    name: str,
+    *,
+    store: str = DEFAULT_STORE,
+    listeners: Sequence[Listener] = (),
+    trials: int | None = None,
+    hours: float | None = None,
+    confirm: bool | None = None,
+) -> StudyResults:
+    """Resume a study as `aresume` does, from a script. Ctrl-C stops it cleanly.
+
+    Example: `tuner.resume("night", hours=4)`
+    """
+    resuming = aresume(
+        name, store=store, listeners=listeners, trials=trials, hours=hours, confirm=confirm
+    )
+    return run_interruptible(resuming)
 
 
 def measure(
