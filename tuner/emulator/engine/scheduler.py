@@ -2,8 +2,8 @@
 
 Running sequences first, in the order of their admission, then waiting ones; a token budget for each
 step; prefills in chunks; blocks of 16 tokens. If blocks run out, the sequence admitted last is
-preempted and computed anew, and nothing is admitted in that step. Compared step by step with vLLM's
-own class in `tests/emulator/test_real_scheduler.py`.
+preempted and computed again, and nothing is admitted in that step. Compared step by step with
+vLLM's own class in `tests/emulator/engine/test_real_scheduler.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The history of an engine: one entry per step or idle stretch, in arrays that grow.
 
-And that of what a server wrote: the truth for whoever times its tokens.
+Also the log of what a server wrote: the truth that a client's token times are compared with.
 """
 
 from __future__ import annotations
