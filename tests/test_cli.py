@@ -166,6 +166,7 @@ def test_a_budget_can_be_extended(night: InProcess) -> None:
 
 
 def test_list_show_and_export(night: InProcess) -> None:
+    pytest.importorskip("pyarrow")
     names = {s["name"] for s in json.loads(night("list", "--format", "json").stdout)}
     assert names == {"eight", "small"}
     shown = json.loads(night("show", "eight", "--format", "json").stdout)

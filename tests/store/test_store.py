@@ -413,6 +413,7 @@ def test_an_address_that_is_no_store_is_refused(address: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_said_to_be_unreachable_without_the_password() -> None:
+    pytest.importorskip("psycopg")
     with pytest.raises(PreflightError, match="cannot reach the database") as caught:
         Store.open("postgresql://me:hunter2@127.0.0.1:1/tuner", create=True)
     assert "hunter2" not in str(caught.value)
