@@ -60,7 +60,7 @@ unpack_python314() { # Debian's own build, beside the system and not in it
 run_in_debian() { # mounts end with `unshare`; names and certificates are those of this machine
     rm -rf "$ROOT_314/src"
     mkdir -p "$ROOT_314/src" "$ROOT_314/etc/ssl/certs"
-    tar --exclude=./.git --exclude='./.venv*' --exclude=./results -c . | tar -x -C "$ROOT_314/src"
+    tar --exclude=./.git --exclude='./.venv*' --exclude='./results/*.db*' -c . | tar -x -C "$ROOT_314/src"
     cp -L /etc/resolv.conf /etc/hosts "$ROOT_314/etc/"
     cp -L /etc/ssl/certs/ca-certificates.crt "$ROOT_314/etc/ssl/certs/"
     export ROOT_314
