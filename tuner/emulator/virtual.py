@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +21,7 @@ from tuner.emulator.engine.step import Batch, StepModel
 from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
+from tuner.host.collector import collector_paused
 from tuner.records import (
     FloatArray,
     InFlight,
@@ -116,7 +115,7 @@ def simulate(
     """
     front = replicas_for(model, gpu, configuration, seed=seed, noise=noise)
     run = _Run(front, requests, load, watch)
-    with _collector_paused():
+    with collector_paused():  # what a load makes lives as long as its run
         end_s = run.drive()
     opened_s = watch.window_start_s
     start_s = end_s if opened_s is None else min(opened_s, end_s)
@@ -125,18 +124,6 @@ def simulate(
     records = run.records(end_s)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
     return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from its rounds: what a load makes lives as long as its run."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def steady_power_w(

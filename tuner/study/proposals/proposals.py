@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.configuration import Configuration, Value
+from tuner.host.collector import collector_paused
 from tuner.records import Measurement, Timing
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
@@ -103,7 +102,7 @@ class Proposals:
             directions=["minimize"] * len(objectives),
             load_if_exists=True,
         )
-        with _garbage_kept():
+        with collector_paused():
             self._trials()  # Optuna reads them once and makes an object of each row
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
@@ -272,15 +271,3 @@ class Proposals:
 
     def _trial(self, number: int) -> FrozenTrial:
         return next(t for t in self._trials() if t.number == number)
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Pause garbage collection: scanning many reachable objects costs more than creating them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
