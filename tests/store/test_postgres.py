@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from helpers.older_stores import differences, take_back
 from helpers.postgres_server import postgres_server
 
 from tuner.configuration import Configuration
@@ -27,6 +28,7 @@ from tuner.records import (
     Source,
 )
 from tuner.store import Store, StudyIdentity, TrialOwner, TrialState, study_lock
+from tuner.store.schema import SCHEMA_VERSION
 
 pytestmark = pytest.mark.postgres
 
@@ -149,3 +151,17 @@ def test_a_killed_holder_releases_the_study(server: str) -> None:
                 return
         except PreflightError:
             assert attempt < 99
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_an_older_schema_becomes_the_one_of_a_new_store(
+    store: Store, server: str, version: int
+) -> None:
+    store.set_budget("night", trials=None, hours=0.0)
+    store.set_finished("night", None)
+    assert differences(store._engine) == []
+    take_back(store._engine, version)
+    assert differences(store._engine) != []
+    with Store.open(server, create=False) as newer:
+        assert newer.studies()[0].is_finished is (version == 1)
+        assert differences(newer._engine) == []

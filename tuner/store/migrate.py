@@ -1,16 +1,16 @@
-"""Schema migration: update the tables of an older store, refuse those of a newer one."""
+"""Schema migration: bring the tables of an older store up, refuse those of a newer one."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from pathlib import Path
 
-from sqlalchemy import Connection, Engine, func, insert, inspect, or_, select, text, update
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy import Connection, Engine, insert, inspect, select, text, update
 
 from tuner.errors import PreflightError, UsageError
 from tuner.store import address
-from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord, StudyRecord, TrialRecord
+from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord
 
+_REVISIONS = Path(__file__).with_name("migrations")
 _CREATION_LOCK = (
     0x74756E6572  # PostgreSQL advisory lock, so that two starts do not create the same tables
 )
@@ -22,21 +22,21 @@ def require_schema(engine: Engine, shown: str, *, create: bool) -> None:
     Raises `UsageError` if there are none and `create` is false, `PreflightError` for tables of a
     newer tuner.
     """
-    version = _version(engine)
+    with engine.connect() as connection:
+        version = _stored_version(connection)
     if version is None and not create:
         raise UsageError(address.missing(shown))
+    if version != SCHEMA_VERSION:
+        _require_no_newer(version, shown)
+        _bring_up(engine, shown)
+
+
+def _require_no_newer(version: int | None, shown: str) -> None:
     if version is not None and version > SCHEMA_VERSION:
         raise PreflightError(
             f"the store {shown} has schema {version}, this tuner reads {SCHEMA_VERSION}; "
             "upgrade tuner or name another store with --store"
         )
-    if version != SCHEMA_VERSION:
-        _bring_up(engine)
-
-
-def _version(engine: Engine) -> int | None:
-    with engine.connect() as connection:
-        return _stored_version(connection)
 
 
 def _stored_version(connection: Connection) -> int | None:
@@ -45,47 +45,32 @@ def _stored_version(connection: Connection) -> int | None:
     return connection.scalar(select(SchemaRecord.version))
 
 
-def _bring_up(engine: Engine) -> None:
-    """Add missing tables and columns in one transaction; existing ones stay unchanged."""
+def _bring_up(engine: Engine, shown: str) -> None:
+    """Create the tables or migrate them, and set their version, in one transaction."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _CREATION_LOCK})
         version = _stored_version(connection)  # another process may have been first
-        _add_columns(connection)
-        Base.metadata.create_all(connection)
+        _require_no_newer(version, shown)
         if version is None:
+            Base.metadata.create_all(connection)
             connection.execute(insert(SchemaRecord).values(version=SCHEMA_VERSION))
         else:
+            _upgrade(connection, version)
             connection.execute(update(SchemaRecord).values(version=SCHEMA_VERSION))
-        if version == 1:
-            _note_finished(connection)
         connection.commit()
 
 
-def _add_columns(connection: Connection) -> None:
-    """Add the columns that a table lacks; a column added later may always be empty."""
-    known = inspect(connection)
-    for table in Base.metadata.sorted_tables:
-        if not known.has_table(table.name):
-            continue
-        present = {column["name"] for column in known.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in present:
-                line = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {line}")
+def _upgrade(connection: Connection, version: int) -> None:
+    """Run the revisions after `version`, oldest first; see `tuner.store.migrations`."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
 
-
-def _note_finished(connection: Connection) -> None:
-    """Mark studies with a spent budget as finished: version 1 stored nothing else."""
-    ended = (
-        select(func.count(TrialRecord.id))
-        .where(TrialRecord.study_id == StudyRecord.id, TrialRecord.state != "running")
-        .scalar_subquery()
-    )
-    spent = or_(
-        StudyRecord.budget_trials <= ended,
-        StudyRecord.budget_s <= StudyRecord.spent_s,
-    )
-    connection.execute(update(StudyRecord).where(spent).values(finished_at=datetime.now(UTC)))
+    scripts = ScriptDirectory(str(_REVISIONS), version_locations=[str(_REVISIONS)])
+    missing = list(scripts.iterate_revisions(str(SCHEMA_VERSION), str(version)))
+    with Operations.context(MigrationContext.configure(connection)):
+        for revision in reversed(missing):
+            revision.module.upgrade()

@@ -23,8 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tuner.host.redaction import redacted
 
-# 2: repeats, how long trials took, when a study was finished; 3: comparison points;
-# 4: the GPUs' UUIDs, the revision of the model's files
+# of the present tables; tuner/store/migrations/ tells what each version added
 SCHEMA_VERSION = 4
 
 
