@@ -75,3 +75,24 @@ def test_no_torn_row_is_read_while_it_is_written(
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_window_of_an_hour_is_kept_beside_the_load_that_settled_it(descriptor: int) -> None:
+    rate_hz, load_s, window_s = 10, 2 * 3600, 3600
+    reader, writer = RingReader(descriptor, 8), RingWriter(descriptor, 8)
+    for i in range(load_s * rate_hz):
+        writer.append(i / rate_hz, [float(i)] * 40)
+    begin_s = 600.0
+    rows = reader.since(begin_s)
+    assert rows[0][0] < begin_s and rows[-1][0] == load_s - 1 / rate_hz
+    window = [row for row in rows if begin_s <= row[0] < begin_s + window_s]
+    assert len(window) == window_s * rate_hz
+
+
+def test_memory_is_taken_as_rows_are_written(descriptor: int) -> None:
+    RingReader(descriptor, 8)
+    writer = RingWriter(descriptor, 8)
+    for i in range(1000):
+        writer.append(float(i), [float(i)] * 40)
+    rows_bytes = 1000 * 8 * 41
+    assert os.fstat(descriptor).st_blocks * 512 < 2 * rows_bytes < ring_module.ring_bytes(8) / 50

@@ -20,7 +20,7 @@ from tuner.emulator.virtual import steady_power_w
 from tuner.records import PowerTimeline, Source
 
 _LATE_S = 0.05
-_KEPT_READINGS = 1 << 15  # 54 minutes at 10 Hz, as many as of a real GPU
+_KEPT_READINGS = 1 << 17  # 3.6 h at 10 Hz, as many as of a real GPU
 
 
 class _EmulatedMeter(ABC):
@@ -46,8 +46,12 @@ class _EmulatedMeter(ABC):
 
     def timeline(self, start_s: float, end_s: float) -> PowerTimeline:
         """Return the readings that were kept from `start_s` to `end_s` and one beside each edge."""
-        rows = [(r.time_s, r.power_w, r.energy_j, _or_nan(r.sm_clock_mhz)) for r in self._kept]
-        table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+        rows = []
+        for r in reversed(self._kept):  # a window is among the newest
+            rows.append((r.time_s, r.power_w, r.energy_j, _or_nan(r.sm_clock_mhz)))
+            if r.time_s <= start_s:
+                break
+        table = np.array(rows[::-1], dtype=np.float64).reshape(-1, 4)
         first = max(0, int(np.searchsorted(table[:, 0], start_s, side="right")) - 1)
         last = int(np.searchsorted(table[:, 0], end_s, side="left")) + 1
         times_s, power_w, energy_j, clock_mhz = table[first:last].T

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 
 COLUMNS = 5
-CAPACITY = 1 << 15  # rows: 54 minutes at 10 Hz; memory is taken only as they are written
+CAPACITY = 1 << 17  # rows: 3.6 h at 10 Hz; memory is taken only as they are written
 _HEADER = struct.Struct("=Q")
 
 
