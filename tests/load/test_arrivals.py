@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.load.arrivals import Gamma, drawn_arrivals_s
+from tuner.load.draws import IndependentDraws
 
 
 def gaps_s(arrivals: object, count: int = 20_000, seed: int = 3) -> np.ndarray:
-    return np.diff(list(islice(drawn_arrivals_s(arrivals, seed), count)))
+    return np.diff(list(islice(drawn_arrivals_s(arrivals, seed, IndependentDraws()), count)))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def test_gamma_of_shape_one_is_exponential() -> None:
     st.integers(0, 2**63),
 )
 def test_times_rise_and_are_the_same_again(arrivals: object, seed: int) -> None:
-    times_s = list(islice(drawn_arrivals_s(arrivals, seed), 600))
-    assert times_s == list(islice(drawn_arrivals_s(arrivals, seed), 600))
+    times_s = list(islice(drawn_arrivals_s(arrivals, seed, IndependentDraws()), 600))
+    assert times_s == list(islice(drawn_arrivals_s(arrivals, seed, IndependentDraws()), 600))
     assert times_s[0] >= 0
     assert all(a <= b for a, b in pairwise(times_s))
 
@@ -60,4 +61,4 @@ def test_a_shape_that_is_none_is_refused(shape: float) -> None:
 
 def test_the_times_of_a_trace_cannot_be_drawn() -> None:
     with pytest.raises(ValueError, match="not drawn"):
-        next(drawn_arrivals_s("trace", 0))
+        next(drawn_arrivals_s("trace", 0, IndependentDraws()))

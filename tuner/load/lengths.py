@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tuner.records import FloatArray
 
 IntArray: TypeAlias = NDArray[np.int64]
 Tokens: TypeAlias = Annotated[int, Field(ge=1, le=2**20)]
@@ -55,6 +58,10 @@ class Constant(BaseModel):
         """Return `count` lengths in tokens."""
         return np.full(count, self.value, dtype=np.int64)
 
+    def at(self, shares: FloatArray) -> FloatArray:
+        """Return the quantile function at `shares` in (0, 1), tokens."""
+        return np.full(shares.shape, float(self.value))
+
 
 class Uniform(_Lengths):
     """Every length from `min` to `max`, both included, equally often."""
@@ -64,6 +71,11 @@ class Uniform(_Lengths):
     def draw(self, rng: np.random.Generator, count: int) -> IntArray:
         """Return `count` lengths in tokens."""
         return rng.integers(self.min, self.max, size=count, endpoint=True)
+
+    def at(self, shares: FloatArray) -> FloatArray:
+        """Return the quantile function at `shares` in (0, 1), tokens."""
+        quantiles: FloatArray = self.min + np.floor(shares * (self.max - self.min + 1))
+        return quantiles
 
 
 class Lognormal(_Lengths):
@@ -98,6 +110,12 @@ class Lognormal(_Lengths):
         """Return `count` lengths in tokens."""
         return self._clipped(self.median * np.exp(self.sigma * rng.standard_normal(count)))
 
+    def at(self, shares: FloatArray) -> FloatArray:
+        """Return the quantile function at `shares` in (0, 1), tokens."""
+        inverse = NormalDist().inv_cdf
+        normal = np.array([inverse(share) for share in shares.tolist()])
+        return np.clip(self.median * np.exp(self.sigma * normal), self.min, self.max)
+
 
 class Quantiles(_Lengths):
     """Measured percentiles, with the logarithm of the length interpolated between them.
@@ -128,6 +146,12 @@ class Quantiles(_Lengths):
         """Return `count` lengths in tokens."""
         shares, lengths = self._knots()
         return self._clipped(np.exp(np.interp(rng.random(count), shares, np.log(lengths))))
+
+    def at(self, shares: FloatArray) -> FloatArray:
+        """Return the quantile function at `shares` in (0, 1), tokens."""
+        known, lengths = self._knots()
+        quantiles: FloatArray = np.exp(np.interp(shares, known, np.log(lengths)))
+        return quantiles
 
 
 def _rises(values: Sequence[float]) -> bool:

@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
+from tuner.load.draws import Draws
 from tuner.load.lengths import IntArray
 from tuner.load.workload_spec import COUNTING_TOKENS, FIRST_TOKEN_ID, WorkloadSpec
 from tuner.records import Request, TokenArray
@@ -17,22 +18,24 @@ BLOCK_REQUESTS = 64
 _KEPT_TOKENS = 2**25  # at most 128 MiB of prompts are kept in memory
 
 # Each kind of draw has its own place beside the seed, so that none follows another.
-_PREFIXES, _CONVERSATIONS = 2, 3
+_PREFIXES, _CONVERSATIONS, _SIZES = 2, 3, 6
 
 
 class PlainStream:
     """Requests that have nothing in common."""
 
-    def __init__(self, spec: WorkloadSpec) -> None:
+    def __init__(self, spec: WorkloadSpec, draws: Draws) -> None:
         assert spec.prompt_tokens is not None
         assert spec.output_tokens is not None
         self._spec = spec
+        self._draws = draws
+        self._block_requests = draws.block_requests or BLOCK_REQUESTS
         self._prompt_tokens = spec.prompt_tokens
         self._output_tokens = spec.output_tokens
         self.max_request_tokens = spec.prompt_tokens.max + spec.output_tokens.max
         # The first requests are kept, so that the trials of a study do not draw them again.
         self._blocks: dict[int, tuple[Request, ...]] = {}
-        self._kept_blocks = 1 + _KEPT_TOKENS // (BLOCK_REQUESTS * spec.prompt_tokens.max)
+        self._kept_blocks = 1 + _KEPT_TOKENS // (self._block_requests * spec.prompt_tokens.max)
 
     def requests(self) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end."""
@@ -48,15 +51,15 @@ class PlainStream:
 
     def _draw_block(self, index: int, start_s: float) -> tuple[Request, ...]:
         rng = np.random.default_rng([self._spec.seed, index])
-        prompt_lengths = self._prompt_tokens.draw(rng, BLOCK_REQUESTS)
-        output_lengths = self._output_tokens.draw(rng, BLOCK_REQUESTS).tolist()
-        gaps_s = rng.standard_exponential(BLOCK_REQUESTS)
+        draws, size = self._draws, self._block_requests
+        prompt_lengths = draws.lengths(self._prompt_tokens, rng, size)
+        output_lengths = draws.lengths(self._output_tokens, rng, size).tolist()
+        gaps_s = draws.gaps_s("poisson", rng, size)
         arrivals_s = np.round(start_s + np.cumsum(gaps_s), ARRIVAL_DECIMALS).tolist()
-        first_id = index * BLOCK_REQUESTS
+        first_id = index * size
         prompts = self._draw_prompts(rng, first_id, prompt_lengths)
         return tuple(
-            Request(first_id + i, arrivals_s[i], prompts[i], output_lengths[i])
-            for i in range(BLOCK_REQUESTS)
+            Request(first_id + i, arrivals_s[i], prompts[i], output_lengths[i]) for i in range(size)
         )
 
     def _draw_prompts(
@@ -101,10 +104,11 @@ class ConversationStream:
     As many conversations are under way as `turns.conversations`, and take turns.
     """
 
-    def __init__(self, spec: WorkloadSpec) -> None:
+    def __init__(self, spec: WorkloadSpec, draws: Draws) -> None:
         assert spec.prompt_tokens is not None
         assert spec.output_tokens is not None
         self._spec = spec
+        self._draws = draws
         self._prompt_tokens = spec.prompt_tokens
         self._output_tokens = spec.output_tokens
         self._turns = spec.turns
@@ -122,19 +126,42 @@ class ConversationStream:
 
     def requests(self) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end."""
-        numbers = count()
+        numbers, sizes = count(), self._sizes()
         under_way = 1 if self._turns is None else self._turns.conversations
-        waiting = deque(self._conversation(next(numbers)) for _ in range(under_way))
-        arrivals_s = drawn_arrivals_s("poisson", self._spec.seed)
+        waiting = deque(self._conversation(next(numbers), sizes) for _ in range(under_way))
+        arrivals_s = drawn_arrivals_s("poisson", self._spec.seed, self._draws)
         for request_id, arrival_s in enumerate(arrivals_s):
             turn = next(waiting[0], None)
             if turn is None:
-                waiting[0] = self._conversation(next(numbers))
+                waiting[0] = self._conversation(next(numbers), sizes)
                 turn = next(waiting[0])
             waiting.rotate(-1)
             yield Request(request_id, arrival_s, *turn)
 
-    def _conversation(self, number: int) -> Iterator[tuple[TokenArray, int]]:
+    def _sizes(self) -> Iterator[tuple[int, int]] | None:
+        """Yield stratified lengths in the order of the requests; None if each is drawn alone."""
+        size = self._draws.block_requests
+        return None if size is None else self._blocks_of_sizes(size)
+
+    def _blocks_of_sizes(self, size: int) -> Iterator[tuple[int, int]]:
+        for index in count():
+            rng = np.random.default_rng([self._spec.seed, _SIZES, index])
+            prompts = self._draws.lengths(self._prompt_tokens, rng, size)
+            outputs = self._draws.lengths(self._output_tokens, rng, size)
+            yield from zip(prompts.tolist(), outputs.tolist(), strict=True)
+
+    def _size(
+        self, rng: np.random.Generator, sizes: Iterator[tuple[int, int]] | None
+    ) -> tuple[int, int]:
+        """Return the tokens that the next turn asks and gets."""
+        if sizes is not None:
+            return next(sizes)
+        prompt = self._draws.lengths(self._prompt_tokens, rng, 1)
+        return int(prompt[0]), int(self._draws.lengths(self._output_tokens, rng, 1)[0])
+
+    def _conversation(
+        self, number: int, sizes: Iterator[tuple[int, int]] | None
+    ) -> Iterator[tuple[TokenArray, int]]:
         """Yield each turn's prompt and output tokens; at least one."""
         rng = np.random.default_rng([self._spec.seed, _CONVERSATIONS, number])
         turns, limit = 1, None
@@ -143,8 +170,7 @@ class ConversationStream:
             limit = self._turns.max_prompt_tokens
         said = self._prefix(rng)
         for turn in range(turns):
-            length = int(self._prompt_tokens.draw(rng, 1)[0])
-            output_tokens = int(self._output_tokens.draw(rng, 1)[0])
+            length, output_tokens = self._size(rng, sizes)
             if turn == 0:
                 asked = self._counted.draw(rng, number, length)
             elif limit is not None and len(said) + length > limit:

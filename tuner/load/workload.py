@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from tuner.catalog.yaml_files import find_yaml, read_yaml
 from tuner.load.arrivals import drawn_arrivals_s
+from tuner.load.draws import Draws, IndependentDraws, StratifiedDraws
 from tuner.load.synthetic import ConversationStream, PlainStream
+from tuner.load.traces.part import TracePart, search_part, unseen_part
 from tuner.load.traces.trace import TraceFacts, TraceStream
 from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, WorkloadSpec
 from tuner.records import Load, Request, TextRequest
@@ -22,13 +25,55 @@ _DIGESTED_REQUESTS = 64
 
 
 class Workload:
-    """A spec with its stream of requests; `folder` is where the spec's trace is looked for."""
+    """A spec with its stream of requests; `folder` is where the spec's trace is looked for.
 
-    def __init__(self, name: str, spec: WorkloadSpec, folder: Path = Path()) -> None:
+    `draws` is how gaps and lengths are drawn, `part` which part of the trace is replayed; None is
+    the whole trace.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: WorkloadSpec,
+        folder: Path = Path(),
+        draws: Draws | None = None,
+        part: TracePart | None = None,
+    ) -> None:
         self.name = name
         self.spec = spec
-        self._stream = _stream(spec, folder)
-        self.sha256 = self._digest()
+        self._folder = folder
+        self._draws = IndependentDraws() if draws is None else draws
+        self._stream = _stream(spec, folder, self._draws, part)
+
+    @cached_property
+    def sha256(self) -> str:
+        """What identifies the requests."""
+        return self._digest()
+
+    def representative(self, block_requests: int) -> Workload:
+        """Return the requests that configurations are compared on.
+
+        Every `block_requests` of them last as many mean gaps and, where lengths are drawn, ask for
+        as many tokens as the workload does on average. Of a trace it is the first half.
+        """
+        part = None if self.facts is None else search_part(self.facts.rows)
+        return self._variant(self.spec, StratifiedDraws(block_requests), part)
+
+    def unseen(self, number: int) -> Workload:
+        """Return requests of the same kind that `requests` and `representative` do not have.
+
+        Each `number` from 0 on gives others. Of a trace it is the second half, begun elsewhere.
+        """
+        spec = self.spec.model_copy(update={"seed": self.spec.seed + 1 + number})
+        part = None if self.facts is None else unseen_part(self.facts.rows, number)
+        return self._variant(spec, IndependentDraws(), part)
+
+    def _variant(self, spec: WorkloadSpec, draws: Draws, part: TracePart | None) -> Workload:
+        """Return a variant; a part of a trace without a time span cannot be replayed."""
+        if part is not None and spec.trace is not None and spec.load.arrivals == "trace":
+            times_s = {row.arrival_s for row in part.read(self._folder / spec.trace.file)}
+            part = part if len(times_s) > 1 else None
+        return Workload(self.name, spec, self._folder, draws, part)
 
     @property
     def max_request_tokens(self) -> int:
@@ -53,7 +98,7 @@ class Workload:
         if arrivals in ("poisson", "trace"):
             return self._stream.requests()
         # The prompts stay the same under any arrivals.
-        times_s = drawn_arrivals_s(arrivals, self.spec.seed)
+        times_s = drawn_arrivals_s(arrivals, self.spec.seed, self._draws)
         return (
             replace(request, arrival_s=arrival_s)
             for request, arrival_s in zip(self._stream.requests(), times_s, strict=True)
@@ -73,12 +118,14 @@ class Workload:
         return digest.hexdigest()
 
 
-def _stream(spec: WorkloadSpec, folder: Path) -> PlainStream | ConversationStream | TraceStream:
+def _stream(
+    spec: WorkloadSpec, folder: Path, draws: Draws, part: TracePart | None
+) -> PlainStream | ConversationStream | TraceStream:
     if spec.trace is not None:
-        return TraceStream(folder / spec.trace.file, spec)
+        return TraceStream(folder / spec.trace.file, spec, draws, part)
     if spec.shared_prefix is not None or spec.turns is not None:
-        return ConversationStream(spec)
-    return PlainStream(spec)
+        return ConversationStream(spec, draws)
+    return PlainStream(spec, draws)
 
 
 def load_workload(name_or_path: str) -> Workload:

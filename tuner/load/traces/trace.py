@@ -12,13 +12,15 @@ import numpy as np
 
 from tuner.errors import UsageError
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
+from tuner.load.draws import Draws
 from tuner.load.synthetic import CountedTokens
 from tuner.load.text_request import estimated_prompt_tokens, stand_in_ids
+from tuner.load.traces.part import TracePart
 from tuner.load.traces.trace_file import TraceRow, read_trace
 from tuner.load.workload_spec import COUNTING_TOKENS, WorkloadSpec
 from tuner.records import Message, Prompt, Request, TextRequest, TokenArray
 
-_BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py have the others
+_BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py have 1, 2, 3 and 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,17 @@ class TraceFacts:
 class TraceStream:
     """The requests of a trace file, again and again, with fresh prompts each time."""
 
-    def __init__(self, path: Path, spec: WorkloadSpec) -> None:
+    def __init__(
+        self, path: Path, spec: WorkloadSpec, draws: Draws, part: TracePart | None = None
+    ) -> None:
         assert spec.trace is not None
         self._path = path
         self._spec = spec
+        self._draws = draws
+        self._part = part
         self._block_tokens = spec.trace.block_tokens
         self._counted = CountedTokens(spec.seed, spec.vocab_size)
-        self.facts = _scan(path, self._block_tokens)
+        self.facts = _scan(path, self._rows(), self._block_tokens)
         if spec.load.arrivals == "trace" and self.facts.span_s == 0.0:
             raise UsageError(
                 f"'{path}' has no arrival times that could be replayed; write load.arrivals: "
@@ -57,13 +63,16 @@ class TraceStream:
     def requests(self) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end."""
         own_times = self._spec.load.arrivals == "trace"
-        drawn_s = drawn_arrivals_s("poisson", self._spec.seed)
+        drawn_s = drawn_arrivals_s("poisson", self._spec.seed, self._draws)
         request_id = 0
         for copy in count():
-            for row in read_trace(self._path):
+            for row in self._rows():
                 arrival_s = self._own_time_s(row, copy) if own_times else next(drawn_s)
                 yield self._request(row, request_id, copy, arrival_s)
                 request_id += 1
+
+    def _rows(self) -> Iterator[TraceRow]:
+        return read_trace(self._path) if self._part is None else self._part.read(self._path)
 
     def _own_time_s(self, row: TraceRow, copy: int) -> float:
         """Scale to one request per second; a copy begins a mean gap after the last request."""
@@ -116,13 +125,13 @@ def _fresh(prompt: Prompt, copy: int) -> Prompt:
     return (Message(first.role, f"({copy}) {first.content}"), *prompt[1:])
 
 
-def _scan(path: Path, block_tokens: int) -> TraceFacts:
+def _scan(path: Path, trace: Iterator[TraceRow], block_tokens: int) -> TraceFacts:
     digest = hashlib.sha256()
     rows = longest = 0
     first_s: float | None = None
     last_s = 0.0
     max_hash_id = -1
-    for row in read_trace(path):
+    for row in trace:
         if rows == 0:
             first_s = row.arrival_s
         rows += 1
