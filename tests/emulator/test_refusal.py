@@ -15,7 +15,7 @@ from tuner.emulator.__main__ import DATE_FORMAT, LOG_FORMAT, main, say_refusal
 from tuner.emulator.launch_rules import resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
-from tuner.servers.vllm.diagnosis import VllmLog
+from tuner.servers.vllm.log.diagnosis import VllmLog
 from tuner.spec.search_space import Choice, load_space
 
 LOGS = Path(__file__).parent.parent / "servers" / "logs"  # of vLLM 0.32.0

@@ -29,7 +29,7 @@ from tuner.servers.vllm.counters import (
     resolved_settings,
     scrape,
 )
-from tuner.servers.vllm.diagnosis import VllmLog
+from tuner.servers.vllm.log.diagnosis import VllmLog
 
 CHUNK = {
     "id": "cmpl-1",

@@ -12,8 +12,8 @@ from tuner.servers.server import FlagRules, HttpApi, LogReader
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.api import VllmApi
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
-from tuner.servers.vllm.diagnosis import VllmLog
 from tuner.servers.vllm.flags import VllmFlags
+from tuner.servers.vllm.log.diagnosis import VllmLog
 
 # Flags by which the tuner reaches the server; a study cannot have them as well.
 _ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.records import FailureKind
-from tuner.servers.vllm.diagnosis import VllmLog
+from tuner.servers.vllm.log.diagnosis import VllmLog
 
 LOG = VllmLog()
 
@@ -17,7 +17,7 @@ CONFIGURATION, INFRASTRUCTURE, UNSTABLE = (
     FailureKind.INFRASTRUCTURE,
     FailureKind.UNSTABLE,
 )
-LOGS = Path(__file__).parents[1] / "logs"  # of vLLM 0.32.0 on a CPU
+LOGS = Path(__file__).parents[2] / "logs"  # of vLLM 0.32.0 on a CPU
 
 REAL = [
     ("unknown-flag", CONFIGURATION, "unrecognized arguments: --max-num-seqz 3"),
