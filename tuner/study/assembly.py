@@ -1,0 +1,230 @@
+"""Assembly of a run: evaluator, proposals, loop and confirmation, composed from a spec."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from tuner.configuration import Configuration, Value
+from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
+from tuner.evaluation.factory import (
+    RunContext,
+    fixed_configuration,
+    make_evaluator,
+    measurement_plan,
+    space_knobs,
+)
+from tuner.evaluation.rate_share import resolved_rate
+from tuner.evaluation.supervision import supervised
+from tuner.host.process import boot_id
+from tuner.load.workload import Workload
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.stored import Capacity
+from tuner.spec.study import StudySpec
+from tuner.store import Store, TrialOwner
+from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.durability.backups import Backups
+from tuner.study.durability.durable_evaluator import (
+    DurableEvaluator,
+    Gate,
+    StoreTimeouts,
+    retry_store_faults,
+)
+from tuner.study.durability.recovery import recover
+from tuner.study.identity import identity_of, require_same
+from tuner.study.listener import Listener
+from tuner.study.loop import StudyRun
+from tuner.study.proposals.first_points import enqueue_emulated, enqueue_older
+from tuner.study.proposals.memory_fit import fitting
+from tuner.study.proposals.proposals import Proposals
+from tuner.study.run_files import RunFiles
+from tuner.study.study_log import LoggedListener
+
+
+class Run:
+    """One run of a study, in this process; `start` or `resume` is called once."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        space: SearchSpace,
+        workload: Workload,
+        store: Store,
+        listener: Listener,
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._space = space
+        self._workload = workload
+        self._store = store
+        self._files = RunFiles(store, name)
+        self._listener: Listener = LoggedListener(
+            listener, self._files.study_log, self._files.now_file
+        )
+        self._owner = _this_process(f"{name}-{secrets.token_hex(4)}")
+        self._capacity: Capacity | None = None  # if the load is a share of it
+        self._context = RunContext(
+            self._owner.run_tag, self._files.folder, spec.access, self._listener
+        )
+
+    async def start(self, older: Sequence[Configuration] = ()) -> None:
+        """Run a new study to the end of its budget; `older` configurations are measured first."""
+        with self._files.opened():
+            await self._go(new=True, older=older)
+
+    async def resume(self) -> None:
+        """Run a stored study on to the end of its budget."""
+        with self._files.opened():
+            await self._go(new=False, older=())
+
+    async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
+        if (share := self._spec.request_rate_share) is not None:
+            self._spec, self._capacity = await resolved_rate(
+                self._spec, share, self._plan(), self._context
+            )
+        evaluator = await asyncio.to_thread(  # it may take a minute to ask vLLM for its flags
+            make_evaluator,
+            self._spec,
+            self._plan(),
+            space_knobs(self._space),
+            self._context,
+        )
+        async with supervised(evaluator, self._context):
+            testbed = await evaluator.prepare()
+            defaults = await evaluator.defaults() if new else {}
+            identity = identity_of(
+                self._name, self._spec, self._space, self._workload, testbed, self._capacity
+            )
+            self._files.study_log.write("bench", **dataclasses.asdict(testbed))
+            if new:
+                self._space.baseline_parameters(dict(defaults))  # raises before the study is stored
+                self._store.create_study(identity)
+                self._files.put_log_aside(self._listener.note)
+                if self._capacity is not None:
+                    self._store.add_event(self._name, "capacity", str(self._capacity))
+            else:
+                require_same(self._store.study(self._name), identity)
+                spec = self._spec
+                self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
+            stored = self._store.study(self._name)
+            self._files.log_identity(stored, defaults)
+            await self._loop(evaluator, defaults, older)
+
+    def _plan(self) -> MeasurementPlan:
+        plan = measurement_plan(self._spec, self._workload, fixed_configuration(self._space))
+        return dataclasses.replace(plan, ends_early=True)
+
+    async def _loop(
+        self,
+        evaluator: Evaluator,
+        defaults: Mapping[str, Value],
+        older: Sequence[Configuration],
+    ) -> None:
+        proposals = Proposals(
+            self._store.optuna_storage(),
+            self._name,
+            self._space,
+            self._spec.slos,
+            self._spec.objectives,
+            self._spec.sampler,
+            self._spec.seed,
+            evaluator.is_warm_for,
+            fitting(
+                self._spec.model,
+                self._store.study(self._name).gpu,
+                fixed_configuration(self._space),
+            ),
+        )
+        if not proposals.has_baseline:
+            defaults = defaults or await evaluator.defaults()
+            await self._enqueue_first_points(proposals, defaults, older)
+        kept = self._kept(evaluator)
+        confirmation = self._confirmation(kept) if self._spec.confirm else None
+        run = StudyRun(
+            self._name,
+            self._spec,
+            self._store,
+            proposals,
+            kept,
+            self._owner,
+            self._listener,
+            confirmation,
+        )
+        self._reconcile(run, confirmation)
+        self._store.set_finished(self._name, None)
+        self._listener.study_started(self._name, run.progress)
+        try:
+            await retry_store_faults(
+                kept.gate,
+                lambda: self._to_the_end(run, confirmation),
+                lambda: self._reconcile(run, confirmation),
+            )
+        finally:
+            self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
+        self._store.set_finished(self._name, datetime.now(UTC))
+
+    async def _to_the_end(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+        with self._store.optuna_faults():
+            await run.run()
+            if confirmation is not None:
+                await confirmation.run()
+
+    async def _enqueue_first_points(
+        self,
+        proposals: Proposals,
+        defaults: Mapping[str, Value],
+        older: Sequence[Configuration],
+    ) -> None:
+        proposals.enqueue_baseline(defaults)
+        if older:
+            enqueue_older(proposals, self._space, older, defaults, self._listener.note)
+            return
+        stored = self._store.study(self._name)
+        told = await enqueue_emulated(
+            proposals, self._space, self._spec, stored, self._plan(), defaults
+        )
+        if told is not None:
+            self._store.add_event(self._name, "prior", told)
+            self._listener.note(told)
+
+    def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+        """Store results that are only in the log, then complete or requeue half-done trials."""
+        recover(self._name, self._spec, self._store, self._files.log, self._listener.note)
+        run.reconcile()
+        if confirmation is not None:
+            confirmation.reconcile()
+
+    def _kept(self, evaluator: Evaluator) -> DurableEvaluator:
+        note, patience = self._listener.note, StoreTimeouts()
+        counts = next(s for s in self._store.studies() if s.identity.name == self._name)
+        return DurableEvaluator(
+            evaluator,
+            self._files.log,
+            Gate(self._store, note, patience),
+            self._store,
+            self._name,
+            self._owner,
+            patience,
+            Backups(self._store, counts.measured + counts.failed, note),
+        )
+
+    def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
+        return ConfirmationRun(
+            self._name, self._spec, self._store, evaluator, self._owner, self._listener
+        )
+
+
+def _this_process(run_tag: str) -> TrialOwner:
+    """Return this process as the owner of trials."""
+    return TrialOwner(
+        pid=os.getpid(),
+        boot_id=boot_id(),
+        host=socket.gethostname(),
+        run_tag=run_tag,
+    )

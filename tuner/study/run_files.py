@@ -1,0 +1,86 @@
+"""Files of a run: what it writes beside the store, from the study's lock to its logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from tuner.configuration import Value
+from tuner.errors import OperatorNeededError, TunerError
+from tuner.host.state_folder import state_folder
+from tuner.store import Store, StudyIdentity, study_lock
+from tuner.store.address import file_of, parse_address
+from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.log.log_records import LoggedStudy
+from tuner.store.log.measurement_log import MeasurementLog
+from tuner.store.log.now_file import NowFile
+from tuner.store.upkeep.file_systems import require_local
+from tuner.study.durability.durable_evaluator import opened_log
+from tuner.study.study_log import StudyLog
+
+
+class RunFiles:
+    """The measurement log, the study log and the now file of a study, under its lock.
+
+    `folder` is where the servers' logs go: beside the store's file, else under `results/`.
+    """
+
+    def __init__(self, store: Store, study: str) -> None:
+        self._store = store
+        self._study = study
+        path = file_of(parse_address(store.url))
+        beside = Path("results") if path is None else path.parent
+        self.folder = (beside / "logs" / study).absolute()
+        self.study_log = StudyLog(self.folder / "study.jsonl")
+        self.log = MeasurementLog(store.log_path(study, state_folder()))
+        self.now_file = NowFile(store.url, study)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the study's lock and its files; how the run ends is written to the study log."""
+        if self._store.path is not None:
+            require_local(self._store.path)
+        with (
+            study_lock(self._store.url, self._study),
+            self._store.optuna_faults(),
+            opened_log(self.log, self._store.shown),
+            closing(self.study_log),
+            closing(self.now_file),
+        ):
+            try:
+                yield
+            except BaseException as error:
+                is_signal = isinstance(error, asyncio.CancelledError)
+                told = "interrupted" if is_signal else f"{type(error).__name__}: {error}"
+                self.study_log.write("stopped", reason=told)
+                if isinstance(error, OperatorNeededError):
+                    self._add_stop_event(error)
+                raise
+            self.study_log.write("finished")
+
+    def log_identity(self, identity: StudyIdentity, defaults: Mapping[str, Value]) -> None:
+        """Write the study to the measurement log; raises `OperatorNeededError` if that fails."""
+        try:
+            self.log.append(LoggedStudy(identity, defaults))
+        except OSError as error:
+            raise OperatorNeededError(
+                f"cannot write the measurement log {self.log.path} ({error.strerror}); fix that, "
+                f"then `tuner resume {self._study}`"
+            ) from error
+
+    def put_log_aside(self, note: Callable[[str], None]) -> None:
+        """Keep the measurement log of an earlier study of this name under another name."""
+        aside = self.log.put_aside()
+        if aside is not None:
+            note(
+                f"an earlier study '{self._study}', which is not in the store, left a measurement "
+                f"log; it is kept as {aside}"
+            )
+
+    def _add_stop_event(self, fault: OperatorNeededError) -> None:
+        """Add why the run stopped to the study's events, if the store can be written."""
+        if not isinstance(fault, StoreBusyError | StoreFullError):
+            with suppress(TunerError):
+                self._store.add_event(self._study, "stopped", str(fault))
