@@ -31,7 +31,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
     done = tuner("run", *EMULATED, *slo, "--study", "eight", "--trials", "6")
     assert done.returncode == 0, done.stderr
     options = ["--emulate", "L4", "--model", "Qwen/Qwen3-1.7B", *SHORT]
-    nothing = ["--slo", "p99_ttft_ms<=0.001", "--study", "small", "--trials", "3"]
+    nothing = ["--slo", "p99_ttft_ms<=0.001", "--study", "small", "--trials", "3", "--yes"]
     failed = tuner("run", *options, *nothing, "--concurrency", "4")
     assert failed.returncode == 4, failed.stderr
     return tuner

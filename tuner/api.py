@@ -47,12 +47,14 @@ async def arun(
     store: str = DEFAULT_STORE,
     listeners: Sequence[Listener] = (),
     from_study: str | None = None,
+    yes: bool = False,
 ) -> StudyResults:
     """Run a new study to the end of its budget, in a running event loop: for a notebook.
 
     `store` is a SQLite file, created if missing, or a database URL. With `from_study` the best
     configurations of that study are measured first. On cancellation it stops what it started;
-    `resume` continues the study. Raises the error tree of `tuner.errors`.
+    `resume` continues the study. Raises the error tree of `tuner.errors`: `DoubtfulRequestError` if
+    the default's measurement speaks against the SLOs or the load; `yes` goes on regardless.
 
     Example: `study = await tuner.arun(spec)`
     """
@@ -60,7 +62,7 @@ async def arun(
         raise UsageError("no budget: give the spec `hours` or `trials`")
     check_names(spec)  # before a store is created for an invalid spec
     with Store.open(store, create=True) as opened:
-        name = await start_study(spec, opened, Broadcast(listeners), from_study=from_study)
+        name = await start_study(spec, opened, Broadcast(listeners), from_study=from_study, yes=yes)
     return load_study(name, store)
 
 
@@ -70,6 +72,7 @@ def run(
     store: str = DEFAULT_STORE,
     listeners: Sequence[Listener] = (),
     from_study: str | None = None,
+    yes: bool = False,
 ) -> StudyResults:
     """Run a new study as `arun` does, from a script. Ctrl-C stops it cleanly.
 
@@ -78,7 +81,9 @@ def run(
                                request_rate=4, slos=[tuner.Slo.parse("p99_tpot_ms<=25")], hours=8)
         study = tuner.run(spec, store="results/tuner.db")
     """
-    return run_interruptible(arun(spec, store=store, listeners=listeners, from_study=from_study))
+    return run_interruptible(
+        arun(spec, store=store, listeners=listeners, from_study=from_study, yes=yes)
+    )
 
 
 async def aresume(
@@ -89,11 +94,13 @@ async def aresume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    yes: bool = False,
 ) -> StudyResults:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
     For a running event loop, as in a notebook. `confirm` overrides whether the front is measured
-    again; None keeps the study's setting. Raises `PreflightError` if the machine, server, model or
+    again; None keeps the study's setting. `yes` goes on although the default's measurement speaks
+    against the request. Raises `PreflightError` if the machine, server, model or
     search space has changed.
 
     Example: `study = await tuner.aresume("night", hours=4)`
@@ -106,6 +113,7 @@ async def aresume(
             more_trials=trials,
             more_hours=hours,
             confirm=confirm,
+            yes=yes,
         )
     return load_study(name, store)
 
@@ -118,13 +126,20 @@ def resume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    yes: bool = False,
 ) -> StudyResults:
     """Resume a study as `aresume` does, from a script. Ctrl-C stops it cleanly.
 
     Example: `tuner.resume("night", hours=4)`
     """
     resuming = aresume(
-        name, store=store, listeners=listeners, trials=trials, hours=hours, confirm=confirm
+        name,
+        store=store,
+        listeners=listeners,
+        trials=trials,
+        hours=hours,
+        confirm=confirm,
+        yes=yes,
     )
     return run_interruptible(resuming)
 

@@ -37,6 +37,10 @@ class OperatorNeededError(TunerError):
     exit_code = 5
 
 
+class DoubtfulRequestError(OperatorNeededError):
+    """The baseline's measurement speaks against the request; nothing was searched yet."""
+
+
 class InterruptedBySignalError(Exception):
     """A signal ended the work after everything was restored; `exit_code` is 128 + its number."""
 

@@ -9,7 +9,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.option_groups import with_option_groups
-from tuner.commands.shared.options import Format, Name, Output, StoreUrl
+from tuner.commands.shared.options import Format, Name, Output, StoreUrl, Yes
 from tuner.commands.shared.output import print_json, stdout_console, store_option
 from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
@@ -32,6 +32,7 @@ def run(
             "options are the defaults."
         ),
     ] = None,
+    yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Run a study: find the configurations of least energy that meet the SLO.
@@ -48,7 +49,9 @@ def run(
     spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
     console, named = Console(stderr=True), store_option(store_url)
     with RunDisplay(console, spec.slos, spec.objectives, named) as display:
-        study = tuner.run(spec, store=store_url, listeners=[display], from_study=from_study)
+        study = tuner.run(
+            spec, store=store_url, listeners=[display], from_study=from_study, yes=yes
+        )
     _finish(study, as_json=output is Format.JSON)
 
 
@@ -62,6 +65,7 @@ def resume(
             "--confirm/--no-confirm", help="Measure the front again (default: as in the run)."
         ),
     ] = None,
+    yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
@@ -80,7 +84,13 @@ def resume(
     slos, objectives = before.spec.slos, before.spec.objectives
     with RunDisplay(console, slos, objectives, named, known) as display:
         study = tuner.resume(
-            name, store=store_url, listeners=[display], trials=trials, hours=hours, confirm=confirm
+            name,
+            store=store_url,
+            listeners=[display],
+            trials=trials,
+            hours=hours,
+            confirm=confirm,
+            yes=yes,
         )
     _finish(study, as_json=output is Format.JSON)
 

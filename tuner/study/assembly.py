@@ -36,6 +36,7 @@ from tuner.study.durability.durable_evaluator import (
     retry_store_faults,
 )
 from tuner.study.durability.recovery import recover
+from tuner.study.early_question import EarlyQuestion
 from tuner.study.identity import identity_of, require_same
 from tuner.study.listener import Listener
 from tuner.study.loop import StudyRun
@@ -57,7 +58,10 @@ class Run:
         workload: Workload,
         store: Store,
         listener: Listener,
+        *,
+        yes: bool = False,
     ) -> None:
+        self._question = None if yes else EarlyQuestion(name, spec, space, store)
         self._name = name
         self._spec = spec
         self._space = space
@@ -155,6 +159,7 @@ class Run:
             self._owner,
             self._listener,
             confirmation,
+            self._question,
         )
         self._reconcile(run, confirmation)
         self._store.set_finished(self._name, None)

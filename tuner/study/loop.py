@@ -21,6 +21,7 @@ from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner, TrialState
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, require_metrics
+from tuner.study.early_question import EarlyQuestion
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason
@@ -42,6 +43,7 @@ class StudyRun:
         owner: TrialOwner,
         listener: Listener,
         confirmation: ConfirmationRun | None = None,
+        question: EarlyQuestion | None = None,
     ) -> None:
         self._name = name
         self._spec = spec
@@ -51,6 +53,7 @@ class StudyRun:
         self._owner = owner
         self._listener = listener
         self._confirmation = confirmation
+        self._question = question
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
@@ -66,8 +69,10 @@ class StudyRun:
         """Evaluate until the budget is spent or the stopping rule ends the search.
 
         Time for the confirmation is reserved. On cancellation the running trial goes back to the
-        queue. Raises `OperatorNeededError` when the machine, not the configurations, keeps failing.
+        queue. Raises `OperatorNeededError` when the machine, not the configurations, keeps failing,
+        and `DoubtfulRequestError` if the baseline's measurement speaks against the request.
         """
+        self._require_no_doubt()
         points = self._points()
         while self._has_budget() and not self._is_flat(points):
             await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
@@ -89,9 +94,15 @@ class StudyRun:
             self._proposals.note_timing(proposal.number, spent)
             self._tell(proposal, result)
             self._listener.trial_ended(proposal, result, self.progress)
+            if proposal.baseline:
+                self._require_no_doubt()
             points.append(self._point(result))
             if self._confirmation is not None:
                 self._spent_s += await self._confirmation.spread(self.progress.share)
+
+    def _require_no_doubt(self) -> None:
+        if self._question is not None:
+            self._question.require_no_doubt()
 
     def _points(self) -> list[Point | None]:
         """Return the costs of earlier evaluations, for the stopping rule if there is one."""

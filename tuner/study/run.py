@@ -36,11 +36,17 @@ def check_names(spec: StudySpec) -> None:
 
 
 async def start_study(
-    spec: StudySpec, store: Store, listener: Listener, *, from_study: str | None = None
+    spec: StudySpec,
+    store: Store,
+    listener: Listener,
+    *,
+    from_study: str | None = None,
+    yes: bool = False,
 ) -> str:
     """Run a new study to the end of its budget; return its name.
 
-    With `from_study`, the best configurations of that study are measured first.
+    With `from_study`, the best configurations of that study are measured first. `yes` goes on
+    where the baseline's measurement speaks against the request.
 
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
@@ -62,7 +68,8 @@ async def start_study(
         store.study(from_study)  # raises for an unknown name
         old = store.trials(from_study)
         first = points_to_start_with(old, spec.slos, spec.objectives, spec.trials)
-    await Run(name, spec, space, workload, store, listener).start(first)
+    run = Run(name, spec, space, workload, store, listener, yes=yes)
+    await run.start(first)
     return name
 
 
@@ -74,10 +81,12 @@ async def resume_study(
     more_trials: int | None = None,
     more_hours: float | None = None,
     confirm: bool | None = None,
+    yes: bool = False,
 ) -> None:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` overrides whether the front is confirmed; None keeps the study's own setting.
+    `confirm` overrides whether the front is confirmed; None keeps the study's own setting. `yes` is
+    as for `start_study`.
 
     Raises `PreflightError` if the machine, server, model or search space has changed.
     """
@@ -93,6 +102,7 @@ async def resume_study(
         load_workload(spec.workload),
         store,
         listener,
+        yes=yes,
     )
     await run.resume()
 

@@ -112,9 +112,12 @@ class Night:
         return process.returncode, errors
 
     def start(self, plan: Plan | None = None) -> subprocess.Popen[str]:
-        words = ["resume", "night", "--no-confirm"]
+        words = ["resume", "night", "--no-confirm", "--yes"]
         if not self.machine.is_stored():
-            limits = ("--trials", str(self.trials), "--no-confirm", "--slo", "p99_tpot_ms<=1000")
+            limits = (
+                *("--trials", str(self.trials), "--no-confirm"),
+                *("--slo", "p99_tpot_ms<=1000", "--yes"),
+            )
             words = self.machine.run_words(
                 *self.space(), "--allow-gpu-settings", *limits, *self.options, "--objective",
                 "energy_per_output_token_j", "--objective", "output_throughput_tok_s",

@@ -30,4 +30,10 @@ Slos = Annotated[
     list[str] | None,
     typer.Option("--slo", help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated."),
 ]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", help="Go on although the default's measurement speaks against the SLO or the load."
+    ),
+]
 Vllm = Annotated[str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")]
