@@ -10,15 +10,23 @@ from helpers.studies import InProcess
 import tuner
 from tuner.errors import DoubtfulRequestError
 
-EMULATED = (
-    "--emulate H100-SXM --model Qwen/Qwen3-8B --workload smoke --window-s 6 --no-confirm "
-    "--sampler random --trials 3 --study night"
-).split()
+MODEL = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B", "--workload", "smoke"]
+SHORT = ["--window-s", "6", "--no-confirm", "--sampler", "random", "--trials", "3"]
+EMULATED = [*MODEL, *SHORT, "--study", "night"]
 MISTAKES = [
     (("--concurrency", "4", "--slo", "p99_tpot_ms<=0.05"), "did you mean 50?"),
     (("--concurrency", "4", "--slo", "p99_tpot_ms<=25000"), "too wide to rule anything out"),
     (
-        ("--emulate", "L4", "--request-rate", "100", "--slo", "p99_tpot_ms<=100"),
+        (
+            "--emulate",
+            "L40S",
+            "--workload",
+            "chat",
+            "--request-rate",
+            "40",
+            "--slo",
+            "p99_tpot_ms<=100",
+        ),
         "the default cannot serve this load",
     ),
 ]
