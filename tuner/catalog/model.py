@@ -40,16 +40,20 @@ def load_model(name_or_path: str) -> ModelShape:
 
 
 def _from_folder(name: str, folder: Path) -> ModelShape:
-    path = folder / "config.json"
+    path, beside = folder / "config.json", folder / "hf_quant_config.json"
     if not path.is_file():
         raise UsageError(f"the folder '{name}' has no config.json; put the model's one there")
+    return shape_of(name, _read_object(path), _read_object(beside) if beside.is_file() else None)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"cannot read '{path}': {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"'{path}' must hold a JSON object")
-    return shape_of(name, config)
+    return config
 
 
 def _shipped() -> dict[str, dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from tuner.catalog.layer_kinds import LayerKinds, layer_kinds
+from tuner.catalog.model_modules import experts_are_numbered, modules_of
 from tuner.catalog.model_shape import (
     AttentionLayers,
     ExpertLayers,
@@ -15,7 +17,8 @@ from tuner.catalog.model_shape import (
     RecurrentLayers,
     Weights,
 )
-from tuner.errors import UsageError, unknown_name
+from tuner.catalog.quantization import Quantization, quantization_of
+from tuner.errors import UsageError
 
 _GATED = (
     "LlamaForCausalLM",
@@ -59,62 +62,122 @@ _LEFT_OUT: Mapping[str, Mapping[str, int]] = {
     },
 }
 
-# bytes of a quantized parameter with its scales, and whether it is multiplied in 8 bits
-_FORMATS: Mapping[str, Weights] = {
-    "fp8": Weights(1.0, fp8=True),
-    "fbgemm_fp8": Weights(1.0, fp8=True),
-    "mxfp4": Weights(4.25 / 8),
-}
-_GROUP_SCALE_BITS = 32  # a 16-bit scale and a zero point for each group
-_STATE_ELEMENT_BYTES = 4
+_STATE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def shape_of(name: str, config: Mapping[str, Any]) -> ModelShape:
-    """Read a Hugging Face configuration; raises `UsageError` if it cannot be emulated."""
+def shape_of(
+    name: str, config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = None
+) -> ModelShape:
+    """Read a Hugging Face configuration; `sidecar` is the hf_quant_config.json beside it.
+
+    Raises `UsageError` if it cannot be emulated.
+    """
     architecture = _architecture(name, config)
     nested = config.get("text_config")
     text = nested if isinstance(nested, dict) else {}
-    reader = _Reader(architecture, {**_LEFT_OUT.get(architecture, {}), **config, **text})
+    fields = {**_LEFT_OUT.get(architecture, {}), **config, **text}
     try:
-        return reader.shape(name, _formats(name, config, reader.layers))
+        reader = _Reader(architecture, fields, layer_kinds(architecture, fields))
+        return reader.shape(name, quantization_of(config, sidecar))
+    except UsageError as error:
+        raise UsageError(f"model '{name}': {error}") from None
     except KeyError as error:
         raise UsageError(f"model '{name}': its config.json has no field {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"model '{name}': its config.json is wrong: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Reader:
     """One config.json, with its text part on top."""
 
     architecture: str
     text: Mapping[str, Any]
+    kinds: LayerKinds
 
-    @property
-    def layers(self) -> int:
-        return int(self.text.get("num_hidden_layers") or 0)
-
-    def shape(self, name: str, weights: Callable[[str], Weights]) -> ModelShape:
-        text = self.text
+    def shape(self, name: str, quantization: Quantization) -> ModelShape:
+        text, kinds = self.text, self.kinds
         mla = self.architecture in _MLA
-        moe = self._moe(weights)
-        mlp = self._mlp(moe, weights)
+        weights = self._formats(quantization)
+        moe = self._moe(weights, quantization)
         width = text.get("moe_intermediate_size") if moe else None
+        tied = bool(text.get("tie_word_embeddings", "Gemma" in self.architecture))
         return ModelShape(
             name=name,
-            layers=int(text["num_hidden_layers"]),
+            layers=kinds.count,
             hidden=int(text["hidden_size"]),
             heads=int(text["num_attention_heads"]),
             kv_heads=1 if mla else self._kv_heads(),
             intermediate=int(width or text["intermediate_size"]),
             vocabulary=int(text["vocab_size"]),
-            max_position=int(text["max_position_embeddings"]),
-            tied_embeddings=bool(text.get("tie_word_embeddings", "Gemma" in self.architecture)),
+            max_position=max_position(text),
+            tied_embeddings=tied,
             attention=self._mla(weights) if mla else self._attention(weights),
-            mlp=mlp,
+            mlp=self._mlp(weights),
             moe=moe,
             recurrent=self._recurrent(weights),
+            head_weights=Weights() if tied else weights("head"),
+            kv_bytes=quantization.kv_bytes,
         )
+
+    def _formats(self, quantization: Quantization) -> Callable[[str], Weights]:
+        """Return a function from a kind of layer to the mean format of its matrices."""
+        experts = self._expert_count() if experts_are_numbered(quantization.names) else 1
+        modules = modules_of(self.architecture, self.kinds, self._sizes, experts)
+        quantization.check(modules)
+        stored: dict[str, list[tuple[int, Weights]]] = {}
+        for module in modules:
+            each = (module.parameters, quantization.of(module))
+            stored.setdefault(module.part, []).append(each)
+        means = {part: _mean(formats) for part, formats in stored.items()}
+        return lambda part: means.get(part, Weights())
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, Mapping[str, int]]:
+        """Parameters of each matrix of one layer, by kind of layer and name of the matrix."""
+        sizes: dict[str, Mapping[str, int]] = {
+            "attention": self._mla_sizes() if self.architecture in _MLA else self._head_sizes(),
+            "head": {"lm_head": int(self.text["hidden_size"]) * int(self.text["vocab_size"])},
+        }
+        if "state" in self.kinds.mixers:
+            sizes["recurrent"] = self._recurrent_sizes()
+        if "mlp" in self.kinds.channels:
+            width = int(self.text.get("intermediate_size_mlp") or self.text["intermediate_size"])
+            sizes["mlp"] = self._mlp_sizes(int(self.text["hidden_size"]), width)
+        if "experts" in self.kinds.channels:
+            sizes |= self._expert_sizes()
+        return sizes
+
+    def _mlp_sizes(self, hidden: int, width: int) -> Mapping[str, int]:
+        names = (
+            ("up_proj", "down_proj") if self._is_mamba else ("gate_proj", "up_proj", "down_proj")
+        )
+        return dict.fromkeys(names, hidden * width)
+
+    def _expert_sizes(self) -> dict[str, Mapping[str, int]]:
+        text, hidden, count = self.text, int(self.text["hidden_size"]), self._expert_count()
+        latent = int(text.get("moe_latent_size") or 0)
+        one = self._mlp_sizes(latent or hidden, self._expert_width())
+        shared = dict(self._mlp_sizes(hidden, self._shared_width()))
+        if latent:
+            shared |= {"fc1_latent_proj": hidden * latent, "fc2_latent_proj": hidden * latent}
+        return {"experts": one, "shared": shared, "router": {"gate": hidden * count}}
+
+    def _expert_width(self) -> int:
+        return int(self.text.get("moe_intermediate_size") or self.text["intermediate_size"])
+
+    def _shared_width(self) -> int:
+        text, width = self.text, self._expert_width()
+        if self._is_mamba:
+            copies = int(text.get("n_shared_experts") or 0)
+            return copies * int(text.get("moe_shared_expert_intermediate_size") or 0)
+        shared = int(text.get("shared_expert_intermediate_size") or 0)
+        shared += int(text.get("n_shared_experts") or 0) * width
+        return shared + (width if "Llama4" in self.architecture else 0)
+
+    @property
+    def _is_mamba(self) -> bool:
+        return self.architecture in _MAMBA
 
     def _kv_heads(self) -> int:
         return int(self.text.get("num_key_value_heads") or self.text["num_attention_heads"])
@@ -124,144 +187,149 @@ class _Reader:
         given = text.get("head_dim") or text.get("attention_head_dim")
         return int(given or int(text["hidden_size"]) // int(text["num_attention_heads"]))
 
-    def _kinds(self) -> list[str]:
-        """The token mixer of each layer: attention, sliding window, recurrent state, or none."""
-        text, layers = self.text, int(self.text["num_hidden_layers"])
-        if self.architecture in _MAMBA:
-            kinds = {"M": "state", "*": "full"}
-            return [kinds.get(letter, "none") for letter in text["hybrid_override_pattern"]]
-        if text.get("layer_types"):
-            names = {"linear_attention": "state", "full_attention": "full"}
-            return [names.get(str(kind), "window") for kind in text["layer_types"]]
-        if self.architecture in _LINEAR_ATTENTION:
-            every = int(text["full_attention_interval"])
-            return ["state" if (i + 1) % every else "full" for i in range(layers)]
-        return [self._gated_kind(i) for i in range(layers)]
-
-    def _gated_kind(self, layer: int) -> str:
-        text = self.text
-        if not self._window() or text.get("use_sliding_window") is False:
-            return "full"
-        pattern = {"Gemma2ForCausalLM": 2, "GptOssForCausalLM": 2}.get(self.architecture)
-        if "Gemma3" in self.architecture:
-            pattern = int(text.get("sliding_window_pattern") or 6)
-        if "Llama4" in self.architecture:
-            pattern = 4
-        if pattern is None:
-            return "window"
-        return "window" if (layer + 1) % pattern else "full"
-
     def _window(self) -> int:
         return int(self.text.get("sliding_window") or self.text.get("attention_chunk_size") or 0)
 
-    def _attention(self, weights: Callable[[str], Weights]) -> AttentionLayers:
-        text = self.text
-        heads, kv_heads, head = int(text["num_attention_heads"]), self._kv_heads(), self._head_dim()
-        kinds = self._kinds()
+    def _head_sizes(self) -> Mapping[str, int]:
+        heads, kv_heads, head = self._heads(), self._kv_heads(), self._head_dim()
+        hidden = int(self.text["hidden_size"])
         queries = heads * (2 if self.architecture in _LINEAR_ATTENTION else 1)  # with a gate
+        return {
+            "q_proj": hidden * head * queries,
+            "k_proj": hidden * head * kv_heads,
+            "v_proj": hidden * head * kv_heads,
+            "o_proj": hidden * head * heads,
+        }
+
+    def _mla_sizes(self) -> Mapping[str, int]:
+        text, hidden, heads = self.text, int(self.text["hidden_size"]), self._heads()
+        nope, rope = int(text["qk_nope_head_dim"]), int(text["qk_rope_head_dim"])
+        rank, value = int(text["kv_lora_rank"]), int(text["v_head_dim"])
+        query, q_rank = heads * (nope + rope), text.get("q_lora_rank")
+        queries = {"q_proj": hidden * query}
+        if q_rank is not None:
+            queries = {"q_a_proj": hidden * int(q_rank), "q_b_proj": int(q_rank) * query}
+        return {
+            **queries,
+            "kv_a_proj_with_mqa": hidden * (rank + rope),
+            "kv_b_proj": rank * heads * (nope + value),
+            "o_proj": heads * value * hidden,
+        }
+
+    def _heads(self) -> int:
+        return int(self.text["num_attention_heads"])
+
+    def _attention(self, weights: Callable[[str], Weights]) -> AttentionLayers:
+        heads, head, mixers = self._heads(), self._head_dim(), self.kinds.mixers
         return AttentionLayers(
-            layers=kinds.count("full") + kinds.count("window"),
-            parameters=int(text["hidden_size"]) * head * (queries + heads + 2 * kv_heads),
+            layers=mixers.count("full") + mixers.count("window"),
+            parameters=sum(self._sizes["attention"].values()),
             kv_elements=2 * head,
             pair_flop=4.0 * heads * head,
-            window_layers=kinds.count("window"),
+            window_layers=mixers.count("window"),
             window_tokens=self._window(),
             weights=weights("attention"),
         )
 
     def _mla(self, weights: Callable[[str], Weights]) -> AttentionLayers:
         text = self.text
-        hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-        nope, rope = int(text["qk_nope_head_dim"]), int(text["qk_rope_head_dim"])
-        rank, value = int(text["kv_lora_rank"]), int(text["v_head_dim"])
-        q_rank = text.get("q_lora_rank")
-        query = heads * (nope + rope)
-        queries = hidden * query if q_rank is None else int(q_rank) * (hidden + query)
-        rest = hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+        rank, rope = int(text["kv_lora_rank"]), int(text["qk_rope_head_dim"])
         return AttentionLayers(
-            layers=int(text["num_hidden_layers"]),
-            parameters=queries + rest,
+            layers=self.kinds.count,
+            parameters=sum(self._sizes["attention"].values()),
             kv_elements=rank + rope,
-            pair_flop=2.0 * heads * (2 * rank + rope),
+            pair_flop=2.0 * self._heads() * (2 * rank + rope),
             latent=True,
             weights=weights("attention"),
         )
 
     def _expert_count(self) -> int:
-        text = self.text
         names = ("num_local_experts", "n_routed_experts", "num_experts")
-        if self.architecture in _MAMBA:
-            return 0
-        return next((int(text[name]) for name in names if text.get(name)), 0)
+        return next((int(self.text[name]) for name in names if self.text.get(name)), 0)
 
-    def _expert_layers(self) -> int:
-        text, layers = self.text, int(self.text["num_hidden_layers"])
-        if text.get("interleave_moe_layer_step"):
-            return layers // int(text["interleave_moe_layer_step"])
-        every = int(text.get("decoder_sparse_step") or text.get("moe_layer_freq") or 1)
-        dense = int(text.get("first_k_dense_replace") or 0) + len(text.get("mlp_only_layers") or ())
-        return (layers - dense) // every
-
-    def _moe(self, weights: Callable[[str], Weights]) -> ExpertLayers | None:
-        text, count = self.text, self._expert_count()
-        if count <= 1:
+    def _moe(
+        self, weights: Callable[[str], Weights], quantization: Quantization
+    ) -> ExpertLayers | None:
+        if "experts" not in self.kinds.channels:
             return None
-        hidden = int(text["hidden_size"])
-        width = int(text.get("moe_intermediate_size") or text["intermediate_size"])
-        shared = int(text.get("shared_expert_intermediate_size") or 0)
-        shared += int(text.get("n_shared_experts") or 0) * width
-        shared += width if "Llama4" in self.architecture else 0
+        text, sizes = self.text, self._sizes
+        both = {**sizes["shared"], **sizes["router"]}
         return ExpertLayers(
-            layers=self._expert_layers(),
-            count=count,
+            layers=self.kinds.channels.count("experts"),
+            count=self._expert_count(),
             active=int(text.get("num_experts_per_tok") or text["experts_per_token"]),
-            parameters=3 * hidden * width,
-            shared_parameters=3 * hidden * shared + hidden * count,
+            parameters=sum(sizes["experts"].values()),
+            shared_parameters=sum(both.values()),
             weights=weights("experts"),
             shared_weights=weights("shared"),
-            reads_all=self._reads_all(),
+            # DeepSeek's are run by FlashInfer, which passes over those without a token
+            reads_all=quantization.block_experts and self.architecture not in _MLA,
         )
 
-    def _reads_all(self) -> bool:
-        """Say whether vLLM's kernel for experts in blocks of 8 bits reads those without a token.
-
-        DeepSeek's are run by FlashInfer, which does not.
-        """
-        quantization = self.text.get("quantization_config") or {}
-        return quantization.get("quant_method") == "fp8" and self.architecture not in _MLA
-
-    def _mlp(self, moe: ExpertLayers | None, weights: Callable[[str], Weights]) -> MlpLayers | None:
-        text = self.text
-        layers = int(text["num_hidden_layers"]) - (0 if moe is None else moe.layers)
-        matrices = 3
-        if self.architecture in _MAMBA:
-            layers, matrices = str(text["hybrid_override_pattern"]).count("-"), 2
+    def _mlp(self, weights: Callable[[str], Weights]) -> MlpLayers | None:
+        layers = self.kinds.channels.count("mlp")
         if layers == 0:
             return None
-        width = int(text.get("intermediate_size_mlp") or text["intermediate_size"])
-        return MlpLayers(layers, matrices * int(text["hidden_size"]) * width, weights("mlp"))
+        return MlpLayers(layers, sum(self._sizes["mlp"].values()), weights("mlp"))
+
+    def _recurrent_sizes(self) -> Mapping[str, int]:
+        text, hidden, inner = self.text, int(self.text["hidden_size"]), self._inner()
+        if self._is_mamba:
+            heads, state = int(text["mamba_num_heads"]), int(text["ssm_state_size"])
+            projected = 2 * inner + 2 * int(text["n_groups"]) * state + heads
+            return {"in_proj": hidden * projected, "out_proj": hidden * inner}
+        key = int(text["linear_num_key_heads"]) * int(text["linear_key_head_dim"])
+        return {
+            "in_proj_qkv": hidden * (inner + 2 * key),
+            "in_proj_z": hidden * inner,
+            "in_proj_ba": hidden * 2 * int(text["linear_num_value_heads"]),
+            "out_proj": hidden * inner,
+        }
+
+    def _inner(self) -> int:
+        text = self.text
+        if self._is_mamba:
+            return int(text["mamba_num_heads"]) * int(text["mamba_head_dim"])
+        return int(text["linear_num_value_heads"]) * int(text["linear_value_head_dim"])
 
     def _recurrent(self, weights: Callable[[str], Weights]) -> RecurrentLayers | None:
-        text, layers = self.text, self._kinds().count("state")
+        text, layers = self.text, self.kinds.mixers.count("state")
         if layers == 0:
             return None
-        hidden = int(text["hidden_size"])
-        if self.architecture in _MAMBA:
-            heads, state = int(text["mamba_num_heads"]), int(text["ssm_state_size"])
-            inner = heads * int(text["mamba_head_dim"])
-            projected = 2 * inner + 2 * int(text["n_groups"]) * state + heads
-            elements = inner * state
-        else:
-            heads, key = int(text["linear_num_value_heads"]), int(text["linear_key_head_dim"])
-            inner = heads * int(text["linear_value_head_dim"])
-            projected = 2 * inner + 2 * int(text["linear_num_key_heads"]) * key + 2 * heads
-            elements = inner * key
+        keys = text["ssm_state_size"] if self._is_mamba else text["linear_key_head_dim"]
+        stored = text.get("mamba_ssm_cache_dtype") or text.get("mamba_ssm_dtype") or "float32"
+        if str(stored) not in _STATE_BYTES:
+            raise UsageError(f"the state's format is not understood: {stored!r}")
         return RecurrentLayers(
             layers=layers,
-            parameters=hidden * (projected + inner),
-            state_bytes=elements * _STATE_ELEMENT_BYTES,
+            parameters=sum(self._sizes["recurrent"].values()),
+            state_bytes=self._inner() * int(keys) * _STATE_BYTES[str(stored)],
             weights=weights("recurrent"),
         )
+
+
+def max_position(text: Mapping[str, Any]) -> int:
+    """Return the longest context as vLLM derives it: YaRN and its like stretch the trained one."""
+    longest = int(text["max_position_embeddings"])
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(scaling, Mapping) or "gemma3" in str(text.get("model_type")):
+        return longest
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind not in ("yarn", "linear", "dynamic"):
+        return longest
+    if kind == "yarn":
+        longest = int(scaling.get("original_max_position_embeddings") or longest)
+    return int(longest * float(scaling.get("factor") or 1.0))
+
+
+def _mean(formats: list[tuple[int, Weights]]) -> Weights:
+    """Return the mean bytes of a parameter, and 8-bit products if most are in 8 bits."""
+    total = sum(count for count, _ in formats)
+    if total == 0 or all(weights == formats[0][1] for _, weights in formats):
+        return formats[0][1]
+    stored = sum(count * weights.bytes for count, weights in formats)
+    eight = sum(count for count, weights in formats if weights.fp8)
+    return Weights(stored / total, fp8=2 * eight > total)
 
 
 def _architecture(name: str, config: Mapping[str, Any]) -> str:
@@ -275,73 +343,3 @@ def _architecture(name: str, config: Mapping[str, Any]) -> str:
             "of its config.json"
         )
     return str(found[0])
-
-
-_PART_NAMES: Mapping[str, tuple[str, ...]] = {
-    "attention": ("self_attn", "attention"),
-    "mlp": ("mlp", "feed_forward"),
-    "experts": ("experts",),
-    "shared": ("shared_expert",),
-    "recurrent": ("linear_attn", "mamba", "mixer"),
-}
-
-
-def _formats(name: str, config: Mapping[str, Any], layers: int) -> Callable[[str], Weights]:
-    """Return a function from a kind of layer to its format, by the quantization's exclusions."""
-    quantization = config.get("quantization_config")
-    if quantization is None:
-        return lambda _: Weights()
-    quantized = _quantized(name, quantization)
-    excluded = [
-        str(module)
-        for field in ("modules_to_not_convert", "ignore", "ignored_layers")
-        for module in quantization.get(field) or ()
-    ]
-    # the released MXFP4 checkpoints quantize only the experts
-    only_experts = str(quantization.get("quant_method")) == "mxfp4"
-
-    def weights(part: str) -> Weights:
-        if only_experts and part != "experts":
-            return Weights()
-        return Weights() if _left_out(part, excluded, layers) else quantized
-
-    return weights
-
-
-def _left_out(part: str, excluded: list[str], layers: int) -> bool:
-    """Say whether most layers of a part are excluded; a name without a number means all."""
-    numbers = set()
-    for module in excluded:
-        last = module.rsplit(".", 1)[-1]
-        if part in ("mlp", "experts") and any(word in last for word in ("router", "norm")):
-            continue
-        if part in ("mlp", "experts") and (last == "gate" or "shared" in module):
-            continue
-        if not any(name in module for name in _PART_NAMES[part]):
-            continue
-        number = re.search(r"\.(\d+)\.", module)
-        if number is None:
-            return True
-        numbers.add(number.group(1))
-    return len(numbers) * 2 > layers
-
-
-def _quantized(name: str, quantization: Mapping[str, Any]) -> Weights:
-    method = str(quantization.get("quant_method"))
-    if method in _FORMATS:
-        return _FORMATS[method]
-    if method in ("awq", "gptq"):
-        return _grouped(int(quantization.get("bits", 4)), quantization.get("group_size"))
-    if method == "compressed-tensors":
-        group = next(iter(quantization["config_groups"].values()))["weights"]
-        bits = int(group["num_bits"])
-        if bits == 8:
-            return Weights(1.0, fp8=group.get("type") == "float")
-        return _grouped(bits, group.get("group_size"))
-    known = [*_FORMATS, "awq", "gptq", "compressed-tensors"]
-    raise UsageError(f"model '{name}': " + unknown_name("quant_method", method, known))
-
-
-def _grouped(bits: int, group_size: object) -> Weights:
-    group = int(group_size) if isinstance(group_size, (int, float)) and group_size > 0 else 0
-    return Weights((bits + (_GROUP_SCALE_BITS / group if group else 0.0)) / 8)

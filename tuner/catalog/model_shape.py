@@ -80,6 +80,8 @@ class ModelShape:
     mlp: MlpLayers | None = None
     moe: ExpertLayers | None = None
     recurrent: RecurrentLayers | None = None
+    head_weights: Weights = Weights()  # of the output matrix, where it is not the embedding
+    kv_bytes: int = 2  # of a cached element, where the server is not told another
 
     @property
     def experts(self) -> int:
@@ -147,10 +149,11 @@ class ModelShape:
 
     def _stored(self) -> list[tuple[float, float]]:
         """Parameters and their bytes, by kind."""
-        matrices = 1 if self.tied_embeddings else 2
         attention = self.attention
+        head = 0 if self.tied_embeddings else self.embedding_parameters
         stored = [
-            (float(matrices * self.embedding_parameters), _EMBEDDING_BYTES),
+            (float(self.embedding_parameters), _EMBEDDING_BYTES),
+            (float(head), self.head_weights.bytes),
             (float(attention.layers * attention.parameters), attention.weights.bytes),
         ]
         stored += [

@@ -126,7 +126,8 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     _check_scheduler(tokens, max_num_seqs, max_model_len, chunked, threshold)
     _check_parallel(model, gpu, shards, copies)
     eager = bool(values["enforce_eager"])
-    kv_bytes = _KV_BYTES[str(values["kv_cache_dtype"])]
+    kv_dtype = str(values["kv_cache_dtype"])
+    kv_bytes = model.kv_bytes if kv_dtype == "auto" else _KV_BYTES[kv_dtype]
     cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager, copies)
     is_async = bool(values["async_scheduling"])
     in_flight = tokens * (2 if is_async else 1)

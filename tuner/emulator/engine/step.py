@@ -204,7 +204,7 @@ class StepModel:
             compute_s += flop * tokens / flop_s
         if sampled:
             compute_s += 2.0 * model.embedding_parameters * sampled / fixed.flop_s
-            read += 2.0 * model.embedding_parameters
+            read += model.head_weights.bytes * model.embedding_parameters
         activations = tokens * model.layers * fixed.width * _ACTIVATION_BYTES
         logits = self.gpu.logit_bytes * sampled * model.vocabulary
         return compute_s / shards, (read + activations) / shards + logits
