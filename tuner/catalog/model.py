@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tuner.catalog.model_config import shape_of
+from tuner.catalog.model_files.model_config import shape_of
 from tuner.catalog.model_shape import ModelShape
 from tuner.errors import UsageError, unknown_name
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tuner.catalog.layer_kinds import LayerKinds, layer_kinds
-from tuner.catalog.model_modules import experts_are_numbered, modules_of
+from tuner.catalog.model_files.layer_kinds import LayerKinds, layer_kinds
+from tuner.catalog.model_files.model_modules import experts_are_numbered, modules_of
+from tuner.catalog.model_files.quantization import Quantization, quantization_of
 from tuner.catalog.model_shape import (
     AttentionLayers,
     ExpertLayers,
@@ -17,7 +18,6 @@ from tuner.catalog.model_shape import (
     RecurrentLayers,
     Weights,
 )
-from tuner.catalog.quantization import Quantization, quantization_of
 from tuner.errors import UsageError
 
 _GATED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from tuner.catalog.layer_kinds import LayerKinds
-from tuner.catalog.module_names import Module
+from tuner.catalog.model_files.layer_kinds import LayerKinds
+from tuner.catalog.model_files.module_names import Module
 
 Sizes = Mapping[str, Mapping[str, int]]  # parameters of one layer, by part and name of the matrix
 

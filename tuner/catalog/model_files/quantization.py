@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.catalog.model_files.module_names import Module, ModuleNames
 from tuner.catalog.model_shape import Weights
-from tuner.catalog.module_names import Module, ModuleNames
 from tuner.errors import UsageError, unknown_name
 
 _FP8 = Weights(1.0, fp8=True)
