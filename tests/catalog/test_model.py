@@ -64,10 +64,23 @@ def test_published_sizes(name: str, billions: float) -> None:
         ("deepseek-ai/DeepSeek-V3.1", 673),
         ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 236),
         ("meta-llama/Llama-3.1-405B-Instruct-FP8", 482),
+        ("meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", 415),
     ],
 )
 def test_quantized_sizes(name: str, gigabytes: float) -> None:
     assert load_model(name).loaded_bytes / 1e9 == pytest.approx(gigabytes, rel=0.03)
+
+
+def test_which_experts_are_read_without_a_token() -> None:
+    for name, reads_all in (
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", True),
+        ("deepseek-ai/DeepSeek-V3.1", False),
+        ("meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", False),
+        ("Qwen/Qwen3-30B-A3B", False),
+    ):
+        moe = load_model(name).moe
+        assert moe is not None
+        assert moe.reads_all == reads_all
 
 
 def test_layers_by_what_mixes_their_tokens() -> None:
