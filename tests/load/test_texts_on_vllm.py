@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from helpers.driving import drive_records
+from helpers.endpoints import served
 from helpers.tiny_vllm import Endless, needs_vllm, tiny_vllm
 
 from tuner.load.text_request import stand_in_ids
@@ -22,7 +23,7 @@ async def test_texts_and_chats_are_answered_and_counted(tmp_path: Path) -> None:
     load = Load(concurrency=2)
     async with tiny_vllm(tmp_path) as server:
         records: tuple[RequestRecord, ...] = await drive_records(
-            server.base_url, server.served_name, iter(asked), load, Endless()
+            served(server.base_url, server.served_name), iter(asked), load, Endless()
         )
     assert [(r.state, r.error) for r in records] == [(RequestState.DONE, None)] * 2
     assert [r.token_times_s.size for r in records] == [7, 9]
