@@ -4,18 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from helpers.alive import ends, lives, wait_until_stopped
 from helpers.nvml_standin import Standin
-from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
+from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED, UNKNOWN
 
 from tuner.devices.device_state import DeviceState
 from tuner.devices.limit_control import Access
 from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
-from tuner.errors import OperatorNeededError
+from tuner.errors import OperatorNeededError, PreflightError
 
 
 @pytest.fixture
@@ -113,6 +114,48 @@ def test_a_lost_gpu_needs_an_operator_and_the_others_still_answer(
     with pytest.raises(OperatorNeededError, match="GPU is lost"):
         state_of(agent, 0)
     assert state_of(agent, 1).temperature_c == 45
+
+
+def test_an_error_that_passes_is_asked_again(standin: Standin, agent: AgentChannel) -> None:
+    device = standin.device(0)
+    device.fail("nvmlDeviceGetMemoryInfo", UNKNOWN)
+    threading.Timer(0.25, device.mend).start()
+    assert agent.call("memory_used_bytes", uuid=agent.devices[0].uuid) == 0
+
+
+def test_an_error_that_lasts_needs_an_operator(standin: Standin) -> None:
+    agent = open_agent(0.3)
+    assert agent is not None
+    standin.device(0).fail("nvmlDeviceGetMemoryInfo", UNKNOWN)
+    with pytest.raises(OperatorNeededError, match=r"memory of GPU-.*, for 0\.3 s"):
+        agent.call("memory_used_bytes", uuid=agent.devices[0].uuid)
+    standin.device(0).mend()
+    assert agent.call("memory_used_bytes", uuid=agent.devices[0].uuid) == 0
+    agent.close()
+
+
+def test_a_name_that_is_no_text(standin: Standin) -> None:
+    standin.device(1).set(name=b"NVIDIA RTX \xe9\xff")
+    agent = open_agent(5.0)
+    assert agent is not None
+    assert [device.name for device in agent.devices][1] == "NVIDIA RTX \ufffd\ufffd"
+    agent.close()
+
+
+@pytest.mark.parametrize("pid", [0, 2**32 - 1, 2**22 + 1])
+def test_processes_that_cannot_be_are_unknown(
+    standin: Standin, agent: AgentChannel, pid: int
+) -> None:
+    standin.device(0).processes({pid: 2**30, os.getpid(): 2**30})
+    assert state_of(agent, 0).pids is None
+    standin.device(0).processes({os.getpid(): 2**30})
+    assert state_of(agent, 0).pids == (os.getpid(),)
+
+
+def test_a_command_that_makes_no_sense_is_answered(agent: AgentChannel) -> None:
+    with pytest.raises(PreflightError, match="TypeError"):
+        agent.call("set_power_limit", uuid=agent.devices[0].uuid, volts=3)
+    assert agent.call("memory_used_bytes", uuid=agent.devices[0].uuid) == 0
 
 
 def test_a_slow_answer_within_the_deadline_is_an_answer(

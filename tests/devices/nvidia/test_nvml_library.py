@@ -1,7 +1,9 @@
 """The one place that calls NVML, and the stand-in under it."""
 
 import ast
+import ctypes
 import inspect
+from contextlib import suppress
 from pathlib import Path
 
 import pynvml
@@ -11,7 +13,7 @@ from helpers.nvml_standin.standin import SOURCE
 from tuner.devices.limit_control import PermissionDeniedError
 from tuner.devices.nvidia import nvml_library
 from tuner.devices.nvidia.faults import NvmlFault, error_of
-from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe
+from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError, ask, ask_maybe, ask_text
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 CODES = {
@@ -26,13 +28,43 @@ def test_every_error_of_nvml_is_mapped(name: str) -> None:
     assert CODES[name] in FAULTS
 
 
-def test_a_code_from_a_newer_nvml_needs_an_operator() -> None:
+@pytest.mark.parametrize("code", [4711, pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_TIMEOUT])
+def test_an_error_that_may_pass_is_not_the_gpus_state(code: int) -> None:
+    """Also a code from a newer NVML: nothing that we know to be harmless, or to last."""
+
     def fail() -> None:
-        raise pynvml.NVMLError(4711)
+        raise pynvml.NVMLError(code)
 
     with pytest.raises(NvmlFaultError) as caught:
         ask("power", fail)
-    assert caught.value.fault is NvmlFault.BROKEN
+    assert caught.value.fault is NvmlFault.PASSING
+
+
+RAISED = [
+    pynvml.NVMLLibraryMismatchError("the driver is older than nvidia-ml-py"),
+    ValueError("4294967295 is not a process"),
+    OverflowError(),
+    AttributeError("'NoneType' object has no attribute 'pid'"),
+    KeyError(5),
+    ctypes.ArgumentError("argument 2"),
+    *(pynvml.NVMLError(code) for code in range(-3, 1100, 7)),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=repr)
+def test_whatever_nvidia_ml_py_raises_is_an_answer(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(NvmlFaultError, match="processes of GPU-0: "):
+        ask("processes of GPU-0", fail)
+    with suppress(NvmlFaultError):
+        assert ask_maybe("processes of GPU-0", fail) is None
+
+
+def test_bytes_that_are_no_text_are_a_name_all_the_same() -> None:
+    assert ask_text("name", b"H100 \xff\xfe".decode) == "H100 \ufffd\ufffd"
+    assert ask_text("name", lambda: b"H100 \xff") == "H100 \ufffd"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +74,7 @@ def test_a_code_from_a_newer_nvml_needs_an_operator() -> None:
         (NvmlFault.UNSUPPORTED, PreflightError, 3),
         (NvmlFault.DENIED, PermissionDeniedError, 3),
         (NvmlFault.REFUSED, UsageError, 2),
+        (NvmlFault.PASSING, OperatorNeededError, 5),
         (NvmlFault.BROKEN, OperatorNeededError, 5),
     ],
 )

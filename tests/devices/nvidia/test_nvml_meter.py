@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from helpers.alive import ends
 from helpers.nvml_standin import Standin
-from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED
+from helpers.nvml_standin.standin import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED, UNKNOWN
 
-from tuner.devices.meter import Meter, PowerReading
+from tuner.devices.meter import Meter, PowerReading, WindowContext
+from tuner.devices.nvidia import agent
+from tuner.devices.nvidia.agent import Sampler
+from tuner.devices.nvidia.faults import NvmlFault
+from tuner.devices.nvidia.nvml_library import FAULTS, NvmlFaultError
 from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
+from tuner.devices.nvidia.ring import RingReader, RingWriter, create_ring_file
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.records import Source
 
@@ -166,6 +171,76 @@ def test_a_lost_gpu_while_sampling(standin: Standin, meter: MakeMeter) -> None:
     tried = standin.device(1).calls("nvmlDeviceGetTotalEnergyConsumption")
     time.sleep(0.25)
     assert standin.device(1).calls("nvmlDeviceGetTotalEnergyConsumption") == tried
+
+
+def test_an_error_that_passes_costs_the_window_and_nothing_else(
+    standin: Standin, meter: MakeMeter
+) -> None:
+    one = meter()
+    next_reading(one)
+    context = WindowContext(one.states(), own_pids=(), power_limit_w=None)
+    start_s = time.monotonic()
+    time.sleep(0.2)
+    standin.device(1).fail("nvmlDeviceGetTotalEnergyConsumption", UNKNOWN)
+    time.sleep(0.25)
+    standin.device(1).mend()
+    next_reading(one)
+    end_s = time.monotonic()
+    next_reading(one)
+    spoilt = one.judge(start_s, end_s, context)
+    assert spoilt.reasons == ("a sample of the energy counter is missing",)
+    start_s = time.monotonic()
+    next_reading(one)
+    end_s = time.monotonic()
+    next_reading(one)
+    assert one.judge(start_s - 0.02, end_s, context).valid
+
+
+class Unwell:
+    """A GPU whose readings fail as they are told to."""
+
+    uuid = "GPU-0"
+
+    def __init__(self, *codes: int) -> None:
+        self._codes = iter(codes)
+
+    def sample(self) -> tuple[float, ...]:
+        if code := next(self._codes):
+            raise NvmlFaultError(FAULTS[code], f"energy: error {code}")
+        return (1.0, 2.0, 3.0, 4.0, 5.0)
+
+
+def sampler_of(device: Unwell, monkeypatch: pytest.MonkeyPatch) -> tuple[Sampler, RingReader]:
+    monkeypatch.setattr(agent, "LASTS_S", 0.02)
+    descriptor = create_ring_file()
+    reader = RingReader(descriptor, 1)
+    return Sampler([device], RingWriter(descriptor, 1), 0.015), reader  # type: ignore[list-item]
+
+
+def take(sampler: Sampler) -> None:
+    time.sleep(sampler.wait_s())
+    sampler.sample()
+
+
+def test_an_error_that_lasts_ends_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, ring = sampler_of(Unwell(0, UNKNOWN, 0, UNKNOWN, UNKNOWN, UNKNOWN), monkeypatch)
+    for _ in range(5):
+        take(sampler)
+    assert [row[1] > 0 for row in ring.since(0.0)] == [True, False, True, False, False]
+    with pytest.raises(NvmlFaultError, match="energy: error 999, for ") as caught:
+        take(sampler)
+    assert caught.value.fault is NvmlFault.BROKEN
+
+
+def test_samples_are_rarer_where_they_cost_more(standin: Standin, meter: MakeMeter) -> None:
+    for i in range(2):
+        standin.device(i).set(counter_read_s=0.012)
+    one = meter()
+    next_reading(one)
+    start_s = time.monotonic()
+    time.sleep(1.5)
+    times_s = one.device_timeline(start_s, time.monotonic()).times_s
+    assert 0.15 <= np.median(np.diff(times_s)) <= 0.25  # 24 ms each, at most a fifth of the time
 
 
 def test_a_gpu_that_hangs_while_sampling(standin: Standin, meter: MakeMeter) -> None:

@@ -40,6 +40,7 @@ typedef struct {
     int32_t follows_limit, follows_clock;
     /* sensors */
     double counter_period_s, counter_gain, counter_offset_j, average_s;
+    double counter_read_s; /* spent by each reading of the counter; an H200 takes 4 ms of a core */
     /* limits */
     uint32_t min_mw, max_mw, default_mw, limit_mw, enforced_mw, revert_to_mw;
     double revert_after_s, limit_set_s;
@@ -270,6 +271,8 @@ static double energy_j(const device_t *d, double t) {
 double standin_energy_j(int index, double t) { return energy_j(&state->devices[index], t); }
 
 static double counter_j(const device_t *d, double t) {
+    double end_s = now_s() + d->counter_read_s;
+    while (d->counter_read_s > 0 && now_s() < end_s) {}
     if (d->counter_period_s > 0) t = floor(t / d->counter_period_s) * d->counter_period_s;
     double j = energy_j(d, t) * d->counter_gain + d->counter_offset_j;
     return j > 0 ? j : 0;

@@ -67,6 +67,7 @@ class _Device(c.Structure):
         *_fields(c.c_double, "low_w high_w period_s duty origin_s idle_w"),
         *_fields(c.c_int32, "follows_limit follows_clock"),
         *_fields(c.c_double, "counter_period_s counter_gain counter_offset_j average_s"),
+        *_fields(c.c_double, "counter_read_s"),
         *_fields(c.c_uint32, "min_mw max_mw default_mw limit_mw enforced_mw revert_to_mw"),
         *_fields(c.c_double, "revert_after_s limit_set_s"),
         *_fields(c.c_uint32, "min_sm_mhz max_sm_mhz step_sm_mhz"),

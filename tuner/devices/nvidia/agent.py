@@ -8,6 +8,7 @@ memory. The process ends when its stdin does, even in the middle of a call, and 
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -29,33 +30,63 @@ from tuner.devices.nvidia.nvml_library import (
     open_devices,
     open_library,
 )
-from tuner.devices.nvidia.ring import RingWriter
+from tuner.devices.nvidia.ring import COLUMNS, RingWriter
+
+LASTS_S = 10.0  # an error that has not passed by then is the GPU's state
+MOST_TIME = 0.2  # of a core: a reading of an H200's energy counter takes 4 ms of it, the rest none
+LONGEST_PERIOD_S = 0.5  # below the gap that makes a window invalid
 
 
 class Sampler:
-    """Samples some GPUs at a steady rate; a slow sample is not followed by a burst."""
+    """Samples some GPUs at a steady rate; a slow sample is not followed by a burst.
+
+    Where a sample takes more than `MOST_TIME`, every second, third ... one is taken, up to
+    `LONGEST_PERIOD_S`: the instants stay in phase with a counter that changes ten times a second.
+    """
 
     def __init__(self, devices: Sequence[NvmlDevice], ring: RingWriter, period_s: float) -> None:
         self._devices = devices
         self._ring = ring
         self._period_s = period_s
         self._due_s = time.monotonic()
+        self._failing_since_s: dict[str, float] = {}
 
     def wait_s(self) -> float:
         """Return for how long nothing is to be done."""
         return max(0.0, self._due_s - time.monotonic())
 
     def sample(self) -> None:
-        """Take one sample if it is due."""
-        began_s = time.monotonic()
+        """Take one sample if it is due. Raises `NvmlFaultError`, for what may pass if it lasts."""
+        began_s, began_cpu_s = time.monotonic(), time.thread_time()
         if began_s < self._due_s:
             return
         values: list[float | None] = []
         for device in self._devices:
-            values.extend(device.sample())
+            values.extend(self._sample_of(device, began_s))
+        ended_s = time.monotonic()
         # each GPU is read at its own instant; the middle is off by half the reading at most
-        self._ring.append((began_s + time.monotonic()) / 2, values)
-        self._due_s = max(self._due_s + self._period_s, time.monotonic())
+        self._ring.append((began_s + ended_s) / 2, values)
+        self._due_s = max(self._due_s + self._pause_s(time.thread_time() - began_cpu_s), ended_s)
+
+    def _pause_s(self, cost_s: float) -> float:
+        rarest = max(1, round(LONGEST_PERIOD_S / self._period_s))
+        periods = math.ceil(cost_s / MOST_TIME / self._period_s)
+        return min(max(periods, 1), rarest) * self._period_s
+
+    def _sample_of(self, device: NvmlDevice, now_s: float) -> Sequence[float | None]:
+        """Return what was read, nothing but None while a passing error lasts."""
+        try:
+            read = device.sample()
+        except NvmlFaultError as error:
+            since_s = self._failing_since_s.setdefault(device.uuid, now_s)
+            if error.fault is NvmlFault.PASSING and now_s - since_s < LASTS_S:
+                return (None,) * COLUMNS
+            if error.fault is NvmlFault.PASSING:
+                message = f"{error}, for {now_s - since_s:.0f} s"
+                raise NvmlFaultError(NvmlFault.BROKEN, message) from error
+            raise
+        self._failing_since_s.pop(device.uuid, None)
+        return read
 
 
 class Agent:
@@ -146,6 +177,9 @@ def _answer(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         return {"answer": work(*arguments)}
     except NvmlFaultError as error:
         return {"fault": error.fault, "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - the tuner must hear of it, not of an ended process
+        message = f"the NVML process cannot do this ({type(error).__name__}: {error})"
+        return {"fault": NvmlFault.UNSUPPORTED, "message": message}
 
 
 def _send(answers: BinaryIO, message: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from tuner.host.python_process import PYTHON, own_environment
 # Without persistence mode the driver wakes every GPU at the first call.
 _START_FACTOR = 6.0
 _REAP_S = 0.5
+_ASK_AGAIN_S = 0.1
 _LINE_BYTES = 65_536
 
 
@@ -63,7 +64,7 @@ class AgentChannel:
 
         Raises the error of `error_of`, also where there is no NVML.
         """
-        fault, answer = self._ask("count", {}, self._deadline_s * _START_FACTOR)
+        fault, answer = self._ask_patiently("count", {}, self._deadline_s * _START_FACTOR)
         if fault is not None:
             raise error_of(fault, answer)
         return int(answer)
@@ -71,7 +72,7 @@ class AgentChannel:
     def open(self, uuid: str | None = None, *, index: int | None = None) -> bool:
         """Start NVML and list its GPUs, or that one alone; return whether there is an NVML here."""
         asked = {"uuid": uuid, "index": index}
-        fault, answer = self._ask("open", asked, self._deadline_s * _START_FACTOR)
+        fault, answer = self._ask_patiently("open", asked, self._deadline_s * _START_FACTOR)
         if fault is NvmlFault.ABSENT:
             return False
         if fault is not None:
@@ -86,7 +87,7 @@ class AgentChannel:
         Raises the error of `error_of` for what NVML refused, and `OperatorNeededError` if there is
         no answer within the deadline.
         """
-        fault, answer = self._ask(command, arguments, self._deadline_s)
+        fault, answer = self._ask_patiently(command, arguments, self._deadline_s)
         if fault is not None:
             raise error_of(fault, answer)
         return answer
@@ -111,6 +112,19 @@ class AgentChannel:
     def close(self) -> None:
         """End the process; one that hangs in the driver is left behind."""
         self._end()
+
+    def _ask_patiently(
+        self, command: str, arguments: dict[str, Any], deadline_s: float
+    ) -> tuple[NvmlFault | None, Any]:
+        """Ask again while the error may pass; it is the GPU's state if it lasts."""
+        end_s = time.monotonic() + self._deadline_s
+        while True:
+            fault, answer = self._ask(command, arguments, deadline_s)
+            if fault is not NvmlFault.PASSING:
+                return fault, answer
+            if time.monotonic() >= end_s:
+                return NvmlFault.BROKEN, f"{answer}, for {self._deadline_s:g} s"
+            time.sleep(_ASK_AGAIN_S)
 
     def _ask(
         self, command: str, arguments: dict[str, Any], deadline_s: float

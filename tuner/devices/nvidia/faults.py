@@ -16,6 +16,7 @@ class NvmlFault(StrEnum):
     UNSUPPORTED = "unsupported"  # not on this GPU or with this driver
     REFUSED = "refused"  # a value or name that NVML does not accept
     READ_ONLY = "read only"  # a setting, asked of a process that was started to read alone
+    PASSING = "passing"  # may be over at the next call; broken if it lasts
     BROKEN = "broken"  # a person has to look at the GPU or the driver
 
 
@@ -34,7 +35,7 @@ def error_of(fault: NvmlFault, message: str) -> TunerError:
             return PreflightError(message)
         case NvmlFault.REFUSED:
             return UsageError(message)
-        case NvmlFault.BROKEN:
+        case NvmlFault.BROKEN | NvmlFault.PASSING:
             return OperatorNeededError(
                 f"{message}; look at `nvidia-smi` and the kernel log for Xid errors, then "
                 "`tuner resume`"

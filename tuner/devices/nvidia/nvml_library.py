@@ -37,22 +37,23 @@ FAULTS: Mapping[int, NvmlFault] = MappingProxyType(
         pynvml.NVML_ERROR_ALREADY_INITIALIZED: NvmlFault.BROKEN,
         pynvml.NVML_ERROR_INSUFFICIENT_SIZE: NvmlFault.BROKEN,
         pynvml.NVML_ERROR_INSUFFICIENT_POWER: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_TIMEOUT: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_IRQ_ISSUE: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_TIMEOUT: NvmlFault.PASSING,
+        pynvml.NVML_ERROR_IRQ_ISSUE: NvmlFault.PASSING,
         pynvml.NVML_ERROR_CORRUPTED_INFOROM: NvmlFault.BROKEN,
         pynvml.NVML_ERROR_GPU_IS_LOST: NvmlFault.BROKEN,
         pynvml.NVML_ERROR_RESET_REQUIRED: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_OPERATING_SYSTEM: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_OPERATING_SYSTEM: NvmlFault.PASSING,
         pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_IN_USE: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_MEMORY: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_NOT_READY: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_IN_USE: NvmlFault.PASSING,
+        pynvml.NVML_ERROR_MEMORY: NvmlFault.PASSING,
+        pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES: NvmlFault.PASSING,
+        pynvml.NVML_ERROR_NOT_READY: NvmlFault.PASSING,
         pynvml.NVML_ERROR_GPU_NOT_FOUND: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_INVALID_STATE: NvmlFault.BROKEN,
-        pynvml.NVML_ERROR_UNKNOWN: NvmlFault.BROKEN,
+        pynvml.NVML_ERROR_INVALID_STATE: NvmlFault.PASSING,
+        pynvml.NVML_ERROR_UNKNOWN: NvmlFault.PASSING,
     }
 )
+MOST_PIDS = 2**22  # Linux's PID_MAX_LIMIT
 _POLLS = 20  # reading a limit back: the driver may need a moment
 _POLL_S = 0.05
 _TOLERANCE_W = 0.5
@@ -67,13 +68,31 @@ class NvmlFaultError(Exception):
 
 
 def ask(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
-    """Call an NVML function; raise `NvmlFaultError` naming `what` if it fails."""
+    """Call an NVML function; raise `NvmlFaultError` naming `what` if it fails.
+
+    nvidia-ml-py raises more than its own errors: `NVMLLibraryMismatchError`, which is none, with a
+    driver older than itself, and whatever Python makes of an answer that it cannot read.
+    """
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:
-        # a code newer than this table is nothing that we know to be harmless
-        fault = FAULTS.get(error.value, NvmlFault.BROKEN)
-        raise NvmlFaultError(fault, f"{what}: NVML says '{error}'") from error
+        # a code newer than this table is nothing that we know to be harmless, or to last
+        fault = FAULTS.get(error.value, NvmlFault.PASSING)
+        raise NvmlFaultError(fault, f"{what}: NVML says '{_said(error)}'") from error
+    except UnicodeDecodeError:
+        raise
+    except Exception as error:
+        message = f"{what}: nvidia-ml-py cannot tell ({type(error).__name__}: {error})"
+        raise NvmlFaultError(NvmlFault.UNSUPPORTED, message) from error
+
+
+def ask_text(what: str, function: Callable[..., str | bytes], *arguments: Any) -> str:
+    """Like `ask`, for a name; bytes that are no text are shown as such."""
+    try:
+        text = ask(what, function, *arguments)
+    except UnicodeDecodeError as error:  # WSL's driver gives names that are not UTF-8
+        text = error.object
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
 def ask_maybe(what: str, function: Callable[..., Answer], *arguments: Any) -> Answer | None:
@@ -89,7 +108,7 @@ def ask_maybe(what: str, function: Callable[..., Answer], *arguments: Any) -> An
 def open_library() -> str:
     """Initialise NVML; return the driver's version."""
     ask("NVML cannot be started", pynvml.nvmlInit)
-    return str(ask("the driver's version", pynvml.nvmlSystemGetDriverVersion))
+    return ask_text("the driver's version", pynvml.nvmlSystemGetDriverVersion)
 
 
 class NvmlDevice:
@@ -98,8 +117,8 @@ class NvmlDevice:
     def __init__(self, handle: object, index: int) -> None:
         self._handle = handle
         self.index = index
-        self.uuid = str(ask(f"UUID of GPU {index}", pynvml.nvmlDeviceGetUUID, handle))
-        self.name = str(self._ask("name", pynvml.nvmlDeviceGetName))
+        self.uuid = ask_text(f"UUID of GPU {index}", pynvml.nvmlDeviceGetUUID, handle)
+        self.name = ask_text(f"name of {self.uuid}", pynvml.nvmlDeviceGetName, handle)
         self._has_instant = self._instant_power_w() is not None
 
     def _ask(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -128,7 +147,12 @@ class NvmlDevice:
     def _instant_power_w(self) -> float | None:
         fields = [pynvml.NVML_FI_DEV_POWER_INSTANT]
         values = self._maybe("instant power", pynvml.nvmlDeviceGetFieldValues, fields)
-        if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
+        if values is None:
+            return None
+        code = values[0].nvmlReturn
+        if FAULTS.get(code) in (NvmlFault.PASSING, NvmlFault.BROKEN):
+            ask(f"instant power of {self.uuid}", _raise, code)
+        if code != pynvml.NVML_SUCCESS:
             return None
         return int(values[0].value.uiVal) / 1e3
 
@@ -166,7 +190,9 @@ class NvmlDevice:
         if compute is None:
             return None
         graphics = self._maybe("processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses)
-        return tuple(sorted({int(p.pid) for p in [*compute, *(graphics or [])]}))
+        pids = sorted({int(p.pid) for p in [*compute, *(graphics or [])]})
+        # some drivers, in some containers, give 0 or 2**32 - 1 for processes that they cannot name
+        return tuple(pids) if all(0 < pid <= MOST_PIDS for pid in pids) else None
 
     def _limits_w(self) -> dict[str, float | None]:
         found = self._maybe("limits", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
@@ -289,6 +315,18 @@ def open_device(uuid: str) -> tuple[NvmlDevice, ...]:
             return ()
         raise
     return (NvmlDevice(handle, int(ask(f"GPU {uuid}", pynvml.nvmlDeviceGetIndex, handle))),)
+
+
+def _said(error: pynvml.NVMLError) -> str:
+    """Return NVML's own words; for a code without any the library may fail once more."""
+    try:
+        return str(error)
+    except Exception:
+        return f"error {error.value}"
+
+
+def _raise(code: int) -> None:
+    raise pynvml.NVMLError(code)
 
 
 def _milli(value: int | None) -> float | None:
