@@ -240,7 +240,7 @@ def test_samples_are_rarer_where_they_cost_more(standin: Standin, meter: MakeMet
     start_s = time.monotonic()
     time.sleep(1.5)
     times_s = one.device_timeline(start_s, time.monotonic()).times_s
-    assert 0.15 <= np.median(np.diff(times_s)) <= 0.25  # 24 ms each, at most a fifth of the time
+    assert np.median(np.diff(times_s)) >= 0.19  # 24 ms each, at most a fifth of the time
 
 
 def test_a_gpu_that_hangs_while_sampling(standin: Standin, meter: MakeMeter) -> None:

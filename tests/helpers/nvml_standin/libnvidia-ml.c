@@ -109,6 +109,18 @@ static void nap(double seconds) {
     nanosleep(&t, NULL);
 }
 
+/* Take that long of a core. */
+static void spend(double seconds) {
+    struct timespec t;
+    double end_s = 0;
+    while (seconds > 0) {
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        double spent_s = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+        if (!end_s) end_s = spent_s + seconds;
+        if (spent_s >= end_s) return;
+    }
+}
+
 void standin_lock(void) { pthread_mutex_lock(&threads); flock(state_fd, LOCK_EX); }
 void standin_unlock(void) { flock(state_fd, LOCK_UN); pthread_mutex_unlock(&threads); }
 
@@ -271,8 +283,7 @@ static double energy_j(const device_t *d, double t) {
 double standin_energy_j(int index, double t) { return energy_j(&state->devices[index], t); }
 
 static double counter_j(const device_t *d, double t) {
-    double end_s = now_s() + d->counter_read_s;
-    while (d->counter_read_s > 0 && now_s() < end_s) {}
+    spend(d->counter_read_s);
     if (d->counter_period_s > 0) t = floor(t / d->counter_period_s) * d->counter_period_s;
     double j = energy_j(d, t) * d->counter_gain + d->counter_offset_j;
     return j > 0 ? j : 0;

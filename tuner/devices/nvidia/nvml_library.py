@@ -321,7 +321,7 @@ def _said(error: pynvml.NVMLError) -> str:
     """Return NVML's own words; for a code without any the library may fail once more."""
     try:
         return str(error)
-    except Exception:
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, ValueError, AttributeError):
         return f"error {error.value}"
 
 
