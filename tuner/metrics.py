@@ -91,6 +91,13 @@ _SCALARS = (
         "requests finished in the window / its length",
     ),
     Metric(
+        "offered_rate_req_s",
+        "offered rate",
+        "req/s",
+        Direction.MAX,
+        "requests scheduled in the window / its length",
+    ),
+    Metric(
         "goodput_req_s",
         "goodput",
         "req/s",

@@ -77,7 +77,7 @@ def test_seconds_for_milliseconds_are_named(name: str, value: float, times: floa
 def test_a_default_that_does_not_keep_up_is_asked_about() -> None:
     slow = Failure(FailureKind.CONFIGURATION, "it does not keep up with the offered load: of 9")
     (sentence,) = doubts(trial_row(0, slow), [Slo("p99_tpot_ms", 25.0)])
-    assert "does not keep up" in sentence and "lower the load" in sentence
+    assert "does not keep up" in sentence and "--request-rate 0.7x" in sentence
 
 
 @pytest.mark.parametrize("kind", [FailureKind.INFRASTRUCTURE, FailureKind.UNSTABLE])

@@ -7,12 +7,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers.records import OWNER
+from helpers.records import OWNER, measured
 from helpers.stored_study import SAME, confirm, measurement, repeat
 from rich.console import Console
 
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.analysis.recommendation.recommend import recommend
+from tuner.configuration import Configuration
 from tuner.records import Failure, FailureKind, Source, Timing
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
@@ -177,3 +178,26 @@ def test_repeats_are_listed_and_everything_fits(
     assert "confirmation" in output and "Confirmed Pareto front" in output
     assert "finished," in output and "unconfirmed" not in output
     assert studies_json(store.studies())[0]["confirmation_repeats"] == 3
+
+
+def test_the_requests_behind_the_percentiles_are_those_of_all_repeats(
+    empty: Store, identity: StudyIdentity
+) -> None:
+    empty.create_study(identity)
+    metrics = {"energy_per_output_token_j": 0.3, "p99_tpot_ms": 20.0}
+    for number, (seqs, rate) in enumerate(((None, 2.0), (64, 3.0))):
+        flags = {} if seqs is None else {"max_num_seqs": seqs}
+        configuration = Configuration(flags=flags)
+        empty.begin_trial("night", number, configuration, baseline=number == 0, owner=OWNER)
+        own = {"energy_per_output_token_j": 0.3 - 0.1 * number, "request_throughput_req_s": rate}
+        found = measured({**metrics, **own}, window_s=(10.0, 70.0))
+        empty.save_measurement("night", number, found, None)
+    for window_s in ((10.0, 110.0), (10.0, 210.0)):
+        number = empty.repeats.begin("night", 1, RepeatKind.CONFIRMATION, OWNER)
+        own = {"energy_per_output_token_j": 0.2, "request_throughput_req_s": 3.0}
+        found = measured({**metrics, **own}, window_s=window_s)
+        empty.repeats.save("night", number, found, None, timing=Timing(1.0))
+    front = confirmed_front(identity, empty.trials("night"), empty.repeats.of("night"))
+    assert front.requests == {0: 120, 1: 900}
+    assert front_json(front)["front"][0]["requests"] in (120, 900)
+    assert "latencies of 900 requests" in shown(empty)

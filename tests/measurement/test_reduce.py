@@ -235,3 +235,23 @@ def test_window_energy_is_linear_between_samples() -> None:
     assert window_energy_j(power, 0.5, 2.0) == pytest.approx(30 - 5)
     with pytest.raises(ValueError, match="cover"):
         window_energy_j(power, 0.5, 3.5)
+
+
+def test_a_window_shorter_than_an_answer_is_refused_with_the_length_to_take() -> None:
+    every_second = [2.0 + i for i in range(18)]
+    slow = [record(i, 1.0, every_second) for i in range(4)]
+    cut = [
+        replace(r, output_tokens=40, state=RequestState.CUT, ended_s=19.0) for r in slow
+    ]  # 1 s to the first token and 39 more
+    result = reduce_run(run(cut), {})
+    assert isinstance(result, Failure) and result.kind is FailureKind.CONFIGURATION
+    assert "the window of 10 s is shorter than an answer, which takes 40 s" in result.reason
+    assert "--window-s 160" in result.reason
+
+
+def test_the_offered_rate_counts_what_was_scheduled_in_the_window() -> None:
+    requests = [record(i, at_s, [at_s + 0.5, at_s + 1.0]) for i, at_s in enumerate((9.0, 11.0, 15))]
+    waiting = replace(record(3, 19.5, []), state=RequestState.CUT, ended_s=20.0)
+    metrics = measured(reduce_run(run([*requests, waiting]), {})).metrics
+    assert metrics["offered_rate_req_s"] == pytest.approx(3 / 10)
+    assert metrics["request_throughput_req_s"] == pytest.approx(2 / 10)

@@ -27,7 +27,7 @@ MISTAKES = [
             "--slo",
             "p99_tpot_ms<=100",
         ),
-        "the default cannot serve this load",
+        "the default cannot be measured at this load",
     ),
 ]
 

@@ -57,8 +57,8 @@ def _of_failure(baseline: TrialRow) -> list[str]:
     if failure is None or failure.kind is not FailureKind.CONFIGURATION:
         return []  # the machine's fault says nothing about the request
     return [
-        f"the default cannot serve this load: {failure.reason}; lower the load, or give a share of "
-        "what the default sustains, such as --request-rate 0.7x"
+        f"the default cannot be measured at this load: {failure.reason} (--request-rate 0.7x takes "
+        "a share of what the default sustains)"
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.outcomes import baseline_of, feasible, front, slos_of
+from tuner.analysis.outcomes import baseline_of, feasible, finished_requests, front, slos_of
+from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
 from tuner.measurement.outputs import clearly_below
 from tuner.slo import Slo
@@ -25,6 +26,7 @@ class ConfirmedFront:
         is_confirmed: whether the pool holds confirmed trials only.
         unconfirmed: on the search's front, neither confirmed nor dropped.
         dropped: on the search's front, rejected by the repeats.
+        requests: how many finished requests the figures of each trial are made of.
     """
 
     study: StudyIdentity
@@ -36,6 +38,17 @@ class ConfirmedFront:
     is_confirmed: bool
     unconfirmed: tuple[int, ...]
     dropped: tuple[int, ...]
+    requests: Mapping[int, int]
+
+    def summary(self, trial: TrialRow) -> TrialSummary:
+        """Return the figures of a trial beside the default's, as all reports show them."""
+        return trial_summary(
+            trial,
+            self.baseline,
+            self.slos,
+            self.confirmations.get(trial.number),
+            self.requests.get(trial.number),
+        )
 
     @property
     def baseline(self) -> TrialRow | None:
@@ -111,7 +124,23 @@ def confirmed_front(
         is_confirmed=is_confirmed,
         unconfirmed=tuple(sorted(searched - {t.number for t in confirmed})),
         dropped=tuple(sorted(before & dropped)),
+        requests=_requests(rows, repeats, known),
     )
+
+
+def _requests(
+    trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], known: Mapping[int, Confirmation]
+) -> dict[int, int]:
+    """Return the finished requests behind each trial's figures: of its repeats, if confirmed."""
+    found: dict[int, int] = {}
+    for trial in trials:
+        is_repeated = trial.number in known and known[trial.number].is_confirmed
+        rows = [r for r in repeats if r.trial == trial.number] if is_repeated else [trial]
+        counts = [finished_requests(r.measurement) for r in rows if r.measurement is not None]
+        present = [count for count in counts if count is not None]
+        if present and len(present) == len(counts):
+            found[trial.number] = sum(present)
+    return found
 
 
 def how_to_confirm(study: StudyIdentity) -> str:

@@ -18,6 +18,12 @@ def offered_text(load: Load) -> str:
     return f"open loop, {load.request_rate:g} requests/s"
 
 
+def is_open_loop(study: StudyIdentity, configuration: Configuration) -> bool:
+    """Say whether requests come at a rate, which no configuration changes; False if unknown."""
+    load = _load(StoredSpec.of(study), configuration) or _workloads_own(study)
+    return load is not None and load.request_rate is not None
+
+
 def load_text(study: StudyIdentity, configuration: Configuration) -> str:
     """Return the load in words: that of the configuration's load knob, else the study's."""
     asked = StoredSpec.of(study)
@@ -29,18 +35,22 @@ def load_text(study: StudyIdentity, configuration: Configuration) -> str:
 
 def resolved_load_text(study: StudyIdentity, configuration: Configuration) -> str:
     """Return the load in words; without one in the study, its workload's, if that is unchanged."""
+    own = _workloads_own(study)
+    if _load(StoredSpec.of(study), configuration) is None and own is not None:
+        knobs = {name: value for name, value in asdict(own).items() if value is not None}
+        return load_text(study, replace(configuration, load=knobs))
+    return load_text(study, configuration)
+
+
+def _workloads_own(study: StudyIdentity) -> Load | None:
+    """Return the load that the study's workload states; None if that has changed or is gone."""
     from tuner.load.workload import load_workload
 
-    asked = StoredSpec.of(study)
-    if _load(asked, configuration) is None:
-        try:
-            workload = load_workload(asked.workload or study.workload_name)
-        except TunerError:  # its file may be gone by now
-            return load_text(study, configuration)
-        if workload.sha256 == study.workload_sha256:
-            own = {k: v for k, v in asdict(workload.default_load).items() if v is not None}
-            return load_text(study, replace(configuration, load=own))
-    return load_text(study, configuration)
+    try:
+        workload = load_workload(StoredSpec.of(study).workload or study.workload_name)
+    except TunerError:
+        return None
+    return workload.default_load if workload.sha256 == study.workload_sha256 else None
 
 
 def _load(asked: StoredSpec, configuration: Configuration) -> Load | None:

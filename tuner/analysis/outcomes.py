@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tuner.metrics import Direction
 from tuner.pareto import pareto_front
-from tuner.records import Source
+from tuner.records import Measurement, Source
 from tuner.slo import Slo, meets_all
 from tuner.spec.objective import Objective
 from tuner.store import StudyIdentity, TrialRow
@@ -19,6 +19,13 @@ def metric(trial: TrialRow | None, name: str) -> float | None:
     if trial is None or trial.measurement is None:
         return None
     return trial.measurement.metrics.get(name)
+
+
+def finished_requests(measurement: Measurement) -> int | None:
+    """Return how many requests finished in the window: those behind its TPOT and E2EL."""
+    rate = measurement.metrics.get("request_throughput_req_s")
+    window_s = measurement.window_end_s - measurement.window_start_s
+    return None if rate is None else round(rate * window_s)
 
 
 def measured(trials: Iterable[TrialRow]) -> list[TrialRow]:

@@ -15,6 +15,7 @@ from tuner.store.rows import TrialRow, TrialState
 _J_PER_KWH = 3.6e6
 # what a saving of energy may cost, beside the default's
 COMPARED = ("p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power_w")
+MEANS = ("mean_tpot_ms", "mean_e2el_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class TrialSummary:
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
     default taken out. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
     its name and in its unit. `changes_percent` is 100 x (value / default - 1) of what else a
-    reader weighs. `same_outputs` is a share, see `tuner.measurement`.
+    reader weighs. `same_outputs` is a share, see `tuner.measurement`. `requests` is how many
+    finished in the windows that the percentiles are taken from.
     """
 
     number: int
@@ -50,6 +52,10 @@ class TrialSummary:
     slo_verdict: str | None = None
     same_outputs: float | None = None
     same_outputs_prefix: float | None = None
+    mean_tpot_ms: float | None = None
+    mean_e2el_ms: float | None = None
+    offered_rate_req_s: float | None = None
+    requests: int | None = None
 
 
 def trial_summary(
@@ -57,8 +63,12 @@ def trial_summary(
     baseline: TrialRow | None,
     slos: Sequence[Slo],
     known: Confirmation | None = None,
+    requests: int | None = None,
 ) -> TrialSummary:
-    """Return the figures of a trial against the default's; `known` is its repeats' verdict."""
+    """Return the figures of a trial against the default's.
+
+    `known` is its repeats' verdict, `requests` how many finished ones the figures are made of.
+    """
     energy_j = metric(trial, ENERGY)
     shown = TrialSummary(
         number=trial.number,
@@ -75,6 +85,10 @@ def trial_summary(
         mean_power_w=metric(trial, "mean_power_w"),
         reason=None if trial.failure is None else trial.failure.reason,
         changes_percent=_changes_percent(trial, baseline),
+        requests=requests,
+        mean_tpot_ms=metric(trial, "mean_tpot_ms"),
+        mean_e2el_ms=metric(trial, "mean_e2el_ms"),
+        offered_rate_req_s=metric(trial, "offered_rate_req_s"),
     )
     return shown if known is None else _with_repeats(shown, known)
 
@@ -110,7 +124,7 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
 
 
 def _changes_percent(trial: TrialRow, baseline: TrialRow | None) -> dict[str, float]:
-    pairs = {name: (metric(trial, name), metric(baseline, name)) for name in COMPARED}
+    pairs = {name: (metric(trial, name), metric(baseline, name)) for name in (*COMPARED, *MEANS)}
     return {
         name: 100.0 * (ours / theirs - 1.0)
         for name, (ours, theirs) in pairs.items()

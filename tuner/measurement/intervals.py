@@ -58,6 +58,14 @@ class Interval:
         return (self.high - self.low) / 2.0
 
 
+def told(value: float, interval: Interval) -> Interval | None:
+    """Return the interval, or None if half of it is wider than its value.
+
+    Too few batches or repeats give such an interval: it says no more than that nothing is known.
+    """
+    return interval if interval.half_width <= value else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """A latency of N requests (N,), each with the time at which it counts (N,)."""
@@ -106,7 +114,8 @@ def product_interval(
 ) -> Interval | None:
     """Return the interval of `value`, a product of sums over batches divided by another.
 
-    For one sum over another this is the ratio estimator; None if a sum is 0. Each array holds one
+    For one sum over another this is the ratio estimator; None if a sum is 0, or the batches are too
+    few to say (see `told`). Each array holds one
     value per batch, shape (B,).
     """
     sums = [batches.sum() for batches in (*over, *under)]
@@ -116,7 +125,7 @@ def product_interval(
     relative = relative - sum((b / b.sum() for b in under), start=np.zeros(over[0].size))
     spread = _spread(relative)
     half = float(value) * student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error
-    return Interval(max(float(value) - half, 0.0), float(value) + half)
+    return told(float(value), Interval(max(float(value) - half, 0.0), float(value) + half))
 
 
 def share_interval(good: FloatArray, counted: FloatArray) -> Interval:
@@ -173,17 +182,17 @@ def percentile_intervals(
 
 def _section_intervals(
     values: FloatArray, section: NDArray[np.intp], sections: int, shares: Sequence[float]
-) -> dict[float, Interval]:
+) -> dict[float, Interval | None]:
     logs = np.log(values)
     parts = np.array([np.quantile(logs[section == i], shares) for i in range(sections)])
-    intervals_by_share = {}
+    intervals_by_share: dict[float, Interval | None] = {}
     for place, (share, quantile) in enumerate(
         zip(shares, np.quantile(logs, shares, overwrite_input=True).tolist(), strict=True)
     ):
         spread = _spread(np.ascontiguousarray(parts[:, place]) - quantile, centre=True)
         half = student_t_quantile(1.0 - _TAIL, spread.freedom) * spread.error / sections
         low, high = math.exp(quantile - half), math.exp(quantile + half)
-        intervals_by_share[share] = Interval(low, high)
+        intervals_by_share[share] = told(math.exp(quantile), Interval(low, high))
     return intervals_by_share
 
 

@@ -25,6 +25,7 @@ from tuner.records import (
 )
 from tuner.slo import Slo
 
+_ENOUGH_ANSWERS = 4.0  # one after another: shorter windows have no intervals
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
@@ -98,6 +99,8 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         return Failure(FailureKind.CONFIGURATION, behind)
     tokens = _within(_token_times_s(run.requests), start_s, end_s)
     finished = _finished(run.requests, start_s, end_s)
+    if early is None and (short := _too_short(run.requests, start_s, end_s)):
+        return Failure(FailureKind.CONFIGURATION, short)
     if tokens == 0 or not finished:
         if early is not None:
             return Failure(FailureKind.CONFIGURATION, early.reason)
@@ -117,6 +120,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         )
     metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
     metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
+    metrics["offered_rate_req_s"] = _offered_rate(run.requests, start_s, end_s)
     metrics |= _latencies(run.requests, finished, start_s, end_s)
     metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
     if early is not None and early.missed is not None:
@@ -181,6 +185,34 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
         f"it does not keep up with the offered load: of {arrived} requests that arrived in "
         f"{end_s - start_s:.0f} s, {grown} were added to the {before} under way"
     )
+
+
+def _too_short(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> str | None:
+    """Say that the window is shorter than a mean answer, and what to take; None if it is not.
+
+    It would hold few whole answers, and in a closed loop the short ones of them. An answer that is
+    cut counts with its own TPOT until its last token.
+    """
+    answers_s = [
+        (float(r.token_times_s[0] - r.scheduled_s) + value / 1e3 * (r.output_tokens - 1))
+        for r in requests
+        if (value := tpot_ms(r)) is not None and r.token_times_s[-1] > start_s
+    ]
+    if not answers_s:
+        return None
+    answer_s, window_s = float(np.mean(answers_s)), end_s - start_s
+    if answer_s <= window_s:
+        return None
+    enough_s = 10.0 * math.ceil(_ENOUGH_ANSWERS * answer_s / 10.0)
+    return (
+        f"the window of {window_s:.0f} s is shorter than an answer, which takes {answer_s:.0f} s "
+        f"on average: take --window-s {enough_s:.0f}"
+    )
+
+
+def _offered_rate(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> float:
+    """Return the requests scheduled in the window / its length; a closed loop sends as it ends."""
+    return sum(start_s < r.scheduled_s <= end_s for r in requests) / (end_s - start_s)
 
 
 def _within(times_s: FloatArray, start_s: float, end_s: float) -> int:

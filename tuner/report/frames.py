@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
-from tuner.analysis.trial_summary import trial_summary
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.host.durable_files import replacing
@@ -124,7 +123,7 @@ def _trial_row(
     found: ConfirmedFront, trial: TrialRow, searched: TrialRow, on_front: bool, knobs: Iterable[str]
 ) -> RowCells:
     own, failure = trial.configuration.knobs(), trial.failure
-    shown = trial_summary(trial, found.baseline, found.slos, found.confirmations.get(trial.number))
+    shown = found.summary(trial)
     row: RowCells = {
         "study": found.study.name,
         "number": trial.number,
@@ -134,6 +133,7 @@ def _trial_row(
         "on_front": on_front,
         "confirmed": shown.confirmed,
         "repeats": shown.repeats,
+        "requests": shown.requests,
         "saving_percent": shown.saving_percent,
         "tied_with_default": shown.tied_with_default,
         "kwh_per_million_output_tokens": shown.kwh_per_million_output_tokens,

@@ -11,7 +11,6 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, c
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import emulated, measured
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
@@ -155,8 +154,7 @@ def _repeat(repeat: RepeatRow) -> dict[str, Any]:
 
 def _trial(trial: TrialRow, confirmed: ConfirmedFront) -> dict[str, Any]:
     """Return the shown figures, the configuration by kind, and every metric."""
-    known = confirmed.confirmations.get(trial.number)
-    shown: TrialSummary = trial_summary(trial, confirmed.baseline, confirmed.slos, known)
+    shown = confirmed.summary(trial)
     found, failure = trial.measurement, trial.failure
     return {k: _plain(v) for k, v in asdict(shown).items() if k != "knobs"} | {
         "configuration": trial.configuration.to_json(),

@@ -51,3 +51,9 @@ def test_the_night(store: Store, identity: StudyIdentity) -> None:
     front = [by_number[n] for n in (2, 1, 0)]
     assert roles(front, identity.objectives)[Role.FASTEST] == 0
     assert roles(front, identity.objectives)[Role.MOST_THROUGHPUT] == 1
+
+
+def test_in_an_open_loop_none_has_the_most_throughput() -> None:
+    front = [member(1, 1.0, 100.0, 9.0), member(2, 2.0, 20.0, 5.0), member(3, 10.0, 10.0, 7.0)]
+    found = roles(front, OBJECTIVES, is_open_loop=True)
+    assert found == {Role.FASTEST: 3, Role.KNEE: 2}

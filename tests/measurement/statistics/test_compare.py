@@ -14,6 +14,7 @@ from tuner.measurement.statistics.compare import (
     compare,
     drift_of,
     estimate,
+    pooled_estimates,
 )
 from tuner.records import FloatArray
 
@@ -169,3 +170,13 @@ def test_a_real_saving_is_found_and_its_interval_holds_it() -> None:
     assert sum(c.verdict is Verdict.BETTER for c in found) / NIGHTS >= 0.95
     held = sum(c.interval is not None and c.interval.low <= -0.05 <= c.interval.high for c in found)
     assert 0.90 <= held / NIGHTS <= 0.99
+
+
+@given(st.lists(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=4), min_size=1, max_size=4))
+def test_an_interval_that_says_nothing_is_none(groups: list[list[float]]) -> None:
+    for found in pooled_estimates(groups):
+        if found.interval is not None:
+            assert 0.0 < found.interval.low <= found.interval.high < math.inf
+            assert found.interval.half_width <= found.mean
+    (first,) = pooled_estimates([[1.0, 1000.0]])  # two repeats, 1e-39 to 1e42 by Student's t
+    assert first.interval is None

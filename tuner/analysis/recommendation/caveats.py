@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, meets_slo, metric
-from tuner.analysis.trial_summary import trial_summary
 from tuner.errors import OperatorNeededError
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
@@ -53,7 +52,7 @@ def _of_choice(confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
     known = confirmed.confirmations.get(best.number)
     if confirmed.is_confirmed and (known is None or not known.is_confirmed):
         found.append(f"trial {best.number} is not confirmed: its figures are of a single window")
-    shown = trial_summary(best, confirmed.baseline, confirmed.slos, known)
+    shown = confirmed.summary(best)
     if shown.tied_with_default:
         found.append(
             f"tied with the default: a saving of {shown.saving_percent:.1f} % is within the noise"

@@ -21,20 +21,25 @@ class Role(StrEnum):
     KNEE = "knee"
 
 
-def roles(front: Sequence[TrialRow], objectives: Sequence[str]) -> dict[Role, int]:
+def roles(
+    front: Sequence[TrialRow], objectives: Sequence[str], *, is_open_loop: bool = False
+) -> dict[Role, int]:
     """Return which trial of a front has which role; of equals the earlier in the front.
 
     The fastest has the least p99 TPOT. The knee is that of `tuner.pareto`, which the
-    confirmation measures early. A role that cannot be decided is left out.
+    confirmation measures early. A role that cannot be decided is left out. In an open loop the
+    throughput is what is offered, so none has the most.
     """
     numbers = {
         Role.FASTEST: _least({t.number: metric(t, "p99_tpot_ms") for t in front}),
-        Role.MOST_THROUGHPUT: _least(
-            {t.number: _negated(metric(t, "output_throughput_tok_s")) for t in front}
-        ),
+        Role.MOST_THROUGHPUT: None if is_open_loop else _most_throughput(front),
         Role.KNEE: _knee(front, [Objective.parse(text) for text in objectives]),
     }
     return {role: number for role, number in numbers.items() if number is not None}
+
+
+def _most_throughput(front: Sequence[TrialRow]) -> int | None:
+    return _least({t.number: _negated(metric(t, "output_throughput_tok_s")) for t in front})
 
 
 def _least(values: dict[int, float | None]) -> int | None:

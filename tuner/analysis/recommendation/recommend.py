@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.load_text import is_open_loop
 from tuner.analysis.matching import candidates
 from tuner.analysis.outcomes import ENERGY, emulated, feasible, metric
 from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
-from tuner.analysis.trial_summary import TrialSummary, trial_summary
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.analysis.verdicts import SloVerdict
 from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.slo import Slo
@@ -60,9 +61,7 @@ class Recommendation:
 
     def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
-        return trial_summary(
-            trial, self.baseline, self.slos, self.confirmed.confirmations.get(trial.number)
-        )
+        return self.confirmed.summary(trial)
 
 
 def recommend(
@@ -96,7 +95,11 @@ def recommend(
             best=best,
             is_asked_for=trial is not None,
             alternatives=tuple(t for t in found.front if t.number != best.number),
-            roles=roles(found.front, summary.identity.objectives),
+            roles=roles(
+                found.front,
+                summary.identity.objectives,
+                is_open_loop=is_open_loop(summary.identity, best.configuration),
+            ),
             baseline=found.baseline,
             measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
             warnings=(*caveats(store, summary, found, best), *sentences),

@@ -14,13 +14,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from tuner.measurement.intervals import LEVEL, Interval
+from tuner.measurement.intervals import LEVEL, Interval, told
 from tuner.measurement.statistics.student_t import student_t_quantile
 from tuner.metrics import Direction, metric_named
 from tuner.records import FloatArray
 
 # Repeats that agree to the last digit differ by rounding all the same.
 _ROUNDING = 1e-9
+_MOST = 700.0  # of a logarithm: e to more than that does not fit into a float
 _PROBABILITY = 1.0 - (1.0 - LEVEL) / 2.0
 
 
@@ -43,7 +44,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The mean of repeats; `interval` is None for fewer than two."""
+    """The mean of repeats; `interval` is None for fewer than two, or too few to say."""
 
     mean: float
     interval: Interval | None
@@ -94,7 +95,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     if repeats.size < 2:
         return Estimate(mean, None, repeats.size)
     error = float(repeats.std(ddof=1)) / math.sqrt(repeats.size)
-    return Estimate(mean, _around(mean, error, repeats.size - 1), repeats.size)
+    interval = told(abs(mean), _around(mean, error, repeats.size - 1))
+    return Estimate(mean, interval, repeats.size)
 
 
 def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
@@ -117,7 +119,8 @@ def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
         mean, interval = float(values.mean()), None
         if freedom:
             around = _around(mean, error / math.sqrt(values.size), freedom)
-            interval = Interval(math.exp(around.low), math.exp(around.high))
+            ends = (math.exp(min(end, _MOST)) for end in (around.low, around.high))
+            interval = told(math.exp(mean), Interval(*ends))
         estimates.append(Estimate(math.exp(mean), interval, values.size))
     return estimates
 
@@ -142,7 +145,8 @@ def compare(metric: str, runs: Iterable[Repeat], baseline: Iterable[Repeat]) -> 
     interval = None
     if freedom >= 1:
         scale = math.sqrt(1.0 / log_ours.size + float(weights @ weights))
-        interval = _relative(_around(shift, error * scale, freedom))
+        relative = _relative(_around(shift, error * scale, freedom))
+        interval = told(math.exp(shift), relative)
     return Comparison(
         metric=metric,
         verdict=_verdict(metric, interval),
@@ -226,7 +230,7 @@ def _around(centre: float, error: float, freedom: int) -> Interval:
 
 
 def _relative(interval: Interval) -> Interval:
-    return Interval(math.expm1(interval.low), math.expm1(interval.high))
+    return Interval(*(math.expm1(min(end, _MOST)) for end in (interval.low, interval.high)))
 
 
 def _holds(interval: Interval, value: float) -> bool:

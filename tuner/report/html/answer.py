@@ -76,6 +76,8 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
             f"{_code(how_to_confirm(r.study))} measures the front again."
         )
     text = f"<b>Confirmed</b> by {best.repeats} measurements on launches of their own"
+    if best.requests is not None:
+        text += f", {best.requests:,} requests in all"
     if best.saving_interval_percent is not None:
         low, high = best.saving_interval_percent
         text += f"; the saving is {low:.1f} to {high:.1f} % with 95 % confidence"
@@ -105,7 +107,8 @@ def _tiles(r: Recommendation, best: TrialSummary) -> str:
         tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     tiles += [_slo_tile(slo, r.best, r.baseline) for slo in r.slos]
     for name, of in _TILES_AFTER:
-        tiles.append(_tile(name, number(of(best)), _beside(default, of)))
+        if of(best) is not None:
+            tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     return "".join(tiles)
 
 
@@ -115,6 +118,9 @@ _TILES_BEFORE: tuple[tuple[str, _Figure], ...] = (
     ("kWh per M tokens", lambda f: f.kwh_per_million_output_tokens),
 )
 _TILES_AFTER: tuple[tuple[str, _Figure], ...] = (
+    ("Mean TPOT, ms", lambda f: f.mean_tpot_ms),
+    ("Mean E2EL, s", lambda f: None if f.mean_e2el_ms is None else f.mean_e2el_ms / 1e3),
+    ("Offered, requests/s", lambda f: f.offered_rate_req_s),
     ("Throughput, tok/s", lambda f: f.output_throughput_tok_s),
     ("Mean power, W", lambda f: f.mean_power_w),
 )

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from html import escape
 
 from tuner.analysis.report_data.report_data import ReportData
-from tuner.analysis.trial_summary import TrialSummary, trial_summary
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.labels import knob_text, number, percent
 
 
 def comparison(report: ReportData) -> str:
     """Return the table of the front with the default below it, as `tuner recommend` shows it."""
     found = report.confirmed
-    rows = [
-        trial_summary(t, found.baseline, found.slos, found.confirmations.get(t.number))
-        for t in found.front
-    ]
+    rows = [found.summary(t) for t in found.front]
     default = found.baseline
     if default is not None and all(row.number != default.number for row in rows):
-        rows.append(trial_summary(default, default, found.slos, found.default))
+        rows.append(found.summary(default))
     if not rows:
         return '<p class="empty">No trial has ended yet.</p>'
     best = None if report.recommendation is None else report.recommendation.best.number

@@ -32,9 +32,7 @@ _FIGURES: tuple[tuple[str, Callable[[TrialSummary], str]], ...] = (
 def show_front(console: Console, found: ConfirmedFront) -> None:
     """Print the Pareto front, the default below it, and whether the default meets the SLO."""
     study, bounds, baseline = found.study, found.slos, found.baseline
-    rows = [
-        trial_summary(t, baseline, bounds, found.confirmations.get(t.number)) for t in found.front
-    ]
+    rows = [found.summary(t) for t in found.front]
     label = emulated_label(emulated(study, measured(found.trials)))
     stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
     console.print(heading(f"{stage} of {study.name}", label))
@@ -67,7 +65,7 @@ def default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSum
     baseline = found.baseline
     if baseline is None or any(row.number == baseline.number for row in rows):
         return None
-    return trial_summary(baseline, baseline, found.slos, found.default)
+    return found.summary(baseline)
 
 
 def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from tuner.analysis.load_text import offered_text
+from tuner.analysis.outcomes import finished_requests
 from tuner.evaluation.evaluator import load_defaults
 from tuner.evaluation.measure_once import MeasuredOnce
 from tuner.measurement.precision import Achieved
 from tuner.metrics import METRICS
 from tuner.records import Source
-from tuner.report.labels import emulated_label, number
+from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import heading
 from tuner.slo import Slo
 
@@ -32,6 +33,7 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
         "driver": measured.bench.driver,
         "energy_source": m.energy_source.value,
         "latency_source": m.latency_source.value,
+        "requests": finished_requests(m),
         "window_s": m.window_end_s - m.window_start_s,
         "metrics": dict(m.metrics),
         "intervals_95": {k: [i.low, i.high] for k, i in measured.intervals.items()},
@@ -67,14 +69,26 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             slo = bounds.get(name)
             mark = "" if slo is None else _mark(slo, m.metrics[name])
             interval = measured.intervals.get(name)
-            shown = "" if interval is None else f"{number(interval.low)} - {number(interval.high)}"
+            shown = UNKNOWN
+            if interval is not None:
+                shown = f"{number(interval.low)} - {number(interval.high)}"
             table.add_row(name, number(m.metrics[name]), shown, METRICS[name].unit, mark)
     console.print(table)
     window_s = m.window_end_s - m.window_start_s
-    console.print(offered_text(measured.load))
+    console.print(_load_line(measured))
     console.print(f"window of {window_s:.0f} s{_precision_text(measured.precision)}")
     for warning in measured.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def _load_line(measured: MeasuredOnce) -> str:
+    """Return the load that was asked for beside what was offered, and what the figures rest on."""
+    offered = measured.measurement.metrics.get("offered_rate_req_s")
+    text = offered_text(measured.load)
+    if measured.load.request_rate is not None and offered is not None:
+        text += f" asked for, {number(offered)} offered in the window"
+    count = finished_requests(measured.measurement)
+    return text if count is None else f"{text}; percentiles of {count:,} requests"
 
 
 def _precision_text(found: Sequence[Achieved]) -> str:

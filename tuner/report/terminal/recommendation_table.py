@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.text import Text
 
-from tuner.analysis.load_text import load_text
+from tuner.analysis.load_text import is_open_loop, load_text
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.labels import emulated_label, number
@@ -19,7 +19,9 @@ _MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role
 _MINUTE = timedelta(minutes=1)
 _COSTS = (
     ("p99_tpot_ms", "p99 TPOT", " ms"),
+    ("mean_tpot_ms", "mean TPOT", " ms"),
     ("p99_ttft_ms", "p99 TTFT", " ms"),
+    ("mean_e2el_ms", "mean E2EL", " ms"),
     ("output_throughput_tok_s", "throughput", " tok/s"),
 )
 
@@ -74,10 +76,18 @@ def _provenance(r: Recommendation) -> Text:
     lines = (
         f"{begin:%Y-%m-%d %H:%M}{ended} UTC \u00b7 {study.gpu}{driver} \u00b7 "
         f"server {study.server_version}",
-        f"workload {study.workload_name}, {load_text(study, r.best.configuration)}",
+        f"workload {study.workload_name}, {load_text(study, r.best.configuration)}{_offered(r)}",
         f"SLO: {', '.join(map(str, r.slos)) or 'none'}",
     )
     return Text("\n".join(lines), style="dim")
+
+
+def _offered(r: Recommendation) -> str:
+    """Return the rate at which requests came in the windows, beside the one that was asked for."""
+    offered = r.summary_of(r.best).offered_rate_req_s
+    if offered is None or not is_open_loop(r.study, r.best.configuration):
+        return ""
+    return f" ({number(offered)} offered in the windows)"
 
 
 def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> None:
@@ -113,7 +123,7 @@ def _confirmed_by(best: TrialSummary, outputs: str) -> str:
 
 
 def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
-    """Return each latency with its interval, beside the default's."""
+    """Return each latency with its interval, beside the default's, and how many it is taken of."""
     parts = []
     for metric, name, unit in _COSTS:
         ours, theirs = getattr(best, metric), getattr(default, metric)
@@ -126,6 +136,8 @@ def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
         if theirs is not None and metric in best.changes_percent:
             text += f", {best.changes_percent[metric]:+.1f} % against {number(theirs)}{unit}"
         parts.append(text)
+    if best.requests is not None:
+        parts.append(f"latencies of {best.requests:,} requests")
     return Text("\n".join(parts))
 
 

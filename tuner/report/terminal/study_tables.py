@@ -12,7 +12,7 @@ from rich.text import Text
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric
-from tuner.analysis.trial_summary import TrialSummary, trial_summary
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration, Value
 from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import heading
@@ -156,9 +156,7 @@ def _trials(found: ConfirmedFront) -> Table:
     table.add_column("configuration, and reason of a failure", overflow="fold")
     fixed = _fixed(found.trials)
     for trial in found.trials:
-        shown = trial_summary(
-            trial, found.baseline, found.slos, found.confirmations.get(trial.number)
-        )
+        shown = found.summary(trial)
         table.add_row(
             f"{trial.number} default" if trial.baseline else str(trial.number),
             number(metric(trial, ENERGY)),
