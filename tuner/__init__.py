@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner import plot
-    from tuner.api import aresume, arun, measure, resume, run, study_spec
+    from tuner.api.runs import aresume, arun, measure, resume, run, study_spec
+    from tuner.api.studies import list_studies, recommend, write_report
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
     from tuner.evaluation.measure_once import parse_settings
@@ -37,13 +38,16 @@ _HOMES = {
     "Slo": "tuner.slo",
     "StudyResults": "tuner.report.study_results",
     "StudySpec": "tuner.spec.study",
-    "aresume": "tuner.api",
-    "arun": "tuner.api",
-    "measure": "tuner.api",
+    "aresume": "tuner.api.runs",
+    "arun": "tuner.api.runs",
+    "list_studies": "tuner.api.studies",
+    "measure": "tuner.api.runs",
     "parse_settings": "tuner.evaluation.measure_once",
-    "resume": "tuner.api",
-    "run": "tuner.api",
-    "study_spec": "tuner.api",
+    "recommend": "tuner.api.studies",
+    "resume": "tuner.api.runs",
+    "run": "tuner.api.runs",
+    "study_spec": "tuner.api.runs",
+    "write_report": "tuner.api.studies",
 }
 
 __all__ = [
@@ -60,13 +64,16 @@ __all__ = [
     "StudySpec",
     "aresume",
     "arun",
+    "list_studies",
     "load_study",
     "measure",
     "parse_settings",
     "plot",
+    "recommend",
     "resume",
     "run",
     "study_spec",
+    "write_report",
 ]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
+from tuner.commands.calibrate import calibrate
+from tuner.commands.shared.options import Format
 from tuner.configuration import Configuration
 from tuner.emulator.calibration import Multipliers, corrected
 from tuner.emulator.virtual import simulate
@@ -94,7 +96,7 @@ def test_a_calibrated_gpu_is_closer_and_can_be_emulated(
     store_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "mine.yaml"
-    calibrate_gpu([], "H100-SXM", output, store_path, as_json=True)
+    calibrate(None, "H100-SXM", output, store_path, Format.JSON)
     shown = json.loads(capsys.readouterr().out)
     assert shown["measurements"] == 4
     errors = shown["mean_absolute_error"]
@@ -109,7 +111,7 @@ def test_a_calibrated_gpu_is_closer_and_can_be_emulated(
 
 
 def test_as_a_table(store_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    calibrate_gpu(["real"], "H100-SXM", tmp_path / "mine.yaml", store_path, as_json=False)
+    calibrate(["real"], "H100-SXM", tmp_path / "mine.yaml", store_path, Format.TABLE)
     shown = capsys.readouterr().out
     assert "memory_speed x 0." in shown
     assert "held out" in shown
@@ -128,4 +130,4 @@ def test_what_cannot_be_done_is_one_sentence(
     studies: list[str], output: str, message: str, store_path: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        calibrate_gpu(studies, "H100-SXM", tmp_path / output, store_path, as_json=True)
+        calibrate_gpu(studies, "H100-SXM", tmp_path / output, store_path)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.completion import complete_gpu, complete_study
 from tuner.commands.shared.options import Format, Output, StoreUrl
+from tuner.commands.shared.output import print_json, stdout_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuner.api.machine import CalibratedGpu
 
 
 def calibrate(
@@ -36,6 +43,37 @@ def calibrate(
 
     Example: tuner calibrate my-study --gpu H100-SXM -o my-h100.yaml
     """
-    from tuner.study.calibrate_gpu import calibrate_gpu
+    from tuner.api import machine
 
-    calibrate_gpu(studies or [], gpu, output_file, store_url, as_json=output is Format.JSON)
+    found = machine.calibrate(studies or [], gpu, output_file, store_url)
+    if output is Format.JSON:
+        print_json(_as_json(found))
+    else:
+        _show(stdout_console(), found)
+
+
+def _as_json(found: CalibratedGpu) -> dict[str, object]:
+    return {
+        "gpu_file": str(found.file),
+        "measurements": found.measurements,
+        "multipliers": asdict(found.result.multipliers),
+        "mean_absolute_error": {
+            metric: {"before": before, "after": after, "held_out": held_out}
+            for metric, before, after, held_out in found.errors()
+        },
+    }
+
+
+def _show(console: Console, found: CalibratedGpu) -> None:
+    from rich.table import Table
+
+    title = f"mean error, {found.measurements} trials"
+    errors = Table("metric", "before", "after", "held out", title=title)
+    for metric, *shares in found.errors():
+        errors.add_row(metric, *(f"{share:.1%}" for share in shares))
+    console.print(errors)
+    for name, value in asdict(found.result.multipliers).items():
+        console.print(f"{name:>14} x {value:.3f}")
+    console.print(
+        f"'held out': each trial predicted without itself. Use it: --emulate {found.file}"
+    )

@@ -27,15 +27,13 @@ def doctor(
 
     Example: tuner doctor --vllm ~/vllm/bin/vllm
     """
-    import os
-
     from rich.console import Console
 
-    from tuner.doctor.examine import Question, examine, prevents_a_run
+    from tuner.api.machine import examine, prevents_a_run
     from tuner.report.terminal.findings_table import findings_json, show_findings
 
     with Console(stderr=True).status("checking; vLLM may take a minute to answer"):
-        findings = examine(Question(store_url, vllm, port, os.environ))
+        findings = examine(store_url, vllm=vllm, port=port)
     if output is Format.JSON:
         print_json(findings_json(findings))
     else:

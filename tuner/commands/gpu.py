@@ -21,12 +21,10 @@ def status(
 
     Example: tuner gpu status --format json
     """
-    from tuner.devices.leases.lease_book import LeaseBook
-    from tuner.devices.open import isolated_limits
-    from tuner.host.state_folder import state_folders
-    from tuner.report.terminal.gpu_table import machine_status, show_status, status_json
+    from tuner.api.machine import gpu_status
+    from tuner.report.terminal.gpu_table import show_status, status_json
 
-    status = machine_status(isolated_limits(), *map(LeaseBook, state_folders()))
+    status = gpu_status()
     if output is Format.JSON:
         print_json(status_json(status))
     else:
@@ -44,17 +42,10 @@ def restore(
 
     Exit code 5 if a GPU is not as it was found. Example: sudo tuner gpu restore
     """
-    from functools import partial
-
-    from tuner.devices.leases.lease_book import LeaseBook
-    from tuner.devices.limit_control import Access
-    from tuner.devices.open import opened_limits
-    from tuner.host.state_folder import state_folders
+    from tuner.api.machine import restore_gpus
     from tuner.report.terminal.gpu_table import is_restored, restore_json, show_restore
 
-    opener = partial(opened_limits, Access.SET)
-    books = map(LeaseBook, state_folders())
-    outcomes = [outcome for book in books for outcome in book.restore_all(opener, force=force)]
+    outcomes = restore_gpus(force=force)
     if output is Format.JSON:
         print_json(restore_json(outcomes))
     else:

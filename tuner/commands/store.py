@@ -10,7 +10,7 @@ import typer
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.options import Format, Output, StoreUrl
 from tuner.commands.shared.output import print_json, stdout_console
-from tuner.errors import OperatorNeededError, UsageError
+from tuner.errors import OperatorNeededError
 
 app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store.")
 
@@ -21,16 +21,10 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
     Exit code 5 if something is wrong. Example: tuner store check --format json
     """
-    from tuner.host.state_folder import state_folder
+    from tuner.api.stores import check_store
     from tuner.report.terminal.findings_table import findings_json, show_findings
-    from tuner.store.store import Store, existing_file
-    from tuner.store.upkeep.checks import check_file, check_studies
 
-    path = existing_file(store_url)
-    found = [] if path is None else check_file(path)
-    if not any(finding.is_problem for finding in found):
-        with Store.open(store_url, create=False) as store:
-            found += check_studies(store, state_folder())
+    found = check_store(store_url)
     if output is Format.JSON:
         shown = findings_json(found)
         print_json({"sound": not shown["problems"], "findings": shown["findings"]})
@@ -54,13 +48,9 @@ def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
     """
     from rich.console import Console
 
-    from tuner.store.store import existing_file
-    from tuner.store.upkeep.backup import back_up
+    from tuner.api.stores import back_up_store
 
-    path = existing_file(store_url)
-    if path is None:
-        raise UsageError("back up a PostgreSQL store with pg_dump")
-    made = back_up(path)
+    made = back_up_store(store_url)
     Console(stderr=True).print(f"backed up to {made}", highlight=False, soft_wrap=True)
 
 
@@ -75,18 +65,14 @@ def rebuild(
     """
     from rich.console import Console
 
-    from tuner.host.state_folder import state_folder
-    from tuner.store.address import parse_address
-    from tuner.store.log.measurement_log import log_folder_of
-    from tuner.study.durability.rebuild import rebuild as rebuild_store
+    from tuner.api.stores import rebuild_store
 
     console = Console(stderr=True)
 
     def note(message: str) -> None:
         console.print(message, highlight=False, soft_wrap=True)
 
-    folder = log_folder_of(parse_address(store_url), state_folder())
-    for made in rebuild_store(folder, new, note):
+    for made in rebuild_store(new, note, store_url):
         note(
             f"{made.study}: {made.trials} trials, {made.repeats} repeats"
             + (f", {made.damaged_lines} torn lines left out" if made.damaged_lines else "")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tuner.api.names import TraceFormat
 from tuner.commands.shared.completion import complete_workload
 from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json, stdout_console
-from tuner.load.importers.registry import TraceFormat
 
 WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
@@ -30,12 +30,10 @@ def show(
 
     Example: tuner workload show chat
     """
-    from tuner.load.summary import summarize
-    from tuner.load.workload import load_workload
+    from tuner.api.workloads import summarized
     from tuner.report.terminal.workload_tables import show_workload, workload_json
 
-    workload = load_workload(name)
-    summary = summarize(workload)
+    workload, summary = summarized(name)
     if output is Format.JSON:
         print_json(workload_json(workload, summary))
     else:
@@ -53,12 +51,10 @@ def preview(
 
     Example: tuner workload preview reasoning --requests 5000
     """
-    from tuner.load.summary import summarize
-    from tuner.load.workload import load_workload
+    from tuner.api.workloads import summarized
     from tuner.report.terminal.workload_tables import preview_workload
 
-    workload = load_workload(name)
-    preview_workload(stdout_console(), workload, summarize(workload, requests))
+    preview_workload(stdout_console(), *summarized(name, requests))
 
 
 @app.command("import")
@@ -74,7 +70,7 @@ def import_(
     """
     from rich.console import Console
 
-    from tuner.load.importers.import_workload import import_workload
+    from tuner.api.workloads import import_workload
 
     workload = import_workload(file, form, out, limit)
     assert workload.facts is not None

@@ -18,7 +18,7 @@ from tuner.slo import Slo
 from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
 from tuner.store import Store
-from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow, TrialState
+from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +105,12 @@ class StudyResults:
     def front(self) -> tuple[TrialResult, ...]:
         """The Pareto front over the study's objectives, the best in the first of them first."""
         return tuple(map(self._trial, self.confirmed_front.front))
+
+    @property
+    def events(self) -> tuple[EventRow, ...]:
+        """What happened during the study, read now, oldest first."""
+        with Store.open(self.store_url, create=False) as store:
+            return tuple(store.events(self.name))
 
     @property
     def confirmed_front(self) -> ConfirmedFront:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
@@ -28,6 +23,20 @@ _MOST_PER_STUDY = 12  # evenly over the study: each is simulated eight times
 
 
 @dataclass(frozen=True, slots=True)
+class CalibratedGpu:
+    """The file of a corrected GPU, and how wrong the emulator was before and after."""
+
+    file: Path
+    measurements: int
+    result: Calibration
+
+    def errors(self) -> list[tuple[str, float, float, float]]:
+        """Return each metric with its mean error before, after, and held out, as shares of 1."""
+        r = self.result
+        return list(zip(_METRICS, r.before, r.after, r.held_out, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class _Measured:
     """One measured trial and everything needed to emulate it."""
 
@@ -40,9 +49,12 @@ class _Measured:
 
 
 def calibrate_gpu(
-    studies: Sequence[str], gpu_name: str, output: Path, store_url: str, *, as_json: bool
-) -> None:
-    """`tuner calibrate`."""
+    studies: Sequence[str], gpu_name: str, output: Path, store_url: str
+) -> CalibratedGpu:
+    """Fit the GPU to the studies' trials, and write it to `output`.
+
+    Raises `UsageError` if a study, or the whole store, holds nothing to calibrate by.
+    """
     from tuner.catalog.gpu import load_gpu, save_gpu
     from tuner.emulator.calibration import calibrate
 
@@ -60,10 +72,7 @@ def calibrate_gpu(
     used = ", ".join(dict.fromkeys(row.study for row in measured))
     source = f"{gpu.name}, calibrated to {len(measured)} measured trials of {used}. {gpu.source}"
     save_gpu(result.gpu.model_copy(update={"name": output.stem, "source": source}), output)
-    if as_json:
-        sys.stdout.write(json.dumps(_as_json(result, len(measured), output), indent=2) + "\n")
-    else:
-        _show(result, len(measured), output)
+    return CalibratedGpu(output, len(measured), result)
 
 
 def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
@@ -130,28 +139,3 @@ def _not_emulated(row: _Measured, gpu: Gpu, reason: str) -> UsageError:
         f"study '{row.study}', trial {row.trial}: it ran, but the emulated {gpu.name} says:"
         f" {reason} Is that the GPU it ran on? Name another with --gpu, or other studies"
     )
-
-
-def _as_json(result: Calibration, count: int, output: Path) -> dict[str, object]:
-    return {
-        "gpu_file": str(output),
-        "measurements": count,
-        "multipliers": asdict(result.multipliers),
-        "mean_absolute_error": {
-            metric: {"before": before, "after": after, "held_out": held_out}
-            for metric, before, after, held_out in zip(
-                _METRICS, result.before, result.after, result.held_out, strict=True
-            )
-        },
-    }
-
-
-def _show(result: Calibration, count: int, output: Path) -> None:
-    console = Console()
-    errors = Table("metric", "before", "after", "held out", title=f"mean error, {count} trials")
-    for metric, *shares in zip(_METRICS, result.before, result.after, result.held_out, strict=True):
-        errors.add_row(metric, *(f"{share:.1%}" for share in shares))
-    console.print(errors)
-    for name, value in asdict(result.multipliers).items():
-        console.print(f"{name:>14} x {value:.3f}")
-    console.print(f"'held out': each trial predicted without itself. Use it: --emulate {output}")

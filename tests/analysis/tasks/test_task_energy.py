@@ -13,7 +13,7 @@ from helpers.records import IDENTITY, OWNER
 from rich.console import Console
 
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, active_parameters, flops_basis
-from tuner.analysis.tasks.task_energy import TaskEnergy, TaskTable, task_tables, tasks_json
+from tuner.analysis.tasks.task_energy import TaskEnergy, TaskTable, task_tables
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
@@ -27,7 +27,7 @@ from tuner.records import (
     ServerTimeline,
     Source,
 )
-from tuner.report.terminal.task_table import show_tasks
+from tuner.report.terminal.task_table import show_tasks, tasks_json
 from tuner.store import Store, StudyIdentity
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"

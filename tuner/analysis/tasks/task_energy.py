@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
 from tuner.analysis.outcomes import ENERGY, baseline_of, emulated, metric
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
-from tuner.analysis.tasks.flops_estimate import FORMULA, SOURCE, FlopsBasis, flops_basis
+from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RequestState
 from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
@@ -173,21 +172,3 @@ def _prompt_tokens(store: Store, study: str, trial: int) -> float | None:
 
 def _over(value: float | None, other: float | None) -> float | None:
     return None if value is None or not other else value / other
-
-
-def tasks_json(tables: Sequence[TaskTable]) -> list[dict[str, Any]]:
-    """Return the tables as plain data, with the estimate's formula and assumption."""
-    return [
-        {
-            "model": table.model,
-            "gpu": table.gpu,
-            "tasks": [asdict(t) | {"emulated": list(t.emulated)} for t in table.tasks],
-            "estimate": {
-                "formula": FORMULA,
-                "mfu": table.mfu,
-                "source_of_default_mfu": SOURCE,
-                **({} if table.basis is None else asdict(table.basis)),
-            },
-        }
-        for table in tables
-    ]

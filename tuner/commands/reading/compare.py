@@ -32,18 +32,13 @@ def import_(
 
     Example: tuner compare import openai-infqps.json --study my-study
     """
-    from tuner.analysis.confirmed_front import confirmed_front
+    import tuner
+    from tuner.api.studies import import_comparison
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.store import Store
-    from tuner.store.imports.bench_serve import read_results
 
-    points = read_results(file)
-    with Store.open(store_url, create=False) as store:
-        identity = store.study(study)
-        for point in points:
-            store.comparisons.add(study, point)
-        found = confirmed_front(identity, store.trials(study), store.repeats.of(study))
+    points = import_comparison(file, study, store_url)
     if output is Format.JSON:
         print_json(comparison_json(points))
     else:
-        show_comparison(stdout_console(), points, found.baseline, identity)
+        found = tuner.load_study(study, store_url)
+        show_comparison(stdout_console(), points, found.confirmed_front.baseline, found.identity)

@@ -31,19 +31,12 @@ def report(
     """
     from rich.console import Console
 
-    from tuner.analysis.report_data.report_data import read_report_data
-    from tuner.report.html.page import write_page
-    from tuner.report.html.png import browser_path, write_pictures
-    from tuner.slo import Slo
-    from tuner.store import Store
+    from tuner.api.studies import require_browser, write_pictures, write_report
 
     if png is not None:
-        browser_path()  # fails before the report is made
-    bounds = [Slo.parse(text) for text in slo] if slo else None
-    with Store.open(store_url, create=False) as store:
-        report_data = read_report_data(store, name, bounds)
+        require_browser()  # fails before the report is made
     path = output or Path(f"{name.replace('/', '-')}.html")
-    size = write_page(report_data, path)
+    size = write_report(name, path, slo=slo, store=store_url)
     console = Console(stderr=True)
     console.print(f"wrote {path} ({size / 1e6:.1f} MB)", highlight=False, markup=False)
     for picture in [] if png is None else write_pictures(path, png):

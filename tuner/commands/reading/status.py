@@ -26,19 +26,10 @@ def status(
 
     Example: watch --color tuner status
     """
-    from datetime import UTC, datetime
+    from tuner.api.studies import study_status
+    from tuner.report.terminal.status_table import show_status, status_json
 
-    from tuner.errors import UsageError
-    from tuner.report.terminal.status_table import show_status, status, status_json
-    from tuner.store import Store
-
-    with Store.open(store_url, create=False) as store:
-        if name is None:
-            studies = store.studies()
-            if not studies:
-                raise UsageError("the store holds no study yet; start one with `tuner run`")
-            name = studies[-1].identity.name
-        found = status(store, name, datetime.now(UTC))
+    found = study_status(name, store_url)
     if output is Format.JSON:
         print_json(status_json(found))
     else:

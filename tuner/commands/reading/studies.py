@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.api.names import EXPORTS
 from tuner.commands.shared.completion import complete_study
 from tuner.commands.shared.options import Format, Name, Output, Slos, StoreUrl
 from tuner.commands.shared.output import (
@@ -18,7 +19,6 @@ from tuner.commands.shared.output import (
     until_reader_gone,
 )
 from tuner.errors import UsageError
-from tuner.report.exports.export import EXPORTS
 
 RECOMMEND_FORMATS = ("table", "json", *EXPORTS)
 
@@ -43,12 +43,11 @@ def list_all(
 
     Example: tuner list --store results/tuner.db
     """
+    import tuner
     from tuner.report.json_forms import studies_json
     from tuner.report.terminal.study_tables import show_studies
-    from tuner.store import Store
 
-    with Store.open(store_url, create=False) as store:
-        summaries = store.studies()
+    summaries = tuner.list_studies(store_url)
     if output is Format.JSON:
         print_json(studies_json(summaries))
     else:
@@ -64,22 +63,20 @@ def show(
 
     Example: tuner show my-study --format json
     """
-    from tuner.analysis.confirmed_front import confirmed_front
-    from tuner.report import json_forms
-    from tuner.report.terminal import study_tables
+    import tuner
+    from tuner.api.studies import comparison_points
+    from tuner.report.json_forms import study_json
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.store import Store
+    from tuner.report.terminal.study_tables import show_study
 
-    with Store.open(store_url, create=False) as store:
-        study, trials, events = store.study(name), store.trials(name), store.events(name)
-        repeats, points = store.repeats.of(name), store.comparisons.of(name)
+    study = tuner.load_study(name, store_url)
+    stored = study.identity, study.rows, study.repeats, study.events
+    points = comparison_points(name, store_url)
     if output is Format.JSON:
-        shown = json_forms.study_json(study, trials, repeats, events)
-        print_json(shown | {"comparison_points": comparison_json(points)})
+        print_json(study_json(*stored) | {"comparison_points": comparison_json(points)})
     else:
-        study_tables.show_study(stdout_console(), study, trials, repeats, events)
-        default = confirmed_front(study, trials, repeats).baseline
-        show_comparison(stdout_console(), points, default, study)
+        show_study(stdout_console(), *stored)
+        show_comparison(stdout_console(), points, study.confirmed_front.baseline, study.identity)
 
 
 def recommend_one(
@@ -112,17 +109,14 @@ def recommend_one(
     Another --slo filters the same measurements. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
-    from tuner.analysis.recommendation.recommend import recommend
+    import tuner
+    from tuner.api.studies import comparison_points, deployment_text
     from tuner.report.price import Price
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.slo import Slo
-    from tuner.store import Store
 
-    bounds = [Slo.parse(text) for text in slo] if slo else None
     cost = None if price is None else Price(price, currency)
-    with Store.open(store_url, create=False) as store:
-        recommendation = recommend(store, model, study, bounds, trial)
-        points = store.comparisons.of(recommendation.study.name)
+    recommendation = tuner.recommend(model, study=study, slo=slo, trial=trial, store=store_url)
+    points = comparison_points(recommendation.study.name, store_url)
     if output == "table":
         from tuner.report.terminal.recommendation_table import show_recommendation
 
@@ -135,10 +129,7 @@ def recommend_one(
         shown = recommendation_json(recommendation, cost)
         print_json(shown | {"comparison_points": comparison_json(points)})
     else:
-        from tuner.report.exports.deployment import deployment
-        from tuner.report.exports.export import load_export
-
-        print_text(load_export(output)(deployment(recommendation)))
+        print_text(deployment_text(recommendation, output))
 
 
 def export(
@@ -159,14 +150,12 @@ def export(
     """
     from rich.console import Console
 
-    from tuner.report import frames as tables
-    from tuner.store import Store
+    from tuner.api import tables
 
     if csv is None and parquet is None and requests is None:
         raise UsageError("nothing to write: give --csv FILE, --parquet FILE or --requests FILE")
-    with Store.open(store_url, create=False) as store:
-        rows = tables.trial_rows(store.study(name), store.trials(name), store.repeats.of(name))
-        sent = [] if requests is None else tables.request_rows(store, name)
+    rows = tables.trial_rows(name, store_url)
+    sent = [] if requests is None else tables.request_rows(name, store_url)
     console = Console(stderr=True)
     for path, write, what, found in (
         (csv, tables.write_csv, "trials", rows),

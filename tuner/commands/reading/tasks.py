@@ -29,12 +29,10 @@ def tasks(
 
     Example: tuner tasks Llama-3.1-8B-Instruct
     """
-    from tuner.analysis.tasks.task_energy import task_tables, tasks_json
-    from tuner.report.terminal.task_table import show_tasks
-    from tuner.store import Store
+    from tuner.api.studies import task_tables
+    from tuner.report.terminal.task_table import show_tasks, tasks_json
 
-    with Store.open(store_url, create=False) as store:
-        tables = task_tables(store, model, mfu)
+    tables = task_tables(model, mfu, store_url)
     if output is Format.JSON:
         print_json(tasks_json(tables))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from tuner import DEFAULT_STORE
-from tuner.catalog.shipped import Kind, shipped_names
+from tuner.api.names import Kind, shipped_names
 
 
 def complete_study(context: typer.Context, incomplete: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -24,6 +26,24 @@ _COLUMNS = (
     "by\nFLOPs",
     "FLOPs /\ndefault",
 )
+
+
+def tasks_json(tables: Sequence[TaskTable]) -> list[dict[str, Any]]:
+    """Return the tables as plain data, with the estimate's formula and assumption."""
+    return [
+        {
+            "model": table.model,
+            "gpu": table.gpu,
+            "tasks": [asdict(t) | {"emulated": list(t.emulated)} for t in table.tasks],
+            "estimate": {
+                "formula": FORMULA,
+                "mfu": table.mfu,
+                "source_of_default_mfu": SOURCE,
+                **({} if table.basis is None else asdict(table.basis)),
+            },
+        }
+        for table in tables
+    ]
 
 
 def show_tasks(console: Console, tables: Sequence[TaskTable]) -> None:

@@ -1,4 +1,4 @@
-"""Public API: run, resume and measure from Python; `tuner` exports it, and the commands call it."""
+"""Runs from Python: run, resume and measure; `tuner` exports them."""
 
 from __future__ import annotations
 

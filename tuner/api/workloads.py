@@ -1,0 +1,19 @@
+"""Workloads: their summary, and new ones made of a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuner.load.importers.import_workload import import_workload
+from tuner.load.summary import SUMMARY_REQUESTS, WorkloadSummary, summarize
+from tuner.load.workload import Workload, load_workload
+
+__all__ = ["Workload", "WorkloadSummary", "import_workload", "summarized"]
+
+
+def summarized(
+    name: str | Path, requests: int = SUMMARY_REQUESTS
+) -> tuple[Workload, WorkloadSummary]:
+    """Return a shipped workload or one of a YAML file, with statistics of that many requests."""
+    workload = load_workload(str(name))
+    return workload, summarize(workload, requests)
