@@ -47,19 +47,20 @@ class Evening:
     def add(self, point: Point, metrics: Mapping[str, float] | None, at_s: float) -> None:
         """Note a trial; without metrics it was no whole window."""
         number = len(self._trials)
+        missed = Failure(FailureKind.CONFIGURATION, "missed")
         self._points.append(dict(point))
         self._trials.append(
             TrialRow(
                 number,
                 Configuration() if number == 0 else Configuration(flags=dict(point)),
                 number == 0,
-                TrialState.FAILED if metrics is None else TrialState.MEASURED,
-                None if metrics is None else _measurement(metrics),
-                None if metrics is not None else Failure(FailureKind.CONFIGURATION, "missed"),
-                (),
-                _EVENING + timedelta(seconds=at_s),
-                None,
-                _OWNER,
+                state=TrialState.FAILED if metrics is None else TrialState.MEASURED,
+                measurement=None if metrics is None else _measurement(metrics),
+                failure=missed if metrics is None else None,
+                warnings=(),
+                started_at=_EVENING + timedelta(seconds=at_s),
+                ended_at=None,
+                owner=_OWNER,
             )
         )
 
@@ -102,14 +103,14 @@ class Evening:
                 len(self._repeats),
                 number,
                 step.kind,
-                TrialState.MEASURED,
-                _measurement(seen.metrics),
-                None,
-                (),
-                at,
-                at + timedelta(seconds=CLEAN_S),
-                _OWNER,
-                Timing(CLEAN_S, LAUNCH_S),
+                state=TrialState.MEASURED,
+                measurement=_measurement(seen.metrics),
+                failure=None,
+                warnings=(),
+                started_at=at,
+                ended_at=at + timedelta(seconds=CLEAN_S),
+                owner=_OWNER,
+                timing=Timing(CLEAN_S, LAUNCH_S),
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,59 +24,25 @@ from tuner.store.schema import RepeatRecord, StudyRecord, TrialRecord, storable
 
 
 def study_record(identity: StudyIdentity) -> StudyRecord:
-    """Return the row of a study."""
-    return StudyRecord(
-        name=identity.name,
-        created_at=identity.created_at,
-        model=identity.model,
-        workload_name=identity.workload_name,
-        workload_sha256=identity.workload_sha256,
-        space_name=identity.space_name,
-        space_sha256=identity.space_sha256,
-        slos=list(identity.slos),
-        objectives=list(identity.objectives),
-        evaluation=identity.evaluation,
-        server_version=identity.server_version,
-        gpu=identity.gpu,
-        driver=identity.driver,
-        energy_source=identity.energy_source.value,
-        latency_source=identity.latency_source.value,
-        budget_trials=identity.budget_trials,
-        budget_s=identity.budget_s,
-        spent_s=identity.spent_s,
-        spec_json=identity.spec_json,
-        finished_at=identity.finished_at,
-        gpu_uuids=list(identity.gpu_uuids),
-        model_revision=identity.model_revision,
-    )
+    """Return the row of a study: a column has the name of its field."""
+    values = {field.name: getattr(identity, field.name) for field in fields(identity)}
+    values["slos"] = list(identity.slos)
+    values["objectives"] = list(identity.objectives)
+    values["energy_source"] = identity.energy_source.value
+    values["latency_source"] = identity.latency_source.value
+    values["gpu_uuids"] = list(identity.gpu_uuids)
+    return StudyRecord(**values)
 
 
 def identity(record: StudyRecord) -> StudyIdentity:
     """Return the study of a row."""
-    return StudyIdentity(
-        name=record.name,
-        created_at=record.created_at,
-        model=record.model,
-        workload_name=record.workload_name,
-        workload_sha256=record.workload_sha256,
-        space_name=record.space_name,
-        space_sha256=record.space_sha256,
-        slos=tuple(record.slos),
-        objectives=tuple(record.objectives),
-        evaluation=record.evaluation,
-        server_version=record.server_version,
-        gpu=record.gpu,
-        driver=record.driver,
-        energy_source=Source(record.energy_source),
-        latency_source=Source(record.latency_source),
-        budget_trials=record.budget_trials,
-        budget_s=record.budget_s,
-        spent_s=record.spent_s,
-        spec_json=record.spec_json,
-        finished_at=record.finished_at,
-        gpu_uuids=tuple(record.gpu_uuids or ()),
-        model_revision=record.model_revision,
-    )
+    values = {field.name: getattr(record, field.name) for field in fields(StudyIdentity)}
+    values["slos"] = tuple(record.slos)
+    values["objectives"] = tuple(record.objectives)
+    values["energy_source"] = Source(record.energy_source)
+    values["latency_source"] = Source(record.latency_source)
+    values["gpu_uuids"] = tuple(record.gpu_uuids or ())
+    return StudyIdentity(**values)
 
 
 def trial_record(
@@ -154,7 +121,7 @@ def set_timing(record: TrialRecord | RepeatRecord, timing: Timing | None) -> Non
 
 
 class _Outcome(TypedDict):
-    """Return the result fields that a trial and a repeat have in common."""
+    """The fields of `tuner.store.rows.Outcome`."""
 
     state: TrialState
     measurement: Measurement | None

@@ -62,13 +62,10 @@ class TrialState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class TrialRow:
-    """One trial as stored, without its raw records; `timing` is None if unknown."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One evaluation: who ran it and when, and its result; `timing` is None if unknown."""
 
-    number: int
-    configuration: Configuration
-    baseline: bool
     state: TrialState
     measurement: Measurement | None
     failure: Failure | None
@@ -77,6 +74,15 @@ class TrialRow:
     ended_at: datetime | None
     owner: TrialOwner
     timing: Timing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow(Outcome):
+    """One trial as stored, without its raw records."""
+
+    number: int
+    configuration: Configuration
+    baseline: bool
 
 
 class RepeatKind(StrEnum):
@@ -90,7 +96,7 @@ Answers: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatRow:
+class RepeatRow(Outcome):
     """A repeat: one more measurement of trial `trial`'s configuration, on a clean launch.
 
     `number` counts the repeats of a study from 0. `answers` are the token ids of the server's
@@ -100,14 +106,6 @@ class RepeatRow:
     number: int
     trial: int
     kind: RepeatKind
-    state: TrialState
-    measurement: Measurement | None
-    failure: Failure | None
-    warnings: tuple[str, ...]
-    started_at: datetime
-    ended_at: datetime | None
-    owner: TrialOwner
-    timing: Timing | None = None
     answers: Answers | None = None
 
 

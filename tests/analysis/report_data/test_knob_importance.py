@@ -2,32 +2,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
+from helpers.records import measured, trial_row
 
 from tuner.analysis.report_data.knob_importance import importance, knob_names
 from tuner.configuration import Configuration, Value
-from tuner.records import Measurement, Source
-from tuner.store import TrialOwner, TrialRow, TrialState
+from tuner.store import TrialRow
 
 METRIC = "energy_per_output_token_j"
-AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def trial(number: int, energy_j: float, **flags: Value) -> TrialRow:
-    return TrialRow(
-        number=number,
-        configuration=Configuration(flags=flags),
-        baseline=not flags,
-        state=TrialState.MEASURED,
-        measurement=Measurement({METRIC: energy_j}, 0.0, 1.0, Source.MEASURED, Source.MEASURED),
-        failure=None,
-        warnings=(),
-        started_at=AT,
-        ended_at=AT,
-        owner=TrialOwner(1, "boot", "host", "tag"),
-    )
+    return trial_row(number, measured({METRIC: energy_j}), Configuration(flags=flags))
 
 
 @pytest.fixture

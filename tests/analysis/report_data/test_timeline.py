@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from helpers.records import repeat_row
 
 from tuner.analysis.report_data.report_data import ReportData, read_report_data
 from tuner.analysis.report_data.timeline import event_hours, growth, spans
 from tuner.records import Timing
-from tuner.store import RepeatKind, RepeatRow, Store, StudyIdentity
+from tuner.store import RepeatKind, Store, StudyIdentity
 
 
 def with_times(report: ReportData, launch_s: float | None = 60.0) -> ReportData:
@@ -49,18 +50,14 @@ def test_an_event_of_a_virtual_night_follows_the_trial_before_it(virtual: Report
 
 def test_repeats_have_lanes_of_their_own(virtual: ReportData) -> None:
     trial = virtual.searched[1]
+    assert trial.measurement is not None
     repeats = tuple(
-        RepeatRow(
-            number=n,
-            trial=1,
-            kind=kind,
-            state=trial.state,
-            measurement=trial.measurement,
-            failure=None,
-            warnings=(),
+        repeat_row(
+            n,
+            1,
+            trial.measurement,
+            kind,
             started_at=virtual.searched[-1].started_at,
-            ended_at=None,
-            owner=trial.owner,
             timing=Timing(36.0, 3.6),
         )
         for n, kind in enumerate(RepeatKind)
