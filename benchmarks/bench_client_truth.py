@@ -23,8 +23,8 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.emulator.engine.step_log import WriteLog
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import ServedEngine
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.measurement.load_run import run_load
@@ -56,8 +56,8 @@ async def _serve(pipe: Connection) -> None:
     engine = engine_for(
         load_model(MODEL), load_gpu(GPU), Configuration(), seed=0, noise=False, keep_log=False
     )
-    live, wrote = LiveEngine(engine), WriteLog()
-    app = Server(LiveReplicas([live]), "truth", wrote).app()
+    live, wrote = ServedEngine(engine), WriteLog()
+    app = Server(ServedReplicas([live]), "truth", wrote).app()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await live.start()

@@ -23,9 +23,9 @@ from tuner.devices.meter import WindowContext
 from tuner.devices.nvidia.nvml_meter import NvmlMeter, nvml_meter
 from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.engine.engine import Engine
-from tuner.emulator.http.served_devices import LiveDevices, create_devices
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_devices import ServedDevices, create_devices
+from tuner.emulator.http.served_engine import ServedEngine
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.load.workload import load_workload
@@ -85,8 +85,8 @@ async def server(gpus: DeviceFile) -> AsyncIterator[tuple[Engine, float, str]]:
     gpu = load_gpu("H100-SXM")
     configuration = Configuration(flags={"tensor_parallel_size": 2, "max_model_len": 4096})
     engine = engine_for(load_model(LARGE), gpu, configuration, seed=0)
-    live = LiveEngine(engine, devices=LiveDevices(gpu, gpus.devices))
-    front = LiveReplicas([live])
+    live = ServedEngine(engine, devices=ServedDevices(gpu, gpus.devices))
+    front = ServedReplicas([live])
     runner = web.AppRunner(Server(front, "m").app(), shutdown_timeout=0.1)
     await runner.setup()
     await front.start()

@@ -14,9 +14,9 @@ from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.device_file import Device
 from tuner.emulator.http.arguments import ServeArguments, parse
-from tuner.emulator.http.served_devices import LiveDevices, open_devices
-from tuner.emulator.http.served_engine import LiveEngine, LiveLimits
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_devices import ServedDevices, open_devices
+from tuner.emulator.http.served_engine import ServedEngine, ServedLimits
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import VERSION, run
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import replicas_for
@@ -56,7 +56,7 @@ async def _serve(arguments: ServeArguments) -> int:
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), arguments.startup_s)
     try:
-        limits = LiveLimits(arguments.scheduler_cls) if arguments.scheduler_cls else None
+        limits = ServedLimits(arguments.scheduler_cls) if arguments.scheduler_cls else None
     except (ImportError, AttributeError, KeyError, OSError) as error:
         _log.error("%s: %s", type(error).__name__, error)
         return 1
@@ -78,20 +78,20 @@ def _started(
     arguments: ServeArguments,
     model: ModelShape,
     gpu: Gpu,
-    limits: LiveLimits | None,
+    limits: ServedLimits | None,
     devices: Sequence[Device],
-) -> LiveReplicas:
+) -> ServedReplicas:
     """Start every copy of the engine, each on the next GPUs of `devices` if there are any."""
     front = replicas_for(model, gpu, arguments.configuration, seed=arguments.seed, keep_log=False)
     each = front.launch.tensor_parallel_size
-    return LiveReplicas(
+    return ServedReplicas(
         [
-            LiveEngine(
+            ServedEngine(
                 engine,
                 speed=arguments.speed,
                 after_step=_fault(arguments),
                 limits=limits,
-                devices=LiveDevices(gpu, devices[i * each : (i + 1) * each]) if devices else None,
+                devices=ServedDevices(gpu, devices[i * each : (i + 1) * each]) if devices else None,
             )
             for i, engine in enumerate(front.engines)
         ]
@@ -110,11 +110,11 @@ def say_refusal(error: LaunchRefusedError) -> None:
         sys.stderr.write(error.traceback() + "\n")
 
 
-def _fault(arguments: ServeArguments) -> Callable[[LiveEngine], None]:
+def _fault(arguments: ServeArguments) -> Callable[[ServedEngine], None]:
     """Return what lets the process or its engine die after as many tokens as asked for."""
     die_after, fail_after = arguments.die_after_tokens, arguments.fail_after_tokens
 
-    def check(live: LiveEngine) -> None:
+    def check(live: ServedEngine) -> None:
         tokens = live.engine.counters.generation_tokens
         if die_after is not None and tokens >= die_after:
             os._exit(1)

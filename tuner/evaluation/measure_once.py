@@ -37,7 +37,7 @@ from tuner.spec.study import StudySpec
 class MeasuredOnce:
     """A measurement with its testbed, configuration and load."""
 
-    bench: Testbed
+    testbed: Testbed
     configuration: Configuration
     load: Load
     measurement: Measurement
@@ -114,7 +114,7 @@ async def measure_once(
         plan = measurement_plan(spec, workload, Configuration())
     evaluator = make_evaluator(spec, plan, configuration_knobs(configuration), context)
     async with supervised(evaluator, context):
-        bench = await evaluator.prepare()
+        testbed = await evaluator.prepare()
         evaluation = await evaluator.evaluate(configuration, 0)
     result = evaluation.result
     limits_ms = request_limits_ms(spec.slos)
@@ -127,4 +127,4 @@ async def measure_once(
         reached = achieved(plan.window.precision, result, known)
     warnings = (*evaluation.warnings, *imprecision(reached))
     load = load_of(configuration, plan.load)
-    return MeasuredOnce(bench, configuration, load, result, known, reached, warnings)
+    return MeasuredOnce(testbed, configuration, load, result, known, reached, warnings)

@@ -14,11 +14,11 @@ from tuner.emulator.device_file import UPDATE_S, DeviceFile, Settings
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.http.served_devices import (
     GOVERNOR_LAG_S,
-    LiveDevices,
+    ServedDevices,
     create_devices,
     open_devices,
 )
-from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_engine import ServedEngine
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import engine_for
 from tuner.errors import UsageError
@@ -30,29 +30,29 @@ def file(tmp_path: Path, h100: Gpu) -> DeviceFile:
 
 
 @pytest.fixture
-async def live(file: DeviceFile, llama: ModelShape, h100: Gpu) -> AsyncIterator[LiveEngine]:
+async def live(file: DeviceFile, llama: ModelShape, h100: Gpu) -> AsyncIterator[ServedEngine]:
     """An engine on both GPUs."""
     flags = {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5}
     engine = engine_for(llama, h100, Configuration(flags=flags), seed=0, noise=False)
-    made = LiveEngine(engine, devices=LiveDevices(h100, file.devices))
+    made = ServedEngine(engine, devices=ServedDevices(h100, file.devices))
     await made.start()
     yield made
     await made.stop()
 
 
-async def generate(live: LiveEngine, number: int, tokens: int = 10_000) -> None:
+async def generate(live: ServedEngine, number: int, tokens: int = 10_000) -> None:
     async with aclosing(live.generate(Sequence(number, 500, tokens))) as progress:
         async for _ in progress:
             pass
 
 
-async def settle(live: LiveEngine, seconds: float) -> float:
+async def settle(live: ServedEngine, seconds: float) -> float:
     await asyncio.sleep(seconds)
     return live.engine.power_w
 
 
 async def test_the_counter_is_the_engines_energy(
-    file: DeviceFile, live: LiveEngine, h100: Gpu
+    file: DeviceFile, live: ServedEngine, h100: Gpu
 ) -> None:
     """Idle, busy and idle again: what the file says is what the engine used, at each instant."""
     origin_s, before_j = live._origin_s, [d.energy_j(live._origin_s) for d in file.devices]
@@ -84,7 +84,7 @@ async def test_the_counter_is_the_engines_energy(
 
 
 async def test_a_limit_is_obeyed_by_the_engine_that_runs(
-    file: DeviceFile, live: LiveEngine
+    file: DeviceFile, live: ServedEngine
 ) -> None:
     load = [asyncio.create_task(generate(live, i)) for i in range(64)]
     free_w = await settle(live, 0.6)
@@ -111,7 +111,7 @@ async def test_a_limit_is_obeyed_by_the_engine_that_runs(
 
 
 async def test_a_lock_lowers_the_power_of_an_idle_engine(
-    file: DeviceFile, live: LiveEngine
+    file: DeviceFile, live: ServedEngine
 ) -> None:
     await asyncio.sleep(0.3)
     before_w = file.devices[0].mean_power_w(time.monotonic(), UPDATE_S)
@@ -128,7 +128,7 @@ async def test_the_gpus_are_left_idle_and_the_counter_goes_on(
     device = file.devices[0]
     for _ in range(2):
         engine = engine_for(llama, h100, Configuration(), seed=0)
-        live = LiveEngine(engine, devices=LiveDevices(h100, [device]))
+        live = ServedEngine(engine, devices=ServedDevices(h100, [device]))
         before_j = device.energy_j(time.monotonic())
         await live.start()
         await generate(live, 0, 10)
@@ -141,7 +141,7 @@ async def test_the_gpus_are_left_idle_and_the_counter_goes_on(
 
 async def test_a_gpu_that_is_taken_refuses_in_vllms_words(
     file: DeviceFile,
-    live: LiveEngine,
+    live: ServedEngine,
     llama: ModelShape,
     h100: Gpu,
     monkeypatch: pytest.MonkeyPatch,
@@ -149,7 +149,7 @@ async def test_a_gpu_that_is_taken_refuses_in_vllms_words(
     monkeypatch.setattr(os, "getpid", lambda: 1)
     engine = engine_for(llama, h100, Configuration(), seed=0)
     with pytest.raises(LaunchRefusedError, match=r"Free memory on device cuda:0 \(39.55/79.10 GiB"):
-        await LiveEngine(engine, devices=LiveDevices(h100, file.devices)).start()
+        await ServedEngine(engine, devices=ServedDevices(h100, file.devices)).start()
 
 
 def test_the_file_of_another_gpu_is_refused(file: DeviceFile) -> None:

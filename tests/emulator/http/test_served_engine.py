@@ -8,23 +8,23 @@ from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration
 from tuner.emulator.engine.sequences import Sequence
-from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_engine import ServedEngine
 from tuner.emulator.virtual import engine_for
 
 
 @pytest.fixture
-def live(llama: ModelShape, h100: Gpu) -> LiveEngine:
+def live(llama: ModelShape, h100: Gpu) -> ServedEngine:
     configuration = Configuration(flags={"max_num_seqs": 8})
     engine = engine_for(llama, h100, configuration, seed=0, noise=False, keep_log=False)
-    return LiveEngine(engine)
+    return ServedEngine(engine)
 
 
-async def tokens_of(live: LiveEngine, sequence: Sequence) -> list[int]:
+async def tokens_of(live: ServedEngine, sequence: Sequence) -> list[int]:
     async with aclosing(live.generate(sequence)) as progress:
         return [tokens async for tokens in progress]
 
 
-async def test_the_emulated_clock_is_the_schedule(live: LiveEngine) -> None:
+async def test_the_emulated_clock_is_the_schedule(live: ServedEngine) -> None:
     await live.start()
     begun_s = time.monotonic()
     progress = await tokens_of(live, Sequence(0, 100, 60))
@@ -37,9 +37,9 @@ async def test_the_emulated_clock_is_the_schedule(live: LiveEngine) -> None:
     assert 0.3 < took_s < 1.0
 
 
-async def test_speed_makes_it_faster(live: LiveEngine, llama: ModelShape, h100: Gpu) -> None:
+async def test_speed_makes_it_faster(live: ServedEngine, llama: ModelShape, h100: Gpu) -> None:
     engine = engine_for(llama, h100, Configuration(), seed=0, noise=False, keep_log=False)
-    fast = LiveEngine(engine, speed=50.0)
+    fast = ServedEngine(engine, speed=50.0)
     await fast.start()
     begun_s = time.monotonic()
     await tokens_of(fast, Sequence(0, 100, 300))
@@ -49,7 +49,7 @@ async def test_speed_makes_it_faster(live: LiveEngine, llama: ModelShape, h100: 
     assert took_s < 1.0
 
 
-async def test_energy_runs_on_while_idle_and_while_busy(live: LiveEngine) -> None:
+async def test_energy_runs_on_while_idle_and_while_busy(live: ServedEngine) -> None:
     await live.start()
     idle_w = live.engine.idle_w
     before_j, before_s = live.energy_j(), live.now_s()
@@ -75,7 +75,7 @@ async def test_energy_runs_on_while_idle_and_while_busy(live: LiveEngine) -> Non
     assert samples == sorted(samples)
 
 
-async def test_leaving_a_stream_aborts_its_sequence(live: LiveEngine) -> None:
+async def test_leaving_a_stream_aborts_its_sequence(live: ServedEngine) -> None:
     await live.start()
     async with aclosing(live.generate(Sequence(0, 100, 10_000))) as progress:
         async for tokens in progress:
@@ -87,7 +87,7 @@ async def test_leaving_a_stream_aborts_its_sequence(live: LiveEngine) -> None:
     await live.stop()
 
 
-async def test_a_broken_engine_ends_streams_early(live: LiveEngine) -> None:
+async def test_a_broken_engine_ends_streams_early(live: ServedEngine) -> None:
     await live.start()
     stream = asyncio.create_task(tokens_of(live, Sequence(0, 10, 10_000)))
     await asyncio.sleep(0.1)

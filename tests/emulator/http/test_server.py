@@ -11,8 +11,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import ServedEngine
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 
@@ -28,15 +28,15 @@ BODY: dict[str, Any] = {
 
 
 @pytest.fixture
-def live(llama: ModelShape, h100: Gpu) -> LiveEngine:
+def live(llama: ModelShape, h100: Gpu) -> ServedEngine:
     configuration = Configuration(flags={"max_model_len": 4096})
     engine = engine_for(llama, h100, configuration, seed=0, keep_log=False)
-    return LiveEngine(engine, speed=2.0)
+    return ServedEngine(engine, speed=2.0)
 
 
 @pytest.fixture
-async def client(live: LiveEngine) -> AsyncIterator[TestClient[Any, Any]]:
-    server = TestServer(Server(LiveReplicas([live]), "served").app())
+async def client(live: ServedEngine) -> AsyncIterator[TestClient[Any, Any]]:
+    server = TestServer(Server(ServedReplicas([live]), "served").app())
     await server.start_server()
     await live.start()
     async with TestClient(server) as client:
@@ -144,7 +144,7 @@ async def test_metrics_count_what_was_done(client: TestClient[Any, Any]) -> None
 
 
 async def test_a_client_that_goes_away_aborts_its_request(
-    client: TestClient[Any, Any], live: LiveEngine
+    client: TestClient[Any, Any], live: ServedEngine
 ) -> None:
     body = {**BODY, "max_tokens": 4000}
     timeout = ClientTimeout(total=5)
@@ -163,7 +163,7 @@ async def test_a_client_that_goes_away_aborts_its_request(
 
 
 async def test_a_broken_engine_answers_200_and_closes_the_stream(
-    client: TestClient[Any, Any], live: LiveEngine
+    client: TestClient[Any, Any], live: ServedEngine
 ) -> None:
     stream = asyncio.create_task(events(client, {**BODY, "max_tokens": 4000}))
     await asyncio.sleep(0.1)

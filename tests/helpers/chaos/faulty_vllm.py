@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.emulator import __main__ as emulator
-from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_engine import ServedEngine
 
 
 def fork_a_worker() -> None:
@@ -29,19 +29,19 @@ def fork_a_worker() -> None:
         os._exit(0)
 
 
-def freeze(live: LiveEngine) -> None:
+def freeze(live: ServedEngine) -> None:
     live.engine.clock_s += 1e6  # its next step ends in eleven days
 
 
-def fault_of(name: str, tokens: int) -> Callable[[object], Callable[[LiveEngine], None]]:
-    acts: dict[str, Callable[[LiveEngine], None]] = {
+def fault_of(name: str, tokens: int) -> Callable[[object], Callable[[ServedEngine], None]]:
+    acts: dict[str, Callable[[ServedEngine], None]] = {
         "crash": lambda _: os._exit(1),
         "freeze": freeze,
         "setsid": lambda _: fork_a_worker(),
     }
     done: list[bool] = []
 
-    def check(live: LiveEngine) -> None:
+    def check(live: ServedEngine) -> None:
         if not done and live.engine.counters.generation_tokens >= tokens:
             done.append(True)
             acts[name](live)

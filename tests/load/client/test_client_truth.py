@@ -13,8 +13,8 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.emulator.engine.step_log import WriteLog
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import ServedEngine
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import Server
 from tuner.emulator.virtual import engine_for
 from tuner.records import Load, Request, RequestState
@@ -33,8 +33,10 @@ class Endless:
 async def test_each_token_arrives_after_it_was_written_and_before_the_next() -> None:
     model = load_model("meta-llama/Llama-3.1-8B-Instruct")
     engine = engine_for(model, load_gpu("H100-SXM"), Configuration(), seed=0, keep_log=False)
-    live, wrote = LiveEngine(engine), WriteLog()
-    runner = web.AppRunner(Server(LiveReplicas([live]), "truth", wrote).app(), shutdown_timeout=0.1)
+    live, wrote = ServedEngine(engine), WriteLog()
+    runner = web.AppRunner(
+        Server(ServedReplicas([live]), "truth", wrote).app(), shutdown_timeout=0.1
+    )
     await runner.setup()
     await live.start()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -83,7 +83,7 @@ class LeaseBook:
         power_limit_w: float | None,
         sm_clock_mhz: int | None,
     ) -> Lease:
-        """Set what is given and put back what is None; return the lease that says so.
+        """Set the limits that are given, restore those that are None; return the updated lease.
 
         Raises what `control` raises, and `OperatorNeededError` if the lease was lost.
         """
@@ -92,7 +92,7 @@ class LeaseBook:
             return self._set_clock(control, held, sm_clock_mhz)
 
     def give_back(self, control: LimitControl, lease: Lease) -> None:
-        """Put back what was found, read it back, and end the lease.
+        """Restore the limits from before the run, verify them, and end the lease.
 
         Raises `OperatorNeededError` if the GPU does not take it; the lease then stays.
         """
@@ -111,7 +111,7 @@ class LeaseBook:
     def restore_all(
         self, open_control: ControlOpener, *, force: bool = False
     ) -> list[RestoreOutcome]:
-        """Restore what the dead left, and with `force` take away from the living too.
+        """Restore the GPUs of dead runs, and with `force` those of living runs too.
 
         One that cannot be restored is an outcome, not an error: the others still are.
         """
@@ -192,7 +192,7 @@ class LeaseBook:
 
     @contextmanager
     def _held(self, lease: Lease) -> Iterator[Lease]:
-        """Hold the folder and give what the file says, if the lease is still in force."""
+        """Lock the folder and yield the lease as stored, if it is still in force."""
         path = lease_path(self.folder, lease.uuid)
         with _folder_faults(path), locked_folder(self.folder):
             entry = read_entry(path)

@@ -26,7 +26,7 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to change one GPU, what it was found at, and what it may be set to by now.
+    """The right to change one GPU: its limits before the run, and those that the run may set.
 
     `taken_at` is ISO 8601 in UTC.
     """

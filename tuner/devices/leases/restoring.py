@@ -36,7 +36,7 @@ class RestoreOutcome:
 
 
 def not_ours(lease: Lease, state: OwnerState) -> str:
-    """Say whose the GPU is, and what to do about it."""
+    """Return a message that names the owner of the GPU and says what to do."""
     gpu = f"GPU {lease.name} ({lease.uuid})"
     if state is OwnerState.LIVING:
         return f"{gpu} is in use by {lease.owner}; wait for it or end it"
@@ -47,7 +47,7 @@ def not_ours(lease: Lease, state: OwnerState) -> str:
 
 
 def needs_gpu(lease: Lease, *, force: bool) -> bool:
-    """Say whether restoring this lease has anything to ask of the GPU, as far as is known now."""
+    """Say whether the GPU is needed to restore this lease, as far as is known now."""
     state = owner_state(lease.owner)
     if state is OwnerState.EARLIER_BOOT:
         return lease.owner.host != socket.gethostname()  # is it a GPU of this machine?
@@ -55,7 +55,7 @@ def needs_gpu(lease: Lease, *, force: bool) -> bool:
 
 
 def restore_entry(control: LimitControl | None, entry: Entry, *, force: bool) -> RestoreOutcome:
-    """Put back what the entry found, unless its owner may live; end it once that is done."""
+    """Restore the limits of an entry unless its owner may live, then remove the entry."""
     lease = entry.lease
     if lease is None:
         message = f"{entry.path} is not a lease that this version can read: {entry.problem}"
@@ -91,7 +91,10 @@ def _forget_earlier_boot(path: Path, lease: Lease, *, is_here: bool) -> RestoreO
 
 
 def put_back(control: LimitControl, lease: Lease) -> None:
-    """Put back what was touched. Raises `OperatorNeededError` if the GPU does not take it."""
+    """Restore the limits that the run changed.
+
+    Raises `OperatorNeededError` if the GPU refuses.
+    """
     try:
         put_back_power(control, lease)
         put_back_clock(control, lease)
@@ -100,7 +103,7 @@ def put_back(control: LimitControl, lease: Lease) -> None:
 
 
 def not_put_back(lease: Lease, error: TunerError) -> str:
-    """Say that a GPU is not as it was found, why, and what to do."""
+    """Return a message for a GPU that was not restored: why, and what to do."""
     return (
         f"GPU {lease.name} ({lease.uuid}) could not be put back to {_shown(lease.found)}: "
         f"{error}; fix it, then run `tuner gpu restore`"

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from tuner.emulator.http.served_engine import LiveEngine
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_engine import ServedEngine
+from tuner.emulator.http.served_replicas import ServedReplicas
 
 _FIRST_TOKEN_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
@@ -77,7 +77,7 @@ class CopyMetrics:
             yield from histogram.lines(f"{engine},{model}")
 
 
-def page(live: LiveReplicas, metrics: Iterable[CopyMetrics], model_name: str) -> str:
+def page(live: ServedReplicas, metrics: Iterable[CopyMetrics], model_name: str) -> str:
     """Return the whole page; `metrics` are those of each copy."""
     model = f'model_name="{model_name}"'
     lines: list[str] = []
@@ -95,7 +95,7 @@ def _samples(samples: Iterable[tuple[str, str, float]], labels: str) -> Iterator
         yield f"{name}{labels} {float(value)}"
 
 
-def _of_engine(live: LiveEngine) -> Iterator[tuple[str, str, float]]:
+def _of_engine(live: ServedEngine) -> Iterator[tuple[str, str, float]]:
     engine = live.engine
     yield "vllm:num_requests_running", "gauge", engine.running
     yield "vllm:num_requests_waiting", "gauge", engine.waiting
@@ -107,7 +107,7 @@ def _of_engine(live: LiveEngine) -> Iterator[tuple[str, str, float]]:
     yield "vllm:generation_tokens_total", "counter", engine.counters.generation_tokens
 
 
-def _of_gpus(live: LiveReplicas) -> Iterator[tuple[str, str, float]]:
+def _of_gpus(live: ServedReplicas) -> Iterator[tuple[str, str, float]]:
     """The GPUs of the whole server, for a client that sees them in no other way."""
     yield "tuner_emulated:energy_joules_total", "counter", live.energy_j()
     yield "tuner_emulated:power_watts", "gauge", live.power_w()

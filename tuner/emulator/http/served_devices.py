@@ -48,7 +48,7 @@ def _facts(gpu: Gpu) -> Facts:
     )
 
 
-class LiveDevices:
+class ServedDevices:
     """The GPUs that one engine runs on. They go in step, so the lowest of their settings counts."""
 
     def __init__(self, gpu: Gpu, devices: Sequence[Device]) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 from tuner.emulator.engine.engine import Engine
 from tuner.emulator.engine.sequences import Sequence
-from tuner.emulator.http.served_devices import LiveDevices
+from tuner.emulator.http.served_devices import ServedDevices
 
 _LOOK_S = 0.1  # how often an engine with nothing to do looks at its GPUs' settings
 
 
-class LiveLimits:
+class ServedLimits:
     """The limits file that a scheduler for vLLM reads, read for this engine between its steps.
 
     The scheduler class itself is for vLLM; its module says what the file looks like, and has to be
@@ -70,7 +70,7 @@ class _Stream:
         self.changed = asyncio.Event()
 
 
-class LiveEngine:
+class ServedEngine:
     """Steps an engine so that each step ends when its clock says, `speed` times faster.
 
     `after_step` is called with the engine after each step. `devices` are the GPUs that other
@@ -84,9 +84,9 @@ class LiveEngine:
         engine: Engine,
         *,
         speed: float = 1.0,
-        after_step: Callable[[LiveEngine], None] | None = None,
-        limits: LiveLimits | None = None,
-        devices: LiveDevices | None = None,
+        after_step: Callable[[ServedEngine], None] | None = None,
+        limits: ServedLimits | None = None,
+        devices: ServedDevices | None = None,
     ) -> None:
         self.engine = engine
         self.broken = False

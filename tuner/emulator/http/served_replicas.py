@@ -1,21 +1,21 @@
-"""The live engines of one server: one, or with data parallelism several, each with its own GPUs."""
+"""The served engines of one server: one, or with data parallelism several on GPUs of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
 
-from tuner.emulator.http.served_engine import LiveEngine
+from tuner.emulator.http.served_engine import ServedEngine
 
 
-class LiveReplicas:
-    """Copies of a live engine behind one front; when one of them dies, so do the others."""
+class ServedReplicas:
+    """Copies of a served engine behind one front; when one of them dies, so do the others."""
 
-    def __init__(self, copies: Many[LiveEngine]) -> None:
+    def __init__(self, copies: Many[ServedEngine]) -> None:
         self.copies = tuple(copies)
         for copy in self.copies:
             copy.when_broken = self._break_down
 
-    def least_busy(self) -> LiveEngine:
+    def least_busy(self) -> ServedEngine:
         """Return the copy that the next request goes to, as vLLM's front chooses it."""
         return min(self.copies, key=lambda copy: copy.engine.load)
 

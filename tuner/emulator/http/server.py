@@ -1,4 +1,4 @@
-"""An OpenAI-compatible HTTP server over the live engine, speaking as vLLM does."""
+"""An OpenAI-compatible HTTP server over the served engine, speaking as vLLM does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.emulator.cache_memory import BLOCK_TOKENS
 from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.http.api import Answer, ChatRequest, CompletionRequest, output_limit
 from tuner.emulator.http.metrics_page import CopyMetrics, page
-from tuner.emulator.http.served_replicas import LiveReplicas
+from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.launch_rules import request_refusal
 
 VERSION = "0.0.0+emulator"
@@ -26,7 +26,7 @@ class Server:
     """The routes."""
 
     def __init__(
-        self, live: LiveReplicas, served_model_name: str, wrote: WriteLog | None = None
+        self, live: ServedReplicas, served_model_name: str, wrote: WriteLog | None = None
     ) -> None:
         self._live = live
         self._metrics_of = {copy: CopyMetrics() for copy in live.copies}
@@ -191,7 +191,7 @@ def _error(status: int, kind: str, message: str, parameter: str | None) -> web.R
 
 
 async def run(
-    live: LiveReplicas, served_model_name: str, host: str, port: int, stop: asyncio.Event
+    live: ServedReplicas, served_model_name: str, host: str, port: int, stop: asyncio.Event
 ) -> None:
     """Serve until `stop` is set.
 

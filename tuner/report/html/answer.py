@@ -1,4 +1,4 @@
-"""The first screen: what to deploy, how much it saves, and how sure that is."""
+"""First screen: the configuration to deploy, its saving, and how certain that is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provenance: what a study measured, on which machine and how; and its events."""
+"""Provenance: the machine, software and method of a study, and its events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EARLY = re.compile(r"\d+ of \d+ requests were past (\S+) in the first \d+ s")
 
 
 def provenance(report: ReportData) -> str:
-    """Return what the study was measured on and how, as HTML."""
+    """Return the machine, software and method of the study as HTML."""
     study = report.study
     states, ended = Counter(t.state for t in report.searched), len(ended_early(report.searched))
     hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"

@@ -28,9 +28,9 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
     return {
         "configuration": measured.configuration.knobs(),
         "load": load_defaults(measured.load),
-        "server_version": measured.bench.server_version,
-        "gpu": measured.bench.gpu,
-        "driver": measured.bench.driver,
+        "server_version": measured.testbed.server_version,
+        "gpu": measured.testbed.gpu,
+        "driver": measured.testbed.driver,
         "energy_source": m.energy_source.value,
         "latency_source": m.latency_source.value,
         "requests": finished_requests(m),
@@ -56,7 +56,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
     m = measured.measurement
     sources = {"energy": m.energy_source, "latency": m.latency_source}
     emulated = [what for what, source in sources.items() if source is Source.EMULATED]
-    console.print(heading(f"One window on {measured.bench.gpu}", emulated_label(emulated)))
+    console.print(heading(f"One window on {measured.testbed.gpu}", emulated_label(emulated)))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("value", justify="right")

@@ -24,8 +24,8 @@ _SETTLE_S = 0.5
 class CleanUp:
     """The clean-up of one run.
 
-    Waiting for device memory and restoring leases are each tried for `deadline_s`; `log` is told
-    what was done. A run with `Access.READ` has set nothing, and nothing is set here either.
+    Waiting for device memory and restoring leases are each tried for `deadline_s`; `log` gets
+    a message per action. A run with `Access.READ` has set no limits, so none are restored.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ async def guarded(
 
 
 def repair(state_folder: Path, open_control: ControlOpener) -> list[str]:
-    """Clean up what dead runs left whose guardians were killed too; say what was done.
+    """Clean up after dead runs whose guardians were killed too; return a message per action.
 
     To be called before a run begins. Raises `OperatorNeededError` if something cannot be fixed.
     """

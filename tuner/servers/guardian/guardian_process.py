@@ -1,4 +1,4 @@
-"""The guardian's own process: it waits for the tuner's end and cleans up what is left.
+"""The guardian's own process: it waits for the tuner to end and cleans up after it.
 
 Started by `tuner.servers.guardian.guardian`, which holds a pipe to its standard input. The pipe
 closes with the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives
@@ -31,15 +31,15 @@ _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 @dataclass(frozen=True, slots=True)
 class GuardianPlan:
-    """What a guardian watches over.
+    """The run that a guardian watches, and how it may clean up.
 
     Attributes:
         run_tag: of the servers and the leases.
         state_folder: where the leases are.
         tuner_descriptor: a pidfd of the tuner that is inherited; None before that.
         gpu_memory_bytes: the memory in use of each GPU before the first server; None to look.
-        deadline_s: how long it is waited for device memory, and how long restoring is tried.
-        access: what the run may do to GPUs, and so what may be undone.
+        deadline_s: the longest wait for device memory, and for restoring the limits, s.
+        access: whether the run may set limits, and so whether the guardian may restore them.
     """
 
     run_tag: str
