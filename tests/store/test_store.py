@@ -4,6 +4,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -434,24 +435,37 @@ OPEN = (
 )
 
 
-def test_without_the_right_to_write_a_store_can_be_read_but_not_run_on(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == tmp_path.owner() and folder != Path("/tmp"):
-            folder.chmod(0o755)
-    path = tmp_path / "tuner.db"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can read; another pytest takes that right from `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_store_in_a_folder_that_may_not_be_entered_is_one_sentence(open_folder: Path) -> None:
+    path = open_folder / "tuner.db"
+    Store.open(path, create=True).close()
+    open_folder.chmod(0o700)
+    for create in "01":
+        opened = as_nobody(OPEN, str(path), create)
+        assert f"PreflightError cannot use the store '{path}'" in opened.stdout, opened.stderr
+
+
+def test_without_the_right_to_write_a_store_can_be_read_but_not_run_on(open_folder: Path) -> None:
+    path = open_folder / "tuner.db"
     store = Store.open(path, create=True)
     store.create_study(study_identity())
     store.close()
     path.chmod(0o444)
-    tmp_path.chmod(0o555)
-    try:
-        read = as_nobody(OPEN, str(path), "0")
-        assert read.stdout.strip() == "1", read.stderr
-        run = as_nobody(OPEN, str(path), "1")
-        assert "PreflightError" in run.stdout, run.stderr
-        assert "not writable" in run.stdout
-    finally:
-        tmp_path.chmod(0o755)
+    open_folder.chmod(0o555)
+    read = as_nobody(OPEN, str(path), "0")
+    assert read.stdout.strip() == "1", read.stderr
+    run = as_nobody(OPEN, str(path), "1")
+    assert "PreflightError" in run.stdout, run.stderr
+    assert "not writable" in run.stdout
 
 
 # --- kill -9 ----------------------------------------------------------------------------------

@@ -64,11 +64,12 @@ def check_file(path: Path, *, create: bool) -> None:
     `create` is false, `PreflightError` if it cannot be used, `OperatorNeededError` if it is
     damaged.
     """
-    if path.is_dir():
-        raise PreflightError(
-            f"the store '{path}' is a folder; name a file with --store, e.g. {path / 'tuner.db'}"
-        )
     try:
+        if path.is_dir():
+            raise PreflightError(
+                f"the store '{path}' is a folder; name a file with --store, e.g. "
+                f"{path / 'tuner.db'}"
+            )
         found = path.stat().st_size if path.exists() else None
         if not create and not found:
             raise UsageError(missing(str(path)))
@@ -78,12 +79,16 @@ def check_file(path: Path, *, create: bool) -> None:
         if found:
             _check_content(path)
     except OSError as error:
-        raise PreflightError(
-            f"cannot use the store '{path}' ({error.strerror}); fix that or name another with "
-            "--store"
-        ) from None
+        raise unusable(path, error) from None
     if create:
         _check_writable(path)
+
+
+def unusable(path: Path, error: OSError) -> PreflightError:
+    """Return the error for a store's file that cannot be looked at."""
+    return PreflightError(
+        f"cannot use the store '{path}' ({error.strerror}); fix that or name another with --store"
+    )
 
 
 def missing(where: str) -> str:

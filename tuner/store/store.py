@@ -363,10 +363,17 @@ class Store:
 
 
 def existing_file(url: str | Path) -> Path | None:
-    """Return the SQLite file at a path or URL, None for a server; raises `UsageError`."""
+    """Return the SQLite file at a path or URL, None for a server.
+
+    Raises `UsageError` if there is none, `PreflightError` if it cannot be looked at.
+    """
     path = address.file_of(address.parse_address(url))
-    if path is not None and not path.is_file():
-        raise UsageError(address.missing(str(path)))
+    try:
+        if path is not None and not path.is_file():
+            raise UsageError(address.missing(str(path)))
+    except OSError as error:
+        assert path is not None
+        raise address.unusable(path, error) from None
     return path
 
 
