@@ -186,11 +186,15 @@ def test_a_foreign_function_in_a_few_lines() -> None:
 
 
 def test_where_nothing_more_is_expected_the_models_are_doubted() -> None:
-    seen = run(Search(SPACE, violations=1, default=DEFAULT), 60)
-    suggestions = [Search(SPACE, violations=1).propose(seen[:n]) for n in range(20, 61, 4)]
+    search, rng = Search(SPACE, violations=1, default=DEFAULT), np.random.default_rng(0)
+    seen: list[Observation] = []
+    suggestions = []
+    for _ in range(46):
+        suggestions.append(search.propose(seen))
+        if suggestions[-1].reason == "doubt":
+            assert suggestions[-1].point not in [o.point for o in seen]
+        seen.append(evaluate(suggestions[-1].point, rng))
     doubts = [s for s in suggestions if s.reason == "doubt"]
     assert doubts and {s.reason for s in suggestions} > {"doubt"}
     assert all((s.gain or 0.0) < IDLE_GAIN for s in doubts)
     assert all(s.gain is None or s.gain >= IDLE_GAIN for s in suggestions if s not in doubts)
-    tried = {tuple(o.point.values()) for o in seen}
-    assert all(tuple(s.point.values()) not in tried for s in doubts[-1:])
