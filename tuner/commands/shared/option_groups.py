@@ -32,8 +32,9 @@ def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
         command(**given)
 
-    flat.__signature__ = inspect.Signature(list(parameters()))  # type: ignore[attr-defined]
-    flat.__annotations__ = {p.name: p.annotation for p in parameters()}
+    flattened = list(parameters())
+    flat.__signature__ = inspect.Signature(flattened)  # type: ignore[attr-defined]
+    flat.__annotations__ = {p.name: p.annotation for p in flattened}
     return flat
 
 
