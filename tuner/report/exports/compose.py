@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.report.exports.deployment import PORT, Deployment, comments
+from tuner.report.exports.deployment import CACHE_FOLDER, PORT, Deployment, comments
 from tuner.report.exports.limits import READY_FILE, found_folder, hold
 from tuner.report.exports.vllm import withheld_notes
 from tuner.report.exports.yaml_text import yaml_text
@@ -30,12 +30,13 @@ def compose_file(deployment: Deployment) -> str:
         *(("adapt: pin the version of the image",) if d.release is None else ()),
     )
     services = {"vllm": _server(d)} | ({"gpu-limits": _limits(d)} if d.has_limits else {})
-    data = {"name": d.name, "services": services, "volumes": {"models": {}}}
+    data = {"name": d.name, "services": services, "volumes": {"cache": {}}}
     return comments(notes) + yaml_text(data)
 
 
 def _server(d: Deployment) -> dict[str, Any]:
     environment = {name: f"${{{name}:-}}" for name in d.secrets}
+    environment |= {"HOME": CACHE_FOLDER, "HF_HOME": f"{CACHE_FOLDER}/huggingface"}
     environment |= {name: _literal(value) for name, value in d.environment.items()}
     folder = d.model_folder
     mounts = [] if folder is None else [_bind(folder, read_only=True)]
@@ -46,7 +47,7 @@ def _server(d: Deployment) -> dict[str, Any]:
         "environment": environment,
         "ports": [f"{PORT}:{PORT}"],
         "ipc": "host",
-        "volumes": ["models:/root/.cache/huggingface", *mounts],
+        "volumes": [f"cache:{CACHE_FOLDER}", *mounts],
         "healthcheck": {
             "test": ["CMD", "python3", "-c", _HEALTHY],
             "interval": "10s",

@@ -18,6 +18,7 @@ from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
 PORT = 8000
+CACHE_FOLDER = "/cache"  # in a container: weights, compiled kernels and whatever else needs a home
 _LONGEST_NAME = 40  # so that what is named after it stays within the 63 letters of a DNS label
 _RELEASE = re.compile(r"(\d+\.\d+\.\d+(?:\.post\d+)?)(?:\+.*)?")
 

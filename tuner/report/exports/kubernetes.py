@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.report.exports.deployment import PORT, Deployment, comments
+from tuner.report.exports.deployment import CACHE_FOLDER, PORT, Deployment, comments
 from tuner.report.exports.limits import ALL_GPUS, READY_FILE, found_folder, hold
 from tuner.report.exports.vllm import withheld_notes
 from tuner.report.exports.yaml_text import yaml_text
@@ -86,6 +86,12 @@ def limits_daemon_set(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+_HOME = (
+    {"name": "HOME", "value": CACHE_FOLDER},
+    {"name": "HF_HOME", "value": f"{CACHE_FOLDER}/huggingface"},
+)
+
+
 def environment(deployment: Deployment) -> list[dict[str, Any]]:
     """Return the server's variables; secrets come from a Secret, if there is one."""
     d = deployment
@@ -123,11 +129,14 @@ def _pod(d: Deployment) -> dict[str, Any]:
     health = {"httpGet": {"path": "/health", "port": "http"}}
     mounts = [
         {"name": "shm", "mountPath": "/dev/shm"},
-        {"name": "models", "mountPath": "/root/.cache/huggingface"},
+        {"name": "cache", "mountPath": CACHE_FOLDER},
+        {"name": "tmp", "mountPath": "/tmp"},
     ]
     volumes: list[dict[str, Any]] = [
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        {"name": "models", "emptyDir": {}},
+        # so that it also starts with readOnlyRootFilesystem, which some clusters ask for
+        {"name": "cache", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
     ]
     if d.model_folder is not None:
         mounts.append({"name": "model", "mountPath": d.model_folder})
@@ -137,7 +146,7 @@ def _pod(d: Deployment) -> dict[str, Any]:
         "image": d.image,
         "command": ["vllm", "serve"],
         "args": [literal(word) for word in (*d.words, f"--port={PORT}")],
-        "env": environment(d),
+        "env": [*_HOME, *environment(d)],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": {"limits": {"nvidia.com/gpu": str(d.gpus)}},
         "startupProbe": {**health, "periodSeconds": 10, "failureThreshold": 180},

@@ -32,7 +32,8 @@ def systemd_unit(deployment: Deployment) -> str:
         "",
         "[Service]",
         'Environment="PATH=/opt/vllm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"',
-        f'Environment="HF_HOME=%C/{d.name}"',
+        # compile caches go below the home folder, and a dynamic user has none that can be written
+        *(f'Environment="{name}=%C/{d.name}"' for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")),
         'Environment="CUDA_DEVICE_ORDER=PCI_BUS_ID"',
         f'Environment="{_GPUS}={gpus.replace(" ", ",")}"',
         *(f"Environment={_quoted(f'{name}={value}')}" for name, value in d.environment.items()),
