@@ -23,6 +23,7 @@ from tuner.devices.leases.lease_files import (
 )
 from tuner.host.process import this_owner
 from tuner.load.importers.import_workload import import_workload
+from tuner.load.importers.reading import Reading
 from tuner.load.importers.registry import TraceFormat, importer_named
 from tuner.load.traces.trace_file import read_lines, read_trace
 from tuner.load.workload import load_workload
@@ -158,7 +159,7 @@ def test_aliases_that_stand_for_gigabytes(folder: Path, field: str) -> None:
 
 
 def read_all(form: str) -> Callable[[Path], object]:
-    return lambda path: list(importer_named(form).rows(path))
+    return lambda path: list(importer_named(form).rows(path, Reading()))
 
 
 @pytest.mark.parametrize("form", sorted(SOURCES))
@@ -193,7 +194,7 @@ def test_a_trace_made_to_harm(folder: Path, form: str) -> None:
     for text in (DEEP, '{"a":' * 100_000, "9" * 10_000, '"' * 100_000, "," * 100_000, "\x00" * 99):
         for content in (text, f"{SOURCES[form].splitlines()[0]}\n{text}"):
             offer(
-                lambda path: list(importer_named(form).rows(path)),
+                lambda path: list(importer_named(form).rows(path, Reading())),
                 folder / "harm",
                 content.encode(),
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UsageError
+from tuner.load.importers.reading import Reading
 from tuner.load.importers.registry import TraceFormat, importer_named
 from tuner.load.traces.trace_file import TraceRow
 
@@ -78,7 +79,7 @@ SAMPLES = {
 
 
 def rows(form: str, path: Path) -> list[TraceRow]:
-    return list(importer_named(form).rows(path))
+    return list(importer_named(form).rows(path, Reading()))
 
 
 def refused(form: str, path: Path) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.load.importers.import_workload import import_workload
+from tuner.load.importers.reading import Reading
 from tuner.load.summary import SUMMARY_REQUESTS, WorkloadSummary, summarize
 from tuner.load.workload import Workload, load_workload
 
-__all__ = ["Workload", "WorkloadSummary", "import_workload", "summarized"]
+__all__ = ["Reading", "Workload", "WorkloadSummary", "import_workload", "summarized"]
 
 
 def summarized(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.api.names import TraceFormat
+from tuner.api.names import TimeUnit, TraceFormat
 from tuner.commands.shared.completion import complete_workload
 from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json, stdout_console
@@ -63,6 +63,20 @@ def import_(
     form: Annotated[TraceFormat, typer.Option("--format", help="Format of the trace.")],
     out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
+    time_unit: Annotated[
+        TimeUnit | None,
+        typer.Option(help="Unit of the times; default: the format's, or as they look."),
+    ] = None,
+    block_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, max=2**20, help="Tokens of a block with a hash id; likewise."),
+    ] = None,
+    skip_invalid: Annotated[
+        bool,
+        typer.Option(
+            "--skip-invalid", help="Leave out and count rows that failed or hold other work."
+        ),
+    ] = False,
 ) -> None:
     """Make a workload of a trace: Azure, BurstGPT, Mooncake, ShareGPT, or JSONL with prompts.
 
@@ -70,11 +84,14 @@ def import_(
     """
     from rich.console import Console
 
-    from tuner.api.workloads import import_workload
+    from tuner.api.workloads import Reading, import_workload
 
-    workload = import_workload(file, form, out, limit)
+    reading = Reading(time_unit, block_tokens, skip_invalid)
+    workload = import_workload(file, form, out, limit, reading)
     assert workload.facts is not None
     console = Console(stderr=True)
+    for note in reading.notes():
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"wrote {workload.facts.rows} requests to {out}; look at them with "
         f"`tuner workload preview {out}`",

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from helpers.trace_samples import Write, refused, rows
 
-from tuner.load.importers.importer import TraceRow
+from tuner.load.importers.azure import IMPORTER
+from tuner.load.importers.reading import Reading
+from tuner.load.traces.trace_file import TraceRow
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
@@ -74,3 +76,33 @@ def test_a_malformed_azure_row_names_its_line(
     message = refused("azure", write(source))
     assert f"line {line}: " in message
     assert says in message
+
+
+def test_requests_with_images_are_refused_or_left_out(write: Write) -> None:
+    source = (
+        "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n"
+        "2024-10-15T12:00:00.100Z,0,110,21\n"
+        "2024-10-15T12:00:02.600Z,3,4400,22\n"
+        "2024-10-15T12:00:03.100Z,0,120,23\n"
+    )
+    assert "line 3: NumImages is '3': a request that is more than text" in refused(
+        "azure", write(source)
+    )
+    reading = Reading(skip_invalid=True)
+    found = list(IMPORTER.rows(write(source), reading))
+    assert [(row.arrival_s, row.prompt_tokens) for row in found] == [(0.0, 110), (3.0, 120)]
+    (note,) = reading.notes()
+    assert note.startswith("1 rows were left out (the first: line 3: NumImages")
+
+
+def test_a_request_that_failed_is_left_out_if_asked(write: Write) -> None:
+    source = f"{AZURE}2024-05-10 00:00:00,100,5\n2024-05-10 00:00:01,100,0\n"
+    assert "line 3: GeneratedTokens must be" in refused("azure", write(source))
+    assert len(list(IMPORTER.rows(write(source), Reading(skip_invalid=True)))) == 1
+
+
+def test_columns_that_are_not_used_are_said(write: Write) -> None:
+    reading = Reading()
+    path = write("TIMESTAMP,ContextTokens,GeneratedTokens,Region\n2024-05-10 00:00:00,100,5,eu\n")
+    assert len(list(IMPORTER.rows(path, reading))) == 1
+    assert reading.notes() == ("fields that were not used: Region",)

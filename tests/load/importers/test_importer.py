@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tuner.errors import UsageError
 from tuner.load import importers
 from tuner.load.importers.import_workload import import_workload
-from tuner.load.importers.registry import TraceFormat, importer_named
+from tuner.load.importers.reading import Reading
+from tuner.load.importers.registry import TimeUnit, TraceFormat, importer_named
 from tuner.load.traces.trace_file import read_trace
 
 AZURE = SAMPLES[TraceFormat.AZURE].header
@@ -55,18 +56,18 @@ def test_a_bad_row_names_its_place_and_is_read_only_when_it_is_due(
 ) -> None:
     sample = SAMPLES[form]
     path = write(sample.content(5, sample.bad_row))
-    assert len(list(islice(importer_named(form).rows(path), 5))) == 5
+    assert len(list(islice(importer_named(form).rows(path, Reading()), 5))) == 5
     assert f"{sample.place} {sample.first_row_at + 5}: " in refused(form, path)
 
 
 @every_format
 def test_it_takes_the_memory_of_a_row(form: TraceFormat, write: Write) -> None:
     path = write(SAMPLES[form].content(3_000))
-    for _ in islice(importer_named(form).rows(path), 10):
+    for _ in islice(importer_named(form).rows(path, Reading()), 10):
         pass  # what is imported and allocated once
     tracemalloc.start()
     try:
-        count = sum(1 for _ in importer_named(form).rows(path))
+        count = sum(1 for _ in importer_named(form).rows(path, Reading()))
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -160,15 +161,29 @@ files = st.one_of(
 @settings(
     deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(form=st.sampled_from(sorted([*TraceFormat, "own"])), content=files)
-@example(form="own", content=b'{"arrival_s":1,"prompt_tokens":1,"output_tokens":1}\n{"prompt":"x"}')
+@given(
+    form=st.sampled_from(sorted([*TraceFormat, "own"])),
+    content=files,
+    reading=st.builds(
+        Reading,
+        st.none() | st.sampled_from(TimeUnit),
+        st.none() | st.integers(1, 4096),
+        st.booleans(),
+    ),
+)
+@example(
+    form="own",
+    content=b'{"arrival_s":1,"prompt_tokens":1,"output_tokens":1}\n{"prompt":"x"}',
+    reading=Reading(),
+)
 def test_no_file_however_odd_gives_anything_but_rows_or_a_usage_error(
-    write: Write, form: str, content: bytes
+    write: Write, form: str, content: bytes, reading: Reading
 ) -> None:
     path = write(content)
-    read = read_trace if form == "own" else importer_named(form).rows
     try:
-        found = list(read(path))
+        found = list(
+            read_trace(path) if form == "own" else importer_named(form).rows(path, reading)
+        )
     except UsageError as error:
         assert str(path) in str(error)
         return
@@ -176,3 +191,38 @@ def test_no_file_however_odd_gives_anything_but_rows_or_a_usage_error(
         assert row.output_tokens >= 1
         assert (row.prompt is None) != (row.prompt_tokens is None)
         assert row.arrival_s is None or 0 <= row.arrival_s < float("inf")
+
+
+@every_format
+def test_bad_rows_are_left_out_and_counted_if_asked(form: TraceFormat, write: Write) -> None:
+    sample = SAMPLES[form]
+    good = sample.content(5)
+    path = write(sample.content(5, sample.bad_row))
+    reading = Reading(skip_invalid=True)
+    assert list(importer_named(form).rows(path, reading)) == rows(form, write(good))
+    assert [note for note in reading.notes() if "left out" in note] == [
+        note for note in reading.notes() if note.startswith("1 rows were left out (the first: ")
+    ]
+    assert "--skip-invalid leaves out such rows" in refused(
+        form, write(sample.content(5, sample.bad_row))
+    )
+
+
+def test_a_unit_or_block_that_a_format_does_not_have_is_refused(
+    write: Write, tmp_path: Path
+) -> None:
+    path, out = write(SAMPLES[TraceFormat.AZURE].content(3)), tmp_path / "x.yaml"
+    with pytest.raises(UsageError, match="--time-unit: the format azure"):
+        import_workload(path, "azure", out, reading=Reading(time_unit=TimeUnit.MS))
+    with pytest.raises(UsageError, match="--block-tokens: the format azure"):
+        import_workload(path, "azure", out, reading=Reading(block_tokens=16))
+
+
+def test_what_an_import_left_out_stands_in_the_workload(write: Write, tmp_path: Path) -> None:
+    sample = SAMPLES[TraceFormat.BURSTGPT]
+    path = write(sample.content(4, sample.bad_row))
+    workload = import_workload(
+        path, "burstgpt", tmp_path / "x.yaml", reading=Reading(skip_invalid=True)
+    )
+    assert any("1 rows were left out" in source for source in workload.spec.sources)
+    assert workload.facts is not None and workload.facts.rows == 4

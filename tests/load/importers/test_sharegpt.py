@@ -7,7 +7,9 @@ import json
 import pytest
 from helpers.trace_samples import Write, refused, rows
 
-from tuner.load.importers.importer import TraceRow
+from tuner.load.importers.reading import Reading
+from tuner.load.importers.sharegpt import IMPORTER
+from tuner.load.traces.trace_file import TraceRow
 from tuner.records import Message
 
 
@@ -41,14 +43,17 @@ def test_sharegpt_asks_once_for_each_answer(write: Write) -> None:
     ("source", "item", "says"),
     [
         ("", 1, "no JSON array (parse error: premature EOF)"),
-        ("{}", 1, "expected a JSON array ([ ... ]), found an object"),
         ("7", 1, "expected a JSON array ([ ... ]), found 7"),
         ("[\n1]", 1, "expected an object with a list 'conversations', found 1"),
         ('[\n\n{"conversations": 3}]', 1, "list 'conversations'"),
         ('[{"conversations": [3]}]', 1, "a turn must hold 'from' and 'value'"),
         ('[{"conversations": [{"from": "dog", "value": "x"}]}]', 1, "found 'dog'"),
         ('[{"conversations": [{"from": [], "value": "x"}]}]', 1, "found []"),
-        ('[{"conversations": [{"from": "gpt", "value": 1}]}]', 1, "'value' must be a text"),
+        (
+            '[{"conversations": [{"from": "gpt", "value": 1}]}]',
+            1,
+            "'value' (or 'content') must be a text",
+        ),
         ('[{"conversations": []}\n{"conversations": []}]', 2, "I expect ',' or ']'"),
         ('[{"conversations": []},\n]', 2, "no JSON array"),
         ('[{"conversations": []}', 2, "premature EOF"),
@@ -80,3 +85,50 @@ def test_blanks_and_a_byte_order_mark_come_before_the_array(write: Write) -> Non
     found = rows("sharegpt", write(conversations))
     assert found == rows("sharegpt", write(b"\xef\xbb\xbf" + b" " * 200_000 + conversations))
     assert rows("sharegpt", write("[]")) == []
+
+
+def test_the_relatives_of_sharegpt_in_the_wild(write: Write) -> None:
+    """Names, capitals, tools and nothing said, as data sets of Hugging Face have them."""
+    turns = [
+        {"from": "Human", "value": "Is it raining?"},
+        {"from": "function_call", "value": '{"name": "rain"}'},
+        {"from": "observation", "value": '{"rain": true}'},
+        {"from": "GPT", "value": "It rains."},
+        {"from": "human", "value": None},
+    ]
+    asked = (Message("user", "Is it raining?"),)
+    found = [
+        TraceRow(None, 4, prompt=asked),
+        TraceRow(
+            None,
+            3,
+            prompt=(
+                *asked,
+                Message("assistant", '{"name": "rain"}'),
+                Message("user", '{"rain": true}'),
+            ),
+        ),
+    ]
+    reading = Reading()
+    path = write(json.dumps([{"conversations": turns}]))
+    assert list(IMPORTER.rows(path, reading)) == found
+    assert reading.notes() == (
+        "calls of tools that are sent as the assistant's text: 1",
+        "answers of tools that are sent as the user's text: 1",
+        "turns without text that were left out: 1",
+    )
+    renamed = [{"role": one["from"], "content": one["value"]} for one in turns]
+    for name in ("conversation", "messages"):
+        lines = json.dumps({name: renamed}) + "\n" + json.dumps({name: renamed})
+        assert rows("sharegpt", write(lines)) == [*found, *found]
+
+
+def test_a_conversation_that_is_no_text_is_left_out_if_asked(write: Write) -> None:
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    path = write(json.dumps([{"messages": [picture]}, said(("user", "a"), ("gpt", "b"))]))
+    assert "item 1: a part of a message is 'image_url', which is not text" in refused(
+        "sharegpt", path
+    )
+    reading = Reading(skip_invalid=True)
+    assert len(list(IMPORTER.rows(path, reading))) == 1
+    assert reading.notes()[-1].startswith("1 rows were left out (the first: item 1: ")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.load.importers.importer import Importer
+from tuner.load.importers.reading import Reading
 from tuner.load.importers.rows_of_lines import csv_rows, tokens_in
 from tuner.load.traces.trace_file import BadRowError, TraceRow, shown
 
@@ -21,10 +22,14 @@ class AzureImporter:
 
     caveat = ""
     block_tokens = None
+    has_time_unit = False
 
-    def rows(self, path: Path) -> Iterator[TraceRow]:
-        """Yield the requests; raises `UsageError` that names the line."""
-        return csv_rows(path, _COLUMNS, _row)
+    def rows(self, path: Path, reading: Reading) -> Iterator[TraceRow]:
+        """Yield the requests; raises `UsageError` that names the line.
+
+        Requests with images, which AzureLMMInferenceTrace has, are refused.
+        """
+        return csv_rows(path, reading, _COLUMNS, _row)
 
 
 def _row(fields: Sequence[str]) -> TraceRow:

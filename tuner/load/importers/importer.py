@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from tuner.load.importers.reading import Reading
 from tuner.load.traces.trace_file import TraceRow
 
 
@@ -29,11 +30,16 @@ class Importer(Protocol):
     def block_tokens(self) -> int | None:
         """The tokens of a block of the prompt that has a hash id."""
 
-    def rows(self, path: Path) -> Iterator[TraceRow]:
+    @property
+    def has_time_unit(self) -> bool:
+        """Whether its times are numbers, whose unit `Reading.time_unit` may tell."""
+
+    def rows(self, path: Path, reading: Reading) -> Iterator[TraceRow]:
         """Yield the requests in the order of the file, whose times count from the first row.
 
         Reads as a stream, in the memory of one row, and gives the same rows every time. What is in
         the file is data and never evaluated. A row that is malformed, or of which the format does
         not tell how much work it is, raises `UsageError` that names its line (or item) and what was
-        expected. A file without requests gives no rows, or raises.
+        expected; `reading` may ask to leave such rows out, and is told what the rows do not say. A
+        file without requests gives no rows, or raises.
         """

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from tuner.load.importers.chat_turns import messages_of
 from tuner.load.importers.importer import Importer
+from tuner.load.importers.other_work import refuse_other_work, says_other_work
+from tuner.load.importers.reading import Reading
 from tuner.load.importers.rows_of_lines import each_line
 from tuner.load.traces.trace_file import (
     BadRowError,
     TraceRow,
     json_object,
-    messages,
     read_lines,
     shown,
     text,
@@ -19,19 +22,24 @@ from tuner.load.traces.trace_file import (
 )
 from tuner.records import Prompt
 
+_FIELDS = {"prompt", "messages", "output_tokens", "max_tokens"}
+_MORE_ANSWERS = {"n", "best_of"}
+
 
 class JsonlImporter:
     """Reads the text of requests as logs of an OpenAI-compatible server have it."""
 
     caveat = ""
     block_tokens = None
+    has_time_unit = False
 
-    def rows(self, path: Path) -> Iterator[TraceRow]:
+    def rows(self, path: Path, reading: Reading) -> Iterator[TraceRow]:
         """Yield the requests; raises `UsageError` that names the line."""
-        return (row for _, row in each_line(path, read_lines(path), _row))
+        read = partial(_row, reading)
+        return (row for _, row in each_line(path, reading, read_lines(path), read))
 
 
-def _row(line: str) -> TraceRow:
+def _row(reading: Reading, line: str) -> TraceRow:
     fields = json_object(line)
     prompt: Prompt
     if ("prompt" in fields) == ("messages" in fields):
@@ -39,7 +47,14 @@ def _row(line: str) -> TraceRow:
     if "prompt" in fields:
         prompt = text(fields["prompt"], "prompt")
     else:
-        prompt = messages(fields["messages"])
+        prompt = messages_of(fields["messages"], reading)
+    for name, value in fields.items():
+        if name in _MORE_ANSWERS and value not in (None, 1):
+            raise BadRowError(f"{name} is {shown(value)}: a request for more than one answer")
+        refuse_other_work(name, value)
+    reading.unused(
+        name for name in fields.keys() - _FIELDS - _MORE_ANSWERS if not says_other_work(name)
+    )
     names = [name for name in ("output_tokens", "max_tokens") if name in fields]
     if not names:
         raise BadRowError("output_tokens (or max_tokens) is missing")

@@ -1,4 +1,4 @@
-"""Trace formats: the registry of importers."""
+"""Trace formats: the registry of importers, and the units of their times. Quick to import."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ class TraceFormat(StrEnum):
     JSONL = "jsonl"
     MOONCAKE = "mooncake"
     SHAREGPT = "sharegpt"
+
+
+class TimeUnit(StrEnum):
+    """Units of the times in a trace."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+    @property
+    def seconds(self) -> float:
+        """The length of one unit."""
+        return {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[self.value]
 
 
 def importer_named(name: str) -> Importer:
