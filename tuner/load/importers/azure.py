@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tuner.load.importers.importer import Importer
 from tuner.load.importers.reading import Reading
-from tuner.load.importers.rows_of_lines import csv_rows, tokens_in
+from tuner.load.importers.rows.rows_of_lines import csv_rows, tokens_in
 from tuner.load.traces.trace_file import BadRowError, TraceRow, shown
 
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tuner.load.importers.importer import Importer
 from tuner.load.importers.reading import Reading
 from tuner.load.importers.registry import TimeUnit
-from tuner.load.importers.rows_of_lines import csv_rows, tokens_in
+from tuner.load.importers.rows.rows_of_lines import csv_rows, tokens_in
 from tuner.load.traces.trace_file import BadRowError, TraceRow, shown, time_s
 
 _COLUMNS = ("Timestamp", "Request tokens", "Response tokens")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tuner.load.importers.chat_turns import messages_of
 from tuner.load.importers.importer import Importer
-from tuner.load.importers.other_work import refuse_other_work, says_other_work
 from tuner.load.importers.reading import Reading
-from tuner.load.importers.rows_of_lines import each_line
+from tuner.load.importers.rows.chat_turns import messages_of
+from tuner.load.importers.rows.other_work import refuse_other_work, says_other_work
+from tuner.load.importers.rows.rows_of_lines import each_line
 from tuner.load.traces.trace_file import (
     BadRowError,
     TraceRow,

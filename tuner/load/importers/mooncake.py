@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.load.importers.importer import Importer
-from tuner.load.importers.other_work import refuse_other_work, says_other_work
 from tuner.load.importers.reading import Reading
 from tuner.load.importers.registry import TimeUnit
-from tuner.load.importers.rows_of_lines import each_line, in_time_order
+from tuner.load.importers.rows.other_work import refuse_other_work, says_other_work
+from tuner.load.importers.rows.rows_of_lines import each_line, in_time_order
 from tuner.load.traces.trace_file import (
     BadRowError,
     TraceRow,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuner.load.importers.chat_turns import is_unsaid, role_and_text
 from tuner.load.importers.importer import Importer
-from tuner.load.importers.json_items import json_items
 from tuner.load.importers.reading import Reading
+from tuner.load.importers.rows.chat_turns import is_unsaid, role_and_text
+from tuner.load.importers.rows.json_items import json_items
 from tuner.load.text_request import estimated_tokens
 from tuner.load.traces.trace_file import (
     MAX_TOKENS,

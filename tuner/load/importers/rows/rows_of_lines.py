@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.load.importers.other_work import refuse_other_work, says_other_work
 from tuner.load.importers.reading import Reading
+from tuner.load.importers.rows.other_work import refuse_other_work, says_other_work
 from tuner.load.traces.trace_file import (
     MAX_TOKENS,
     BadRowError,
