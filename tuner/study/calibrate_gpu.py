@@ -95,7 +95,7 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
             )
         return
     spec = spec_of(identity)
-    fixed = fixed_configuration(load_space(spec.space, example_ranges))
+    fixed = fixed_configuration(load_space(spec.space, example_ranges), spec.baseline)
     plan = measurement_plan(spec, load_workload(spec.workload), fixed)
     model = load_model(spec.model)
     rows = []
