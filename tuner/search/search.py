@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.search.acquisition import Utility
 from tuner.search.candidates import Candidates
-from tuner.search.failure_causes import FailureCauses
+from tuner.search.failures.causes import FailureCauses
 from tuner.search.launch_choice import Costs, choose_row, estimated_costs
 from tuner.search.observation import Observation, Suggestion, working_points
 from tuner.search.posterior import Models, fit_models

@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.study.proposals.search_task import SearchTask, random_point
 
-_TRIES = 50
+_TRIES = 16  # the density estimate of TPE takes milliseconds for each
 
 
 class PossibleSampler(BaseSampler):
-    """Asks another sampler until its point is possible; after 50 times it takes a random one.
+    """Asks another sampler until its point is possible; after a few times it takes a random one.
 
     A parameter that exists only under a value of another one is asked for only there. A point that
     keeps no relation, surely does not fit, or is known to fail is not possible.

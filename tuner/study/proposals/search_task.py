@@ -19,7 +19,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.candidates import Candidates
-from tuner.search.failure_causes import FailureCauses
+from tuner.search.failures.causes import FailureCauses
 from tuner.search.observation import Observation
 from tuner.search.space import Condition, Knob, Point, Space
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.search.failure_causes import FailureCauses, root_of
+from tuner.search.failures.causes import FailureCauses, root_of
 from tuner.search.observation import Observation
 from tuner.search.search import Search
 from tuner.search.space import Condition, Knob, Point, Space
