@@ -137,7 +137,7 @@ def test_a_signal_ends_a_virtual_study_too(
 ) -> None:
     tuner = CommandLine(tmp_path)
     process = tuner.start("run", *EMULATED, "--trials", "5000", "--study", "long")
-    wait_for(lambda: len(tuner.trials("long")) > 2, 30)
+    wait_for(lambda: len(tuner.trials("long")) > 2, 60)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code, err

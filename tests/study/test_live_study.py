@@ -42,7 +42,7 @@ TRIALS = 6
 
 
 def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: float) -> None:
-    process = tuner.start(*run, "--study", "night", "--trials", str(TRIALS))
+    process = tuner.start(*run, "--study", "night", "--trials", str(TRIALS), "--yes")
     try:
         wait_for(
             lambda: process.poll() is not None or any(t.number == 4 for t in tuner.trials("night")),
@@ -56,7 +56,7 @@ def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: f
     assert set(kept) == {0, 1, 2, 3}
     assert list(tuner.store_path.parent.glob("*.now"))  # how its load went, for `tuner status`
 
-    resumed = tuner("resume", "night", "--format", "json", deadline_s=deadline_s)
+    resumed = tuner("resume", "night", "--yes", "--format", "json", deadline_s=deadline_s)
     assert resumed.returncode == 0, resumed.stderr
     assert not list(tuner.store_path.parent.glob("*.now*"))
     wait_for(lambda: not tuner.servers("night"), 30)
