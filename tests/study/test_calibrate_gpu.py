@@ -22,7 +22,7 @@ from tuner.records import Failure, Load, Measurement, Source
 from tuner.spec.search_space import load_space
 from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner
-from tuner.study.calibrate_gpu import calibrate_gpu
+from tuner.study.calibrate_gpu import calibrate_gpu, measured_trials, predicted
 
 SPEC = StudySpec(
     model="Qwen/Qwen3-8B",
@@ -115,6 +115,15 @@ def test_as_a_table(store_path: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "memory_speed x 0." in shown
     assert "held out" in shown
+
+
+def test_flags_that_change_no_step_are_left_out(store_path: str) -> None:
+    with Store.open(store_path, create=False) as store:
+        row = next(measured_trials(store, "real", named=True))
+    flags = {**row.configuration.flags, "load_format": "dummy", "skip_tokenizer_init": True}
+    with_dummies = replace(row, configuration=replace(row.configuration, flags=flags))
+    gpu = load_gpu("H100-SXM")
+    assert predicted(with_dummies, gpu) == predicted(row, gpu)
 
 
 @pytest.mark.parametrize(

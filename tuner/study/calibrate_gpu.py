@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class CalibratedGpu:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class MeasuredTrial:
     """One measured trial and everything needed to emulate it."""
 
     study: str
@@ -45,7 +45,7 @@ class _Measured:
     plan: MeasurementPlan
     model: ModelShape
     configuration: Configuration
-    metrics: tuple[float, ...]
+    metrics: Mapping[str, float]
 
 
 def calibrate_gpu(
@@ -56,27 +56,43 @@ def calibrate_gpu(
     Raises `UsageError` if a study, or the whole store, holds nothing to calibrate by.
     """
     from tuner.catalog.gpu import load_gpu, save_gpu
-    from tuner.emulator.calibration import calibrate
 
     gpu = load_gpu(gpu_name)
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--output '{output}': name a file that ends in .yaml")
     with Store.open(store_url, create=False) as store:
         names = list(studies) or [summary.identity.name for summary in store.studies()]
-        measured = [row for name in names for row in _of_study(store, name, bool(studies))]
-
-    def predict(candidate: Gpu, index: int) -> tuple[float, ...]:
-        return _predicted(measured[index], candidate)
-
-    result = calibrate(gpu, [row.metrics for row in measured], predict)
+        measured = [row for name in names for row in _some(store, name, bool(studies))]
+    result = fitted(gpu, measured)
     used = ", ".join(dict.fromkeys(row.study for row in measured))
     source = f"{gpu.name}, calibrated to {len(measured)} measured trials of {used}. {gpu.source}"
     save_gpu(result.gpu.model_copy(update={"name": output.stem, "source": source}), output)
     return CalibratedGpu(output, len(measured), result)
 
 
-def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
-    """Yield a study's usable trials; a study that the user named must have some."""
+def fitted(gpu: Gpu, measured: Sequence[MeasuredTrial]) -> Calibration:
+    """Fit the GPU's factors to measured trials; raises `UsageError` for fewer than three."""
+    from tuner.emulator.calibration import calibrate
+
+    def predict(candidate: Gpu, index: int) -> tuple[float, ...]:
+        return _fitted_metrics(predicted(measured[index], candidate))
+
+    return calibrate(gpu, [_fitted_metrics(row.metrics) for row in measured], predict)
+
+
+def _fitted_metrics(metrics: Mapping[str, float]) -> tuple[float, ...]:
+    return tuple(metrics[metric] for metric in _METRICS)
+
+
+def _some(store: Store, name: str, named: bool) -> list[MeasuredTrial]:
+    """Return some usable trials, evenly over the study."""
+    rows = list(measured_trials(store, name, named=named))
+    chosen = -(-len(rows) // _MOST_PER_STUDY)
+    return rows[:: max(chosen, 1)]
+
+
+def measured_trials(store: Store, name: str, *, named: bool) -> Iterator[MeasuredTrial]:
+    """Yield a study's usable trials; raises `UsageError` if one that is `named` cannot have any."""
     from tuner.catalog.model import load_model
     from tuner.evaluation.factory import fixed_configuration, measurement_plan
     from tuner.load.workload import load_workload
@@ -95,21 +111,20 @@ def _of_study(store: Store, name: str, named: bool) -> Iterator[_Measured]:
             )
         return
     spec = spec_of(identity)
-    fixed = fixed_configuration(load_space(spec.space, example_ranges), spec.baseline)
+    fixed = fixed_configuration(load_space(spec.space, example_ranges))
     plan = measurement_plan(spec, load_workload(spec.workload), fixed)
     model = load_model(spec.model)
-    rows = []
     for trial in store.trials(name):
         values = {} if trial.measurement is None else trial.measurement.metrics
         if all(values.get(metric, 0.0) > 0.0 for metric in _METRICS):
-            metrics = tuple(values[metric] for metric in _METRICS)
-            rows.append(_Measured(name, trial.number, plan, model, trial.configuration, metrics))
-    chosen = -(-len(rows) // _MOST_PER_STUDY)
-    yield from rows[:: max(chosen, 1)]
+            yield MeasuredTrial(name, trial.number, plan, model, trial.configuration, values)
 
 
-def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
-    """Emulate a trial's configuration under its load, without noise."""
+def predicted(row: MeasuredTrial, gpu: Gpu) -> Mapping[str, float]:
+    """Return the metrics of a trial's configuration on the emulated GPU, without noise.
+
+    Raises `UsageError` if it does not run there.
+    """
     from tuner.emulator.virtual import LaunchRefusedError, simulate
     from tuner.evaluation.evaluator import load_of
     from tuner.measurement.steady_window import SteadyWindow
@@ -119,7 +134,7 @@ def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
         raw = simulate(
             row.model,
             gpu,
-            plan.full(row.configuration),
+            _with_effect(plan.full(row.configuration)),
             plan.workload.requests(),
             load_of(row.configuration, plan.load),
             SteadyWindow(plan.window_for(row.configuration)),
@@ -131,10 +146,18 @@ def _predicted(row: _Measured, gpu: Gpu) -> tuple[float, ...]:
     result = plan.reduce(raw)
     if isinstance(result, Failure):
         raise _not_emulated(row, gpu, result.reason)
-    return tuple(result.metrics[metric] for metric in _METRICS)
+    return result.metrics
 
 
-def _not_emulated(row: _Measured, gpu: Gpu, reason: str) -> UsageError:
+def _with_effect(configuration: Configuration) -> Configuration:
+    """Leave out flags that change nothing, such as `load_format`; the emulator refuses them."""
+    from tuner.emulator.http.arguments import FLAGS_WITHOUT_EFFECT
+
+    flags = {k: v for k, v in configuration.flags.items() if k not in FLAGS_WITHOUT_EFFECT}
+    return replace(configuration, flags=flags)
+
+
+def _not_emulated(row: MeasuredTrial, gpu: Gpu, reason: str) -> UsageError:
     return UsageError(
         f"study '{row.study}', trial {row.trial}: it ran, but the emulated {gpu.name} says:"
         f" {reason} Is that the GPU it ran on? Name another with --gpu, or other studies"

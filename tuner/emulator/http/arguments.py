@@ -25,6 +25,9 @@ _HARMLESS_SWITCHES = (
     "disable-uvicorn-access-log",
     "trust-remote-code",
 )
+FLAGS_WITHOUT_EFFECT = frozenset(
+    name.replace("-", "_") for name in (*_HARMLESS_VALUES, *_HARMLESS_SWITCHES)
+)
 
 
 @dataclass(frozen=True, slots=True)

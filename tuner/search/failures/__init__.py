@@ -1,1 +1,0 @@
-"""What fails: the probability that a point works, and the options that failures are due to."""
