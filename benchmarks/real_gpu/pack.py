@@ -22,7 +22,7 @@ from fat_binary import MACHINE_CODE, Entry, keep_only
 VLLM = "vllm==0.22.1"
 HOPPER = 90
 NEEDED = Path(__file__).with_name("needed.txt")
-# Parts of the wheel that a dense bf16 model on a Hopper GPU never loads.
+# Parts of the wheel that a dense model in bf16 or fp8 on a Hopper GPU never loads.
 UNUSED = (
     "vllm/vllm-rs",
     "vllm/third_party/deep_gemm",
@@ -72,15 +72,31 @@ def _trim(site: Path) -> None:
     for library in site.rglob("vllm/**/*.so"):
         keep_only(library, _runs_on_hopper)
     subprocess.run(["strip", *site.rglob("xgrammar/*.so")], check=True)
+    _know_only_fp8(site / "vllm/model_executor/layers/quantization/__init__.py")
+
+
+def _know_only_fp8(table: Path) -> None:
+    """Return fp8 before the table imports every quantization: some need packages of 100 MB."""
+    text = table.read_text()
+    before = "    # lazy import to avoid triggering `torch.compile` too early\n"
+    if text.count(before) != 1:
+        raise SystemExit(f"{VLLM}: {table.name} has changed; see get_quantization_config")
+    early = '    if quantization == "fp8":\n        from .fp8 import Fp8Config\n\n'
+    early += "        return Fp8Config\n"
+    table.write_text(text.replace(before, early + before))
 
 
 def _runs_on_hopper(entry: Entry, code: bytes) -> bool:
-    """Say whether a dense bf16 model with a head size of 128 runs this code on a Hopper GPU."""
+    """Say whether a dense model with a head size of 128 runs this code on a Hopper GPU.
+
+    Weights and KV cache are bf16 or fp8; FlashAttention's half precision is left out.
+    """
     if entry.kind != MACHINE_CODE or entry.architecture != HOPPER:
         return False
     if b"FlashAttnFwdSm90" not in code:
         return True
-    return b"Li128ENS_10bfloat16_tEfNS_4arch" in code and b"half_t" not in code
+    head_of_128 = (b"Li128ENS_10bfloat16_tEfNS_4arch", b"Li128ENS_12float_e4m3_tEfNS_4arch")
+    return any(name in code for name in head_of_128) and b"half_t" not in code
 
 
 if __name__ == "__main__":
