@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from tuner.api.studies import list_studies, recommend, write_report
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
-    from tuner.evaluation.measure_once import parse_settings
     from tuner.measurement.listener import NoteListener
     from tuner.report.study_results import StudyResults
     from tuner.servers.server import Server
     from tuner.slo import Slo
     from tuner.spec.search_space import SearchSpace
+    from tuner.spec.settings import parse_settings
     from tuner.spec.study import StudySpec
     from tuner.study.listener import Listener, NullListener
 
@@ -42,7 +42,7 @@ _HOMES = {
     "arun": "tuner.api.runs",
     "list_studies": "tuner.api.studies",
     "measure": "tuner.api.runs",
-    "parse_settings": "tuner.evaluation.measure_once",
+    "parse_settings": "tuner.spec.settings",
     "recommend": "tuner.api.studies",
     "resume": "tuner.api.runs",
     "run": "tuner.api.runs",

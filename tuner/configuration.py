@@ -12,6 +12,8 @@ Value: TypeAlias = bool | int | float | str
 DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz")
 LOAD_KNOBS = ("request_rate", "concurrency")
 
+UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
+
 
 def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
     return MappingProxyType(dict(values))

@@ -4,51 +4,10 @@ import pytest
 from rich.console import Console
 
 from tuner.configuration import Configuration
-from tuner.errors import UsageError
-from tuner.evaluation.measure_once import measure_once, parse_settings
+from tuner.evaluation.measure_once import measure_once
 from tuner.measurement.listener import NoteListener
 from tuner.report.terminal.measurement_table import measured_json, show_measured
 from tuner.spec.study import spec_from
-
-
-def test_settings_go_where_their_name_says() -> None:
-    configuration = parse_settings(
-        [
-            "max_num_seqs=64",
-            "enforce_eager=true",
-            "dtype=float32",
-            "VLLM_X=1",
-            "power_limit_w=400",
-            "request_rate=2.5",
-        ]
-    )
-    assert dict(configuration.flags) == {
-        "max_num_seqs": 64,
-        "enforce_eager": True,
-        "dtype": "float32",
-    }
-    assert dict(configuration.environment) == {"VLLM_X": 1}
-    assert dict(configuration.device) == {"power_limit_w": 400}
-    assert dict(configuration.load) == {"request_rate": 2.5}
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        (["max_num_seqs"], "is not KNOB=VALUE"),
-        (["=4"], "is not KNOB=VALUE"),
-        (["a=1", "a=2"], "'a' is given twice"),
-        (["a=[1, 2]"], "must be a number"),
-    ],
-)
-def test_bad_settings_are_told(settings: list[str], says: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_settings(settings)
-    assert says in str(caught.value)
-
-
-def test_text_stays_text() -> None:
-    assert dict(parse_settings(["a=", "b=no: where: ["]).flags) == {"a": "", "b": "no: where: ["}
 
 
 async def test_a_measurement_says_how_precise_it_is() -> None:

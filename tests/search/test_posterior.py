@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tuner.search.feasibility import Feasibility
+from tuner.search.failures.feasibility import Feasibility
 from tuner.search.observation import Observation
 from tuner.search.posterior import bilog, fit_models
 from tuner.search.space import Knob, Space

@@ -9,10 +9,11 @@ from typing import Any
 from tuner import DEFAULT_STORE
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
-from tuner.evaluation.measure_once import MeasuredOnce, configuration_of, measure_once
+from tuner.evaluation.measure_once import MeasuredOnce, measure_once
 from tuner.host.signals import run_interruptible
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.report.study_results import StudyResults, load_study
+from tuner.spec.settings import configuration_of
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store
 from tuner.study.listener import Broadcast, Listener

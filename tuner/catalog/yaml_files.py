@@ -35,6 +35,13 @@ def find_yaml(kind: Kind, name: str) -> Path:
     return shipped[name]
 
 
+def joined_names(name: str) -> tuple[str, ...]:
+    """Return the names that `a+b` joins; the path of a file may contain a plus sign."""
+    if Path(name).is_file():
+        return (name,)
+    return tuple(part.strip() for part in name.split("+"))
+
+
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """Read and validate one file.
 

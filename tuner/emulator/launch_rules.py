@@ -9,6 +9,7 @@ from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Value
 from tuner.emulator.cache_memory import cache_blocks, cache_bytes
+from tuner.emulator.quantization import FORMATS, in_format
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError, unknown_name
 
@@ -28,12 +29,17 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "tensor_parallel_size": int,
     "data_parallel_size": int,
     "kv_cache_dtype": str,
+    "quantization": str,
     "enable_chunked_prefill": bool,
     "enforce_eager": bool,
     "enable_expert_parallel": bool,
     "enable_prefix_caching": bool,
     "async_scheduling": bool,
     "long_prefill_token_threshold": int,
+}
+_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "kv_cache_dtype": tuple(_KV_BYTES),
+    "quantization": tuple(FORMATS),
 }
 
 
@@ -69,6 +75,12 @@ def check_flags(names: Iterable[str]) -> None:
             raise UsageError(unknown_name("emulated flag", name, EMULATED_FLAGS))
 
 
+def quantization_of(flags: Mapping[str, Value]) -> str | None:
+    """Return the format that the flags put the weights in; None leaves the model's own."""
+    found = flags.get("quantization")
+    return None if found is None else str(found)
+
+
 def default_flags(gpu: Gpu) -> Mapping[str, Value]:
     """Return the values that vLLM's OpenAI server takes by itself on this GPU."""
     if gpu.memory_gib >= 160:
@@ -101,6 +113,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     """
     check_flags(flags)
     given = {name: _typed(name, value) for name, value in flags.items()}
+    model = in_format(model, quantization_of(flags))
     values = {**default_flags(gpu), **given}
     max_model_len = int(values.get("max_model_len", model.max_position))
     max_num_seqs = int(values["max_num_seqs"])
@@ -238,11 +251,11 @@ def _typed(name: str, value: Value) -> Value:
         bool: isinstance(value, bool),
         int: number and float(value) == int(value),
         float: number,
-        str: value in _KV_BYTES,
+        str: value in _TEXTS.get(name, ()),
     }[expected]
     if not fits:
         allowed = (
-            ", ".join(_KV_BYTES) if expected is str else f"a value of type {expected.__name__}"
+            ", ".join(_TEXTS[name]) if expected is str else f"a value of type {expected.__name__}"
         )
         raise UsageError(f"{name}: found {value!r}; allowed: {allowed}")
     return value

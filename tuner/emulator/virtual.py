@@ -18,7 +18,8 @@ from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
-from tuner.emulator.launch_rules import request_refusal, resolve
+from tuner.emulator.launch_rules import quantization_of, request_refusal, resolve
+from tuner.emulator.quantization import in_format
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.errors import UsageError
 from tuner.host.collector import collector_paused
@@ -67,7 +68,7 @@ def engine_for(
     power = PowerModel.under(gpu, configuration.device)
     launch = resolve(model, gpu, configuration.flags)
     steps = StepModel(
-        model,
+        in_format(model, quantization_of(configuration.flags)),
         gpu,
         launch.tensor_parallel_size,
         kv_bytes=launch.kv_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
@@ -124,7 +124,8 @@ def load_defaults(load: Load) -> dict[str, Value]:
 class MeasurementPlan:
     """Measurement plan: the workload, load, SLOs and window of every measurement of a study.
 
-    `fixed` holds the settings that all configurations share, including the baseline. With
+    `fixed` holds the settings that all configurations share, including the baseline, `baseline`
+    those of its own that others need not have (none if it is the server's default). With
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     """
 
@@ -135,10 +136,16 @@ class MeasurementPlan:
     window: WindowPlan
     fixed: Configuration
     ends_early: bool = False
+    baseline: Configuration = field(default_factory=Configuration)
+
+    @property
+    def baseline_name(self) -> str:
+        """What the baseline is called in messages."""
+        return "your baseline" if self.baseline.knobs() else "its default configuration"
 
     def window_for(self, configuration: Configuration) -> WindowPlan:
         """Return a configuration's window; the baseline's is never cut short."""
-        if not self.ends_early or not configuration.knobs():
+        if not self.ends_early or configuration == self.baseline:
             return self.window
         return replace(self.window, slos=self.slos)
 

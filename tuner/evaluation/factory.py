@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
-from tuner.configuration import Configuration, Value
+from tuner.configuration import UNSET, Configuration, Value
 from tuner.devices.emulated.meters import ActivityMeter
 from tuner.devices.limit_control import Access
 from tuner.devices.meter import Meter
@@ -23,7 +24,7 @@ from tuner.devices.open import open_meter
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
 from tuner.emulator.launch_rules import check_flags
-from tuner.errors import PreflightError, UsageError, unknown_name
+from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.emulated_machine import EmulatedMachine
@@ -38,7 +39,9 @@ from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.records import Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
-from tuner.spec.search_space import Choice, Integer, PowerOfTwo, SearchSpace
+from tuner.spec.baseline import Baseline
+from tuner.spec.knobs import Choice, Integer, PowerOfTwo, Variants
+from tuner.spec.search_space import SearchSpace, names_searched
 from tuner.spec.study import StudySpec
 
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
@@ -75,8 +78,13 @@ class Knobs:
         return [name for name, where in self.sections.items() if where == section]
 
 
-def measurement_plan(spec: StudySpec, workload: Workload, fixed: Configuration) -> MeasurementPlan:
-    """Return the measurement plan of a spec."""
+def measurement_plan(
+    spec: StudySpec,
+    workload: Workload,
+    fixed: Configuration,
+    baseline: Configuration | None = None,
+) -> MeasurementPlan:
+    """Return the measurement plan of a spec; `baseline` as in `MeasurementPlan`."""
     load, plan = spec.load or workload.default_load, spec.window_plan
     return MeasurementPlan(
         model=spec.model,
@@ -87,6 +95,7 @@ def measurement_plan(spec: StudySpec, workload: Workload, fixed: Configuration) 
         if load.concurrency is not None
         else plan.on_one_stretch(_fills_in_s(spec.slos, workload)),
         fixed=fixed,
+        baseline=baseline or Configuration(),
     )
 
 
@@ -117,8 +126,12 @@ def make_evaluator(
         return _served_model(spec, plan, knobs, context)
     gpu = load_gpu(spec.emulate)
     model = load_model(spec.model)
-    check_flags([*plan.fixed.flags, *knobs.of("flags")])
-    if variables := [*plan.fixed.environment, *knobs.of("environment")]:
+    check_flags([*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")])
+    if variables := [
+        *plan.fixed.environment,
+        *plan.baseline.environment,
+        *knobs.of("environment"),
+    ]:
         raise UsageError(
             f"{', '.join(variables)}: environment variables are not emulated; leave them out of "
             "the search space"
@@ -147,10 +160,16 @@ def _served_model(
     if device := knobs.of("device"):
         _require_allowed(spec, device)
     server = installed_server(spec.vllm)
-    flags = server.known_flags or frozenset()
-    for name in [*plan.fixed.flags, *knobs.of("flags")]:
-        if name not in flags:
-            raise UsageError(unknown_name(f"flag of {server.name} {server.version}", name, flags))
+    for name in [*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")]:
+        if reason := server.unknown_flag(name):
+            raise UsageError(reason)
+    for name in [
+        *plan.fixed.environment,
+        *plan.baseline.environment,
+        *knobs.of("environment"),
+    ]:
+        if reason := server.unknown_variable(name):
+            raise UsageError(reason)
     live = knobs.live
     if live.largest and (problem := server.limits_problem):
         context.listener.note(f"{problem}: each configuration is launched")
@@ -264,18 +283,15 @@ def _is_here(base_url: str) -> bool:
     return host in ("localhost", "::1", socket.gethostname()) or host.startswith("127.")
 
 
-def space_knobs(space: SearchSpace) -> Knobs:
-    """Return the knobs of a search space."""
-    sections = {name: section for section, name, _ in space.knobs()}
-    widest = {
-        name: max(int(v) for v in (knob.choices if isinstance(knob, Choice) else (knob.high,)))
-        for section, name, knob in space.knobs()
-        if section == "flags" and name in flag_rules().parallel_sizes
-    }
+def space_knobs(space: SearchSpace, gpus: int | None = None) -> Knobs:
+    """Return the knobs of a search space; `gpus` is how many GPUs the study may use."""
+    sections: dict[str, str] = {name: section for section, name in space.settings()}
+    widest = _widest(space, gpus)
     extremes = tuple(
         Configuration(device={name: end})
         for section, name, knob in space.knobs()
         if section == "device"
+        if not isinstance(knob, Variants)
         for end in (knob.choices if isinstance(knob, Choice) else (knob.low, knob.high))
     )
     largest = {
@@ -294,7 +310,42 @@ def configuration_knobs(configuration: Configuration) -> Knobs:
     return Knobs(sections, configuration, (configuration,), LiveKnobs({}))
 
 
-def fixed_configuration(space: SearchSpace) -> Configuration:
-    """Return the settings that every configuration of a space shares."""
-    flags: dict[str, Value] = dict(space.fixed.flags)
-    return Configuration(flags=flags, environment=dict(space.fixed.environment))
+def _widest(space: SearchSpace, gpus: int | None) -> dict[str, Value]:
+    """Return the parallel sizes of a configuration that uses the most GPUs, at most `gpus`."""
+    rules = flag_rules()
+    sizes = {
+        name: [int(value) for value in knob.values() if value != UNSET]
+        for section, name, knob in space.knobs()
+        if section == "flags" and name in rules.parallel_sizes and not isinstance(knob, Variants)
+    }
+    every = [dict(zip(sizes, values, strict=True)) for values in itertools.product(*sizes.values())]
+    allowed = [one for one in every if gpus is None or math.prod(one.values()) <= gpus]
+    widest = max(allowed, key=lambda one: math.prod(one.values())) if allowed else {}
+    return {**widest}
+
+
+def fixed_configuration(space: SearchSpace, baseline: Baseline | None = None) -> Configuration:
+    """Return the settings that every configuration of a study shares.
+
+    These are the space's own, and those of the user's baseline that the space does not search.
+    """
+    own = Configuration() if baseline is None else baseline.configuration
+    flags = {**space.fixed.flags, **own.flags}
+    environment = {**space.fixed.environment, **own.environment}
+    searched = names_searched(space, [*flags, *environment])
+    return Configuration(
+        flags={name: value for name, value in flags.items() if name not in searched},
+        environment={name: value for name, value in environment.items() if name not in searched},
+    )
+
+
+def baseline_configuration(space: SearchSpace, baseline: Baseline | None) -> Configuration:
+    """Return the baseline's values of the knobs that the space searches."""
+    if baseline is None:
+        return Configuration()
+    own = baseline.configuration
+    searched = names_searched(space, own.knobs())
+    return Configuration(
+        flags={name: value for name, value in own.flags.items() if name in searched},
+        environment={name: value for name, value in own.environment.items() if name in searched},
+    )

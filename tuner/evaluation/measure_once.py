@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
-from tuner.errors import PreflightError, UsageError
+from tuner.configuration import Configuration
+from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import Testbed, load_of
 from tuner.evaluation.factory import (
     RunContext,
@@ -22,14 +19,12 @@ from tuner.evaluation.factory import (
 )
 from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
-from tuner.host.redaction import is_secret_name
 from tuner.load.workload import load_workload
 from tuner.measurement.intervals import Interval, intervals
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.precision import Achieved, achieved, imprecision
 from tuner.records import Failure, Load, Measurement
 from tuner.slo import request_limits_ms
-from tuner.spec.search_space import GPU_VARIABLES, Section
 from tuner.spec.study import StudySpec
 
 
@@ -44,58 +39,6 @@ class MeasuredOnce:
     intervals: Mapping[str, Interval]  # 95 %, of the metrics for which the window is long enough
     precision: tuple[Achieved, ...]  # of the metrics with a target; none for a fixed window
     warnings: tuple[str, ...]
-
-
-def parse_settings(settings: Iterable[str]) -> Configuration:
-    """Read `KNOB=VALUE` texts; a name in capitals is an environment variable of the server.
-
-    Raises `UsageError`.
-    """
-    values: dict[Section, dict[str, Value]] = {
-        "flags": {},
-        "environment": {},
-        "device": {},
-        "load": {},
-    }
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set power_limit_w=400")
-        if any(name in section for section in values.values()):
-            raise UsageError(f"--set: '{name}' is given twice")
-        if name in GPU_VARIABLES or is_secret_name(name):
-            raise UsageError(f"--set: set {name} in the environment of the tuner instead")
-        values[_section(name)][name] = _value(setting, text)
-    return Configuration(**values)
-
-
-def configuration_of(values: Mapping[str, Value]) -> Configuration:
-    """Return a configuration from knobs by name; see `parse_settings` for the names."""
-    sections: dict[Section, dict[str, Value]] = {}
-    for name, value in values.items():
-        sections.setdefault(_section(name), {})[name] = value
-    return Configuration(**sections)
-
-
-def _section(name: str) -> Section:
-    if name in DEVICE_KNOBS:
-        return "device"
-    if name in LOAD_KNOBS:
-        return "load"
-    return "environment" if name.isupper() else "flags"
-
-
-def _value(setting: str, text: str) -> Value:
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    if value is None or isinstance(value, str):
-        return text
-    if not isinstance(value, bool | int | float):
-        raise UsageError(f"--set '{setting}': the value must be a number, true, false or a text")
-    return value
 
 
 async def measure_once(

@@ -60,14 +60,15 @@ class VirtualEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
-        full = self._plan.full(Configuration())
+        full = self._plan.full(self._plan.baseline)
         try:
             resolve(self._model, self._gpu, full.flags)
         except LaunchRefusedError as refusal:
             raise PreflightError(
-                f"{self._model.name} does not start on {self._gpu.name} in vLLM's default "
-                f"configuration: {refusal}; set what it needs under `fixed:` in the search space "
-                f"(for example {' or '.join(self._live.rules.memory_flags)})"
+                f"{self._model.name} does not start on {self._gpu.name} in "
+                f"{self._plan.baseline_name}: {refusal}; set what it needs with --set, or "
+                f"under `fixed:` in the search space (for example "
+                f"{' or '.join(self._live.rules.memory_flags)})"
             ) from None
         self._launch = self._live.clean(full)  # trial 0 is measured on it
         return emulated_defaults(self._gpu, load=self._plan.load)

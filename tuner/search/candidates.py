@@ -13,6 +13,9 @@ from tuner.search.space import Levels, Point, Space
 
 _EVERYTHING = 3000
 _RANDOM = 1000
+# Where little is possible, more rows are drawn until so many are, or so often.
+_FEWEST = 250
+_DRAWS = 40
 _WARM = 500
 _NEAR_EACH = 40
 _NEAR_MOST = 800
@@ -33,7 +36,7 @@ class Candidates:
         space = self._space
         if space.size <= _EVERYTHING:
             return self.fresh(space.everything())
-        rows = [space.at(rng.random((_RANDOM, len(space.knobs))))]
+        rows = [self._anywhere(rng)]
         if good:
             rows.append(self._near(rng, good))
         if warm is not None:
@@ -41,8 +44,20 @@ class Candidates:
             same = space.at(rng.random((_WARM, len(space.knobs))))
             for moved in [same, *([rows[1].copy()] if good else [])]:
                 moved[:, space.restarting] = at[space.restarting]
-                rows.append(moved)
+                rows.append(space.canonical(moved))
         return self.fresh(np.concatenate(rows))
+
+    def _anywhere(self, rng: np.random.Generator) -> Levels:
+        """Return random rows of levels, at least a few hundred of them allowed if there are."""
+        found = [self._draw(rng)]
+        allowed = len(self.fresh(found[0]))
+        while allowed < _FEWEST and len(found) < _DRAWS:
+            found.append(self.fresh(self._draw(rng)))
+            allowed += len(found[-1])
+        return np.concatenate(found)
+
+    def _draw(self, rng: np.random.Generator) -> Levels:
+        return self._space.at(rng.random((_RANDOM, len(self._space.knobs))))
 
     def _near(self, rng: np.random.Generator, good: Sequence[Point]) -> Levels:
         """Return copies of good points, about two knobs of each changed, mostly by little."""
@@ -54,7 +69,7 @@ class Candidates:
         near = np.clip(rows + reach, 0, space.sizes - 1)
         anything = space.at(rng.random(rows.shape))
         moved = np.where(space.unordered, anything, near)
-        return np.where(change, moved, rows)
+        return space.canonical(np.where(change, moved, rows))
 
     def fresh(self, levels: Levels) -> Levels:
         """Return the distinct rows of `levels` (N, D) that may be proposed."""

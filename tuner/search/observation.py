@@ -15,6 +15,7 @@ class Observation:
     Attributes:
         point: what was evaluated.
         works: False for a point that crashes or cannot be evaluated at all.
+        cause: why it does not work, in words that name the root; None if that is not known.
         objectives: each is to be minimised; None where unknown. Logs of positive quantities fit
             the model best.
         violations: one per constraint, met at <= 0; None where unknown. Logs of ratios fit best.
@@ -30,6 +31,7 @@ class Observation:
     at_least: tuple[int, ...] = ()
     launch_s: float | None = None
     wall_s: float | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import log_ndtr
 
-from tuner.search.feasibility import Feasibility
+from tuner.search.failures.feasibility import Feasibility
 from tuner.search.gp import Data, GaussianProcess
 from tuner.search.observation import Observation
 from tuner.search.space import Flags, Floats, Point, Space

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuner.search.acquisition import Utility
 from tuner.search.candidates import Candidates
+from tuner.search.failures.causes import FailureCauses
 from tuner.search.launch_choice import Costs, choose_row, estimated_costs
 from tuner.search.observation import Observation, Suggestion, working_points
 from tuner.search.posterior import Models, fit_models
@@ -63,32 +64,37 @@ class Search:
         self._violations = violations
         self._is_possible = is_possible
         self._seed = seed
-        count = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if starts is None else starts
-        spread = start_points(space, count, seed, is_possible, default)
-        self._plan = [
-            *([] if default is None else [Suggestion(default, "default")]),
-            *(Suggestion(point, "start") for point in spread),
-        ]
+        self._default = default
+        self._starts = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if starts is None else starts
+        # as many again stand by for those that turn out to be known to fail
+        self._spread = start_points(space, 2 * self._starts, seed, is_possible, default)
 
     def propose(
         self,
         observations: Sequence[Observation],
         pending: Sequence[Point] = (),
         warm: Point | None = None,
+        causes: FailureCauses | None = None,
     ) -> Suggestion:
         """Return what to evaluate next.
 
-        `pending` points are under way, `warm` is what the running server was launched with. Raises
+        `pending` points are under way, `warm` is what the running server was launched with.
+        `causes` are those of failures, by default those that the observations show. Raises
         `ExhaustedError` when no point is left.
         """
         tried = {self._space.key(o.point) for o in observations}
         tried |= {self._space.key(point) for point in pending}
-        for planned in self._plan:
+        known = FailureCauses.of(self._space, observations) if causes is None else causes
+        for planned in self._plan(known):
             if self._space.key(planned.point) not in tried:
                 return planned
         rng = np.random.default_rng([self._seed, len(observations), len(pending)])
         excluded = [*(o.point for o in observations), *pending]
-        candidates = Candidates(self._space, self._is_possible, excluded)
+        candidates = Candidates(
+            self._space,
+            lambda point: not known.rules_out(point) and self._is_possible(point),
+            excluded,
+        )
         models = fit_models(self._space, observations, self._violations)
         working = working_points(self._space, observations)
         if models is None or not working:
@@ -112,6 +118,14 @@ class Search:
             return Suggestion(best[0], "improvement", share)
         doubtful = step.best_new(candidates, warm, costs, _WIDER_STD_SCALE) or best
         return Suggestion(doubtful[0], "doubt", share)
+
+    def _plan(self, causes: FailureCauses) -> list[Suggestion]:
+        """Return the default and the start design, without what is known to fail."""
+        spread = [point for point in self._spread if not causes.rules_out(point)]
+        return [
+            *([] if self._default is None else [Suggestion(self._default, "default")]),
+            *(Suggestion(point, "start") for point in spread[: self._starts]),
+        ]
 
     def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:
         """Return how long a point takes to evaluate, with the launch unless `warm` will do."""

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuner.search.space import Point, Space
+from tuner.search.space import Levels, Point, Space
 
 _PER_LAUNCH = 4
 _TRIES = 8
+_MOST_ROWS = 2**14  # are looked at where few points are possible
+_TRIES_PER_LAUNCH = 64  # after so many impossible points on a launch, another one is taken
 
 
 def start_points(
@@ -27,20 +29,52 @@ def start_points(
     from scipy.stats import qmc  # a third of a second, which a study that goes on does not need
 
     sobol = qmc.Sobol(len(space.knobs), scramble=True, seed=seed)
-    rows = space.at(sobol.random_base2(int(np.ceil(np.log2(max(count * _TRIES, 2))))))
-    launch = None if default is None else space.levels_of(default)
-    points: list[Point] = []
-    for row in rows:
-        if len(points) == count:
+    exponent = int(np.ceil(np.log2(max(count * _TRIES, 2))))
+    design = _Design(space, is_possible, default)
+    drawn = 0
+    while len(design.points) < count and drawn < _MOST_ROWS:
+        rows = space.at(sobol.random_base2(exponent if drawn == 0 else int(np.log2(drawn))))
+        drawn += len(rows)
+        for row in rows:
+            if len(design.points) == count:
+                break
+            design.consider(row)
+        if drawn >= space.size:
             break
-        if len(points) % _PER_LAUNCH == 0 and points:
-            launch = None  # the next launch
+    return design.points
+
+
+class _Design:
+    """The points so far, and the launch that the next one shares."""
+
+    def __init__(
+        self, space: Space, is_possible: Callable[[Point], bool], default: Point | None
+    ) -> None:
+        self.points: list[Point] = []
+        self._space = space
+        self._is_possible = is_possible
+        # a launch serves several points only where something can change in a running server
+        self._is_shared = not bool(space.restarting.all())
+        self._launch = None if default is None else space.levels_of(default)
+        self._default = default
+        self._failed = 0
+
+    def consider(self, row: Levels) -> None:
+        """Add the point at a row of levels (D,), moved to the present launch, if it is possible."""
+        if not self._is_shared:
+            self._launch = None
         moved = row.copy()
-        if launch is not None:
-            moved[space.restarting] = launch[space.restarting]
-        point = space.point(moved)
-        if not is_possible(point) or point in points:
-            continue
-        points.append(point)
-        launch = moved
-    return points
+        if self._launch is not None:
+            moved[self._space.restarting] = self._launch[self._space.restarting]
+            moved = self._space.canonical(moved[None])[0]
+        point = self._space.point(moved)
+        is_default = not self._is_shared and point == self._default
+        if is_default or point in self.points or not self._is_possible(point):
+            self._failed += 1
+            if self._failed >= _TRIES_PER_LAUNCH:
+                self._launch, self._failed = None, 0
+            return
+        self.points.append(point)
+        self._failed = 0
+        is_full = len(self.points) % _PER_LAUNCH == 0
+        self._launch = None if is_full else moved

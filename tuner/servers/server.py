@@ -151,6 +151,9 @@ class FlagRules(Protocol):
     def refusal(self, flags: Flags) -> str | None:
         """Say why the server would refuse to start, as far as that is known beforehand."""
 
+    def changes_outputs(self, name: str) -> bool:
+        """Say whether a flag, or a field of one (`flag.field`), may change the model's answers."""
+
     def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
         """Say whether the model and one request of full length fit into GPUs of `memory_gib` each.
 
@@ -243,6 +246,18 @@ class Server(Protocol):
     @property
     def known_flags(self) -> frozenset[str] | None:
         """The flags that this version takes, in their Python spelling; None if not asked."""
+
+    def unknown_flag(self, name: str) -> str | None:
+        """Say that this version does not take a flag, or a field of one (`flag.field`).
+
+        None if it takes it, as far as that is known.
+        """
+
+    def unknown_variable(self, name: str) -> str | None:
+        """Say that this version does not know one of its environment variables.
+
+        None if it does, as far as that is known; variables of others are not judged.
+        """
 
     @property
     def limits_problem(self) -> str | None:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu, load_gpu
 from tuner.devices.device_state import DeviceState
+from tuner.devices.meter import Meter
 from tuner.devices.open import open_meter
+from tuner.errors import UsageError
 from tuner.spec.study import StudySpec
 
 
@@ -31,7 +33,8 @@ DeviceRanges: TypeAlias = Mapping[str, DeviceRange]  # by device knob
 class Share(BaseModel):
     """A device knob from `low` to `high` of the card's highest value, in about `steps` steps.
 
-    Values that the card cannot be set to are cut off, so `low` may be below its lowest value.
+    `share: [LOW, HIGH]` is short for it. Values that the card cannot be set to are cut off, so that
+    `low` may be below its lowest value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -40,6 +43,17 @@ class Share(BaseModel):
     low: float = Field(gt=0, lt=1)
     high: float = Field(gt=0, le=1)
     steps: int = Field(default=20, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        ends = data.get("share") if isinstance(data, dict) else None
+        if not isinstance(ends, list):
+            return data
+        if len(ends) != 2:
+            raise ValueError(f"share: found {len(ends)} numbers; write [LOW, HIGH]")
+        others = {name: value for name, value in data.items() if name != "share"}
+        return {"type": "share", "low": ends[0], "high": ends[1], **others}
 
     @model_validator(mode="after")
     def _ordered(self) -> Share:
@@ -101,6 +115,27 @@ def ranges_for(spec: StudySpec) -> DeviceRanges:
         return fallback
     with closing(meter):
         return {**fallback, **ranges_of_devices(meter.states())}
+
+
+def gpus_for(spec: StudySpec) -> int | None:
+    """Return how many GPUs the study may use; None if there is no NVML to count them.
+
+    Raises `OperatorNeededError` if a GPU does not answer, `UsageError` for more than there are.
+    """
+    if spec.base_url is not None:
+        return None
+    if spec.emulate is not None:
+        there: int | None = load_gpu(spec.emulate).max_gpus
+    else:
+        there = None if (meter := open_meter()) is None else _count(meter)
+    if spec.gpus is not None and there is not None and spec.gpus > there:
+        raise UsageError(f"--gpus {spec.gpus}: there are {there} GPUs here")
+    return there if spec.gpus is None else spec.gpus
+
+
+def _count(meter: Meter) -> int:
+    with closing(meter):
+        return len(meter.states())
 
 
 def example_ranges() -> DeviceRanges:

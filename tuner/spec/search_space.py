@@ -1,201 +1,90 @@
-"""Search spaces: the knobs of a study, read from YAML."""
+"""Search space: the knobs of a study, and the relations between them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from optuna.distributions import BaseDistribution
+from pydantic import BaseModel, Field, model_validator
 
-from tuner.catalog.yaml_files import find_yaml, read_mapping, validate
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.catalog.yaml_files import validate
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, UNSET, Configuration, Value
 from tuner.errors import UsageError, unknown_name
-from tuner.host.redaction import is_secret_name
 from tuner.servers.registry import flag_rules
-from tuner.spec.device_ranges import DeviceRanges, Share
-
-GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
-
-Section = Literal["flags", "environment", "device", "load"]
-SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
+from tuner.spec.device_ranges import DeviceRanges
+from tuner.spec.knobs import (
+    Choice,
+    Integer,
+    Knob,
+    KnobType,
+    PowerOfTwo,
+    SpaceModel,
+    Variants,
+    contains,
+    is_unset_option,
+    parameter_name,
+)
+from tuner.spec.relations import GPUS, Relation
+from tuner.spec.settings import SECTIONS, Section, check_variable
+from tuner.spec.space_files import read_space
 
 # A knob changes by a new launch, in the running server, on the GPU, or in the load generator.
 Kind = Literal["launch", "live", "device", "load"]
+Parameters: TypeAlias = Mapping[str, Value]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of Optuna's parameters.
+
+    Attributes:
+        name: in Optuna.
+        section: where its value stands in a configuration.
+        setting: the name of its value there: that of the knob, or `flag.field` of a structured
+            flag.
+        knob: what it is a value of.
+        under: the parameter and the variant that it exists under; None if it always exists.
+    """
+
+    name: str
+    section: Section
+    setting: str
+    knob: Knob
+    under: tuple[str, str] | None = None
+
+    def is_active(self, parameters: Parameters) -> bool:
+        """Say whether it exists beside the parameters that stand before it."""
+        return self.under is None or parameters.get(self.under[0]) == self.under[1]
 
 
-class _Knob(_Model):
-    """Fields of every knob; `kind` overrides the kind of a flag (see `SearchSpace.kind`)."""
-
-    kind: Literal["launch", "live"] | None = None
-
-
-class _Range(_Knob):
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> _Range:
-        if self.low >= self.high:
-            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
-        return self
-
-
-class PowerOfTwo(_Range):
-    """A power of two from low to high; the sampler searches its exponent."""
-
-    type: Literal["power_of_two"]
-    low: int = Field(ge=1)
-    high: int = Field(ge=1)
-    default: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _powers(self) -> PowerOfTwo:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if value & (value - 1):
-                raise ValueError(f"{name}: found {value}, which is not a power of two")
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """Integer distribution of the exponent."""
-        return IntDistribution(int(math.log2(self.low)), int(math.log2(self.high)))
-
-    def encode(self, value: Value) -> Value:
-        """Return the exponent nearest to `value`."""
-        return round(math.log2(float(value)))
-
-    def decode(self, parameter: Value) -> Value:
-        """Return two to the power of the parameter."""
-        return 1 << int(parameter)
-
-
-class Integer(_Range):
-    """An integer from low to high in steps."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    step: int = Field(default=1, ge=1)
-    default: int | None = None
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Integer:
-        if (self.high - self.low) % self.step:
-            raise ValueError(f"high - low must be a multiple of step ({self.step})")
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """Integer distribution with a step."""
-        return IntDistribution(self.low, self.high, step=self.step)
-
-    def encode(self, value: Value) -> Value:
-        """Return the grid point nearest to `value`."""
-        return self.low + self.step * round((float(value) - self.low) / self.step)
-
-    def decode(self, parameter: Value) -> Value:
-        """Return the parameter itself."""
-        return int(parameter)
-
-
-class Real(_Range):
-    """A number from low to high, in steps if `step` is given."""
-
-    type: Literal["float"]
-    step: float | None = Field(default=None, gt=0)
-    log: bool = False
-    default: float | None = None
-
-    @model_validator(mode="after")
-    def _grid(self) -> Real:
-        if self.step is not None and self.log:
-            raise ValueError("log and step exclude each other")
-        if self.log and self.low <= 0:
-            raise ValueError("log needs low > 0")
-        if self.step is not None:
-            steps = (self.high - self.low) / self.step
-            if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"high - low must be a multiple of step ({self.step:g})")
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """Float distribution, on a grid or log-uniform if set so."""
-        return FloatDistribution(self.low, self.high, step=self.step, log=self.log)
-
-    def encode(self, value: Value) -> Value:
-        """Return the grid point nearest to `value`."""
-        if self.step is None:
-            return float(value)
-        return self.decode(self.low + self.step * round((float(value) - self.low) / self.step))
-
-    def decode(self, parameter: Value) -> Value:
-        """Return the parameter without the rounding error of a grid (0.7000000000000001)."""
-        return round(float(parameter), 10)
-
-
-class Choice(_Knob):
-    """One of a list of values."""
-
-    type: Literal["choice"]
-    choices: tuple[bool | int | float | str, ...] = Field(min_length=2)
-    default: bool | int | float | str | None = None
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Choice:
-        if len({(type(c), c) for c in self.choices}) < len(self.choices):
-            raise ValueError("choices must differ")
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """Categories."""
-        return CategoricalDistribution(self.choices)
-
-    def encode(self, value: Value) -> Value:
-        """Return the value itself."""
-        return value
-
-    def decode(self, parameter: Value) -> Value:
-        """Return the parameter itself."""
-        return parameter
-
-
-KnobType = Annotated[PowerOfTwo | Integer | Real | Choice, Field(discriminator="type")]
-
-
-class Fixed(_Model):
+class Fixed(SpaceModel):
     """Settings that all configurations of the study share, including the baseline."""
 
-    flags: dict[str, bool | int | float | str] = {}
-    environment: dict[str, bool | int | float | str] = {}
+    flags: dict[str, bool | int | float | str] = Field(default={})
+    environment: dict[str, bool | int | float | str] = Field(default={})
 
 
-class SearchSpace(_Model):
+class SearchSpace(SpaceModel):
     """Search space: the knobs of a study, grouped by how they are applied.
 
     A knob's `default` is the value that vLLM (or the GPU) uses if the knob is not set; trial 0
-    leaves every knob unset. Without a `default`, the value that the server or device reports is
-    used.
+    leaves every knob unset, unless the study has a baseline of its own. Without a `default`, the
+    value that the server or device reports is used. `relations` hold in every configuration.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_+-]*$")
     description: str = ""
     fixed: Fixed = Fixed()
-    flags: dict[str, KnobType] = {}
-    environment: dict[str, KnobType] = {}
-    device: dict[str, KnobType] = {}
-    load: dict[str, KnobType] = {}
+    flags: dict[str, KnobType] = Field(default={})
+    environment: dict[str, KnobType] = Field(default={})
+    device: dict[str, KnobType] = Field(default={})
+    load: dict[str, KnobType] = Field(default={})
+    relations: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names(self) -> SearchSpace:
@@ -204,37 +93,49 @@ class SearchSpace(_Model):
                 if name not in allowed:
                     raise ValueError(f"{section}: " + unknown_name("knob", name, allowed))
         for name in [*self.environment, *self.fixed.environment]:
-            if is_secret_name(name):
-                raise ValueError(
-                    f"environment: {name} looks like a secret, which would be stored with the "
-                    "study; set it in the environment of the tuner instead"
-                )
-            if name in GPU_VARIABLES:
-                raise ValueError(
-                    f"environment: {name} chooses the GPUs that are measured, too; set it in the "
-                    "environment of the tuner instead"
-                )
+            check_variable(name)
         for section, name, knob in self.knobs():
             _check_kind(section, name, knob)
         for name, knob in self.load.items():
-            if isinstance(knob, Choice) or knob.low <= 0:
+            if isinstance(knob, Choice | Variants) or knob.low <= 0:
                 raise ValueError(f"load.{name}: needs a range above 0")
         names = [name for _, name, _ in self.knobs()]
         if not names:
             raise ValueError("there is no knob; write at least one under flags, environment, ...")
         twice = {n for n in names if names.count(n) > 1}
-        both = (set(self.flags) & set(self.fixed.flags)) | (
+        both = (set(self.flags) & {name.partition(".")[0] for name in self.fixed.flags}) | (
             set(self.environment) & set(self.fixed.environment)
         )
         if twice or both:
             raise ValueError(f"named twice: {', '.join(sorted(twice | both))}")
+        for text in self.relations:
+            self._relation(text)
         return self
 
-    def knobs(self) -> Iterator[tuple[Section, str, PowerOfTwo | Integer | Real | Choice]]:
+    def knobs(self) -> Iterator[tuple[Section, str, Knob]]:
         """Yield (section, name, knob) in a fixed order."""
         for section in SECTIONS:
             for name, knob in getattr(self, section).items():
                 yield section, name, knob
+
+    def settings(self) -> Iterator[tuple[Section, str]]:
+        """Yield (section, name) of everything that a knob sets in a configuration."""
+        for section, name, knob in self.knobs():
+            if not isinstance(knob, Variants):
+                yield section, name
+                continue
+            for field in dict.fromkeys(f for fields in knob.variants.values() for f in fields):
+                yield section, f"{name}.{field}"
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Optuna's parameters; what exists under a variant stands after it."""
+        found: list[Parameter] = []
+        for section, name, knob in self.knobs():
+            found.append(Parameter(parameter_name(name, knob), section, name, knob))
+            if isinstance(knob, Variants):
+                found += _parameters_of(section, name, knob)
+        return tuple(found)
 
     def kind(self, name: str) -> Kind:
         """Return a knob's kind; raises `KeyError` for an unknown knob."""
@@ -245,41 +146,155 @@ class SearchSpace(_Model):
             return section
         return knob.kind or ("live" if _can_be_live(section, name, knob) else "launch")
 
+    def kind_of(self, parameter: Parameter) -> Kind:
+        """Return the kind of a parameter; a structured flag's fields change by a new launch."""
+        return self.kind(parameter.setting) if parameter.under is None else "launch"
+
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each parameter."""
-        return {parameter_name(name, knob): knob.distribution() for _, name, knob in self.knobs()}
+        return {one.name: one.knob.distribution() for one in self.parameters}
 
-    def configuration(self, parameters: dict[str, Value]) -> Configuration:
+    def active(self, parameters: Parameters) -> dict[str, Value]:
+        """Return the parameters that exist beside each other.
+
+        Raises `KeyError` where one of them is missing.
+        """
+        found: dict[str, Value] = {}
+        for one in self.parameters:
+            if one.is_active(found):
+                found[one.name] = parameters[one.name]
+        return found
+
+    def configuration(self, parameters: Parameters) -> Configuration:
         """Return the configuration that corresponds to Optuna's parameters."""
         values: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
-        for section, name, knob in self.knobs():
-            values[section][name] = knob.decode(parameters[parameter_name(name, knob)])
+        for one in self.parameters:
+            if not one.is_active(parameters):
+                continue
+            value = one.knob.decode(parameters[one.name])
+            if isinstance(one.knob, Variants):
+                fields = one.knob.variants[str(value)]
+                values[one.section] |= {
+                    f"{one.setting}.{field}": fixed
+                    for field, fixed in fields.items()
+                    if not isinstance(fixed, BaseModel)
+                }
+            elif not (value == UNSET and is_unset_option(one.knob)):
+                values[one.section][one.setting] = value
         return Configuration(**values)
 
-    def baseline_parameters(self, defaults: dict[str, Value]) -> dict[str, Value]:
-        """Return Optuna's parameters nearest to the default configuration.
+    def broken_relation(self, parameters: Parameters, gpus: int | None) -> str | None:
+        """Return the text of a relation that these parameters do not keep, None if all hold.
+
+        `gpus` is how many GPUs the study may use, None if that is not known.
+        """
+        if not self._relations:
+            return None
+        values: dict[str, Value] = {**self.fixed.flags, **self.fixed.environment}
+        if gpus is not None:
+            values[GPUS] = gpus
+        for one in self.parameters:
+            if one.is_active(parameters):
+                values[one.setting] = self._meaning(one, one.knob.decode(parameters[one.name]))
+            else:
+                values.setdefault(one.setting, UNSET)
+        return next((r.text for r in self._relations if not r.holds(values)), None)
+
+    @property
+    def names_in_relations(self) -> frozenset[str]:
+        """The names that the relations read."""
+        return frozenset(name for relation in self._relations for name in relation.names)
+
+    @cached_property
+    def _relations(self) -> tuple[Relation, ...]:
+        return tuple(map(self._relation, self.relations))
+
+    def _relation(self, text: str) -> Relation:
+        known = {one.setting for one in self.parameters}
+        return Relation.parse(text, {GPUS, *known, *self.fixed.flags, *self.fixed.environment})
+
+    def _meaning(self, one: Parameter, value: Value) -> Value:
+        """Return the value of a knob as a relation reads it: the known default if it is unset."""
+        if value != UNSET or not is_unset_option(one.knob):
+            return value
+        if one.setting in flag_rules().parallel_sizes:
+            return 1
+        default = None if isinstance(one.knob, Variants) else one.knob.default
+        return UNSET if default is None else default
+
+    def baseline_parameters(
+        self, defaults: Mapping[str, Value], own: Configuration | None = None
+    ) -> dict[str, Value]:
+        """Return Optuna's parameters nearest to the baseline: `own`, else the defaults.
 
         `defaults` are the values that server and device report; a knob's own `default` overrides
-        them. Raises `UsageError` if neither gives one or it lies outside the range: trial 0 would
-        then be recorded at a point where it was not measured.
+        them, and the baseline's own values override both. Raises `UsageError` if none gives a value
+        or it lies outside the range: trial 0 would then be recorded at a point where it was not
+        measured.
         """
+        own = own or Configuration()
         parameters: dict[str, Value] = {}
         for section, name, knob in self.knobs():
-            default = knob.default if knob.default is not None else defaults.get(name)
+            values = getattr(own, section)
+            if isinstance(knob, Variants):
+                parameters |= self._baseline_variant(section, name, knob, values)
+                continue
             field = f"{section}.{name}.default"
-            if default is None:
+            value = values.get(name, self.default_of(name, knob, defaults))
+            if value is None:
                 raise UsageError(
                     f"search space '{self.name}': {field}: the default of '{name}' is not known "
                     "here; write down what the server uses when it is not set"
                 )
-            encoded = knob.encode(default)
-            if not _contains(knob.distribution(), encoded):
+            encoded = encoded_or_none(knob, value)
+            if encoded is None:
                 raise UsageError(
-                    f"search space '{self.name}': {field}: found {default}, outside the knob's own "
+                    f"search space '{self.name}': {field}: found {value}, outside the knob's own "
                     "range; widen low..high (or choices) so that it holds the default"
                 )
             parameters[parameter_name(name, knob)] = encoded
         return parameters
+
+    def default_of(self, name: str, knob: Knob, defaults: Mapping[str, Value]) -> Value | None:
+        """Return the value of a knob that is not set, None if that is not known."""
+        if is_unset_option(knob):
+            return UNSET
+        if isinstance(knob, Variants):
+            return None
+        return knob.default if knob.default is not None else defaults.get(name)
+
+    def variant_parameters(
+        self, section: Section, name: str, knob: Variants, values: Mapping[str, Value]
+    ) -> dict[str, Value] | None:
+        """Return the parameters of a structured flag's fields in a configuration's `values`.
+
+        None if no variant has them.
+        """
+        fields = fields_of(name, values)
+        variant = knob.variant_of(fields)
+        if variant is None:
+            return None
+        parameters: dict[str, Value] = {name: variant}
+        for one in self.parameters:
+            if one.section == section and one.under == (name, variant):
+                encoded = encoded_or_none(one.knob, values[one.setting])
+                if encoded is None:
+                    return None
+                parameters[one.name] = encoded
+        return parameters
+
+    def _baseline_variant(
+        self, section: Section, name: str, knob: Variants, values: Mapping[str, Value]
+    ) -> dict[str, Value]:
+        found = self.variant_parameters(section, name, knob, values)
+        if found is None:
+            fields = fields_of(name, values)
+            shown = ", ".join(f"{k}={v}" for k, v in fields.items()) or "unset"
+            raise UsageError(
+                f"search space '{self.name}': {section}.{name}: the baseline is {shown}, which no "
+                "variant can be; add one that is"
+            )
+        return found
 
     def sha256(self) -> str:
         """Return a hash of the knobs and fixed settings; descriptions do not count."""
@@ -287,11 +302,61 @@ class SearchSpace(_Model):
         for section, name, knob in self.knobs():
             if knob.kind is None:
                 del data[section][name]["kind"]
+        if not self.relations:
+            del data["relations"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _check_kind(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> None:
+def load_space(name: str, ranges: Callable[[], DeviceRanges] | None = None) -> SearchSpace:
+    """Read a shipped search space or a YAML file; `a+b` joins several.
+
+    `ranges` returns the card's ranges; it is called only if a device knob is given as a share of
+    them. Raises `UsageError`, also for a share without `ranges`.
+    """
+    origin, data = read_space(name, ranges)
+    return validate(origin, data, SearchSpace)
+
+
+def fields_of(name: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the fields of a structured flag among a configuration's values, by their own names."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def encoded_or_none(knob: Knob, value: Value) -> Value | None:
+    """Return the parameter nearest to a value; None if the knob's range does not contain it."""
+    try:
+        encoded = knob.encode(value)
+        return encoded if contains(knob, encoded) else None
+    except (TypeError, ValueError, OverflowError):  # a text where the knob has numbers
+        return None
+
+
+def names_searched(space: SearchSpace, names: Collection[str]) -> set[str]:
+    """Return those of a configuration's names that the space has a knob for."""
+    knobs = {name for _, name, _ in space.knobs()}
+    return {name for name in names if name in knobs or name.partition(".")[0] in knobs}
+
+
+def _parameters_of(section: Section, name: str, knob: Variants) -> list[Parameter]:
+    return [
+        Parameter(
+            parameter_name(f"{name}.{variant}.{field}", sub),
+            section,
+            f"{name}.{field}",
+            sub,
+            (name, variant),
+        )
+        for variant, fields in knob.variants.items()
+        for field, sub in fields.items()
+        if isinstance(sub, BaseModel)
+    ]
+
+
+def _check_kind(section: Section, name: str, knob: Knob) -> None:
     """Raise `ValueError` if the knob cannot have its `kind`."""
+    if isinstance(knob, Variants) and section != "flags":
+        raise ValueError(f"{section}.{name}: variants are for structured flags")
     if knob.kind is not None and section in ("device", "load"):
         raise ValueError(f"{section}.{name}: kind is for flags; leave it out")
     if knob.kind == "live" and not _can_be_live(section, name, knob):
@@ -301,59 +366,10 @@ def _check_kind(section: Section, name: str, knob: PowerOfTwo | Integer | Real |
         )
 
 
-def _can_be_live(section: Section, name: str, knob: PowerOfTwo | Integer | Real | Choice) -> bool:
+def _can_be_live(section: Section, name: str, knob: Knob) -> bool:
     return section == "flags" and name in _live_flags() and isinstance(knob, PowerOfTwo | Integer)
 
 
 def _live_flags() -> tuple[str, ...]:
     limits = flag_rules().limits
     return () if limits is None else limits.flags
-
-
-def _contains(distribution: BaseDistribution, value: Value) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low <= float(value) <= distribution.high
-
-
-def parameter_name(name: str, knob: PowerOfTwo | Integer | Real | Choice) -> str:
-    """Return the knob's name in Optuna, which marks an exponent as such."""
-    return f"log2_{name}" if isinstance(knob, PowerOfTwo) else name
-
-
-def load_space(name: str, ranges: Callable[[], DeviceRanges] | None = None) -> SearchSpace:
-    """Read a shipped search space or a YAML file.
-
-    `ranges` returns the card's ranges; it is called only if a device knob is given as a share of
-    them. Raises `UsageError`, also for a share without `ranges`.
-    """
-    path = find_yaml("search_spaces", name)
-    data = read_mapping(path)
-    device = data.get("device")
-    if isinstance(device, dict):
-        data["device"] = _without_shares(str(path), device, ranges)
-    return validate(str(path), data, SearchSpace)
-
-
-def _without_shares(
-    origin: str, device: dict[str, Any], ranges: Callable[[], DeviceRanges] | None
-) -> dict[str, Any]:
-    """Return the device knobs with all shares resolved to watts or MHz."""
-    shares = {
-        name: validate(f"{origin}: device.{name}", knob, Share)
-        for name, knob in device.items()
-        if isinstance(knob, dict) and knob.get("type") == "share"
-    }
-    if not shares:
-        return device
-    card = {} if ranges is None else ranges()
-    for name in shares:
-        if name not in DEVICE_KNOBS:
-            raise UsageError(f"'{origin}': device: " + unknown_name("knob", name, DEVICE_KNOBS))
-        if name not in card:
-            raise UsageError(
-                f"'{origin}': device.{name} is a share of the card's own range, which is not known "
-                "here; write low, high and step in watts or MHz"
-            )
-    return {**device, **{name: share.on(card[name]) for name, share in shares.items()}}

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.catalog.yaml_files import read_mapping, validate
+from tuner.catalog.yaml_files import joined_names, read_mapping, validate
 from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
 from tuner.host.redaction import redacted
@@ -26,6 +26,7 @@ from tuner.measurement.precision import Precision, watched_percentiles
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load
 from tuner.slo import Slo
+from tuner.spec.baseline import Baseline, baseline_of
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 
 _WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
@@ -75,6 +76,9 @@ class StudySpec(BaseModel):
     emulate: str | None = None
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    gpus: int | None = Field(default=None, ge=1, le=4096)  # the server may use; None: all
+    baseline: Baseline | None = None
+    allow_output_changes: bool = False
     energy_gpu: str = "H100-SXM"  # used to emulate energy where there is no NVML
     allow_gpu_settings: bool = False
     read_only_device: bool = False
@@ -234,6 +238,9 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
     data = _absolute(given, Path.cwd())
     if path is not None:
         data = {**_absolute(read_mapping(path), path.absolute().parent), **data}
+    settings = data.pop("set", ())
+    if settings or data.get("baseline") is not None:
+        data["baseline"] = baseline_of(data.get("baseline"), settings)
     if "model" not in data:
         raise UsageError("no model: say which with --model, or give a STUDY.yaml")
     spec = validate("the command line" if path is None else str(path), data, StudySpec)
@@ -245,7 +252,12 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
 def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in a spec absolute; shipped names and names of hub models stay."""
     found = dict(data)
-    for field in ("model", "workload", "space"):
+    if isinstance(space := found.get("space"), str):
+        found["space"] = "+".join(
+            str(folder / Path(part).expanduser()) if part.endswith((".yaml", ".yml")) else part
+            for part in joined_names(space)
+        )
+    for field in ("model", "workload", "baseline"):
         value = found.get(field)
         if isinstance(value, str):
             path = folder / Path(value).expanduser()

@@ -14,6 +14,7 @@ from tuner.configuration import Configuration, Value
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.factory import (
     RunContext,
+    baseline_configuration,
     fixed_configuration,
     make_evaluator,
     measurement_plan,
@@ -23,6 +24,7 @@ from tuner.evaluation.rate_share import resolved_rate
 from tuner.evaluation.supervision import supervised
 from tuner.host.process import boot_id
 from tuner.load.workload import Workload
+from tuner.spec.device_ranges import gpus_for
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
@@ -72,6 +74,9 @@ class Run:
             listener, self._files.study_log, self._files.now_file
         )
         self._owner = _this_process(f"{name}-{secrets.token_hex(4)}")
+        self._fixed = fixed_configuration(space, spec.baseline)
+        self._baseline = baseline_configuration(space, spec.baseline)
+        self._gpus: int | None = None
         self._capacity: Capacity | None = None  # if the load is a share of it
         self._context = RunContext(
             self._owner.run_tag, self._files.folder, spec.access, self._listener
@@ -88,6 +93,7 @@ class Run:
             await self._go(new=False, older=())
 
     async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
+        self._gpus = await asyncio.to_thread(gpus_for, self._spec)
         if (share := self._spec.request_rate_share) is not None:
             self._spec, self._capacity = await resolved_rate(
                 self._spec, share, self._plan(), self._context
@@ -96,7 +102,7 @@ class Run:
             make_evaluator,
             self._spec,
             self._plan(),
-            space_knobs(self._space),
+            space_knobs(self._space, self._gpus),
             self._context,
         )
         async with supervised(evaluator, self._context):
@@ -107,7 +113,8 @@ class Run:
             )
             self._files.study_log.write("bench", **dataclasses.asdict(testbed))
             if new:
-                self._space.baseline_parameters(dict(defaults))  # raises before the study is stored
+                # raises before the study is stored
+                self._space.baseline_parameters(defaults, self._baseline)
                 self._store.create_study(identity)
                 self._files.put_log_aside(self._listener.note)
                 if self._capacity is not None:
@@ -121,7 +128,7 @@ class Run:
             await self._loop(evaluator, defaults, older)
 
     def _plan(self) -> MeasurementPlan:
-        plan = measurement_plan(self._spec, self._workload, fixed_configuration(self._space))
+        plan = measurement_plan(self._spec, self._workload, self._fixed, self._baseline)
         return dataclasses.replace(plan, ends_early=True)
 
     async def _loop(
@@ -142,8 +149,10 @@ class Run:
             fitting(
                 self._spec.model,
                 self._store.study(self._name).gpu,
-                fixed_configuration(self._space),
+                self._fixed,
             ),
+            self._gpus,
+            self._baseline,
         )
         if not proposals.has_baseline:
             defaults = defaults or await evaluator.defaults()

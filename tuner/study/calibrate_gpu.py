@@ -111,7 +111,7 @@ def measured_trials(store: Store, name: str, *, named: bool) -> Iterator[Measure
             )
         return
     spec = spec_of(identity)
-    fixed = fixed_configuration(load_space(spec.space, example_ranges))
+    fixed = fixed_configuration(load_space(spec.space, example_ranges), spec.baseline)
     plan = measurement_plan(spec, load_workload(spec.workload), fixed)
     model = load_model(spec.model)
     for trial in store.trials(name):

@@ -66,7 +66,7 @@ def identity_of(
         spent_s=0.0,
         spec_json=StoredSpec(
             spec.model_copy(update={"study": name}).model_dump(mode="json"),
-            fixed_configuration(space),
+            fixed_configuration(space, spec.baseline),
             capacity,
         ).to_json(),
         gpu_uuids=testbed.gpu_uuids,

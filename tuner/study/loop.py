@@ -165,12 +165,16 @@ class StudyRun:
         if isinstance(result, Measurement):
             self._proposals.tell_measured(number, result)
             self._given_up.clear()
-        elif is_configurations_fault(result, proposal.attempt):
+        elif is_configurations_fault(result, proposal.attempt) or (
+            result.kind is FailureKind.UNSTABLE
+            and self._proposals.is_known_to_fail(number, result.reason)
+        ):
             self._proposals.tell_infeasible(number, result.reason)
             self._given_up.clear()
         elif proposal.attempt < MAX_ATTEMPTS:
             self._store.add_event(self._name, "retry", result.reason, trial=number)
-            self._proposals.retry(number, attempt=proposal.attempt + 1)
+            unstable = result.reason if result.kind is FailureKind.UNSTABLE else None
+            self._proposals.retry(number, attempt=proposal.attempt + 1, unstable=unstable)
         else:
             self._give_up(proposal, result.reason)
 

@@ -15,7 +15,7 @@ from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.load.workload import Workload, load_workload
-from tuner.spec.device_ranges import example_ranges, ranges_for
+from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
 from tuner.spec.search_space import load_space
 from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
@@ -24,11 +24,12 @@ from tuner.study.assembly import Run
 from tuner.study.default_space import default_space
 from tuner.study.listener import Listener
 from tuner.study.proposals.start_points import points_to_start_with
+from tuner.study.space_checks import check_space
 
 
 def check_names(spec: StudySpec) -> None:
     """Raise `UsageError` for unknown names in a spec; starts and stores nothing."""
-    load_space(spec.space, example_ranges)
+    check_space(load_space(spec.space, example_ranges), spec, gpus_for(spec))
     load_workload(spec.workload)
     if spec.emulate is not None:
         load_gpu(spec.emulate)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from tuner.study.proposals.optuna_compat import contains, show_constraints, writable_trial
+from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 
 
 @pytest.fixture
@@ -38,17 +38,3 @@ def test_the_parameters_of_a_queued_trial_are_known_before_it_is_asked_for(
 ) -> None:
     study.enqueue_trial({"x": 0.25})
     assert study.trials[0].system_attrs["fixed_params"] == {"x": 0.25}
-
-
-@pytest.mark.parametrize(
-    ("distribution", "inside", "outside"),
-    [
-        (IntDistribution(2, 8, step=2), [2, 8], [1, 3, 10]),
-        (FloatDistribution(0.5, 1.0), [0.5, 0.7, 1.0], [0.4, 1.1]),
-        (FloatDistribution(0.0, 1.0, step=0.25), [0.0, 0.75], [0.3]),
-        (CategoricalDistribution(("auto", "fp8")), ["auto"], ["int8"]),
-    ],
-)
-def test_a_distribution_knows_what_it_holds(distribution, inside, outside) -> None:
-    assert all(contains(distribution, value) for value in inside)
-    assert not any(contains(distribution, value) for value in outside)

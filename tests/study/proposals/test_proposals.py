@@ -11,8 +11,9 @@ from tuner.records import Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace
-from tuner.study.proposals.gp_sampler import LAUNCH_OK, SearchSampler
+from tuner.study.proposals.gp_sampler import SearchSampler
 from tuner.study.proposals.proposals import Proposals
+from tuner.study.proposals.search_task import LAUNCH_OK
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))

@@ -106,7 +106,29 @@ class StudyOptions(SpecOptions):
     space: Annotated[
         str | None,
         typer.Option(
-            help="default, power, load, cpu-smoke, or a YAML file.", autocompletion=complete_space
+            help="default, power, precision, load, cpu-smoke, or a YAML file; a+b joins them.",
+            autocompletion=complete_space,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with these flags instead of vLLM's defaults: a YAML file, e.g. one for "
+            "`vllm serve --config`."
+        ),
+    ] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FLAG=VALUE or VARIABLE=VALUE of the baseline; repeatable."),
+    ] = None
+    gpus: Annotated[
+        int | None, typer.Option(help="How many GPUs a server may use (default: all).")
+    ] = None
+    allow_output_changes: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-output-changes",
+            help="Search knobs that may change the model's answers, such as precision.",
         ),
     ] = None
     objective: Annotated[

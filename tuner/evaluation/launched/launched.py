@@ -107,13 +107,15 @@ class ServedEvaluator:
     async def defaults(self) -> Mapping[str, Value]:
         """Start the default configuration, ask for its settings; trial 0 reuses the server."""
         await self._set_device(Configuration())
+        full = self._plan.full(self._plan.baseline)
         try:
-            warm = await self._servers.get_clean(self._plan.full(Configuration()), "baseline")
+            warm = await self._servers.get_clean(full, "baseline")
         except LaunchFailedError as error:
             log = f" (log: {error.failure.log_path})" if error.failure.log_path else ""
             raise PreflightError(
-                f"the server does not start in its default configuration: {error.failure.reason}"
-                f"{log}; fix it, or set what it needs under `fixed:` in the search space"
+                f"the server does not start in {self._plan.baseline_name}: {error.failure.reason}"
+                f"{log}; fix it, or set what it needs with --set, or under `fixed:` in the search "
+                "space"
             ) from error
         known = self._spec.defaults
         flags = await _reported_defaults(warm.server) if known is None else known

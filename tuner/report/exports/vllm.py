@@ -32,7 +32,10 @@ def withheld_notes(deployment: Deployment) -> tuple[str, ...]:
 
 def _setting(name: str, value: Value) -> tuple[str, Value]:
     """Return one line; vLLM drops `flag: false`, so that becomes `no-flag: true`."""
-    flag = name.replace("_", "-")
+    flag, dot, field = name.partition(".")
+    flag = flag.replace("_", "-")
+    if dot:  # a bare true would be a flag without a value
+        return f"{flag}.{field}", str(value).lower() if isinstance(value, bool) else value
     return (f"no-{flag}", True) if value is False else (flag, value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from tuner.catalog.model import ModelShape
 
 _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+# Precision, and a rejection of drafts that is not exact. Speculation keeps the distribution of the
+# answers otherwise, and greedy ones up to rounding.
+_OUTPUT_FLAGS = frozenset(
+    (
+        "quantization",
+        "quantization_config",
+        "kv_cache_dtype",
+        "calculate_kv_scales",
+        "dtype",
+        "hf_overrides",
+        "speculative_config.rejection_sample_method",
+        "speculative_config.quantization",
+    )
+)
 
 
 class VllmFlags:
@@ -26,7 +41,11 @@ class VllmFlags:
 
     def word(self, name: str, value: Value) -> str:
         """Return one flag as vLLM's command line wants it."""
-        dashed = name.replace("_", "-")
+        flag, dot, field = name.partition(".")
+        dashed = flag.replace("_", "-")
+        if dot:  # vLLM reads the value of a field as JSON, or else as a text
+            written = json.dumps(value) if isinstance(value, bool) else value
+            return f"--{dashed}.{field}={written}"
         if isinstance(value, bool):
             return f"--{dashed}" if value else f"--no-{dashed}"
         return f"--{dashed}={value}"
@@ -47,6 +66,10 @@ class VllmFlags:
             f"{TOKENS} ({tokens}) must be greater than or equal to {SEQS} ({seqs}): vLLM does "
             "not start with these"
         )
+
+    def changes_outputs(self, name: str) -> bool:
+        """Say whether a flag, or a field of one, changes what the model computes, not only how."""
+        return name in _OUTPUT_FLAGS or name.partition(".")[0] in _OUTPUT_FLAGS
 
     def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
         """Say whether the weights and one request of full length fit into each GPU."""

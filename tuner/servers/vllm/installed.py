@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.command import known_flags, vllm_version
+from tuner.servers.vllm.sources import python_of
 
 _PROBE_S = 60.0
 _SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
@@ -53,22 +54,11 @@ class InstalledVllm:
 
 def inspect(command: tuple[str, ...]) -> InstalledVllm:
     """Ask a vLLM for what it has, which takes as long as its import. Raises `PreflightError`."""
-    python = _python_of(Path(command[0]))
+    python = python_of(Path(command[0]))
     probed = None if python is None else _probed(python)
     flags = known_flags(command)
     version, missing = (None, None) if probed is None else probed
     return InstalledVllm(version or vllm_version(command), flags, missing)
-
-
-def _python_of(script: Path) -> str | None:
-    """Return the Python that the first line of a script names; None for anything else."""
-    try:
-        with script.open("rb") as file:
-            line = file.readline(4096)
-    except OSError:
-        return None
-    word = line.removeprefix(b"#!").decode(errors="replace").strip()
-    return word if line.startswith(b"#!/") and "python" in word and " " not in word else None
 
 
 def _probed(python: str) -> tuple[str | None, tuple[str, ...]] | None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import UsageError
+from tuner.errors import UsageError, unknown_name
 from tuner.servers.server import FlagRules, HttpApi, LogReader
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.api import VllmApi
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.servers.vllm.flags import VllmFlags
 from tuner.servers.vllm.log.diagnosis import VllmLog
+from tuner.servers.vllm.sources import VllmSources, read_sources
 
 # Flags by which the tuner reaches the server; a study cannot have them as well.
 _ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
@@ -30,6 +31,7 @@ class VllmServer:
     version: str
     known_flags: frozenset[str] | None = None
     variables: Mapping[str, Value] = field(default_factory=dict)
+    sources: VllmSources | None = None
     name: str = "vLLM"
     rules: FlagRules = field(default_factory=VllmFlags)
     api: HttpApi = field(default_factory=VllmApi)
@@ -41,7 +43,36 @@ class VllmServer:
         command = find_vllm(executable)
         # opens /server_info on 127.0.0.1, which says what the default of each flag is
         variables = {"VLLM_SERVER_DEV_MODE": "1"}
-        return cls(command, vllm_version(command), known_flags(command), variables)
+        return cls(
+            command, vllm_version(command), known_flags(command), variables, read_sources(command)
+        )
+
+    def unknown_flag(self, name: str) -> str | None:
+        """Say that this version does not take a flag or one of its fields; None if it does."""
+        flag, _, rest = name.partition(".")
+        if self.known_flags is not None and flag not in self.known_flags:
+            return unknown_name(f"flag of {self.name} {self.version}", flag, self.known_flags)
+        for inner in rest.split(".") if rest else ():
+            fields = None if self.sources is None else self.sources.fields_of(flag)
+            if fields is None:
+                return None
+            if inner not in fields:
+                return unknown_name(f"field of {flag} in {self.name} {self.version}", inner, fields)
+            flag = inner
+        return None
+
+    def unknown_variable(self, name: str) -> str | None:
+        """Say that this version does not know one of vLLM's variables; None if it does."""
+        if self.sources is None or not self.sources.lacks_variable(name):
+            return None
+        flag = name.partition("_")[2].lower()
+        if flag in (self.known_flags or ()):
+            return (
+                f"{self.name} {self.version} does not know the variable {name}; it is the flag "
+                f"'{flag}' now: write it under `flags:`"
+            )
+        what = f"variable of {self.name} {self.version}"
+        return unknown_name(what, name, self.sources.variables)
 
     @property
     def limits_problem(self) -> str | None:

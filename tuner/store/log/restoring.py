@@ -7,6 +7,7 @@ from itertools import islice
 
 from sqlalchemy.orm import Session
 
+from tuner.configuration import Configuration
 from tuner.records import Measurement
 from tuner.store import convert
 from tuner.store.log.log_records import LoggedResult
@@ -17,18 +18,23 @@ from tuner.store.store import Store
 _AT_ONCE = 200
 
 
-def restore_results(store: Store, study: str, records: Sequence[LoggedResult]) -> None:
-    """Add results, with their times and owners, to a study that lacks these numbers."""
+def restore_results(
+    store: Store, study: str, records: Sequence[LoggedResult], baseline: Configuration
+) -> None:
+    """Add results, with their times and owners, to a study that lacks these numbers.
+
+    Trials of the configuration `baseline` are the baseline's.
+    """
     left = iter(records)
     while batch := list(islice(left, _AT_ONCE)):
         with store.session() as session:
             study_id = study_of(session, study).id
             for record in batch:
-                _add(session, study_id, record)
+                _add(session, study_id, record, baseline)
 
 
-def _add(session: Session, study_id: int, logged: LoggedResult) -> None:
-    record = _ended(_begun(study_id, logged), logged)
+def _add(session: Session, study_id: int, logged: LoggedResult, baseline: Configuration) -> None:
+    record = _ended(_begun(study_id, logged, baseline), logged)
     session.add(record)
     if logged.encoded_raw is None:
         return
@@ -39,12 +45,15 @@ def _add(session: Session, study_id: int, logged: LoggedResult) -> None:
         session.add(RepeatRawRunRecord(repeat_id=record.id, encoded=logged.encoded_raw))
 
 
-def _begun(study_id: int, logged: LoggedResult) -> TrialRecord | RepeatRecord:
+def _begun(
+    study_id: int, logged: LoggedResult, baseline: Configuration
+) -> TrialRecord | RepeatRecord:
     number, owner, repeat = logged.number, logged.owner, logged.repeat
     if repeat is not None:
         return convert.repeat_record(study_id, number, repeat.trial, repeat.kind, owner)
     configuration = logged.configuration
-    return convert.trial_record(study_id, number, configuration, not configuration.knobs(), owner)
+    is_baseline = configuration == baseline
+    return convert.trial_record(study_id, number, configuration, is_baseline, owner)
 
 
 def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRecord | RepeatRecord:

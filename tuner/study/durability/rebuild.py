@@ -15,8 +15,9 @@ from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from tuner.configuration import Value
+from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
+from tuner.evaluation.factory import baseline_configuration
 from tuner.host.durable_files import sync
 from tuner.records import Failure, Measurement, Timing
 from tuner.spec.device_ranges import ranges_for
@@ -30,8 +31,8 @@ from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.log.restoring import restore_results
 from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
-from tuner.study.proposals.gp_sampler import BASELINE
 from tuner.study.proposals.proposals import Proposal, Proposals
+from tuner.study.proposals.search_task import BASELINE
 from tuner.study.proposals.start_points import parameters_of
 
 
@@ -135,7 +136,8 @@ def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
     spent_s = sum(r.spent_s for r in (*contents.trials, *contents.repeats))
     store.create_study(replace(identity, spent_s=spent_s, finished_at=None))
     settled_trials = [_settled(spec, record) for record in contents.trials]
-    restore_results(store, identity.name, [*settled_trials, *contents.repeats])
+    baseline = baseline_configuration(space, spec.baseline)
+    restore_results(store, identity.name, [*settled_trials, *contents.repeats], baseline)
     told = _told_again(identity.name, spec, space, settled_trials, contents.defaults)
     with store.optuna_faults():
         optuna.copy_study(
@@ -169,7 +171,17 @@ def _told_again(
     """
     storage = InMemoryStorage()
     # the records are the same for every sampler, and this one needs no settings
-    proposals = Proposals(storage, name, space, spec.slos, spec.objectives, "random", spec.seed)
+    baseline = baseline_configuration(space, spec.baseline)
+    proposals = Proposals(
+        storage,
+        name,
+        space,
+        spec.slos,
+        spec.objectives,
+        "random",
+        spec.seed,
+        baseline=baseline,
+    )
     study = optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
     known = {record.number: record for record in records}
     failed: dict[str, _Failed] = {}
@@ -185,20 +197,21 @@ def _told_again(
         key = json.dumps(record.configuration.to_json(), sort_keys=True)
         before = failed.pop(key, None)
         attempt = 1 if before is None else before.attempt + 1
-        study.enqueue_trial(parameters, user_attrs=_attributes(record, attempt))
+        attributes = _attributes(record, attempt, baseline)
+        study.enqueue_trial(parameters, user_attrs=attributes)
         asked = proposals.ask()
         assert asked.number == number
         if _tell(proposals, record, asked):
             failed[key] = _Failed(record, parameters, attempt)
     for again in failed.values():
         if again.attempt < MAX_ATTEMPTS:
-            attributes = _attributes(again.record, again.attempt + 1)
+            attributes = _attributes(again.record, again.attempt + 1, baseline)
             study.enqueue_trial(again.parameters, user_attrs=attributes)
     return storage
 
 
-def _attributes(record: LoggedResult, attempt: int) -> dict[str, Any]:
-    return {BASELINE: not record.configuration.knobs(), "attempt": attempt}
+def _attributes(record: LoggedResult, attempt: int, baseline: Configuration) -> dict[str, Any]:
+    return {BASELINE: record.configuration == baseline, "attempt": attempt}
 
 
 def _tell(proposals: Proposals, record: LoggedResult, asked: Proposal) -> bool:

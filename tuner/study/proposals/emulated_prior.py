@@ -53,6 +53,8 @@ async def emulated_front(
         spec.objectives,
         "gp",
         spec.seed,
+        gpus=gpu.max_gpus if spec.gpus is None else spec.gpus,
+        baseline=plan.baseline,
     )
     try:
         proposals.enqueue_baseline(await evaluator.defaults())
@@ -112,8 +114,9 @@ def _evaluator(
     spec: StudySpec, space: SearchSpace, plan: MeasurementPlan, gpu: Gpu
 ) -> VirtualEvaluator | None:
     knobs = space_knobs(space)
-    flags = {*plan.fixed.flags, *knobs.of("flags")}
-    if not flags <= EMULATED_FLAGS.keys() or knobs.of("environment"):
+    flags = {*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")}
+    variables = [*plan.baseline.environment, *knobs.of("environment")]
+    if not flags <= EMULATED_FLAGS.keys() or variables:
         return None
     try:
         model = load_model(spec.model)

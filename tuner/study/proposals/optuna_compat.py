@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optuna import Study
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial
-
-from tuner.configuration import Value
 
 
 def writable_trial(study: Study, frozen: FrozenTrial) -> Trial:
@@ -26,10 +23,3 @@ def writable_trial(study: Study, frozen: FrozenTrial) -> Trial:
 def show_constraints(study: Study, frozen: FrozenTrial, constraints: Sequence[float]) -> None:
     """Set a trial's constraints as optuna-dashboard knows them: a list without names."""
     study._storage.set_trial_system_attr(frozen._trial_id, "constraints", list(constraints))
-
-
-def contains(distribution: BaseDistribution, parameter: Value) -> bool:
-    """Say whether a distribution contains a value. Raises `ValueError` for one of another type."""
-    if isinstance(distribution, CategoricalDistribution):
-        return parameter in distribution.choices
-    return distribution._contains(distribution.to_internal_repr(parameter))

@@ -9,29 +9,39 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.configuration import Configuration, Value
 from tuner.host.collector import collector_paused
 from tuner.records import Measurement, Timing
+from tuner.search.observation import Observation
+from tuner.search.space import Condition
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
-from tuner.spec.search_space import SearchSpace, parameter_name
+from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import SamplerName
-from tuner.study.proposals.gp_sampler import (
+from tuner.study.proposals.gp_sampler import GAIN, SearchSampler
+from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
+from tuner.study.proposals.possible_sampler import PossibleSampler
+from tuner.study.proposals.search_task import (
     BASELINE,
     ENDED_EARLY,
-    GAIN,
+    FAILED_ONCE,
     LAUNCH_OK,
     LAUNCH_S,
+    REASON,
     WALL_S,
-    SearchSampler,
     SearchTask,
 )
-from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
@@ -68,6 +78,20 @@ def _always(_: Configuration) -> bool:
     return True
 
 
+def suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
+    """Return a parameter's value in a new trial."""
+    if isinstance(distribution, CategoricalDistribution):
+        value = trial.suggest_categorical(name, distribution.choices)
+        assert value is not None
+        return value
+    if isinstance(distribution, IntDistribution):
+        d = distribution
+        return trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
+    assert isinstance(distribution, FloatDistribution)
+    f = distribution
+    return trial.suggest_float(name, f.low, f.high, step=f.step, log=f.log)
+
+
 class Proposals:
     """Asks Optuna for configurations and tells it their results.
 
@@ -75,7 +99,8 @@ class Proposals:
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
     imputed values, so that the sampler avoids its region; imputed values exist in Optuna only.
     `is_warm_for` says whether the warm server can serve a configuration, `may_fit` is False for one
-    that surely does not start.
+    that surely does not start. `gpus` is how many GPUs the study may use, None if that is not
+    known. `baseline` sets what the user's own baseline sets of the knobs; by default nothing.
     """
 
     def __init__(
@@ -89,10 +114,14 @@ class Proposals:
         seed: int,
         is_warm_for: Callable[[Configuration], bool] = _never,
         may_fit: Callable[[Configuration], bool] = _always,
+        gpus: int | None = None,
+        baseline: Configuration | None = None,
     ) -> None:
         self._space = space
         self._is_warm_for = is_warm_for
         self._may_fit = may_fit
+        self._gpus = gpus
+        self._baseline = baseline or Configuration()
         self._slos = tuple(slos)
         self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,6 +133,7 @@ class Proposals:
         )
         with collector_paused():
             self._trials()  # Optuna reads them once and makes an object of each row
+        self._task = self._search_task()
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
@@ -115,25 +145,41 @@ class Proposals:
         # the same seed after a resume would replay the same start points
         begun = seed + len(self._trials())
         if name == "random":
-            return RandomSampler(seed=begun)
+            return PossibleSampler(RandomSampler(seed=begun), self._task, begun)
         if name == "tpe":
-            return TPESampler(seed=begun, multivariate=True, n_startup_trials=_RANDOM_STARTS)
-        task = SearchTask(
+            tpe = TPESampler(
+                seed=begun,
+                multivariate=True,
+                n_startup_trials=_RANDOM_STARTS,
+            )
+            return PossibleSampler(tpe, self._task, begun)
+        return SearchSampler(self._task, seed)
+
+    def _search_task(self) -> SearchTask:
+        parameters = self._space.parameters
+        sizes = flag_rules().parallel_sizes
+        return SearchTask(
             distributions=self._space.distributions(),
             restarts=frozenset(
-                parameter_name(name, knob)
-                for _, name, knob in self._space.knobs()
-                if self._space.kind(name) == "launch"
+                one.name for one in parameters if self._space.kind_of(one) == "launch"
             ),
             constraints=tuple(map(str, self._slos)),
-            is_possible=lambda p: self._is_possible(self._space.configuration(dict(p))),
-            is_warm_for=lambda p: self._is_warm_for(self._space.configuration(dict(p))),
+            is_possible=self._is_possible,
+            is_warm_for=lambda p: self._is_warm_for(self._space.configuration(p)),
+            conditions={
+                one.name: Condition(*one.under) for one in parameters if one.under is not None
+            },
+            discrete=frozenset(one.name for one in parameters if one.setting in sizes),
         )
-        return SearchSampler(task, seed)
 
-    def _is_possible(self, configuration: Configuration) -> bool:
-        is_refused = flag_rules().refusal(configuration.flags) is not None
-        return not is_refused and self._may_fit(configuration)
+    def _is_possible(self, parameters: Mapping[str, Value]) -> bool:
+        """Say whether parameters keep the relations, are not refused, and may fit."""
+        if self._space.broken_relation(parameters, self._gpus) is not None:
+            return False
+        configuration, rules = self._space.configuration(parameters), flag_rules()
+        if self._gpus is not None and rules.gpus_used(configuration) > self._gpus:
+            return False
+        return rules.refusal(configuration.flags) is None and self._may_fit(configuration)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
@@ -161,8 +207,8 @@ class Proposals:
         return [t.number for t in self._trials(TrialState.RUNNING)]
 
     def enqueue_baseline(self, defaults: Mapping[str, Value]) -> None:
-        """Make the default configuration the next trial."""
-        parameters = self._space.baseline_parameters(dict(defaults))
+        """Make the baseline the next trial."""
+        parameters = self._space.baseline_parameters(defaults, self._baseline)
         self._study.enqueue_trial(parameters, user_attrs={BASELINE: True, "attempt": 1})
 
     def enqueue(self, parameters: Mapping[str, Value]) -> None:
@@ -170,9 +216,27 @@ class Proposals:
         self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
 
     def ask(self) -> Proposal:
-        """Return the next configuration: a queued one, else the sampler's."""
-        trial = self._study.ask(self._space.distributions())
-        return self._proposal(trial.number, trial.params, trial.user_attrs)
+        """Return the next configuration: a queued one, else the sampler's.
+
+        A queued one that is known to fail by now is given up.
+        """
+        while True:
+            trial = self._study.ask()
+            parameters: dict[str, Value] = {}
+            for one in self._space.parameters:
+                if one.is_active(parameters):
+                    parameters[one.name] = suggested(trial, one.name, one.knob.distribution())
+            if not self._is_queued_in_vain(self._trial(trial.number), parameters):
+                return self._proposal(trial.number, parameters, trial.user_attrs)
+            self.give_up(trial.number)
+
+    def _is_queued_in_vain(self, trial: FrozenTrial, parameters: Mapping[str, Value]) -> bool:
+        """Say whether a trial is a queued point, no baseline and no retry, that cannot work."""
+        is_queued = "fixed_params" in trial.system_attrs
+        if not is_queued or trial.user_attrs.get(BASELINE) or "retry_of" in trial.user_attrs:
+            return False
+        is_possible = self._is_possible(parameters)
+        return not is_possible or self._task.causes(self._study).rules_out(parameters)
 
     def proposal(self, number: int) -> Proposal:
         """Return the proposal of trial `number`."""
@@ -183,8 +247,8 @@ class Proposals:
         baseline = bool(attrs.get(BASELINE, False))
         return Proposal(
             number=number,
-            # the baseline sets no knob: vLLM and the GPU use their own defaults
-            configuration=Configuration() if baseline else self._space.configuration(params),
+            # without one of the user's own, it sets no knob: vLLM and the GPU use their defaults
+            configuration=self._baseline if baseline else self._space.configuration(params),
             baseline=baseline,
             attempt=int(attrs.get("attempt", 1)),
         )
@@ -219,7 +283,7 @@ class Proposals:
             for slo in self._slos
         }
         values = tuple(worst) if worst else (0.0,) * len(self._objectives)
-        self._tell(number, values, {LAUNCH_OK: _VIOLATED, **violations}, {"reason": reason})
+        self._tell(number, values, {LAUNCH_OK: _VIOLATED, **violations}, {REASON: reason})
 
     def _tell(
         self,
@@ -243,16 +307,24 @@ class Proposals:
             trial.set_user_attr(key, value)
         self._study.tell(number, [float(v) for v in values])
 
-    def retry(self, number: int, *, attempt: int | None = None) -> None:
+    def is_known_to_fail(self, number: int, reason: str) -> bool:
+        """Say whether a trial failed as its options did before, so that it need not be retried."""
+        failed = Observation(self._trial(number).params, works=False, cause=reason)
+        return self._task.causes(self._study, [failed]).blames(failed.point)
+
+    def retry(
+        self, number: int, *, attempt: int | None = None, unstable: str | None = None
+    ) -> None:
         """Tell FAIL and put the same point at the front of the queue.
 
-        `attempt` is the new count; None keeps it, for an evaluation that was interrupted. A repeat
-        after a crash between the two steps does not queue the point twice.
+        `attempt` is the new count; None keeps it, for an evaluation that was interrupted.
+        `unstable` is why it failed, if that may be the configuration's fault. A repeat after a
+        crash between the two steps does not queue the point twice.
         """
         frozen = self._trial(number)
         # a kill inside `ask` leaves a trial with some parameters only; a queued one had all of them
         parameters = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
-        if parameters.keys() != self._space.distributions().keys():
+        if not self._task.has_all_parameters(parameters):
             self.give_up(number)
             return
         waiting = self._trials(TrialState.WAITING)
@@ -262,6 +334,8 @@ class Proposals:
                 "attempt": attempt or int(frozen.user_attrs.get("attempt", 1)),
                 "baseline": bool(frozen.user_attrs.get(BASELINE, False)),
             }
+            if unstable is not None:
+                writable_trial(self._study, frozen).set_user_attr(FAILED_ONCE, unstable)
             self._study.enqueue_trial(parameters, user_attrs=attrs)
         self.give_up(number)
 

@@ -8,11 +8,11 @@ from typing import Any
 from tuner.analysis.outcomes import feasible, front_of, measured, metric
 from tuner.configuration import Configuration, Value
 from tuner.slo import Slo
+from tuner.spec.knobs import Variants, parameter_name
 from tuner.spec.objective import Objective
-from tuner.spec.search_space import SearchSpace, parameter_name
+from tuner.spec.search_space import SearchSpace, encoded_or_none, names_searched
 from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity, TrialRow
-from tuner.study.proposals.optuna_compat import contains
 
 MOST_BY_HOURS = 20
 _TOGETHER = (
@@ -33,20 +33,21 @@ def parameters_of(
     None if the space does not contain it: a value is out of range, a default is unknown, or the
     space lacks a knob.
     """
-    knob_names = {name for _, name, _ in space.knobs()}
-    if not set(configuration.knobs()) <= knob_names:
+    searched = names_searched(space, configuration.knobs())
+    if searched != set(configuration.knobs()):
         return None
     parameters: dict[str, Value] = {}
     for section, name, knob in space.knobs():
-        default = knob.default if knob.default is not None else defaults.get(name)
-        value = getattr(configuration, section).get(name, default)
-        if value is None:
-            return None
-        try:
-            parameter = knob.encode(value)
-        except (ValueError, TypeError):  # a text where the space has numbers
-            return None
-        if not contains(knob.distribution(), parameter):
+        values = getattr(configuration, section)
+        if isinstance(knob, Variants):
+            found = space.variant_parameters(section, name, knob, values)
+            if found is None:
+                return None
+            parameters |= found
+            continue
+        value = values.get(name, space.default_of(name, knob, defaults))
+        parameter = None if value is None else encoded_or_none(knob, value)
+        if parameter is None:
             return None
         parameters[parameter_name(name, knob)] = parameter
     return parameters

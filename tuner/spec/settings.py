@@ -1,0 +1,98 @@
+"""Settings by name: `KNOB=VALUE` texts, flags and variables that a user writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import yaml
+
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.errors import UsageError
+from tuner.host.redaction import is_secret_name
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+
+Section = Literal["flags", "environment", "device", "load"]
+SECTIONS: tuple[Section, ...] = ("flags", "environment", "device", "load")
+
+
+def parse_settings(settings: Iterable[str]) -> Configuration:
+    """Read `KNOB=VALUE` texts; a name in capitals is an environment variable of the server.
+
+    Raises `UsageError`.
+    """
+    values: dict[Section, dict[str, Value]] = {section: {} for section in SECTIONS}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"--set '{setting}' is not KNOB=VALUE, e.g. --set power_limit_w=400")
+        if any(name in section for section in values.values()):
+            raise UsageError(f"--set: '{name}' is given twice")
+        if name in GPU_VARIABLES or is_secret_name(name):
+            raise UsageError(f"--set: set {name} in the environment of the tuner instead")
+        values[section_of(name)].update(_flat(setting, name, text))
+    return Configuration(**values)
+
+
+def configuration_of(values: Mapping[str, Value]) -> Configuration:
+    """Return a configuration from knobs by name; see `parse_settings` for the names."""
+    sections: dict[Section, dict[str, Value]] = {}
+    for name, value in values.items():
+        sections.setdefault(section_of(name), {})[name] = value
+    return Configuration(**sections)
+
+
+def section_of(name: str) -> Section:
+    """Return the section of a setting: capitals for a variable, else a flag unless it is known."""
+    if name in DEVICE_KNOBS:
+        return "device"
+    if name in LOAD_KNOBS:
+        return "load"
+    return "environment" if name.isupper() else "flags"
+
+
+def check_variable(name: str) -> None:
+    """Raise `ValueError` for an environment variable that a study must not set."""
+    if is_secret_name(name):
+        raise ValueError(
+            f"environment: {name} looks like a secret, which would be stored with the "
+            "study; set it in the environment of the tuner instead"
+        )
+    if name in GPU_VARIABLES:
+        raise ValueError(
+            f"environment: {name} chooses the GPUs that are measured, too; set it in the "
+            "environment of the tuner instead"
+        )
+
+
+def flat_fields(name: str, value: Any) -> dict[str, Value]:
+    """Return a setting as plain values: the fields of a structured flag as `flag.field`.
+
+    Raises `ValueError` for a value that no flag can have.
+    """
+    if isinstance(value, bool | int | float | str):
+        return {name: value}
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"{name}: found {type(value).__name__}, a value or fields are needed")
+    found: dict[str, Value] = {}
+    for field, inner in value.items():
+        found |= flat_fields(f"{name}.{field}", inner)
+    return found
+
+
+def _flat(setting: str, name: str, text: str) -> dict[str, Value]:
+    try:
+        value: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError):
+        value = text
+    if value is None or isinstance(value, str):
+        return {name: text}
+    try:
+        return flat_fields(name, value)
+    except (ValueError, RecursionError):
+        raise UsageError(
+            f"--set '{setting}': the value must be a number, true, false or a text, or fields as "
+            "in speculative_config={method: ngram}"
+        ) from None

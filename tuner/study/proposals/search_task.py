@@ -1,0 +1,160 @@
+"""Search task: a study's search space as the search knows it, and its trials as observations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.search.candidates import Candidates
+from tuner.search.failures.causes import FailureCauses
+from tuner.search.observation import Observation
+from tuner.search.space import Condition, Knob, Point, Space
+
+LAUNCH_OK = "launch_ok"
+# user attributes of a trial; durations are seconds
+BASELINE = "baseline"
+ENDED_EARLY = "ended_early"  # violations are then lower bounds
+LAUNCH_S = "launch_s"
+WALL_S = "wall_s"
+REASON = "reason"  # why the configuration failed
+FAILED_ONCE = "failed_once"  # the same, of a failure that is tried again
+
+PointTest = Callable[[Point], bool]
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """The search problem in Optuna's parameters.
+
+    Attributes:
+        distributions: the distribution of each parameter.
+        restarts: the parameters whose change costs a launch.
+        constraints: the keys of the constraints besides `launch_ok`, in order.
+        is_possible: whether these parameters can work at all.
+        is_warm_for: whether the warm server can serve these parameters.
+        conditions: of a parameter that exists under one value of an earlier one, that one.
+        discrete: ordered parameters of which one value may fail by itself.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    restarts: frozenset[str]
+    constraints: tuple[str, ...]
+    is_possible: PointTest
+    is_warm_for: PointTest
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    discrete: frozenset[str] = frozenset()
+
+    @cached_property
+    def space(self) -> Space:
+        """Every combination of the parameters' values."""
+        return Space([self._knob(name, d) for name, d in self.distributions.items()])
+
+    def has_all_parameters(self, parameters: Mapping[str, Any]) -> bool:
+        """Say whether these are the parameters of one point: all that exist beside each other."""
+        try:
+            return self.space.active(parameters).keys() == parameters.keys()
+        except KeyError:
+            return False
+
+    def told(self, study: Study) -> list[FrozenTrial]:
+        """Return the trials that were told, in order."""
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in trials if self.has_all_parameters(trial.params)]
+
+    def causes(self, study: Study, also: Sequence[Observation] = ()) -> FailureCauses:
+        """Return what is known of failures: told ones, those that are tried again, and `also`."""
+        given_up = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return FailureCauses.of(
+            self.space,
+            [
+                *map(self.observation, self.told(study)),
+                *(
+                    Observation(trial.params, works=False, cause=reason)
+                    for trial in given_up
+                    if (reason := trial.user_attrs.get(FAILED_ONCE)) is not None
+                    and self.has_all_parameters(trial.params)
+                ),
+                *also,
+            ],
+        )
+
+    def observation(self, trial: FrozenTrial) -> Observation:
+        """Return a told trial as the search reads it."""
+        launch_s, wall_s = trial.user_attrs.get(LAUNCH_S), trial.user_attrs.get(WALL_S)
+        constraints = trial.constraints
+        if constraints.get(LAUNCH_OK, 0.0) > 0.0:
+            return Observation(
+                trial.params,
+                works=False,
+                launch_s=launch_s,
+                wall_s=wall_s,
+                cause=trial.user_attrs.get(REASON),
+            )
+        violations = [constraints[key] for key in self.constraints]
+        if ENDED_EARLY not in trial.user_attrs:
+            return Observation(
+                trial.params,
+                objectives=tuple(trial.values),
+                violations=tuple(violations),
+                launch_s=launch_s,
+                wall_s=wall_s,
+            )
+        return Observation(
+            trial.params,
+            objectives=(None,) * len(trial.values),
+            violations=tuple(v if v > 0.0 else None for v in violations),
+            at_least=tuple(k for k, v in enumerate(violations) if v > 0.0),
+            launch_s=launch_s,
+            wall_s=wall_s,
+        )
+
+    def _knob(self, name: str, distribution: BaseDistribution) -> Knob:
+        restarts, condition = name in self.restarts, self.conditions.get(name)
+        if isinstance(distribution, CategoricalDistribution):
+            options = tuple(option for option in distribution.choices if option is not None)
+            return Knob(name, options, ordered=False, restarts=restarts, condition=condition)
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        low, high, step = distribution.low, distribution.high, distribution.step
+        if step is None:
+            return Knob.between(
+                name, low, high, log=distribution.log, restarts=restarts, condition=condition
+            )
+        count = math.floor((high - low) / step + 1e-6) + 1
+        if isinstance(distribution, IntDistribution):
+            values: Sequence[int | float] = range(int(low), int(high) + 1, int(step))
+        else:
+            values = [round(float(v), 10) for v in low + step * np.arange(count)]
+        return Knob(
+            name,
+            tuple(values),
+            log=distribution.log,
+            restarts=restarts,
+            condition=condition,
+            discrete=name in self.discrete,
+        )
+
+
+def random_point(task: SearchTask, seed: int, causes: FailureCauses) -> dict[str, Any] | None:
+    """Return the active parameters of a random possible point; None if none is found."""
+    rng = np.random.default_rng(seed)
+
+    def is_possible(point: Point) -> bool:
+        return not causes.rules_out(point) and task.is_possible(point)
+
+    pool = Candidates(task.space, is_possible, ()).pool(rng, (), None)
+    if not len(pool):
+        return None
+    return task.space.active(task.space.point(rng.choice(pool)))

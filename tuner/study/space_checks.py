@@ -1,0 +1,70 @@
+"""Checks of a search space before anything is launched: what it would change, and what is left."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from tuner.configuration import Value
+from tuner.errors import UsageError
+from tuner.evaluation.factory import baseline_configuration, fixed_configuration
+from tuner.servers.registry import flag_rules
+from tuner.spec.search_space import Parameter, SearchSpace
+from tuner.spec.study import StudySpec
+
+_MOST_LOOKED_AT = 200_000  # combinations of the knobs that relations read
+
+
+def check_space(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:
+    """Raise `UsageError` for a space that changes outputs unasked, or that relations leave empty.
+
+    `gpus` is how many GPUs the study may use, None if that is not known.
+    """
+    if not spec.allow_output_changes:
+        _require_same_outputs(space)
+    _require_room_for_baseline(space, spec, gpus)
+    if (relations := space.relations) and not _leaves_something(space, gpus):
+        raise UsageError(
+            f"search space '{space.name}': no configuration keeps its relations "
+            f"({'; '.join(relations)})"
+            + ("" if gpus is None else f" with {gpus} GPUs")
+            + "; widen the knobs or loosen a relation"
+        )
+
+
+def _require_same_outputs(space: SearchSpace) -> None:
+    rules = flag_rules()
+    changing = [name for section, name in space.settings() if rules.changes_outputs(name)]
+    if changing:
+        raise UsageError(
+            f"{' and '.join(changing)} may change the model's answers; "
+            "--allow-output-changes searches such knobs, and the report then says how far the "
+            "answers agree"
+        )
+
+
+def _require_room_for_baseline(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:
+    fixed = fixed_configuration(space, spec.baseline)
+    own = baseline_configuration(space, spec.baseline)
+    used = flag_rules().gpus_used(own.with_fixed(fixed))
+    if gpus is not None and used > gpus:
+        raise UsageError(f"the baseline takes {used} GPUs, and the study may use {gpus}")
+
+
+def _leaves_something(space: SearchSpace, gpus: int | None) -> bool:
+    """Say whether a combination of the knobs that the relations read keeps all of them."""
+    read = space.names_in_relations
+    related = [one for one in space.parameters if one.setting in read]
+    others = {one.name: _parameter_values(one)[0] for one in space.parameters}
+    needed = {one.under[0] for one in related if one.under is not None}
+    varied = [one for one in space.parameters if one in related or one.name in needed]
+    combinations = itertools.product(*(_parameter_values(one) for one in varied))
+    for values in itertools.islice(combinations, _MOST_LOOKED_AT):
+        parameters = {**others, **dict(zip((one.name for one in varied), values, strict=True))}
+        if space.broken_relation(parameters, gpus) is None:
+            return True
+    return math.prod(len(_parameter_values(one)) for one in varied) > _MOST_LOOKED_AT
+
+
+def _parameter_values(one: Parameter) -> list[Value]:
+    return [one.knob.encode(value) for value in one.knob.values()]
