@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-search chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-search bench-deployable chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -51,6 +51,9 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
+
+bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen, in virtual time
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_deployable.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

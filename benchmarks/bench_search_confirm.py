@@ -12,14 +12,15 @@ from bench_search_runs import LAUNCH_S, NIGHT_S, SETTLE_S, WINDOW_S, Point, Worl
 from bench_search_scenarios import METRICS, OBJECTIVES
 
 from tuner.analysis.outcomes import front_of
-from tuner.analysis.verdicts import SloVerdict, as_confirmed, confirmations
+from tuner.analysis.verdicts import as_confirmed, confirmations
 from tuner.configuration import Configuration, Value
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.records import Failure, FailureKind, Measurement, Source, Timing
-from tuner.store import RepeatKind, RepeatRow, TrialOwner, TrialRow, TrialState
+from tuner.store import RepeatRow, TrialOwner, TrialRow, TrialState
 from tuner.study.confirmation.plan import Goal, Step, may_go_on, next_step, reserve_s
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S
-REPEATS = 3
+REPEATS = 4
 _OWNER = TrialOwner(1, "boot", "here", "tag")
 _EVENING = datetime(2026, 1, 1, 22, tzinfo=UTC)
 
@@ -72,13 +73,11 @@ class Evening:
 
     def confirm(self, clock_s: float) -> Confirmed:
         """Measure again until everything is decided or the night is over."""
-        since: int | None = None
         while may_go_on(NIGHT_S, None, clock_s, self._repeats, CLEAN_S):
-            step = next_step(self._goal, self._trials, self._repeats, since_baseline=since)
+            step = next_step(self._goal, self._trials, self._repeats)
             if step is None:
                 break
             self._repeat(step, clock_s)
-            since = 0 if step.kind is RepeatKind.BASELINE else (since or 0) + 1
             clock_s += CLEAN_S
         known = confirmations(self._trials, self._repeats, self._goal.slos)
         sure = [t for t in self._trials if t.number in known and known[t.number].is_confirmed]
@@ -111,6 +110,7 @@ class Evening:
                 ended_at=at + timedelta(seconds=CLEAN_S),
                 owner=_OWNER,
                 timing=Timing(CLEAN_S, LAUNCH_S),
+                traffic=step.traffic,
             )
         )
 

@@ -88,7 +88,7 @@ async def both_sides(evaluator: Evaluator, evaluations: int, repeats: int) -> tu
     for number, pair in enumerate(itertools.islice(itertools.cycle(COMPARED), evaluations)):
         kept.add(pair, await evaluator.evaluate(configuration(pair), number))
     for number, pair in enumerate(COMPARED * repeats):
-        launched.add(pair, await evaluator.confirm(configuration(pair), number))
+        launched.add(pair, await evaluator.confirm(configuration(pair), number, number))
     return kept, launched
 
 

@@ -21,6 +21,7 @@ from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.evaluator import Evaluation, Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
@@ -30,7 +31,7 @@ from tuner.slo import Slo
 MODEL = "Qwen/Qwen3-8B"
 PLAN = MeasurementPlan(
     model=MODEL,
-    workload=load_workload("smoke"),
+    traffic=Traffic(load_workload("smoke")),
     load=Load(concurrency=8),
     slos=(Slo("p99_tpot_ms", 100.0),),
     window=WindowPlan(window_s=1.5, warmup_limit_s=5.0),
@@ -140,6 +141,6 @@ async def test_a_load_knob_changes_the_load_and_a_repeat_is_measured_too(member:
     await member.defaults()
     one = Configuration(load={"concurrency": 1})
     alone = require_measured(await member.evaluate(one, 1))
-    eight = require_measured(await member.confirm(Configuration(), 0))
+    eight = require_measured(await member.confirm(Configuration(), 0, 0))
     name = "output_throughput_tok_s"
     assert alone.metrics[name] < eight.metrics[name]

@@ -18,6 +18,7 @@ from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched import launched as live_module
 from tuner.evaluation.launched.launched import LaunchSettings, ServedEvaluator, ServerSpec
+from tuner.evaluation.traffic import Traffic
 from tuner.host.state_folder import state_folder
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
@@ -59,7 +60,7 @@ async def evaluator(
     )
     task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
-        workload=load_workload("smoke"),
+        traffic=Traffic(load_workload("smoke")),
         load=Load(concurrency=8),
         slos=(),
         window=WindowPlan(window_s=window_s, warmup_limit_s=5.0),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.evaluator import MeasurementPlan
+from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load
@@ -185,7 +186,7 @@ async def ask_everything(url: str) -> None:
             except ServerUnreachableError as error:
                 assert len(str(error)) < 1000
     task = MeasurementPlan(
-        "m", load_workload("smoke"), Load(concurrency=1), (), WindowPlan(), Configuration()
+        "m", Traffic(load_workload("smoke")), Load(concurrency=1), (), WindowPlan(), Configuration()
     )
     with one_sentence_at_most():
         await AttachedEvaluator(url, task, no_meter).prepare()

@@ -14,6 +14,7 @@ from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
+from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, NoteListener
 from tuner.measurement.steady_window import WindowPlan
@@ -51,7 +52,7 @@ async def evaluator(
     )
     task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
-        workload=workload,
+        traffic=Traffic(workload),
         load=Load(concurrency=8),
         slos=(Slo("p99_tpot_ms", 100.0),),
         window=WindowPlan(window_s=window_s, warmup_limit_s=5.0),

@@ -87,7 +87,7 @@ class ScriptedEvaluator:
     def is_warm_for(self, configuration: Configuration) -> bool:
         return False
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         self.confirmed.append((repeat, configuration))
         result = self.again(configuration, repeat)
         return Evaluation(result, None, (), Timing(10.0, 4.0), is_virtual=True)

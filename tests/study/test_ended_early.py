@@ -16,6 +16,7 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
@@ -86,7 +87,7 @@ def task() -> MeasurementPlan:
     chat = load_workload("chat")
     window = WindowPlan(window_s=60.0)
     load = Load(concurrency=64)
-    return MeasurementPlan("m", chat, load, SLOS, window, Configuration(), ends_early=True)
+    return MeasurementPlan("m", Traffic(chat), load, SLOS, window, Configuration(), ends_early=True)
 
 
 def test_the_baseline_is_measured_to_the_end(task: MeasurementPlan) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, feasible, finished_requests, front, slos_of
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
-from tuner.analysis.verdicts import Confirmation, SloVerdict, as_confirmed, confirmations
+from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
 from tuner.measurement.outputs import clearly_below
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
@@ -172,7 +173,7 @@ def confirmation_notes(found: ConfirmedFront) -> list[str]:
     if uncertain:
         numbers = ", ".join(map(str, uncertain))
         notes.append(
-            f"unsure whether the SLO is met: trial {numbers}, whose 95 % interval reaches beyond it"
+            f"unsure whether the SLO is met in 95 of 100 windows on other traffic: trial {numbers}"
         )
     drift = found.default.energy.drift if found.default and found.default.energy else None
     if drift is not None and drift.seen and drift.change is not None:

@@ -1,11 +1,14 @@
-"""Verdicts: which trials the repeats confirm, and how much energy they save."""
+"""Verdicts: which trials the repeats confirm, and how much energy they save.
+
+Repeats run on stretches of traffic that the search does not see. Those of an older store ran on the
+search's own; their verdict is of the noise of launches alone, and goes by `_slo_by_interval`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, baseline_of
@@ -14,9 +17,15 @@ from tuner.measurement.statistics.compare import (
     Comparison,
     Estimate,
     Repeat,
-    Verdict,
     compare,
     pooled_estimates,
+)
+from tuner.measurement.statistics.paired import Pair, compare_pairs, drift_of_pairs
+from tuner.measurement.statistics.unseen_traffic import (
+    LEAST_WINDOWS,
+    SloVerdict,
+    limit_of_prediction,
+    slo_verdict,
 )
 from tuner.metrics import Direction
 from tuner.records import FailureKind
@@ -28,14 +37,6 @@ _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by t
 _NARROW = 0.01  # half the interval of the saving: a tie that is worth no further repeat
 
 
-class SloVerdict(StrEnum):
-    """Whether the repeats of a configuration meet every SLO."""
-
-    MET = "met"
-    UNCERTAIN = "uncertain"  # the estimate does, the end of its interval does not
-    MISSED = "missed"
-
-
 @dataclass(frozen=True, slots=True)
 class Confirmation:
     """The verdict of the repeats of one trial's configuration.
@@ -43,11 +44,14 @@ class Confirmation:
     Attributes:
         repeats: how many were measured.
         estimates: of each metric that every repeat has.
-        slo: by the estimates and their intervals.
-        energy: its energy per output token against the default's; None without repeats of that.
+        slo: for traffic that was not measured.
+        energy: its energy per output token against the default's on the same traffic; None without
+            repeats of that.
         agreement: of its answers to the probe prompts with the default's.
         fault: why the configuration did not work when it was repeated.
         warnings: of its repeats, each once.
+        pairs: on how many stretches both it and the default were measured.
+        is_hopeless: whether an SLO stays uncertain however often it is repeated.
     """
 
     trial: int
@@ -58,6 +62,8 @@ class Confirmation:
     agreement: Agreement | None
     fault: str | None
     warnings: tuple[str, ...] = ()
+    pairs: int = 0
+    is_hopeless: bool = False
 
     @property
     def is_confirmed(self) -> bool:
@@ -71,15 +77,19 @@ class Confirmation:
 
     def is_decided(self, most_repeats: int) -> bool:
         """Say whether another repeat could not change the verdict."""
-        if self.is_dropped or self.repeats >= most_repeats:
+        if self.is_dropped or self.is_hopeless:
             return True
-        if self.repeats < LEAST_REPEATS or self.slo is SloVerdict.UNCERTAIN:
+        if self.pairs < LEAST_REPEATS:
             return False
-        if self.energy is None or self.energy.interval is None:
-            return self.energy is None
-        if self.energy.verdict is Verdict.TIED:
-            return self.energy.interval.half_width <= _NARROW
-        return True
+        is_settled = self.slo is not SloVerdict.UNCERTAIN and self.knows_energy
+        return is_settled or self.repeats >= most_repeats
+
+    @property
+    def knows_energy(self) -> bool:
+        """Whether another pair could hardly change how its energy compares with the default's."""
+        if self.energy is None or self.energy.interval is None or self.pairs < LEAST_WINDOWS:
+            return False
+        return self.energy.interval.half_width <= _NARROW
 
 
 def confirmations(
@@ -87,16 +97,47 @@ def confirmations(
 ) -> dict[int, Confirmation]:
     """Return the verdict on every repeated trial, including the default."""
     by_trial: dict[int, list[RepeatRow]] = {}
-    for repeat in _steadily(repeats):
+    for repeat in _of_one_kind(_steadily(repeats)):
         if repeat.measurement is not None or repeat.failure is not None:
             by_trial.setdefault(repeat.trial, []).append(repeat)
     baseline = baseline_of(trials)
     theirs = [] if baseline is None else _measured(by_trial.get(baseline.number, []))
     estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
+    energies = _energies_beside({n: _measured(rows) for n, rows in by_trial.items()}, theirs)
     return {
-        number: _confirmation(number, rows, estimates[number], theirs, slos)
+        number: _confirmation(number, rows, estimates[number], theirs, energies[number], slos)
         for number, rows in by_trial.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Energy:
+    """Energy per token against the default's, and on how many stretches both were measured."""
+
+    comparison: Comparison | None
+    pairs: int
+
+
+def _energies_beside(
+    groups: Mapping[int, Sequence[RepeatRow]], theirs: Sequence[RepeatRow]
+) -> dict[int, _Energy]:
+    """Compare each trial with the default: on the same traffic, or in an older store by time."""
+    if not any(row.traffic is not None for rows in groups.values() for row in rows):
+        return {n: _Energy(_against(rows, theirs), 0) for n, rows in groups.items()}
+    pairs = {number: _pairs(rows, theirs) for number, rows in groups.items()}
+    default = {row.trial for row in theirs}
+    steps = max(r.number for r in theirs) - min(r.number for r in theirs) if theirs else 0
+    drift, per_step = drift_of_pairs([p for n, p in pairs.items() if n not in default], steps)
+    return {
+        n: _Energy(compare_pairs(ENERGY, found, drift, per_step) if found else None, len(found))
+        for n, found in pairs.items()
+    }
+
+
+def _of_one_kind(rows: list[RepeatRow]) -> list[RepeatRow]:
+    """Leave out repeats on the search's traffic (of an older tuner) once there are better ones."""
+    unseen = [row for row in rows if row.traffic is not None]
+    return unseen or rows
 
 
 def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow:
@@ -144,19 +185,65 @@ def _confirmation(
     rows: Sequence[RepeatRow],
     estimates: Mapping[str, Estimate],
     theirs: Sequence[RepeatRow],
+    energy: _Energy,
     slos: Sequence[Slo],
 ) -> Confirmation:
     ours = _measured(rows)
+    is_unseen = all(row.traffic is not None for row in rows)
+    violations = _violations(ours, slos) if is_unseen else {}
     return Confirmation(
         trial=number,
         repeats=len(ours),
         estimates=estimates,
-        slo=_slo_verdict(estimates, slos),
-        energy=_against(ours, theirs),
+        slo=_worst(violations) if is_unseen else _slo_by_interval(estimates, slos),
+        energy=energy.comparison,
         agreement=_agreement(ours, theirs),
         fault=_fault(rows),
         warnings=tuple(dict.fromkeys(warning for row in ours for warning in row.warnings)),
+        pairs=energy.pairs,
+        is_hopeless=any(_never_met(values) for values in violations.values()),
     )
+
+
+def _violations(rows: Sequence[RepeatRow], slos: Sequence[Slo]) -> dict[str, list[float]]:
+    """Return log(value / bound) of each window, by SLO."""
+    windows = [row.measurement.metrics for row in rows if row.measurement is not None]
+    return {
+        str(slo): [slo.violation(w[slo.metric]) for w in windows if slo.metric in w] for slo in slos
+    }
+
+
+def _worst(violations: Mapping[str, Sequence[float]]) -> SloVerdict:
+    verdicts = {slo_verdict(values) for values in violations.values()}
+    for verdict in (SloVerdict.MISSED, SloVerdict.UNCERTAIN):
+        if verdict in verdicts:
+            return verdict
+    return SloVerdict.MET
+
+
+def _never_met(violations: Sequence[float]) -> bool:
+    limit = limit_of_prediction([max(v, -1.0) for v in violations])
+    return len(violations) >= LEAST_WINDOWS and limit is not None and limit > 0.0
+
+
+def _pairs(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> list[Pair]:
+    """Return the energies per token of both, J, on each stretch that both were measured on."""
+    mine, default = _by_traffic(ours), _by_traffic(theirs)
+    return [
+        Pair(mine[n][1], default[n][1], mine[n][0] - default[n][0])
+        for n in sorted(mine.keys() & default.keys())
+    ]
+
+
+def _by_traffic(rows: Sequence[RepeatRow]) -> dict[int, tuple[int, float]]:
+    """Return the number of the repeat and its energy per token, J, by stretch of traffic."""
+    return {
+        row.traffic: (row.number, row.measurement.metrics[ENERGY])
+        for row in rows
+        if row.traffic is not None
+        and row.measurement is not None
+        and row.measurement.metrics.get(ENERGY, 0.0) > 0.0
+    }
 
 
 def _fault(rows: Sequence[RepeatRow]) -> str | None:
@@ -167,7 +254,7 @@ def _fault(rows: Sequence[RepeatRow]) -> str | None:
     return next(iter([*own, *died[1:]]), None)
 
 
-def _slo_verdict(estimates: Mapping[str, Estimate], slos: Sequence[Slo]) -> SloVerdict:
+def _slo_by_interval(estimates: Mapping[str, Estimate], slos: Sequence[Slo]) -> SloVerdict:
     certain = True
     for slo in slos:
         found = estimates.get(slo.metric)

@@ -16,7 +16,7 @@ from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
-from tuner.load.workload import FIRST_TOKEN_ID, Workload
+from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_load
 from tuner.records import Failure, Request, Source, Timing
@@ -113,14 +113,19 @@ class AttachedEvaluator:
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Run the load on the server."""
+        return await self._evaluate(configuration, unseen=None)
+
+    async def _evaluate(self, configuration: Configuration, unseen: int | None) -> Evaluation:
         began_s = time.monotonic()
         server = await self._known()
+        plan, load = self._plan, load_of(configuration, self._plan.load)
+        vocab_size = plan.workload.spec.vocab_size
         raw, warnings = await run_load(
             Endpoint(self._api, self._base_url, server.name),
-            _salted(self._plan.workload, secrets.randbits(30)),
-            load_of(configuration, self._plan.load),
+            _salted(plan.traffic.requests(load, unseen), vocab_size, secrets.randbits(30)),
+            load,
             server.meter,
-            self._plan.window_for(configuration),
+            plan.window_for(configuration, unseen),
             latency_source=server.latency_source,
             listener=self._listener,
         )
@@ -136,9 +141,9 @@ class AttachedEvaluator:
         """Always true: the server runs already."""
         return True
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Measure once more: the tuner does not restart a server that is not its own."""
-        return await self.evaluate(configuration, repeat)
+        return await self._evaluate(configuration, unseen=traffic)
 
     async def _answers(self) -> bool:
         try:
@@ -153,13 +158,13 @@ class AttachedEvaluator:
             self._server.meter.close()
 
 
-def _salted(workload: Workload, salt: int) -> Iterator[Request]:
-    """Yield the workload's requests with every token id moved by `salt` within the vocabulary.
+def _salted(requests: Iterator[Request], vocab_size: int, salt: int) -> Iterator[Request]:
+    """Yield the requests with every token id moved by `salt` within the vocabulary.
 
     The server's prefix cache holds the prompts of earlier trials, so the same prompts would be
     cached. Lengths, arrivals and shared prefixes stay the same.
     """
-    span = workload.spec.vocab_size - FIRST_TOKEN_ID
-    for request in workload.requests():
+    span = vocab_size - FIRST_TOKEN_ID
+    for request in requests:
         moved = (request.prompt_token_ids - FIRST_TOKEN_ID + salt) % span + FIRST_TOKEN_ID
         yield dataclasses.replace(request, prompt_token_ids=moved.astype(np.int32))

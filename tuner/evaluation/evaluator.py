@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError, UsageError
+from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
@@ -84,10 +85,11 @@ class Evaluator(Protocol):
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the warm server can serve this configuration without a launch."""
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Evaluate on a clean launch with exactly this configuration's flags.
 
-        `repeat` is the number of the repeat; it differs each time.
+        `repeat` is the number of the repeat; it differs each time. `traffic` is the number of a
+        stretch of traffic that the search does not see; see `tuner.evaluation.traffic`.
 
         No limit is changed in the running server, and the server has no state of an earlier
         evaluation. Failures and errors as for `evaluate`.
@@ -122,29 +124,41 @@ def load_defaults(load: Load) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementPlan:
-    """Measurement plan: the workload, load, SLOs and window of every measurement of a study.
+    """Measurement plan: the traffic, load, SLOs and window of every measurement of a study.
 
     `fixed` holds the settings that all configurations share, including the baseline, `baseline`
     those of its own that others need not have (none if it is the server's default). With
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
+    `unseen_window` is the window on traffic that the search does not see, if it is another.
     """
 
     model: str
-    workload: Workload
+    traffic: Traffic
     load: Load
     slos: tuple[Slo, ...]
     window: WindowPlan
     fixed: Configuration
     ends_early: bool = False
     baseline: Configuration = field(default_factory=Configuration)
+    unseen_window: WindowPlan | None = None
+
+    @property
+    def workload(self) -> Workload:
+        """The workload that the traffic is of."""
+        return self.traffic.workload
 
     @property
     def baseline_name(self) -> str:
         """What the baseline is called in messages."""
         return "your baseline" if self.baseline.knobs() else "its default configuration"
 
-    def window_for(self, configuration: Configuration) -> WindowPlan:
-        """Return a configuration's window; the baseline's is never cut short."""
+    def window_for(self, configuration: Configuration, unseen: int | None = None) -> WindowPlan:
+        """Return a configuration's window on a stretch of traffic; see `Traffic.requests`.
+
+        The baseline's is never cut short, nor any that the verdict on unseen traffic is made of.
+        """
+        if unseen is not None:
+            return self.unseen_window or self.window
         if not self.ends_early or configuration == self.baseline:
             return self.window
         return replace(self.window, slos=self.slos)

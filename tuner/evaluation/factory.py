@@ -32,6 +32,7 @@ from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
+from tuner.evaluation.traffic import BLOCKS_PER_WINDOW, Traffic
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
@@ -85,15 +86,23 @@ def measurement_plan(
     baseline: Configuration | None = None,
 ) -> MeasurementPlan:
     """Return the measurement plan of a spec; `baseline` as in `MeasurementPlan`."""
-    load, plan = spec.load or workload.default_load, spec.window_plan
+    load, window = spec.load or workload.default_load, spec.window_plan
+    traffic = Traffic(workload, spec.traffic, window.longest_window_s)
+    unseen_window = window
+    if load.request_rate is not None:
+        fills_in_s = _fills_in_s(spec.slos, workload)
+        unseen_window = spec.confirm_window_plan.on_one_stretch(fills_in_s)
+        if traffic.kind == "representative":
+            block_s = traffic.window_s / BLOCKS_PER_WINDOW
+            fills_in_s = math.ceil(fills_in_s / block_s) * block_s
+        window = window.on_one_stretch(fills_in_s)
     return MeasurementPlan(
         model=spec.model,
-        workload=workload,
+        traffic=traffic,
         load=load,
         slos=spec.slos,
-        window=plan
-        if load.concurrency is not None
-        else plan.on_one_stretch(_fills_in_s(spec.slos, workload)),
+        window=window,
+        unseen_window=unseen_window,
         fixed=fixed,
         baseline=baseline or Configuration(),
     )

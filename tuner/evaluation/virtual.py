@@ -89,24 +89,31 @@ class VirtualEvaluator:
         launch = self._live.shared(self._plan.full(configuration))
         return self._launch is not None and self._launch.serves(launch)
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Simulate a clean launch."""
         self._launch = self._live.clean(self._plan.full(configuration))
-        return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s=LAUNCH_S)
+        trial = _FIRST_REPEAT + repeat
+        return self._simulated(configuration, trial, launch_s=LAUNCH_S, unseen=traffic)
 
     def _simulated(
-        self, configuration: Configuration, trial: int, *, launch_s: float | None
+        self,
+        configuration: Configuration,
+        trial: int,
+        *,
+        launch_s: float | None,
+        unseen: int | None = None,
     ) -> Evaluation:
         plan = self._plan
         before_s = CHANGE_S if launch_s is None else launch_s
-        watch = SteadyWindow(plan.window_for(configuration))
+        load = load_of(configuration, plan.load)
+        watch = SteadyWindow(plan.window_for(configuration, unseen))
         try:
             raw = simulate(
                 self._model,
                 self._gpu,
                 plan.full(configuration),
-                plan.workload.requests(),
-                load_of(configuration, plan.load),
+                plan.traffic.requests(load, unseen),
+                load,
                 watch,
                 seed=_noise_seed(self._seed, trial),
             )

@@ -109,10 +109,14 @@ class StoredSpec:
 
 
 def spec_of(study: StudyIdentity) -> StudySpec:
-    """Return a stored study's spec with its present budget; raises `UsageError`."""
+    """Return a stored study's spec with its present budget; raises `UsageError`.
+
+    A study of a version that knew no traffic goes on with the requests as they are drawn.
+    """
     hours = None if study.budget_s is None else study.budget_s / 3600.0
     budget = {"trials": study.budget_trials, "hours": hours}
-    return validate(f"study {study.name}", {**StoredSpec.of(study).known, **budget}, StudySpec)
+    known = {"traffic": "drawn", **StoredSpec.of(study).known, **budget}
+    return validate(f"study {study.name}", known, StudySpec)
 
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:

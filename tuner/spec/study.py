@@ -31,7 +31,13 @@ from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 
 _WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
 
+# A confirmation's windows are so much longer than the search's, up to so many seconds: what p99 is
+# on traffic not seen cannot be said from windows with a hundred requests each.
+_CONFIRM_TIMES = 4.5
+_CONFIRM_WINDOW_S = 180.0
+
 SamplerName = Literal["gp", "tpe", "random"]
+TrafficKind = Literal["representative", "drawn"]
 
 
 class StudySpec(BaseModel):
@@ -92,7 +98,10 @@ class StudySpec(BaseModel):
     sampler: SamplerName = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)
     confirm: bool = True
-    confirm_repeats: int = Field(default=3, ge=2, le=20)
+    confirm_repeats: int = Field(default=4, ge=2, le=20)
+    confirm_window_s: float | None = Field(default=None, gt=0, le=86400.0)
+    # what configurations are compared on; see `tuner.evaluation.traffic`
+    traffic: TrafficKind = "representative"
     stop_when_flat: bool | None = None
 
     @field_validator("slos", "objectives", mode="before")
@@ -221,6 +230,15 @@ class StudySpec(BaseModel):
         )
         limit_s = max(3.0 * shortest_s, _WARMUP_SHARE * longest_s)
         return WindowPlan(warmup_limit_s=limit_s, precision=precision)
+
+    @property
+    def confirm_window_plan(self) -> WindowPlan:
+        """The windows of an open load on traffic that the search does not see."""
+        longest_s = self.max_window_s
+        length_s = self.confirm_window_s or max(
+            longest_s, min(_CONFIRM_WINDOW_S, _CONFIRM_TIMES * longest_s)
+        )
+        return WindowPlan(window_s=length_s, warmup_limit_s=3.0 * length_s)
 
     @property
     def budget_s(self) -> float:

@@ -63,7 +63,12 @@ def trial_record(
 
 
 def repeat_record(
-    study_id: int, number: int, trial: int, kind: RepeatKind, owner: TrialOwner
+    study_id: int,
+    number: int,
+    trial: int,
+    kind: RepeatKind,
+    owner: TrialOwner,
+    traffic: int | None,
 ) -> RepeatRecord:
     """Return the row of a new repeat."""
     record = RepeatRecord(
@@ -71,6 +76,7 @@ def repeat_record(
         number=number,
         trial=trial,
         kind=kind.value,
+        traffic=traffic,
         state=TrialState.RUNNING.value,
         started_at=datetime.now(UTC),
         warnings=[],
@@ -152,6 +158,7 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
         kind=RepeatKind(row.kind),
         **_outcome(row),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
+        traffic=row.traffic,
     )
 
 

@@ -22,10 +22,18 @@ class RepeatTables:
     def __init__(self, session: Callable[[], AbstractContextManager[Session]]) -> None:
         self._session = session
 
-    def begin(self, study: str, trial: int, kind: RepeatKind, owner: TrialOwner) -> int:
+    def begin(
+        self,
+        study: str,
+        trial: int,
+        kind: RepeatKind,
+        owner: TrialOwner,
+        traffic: int | None = None,
+    ) -> int:
         """Record that a repeat starts, before anything is launched; return its number.
 
-        Raises `ValueError` if the study has no such trial.
+        `traffic` is the number of the stretch of traffic. Raises `ValueError` if the study has no
+        such trial.
         """
         with self._session() as session:
             study_id = study_of(session, study).id
@@ -36,7 +44,7 @@ class RepeatTables:
                 select(func.max(RepeatRecord.number)).where(RepeatRecord.study_id == study_id)
             )
             number = 0 if last is None else last + 1
-            session.add(convert.repeat_record(study_id, number, trial, kind, owner))
+            session.add(convert.repeat_record(study_id, number, trial, kind, owner, traffic))
         return number
 
     def save(

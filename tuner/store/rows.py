@@ -100,13 +100,15 @@ class RepeatRow(Outcome):
     """A repeat: one more measurement of trial `trial`'s configuration, on a clean launch.
 
     `number` counts the repeats of a study from 0. `answers` are the token ids of the server's
-    answers to the probe prompts, None if it was not asked.
+    answers to the probe prompts, None if it was not asked. `traffic` numbers the stretch of
+    traffic, which the search did not see; None in an older store, where it was the search's.
     """
 
     number: int
     trial: int
     kind: RepeatKind
     answers: Answers | None = None
+    traffic: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -162,6 +162,7 @@ class RepeatRecord(_Outcome, Base):
     trial: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     answers: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
+    traffic: Mapped[int | None]
 
 
 class RawRunRecord(Base):

@@ -129,14 +129,14 @@ def predicted(row: MeasuredTrial, gpu: Gpu) -> Mapping[str, float]:
     from tuner.evaluation.evaluator import load_of
     from tuner.measurement.steady_window import SteadyWindow
 
-    plan = row.plan
+    plan, load = row.plan, load_of(row.configuration, row.plan.load)
     try:
         raw = simulate(
             row.model,
             gpu,
             _with_effect(plan.full(row.configuration)),
-            plan.workload.requests(),
-            load_of(row.configuration, plan.load),
+            plan.traffic.compared_on(load),
+            load,
             SteadyWindow(plan.window_for(row.configuration)),
             seed=0,
             noise=False,

@@ -98,7 +98,7 @@ class StudyRun:
                 self._require_no_doubt()
             points.append(self._point(result))
             if self._confirmation is not None:
-                self._spent_s += await self._confirmation.spread(self.progress.share)
+                self._spent_s += await self._confirmation.aim(self.progress.share)
 
     def _require_no_doubt(self) -> None:
         if self._question is not None:

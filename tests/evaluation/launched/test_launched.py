@@ -10,6 +10,7 @@ from helpers.live_servers import RUN_TAG, evaluator
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import MeasurementPlan
+from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RequestState, Source
@@ -101,7 +102,9 @@ async def test_a_default_that_does_not_start_is_told_before_the_night(
 
 
 def test_a_workload_that_does_not_fit_the_context_is_told(workload: Workload) -> None:
-    task = MeasurementPlan("m", workload, Load(concurrency=1), (), WindowPlan(), Configuration())
+    task = MeasurementPlan(
+        "m", Traffic(workload), Load(concurrency=1), (), WindowPlan(), Configuration()
+    )
     task.require_room({}, "max_model_len")
     task.require_room({"max_model_len": workload.max_request_tokens}, "max_model_len")
     with pytest.raises(PreflightError, match="raise max_model_len"):

@@ -18,6 +18,7 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.steady_window import WindowPlan
@@ -75,7 +76,7 @@ async def test_another_launch_knob_launches_anew_and_a_confirmation_is_clean(
         assert second.timing.launch_s is not None
         assert launches(tmp_path) == 2
 
-        confirmed = await live.confirm(other, 2)
+        confirmed = await live.confirm(other, 2, 0)
         assert most_running(confirmed) == 4
         assert confirmed.timing.launch_s is not None
         assert launches(tmp_path) == 3
@@ -256,7 +257,7 @@ def test_a_default_number_of_sequences_is_held_to_the_tokens() -> None:
 async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> None:
     task = MeasurementPlan(
         model="Qwen/Qwen3-8B",
-        workload=workload,
+        traffic=Traffic(workload),
         load=Load(concurrency=8),
         slos=(),
         window=WindowPlan(window_s=5.0),
@@ -283,5 +284,5 @@ async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> 
         assert (evaluation.timing.launch_s is None) == warm
         launched.append(not warm)
     assert launched == [False, True, False, False, True, False]
-    confirmed = await virtual.confirm(asked(9, gpu_memory_utilization=0.8), 9)
+    confirmed = await virtual.confirm(asked(9, gpu_memory_utilization=0.8), 9, 0)
     assert confirmed.timing.launch_s == LAUNCH_S

@@ -14,7 +14,7 @@ from tuner.store import Answers
 
 
 async def answers(live: ServedEvaluator, configuration: Configuration, repeat: int) -> Answers:
-    found = (await live.confirm(configuration, repeat)).answers
+    found = (await live.confirm(configuration, repeat, repeat)).answers
     assert found is not None and len(found) == PROBES
     return found
 

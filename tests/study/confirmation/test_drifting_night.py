@@ -73,11 +73,13 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
     default_j = energy(Configuration())
     naive_errors = []  # what the means alone would have said
     members = [t for t in trials if not t.baseline and t.number in night.confirmations]
-    assert len(members) >= 2
+    assert sum(night.confirmations[t.number].pairs > 1 for t in members) >= 2
     for trial in members:
         found = night.confirmations[trial.number]
         truth = energy(trial.configuration) / default_j
-        assert found.energy is not None and found.energy.interval is not None
+        assert found.energy is not None
+        if found.energy.interval is None:  # a single pair
+            continue
         assert 1.0 + found.energy.difference == pytest.approx(truth, rel=0.002)
         assert found.energy.interval.low <= truth - 1.0 <= found.energy.interval.high
         naive = found.estimates[ENERGY].mean / night.default.estimates[ENERGY].mean

@@ -149,7 +149,7 @@ def test_a_failure_is_kept_too(bed: KeptTestbed) -> None:
 def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bed: KeptTestbed) -> None:
     bed.run()
     number = bed.store.repeats.begin("s", 1, RepeatKind.CONFIRMATION, OWNER)
-    asyncio.run(bed.evaluator.confirm(bed.store.trials("s")[1].configuration, number))
+    asyncio.run(bed.evaluator.confirm(bed.store.trials("s")[1].configuration, number, 3))
     assert bed.recover() == 1
     (repeat,) = bed.store.repeats.of("s")
     assert (repeat.trial, repeat.kind) == (1, RepeatKind.CONFIRMATION)

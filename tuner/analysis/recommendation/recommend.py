@@ -14,8 +14,8 @@ from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
 from tuner.analysis.trial_summary import TrialSummary
-from tuner.analysis.verdicts import SloVerdict
 from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
@@ -111,26 +111,43 @@ def recommend(
 def _best(found: ConfirmedFront) -> TrialRow | None:
     """Return the feasible trial of least energy; of equal ones, the first.
 
-    One that surely meets the SLO goes before one of which that is uncertain. Nothing that uses as
-    much energy as the default is better than the default, repeated or not.
+    One that surely meets the SLO goes before one of which that is uncertain, and that before one
+    that stays uncertain however often it is repeated. Nothing that uses as much energy as the
+    default is better than the default, repeated or not.
     """
     known = [
-        (
-            found.is_confirmed and found.confirmations[t.number].slo is not SloVerdict.MET,
-            e,
-            t.number,
-            t,
-        )
+        (_doubt(found, t), e, t.number, t)
         for t in feasible(found.pool, found.slos)
-        if (e := metric(t, ENERGY)) is not None
+        if (e := _expected_energy_j(found, t)) is not None
     ]
     best = min(known, key=lambda entry: entry[:3])[3] if known else None
     default = _eligible_default(found)
     if default is None or best is None:
         return best or default
-    ours, theirs = metric(best, ENERGY), metric(default, ENERGY)
+    ours, theirs = _expected_energy_j(found, best), metric(default, ENERGY)
     assert ours is not None and theirs is not None
     return default if theirs <= ours else best
+
+
+def _doubt(found: ConfirmedFront, trial: TrialRow) -> int:
+    """Return 0 if the trial surely meets the SLO, as far as a front without repeats can say."""
+    if not found.is_confirmed:
+        return 0
+    known = found.confirmations[trial.number]
+    return 0 if known.slo is SloVerdict.MET else 1 + known.is_hopeless
+
+
+def _expected_energy_j(found: ConfirmedFront, trial: TrialRow) -> float | None:
+    """Return the energy per token, J: the default's times the ratio on the same traffic.
+
+    Two means over different stretches of traffic cannot be compared.
+    """
+    default_j, known = metric(found.baseline, ENERGY), found.confirmations.get(trial.number)
+    if trial.baseline or default_j is None or known is None or known.energy is None:
+        return metric(trial, ENERGY)
+    return (
+        default_j * (1.0 + known.energy.difference) if known.is_confirmed else metric(trial, ENERGY)
+    )
 
 
 def _eligible_default(found: ConfirmedFront) -> TrialRow | None:

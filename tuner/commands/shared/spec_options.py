@@ -154,7 +154,14 @@ class StudyOptions(SpecOptions):
         ),
     ] = None
     confirm_repeats: Annotated[
-        int | None, typer.Option(help="Most repeats per configuration (default: 3).")
+        int | None, typer.Option(help="Most repeats per configuration (default: 4).")
+    ] = None
+    confirm_window_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Window of a repeat in an open loop, s (default: 4.5 --max-window-s, at most "
+            "180, or --max-window-s if that is longer)."
+        ),
     ] = None
     stop_when_flat: Annotated[
         bool | None,

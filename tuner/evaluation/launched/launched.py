@@ -128,13 +128,13 @@ class ServedEvaluator:
         if reason := self._spec.live.refusal(full):
             return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), Timing(0.0))
         name = f"trial-{trial:04d}"
-        return await self._evaluate(configuration, lambda: self._servers.get(full, name))
+        return await self._evaluate(configuration, lambda: self._servers.get(full, name), None)
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
         return self._servers.is_warm_for(self._plan.full(configuration))
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Measure on a clean launch of exactly this configuration, then ask the probe prompts."""
         full, name = self._plan.full(configuration), f"confirm-{repeat:04d}"
         launched: list[WarmServer] = []
@@ -143,7 +143,7 @@ class ServedEvaluator:
             launched.append(await self._servers.get_clean(full, name))
             return launched[0]
 
-        found = await self._evaluate(configuration, get)
+        found = await self._evaluate(configuration, get, traffic)
         if not launched or not isinstance(found.result, Measurement):
             return found
         server = launched[0].server
@@ -155,12 +155,15 @@ class ServedEvaluator:
         return dataclasses.replace(found, answers=answers)
 
     async def _evaluate(
-        self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
+        self,
+        configuration: Configuration,
+        get: Callable[[], Awaitable[WarmServer]],
+        unseen: int | None,
     ) -> Evaluation:
         """Measure; after faults of the machine wait first, so that it can recover."""
         if self._faults_in_a_row:
             await asyncio.sleep(BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1])
-        found = await self._evaluate_now(configuration, get)
+        found = await self._evaluate_now(configuration, get, unseen)
         is_fault = isinstance(found.result, Failure) and (
             found.result.kind is FailureKind.INFRASTRUCTURE
         )
@@ -168,7 +171,10 @@ class ServedEvaluator:
         return found
 
     async def _evaluate_now(
-        self, configuration: Configuration, get: Callable[[], Awaitable[WarmServer]]
+        self,
+        configuration: Configuration,
+        get: Callable[[], Awaitable[WarmServer]],
+        unseen: int | None,
     ) -> Evaluation:
         """Set the GPUs' limits (they settle while a server loads), get a server, measure."""
         began_s = time.monotonic()
@@ -183,9 +189,9 @@ class ServedEvaluator:
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         try:
-            judged = await self._measure(warm, configuration, power_limit_w)
+            judged = await self._measure(warm, configuration, power_limit_w, unseen)
             if not judged.verdict.valid and await _cool_down(warm.server):
-                judged = await self._measure(warm, configuration, power_limit_w)
+                judged = await self._measure(warm, configuration, power_limit_w, unseen)
         except TimeoutError:
             await self._servers.close()
             failure = Failure(
@@ -248,16 +254,20 @@ class ServedEvaluator:
         return f"{most:g} requests ran under a limit of {limit}" if most > limit else None
 
     async def _measure(
-        self, warm: WarmServer, configuration: Configuration, power_limit_w: float | None
+        self,
+        warm: WarmServer,
+        configuration: Configuration,
+        power_limit_w: float | None,
+        unseen: int | None,
     ) -> JudgedRun:
-        plan = self._plan
+        plan, load = self._plan, load_of(configuration, self._plan.load)
         before = await asyncio.to_thread(warm.meter.states)
-        window = plan.window_for(configuration)
+        window = plan.window_for(configuration, unseen)
         async with asyncio.timeout(window.latest_start_s + window.longest_window_s + _CLIENT_S):
             raw, warnings = await run_load(
                 warm.server,
-                plan.workload.requests(),
-                load_of(configuration, plan.load),
+                plan.traffic.requests(load, unseen),
+                load,
                 warm.meter,
                 window,
                 latency_source=self._spec.source,

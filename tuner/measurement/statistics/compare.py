@@ -95,7 +95,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if repeats.size < 2:
         return Estimate(mean, None, repeats.size)
     error = float(repeats.std(ddof=1)) / math.sqrt(repeats.size)
-    interval = told(abs(mean), _around(mean, error, repeats.size - 1))
+    interval = told(abs(mean), interval_around(mean, error, repeats.size - 1))
     return Estimate(mean, interval, repeats.size)
 
 
@@ -118,7 +118,7 @@ def pooled_estimates(groups: Sequence[Sequence[float]]) -> list[Estimate]:
             continue
         mean, interval = float(values.mean()), None
         if freedom:
-            around = _around(mean, error / math.sqrt(values.size), freedom)
+            around = interval_around(mean, error / math.sqrt(values.size), freedom)
             ends = (math.exp(min(end, _MOST)) for end in (around.low, around.high))
             interval = told(math.exp(mean), Interval(*ends))
         estimates.append(Estimate(math.exp(mean), interval, values.size))
@@ -145,11 +145,11 @@ def compare(metric: str, runs: Iterable[Repeat], baseline: Iterable[Repeat]) -> 
     interval = None
     if freedom >= 1:
         scale = math.sqrt(1.0 / log_ours.size + float(weights @ weights))
-        relative = _relative(_around(shift, error * scale, freedom))
-        interval = told(math.exp(shift), relative)
+        ends = relative(interval_around(shift, error * scale, freedom))
+        interval = told(math.exp(shift), ends)
     return Comparison(
         metric=metric,
-        verdict=_verdict(metric, interval),
+        verdict=verdict_of(metric, interval),
         difference=math.expm1(shift),
         interval=interval,
         drift=drift_of(theirs),
@@ -169,7 +169,7 @@ def drift_of(baseline: Iterable[Repeat]) -> Drift:
         return Drift(math.expm1(slope), None)
     rest = logs - logs.mean() - slope * around
     error = math.sqrt(float(rest @ rest) / (len(runs) - 2) / float(around @ around))
-    return Drift(math.expm1(slope), _relative(_around(slope, error, len(runs) - 2)))
+    return Drift(math.expm1(slope), relative(interval_around(slope, error, len(runs) - 2)))
 
 
 def _weights(ours: Sequence[Repeat], theirs: Sequence[Repeat]) -> FloatArray:
@@ -203,7 +203,8 @@ def _run_error(ours: Sequence[Repeat], theirs: Sequence[Repeat]) -> tuple[float,
     return math.sqrt(float(rest @ rest) / freedom), freedom
 
 
-def _verdict(metric: str, interval: Interval | None) -> Verdict:
+def verdict_of(metric: str, interval: Interval | None) -> Verdict:
+    """Return the verdict by the interval of the relative difference."""
     if interval is None:
         return Verdict.UNKNOWN
     if _holds(interval, 0.0):
@@ -224,12 +225,14 @@ def _logs(runs: Sequence[Repeat]) -> FloatArray:
     return np.log(values)
 
 
-def _around(centre: float, error: float, freedom: int) -> Interval:
+def interval_around(centre: float, error: float, freedom: int) -> Interval:
+    """Return Student's t interval around a mean with this standard error."""
     half = student_t_quantile(_PROBABILITY, freedom) * max(error, _ROUNDING * (abs(centre) + 1.0))
     return Interval(centre - half, centre + half)
 
 
-def _relative(interval: Interval) -> Interval:
+def relative(interval: Interval) -> Interval:
+    """Return the interval of a ratio - 1 from that of its logarithm."""
     return Interval(*(math.expm1(min(end, _MOST)) for end in (interval.low, interval.high)))
 
 

@@ -30,10 +30,11 @@ class LoggedStudy:
 
 @dataclass(frozen=True, slots=True)
 class RepeatOf:
-    """The trial that an evaluation repeated, and why."""
+    """The trial that an evaluation repeated, why, and on which stretch of traffic."""
 
     trial: int
     kind: RepeatKind
+    traffic: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def to_json(record: LogRecord) -> dict[str, Any]:
     return {
         "kind": "result",
         "number": record.number,
-        "repeat": None if repeat is None else [repeat.trial, repeat.kind.value],
+        "repeat": None if repeat is None else [repeat.trial, repeat.kind.value, repeat.traffic],
         "configuration": record.configuration.to_json(),
         "owner": dataclasses.asdict(record.owner),
         "started_at": record.started_at.isoformat(),
@@ -111,9 +112,13 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
         spent_s=data["spent_s"],
         warnings=tuple(data["warnings"]),
         encoded_raw=None if encoded is None else base64.b85decode(encoded),
-        repeat=None if repeat is None else RepeatOf(repeat[0], RepeatKind(repeat[1])),
+        repeat=None if repeat is None else _repeat_of(*repeat),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
     )
+
+
+def _repeat_of(trial: int, kind: str, traffic: int | None = None) -> RepeatOf:
+    return RepeatOf(trial, RepeatKind(kind), traffic)  # an older log has no traffic
 
 
 def _identity(data: Mapping[str, Any]) -> StudyIdentity:

@@ -50,7 +50,9 @@ def _begun(
 ) -> TrialRecord | RepeatRecord:
     number, owner, repeat = logged.number, logged.owner, logged.repeat
     if repeat is not None:
-        return convert.repeat_record(study_id, number, repeat.trial, repeat.kind, owner)
+        return convert.repeat_record(
+            study_id, number, repeat.trial, repeat.kind, owner, repeat.traffic
+        )
     configuration = logged.configuration
     is_baseline = configuration == baseline
     return convert.trial_record(study_id, number, configuration, is_baseline, owner)

@@ -1,5 +1,9 @@
 """Confirmation plan: which member of the Pareto front to repeat next, and the time reserved for it.
 
+Repeats come in rounds. All of a round run on one stretch of traffic that the search did not see, so
+that each is paired with the default's. Of even rounds the default comes first, of odd ones last: a
+drift of the machine moves the pairs to and fro.
+
 The plan depends only on what is stored, so a killed confirmation resumes where it stopped.
 """
 
@@ -7,35 +11,33 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tuner.analysis.outcomes import baseline_of, front_of, measured, point_of
-from tuner.analysis.verdicts import (
-    LEAST_REPEATS,
-    Confirmation,
-    SloVerdict,
-    as_confirmed,
-    confirmations,
-)
+from tuner.analysis.margins import Margin, energy_shift, margins
+from tuner.analysis.outcomes import ENERGY, baseline_of, front_of, measured, point_of
+from tuner.analysis.verdicts import Confirmation, confirmations
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
+from tuner.metrics import Direction
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
 
-# Members repeated per round; the default is measured before and after each round.
+# Members in a round, once the one that would be recommended is decided; before that it is alone in
+# every other round, since it matters most.
 ROUND = 3
-# Repeats of the default during the search, because the machine may drift.
-SPREAD_BASELINES = 2
-_LEAST_TRIALS_TO_SPREAD = 12
 # A would-be recommendation in doubt may be repeated this many times as often as the others.
 LEADER_REPEATS = 6
-# It takes this many turns before another member gets one: the recommendation matters most.
-_LEADER_TURNS = 4
+# Stretches from this number on tell the search how far within its SLOs to aim.
+AIM_FROM = 1000
+# So many of them, once this share of the search is over.
+AIMS = ((0.35, 3), (0.7, 5))
+_LEAST_TRIALS_TO_AIM = 24
 _SHARE_OF_HOURS = 0.4
-_SHARE_OF_TRIALS = 0.25
-_LEAST_MEASUREMENTS = 6
+_SHARE_OF_TRIALS = 0.4
+_LEAST_MEASUREMENTS = 12
 _MEMBERS = (2, 8)  # repeats that the reserved time covers
 _REPEATS_PLANNED = 2.5
 _LEADER_REPEATS_PLANNED = 15.0  # more, for what would be recommended if it is near a bound
@@ -43,10 +45,11 @@ _LEADER_REPEATS_PLANNED = 15.0  # more, for what would be recommended if it is n
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A trial whose configuration is measured again next, and why."""
+    """A trial whose configuration is measured again next, why, and on which unseen stretch."""
 
     trial: TrialRow
     kind: RepeatKind
+    traffic: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,117 +66,221 @@ def next_step(
     trials: Sequence[TrialRow],
     repeats: Sequence[RepeatRow],
     *,
-    since_baseline: int | None,
     left_out: frozenset[int] = frozenset(),
 ) -> Step | None:
     """Return what to measure next, or None when every member is decided.
 
-    The order of members covers the front early and starts with the least first objective. They are
-    measured `ROUND` at a time; those in `left_out` are skipped. `since_baseline` counts the members
-    measured since the default was last measured in this run, None if it has not been.
+    Those in `left_out` are skipped.
     """
-    known = confirmations(trials, repeats, goal.slos)
-    baseline = _measured_baseline(trials)
-    dropped = {number for number, found in known.items() if found.is_dropped} | left_out
-    standing = [as_confirmed(t, known) for t in trials if t.number not in dropped]
-    on_front = front_of(standing, goal.slos, goal.objectives)
-    counts = {number: found.repeats for number, found in known.items()}
-    leader = _doubtful_leader(goal, on_front, known)
+    rounds = [r for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
+    latest = max((r.traffic for r in rounds if r.traffic is not None), default=0)
+    plan = _Plan(goal, trials, repeats, left_out)
+    return plan.step(latest) or plan.step(latest + 1)
 
-    def is_decided(number: int) -> bool:
-        return known[number].is_decided(goal.most_repeats)
 
-    undecided = _in_order(
-        on_front,
-        goal.objectives,
-        is_open=lambda t: (
-            not (t.baseline or (baseline and t.configuration == baseline.configuration))
-            and (t.number == leader or t.number not in known or not is_decided(t.number))
-        ),
-        is_begun=lambda t: counts.get(t.number, 0) > 0,
-    )
-    of_round = sorted(undecided, key=lambda t: t.number != leader)[:ROUND]
-    if baseline is not None and baseline.number not in left_out:
-        is_alone = any(t.baseline for t in on_front) and not of_round
-        lacks = is_alone and counts.get(baseline.number, 0) < LEAST_REPEATS
-        if lacks or _baseline_is_due(of_round, since_baseline):
-            return Step(baseline, RepeatKind.BASELINE)
-    if not of_round:
+class _Plan:
+    """The state of a confirmation: who stands, who leads, and what each round has."""
+
+    def __init__(
+        self,
+        goal: Goal,
+        trials: Sequence[TrialRow],
+        repeats: Sequence[RepeatRow],
+        left_out: frozenset[int],
+    ) -> None:
+        self._goal = goal
+        self._known = confirmations(trials, repeats, goal.slos)
+        self._repeats = repeats
+        self._left_out = left_out
+        default = baseline_of(trials)
+        is_measured = default is not None and bool(measured([default]))
+        self._default = default if is_measured else None
+        front = members(goal, trials, repeats, self._known)
+        self._front = [t for t in front if t.number not in left_out]
+        self._leader = self._doubtful_leader()
+
+    def step(self, number: int) -> Step | None:
+        """Return what round `number` still needs, or None."""
+        done = {
+            r.trial
+            for r in self._repeats
+            if r.traffic == number and (r.measurement is not None or _is_own_fault(r))
+        }
+        waiting = self._waiting(number, done)
+        in_round = (done & self._known.keys()) | {t.number for t in waiting[:1]}
+        default = self._default
+        if default is not None and default.number not in done | self._left_out:
+            others = in_round - {default.number}
+            wants_pair = any(not self._knows_energy(n) for n in others)
+            if (wants_pair or self._default_is_alone(waiting)) and (number % 2 == 0 or not waiting):
+                return Step(default, RepeatKind.BASELINE, number)
+        return Step(waiting[0], RepeatKind.CONFIRMATION, number) if waiting else None
+
+    def _waiting(self, number: int, done: set[int]) -> list[TrialRow]:
+        """Return the members that this round has still to measure."""
+        default = None if self._default is None else self._default.number
+        size = ROUND if self._leader is None else 1 + number % 2
+        room = size - len(done - {default})
+        return [t for t in self._undecided() if t.number not in done][: max(room, 0)]
+
+    def _undecided(self) -> list[TrialRow]:
+        """Return the leader in doubt, started members, then the rest, spread over the front."""
+        points = [point_of(trial, self._goal.objectives) or () for trial in self._front]
+        settled = {i for i, t in enumerate(self._front) if not self._is_open(t)}
+        begun = [
+            i for i, t in enumerate(self._front) if t.number in self._known and i not in settled
+        ]
+        rest = spread_order(points, [*settled, *begun])
+        order = [self._front[i] for i in (*begun, *rest)]
+        return sorted(order, key=lambda t: t.number != self._leader)
+
+    def _is_open(self, trial: TrialRow) -> bool:
+        if self._is_default(trial):
+            return False
+        found = self._known.get(trial.number)
+        is_leader = trial.number == self._leader
+        return is_leader or found is None or not found.is_decided(self._goal.most_repeats)
+
+    def _doubtful_leader(self) -> int | None:
+        """Return the member that would be recommended if it surely met the SLOs.
+
+        It is repeated until that is decided; otherwise a worse one would be recommended.
+        """
+        for trial in self._front:
+            if self._is_default(trial):
+                return None  # nothing beats it
+            found = self._known.get(trial.number)
+            if found is None:
+                return trial.number
+            if found.slo is SloVerdict.MET and found.knows_energy:
+                return None
+            if found.repeats < LEADER_REPEATS * self._goal.most_repeats:
+                return trial.number
         return None
-    return Step(_whose_turn(of_round, leader, repeats), RepeatKind.CONFIRMATION)
+
+    def _default_is_alone(self, waiting: Sequence[TrialRow]) -> bool:
+        """Say whether only the default stands, and too little is known of it."""
+        default = self._default
+        if default is None or waiting or not any(self._is_default(t) for t in self._front):
+            return False
+        found = self._known.get(default.number)
+        return found is None or found.repeats < LEAST_WINDOWS
+
+    def _is_default(self, trial: TrialRow) -> bool:
+        default = self._default
+        return trial.baseline or (
+            default is not None and trial.configuration == default.configuration
+        )
+
+    def _knows_energy(self, number: int) -> bool:
+        found = self._known.get(number)
+        return found is not None and (found.knows_energy or found.is_dropped)
 
 
-def _whose_turn(
-    of_round: Sequence[TrialRow], leader: int | None, repeats: Sequence[RepeatRow]
-) -> TrialRow:
-    """Return the leader in doubt, but not too often in a row, else the longest-waiting member."""
-    ordered = sorted(repeats, key=lambda row: row.number)
-    turns = [row.trial for row in ordered if row.kind is RepeatKind.CONFIRMATION]
-    first = of_round[0]
-    if first.number == leader and turns[-_LEADER_TURNS:] != [leader] * _LEADER_TURNS:
-        return first
-    latest = {row.trial: row.number for row in ordered}
-    others = [t for t in of_round if t.number != leader] or [first]
-    return min(others, key=lambda t: latest.get(t.number, -1))
-
-
-def _doubtful_leader(
-    goal: Goal, on_front: Sequence[TrialRow], known: Mapping[int, Confirmation]
-) -> int | None:
-    """Return the number of the member that would be recommended if it surely met the SLOs.
-
-    It is repeated until that is decided; otherwise a worse one would be recommended.
-    """
-    for trial in on_front:
-        found = known.get(trial.number)
-        if trial.baseline:
-            continue
-        if found is None:
-            return trial.number
-        if found.repeats >= LEAST_REPEATS and found.slo is SloVerdict.MET:
-            return None
-        if found.repeats < LEADER_REPEATS * goal.most_repeats:
-            return trial.number
-    return None
-
-
-def _in_order(
-    on_front: Sequence[TrialRow],
-    objectives: Sequence[Objective],
-    *,
-    is_open: Callable[[TrialRow], bool],
-    is_begun: Callable[[TrialRow], bool],
+def members(
+    goal: Goal,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    known: Mapping[int, Confirmation],
 ) -> list[TrialRow]:
-    """Return the undecided members: started ones first, then the rest, spread over the front."""
-    points = [point_of(trial, objectives) or () for trial in on_front]
-    settled = {i for i, t in enumerate(on_front) if not is_open(t)}
-    begun = [i for i, t in enumerate(on_front) if is_begun(t) and i not in settled]
-    rest = spread_order(points, [*settled, *begun])
-    return [on_front[i] for i in (*begun, *rest)]
+    """Return the front that is expected on unseen traffic, best in the first objective first.
+
+    What was repeated stands with its repeats, unless they reject it. The rest stands with the
+    search's window and what the repeated ones lost against theirs; it has to be within the SLOs by
+    the margin. Where nothing is, what met the SLOs in the search.
+    """
+    needed = margins(goal.slos, trials, repeats)
+    ratios = {
+        n: 1.0 + found.energy.difference
+        for n, found in known.items()
+        if found.energy is not None and found.energy.difference > -1.0
+    }
+    default = baseline_of(trials)
+    default_j = _energy_j(default)
+    shift = energy_shift(trials, ratios)
+    standing: dict[int, TrialRow] = {}
+    for trial in measured(trials):
+        found = known.get(trial.number)
+        if found is None:
+            standing[trial.number] = _elsewhere(trial, goal.slos, needed, shift)
+        elif not (found.is_dropped or found.is_hopeless):
+            ratio = 1.0 if default is trial else ratios.get(trial.number)
+            expected_j = None if default_j is None or ratio is None else default_j * ratio
+            standing[trial.number] = _as_repeated(trial, found, expected_j, goal.slos)
+    is_rejected = {n for n, f in known.items() if f.is_dropped or f.is_hopeless}
+    by_number = {t.number: t for t in trials}
+    front = front_of(standing.values(), goal.slos, goal.objectives)
+    if all(t.baseline for t in front):
+        left = [t for t in trials if t.number not in is_rejected]
+        front = front_of(left, goal.slos, goal.objectives)
+    return [by_number[t.number] for t in front]
 
 
-def _baseline_is_due(of_round: Sequence[TrialRow], since: int | None) -> bool:
-    if not of_round:
-        return since is not None and since > 0  # the last members stand between two baselines
-    return since is None or since >= max(len(of_round), 2)
+def _elsewhere(
+    trial: TrialRow, slos: Sequence[Slo], needed: Mapping[str, Margin], shift: float
+) -> TrialRow:
+    """Return the trial with what its window would have to show on unseen traffic."""
+    assert trial.measurement is not None
+    metrics = dict(trial.measurement.metrics)
+    for slo in slos:
+        if slo.metric in metrics:
+            sign = 1.0 if slo.direction is Direction.MIN else -1.0
+            metrics[slo.metric] *= math.exp(sign * needed[str(slo)].needed)
+    if not trial.baseline and ENERGY in metrics:
+        metrics[ENERGY] *= math.exp(shift)
+    return replace(trial, measurement=replace(trial.measurement, metrics=metrics))
 
 
-def _measured_baseline(trials: Sequence[TrialRow]) -> TrialRow | None:
-    baseline = baseline_of(trials)
-    return baseline if baseline is not None and measured([baseline]) else None
+def _as_repeated(
+    trial: TrialRow, found: Confirmation, expected_j: float | None, slos: Sequence[Slo]
+) -> TrialRow:
+    """Return the trial with the means of its repeats, and its energy beside the default's.
+
+    Where it is uncertain whether an SLO is met, it counts as met: one window decides nothing.
+    """
+    assert trial.measurement is not None
+    metrics = {name: estimate.mean for name, estimate in found.estimates.items()}
+    for slo in slos:
+        if slo.metric in metrics and slo.violation(metrics[slo.metric]) > 0.0:
+            metrics[slo.metric] = slo.bound
+    if expected_j is not None and ENERGY in metrics:
+        metrics[ENERGY] = expected_j
+    return replace(
+        trial,
+        measurement=replace(trial.measurement, metrics=metrics or trial.measurement.metrics),
+    )
 
 
-def spread_is_due(share: float, budget_trials: int | None, repeats: Sequence[RepeatRow]) -> bool:
-    """Say whether the default is due again when this share of the budget is spent.
+def _energy_j(trial: TrialRow | None) -> float | None:
+    if trial is None or trial.measurement is None:
+        return None
+    return trial.measurement.metrics.get(ENERGY)
 
-    Of a budget in hours the search has only a part.
+
+def aim_step(
+    goal: Goal,
+    share: float,
+    budget_trials: int | None,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+) -> Step | None:
+    """Return what to measure on unseen traffic during the search, so that it aims right.
+
+    `share` of the budget is spent; of a budget in hours the search has only a part. It is what
+    would be recommended by now; see `tuner.analysis.margins`.
     """
     if budget_trials is None:
         share /= 1.0 - _SHARE_OF_HOURS
-    elif budget_trials < _LEAST_TRIALS_TO_SPREAD:
-        return False
-    wanted = min(SPREAD_BASELINES, int(share * (SPREAD_BASELINES + 1)))
-    return len(repeats) < wanted
+    elif budget_trials < _LEAST_TRIALS_TO_AIM:
+        return None
+    aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
+    if len(aims) >= sum(count for at, count in AIMS if share >= at):
+        return None
+    front = members(goal, trials, repeats, confirmations(trials, repeats, goal.slos))
+    leader = next((t for t in front if not t.baseline), None)
+    if leader is None:
+        return None
+    return Step(leader, RepeatKind.CONFIRMATION, AIM_FROM + len(aims))
 
 
 def clean_s(tooks: Sequence[Timing]) -> float | None:
@@ -188,14 +295,24 @@ def clean_s(tooks: Sequence[Timing]) -> float | None:
     return statistics.median(rest_s) + (statistics.median(launches_s) if launches_s else 0.0)
 
 
-def reserve_s(budget_s: float, front_size: int, each_s: float | None) -> float:
-    """Return the time that the search leaves to the confirmation, s."""
+def reserve_s(
+    budget_s: float, front_size: int, each_s: float | None, repeats: Sequence[RepeatRow] = ()
+) -> float:
+    """Return the time that the search still leaves to the confirmation, s.
+
+    What `repeats` took is no longer left: they belong to it.
+    """
     if each_s is None or not math.isfinite(budget_s):
         return 0.0
-    members = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
-    repeats = members * _REPEATS_PLANNED + _LEADER_REPEATS_PLANNED
-    evaluations = repeats * (1.0 + 1.0 / ROUND) + 1.0
-    return min(evaluations * each_s, _SHARE_OF_HOURS * budget_s)
+    count = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
+    planned = count * _REPEATS_PLANNED + _LEADER_REPEATS_PLANNED
+    evaluations = planned * (1.0 + 1.0 / ROUND) + 1.0
+    all_s = min(evaluations * each_s, _SHARE_OF_HOURS * budget_s)
+    return max(0.0, all_s - _spent_s(repeats))
+
+
+def _spent_s(repeats: Iterable[RepeatRow]) -> float:
+    return sum(r.timing.elapsed_s for r in repeats if r.timing is not None)
 
 
 def may_go_on(
@@ -208,11 +325,11 @@ def may_go_on(
     """Say whether the budget has room for one more repeat.
 
     A budget in hours lasts to its end, and always gives the confirmation its reserved share, so a
-    study that was cut short can be confirmed later. A budget in trials allows a quarter of them as
+    study that was cut short can be confirmed later. A budget in trials allows two fifths of them as
     extra repeats, plus those of the default.
     """
     if math.isfinite(budget_s):
-        own_s = sum(r.timing.elapsed_s for r in repeats if r.timing is not None)
+        own_s = _spent_s(repeats)
         next_s = each_s or 0.0
         return spent_s + next_s <= budget_s or own_s + next_s <= _SHARE_OF_HOURS * budget_s
     most = max(_LEAST_MEASUREMENTS, math.ceil((budget_trials or 0) * _SHARE_OF_TRIALS))
@@ -222,3 +339,8 @@ def may_go_on(
 def _is_machines(repeat: RepeatRow) -> bool:
     """Say whether a repeat failed because of the machine, not the configuration."""
     return repeat.failure is not None and repeat.failure.kind is FailureKind.INFRASTRUCTURE
+
+
+def _is_own_fault(repeat: RepeatRow) -> bool:
+    """Say whether a repeat failed because of its configuration."""
+    return repeat.failure is not None and repeat.failure.kind is FailureKind.CONFIGURATION

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tuner.analysis.outcomes import baseline_of, front_of, measured
+from tuner.analysis.outcomes import front_of
 from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
@@ -14,11 +14,11 @@ from tuner.store import RepeatKind, Store, TrialOwner
 from tuner.study.confirmation.plan import (
     Goal,
     Step,
+    aim_step,
     clean_s,
     may_go_on,
     next_step,
     reserve_s,
-    spread_is_due,
 )
 from tuner.study.listener import Listener
 
@@ -57,33 +57,40 @@ class ConfirmationRun:
         """The time that the search must leave for the confirmation, s, estimated so far."""
         trials = self._store.trials(self._name)
         size = len(front_of(trials, self._goal.slos, self._goal.objectives))
-        return reserve_s(self._spec.budget_s, size, self._each_s())
-
-    async def spread(self, share: float) -> float:
-        """Measure the default again if it is due at this share of the search; return its s."""
         repeats = self._store.repeats.of(self._name)
-        baseline = baseline_of(self._store.trials(self._name))
-        is_due = spread_is_due(share, self._spec.trials, repeats)
-        if not is_due or baseline is None or not measured([baseline]):
-            return 0.0
-        return await self._measure(Step(baseline, RepeatKind.BASELINE))
+        return reserve_s(self._spec.budget_s, size, self._each_s(), repeats)
+
+    async def aim(self, share: float) -> float:
+        """Measure the best so far on unseen traffic if that is due at this share of the budget.
+
+        Returns how long it took, s.
+        """
+        took_s = 0.0
+        while (step := self._next_aim(share)) is not None:
+            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+            took_s += await self._measure(step)
+        return took_s
+
+    def _next_aim(self, share: float) -> Step | None:
+        trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
+        step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
+        return None if step is None or step.trial.number in self._left_out else step
 
     async def run(self) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
         Raises `OperatorNeededError` when the machine keeps failing.
         """
-        since_baseline: int | None = None
-        while (step := self._next(since_baseline)) is not None:
-            if since_baseline is None:
+        is_told = False
+        while (step := self._next()) is not None:
+            if not is_told:
                 self._listener.note(
-                    "confirmation: the front is measured again on launches of its own, beside the "
-                    "default"
+                    "confirmation: the front is measured again on traffic that the search did not "
+                    "see, on launches of its own, beside the default"
                 )
+                is_told = True
             await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
             await self._measure(step)
-            is_baseline = step.kind is RepeatKind.BASELINE
-            since_baseline = 0 if is_baseline else (since_baseline or 0) + 1
 
     def reconcile(self) -> None:
         """Delete the repeat that a killed or interrupted tuner was measuring."""
@@ -92,23 +99,19 @@ class ConfirmationRun:
             self._store.add_event(self._name, "interrupted", message, trial=trial)
             self._listener.note(message)
 
-    def _next(self, since_baseline: int | None) -> Step | None:
+    def _next(self) -> Step | None:
         repeats = self._store.repeats.of(self._name)
         spent_s = self._store.study(self._name).spent_s
         budget = (self._spec.budget_s, self._spec.trials)
-        trials = self._store.trials(self._name)
-        if not may_go_on(*budget, spent_s, repeats, self._each_s()):
-            baseline = baseline_of(trials)
-            if baseline is None or not since_baseline or self._spec.hours is not None:
-                return None
-            return Step(baseline, RepeatKind.BASELINE)  # the last members stand between two
-        return next_step(
-            self._goal,
-            trials,
-            repeats,
-            since_baseline=since_baseline,
-            left_out=self._left_out,
+        step = next_step(
+            self._goal, self._store.trials(self._name), repeats, left_out=self._left_out
         )
+        if step is None or may_go_on(*budget, spent_s, repeats, self._each_s()):
+            return step
+        # a budget in trials counts members only: the default still completes the last pairs
+        is_paid = self._spec.hours is None and step.kind is RepeatKind.BASELINE
+        has_members = any(r.traffic == step.traffic for r in repeats)
+        return step if is_paid and has_members else None
 
     def _each_s(self) -> float | None:
         repeats = [r.timing for r in self._store.repeats.of(self._name) if r.timing is not None]
@@ -119,8 +122,8 @@ class ConfirmationRun:
         """Measure, store, count; return the duration, s (virtual on the emulator)."""
         number = step.trial.number
         began_s = time.monotonic()
-        repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner)
-        evaluation = await self._evaluator.confirm(step.trial.configuration, repeat)
+        repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner, step.traffic)
+        evaluation = await self._evaluator.confirm(step.trial.configuration, repeat, step.traffic)
         wall_s = time.monotonic() - began_s
         spent = evaluation.spent(wall_s)
         self._store.repeats.save(

@@ -158,15 +158,15 @@ class DurableEvaluator:
             lambda: self._evaluator.evaluate(configuration, trial), configuration, trial, None
         )
 
-    async def confirm(self, configuration: Configuration, repeat: int) -> Evaluation:
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
         rows = self._store.repeats.of(self._study)
         row = next(r for r in rows if r.number == repeat)
         return await self._kept(
-            lambda: self._evaluator.confirm(configuration, repeat),
+            lambda: self._evaluator.confirm(configuration, repeat, traffic),
             configuration,
             repeat,
-            RepeatOf(row.trial, row.kind),
+            RepeatOf(row.trial, row.kind, traffic),
         )
 
     async def _kept(

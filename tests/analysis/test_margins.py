@@ -1,0 +1,57 @@
+"""How far within its SLOs the search has to aim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.night_rows import repeat, trial_with, values
+from helpers.records import trial_row
+
+from tuner.analysis.margins import energy_shift, margins
+from tuner.configuration import Configuration
+from tuner.slo import Slo
+from tuner.store import RepeatRow
+
+SLO = Slo("p99_tpot_ms", 50.0)
+TRIALS = [
+    trial_row(0, values(0.4, 20.0), Configuration()),
+    trial_with(1, {"energy_per_output_token_j": 0.3, "p99_tpot_ms": 40.0}),
+]
+
+
+def on_unseen(trial: int, *tpots_ms: float) -> list[RepeatRow]:
+    return [
+        replace(repeat(n, trial, values(0.3, tpot)), traffic=n) for n, tpot in enumerate(tpots_ms)
+    ]
+
+
+def test_before_anything_is_repeated_the_margin_is_the_prior() -> None:
+    margin = margins([SLO], TRIALS, [])[str(SLO)]
+    assert margin.shift == 0.0
+    assert margin.needed == pytest.approx(1.8 * 0.08)
+
+
+def test_the_margin_is_learned_from_what_was_measured_elsewhere() -> None:
+    rng = np.random.default_rng(1)
+    tpots = 40.0 * np.exp(0.05 + 0.03 * rng.standard_normal(400))
+    margin = margins([SLO], TRIALS, on_unseen(1, *tpots))[str(SLO)]
+    assert margin.shift == pytest.approx(0.05, abs=0.01)
+    assert margin.spread == pytest.approx(0.03, abs=0.005)
+
+
+def test_the_default_counts_only_while_nothing_else_was_repeated() -> None:
+    alone = margins([SLO], TRIALS, on_unseen(0, 30.0, 30.0))[str(SLO)]
+    both = margins([SLO], TRIALS, [*on_unseen(0, 30.0, 30.0), *on_unseen(1, 40.0, 40.0)])[str(SLO)]
+    assert alone.shift > 0.2
+    assert both.shift == 0.0
+
+
+def test_repeats_on_the_searchs_own_traffic_say_nothing() -> None:
+    assert margins([SLO], TRIALS, [repeat(0, 1, values(0.3, 80.0))])[str(SLO)].shift == 0.0
+
+
+def test_savings_shrink_by_what_they_lost_so_far() -> None:
+    assert energy_shift(TRIALS, {}) == 0.0
+    assert energy_shift(TRIALS, {1: 0.75 * 1.04}) == pytest.approx(np.log(1.04) / 2.0)

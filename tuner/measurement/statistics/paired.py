@@ -1,0 +1,96 @@
+"""Paired comparison with the baseline: each pair was measured on the same stretch of traffic.
+
+What a stretch asks for moves both of a pair, so their ratios have less spread than their values.
+One of a pair is measured some steps after the other. Where it is the baseline's in some pairs and
+the configuration's in others, the drift of the machine can be told and is taken out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.measurement.statistics.compare import (
+    Comparison,
+    Drift,
+    interval_around,
+    relative,
+    verdict_of,
+)
+from tuner.records import FloatArray
+
+_LEAST_FREEDOM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A configuration's value and the baseline's on the same traffic, both above 0.
+
+    `steps` is how many measurements after the baseline's the configuration's was; negative if it
+    came before.
+    """
+
+    ours: float
+    baseline: float
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.ours > 0.0 and self.baseline > 0.0):
+            raise ValueError(f"expected values above 0, found {self.ours:g} and {self.baseline:g}")
+
+
+def drift_of_pairs(groups: Sequence[Sequence[Pair]], steps: int) -> tuple[Drift, float]:
+    """Return the drift over so many steps, and the logarithm of it per step.
+
+    Each group are the pairs of one configuration. It is the slope of the log ratios over the steps
+    within pairs, the same for all. A drift that is not seen counts as none.
+    """
+    kept = [group for group in groups if len(group) > 1]
+    if not kept:
+        return Drift(None, None), 0.0
+    x = np.concatenate([_centred(np.array([float(p.steps) for p in group])) for group in kept])
+    y = np.concatenate([_centred(_log_ratios(group)) for group in kept])
+    freedom, spread = x.size - len(kept) - 1, float(x @ x)
+    if freedom < _LEAST_FREEDOM or spread == 0.0:
+        return Drift(None, None), 0.0
+    slope = float(x @ y) / spread
+    rest = y - slope * x
+    error = math.sqrt(float(rest @ rest) / freedom / spread)
+    interval = relative(interval_around(steps * slope, steps * error, freedom))
+    drift = Drift(math.expm1(steps * slope), interval)
+    return drift, slope if drift.seen else 0.0
+
+
+def compare_pairs(
+    metric: str, pairs: Sequence[Pair], drift: Drift | None = None, per_step: float = 0.0
+) -> Comparison:
+    """Compare by the log ratios, with Student's t interval; `per_step` is what drifts in a step.
+
+    Raises `ValueError` without pairs.
+    """
+    if not pairs:
+        raise ValueError("expected at least one pair, found none")
+    ratios = _log_ratios(pairs) - per_step * np.array([float(p.steps) for p in pairs])
+    mean, interval = float(ratios.mean()), None
+    if ratios.size > 1:
+        error = float(ratios.std(ddof=1)) / math.sqrt(ratios.size)
+        interval = relative(interval_around(mean, error, ratios.size - 1))
+    return Comparison(
+        metric=metric,
+        verdict=verdict_of(metric, interval),
+        difference=math.expm1(mean),
+        interval=interval,
+        drift=Drift(None, None) if drift is None else drift,
+    )
+
+
+def _log_ratios(pairs: Sequence[Pair]) -> FloatArray:
+    return np.log(np.array([p.ours / p.baseline for p in pairs], dtype=np.float64))
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    centred: FloatArray = values - values.mean()
+    return centred
