@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.measurement.intervals import told
 from tuner.measurement.statistics.compare import (
     Comparison,
     Drift,
@@ -77,7 +78,8 @@ def compare_pairs(
     mean, interval = float(ratios.mean()), None
     if ratios.size > 1:
         error = float(ratios.std(ddof=1)) / math.sqrt(ratios.size)
-        interval = relative(interval_around(mean, error, ratios.size - 1))
+        ends = relative(interval_around(mean, error, ratios.size - 1))
+        interval = told(math.exp(mean), ends)
     return Comparison(
         metric=metric,
         verdict=verdict_of(metric, interval),
