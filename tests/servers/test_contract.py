@@ -88,6 +88,12 @@ class ToyFlags:
     def refusal(self, flags: Flags) -> str | None:
         return "it needs a slot" if int(flags.get("slots", 1)) < 1 else None
 
+    def changes_outputs(self, name: str) -> bool:
+        return name == "precision"
+
+    def suits(self, flags: Flags, model: ModelShape) -> bool:
+        return True
+
     def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
         return None
 
@@ -122,6 +128,12 @@ class ToyServer:
     rules: FlagRules = field(default_factory=ToyFlags)
     api: HttpApi = field(default_factory=OpenAiApi)
     log: LogReader = field(default_factory=ToyLog)
+
+    def unknown_flag(self, name: str) -> str | None:
+        return None if name in {"slots", "gpus", "room"} else f"no flag {name}"
+
+    def unknown_variable(self, name: str) -> str | None:
+        return None
 
     def command_line(
         self, model: str, configuration: Configuration, *, host: str, port: int, served_name: str
@@ -258,3 +270,10 @@ def test_a_call_asks_for_exactly_so_many_tokens(api: HttpApi, kind: str) -> None
     body = json.loads(call.body)
     assert call.route.startswith("/")
     assert (body["model"], body["max_tokens"], body["stream"]) == ("name", 4, True)
+
+
+def test_names_are_judged_before_a_launch(member: Member) -> None:
+    for name in member.refused:
+        assert member.server.unknown_flag(name) is None
+    assert member.server.unknown_variable("PATH") is None
+    assert not member.server.rules.changes_outputs(next(iter(member.refused)))

@@ -11,6 +11,7 @@ from tuner.configuration import Value
 from tuner.emulator.cache_memory import cache_blocks, cache_bytes
 from tuner.emulator.quantization import FORMATS, in_format
 from tuner.emulator.refusal import LaunchRefusedError
+from tuner.emulator.speculation import FIELDS, ON_HOST, speculation_of
 from tuner.errors import UsageError, unknown_name
 
 _KV_BYTES: Mapping[str, int] = {
@@ -36,6 +37,7 @@ EMULATED_FLAGS: Mapping[str, type] = {
     "enable_prefix_caching": bool,
     "async_scheduling": bool,
     "long_prefill_token_threshold": int,
+    **FIELDS,
 }
 _TEXTS: Mapping[str, tuple[str, ...]] = {
     "kv_cache_dtype": tuple(_KV_BYTES),
@@ -143,6 +145,10 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     kv_bytes = model.kv_bytes if kv_dtype == "auto" else _KV_BYTES[kv_dtype]
     cache = cache_bytes(model, gpu, utilization, shards, tokens, max_num_seqs, eager, copies)
     is_async = bool(values["async_scheduling"])
+    if (speculation := speculation_of(model, flags)) is not None:
+        is_async = is_async and speculation.method not in ON_HOST
+        if speculation.draft is not None:
+            cache -= speculation.draft.loaded_bytes / shards
     in_flight = tokens * (2 if is_async else 1)
     blocks = cache_blocks(
         cache,
@@ -251,11 +257,11 @@ def _typed(name: str, value: Value) -> Value:
         bool: isinstance(value, bool),
         int: number and float(value) == int(value),
         float: number,
-        str: value in _TEXTS.get(name, ()),
+        str: value in _TEXTS[name] if name in _TEXTS else isinstance(value, str),
     }[expected]
     if not fits:
         allowed = (
-            ", ".join(_TEXTS[name]) if expected is str else f"a value of type {expected.__name__}"
+            ", ".join(_TEXTS[name]) if name in _TEXTS else f"a value of type {expected.__name__}"
         )
         raise UsageError(f"{name}: found {value!r}; allowed: {allowed}")
     return value

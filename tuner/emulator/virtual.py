@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
-from tuner.emulator.launch_rules import quantization_of, request_refusal, resolve
-from tuner.emulator.quantization import in_format
+from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.emulator.refusal import LaunchRefusedError
+from tuner.emulator.step_model import step_model
 from tuner.errors import UsageError
 from tuner.host.collector import collector_paused
 from tuner.records import (
@@ -57,6 +57,7 @@ def engine_for(
     seed: int,
     noise: bool = True,
     keep_log: bool = True,
+    acceptance: Mapping[str, float] | None = None,
 ) -> Engine:
     """Start an engine, with data parallelism one of its copies.
 
@@ -67,16 +68,7 @@ def engine_for(
         raise UsageError(f"environment variables are not emulated: {names}; leave them out")
     power = PowerModel.under(gpu, configuration.device)
     launch = resolve(model, gpu, configuration.flags)
-    steps = StepModel(
-        in_format(model, quantization_of(configuration.flags)),
-        gpu,
-        launch.tensor_parallel_size,
-        kv_bytes=launch.kv_bytes,
-        eager=launch.eager,
-        expert_parallel=launch.expert_parallel,
-        async_scheduling=launch.async_scheduling,
-        data_parallel_size=launch.data_parallel_size,
-    )
+    steps = step_model(model, gpu, configuration.flags, launch, acceptance)
     jitter = STEP_JITTER if noise else 0.0
     return Engine(launch, steps, power, jitter=jitter, seed=seed, keep_log=keep_log)
 
@@ -89,14 +81,23 @@ def replicas_for(
     seed: int,
     noise: bool = True,
     keep_log: bool = True,
+    acceptance: Mapping[str, float] | None = None,
 ) -> Replicas:
     """Start every copy of the engine; raises as `engine_for`."""
-    first = engine_for(model, gpu, configuration, seed=seed, noise=noise, keep_log=keep_log)
-    others = [
-        engine_for(model, gpu, configuration, seed=seed + copy, noise=noise, keep_log=keep_log)
-        for copy in range(1, first.launch.data_parallel_size)
-    ]
-    return Replicas([first, *others])
+
+    def copy_of(number: int) -> Engine:
+        return engine_for(
+            model,
+            gpu,
+            configuration,
+            seed=seed + number,
+            noise=noise,
+            keep_log=keep_log,
+            acceptance=acceptance,
+        )
+
+    first = copy_of(0)
+    return Replicas([first, *map(copy_of, range(1, first.launch.data_parallel_size))])
 
 
 def simulate(
@@ -109,12 +110,15 @@ def simulate(
     *,
     seed: int,
     noise: bool = True,
+    acceptance: Mapping[str, float] | None = None,
 ) -> RawRun:
     """Run a load until `watch` says that its window has ended; times start at 0.
 
+    `acceptance` is the workload's, of drafted tokens by speculative method.
+
     Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
     """
-    front = replicas_for(model, gpu, configuration, seed=seed, noise=noise)
+    front = replicas_for(model, gpu, configuration, seed=seed, noise=noise, acceptance=acceptance)
     run = _Run(front, requests, load, watch)
     with collector_paused():  # what a load makes lives as long as its run
         end_s = run.drive()

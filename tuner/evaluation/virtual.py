@@ -116,6 +116,7 @@ class VirtualEvaluator:
                 load,
                 watch,
                 seed=_noise_seed(self._seed, trial),
+                acceptance=plan.workload.spec.acceptance,
             )
         except LaunchRefusedError as error:
             self._launch = None

@@ -16,7 +16,7 @@ FIRST_TOKEN_ID = 256
 COUNTING_TOKENS = 4
 
 # Defaults of these fields; a file without them keeps its hash.
-_UNWRITTEN = {"trace": None, "shared_prefix": None, "turns": None}
+_UNWRITTEN = {"trace": None, "shared_prefix": None, "turns": None, "acceptance": None}
 _PROSE = {"description", "sources"}
 
 
@@ -92,7 +92,9 @@ class TraceSource(_Part):
 class WorkloadSpec(_Part):
     """A workload file.
 
-    With `shared_prefix` or `turns`, `prompt_tokens` is what a request adds to them.
+    With `shared_prefix` or `turns`, `prompt_tokens` is what a request adds to them. `acceptance` is
+    for the emulator: by speculative method, the probability that a drafted token is accepted if
+    those before it were.
     """
 
     description: str = Field(min_length=1)
@@ -103,6 +105,7 @@ class WorkloadSpec(_Part):
     shared_prefix: SharedPrefix | None = None
     turns: Turns | None = None
     load: LoadSpec
+    acceptance: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = None
     seed: int = Field(default=0, ge=0)
     vocab_size: int = Field(default=32000, ge=2 * FIRST_TOKEN_ID, le=2**30)
 

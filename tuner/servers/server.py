@@ -154,6 +154,9 @@ class FlagRules(Protocol):
     def changes_outputs(self, name: str) -> bool:
         """Say whether a flag, or a field of one (`flag.field`), may change the model's answers."""
 
+    def suits(self, flags: Flags, model: ModelShape) -> bool:
+        """Say whether the model can be spread over GPUs as the flags say; False only if sure."""
+
     def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
         """Say whether the model and one request of full length fit into GPUs of `memory_gib` each.
 

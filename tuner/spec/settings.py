@@ -94,5 +94,5 @@ def _flat(setting: str, name: str, text: str) -> dict[str, Value]:
     except (ValueError, RecursionError):
         raise UsageError(
             f"--set '{setting}': the value must be a number, true, false or a text, or fields as "
-            "in speculative_config={method: ngram}"
+            "in flag={field: 4}"
         ) from None

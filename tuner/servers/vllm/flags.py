@@ -71,6 +71,12 @@ class VllmFlags:
         """Say whether a flag, or a field of one, changes what the model computes, not only how."""
         return name in _OUTPUT_FLAGS or name.partition(".")[0] in _OUTPUT_FLAGS
 
+    def suits(self, flags: Flags, model: ModelShape) -> bool:
+        """Say whether the heads can be divided, and whether there are experts to spread."""
+        if flags.get("enable_expert_parallel") is True and model.moe is None:
+            return False
+        return model.heads % int(flags.get("tensor_parallel_size", 1)) == 0
+
     def fits(self, flags: Flags, model: ModelShape, memory_gib: float) -> bool | None:
         """Say whether the weights and one request of full length fit into each GPU."""
         return fits(model, memory_gib, flags)

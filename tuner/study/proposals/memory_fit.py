@@ -1,4 +1,4 @@
-"""Memory fit: predict, without a launch, which configurations exceed the GPU's memory."""
+"""Memory fit: predict, without a launch, which configurations a model surely does not run in."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from tuner.servers.registry import flag_rules
 def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configuration], bool]:
     """Return a predicate: False for configurations that surely do not fit, else True.
 
-    `gpu` is the GPU's name as NVML or the emulator gives it. If the model's shape or the GPU is
-    unknown, the predicate is always True.
+    `gpu` is the GPU's name as NVML or the emulator gives it. Experts and heads decide how a model
+    can be spread, its memory whether it fits; a model's shape or a GPU that is not known is True.
     """
     known_gpu = emulated_gpu(gpu)
     try:
         shape = load_model(model)
     except UsageError:
         return lambda _: True
-    if known_gpu is None:
-        return lambda _: True
-    memory_gib = known_gpu.memory_gib
     rules = flag_rules()
-    return lambda c: rules.fits({**fixed.flags, **c.flags}, shape, memory_gib) is not False
+
+    def may_run(configuration: Configuration) -> bool:
+        # the weights have to fit in any case, and at the least a token
+        flags = {rules.context_flag: 1, **fixed.flags, **configuration.flags}
+        if not rules.suits(flags, shape):
+            return False
+        return known_gpu is None or rules.fits(flags, shape, known_gpu.memory_gib) is not False
+
+    return may_run
