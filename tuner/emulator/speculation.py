@@ -1,10 +1,10 @@
 """Speculative decoding: the cost of drafts and of verifying them, and how many are accepted.
 
-A step verifies k drafted tokens and one more of every sequence. Each drafted token is accepted with
-probability `acceptance` if those before it were, so a step yields L = 1 + a + a^2 + ... + a^k
+A step verifies k drafted tokens and one more of every sequence. Each drafted token is accepted
+with probability `acceptance` if those before it were, so a step yields L = 1 + a + a^2 + ... + a^k
 tokens on average (Leviathan et al. 2023, arXiv 2211.17192, equation 1). The engine makes one token
-of each sequence at a time; each costs an L-th of a step. Means of time and energy are those of whole
-steps, and so is the gap per token of a chunk; the scatter of L is not modelled.
+of each sequence at a time; each costs an L-th of a step. Means of time and energy are those of
+whole steps, and so is the gap per token of a chunk; the scatter of L is not modelled.
 """
 
 from __future__ import annotations
