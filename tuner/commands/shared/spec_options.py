@@ -106,8 +106,8 @@ class StudyOptions(SpecOptions):
     space: Annotated[
         str | None,
         typer.Option(
-            help="default, power, precision, speculative, parallel, everything, load, cpu-smoke, or a "
-            "YAML file; a+b joins them.",
+            help="default, power, precision, speculative, parallel, everything, load, cpu-smoke, "
+            "or a YAML file; a+b joins them.",
             autocompletion=complete_space,
         ),
     ] = None
