@@ -17,6 +17,7 @@ ADDED_COLUMNS = {
     2: {"tuner_studies": ["finished_at"], "tuner_trials": ["elapsed_s", "launch_s"]},
     4: {"tuner_studies": ["gpu_uuids", "model_revision"]},
     5: {"tuner_repeats": ["traffic"]},
+    6: {"tuner_comparisons": ["arrivals", "server"]},
 }
 
 

@@ -124,7 +124,11 @@ def comparison_points(study: str, store: str = DEFAULT_STORE) -> list[Comparison
 
 
 def import_comparison(file: Path, study: str, store: str = DEFAULT_STORE) -> list[ComparisonPoint]:
-    """Add the results of a file of `vllm bench serve --save-result` to a study; return them."""
+    """Add another tool's results to a study; return them.
+
+    `file` is one of `vllm bench serve --save-result`, of SGLang's or TensorRT-LLM's counterpart, or
+    the folder or summary of a `vllm bench sweep`.
+    """
     from tuner.store.imports.bench_serve import read_results
 
     points = read_results(file)

@@ -2,6 +2,7 @@
 
 from tuner.store.lock import study_lock
 from tuner.store.rows import (
+    UNKNOWN_MODEL,
     Answers,
     ComparisonPoint,
     EventRow,
@@ -16,6 +17,7 @@ from tuner.store.rows import (
 from tuner.store.store import Store
 
 __all__ = [
+    "UNKNOWN_MODEL",
     "Answers",
     "ComparisonPoint",
     "EventRow",

@@ -121,13 +121,17 @@ class EventRow:
     trial: int | None
 
 
+UNKNOWN_MODEL = "unknown"  # of a file that does not name it
+
+
 @dataclass(frozen=True, slots=True)
 class ComparisonPoint:
     """A comparison point: another tool's result, without energy, never on a front.
 
-    `sha256` is the hash of its file. `request_rate` (1/s) and `concurrency` are the load as far as
-    the file says, `duration_s` the length of that run. `metrics` have the tuner's names; one that
-    the tool lacks, or defines by another formula, is absent.
+    `sha256` is the hash of its file. `server` is what was measured if that is known not to be vLLM.
+    `request_rate` (1/s) and `concurrency` are the load as far as the file says, `arrivals` says how
+    requests came where that is no constant rate, `duration_s` is the length of that run. `metrics`
+    have the tuner's names; one that the tool lacks, or defines by another formula, is absent.
     """
 
     tool: str
@@ -141,6 +145,8 @@ class ComparisonPoint:
     failed: int | None
     duration_s: float
     metrics: Mapping[str, float]
+    server: str | None = None
+    arrivals: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

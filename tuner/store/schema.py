@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -221,3 +221,5 @@ class ComparisonRecord(Base):
     failed: Mapped[int | None]
     duration_s: Mapped[float]
     metrics: Mapped[dict[str, Any]]
+    server: Mapped[str | None] = mapped_column(FreeText)
+    arrivals: Mapped[str | None] = mapped_column(FreeText)

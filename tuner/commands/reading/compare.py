@@ -18,7 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="What other tools measured, beside 
 @app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="The file that `vllm bench serve --save-result` wrote.")
+        Path,
+        typer.Argument(help="A file of `vllm bench serve --save-result`, or a sweep."),
     ],
     study: Annotated[
         str, typer.Option(help="The study to show it beside.", autocompletion=complete_study)
@@ -28,7 +29,8 @@ def import_(
 ) -> None:
     """Show a result of `vllm bench serve` beside a study's default, in `show` and `recommend`.
 
-    It has no energy and is never on the front. Importing the same file again replaces it.
+    Files of SGLang's bench_serving and TensorRT-LLM's benchmark_serving are known too. Such a
+    result has no energy and is never on the front. Importing the same file again replaces it.
 
     Example: tuner compare import openai-infqps.json --study my-study
     """

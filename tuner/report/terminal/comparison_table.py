@@ -14,7 +14,7 @@ from rich.text import Text
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.outcomes import ENERGY, emulated, metric
 from tuner.report.labels import UNKNOWN, emulated_label, number
-from tuner.store import ComparisonPoint, StudyIdentity, TrialRow
+from tuner.store import UNKNOWN_MODEL, ComparisonPoint, StudyIdentity, TrialRow
 
 _COLUMNS = (
     ("p99 TPOT\nms", "p99_tpot_ms"),
@@ -60,7 +60,8 @@ def show_comparison(
         table.add_row(name, *map(number, values))
         loads.append(f"the default: {resolved_load_text(study, default.configuration)}")
     for point in points:
-        name = Text.assemble(point.tool, (f"\n{point.file_name}", "dim"))
+        of = f", of {point.server}" if point.server else ""
+        name = Text.assemble(f"{point.tool}{of}", (f"\n{point.file_name}", "dim"))
         values = [point.metrics.get(name) for _, name in _COLUMNS]
         table.add_row(name, *map(number, values), UNKNOWN)
         loads.append(f"{point.file_name}: {_load(point)}")
@@ -76,17 +77,30 @@ def comparison_notes(points: Sequence[ComparisonPoint], model: str) -> list[str]
         "have no energy and are on no front"
     ]
     for point in points:
+        if point.server:
+            notes.append(f"{point.file_name}: no vLLM was measured, but {point.server}")
         if point.failed:
             notes.append(
                 f"{point.file_name}: {point.failed} of {point.completed + point.failed} requests "
                 "failed; its latencies are of the others"
             )
-        if point.model != model:
+        if point.model == UNKNOWN_MODEL:
+            notes.append(f"{point.file_name}: it does not name its model, the study's is {model}")
+        elif point.model != model:
             notes.append(f"{point.file_name}: it measured {point.model}, the study {model}")
     return notes
 
 
 def _load(point: ComparisonPoint) -> str:
+    if point.arrivals is None:
+        return _steady_load(point)
+    if point.request_rate is None:
+        most = "" if point.concurrency is None else f", at most {point.concurrency} under way"
+        return f"{point.arrivals}{most}"
+    return f"{_steady_load(point)}, {point.arrivals}"
+
+
+def _steady_load(point: ComparisonPoint) -> str:
     if point.request_rate is None and point.concurrency is None:
         return "all requests at once"
     if point.request_rate is None:
