@@ -32,7 +32,8 @@ LATENCIES: Mapping[str, str] = MappingProxyType(
     {
         "ttft_ms": "first streamed token - scheduled time",
         "tpot_ms": "(last token - first token) / (output tokens - 1), per request",
-        "itl_ms": "gap between consecutive tokens, pooled over requests",
+        "itl_ms": "gap between consecutive tokens, pooled over requests; tokens that arrive "
+        "together share the gap before them evenly",
         "e2el_ms": "last token - scheduled time",
     }
 )
@@ -110,6 +111,20 @@ _SCALARS = (
         "share",
         Direction.MAX,
         "share of the window's requests that met every latency SLO",
+    ),
+    Metric(
+        "draft_acceptance_rate",
+        "draft acceptance",
+        "share",
+        Direction.MAX,
+        "accepted tokens of drafts / drafted tokens, by the server's counters over the window",
+    ),
+    Metric(
+        "mean_acceptance_length",
+        "acceptance length",
+        "tok",
+        Direction.MAX,
+        "1 + accepted tokens / drafts: what a step yields of a sequence that has a draft",
     ),
 )
 

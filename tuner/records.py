@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -31,13 +31,15 @@ class Request:
     """One request of a workload.
 
     `arrival_s` is the offset from the start of the load at a mean rate of one request per second;
-    an open load of R req/s divides it by R, a closed load ignores it.
+    an open load of R req/s divides it by R, a closed load ignores it. With `stops` the answer ends
+    where the model ends it, after at most `output_tokens`; else it has exactly so many.
     """
 
     request_id: int
     arrival_s: float
     prompt_token_ids: TokenArray
     output_tokens: int
+    stops: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Load:
 class RequestState(StrEnum):
     """How a request ended."""
 
-    DONE = "done"  # a finish reason, the end marker, and exactly the tokens asked for
+    DONE = "done"  # a finish reason, the end marker, and the tokens asked for
     FAILED = "failed"  # anything else that the server did; `error` says what
     CUT = "cut"  # in flight when the load was ended on purpose
 
@@ -90,7 +92,7 @@ class RequestRecord:
 
     request_id: int
     prompt_tokens: int
-    output_tokens: int  # asked for
+    output_tokens: int  # asked for; of a whole answer that stops by itself what it has
     scheduled_s: float
     sent_s: float
     token_times_s: FloatArray
@@ -115,12 +117,26 @@ class PowerTimeline:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DraftCounts:
+    """Running counts of speculative decoding, at the times of a `ServerTimeline`.
+
+    `drafts` counts what was drafted for a sequence in a step, `drafted` its tokens, `accepted`
+    those that the model kept.
+    """
+
+    drafts: FloatArray
+    drafted: FloatArray
+    accepted: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ServerTimeline:
-    """The server's own counts of running and waiting requests."""
+    """The server's own counts of running and waiting requests, and of drafts if it speculates."""
 
     times_s: FloatArray
     running: FloatArray
     waiting: FloatArray
+    drafts: DraftCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

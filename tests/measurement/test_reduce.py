@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.measurement.reduce import e2el_ms, reduce_run, tpot_ms, ttft_ms, window_energy_j
+from tuner.measurement.drafts import acceptance
+from tuner.measurement.reduce import (
+    e2el_ms,
+    reduce_run,
+    token_gaps_ms,
+    tpot_ms,
+    ttft_ms,
+    window_energy_j,
+)
 from tuner.records import (
+    DraftCounts,
     Failure,
     FailureKind,
     Measurement,
@@ -255,3 +264,42 @@ def test_the_offered_rate_counts_what_was_scheduled_in_the_window() -> None:
     metrics = measured(reduce_run(run([*requests, waiting]), {})).metrics
     assert metrics["offered_rate_req_s"] == pytest.approx(3 / 10)
     assert metrics["request_throughput_req_s"] == pytest.approx(2 / 10)
+
+
+def test_tokens_that_arrive_together_share_the_gap_before_them() -> None:
+    chunks = [1.0, 1.0, 4.0, 4.0, 4.0, 5.0]  # two with the first token, then three, then one
+    other = [2.0, 2.5]
+    requests = [record(0, 0.0, chunks), record(1, 0.0, other)]
+    times_s, gaps_ms = token_gaps_ms(requests, 0.0, 9.0)
+    assert times_s.tolist() == [4.0, 4.0, 4.0, 5.0, 2.5]
+    assert gaps_ms.tolist() == pytest.approx([1e3, 1e3, 1e3, 1e3, 500.0])
+    assert token_gaps_ms(requests, 4.5, 9.0)[1].tolist() == pytest.approx([1e3])
+    assert token_gaps_ms([], 0.0, 9.0)[1].size == 0
+
+
+@given(st.lists(st.floats(1e-3, 1.0), min_size=1, max_size=40), st.integers(1, 5))
+def test_chunks_keep_the_mean_gap(gaps_s: list[float], size: int) -> None:
+    ends_s = np.cumsum([1.0, *gaps_s])
+    single = record(0, 0.0, ends_s.tolist())
+    chunked = record(0, 0.0, [1.0, *np.repeat(ends_s[1:], size)])
+    plain, shared = (token_gaps_ms([r], 0.0, 1e6)[1] for r in (single, chunked))
+    assert shared.sum() == pytest.approx(plain.sum())
+    assert shared.size == size * plain.size
+
+
+def test_acceptance_is_that_of_the_window() -> None:
+    times_s = np.array([0.0, 10.0, 70.0, 80.0])
+    counts = DraftCounts(
+        drafts=np.array([0.0, 100.0, 200.0, 900.0]),
+        drafted=np.array([0.0, 400.0, 800.0, 3600.0]),
+        accepted=np.array([0.0, 390.0, 490.0, 3000.0]),
+    )
+    none = np.zeros(4)
+    server = ServerTimeline(times_s, none, none, counts)
+    assert acceptance(server, 10.0, 70.0) == {
+        "draft_acceptance_rate": pytest.approx(0.25),
+        "mean_acceptance_length": pytest.approx(2.0),
+    }
+    assert acceptance(ServerTimeline(times_s, none, none), 10.0, 70.0) == {}
+    still = DraftCounts(none, none, none)
+    assert acceptance(ServerTimeline(times_s, none, none, still), 10.0, 70.0) == {}

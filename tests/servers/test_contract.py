@@ -91,6 +91,9 @@ class ToyFlags:
     def changes_outputs(self, name: str) -> bool:
         return name == "precision"
 
+    def needs_text(self, name: str) -> bool:
+        return False
+
     def suits(self, flags: Flags, model: ModelShape) -> bool:
         return True
 

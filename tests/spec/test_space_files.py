@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
+from tuner.load.workload import load_workload
 from tuner.spec.device_ranges import example_ranges
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import spec_from
 from tuner.study.proposals.start_points import parameters_of
-from tuner.study.space_checks import check_space
+from tuner.study.space_checks import check_space, check_workload
 
 # A study resumes only with the same space: these may never change.
 HASHES = {
@@ -147,3 +148,20 @@ def test_what_changes_answers_and_what_leaves_nothing_is_refused(tmp_path: Path)
     ).model_copy(update={"allow_output_changes": True})
     with pytest.raises(UsageError, match="the baseline takes 8 GPUs, and the study may use 4"):
         check_space(mine, spec_of_eight, 4)
+
+
+def test_drafts_are_not_judged_by_random_tokens(tmp_path: Path) -> None:
+    spec = spec_from(None, {"model": "m", "trials": 1})
+    random = load_workload("chat")
+    with pytest.raises(UsageError, match="random token ids, of which far more drafts are accepted"):
+        check_workload(load_space("speculative"), spec, random)
+    check_workload(load_space("default"), spec, random)
+    emulated = spec.model_copy(update={"emulate": "H100-SXM"})  # which has the workload's own rate
+    check_workload(load_space("speculative"), emulated, random)
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "Why?", "output_tokens": 9}\n')
+    (tmp_path / "asked.yaml").write_text(
+        "description: d\ntrace: {file: asked.jsonl}\nstop: natural\nload: {concurrency: 1}\n"
+    )
+    text = load_workload(str(tmp_path / "asked.yaml"))
+    check_workload(load_space("speculative"), spec, text)
+    assert next(text.requests()).stops

@@ -5,12 +5,14 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers.records import raw_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.records import (
+    DraftCounts,
     PowerTimeline,
     RawRun,
     RequestRecord,
@@ -130,3 +132,14 @@ def test_cut_bytes_are_said_to_be_damaged(keep: int) -> None:
 def test_valid_zlib_with_wrong_content_is_said_to_be_damaged() -> None:
     with pytest.raises(OperatorNeededError, match="damaged"):
         decode(b"\x01" + zlib.compress(b"\x02\x00\x00\x00{}"))
+
+
+def test_counts_of_drafts_are_kept() -> None:
+    times_s = np.array([0.0, 0.25])
+    counts = DraftCounts(times_s + 1.0, times_s + 4.0, times_s + 2.0)
+    server = ServerTimeline(times_s, times_s, times_s, counts)
+    back = decode(encode(raw_run(server=server))).server.drafts
+    assert back is not None
+    assert back.drafts.tolist() == counts.drafts.tolist()
+    assert back.drafted.tolist() == counts.drafted.tolist()
+    assert back.accepted.tolist() == counts.accepted.tolist()

@@ -216,3 +216,8 @@ def speculation_of(
     if method == "draft_model":
         draft = load_model(str(draft_name))
     return Speculation(method, int(depth), rates[method], draft)
+
+
+def speculation_in(steps: StepModel) -> Speculation | None:
+    """Return how a step model drafts; None if it does not."""
+    return steps.speculation if isinstance(steps, SpeculativeStepModel) else None

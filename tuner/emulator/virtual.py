@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from tuner.emulator.engine.step import Batch, StepModel
 from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.step_model import step_model
+from tuner.emulator.timelines import timelines
 from tuner.errors import UsageError
 from tuner.host.collector import collector_paused
 from tuner.records import (
@@ -28,12 +28,10 @@ from tuner.records import (
     InFlight,
     InformedWatch,
     Load,
-    PowerTimeline,
     RawRun,
     Request,
     RequestRecord,
     RequestState,
-    ServerTimeline,
     Source,
     SteadyWatch,
 )
@@ -43,7 +41,6 @@ __all__ = ["LaunchRefusedError", "engine_for", "simulate", "steady_power_w"]
 HTTP_OVERHEAD_S = 0.004  # client, HTTP and tokenisation, from sent to queued
 STEP_JITTER = 0.015
 ENERGY_GAIN = 0.01  # standard deviation of a board's sensor gain between runs
-SAMPLE_S = 0.1
 _LONGEST_LOAD_S = 7 * 86_400.0
 _MOST_FAILURES_IN_A_ROW = 1_000
 _NO_TIMES: FloatArray = np.empty(0)
@@ -125,7 +122,7 @@ def simulate(
     opened_s = watch.window_start_s
     start_s = end_s if opened_s is None else min(opened_s, end_s)
     gain = 1.0 + ENERGY_GAIN * float(np.random.default_rng([seed, 1]).standard_normal())
-    power, server = _timelines(front.engines, start_s, end_s, gain if noise else 1.0)
+    power, server = timelines(front.engines, start_s, end_s, gain if noise else 1.0)
     records = run.records(end_s)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
     return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
@@ -364,26 +361,3 @@ class _Run:
         """Take note of the end of the window; it is decided when the watch is told something."""
         end_s = self._watch.window_end_s
         self._end_s = math.inf if end_s is None else end_s
-
-
-def _timelines(
-    engines: Many[Engine], start_s: float, end_s: float, gain: float
-) -> tuple[PowerTimeline, ServerTimeline]:
-    """Sample the engines' history; power is the mean since the sample before."""
-    regular = np.arange(0.0, end_s, SAMPLE_S)
-    times_s = np.union1d(regular, [start_s, end_s])
-    energy_j, running, waiting, clock_mhz = (np.zeros_like(times_s) for _ in range(4))
-    for engine in engines:
-        log = engine.log
-        assert log is not None
-        ends_s = np.concatenate([[0.0], log.ends_s])
-        energy_j += gain * np.interp(times_s, ends_s, np.concatenate([[0.0], log.energies_j]))
-        entry = np.minimum(np.searchsorted(log.ends_s, times_s), log.length - 1)
-        running += log.running[entry]
-        waiting += log.waiting[entry]
-        clock_mhz += log.clocks_mhz[entry] / len(engines)
-    power_w = np.empty_like(times_s)
-    power_w[0] = gain * sum(engine.idle_w for engine in engines)
-    power_w[1:] = np.diff(energy_j) / np.diff(times_s)
-    server = ServerTimeline(times_s, running, waiting)
-    return PowerTimeline(times_s, power_w, energy_j, Source.EMULATED, clock_mhz), server

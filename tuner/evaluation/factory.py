@@ -183,6 +183,11 @@ def _served_model(
     if live.largest and (problem := server.limits_problem):
         context.listener.note(f"{problem}: each configuration is launched")
         live = LiveKnobs({})
+    if live.largest and any(map(server.rules.needs_text, knobs.of("flags"))):
+        context.listener.note(
+            "a configuration with drafts is launched, and its limits stay: the server sets the "
+            "tokens of a step itself then"
+        )
 
     def meter(configuration: Configuration) -> Meter:
         return open_meter(server.rules.gpus_used(configuration)) or _activity_meter(spec, plan)

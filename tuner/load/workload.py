@@ -94,15 +94,22 @@ class Workload:
 
     def requests(self) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end."""
-        arrivals = self.spec.load.arrivals
+        arrivals, requests = self.spec.load.arrivals, self._stream.requests()
+        if self.spec.stop == "natural":
+            requests = (replace(request, stops=True) for request in requests)
         if arrivals in ("poisson", "trace"):
-            return self._stream.requests()
+            return requests
         # The prompts stay the same under any arrivals.
         times_s = drawn_arrivals_s(arrivals, self.spec.seed, self._draws)
         return (
             replace(request, arrival_s=arrival_s)
-            for request, arrival_s in zip(self._stream.requests(), times_s, strict=True)
+            for request, arrival_s in zip(requests, times_s, strict=True)
         )
+
+    @property
+    def is_text(self) -> bool:
+        """Whether prompts are sent as text rather than as random token ids."""
+        return isinstance(next(self._stream.requests()), TextRequest)
 
     def _digest(self) -> str:
         """Hash what is sent: the spec without its prose, and what this numpy draws from it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,7 +16,13 @@ FIRST_TOKEN_ID = 256
 COUNTING_TOKENS = 4
 
 # Defaults of these fields; a file without them keeps its hash.
-_UNWRITTEN = {"trace": None, "shared_prefix": None, "turns": None, "acceptance": None}
+_UNWRITTEN = {
+    "trace": None,
+    "shared_prefix": None,
+    "turns": None,
+    "acceptance": None,
+    "stop": "length",
+}
 _PROSE = {"description", "sources"}
 
 
@@ -94,7 +100,8 @@ class WorkloadSpec(_Part):
 
     With `shared_prefix` or `turns`, `prompt_tokens` is what a request adds to them. `acceptance` is
     for the emulator: by speculative method, the probability that a drafted token is accepted if
-    those before it were.
+    those before it were. With `stop: natural` an answer ends where the model ends it, and
+    `output_tokens` of the trace is the most that it may have.
     """
 
     description: str = Field(min_length=1)
@@ -105,6 +112,7 @@ class WorkloadSpec(_Part):
     shared_prefix: SharedPrefix | None = None
     turns: Turns | None = None
     load: LoadSpec
+    stop: Literal["length", "natural"] = "length"
     acceptance: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = None
     seed: int = Field(default=0, ge=0)
     vocab_size: int = Field(default=32000, ge=2 * FIRST_TOKEN_ID, le=2**30)
@@ -123,6 +131,8 @@ class WorkloadSpec(_Part):
     def _one_kind(self) -> WorkloadSpec:
         lengths = {"prompt_tokens": self.prompt_tokens, "output_tokens": self.output_tokens}
         if self.trace is None:
+            if self.stop == "natural":
+                raise ValueError("stop: natural needs a trace of texts; a length is for `length`")
             if missing := [name for name, value in lengths.items() if value is None]:
                 raise ValueError(
                     f"{' and '.join(missing)} missing; write prompt_tokens and output_tokens, or "

@@ -17,7 +17,16 @@ from tuner.load.client.drive import drive
 from tuner.measurement.client_verdict import judge_client, too_few_requests
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.steady_window import SteadyWindow, WindowPlan
-from tuner.records import Load, LoadSnapshot, PowerTimeline, RawRun, Request, ServerTimeline, Source
+from tuner.records import (
+    DraftCounts,
+    Load,
+    LoadSnapshot,
+    PowerTimeline,
+    RawRun,
+    Request,
+    ServerTimeline,
+    Source,
+)
 from tuner.servers.server import Endpoint, ServerUnreachableError
 
 POWER_PERIOD_S = 0.1
@@ -33,6 +42,7 @@ class _Samples:
     first_reading: PowerReading | None = None
     newest_reading: PowerReading | None = None
     server: list[tuple[float, float, float]] = field(default_factory=list)
+    drafts: list[tuple[float, float, float]] = field(default_factory=list)  # as long, or empty
     computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
     report: Activity | None = None
 
@@ -63,7 +73,10 @@ class _Samples:
 
     def server_timeline(self) -> ServerTimeline:
         columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
-        return ServerTimeline(columns[0], columns[1], columns[2])
+        drafts = None
+        if self.drafts and len(self.drafts) == len(self.server):
+            drafts = DraftCounts(*np.array(self.drafts, dtype=np.float64).reshape(-1, 3).T)
+        return ServerTimeline(columns[0], columns[1], columns[2], drafts)
 
 
 async def run_load(
@@ -203,6 +216,9 @@ async def _look_at_server(
         return
     now_s = (asked_s + time.monotonic()) / 2
     samples.server.append((now_s, report.running, report.waiting))
+    drafts = (report.drafts, report.drafted_tokens, report.accepted_tokens)
+    if drafts[0] is not None and drafts[1] is not None and drafts[2] is not None:
+        samples.drafts.append((drafts[0], drafts[1], drafts[2]))
     if report.prompt_tokens is not None and report.generation_tokens is not None:
         samples.report = Activity(
             time_s=now_s,

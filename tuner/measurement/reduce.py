@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tuner.measurement.drafts import acceptance
 from tuner.metrics import STATISTICS
 from tuner.records import (
     Failure,
@@ -121,6 +122,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
     metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
     metrics["offered_rate_req_s"] = _offered_rate(run.requests, start_s, end_s)
+    metrics |= acceptance(run.server, start_s, end_s)
     metrics |= _latencies(run.requests, finished, start_s, end_s)
     metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
     if early is not None and early.missed is not None:
@@ -315,15 +317,25 @@ def token_gaps_ms(
 ) -> tuple[FloatArray, FloatArray]:
     """Return when each gap between two tokens of a request ended, s, and how long it was.
 
-    Of the gaps that ended in (start, end], request by request; both of shape (gaps,).
+    Tokens that arrive together, as those of an accepted draft, share the gap before them evenly;
+    those that come with the first token have none. Of the gaps that ended in (start, end], request
+    by request; both of shape (gaps,).
     """
     parts = [r.token_times_s for r in requests if r.token_times_s.size]
     times_s = np.concatenate([np.empty(0), *parts])
     inside = (times_s > start_s) & (times_s <= end_s)
+    if not times_s.size:
+        return times_s, times_s
     firsts = np.cumsum([0, *[part.size for part in parts]])[:-1]
-    inside[firsts] = False  # nothing of the request came before
-    inside = inside[1:]
-    return times_s[1:][inside], np.diff(times_s)[inside] * 1e3
+    begins = np.diff(times_s, prepend=-np.inf) != 0.0  # a chunk of tokens
+    begins[firsts] = True
+    starts = np.flatnonzero(begins)
+    sizes = np.diff(starts, append=times_s.size)
+    gaps_s = np.diff(times_s[starts], prepend=0.0) / sizes
+    is_first = np.zeros(times_s.size, dtype=np.bool_)
+    is_first[firsts] = True
+    inside &= ~np.repeat(is_first[starts], sizes)  # nothing of the request came before
+    return times_s[inside], np.repeat(gaps_s, sizes)[inside] * 1e3
 
 
 def _statistics(values: FloatArray) -> dict[str, float]:
@@ -370,9 +382,8 @@ def waits_at(record: RequestRecord, now_s: float) -> bool:
 
 
 def _longest_gap_ms(record: RequestRecord) -> float | None:
-    if record.token_times_s.size < 2:
-        return None
-    return float(np.diff(record.token_times_s).max()) * 1e3
+    gaps_ms = token_gaps_ms([record], -math.inf, math.inf)[1]
+    return float(gaps_ms.max()) if gaps_ms.size else None
 
 
 _LATENCIES_MS: Mapping[str, Callable[[RequestRecord], float | None]] = MappingProxyType(

@@ -63,7 +63,7 @@ class HttpCall:
 class ServerSample:
     """Counters of one scrape, summed over engines; None for what the server does not report.
 
-    Running and waiting are requests now; tokens and preemptions count from the start.
+    Running and waiting are requests now; tokens, preemptions and drafts count from the start.
     """
 
     running: float | None = None
@@ -71,6 +71,9 @@ class ServerSample:
     prompt_tokens: float | None = None
     generation_tokens: float | None = None
     preemptions: float | None = None
+    drafts: float | None = None
+    drafted_tokens: float | None = None
+    accepted_tokens: float | None = None
     emulated_energy_j: float | None = None
     emulated_power_w: float | None = None
     emulated_sm_clock_mhz: float | None = None
@@ -153,6 +156,9 @@ class FlagRules(Protocol):
 
     def changes_outputs(self, name: str) -> bool:
         """Say whether a flag, or a field of one (`flag.field`), may change the model's answers."""
+
+    def needs_text(self, name: str) -> bool:
+        """Say whether what a flag, or a field of one, does depends on what is said: drafts."""
 
     def suits(self, flags: Flags, model: ModelShape) -> bool:
         """Say whether the model can be spread over GPUs as the flags say; False only if sure."""

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.redaction import redacted
 from tuner.records import (
+    DraftCounts,
     EarlyEnd,
     FloatArray,
     PowerTimeline,
@@ -93,12 +94,24 @@ def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
         "running": _bits(run.server.running),
         "waiting": _bits(run.server.waiting),
         **_clocks(run.power.sm_clock_mhz),
+        **_drafts(run.server.drafts),
     }
 
 
 def _clocks(sm_clock_mhz: FloatArray | None) -> dict[str, NDArray[np.int64]]:
     """Return an optional column; readers of this format accept its absence."""
     return {} if sm_clock_mhz is None else {"sm_clock_mhz": _bits(sm_clock_mhz)}
+
+
+def _drafts(counts: DraftCounts | None) -> dict[str, NDArray[np.int64]]:
+    """Return optional columns, as `_clocks` does."""
+    if counts is None:
+        return {}
+    return {
+        "drafts": _bits(counts.drafts),
+        "drafted": _bits(counts.drafted),
+        "accepted": _bits(counts.accepted),
+    }
 
 
 def _run(header: dict[str, Any], body: bytes) -> RawRun:
@@ -117,7 +130,14 @@ def _run(header: dict[str, Any], body: bytes) -> RawRun:
             Source(header["power_source"]),
             floats.get("sm_clock_mhz"),
         ),
-        server=ServerTimeline(floats["server_times_s"], floats["running"], floats["waiting"]),
+        server=ServerTimeline(
+            floats["server_times_s"],
+            floats["running"],
+            floats["waiting"],
+            DraftCounts(floats["drafts"], floats["drafted"], floats["accepted"])
+            if "drafts" in floats
+            else None,
+        ),
         window_start_s=header["window_s"][0],
         window_end_s=header["window_s"][1],
         latency_source=Source(header["latency_source"]),

@@ -24,13 +24,14 @@ from tuner.study.assembly import Run
 from tuner.study.default_space import default_space
 from tuner.study.listener import Listener
 from tuner.study.proposals.start_points import points_to_start_with
-from tuner.study.space_checks import check_space
+from tuner.study.space_checks import check_space, check_workload
 
 
 def check_names(spec: StudySpec) -> None:
     """Raise `UsageError` for unknown names in a spec; starts and stores nothing."""
-    check_space(load_space(spec.space, example_ranges), spec, gpus_for(spec))
-    load_workload(spec.workload)
+    space = load_space(spec.space, example_ranges)
+    check_space(space, spec, gpus_for(spec))
+    check_workload(space, spec, load_workload(spec.workload))
     if spec.emulate is not None:
         load_gpu(spec.emulate)
         load_model(spec.model)

@@ -8,6 +8,7 @@ import math
 from tuner.configuration import Value
 from tuner.errors import UsageError
 from tuner.evaluation.factory import baseline_configuration, fixed_configuration
+from tuner.load.workload import Workload
 from tuner.servers.registry import flag_rules
 from tuner.spec.search_space import Parameter, SearchSpace
 from tuner.spec.study import StudySpec
@@ -29,6 +30,18 @@ def check_space(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:
             f"({'; '.join(relations)})"
             + ("" if gpus is None else f" with {gpus} GPUs")
             + "; widen the knobs or loosen a relation"
+        )
+
+
+def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> None:
+    """Raise `UsageError` for drafts that a real server would make of random token ids."""
+    rules = flag_rules()
+    drafts = [name for _, name in space.settings() if rules.needs_text(name)]
+    if drafts and spec.emulate is None and not workload.is_text:
+        raise UsageError(
+            f"workload '{workload.name}' sends random token ids, of which far more drafts are "
+            f"accepted than of text, so {drafts[0]} cannot be judged by it; give --workload a "
+            "trace of texts (`tuner workload import`), best with `stop: natural`"
         )
 
 

@@ -161,3 +161,18 @@ odd_events = st.recursive(
 @given(odd_events)
 def test_no_event_however_odd_is_taken_for_an_answer(odd: object) -> None:
     assert judged(b"data: " + json.dumps(odd).encode() + b"\n\n", DONE).problem is not None
+
+
+def test_an_answer_that_may_stop_is_whole_wherever_the_model_ends_it() -> None:
+    def ended(*parts: bytes) -> str | None:
+        stream = CompletionStream(prompt_tokens=7, output_tokens=3, stops=True)
+        for part in (*parts, DONE):
+            stream.feed(part, 1.0)
+        stream.close(2.0)
+        return stream.problem
+
+    assert ended(chunk(2, "stop")) is None
+    assert ended(chunk(3, "length")) is None
+    assert "too many tokens" in str(ended(chunk(4, "stop")))
+    assert "after 0 of 3 tokens" in str(ended(chunk(0, "stop")))
+    assert "without finish reason" in str(ended(chunk(2)))

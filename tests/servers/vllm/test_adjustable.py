@@ -38,3 +38,9 @@ def test_objections_to_the_scheduler_are_recognised() -> None:
     assert is_about_scheduler("vllm: error: unrecognized arguments: --scheduler-cls=x")
     assert is_about_scheduler("ModuleNotFoundError: No module named 'tuner_live_limits'")
     assert not is_about_scheduler("No available memory for the cache blocks")
+
+
+def test_limits_stay_where_drafts_decide_the_tokens_of_a_step() -> None:
+    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 2048}
+    assert VllmLimits().governs(limits)
+    assert not VllmLimits().governs({**limits, "speculative_config.method": "ngram"})

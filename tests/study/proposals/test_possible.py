@@ -4,8 +4,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.records import measured
 
-from tests.helpers.records import measured
 from tuner.configuration import Configuration
 from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace, load_space

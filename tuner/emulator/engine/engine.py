@@ -59,7 +59,7 @@ class Engine:
         self.counters = Counters()
         self.log = StepLog() if keep_log else None
         self._scheduler = Scheduler(launch)
-        self._steps = steps
+        self.steps = steps
         self._power = power
         self._decode_costs = DecodeCosts(steps, power)
         self._clock_mhz: float | None = None  # of the last step
@@ -147,7 +147,7 @@ class Engine:
         """Put its GPUs under another limit or locked clock from the next step on."""
         self.catch_up()
         self._power = power
-        self._decode_costs = DecodeCosts(self._steps, power)
+        self._decode_costs = DecodeCosts(self.steps, power)
         self._stretch = None
 
     def submit(self, sequence: Sequence) -> None:
@@ -298,7 +298,7 @@ class Engine:
                 complete += 1
                 if sequence.generated == 0:
                     self.counters.prompt_tokens += sequence.prompt_tokens
-        parts = self._steps.parts(
+        parts = self.steps.parts(
             Batch(
                 decode_sequences=pool.count,
                 decode_context_tokens=pool.context_tokens + pool.count,

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from tuner.emulator.http.served_engine import ServedEngine
 from tuner.emulator.http.served_replicas import ServedReplicas
+from tuner.emulator.speculation import speculation_in
 
 _FIRST_TOKEN_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
@@ -105,6 +106,11 @@ def _of_engine(live: ServedEngine) -> Iterator[tuple[str, str, float]]:
     yield "vllm:prefix_cache_hits_total", "counter", engine.prefix_cache.hits
     yield "vllm:prompt_tokens_total", "counter", engine.counters.prompt_tokens
     yield "vllm:generation_tokens_total", "counter", engine.counters.generation_tokens
+    if (how := speculation_in(engine.steps)) is not None:
+        drafts = engine.counters.generation_tokens / how.tokens
+        yield "vllm:spec_decode_num_drafts_total", "counter", drafts
+        yield "vllm:spec_decode_num_draft_tokens_total", "counter", drafts * how.depth
+        yield "vllm:spec_decode_num_accepted_tokens_total", "counter", drafts * how.accepted
 
 
 def _of_gpus(live: ServedReplicas) -> Iterator[tuple[str, str, float]]:

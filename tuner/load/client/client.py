@@ -93,7 +93,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request.request_id,
             prompt_tokens=self._prompt_tokens(),
-            output_tokens=self.request.output_tokens,
+            output_tokens=self._output_tokens(),
             scheduled_s=self.scheduled_s,
             sent_s=self.sent_s,
             token_times_s=self._stream.token_times_s(),
@@ -101,6 +101,11 @@ class Exchange:
             state=self._state,
             error=self.error,
         )
+
+    def _output_tokens(self) -> int:
+        """Return what was asked for, or of a whole answer what it has: it may stop by itself."""
+        is_whole = self._state is RequestState.DONE
+        return self._stream.received if is_whole else self.request.output_tokens
 
     def _prompt_tokens(self) -> int:
         """Return what the server counted of a text; an estimate if it said nothing."""

@@ -34,7 +34,7 @@ class OpenAiApi:
         body: dict[str, object] = {
             "model": served_name,
             "max_tokens": request.output_tokens,
-            "ignore_eos": True,
+            "ignore_eos": not request.stops,
             "temperature": 0,
             "return_token_ids": True,
             "stream": True,
@@ -54,7 +54,7 @@ class OpenAiApi:
     def stream(self, request: Request) -> CompletionStream:
         """Return what reads the answer; of a text the server counts the prompt's tokens."""
         known = None if isinstance(request, TextRequest) else len(request.prompt_token_ids)
-        return CompletionStream(known, request.output_tokens)
+        return CompletionStream(known, request.output_tokens, stops=request.stops)
 
     async def greedy_answer(
         self,

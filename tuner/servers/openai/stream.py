@@ -42,22 +42,27 @@ class CompletionStream:
     """Follows one streamed completion and judges it.
 
     Once `problem` is set the stream cannot become good any more; reading on is useless. Without
-    `prompt_tokens` the prompt is text, and the stream has to say how many tokens it was.
+    `prompt_tokens` the prompt is text, and the stream has to say how many tokens it was. With
+    `stops` the answer may end before it has all the tokens that were asked for.
     """
 
     __slots__ = (
         "_asked",
         "_finish_reason",
         "_lines",
+        "_stops",
         "_times_s",
         "ended_s",
         "problem",
         "prompt_tokens",
     )
 
-    def __init__(self, prompt_tokens: int | None, output_tokens: int) -> None:
+    def __init__(
+        self, prompt_tokens: int | None, output_tokens: int, *, stops: bool = False
+    ) -> None:
         self.prompt_tokens = prompt_tokens  # as told to us, or by the server's usage
         self._asked = output_tokens
+        self._stops = stops
         self._lines = LineSplitter()
         self._times_s: list[float] = []
         self._finish_reason: str | None = None
@@ -103,7 +108,8 @@ class CompletionStream:
             return f"stream closed without finish reason after {self.progress()}"
         if self._finish_reason not in _FINISH_REASONS:
             return f"finish reason '{self._finish_reason}' after {self.progress()}"
-        if self.received != self._asked:
+        is_whole = self.received > 0 if self._stops else self.received == self._asked
+        if not is_whole:
             return f"finished ('{self._finish_reason}') after {self.progress()}"
         if self.ended_s is None:
             return f"stream closed without [DONE] after {self.progress()}"

@@ -30,8 +30,8 @@ class VllmLimits:
 
     def governs(self, flags: Flags) -> bool:
         """Say whether the scheduler's limits alone decide how these flags schedule."""
-        if any(name in flags for name in _OWN_SCHEDULING):
-            return False
+        if any(name.partition(".")[0] in _OWN_SCHEDULING for name in flags):
+            return False  # with drafts vLLM sets the tokens of a step itself
         if int(flags.get("data_parallel_size", 1)) > 1:
             return False  # several engines, each with a scheduler of its own
         if flags.get("enable_chunked_prefill") is False:

@@ -71,6 +71,10 @@ class VllmFlags:
         """Say whether a flag, or a field of one, changes what the model computes, not only how."""
         return name in _OUTPUT_FLAGS or name.partition(".")[0] in _OUTPUT_FLAGS
 
+    def needs_text(self, name: str) -> bool:
+        """Say whether a flag is about drafts, of which more are accepted where text repeats."""
+        return name.partition(".")[0] == "speculative_config"
+
     def suits(self, flags: Flags, model: ModelShape) -> bool:
         """Say whether the heads can be divided, and whether there are experts to spread."""
         if flags.get("enable_expert_parallel") is True and model.moe is None:
