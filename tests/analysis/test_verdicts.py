@@ -16,7 +16,7 @@ from tuner.measurement.statistics.compare import Verdict
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
-from tuner.store import TrialRow
+from tuner.store import RepeatRow, TrialRow
 
 SLOS = (Slo("p99_tpot_ms", 50.0),)
 
@@ -171,3 +171,21 @@ def test_repeats_of_an_older_tuner_give_way_to_those_on_unseen_traffic() -> None
     rows = [repeat(0, 2, values(0.3, 10.0)), replace(repeat(1, 2, values(0.3, 40.0)), traffic=0)]
     found = confirmations(TRIALS, rows, SLOS)[2]
     assert found.repeats == 1 and found.estimates["p99_tpot_ms"].mean == pytest.approx(40.0)
+
+
+def test_a_member_that_answers_fewer_questions_right_is_dropped() -> None:
+    def graded(number: int, of: int, right: int) -> RepeatRow:
+        grades = tuple(n < right for n in range(200))
+        return replace(repeat(number, of, values(0.3, 30.0)), grades=grades)
+
+    rows = [graded(0, 0, 150), graded(1, 1, 149), graded(2, 2, 120)]
+    rows += [replace(row, number=row.number + 3, grades=None) for row in rows]
+    known = confirmations(TRIALS, rows, SLOS, most_drop=0.01)
+    assert known[0].quality is not None and known[0].quality.drop == 0.0
+    assert known[1].is_confirmed and not known[1].loses_quality
+    assert known[2].is_dropped and known[2].loses_quality
+    assert known[2].quality is not None
+    assert known[2].quality.drop == pytest.approx(0.15)
+    assert known[2].quality.p_value < 1e-6
+    assert not confirmations(TRIALS, rows, SLOS, most_drop=0.2)[2].is_dropped
+    assert "60.0 % right" in str(known[2].quality)

@@ -18,6 +18,7 @@ ADDED_COLUMNS = {
     4: {"tuner_studies": ["gpu_uuids", "model_revision"]},
     5: {"tuner_repeats": ["traffic"]},
     6: {"tuner_comparisons": ["arrivals", "server"]},
+    7: {"tuner_repeats": ["grades"]},
 }
 
 

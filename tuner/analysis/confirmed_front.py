@@ -75,6 +75,8 @@ class ConfirmedFront:
         found = self.confirmations.get(trial.number)
         ours = None if found is None else found.agreement
         theirs = None if self.default is None else self.default.agreement
+        if found is not None and found.quality is not None:
+            return str(found.quality)
         if ours is None or theirs is None:
             return "outputs not compared"
         return (
@@ -103,7 +105,7 @@ def confirmed_front(
 ) -> ConfirmedFront:
     """Return the confirmed front under the study's SLOs, overridden by `slos` if given."""
     bounds = slos_of(study, slos)
-    known = confirmations(trials, repeats, bounds)
+    known = confirmations(trials, repeats, bounds, StoredSpec.of(study).quality_drop)
     dropped = {number for number, found in known.items() if found.is_dropped}
     rows = tuple(as_confirmed(t, known) for t in trials)
     left = [t for t in rows if t.number not in dropped]
@@ -144,6 +146,15 @@ def _requests(
     return found
 
 
+def _why_dropped(found: ConfirmedFront, number: int) -> str:
+    verdict = found.confirmations[number]
+    if verdict.fault is not None:
+        return f"measured again, it failed ({verdict.fault})"
+    if verdict.loses_quality:
+        return f"it answers fewer questions right: {verdict.quality}"
+    return "measured again, it missed the SLO"
+
+
 def how_to_confirm(study: StudyIdentity) -> str:
     """Return the command that confirms a study's front."""
     flag = "" if StoredSpec.of(study).confirms else " --confirm"
@@ -161,10 +172,7 @@ def confirmation_notes(found: ConfirmedFront) -> list[str]:
     elif found.unconfirmed:
         numbers = ", ".join(map(str, found.unconfirmed))
         notes.append(f"not confirmed, so not shown: trial {numbers}, on the front of the search")
-    for number in found.dropped:
-        fault = found.confirmations[number].fault
-        why = "missed the SLO" if fault is None else f"failed ({fault})"
-        notes.append(f"trial {number} is off the front: measured again, it {why}")
+    notes += [f"trial {n} is off the front: {_why_dropped(found, n)}" for n in found.dropped]
     uncertain = [
         t.number
         for t in found.front

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import ENERGY, baseline_of
 from tuner.measurement.outputs import Agreement, agreement
+from tuner.measurement.quality.accuracy import AccuracyChange, accuracy_change
 from tuner.measurement.statistics.compare import (
     Comparison,
     Estimate,
@@ -49,6 +50,8 @@ class Confirmation:
             repeats of that.
         agreement: of its answers to the probe prompts with the default's.
         fault: why the configuration did not work when it was repeated.
+        quality: its accuracy on the study's questions beside the baseline's.
+        most_drop: of the accuracy that it may have.
         warnings: of its repeats, each once.
         pairs: on how many stretches both it and the default were measured.
         is_hopeless: whether an SLO stays uncertain however often it is repeated.
@@ -64,6 +67,13 @@ class Confirmation:
     warnings: tuple[str, ...] = ()
     pairs: int = 0
     is_hopeless: bool = False
+    quality: AccuracyChange | None = None
+    most_drop: float = 0.0
+
+    @property
+    def loses_quality(self) -> bool:
+        """Whether it answers fewer questions right than the study allows."""
+        return self.quality is not None and self.quality.drop > self.most_drop
 
     @property
     def is_confirmed(self) -> bool:
@@ -73,7 +83,7 @@ class Confirmation:
     @property
     def is_dropped(self) -> bool:
         """Whether the repeats reject the search's result."""
-        return self.fault is not None or self.slo is SloVerdict.MISSED
+        return self.fault is not None or self.slo is SloVerdict.MISSED or self.loses_quality
 
     def is_decided(self, most_repeats: int) -> bool:
         """Say whether another repeat could not change the verdict."""
@@ -93,9 +103,15 @@ class Confirmation:
 
 
 def confirmations(
-    trials: Sequence[TrialRow], repeats: Iterable[RepeatRow], slos: Sequence[Slo]
+    trials: Sequence[TrialRow],
+    repeats: Iterable[RepeatRow],
+    slos: Sequence[Slo],
+    most_drop: float = 0.0,
 ) -> dict[int, Confirmation]:
-    """Return the verdict on every repeated trial, including the default."""
+    """Return the verdict on every repeated trial, including the default.
+
+    `most_drop` is how much less of the study's questions it may answer right.
+    """
     by_trial: dict[int, list[RepeatRow]] = {}
     for repeat in _of_one_kind(_steadily(repeats)):
         if repeat.measurement is not None or repeat.failure is not None:
@@ -105,9 +121,19 @@ def confirmations(
     estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
     energies = _energies_beside({n: _measured(rows) for n, rows in by_trial.items()}, theirs)
     return {
-        number: _confirmation(number, rows, estimates[number], theirs, energies[number], slos)
+        number: replace(
+            _confirmation(number, rows, estimates[number], theirs, energies[number], slos),
+            quality=accuracy_change(_grades(rows), _grades(theirs)),
+            most_drop=most_drop,
+        )
         for number, rows in by_trial.items()
     }
+
+
+def _grades(rows: Iterable[RepeatRow]) -> tuple[bool, ...]:
+    """Return the latest grades; none if the questions were not asked."""
+    found = [row.grades for row in rows if row.grades is not None]
+    return found[-1] if found else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
+from tuner.measurement.quality.questions import Question
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, Load, Measurement, RawRun, Source, Timing
 from tuner.slo import Slo, request_limits_ms
-from tuner.store import Answers
+from tuner.store import Answers, Grades
 
 EvaluationKind = Literal["live", "attached", "virtual"]
 
@@ -41,7 +42,8 @@ class Evaluation:
     """The result of one evaluation and its duration.
 
     With `is_virtual` the duration is on the virtual clock and counts against a budget in hours.
-    `answers` are the answers to the probe prompts, None if the server was not asked.
+    `answers` are the answers to the probe prompts, and `grades` say which questions of a quality
+    file were answered right; None if the server was not asked.
     """
 
     result: Measurement | Failure
@@ -50,6 +52,7 @@ class Evaluation:
     timing: Timing
     is_virtual: bool = False
     answers: Answers | None = None
+    grades: Grades | None = None
 
     def spent(self, wall_s: float) -> Timing:
         """Return the time it takes from the budget, s; `wall_s` is its wall-clock time."""
@@ -127,7 +130,8 @@ class MeasurementPlan:
     """Measurement plan: the traffic, load, SLOs and window of every measurement of a study.
 
     `fixed` holds the settings that all configurations share, including the baseline, `baseline`
-    those of its own that others need not have (none if it is the server's default). With
+    those of its own that others need not have (none if it is the server's default). `questions` are
+    asked of what is confirmed. With
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     `unseen_window` is the window on traffic that the search does not see, if it is another.
     """
@@ -140,6 +144,7 @@ class MeasurementPlan:
     fixed: Configuration
     ends_early: bool = False
     baseline: Configuration = field(default_factory=Configuration)
+    questions: tuple[Question, ...] = ()
     unseen_window: WindowPlan | None = None
 
     @property

@@ -37,6 +37,7 @@ from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.measurement.quality.questions import read_questions
 from tuner.records import Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
@@ -105,6 +106,7 @@ def measurement_plan(
         unseen_window=unseen_window,
         fixed=fixed,
         baseline=baseline or Configuration(),
+        questions=() if spec.quality is None else read_questions(Path(spec.quality)),
     )
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tuner.configuration import Configuration, Value
-from tuner.records import Failure, Request
+from tuner.records import Failure, Prompt, Request
 
 if TYPE_CHECKING:  # reports read the rules of flags, and should not wait for an HTTP client
     import aiohttp
@@ -191,6 +191,19 @@ class HttpApi(Protocol):
         max_tokens: int,
     ) -> TokenIds:
         """Return the greedy answer to a prompt of token ids.
+
+        Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
+        """
+
+    async def greedy_text(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        prompt: Prompt,
+        max_tokens: int,
+    ) -> str:
+        """Return the greedy answer to a text or to messages, up to where the model ends it.
 
         Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
         """

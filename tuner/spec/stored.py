@@ -98,6 +98,11 @@ class StoredSpec:
         return _text(self.asked.get("workload"))
 
     @property
+    def quality_drop(self) -> float:
+        """How much less of the questions a configuration on the front may answer right."""
+        return float(self.asked.get("quality_drop") or 0.0)
+
+    @property
     def emulate(self) -> str | None:
         """The emulated GPU; None on real GPUs."""
         return _text(self.asked.get("emulate"))

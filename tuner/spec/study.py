@@ -85,6 +85,8 @@ class StudySpec(BaseModel):
     gpus: int | None = Field(default=None, ge=1, le=4096)  # the server may use; None: all
     baseline: Baseline | None = None
     allow_output_changes: bool = False
+    quality: str | None = None
+    quality_drop: float = Field(default=0.01, ge=0, lt=1)
     energy_gpu: str = "H100-SXM"  # used to emulate energy where there is no NVML
     allow_gpu_settings: bool = False
     read_only_device: bool = False
@@ -267,6 +269,9 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
     return spec
 
 
+_FILES = (".yaml", ".yml", ".jsonl")
+
+
 def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in a spec absolute; shipped names and names of hub models stay."""
     found = dict(data)
@@ -275,10 +280,10 @@ def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             str(folder / Path(part).expanduser()) if part.endswith((".yaml", ".yml")) else part
             for part in joined_names(space)
         )
-    for field in ("model", "workload", "baseline"):
+    for field in ("model", "workload", "baseline", "quality"):
         value = found.get(field)
         if isinstance(value, str):
             path = folder / Path(value).expanduser()
-            is_path = path.is_dir() if field == "model" else value.endswith((".yaml", ".yml"))
+            is_path = path.is_dir() if field == "model" else value.endswith(_FILES)
             found[field] = str(path) if is_path else value
     return found

@@ -159,6 +159,7 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
         **_outcome(row),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
         traffic=row.traffic,
+        grades=None if row.grades is None else tuple(row.grades),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tuner.errors import UsageError, unknown_name
 from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import convert, raw
-from tuner.store.rows import Answers, RepeatKind, RepeatRow, TrialOwner, TrialState
+from tuner.store.rows import Answers, Grades, RepeatKind, RepeatRow, TrialOwner, TrialState
 from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 
@@ -57,6 +57,7 @@ class RepeatTables:
         timing: Timing,
         warnings: Sequence[str] = (),
         answers: Answers | None = None,
+        grades: Grades | None = None,
     ) -> None:
         """Save the result of a running repeat, with its raw records, in one transaction.
 
@@ -76,6 +77,7 @@ class RepeatTables:
                 convert.set_failure(repeat, result)
             convert.set_timing(repeat, timing)
             repeat.answers = None if answers is None else [list(answer) for answer in answers]
+            repeat.grades = None if grades is None else list(grades)
             if encoded is not None:
                 session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
 

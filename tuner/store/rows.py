@@ -93,6 +93,7 @@ class RepeatKind(StrEnum):
 
 
 Answers: TypeAlias = tuple[tuple[int, ...], ...]
+Grades: TypeAlias = tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class RepeatRow(Outcome):
     `number` counts the repeats of a study from 0. `answers` are the token ids of the server's
     answers to the probe prompts, None if it was not asked. `traffic` numbers the stretch of
     traffic, which the search did not see; None in an older store, where it was the search's.
+    `grades` says of each question of the study's quality file whether the answer was right, None if
+    they were not asked.
     """
 
     number: int
@@ -109,6 +112,7 @@ class RepeatRow(Outcome):
     kind: RepeatKind
     answers: Answers | None = None
     traffic: int | None = None
+    grades: Grades | None = None
 
 
 @dataclass(frozen=True, slots=True)

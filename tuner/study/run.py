@@ -15,6 +15,7 @@ from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.load.workload import Workload, load_workload
+from tuner.measurement.quality.questions import read_questions
 from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
 from tuner.spec.search_space import load_space
 from tuner.spec.stored import spec_of
@@ -32,6 +33,8 @@ def check_names(spec: StudySpec) -> None:
     space = load_space(spec.space, example_ranges)
     check_space(space, spec, gpus_for(spec))
     check_workload(space, spec, load_workload(spec.workload))
+    if spec.quality is not None:
+        read_questions(Path(spec.quality))
     if spec.emulate is not None:
         load_gpu(spec.emulate)
         load_model(spec.model)

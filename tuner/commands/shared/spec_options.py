@@ -132,6 +132,20 @@ class StudyOptions(SpecOptions):
             help="Search knobs that may change the model's answers, such as precision.",
         ),
     ] = None
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="JSONL of questions (prompt or messages; answer or regex), asked of the baseline "
+            "and of each confirmed configuration."
+        ),
+    ] = None
+    quality_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest drop of the share of right answers that stays on the front "
+            "(default: 0.01)."
+        ),
+    ] = None
     objective: Annotated[
         list[str] | None,
         typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),

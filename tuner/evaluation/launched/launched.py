@@ -33,6 +33,7 @@ from tuner.evaluation.launched.warm_server import (
 from tuner.host.redaction import without_secrets
 from tuner.measurement.load_run import run_load
 from tuner.measurement.outputs import probe_answers
+from tuner.measurement.quality.asking import graded_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
@@ -85,6 +86,7 @@ class ServedEvaluator:
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
+        self._graded: list[Configuration] = []  # were asked the questions in this run
 
     async def prepare(self) -> Testbed:
         """Return the testbed; takes the leases of the GPUs whose limits are knobs."""
@@ -152,7 +154,25 @@ class ServedEvaluator:
         except NotAnsweredError as error:
             warning = f"the outputs could not be compared: {error}"
             return dataclasses.replace(found, warnings=(*found.warnings, warning))
-        return dataclasses.replace(found, answers=answers)
+        found = dataclasses.replace(found, answers=answers)
+        return await self._with_grades(found, configuration, server)
+
+    async def _with_grades(
+        self, found: Evaluation, configuration: Configuration, server: RunningServer
+    ) -> Evaluation:
+        """Ask the questions of the study's quality file, once of each configuration."""
+        questions = self._plan.questions
+        if not questions or configuration in self._graded:
+            return found
+        try:
+            grades = await graded_answers(server, questions)
+        except* NotAnsweredError as group:
+            warning = f"the questions were not answered: {group.exceptions[0]}"
+            found = dataclasses.replace(found, warnings=(*found.warnings, warning))
+        else:
+            self._graded.append(configuration)
+            found = dataclasses.replace(found, grades=grades)
+        return found
 
     async def _evaluate(
         self,

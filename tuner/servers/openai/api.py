@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 
-from tuner.records import Request, TextRequest
+from tuner.records import Prompt, Request, TextRequest
 from tuner.servers.openai.stream import CompletionStream
 from tuner.servers.server import (
     Flags,
@@ -76,20 +76,41 @@ class OpenAiApi:
             "detokenize": False,
             "return_token_ids": True,
         }
-        try:
-            async with session.post(base_url.rstrip("/") + COMPLETIONS, json=body) as reply:
-                if reply.status != 200:
-                    said = (await reply.text())[:_QUOTE_CHARS].strip()
-                    raise NotAnsweredError(f"HTTP {reply.status}: {said}")
-                token_ids = (await reply.json())["choices"][0]["token_ids"]
-        except TimeoutError:  # one of aiohttp's errors, too: how long to wait is the caller's
-            raise
-        except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
-            kind = type(error).__name__
-            raise NotAnsweredError(f"no answer with token ids ({kind})") from error
+        choice = await _first_choice(session, base_url.rstrip("/") + COMPLETIONS, body)
+        token_ids = choice.get("token_ids")
         if not isinstance(token_ids, list):
             raise NotAnsweredError("the server does not return token ids")
         return tuple(int(token) for token in token_ids)
+
+    async def greedy_text(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        prompt: Prompt,
+        max_tokens: int,
+    ) -> str:
+        """Return the greedy answer to a text or to messages, up to where the model ends it.
+
+        Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
+        """
+        body: dict[str, object] = {
+            "model": served_name,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+        root = base_url.rstrip("/")
+        if isinstance(prompt, str):
+            choice = await _first_choice(session, root + COMPLETIONS, {**body, "prompt": prompt})
+            said = choice.get("text")
+        else:
+            messages = [{"role": m.role, "content": m.content} for m in prompt]
+            choice = await _first_choice(session, root + CHAT, {**body, "messages": messages})
+            message = choice.get("message")
+            said = message.get("content") if isinstance(message, dict) else None
+        if said is not None and not isinstance(said, str):
+            raise NotAnsweredError("the answer is no text")
+        return said or ""
 
     async def generates(
         self, session: aiohttp.ClientSession, base_url: str, served_name: str
@@ -149,6 +170,26 @@ async def get_json(session: aiohttp.ClientSession, url: str) -> dict[str, object
         said = str(error)[:_QUOTE_CHARS] or "time-out"  # it may quote all that was answered
         raise ServerUnreachableError(f"no answer from {url}: {said}") from error
     return data if isinstance(data, dict) else {}
+
+
+async def _first_choice(
+    session: aiohttp.ClientSession, url: str, body: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the first choice of an answer that is not streamed; raises as `greedy_answer`."""
+    try:
+        async with session.post(url, json=body) as reply:
+            if reply.status != 200:
+                said = (await reply.text())[:_QUOTE_CHARS].strip()
+                raise NotAnsweredError(f"HTTP {reply.status}: {said}")
+            choice = (await reply.json())["choices"][0]
+    except TimeoutError:  # one of aiohttp's errors, too: how long to wait is the caller's
+        raise
+    except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
+        kind = type(error).__name__
+        raise NotAnsweredError(f"no answer with token ids ({kind})") from error
+    if not isinstance(choice, dict):
+        raise NotAnsweredError("no answer with token ids")
+    return choice
 
 
 def _call(route: str, body: dict[str, object]) -> HttpCall:

@@ -14,7 +14,7 @@ from tuner.configuration import Configuration, Value
 from tuner.host.redaction import redacted
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Source, Timing
 from tuner.store import raw
-from tuner.store.rows import Answers, RepeatKind, StudyIdentity, TrialOwner
+from tuner.store.rows import Answers, Grades, RepeatKind, StudyIdentity, TrialOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class LoggedResult:
     encoded_raw: bytes | None = None
     repeat: RepeatOf | None = None
     answers: Answers | None = None
+    grades: Grades | None = None
 
     @property
     def raw(self) -> RawRun | None:
@@ -90,6 +91,7 @@ def to_json(record: LogRecord) -> dict[str, Any]:
         "spent_s": record.spent_s,
         "warnings": [redacted(warning) for warning in record.warnings],
         "answers": record.answers,
+        **({} if record.grades is None else {"grades": record.grades}),
         "raw": None if encoded is None else base64.b85encode(encoded).decode(),
     }
 
@@ -114,6 +116,7 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
         encoded_raw=None if encoded is None else base64.b85decode(encoded),
         repeat=None if repeat is None else _repeat_of(*repeat),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
+        grades=None if data.get("grades") is None else tuple(data["grades"]),
     )
 
 

@@ -67,4 +67,6 @@ def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRec
     convert.set_timing(record, logged.timing)
     if isinstance(record, RepeatRecord) and logged.answers is not None:
         record.answers = [list(answer) for answer in logged.answers]
+    if isinstance(record, RepeatRecord) and logged.grades is not None:
+        record.grades = list(logged.grades)
     return record

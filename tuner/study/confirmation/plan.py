@@ -54,11 +54,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The SLOs and objectives that define the front, and the maximum repeats per member."""
+    """The SLOs and objectives that define the front, and the maximum repeats per member.
+
+    `quality_drop` is how much less of the study's questions a member may answer right.
+    """
 
     slos: tuple[Slo, ...]
     objectives: tuple[Objective, ...]
     most_repeats: int
+    quality_drop: float = 0.0
 
 
 def next_step(
@@ -89,7 +93,7 @@ class _Plan:
         left_out: frozenset[int],
     ) -> None:
         self._goal = goal
-        self._known = confirmations(trials, repeats, goal.slos)
+        self._known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
         self._repeats = repeats
         self._left_out = left_out
         default = baseline_of(trials)
@@ -276,7 +280,9 @@ def aim_step(
     aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
     if len(aims) >= sum(count for at, count in AIMS if share >= at):
         return None
-    front = members(goal, trials, repeats, confirmations(trials, repeats, goal.slos))
+    front = members(
+        goal, trials, repeats, confirmations(trials, repeats, goal.slos, goal.quality_drop)
+    )
     leader = next((t for t in front if not t.baseline), None)
     if leader is None:
         return None

@@ -47,7 +47,7 @@ class ConfirmationRun:
         self._evaluator = evaluator
         self._owner = owner
         self._listener = listener
-        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats)
+        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, spec.quality_drop)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
@@ -134,6 +134,7 @@ class ConfirmationRun:
             timing=spent,
             warnings=evaluation.warnings,
             answers=evaluation.answers,
+            grades=evaluation.grades,
         )
         self._store.add_spent_s(self._name, spent.elapsed_s)
         self._listener.repeat_ended(step, evaluation.result)

@@ -195,6 +195,7 @@ class DurableEvaluator:
                 encoded_raw=None if evaluation.raw is None else raw.encode(evaluation.raw),
                 repeat=repeat,
                 answers=evaluation.answers,
+                grades=evaluation.grades,
             )
         )
         await self.gate.wait_until_writable()

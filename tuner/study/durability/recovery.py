@@ -89,4 +89,5 @@ def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
         timing=record.timing,
         warnings=record.warnings,
         answers=record.answers,
+        grades=record.grades,
     )

@@ -1,0 +1,45 @@
+"""Asking a server questions, greedily and some at once, and grading what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from tuner.measurement.quality.questions import Question
+from tuner.servers.server import Endpoint, NotAnsweredError
+
+_AT_ONCE = 16
+_ANSWER_S = 600.0
+
+
+async def graded_answers(server: Endpoint, questions: Sequence[Question]) -> tuple[bool, ...]:
+    """Return of each question whether the server's greedy answer is right.
+
+    Raises `NotAnsweredError` if one got no answer.
+    """
+    # here, because reports read grades, and should not wait for an HTTP client's import
+    import aiohttp
+
+    turn = asyncio.Semaphore(_AT_ONCE)
+    timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def grade(question: Question) -> bool:
+            async with turn:
+                try:
+                    said = await server.api.greedy_text(
+                        session,
+                        server.base_url,
+                        server.served_name,
+                        question.asked,
+                        question.max_tokens,
+                    )
+                except TimeoutError:
+                    raise NotAnsweredError(f"no answer within {_ANSWER_S:g} s") from None
+            return question.is_right(said)
+
+        tasks = [group.create_task(grade(question)) for question in questions]
+    return tuple(task.result() for task in tasks)
