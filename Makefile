@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-search bench-deployable chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-deployable chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -47,6 +47,10 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 	$(BIN)/python benchmarks/bench_emulator.py
 	$(BIN)/python benchmarks/bench_engine.py
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_report
+
+# ROWS: CSVs of measured rows; LENGTHS: output lengths, for those of the ML.ENERGY benchmark
+bench-emulator: $(VENV)/installed-dev  ## the emulator beside measured rows (make bench-emulator ROWS=...)
+	$(BIN)/python benchmarks/bench_accuracy.py $(ROWS) $(if $(LENGTHS),--lengths $(LENGTHS))
 
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search_time.py

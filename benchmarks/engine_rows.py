@@ -15,12 +15,13 @@ from tuner.emulator.launch_rules import resolve
 from tuner.emulator.refusal import LaunchRefusedError
 
 _MEMORY_SHARE = 0.9  # vLLM 0.11's default
+FIGURES = ("token_j", "power_w", "throughput_tok_s", "itl_ms", "p99_itl_ms")
 
 Array = NDArray[np.float64]
 
 
 def run_row(row: Row, lengths: Lengths, model: ModelShape, gpu: Gpu) -> Array | None:
-    """Return the row's metrics in the order of METRICS, or None where the engine refuses it.
+    """Return the row's figures in the order of FIGURES, or None where the engine refuses it.
 
     Energy and tokens count from when `max_num_seqs` requests have a token until all have one.
     """
@@ -47,10 +48,10 @@ def run_row(row: Row, lengths: Lengths, model: ModelShape, gpu: Gpu) -> Array | 
         engine.submit(sequence)
     while engine.running or engine.waiting:
         engine.advance(float("inf"))
-    return _metrics(engine, sequences, row)
+    return _figures(engine, sequences, row)
 
 
-def _metrics(engine: Engine, sequences: list[Sequence], row: Row) -> Array:
+def _figures(engine: Engine, sequences: list[Sequence], row: Row) -> Array:
     log = engine.log
     assert log is not None
     ends_s = np.concatenate([[0.0], log.ends_s])
@@ -71,5 +72,6 @@ def _metrics(engine: Engine, sequences: list[Sequence], row: Row) -> Array:
     count = tokens[begin + 1 : end + 1].sum()
     order = np.argsort(np.diff(ends_s))
     shares = np.cumsum(gaps[1:][order])
-    median_s = np.diff(ends_s)[order][np.searchsorted(shares, shares[-1] / 2)]
-    return np.array([used_j / count, used_j / time_s, count / time_s, 1e3 * median_s])
+    places = np.searchsorted(shares, shares[-1] * np.array([0.5, 0.99]))
+    itl_s, tail_s = np.diff(ends_s)[order][places]
+    return np.array([used_j / count, used_j / time_s, count / time_s, 1e3 * itl_s, 1e3 * tail_s])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,24 +12,94 @@ from numpy.typing import NDArray
 
 from tuner.catalog.gpu import CLOCK_STEP_MHZ, Gpu
 from tuner.catalog.model import ModelShape, load_model
-from tuner.emulator.engine.step import StepParts
+from tuner.emulator.engine.step import (
+    BLOCK_TILE,
+    EXPERT_TILE,
+    UNQUANTIZED_BYTES,
+    WIDE_TILE,
+    StepParts,
+    graph_tokens,
+)
 
 Array = NDArray[np.float64]
 
 _PARTS = StepParts._fields
 # constants in which the times of a step are linear, or linear in their inverse
 _LINEAR = (
-    *("layer_us", "expert_layer_us", "quantize_layer_us", "prefill_layer_us"),
+    *("layer_us", "expert_layer_us", "quantize_us", "sequence_us", "prefill_layer_us"),
     *("prefill_latent_us", "prefill_expert_us", "prefill_state_us"),
-    *("host_step_us", "host_sequence_us", "logit_bytes", "expert_skew", "all_reduce_us"),
+    *("host_step_us", "host_sequence_us", "logit_bytes", "sorting_bytes", "all_reduce_us"),
 )
+
+
+class Experts:
+    """Routed experts of every step, by the formulas of `StepModel`, for any constants."""
+
+    def __init__(
+        self, rows: Sequence[Row], models: Sequence[ModelShape], traces: Sequence[list[Part]]
+    ) -> None:
+        tokens, shapes = [], []
+        for row, model, trace in zip(rows, models, traces, strict=True):
+            moe = model.moe
+            for part in trace:
+                count = part.batch.decode_sequences + part.batch.prefill_tokens
+                tokens.append(float(graph_tokens(count)))
+                groups, slices = (row.gpus, 1) if row.experts_split else (1, row.gpus)
+                shapes.append(
+                    (1.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, groups, slices)
+                    if moe is None
+                    else (
+                        *(moe.count, moe.active, moe.layers, moe.parameters, moe.weights.bytes),
+                        *(moe.weights.fp8, moe.reads_all, groups, slices),
+                    )
+                )
+        self._tokens = np.array(tokens)
+        self._shapes = np.array(shapes, dtype=float).T
+
+    def add_to(self, parts: Array, gpu: Gpu) -> None:
+        """Fill in the experts' columns, and add them to those of all operators."""
+        tokens = self._tokens
+        count, active, layers, parameters, size, fp8, reads_all, groups, slices = self._shapes
+        held, doublings = count / groups, np.log2(groups)
+        alike = 1.0 + (tokens - 1.0) * gpu.routing_spread
+        share = 1.0 - (1.0 - active / count) ** alike
+        spread = np.sqrt(held * share * (1.0 - share))
+        touched = np.minimum(held * share + 0.5 * doublings * spread, held)
+        touched = np.where(reads_all, held, touched)
+        mean = np.where(reads_all, held, held * share)
+        wide = (tokens > held) & (size == UNQUANTIZED_BYTES)
+        tile = np.where(reads_all, BLOCK_TILE, np.where(wide, WIDE_TILE, EXPERT_TILE))
+        mean_rows = tokens * active / groups
+        rows = mean_rows * (1.0 + gpu.expert_skew * doublings)
+        rows = np.maximum(touched * tile, rows + touched * tile / 2)
+        mean_rows = np.maximum(mean * tile, mean_rows + mean * tile / 2)
+        peak = np.where(fp8, gpu.fp8_tflops or gpu.bf16_tflops, gpu.bf16_tflops)
+        flop_s = peak * 1e12 * gpu.matrix_efficiency
+        flop = 2.0 * layers * parameters / slices
+        each = layers * parameters * size / slices
+        read_s = each * touched / (gpu.memory_tb_s * 1e12 * gpu.expert_efficiency)
+        packed = np.where(size < 1.0, layers * parameters / slices, 0.0)
+        unpack_s = packed / (gpu.unpack_tera_s * 1e12)
+        parts[:, 2] = flop * rows / (flop_s * gpu.expert_matrix_share) + unpack_s * touched
+        parts[:, 3] = read_s / np.where(wide, gpu.expert_tile_share, 1.0)
+        parts[:, 10] += each * mean
+        parts[:, 11] += flop * mean_rows / flop_s * np.where(fp8, gpu.eight_bit_energy, 1.0)
+        parts[:, 11] += unpack_s * mean
+        parts[:, 12] = mean / touched
+
+
+def without_experts(model: ModelShape) -> ModelShape:
+    """Return the model with experts that weigh nothing."""
+    return model if model.moe is None else replace(model, moe=replace(model.moe, parameters=0))
 
 
 class Table:
     """The rows of one GPU as arrays: what each step model says, for any constants, at once."""
 
     def __init__(self, rows: Sequence[Row], traces: Sequence[list[Part]], gpu: Gpu) -> None:
-        models = {row.model: load_model(row.model) for row in rows}
+        whole = {row.model: load_model(row.model) for row in rows}
+        models = {name: without_experts(model) for name, model in whole.items()}
+        self._experts = Experts(rows, [whole[row.model] for row in rows], traces)
         self.rows, self.base = rows, gpu
         parts = [part for trace in traces for part in trace]
         self._row = np.repeat(np.arange(len(rows)), [len(trace) for trace in traces])
@@ -41,7 +112,7 @@ class Table:
             update=dict.fromkeys(_LINEAR, 0.0)
             | {"matrix_efficiency": 1.0, "memory_efficiency": 1.0, "expert_efficiency": 1.0}
             | {"attention_efficiency": 1.0, "expert_matrix_share": 1.0, "link_efficiency": 1.0}
-            | {"expert_tile_share": 1.0, "all_reduce_growth": 0.0}
+            | {"all_reduce_growth": 0.0, "eight_bit_energy": 1.0}
         )
         self._zero = self._evaluate(models, traces, zero)
         self._slopes = {
@@ -49,11 +120,9 @@ class Table:
             for name in _LINEAR
         }
         no_link = zero.model_copy(update={"link_efficiency": 1e12})
+        eight = zero.model_copy(update={"eight_bit_energy": 2.0})
+        self._eight_bit_s = (self._evaluate(models, traces, eight) - self._zero)[:, 11]
         self._transfer_s = (self._zero - self._evaluate(models, traces, no_link))[:, 6]
-        tiled = zero.model_copy(update={"expert_tile_share": 0.5})
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slower = self._evaluate(models, traces, tiled)[:, 3] / self._zero[:, 3]
-        self._tiled = np.nan_to_num(slower, nan=1.0) > 1.5
 
     def _evaluate(
         self, models: Mapping[str, ModelShape], traces: Sequence[list[Part]], gpu: Gpu
@@ -78,10 +147,11 @@ class Table:
         out[:, 6] += self._transfer_s * (1.0 / gpu.link_efficiency - 1.0)
         out[:, 0] /= gpu.matrix_efficiency
         out[:, 1] /= gpu.memory_efficiency
-        out[:, 2] /= gpu.matrix_efficiency * gpu.expert_matrix_share
-        out[:, 3] /= gpu.expert_efficiency * np.where(self._tiled, gpu.expert_tile_share, 1.0)
         out[:, 4] /= gpu.matrix_efficiency
         out[:, 5] /= gpu.attention_efficiency
+        out[:, 11] += self._eight_bit_s * (gpu.eight_bit_energy - 1.0)
+        out[:, 11] /= gpu.matrix_efficiency
+        self._experts.add_to(out, gpu)
         return out
 
     def predict(self, gpu: Gpu) -> Array:
@@ -128,16 +198,16 @@ def _at_clock(parts: Array, clock_mhz: Array, gpu: Gpu) -> tuple[Array, Array]:
     slower = gpu.max_clock_mhz / clock_mhz
     starved = np.maximum(1.0, gpu.full_bandwidth_mhz / clock_mhz)
     balance = columns["expert_balance"]
-    busy = working = compute = np.zeros(len(parts))
+    busy = working = np.zeros(len(parts))
     for kind, share in (("linear", 1.0), ("expert", balance), ("attention", 1.0)):
         arithmetic = columns[f"{kind}_compute_s"] * slower
         memory = columns[f"{kind}_memory_s"] * starved
         both = np.minimum(arithmetic, memory) * (1.0 - gpu.roofline_overlap)
         takes = np.maximum(arithmetic, memory) + both
         busy, working = busy + takes, working + takes * share
-        compute = compute + arithmetic * share
     prefill = columns["prefill_s"] * slower
-    working, compute = working + prefill, compute + prefill * gpu.prefill_activity
+    working = working + prefill
+    compute = columns["matrix_s"] * slower + prefill * gpu.prefill_activity
     busy = busy + prefill + columns["kernel_s"]
     host = columns["host_s"]
     duration = busy + host - gpu.host_overlap * np.minimum(busy, host)

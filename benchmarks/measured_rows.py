@@ -31,7 +31,7 @@ _BINS = 6
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured configuration; the last four are means over its window."""
+    """One measured configuration; the last five are of its window."""
 
     task: str
     model: str
@@ -47,6 +47,7 @@ class Row:
     power_w: float
     throughput_tok_s: float
     itl_ms: float
+    p99_itl_ms: float
 
     @property
     def group(self) -> tuple[str, str, str, int]:
@@ -79,6 +80,7 @@ def _row(record: Mapping[str, str]) -> Row:
         power_w=float(record["avg_power_W_total"]),
         throughput_tok_s=float(record["output_throughput_tok_s"]),
         itl_ms=float(record["median_itl_ms"]),
+        p99_itl_ms=float(record["p99_itl_ms"]),
     )
 
 
@@ -198,5 +200,15 @@ def _batch(mean: NDArray[np.float64]) -> Batch:
 
 
 def steps_of(row: Row, model: ModelShape, gpu: Gpu) -> StepModel:
-    """Return the step model of a row's server: attention and the rest split over all GPUs."""
-    return StepModel(model, gpu, tensor_parallel_size=row.gpus, expert_parallel=row.experts_split)
+    """Return the step model of a row's server: attention and the rest split over all GPUs.
+
+    Its requests took the sampling of each model's generation_config.json: top-k or top-p but for
+    GPT-OSS.
+    """
+    return StepModel(
+        model,
+        gpu,
+        tensor_parallel_size=row.gpus,
+        expert_parallel=row.experts_split,
+        sorts_logits="gpt-oss" not in row.model,
+    )

@@ -62,6 +62,7 @@ def product_errors(gpu: Gpu) -> NDArray[np.float64]:
             host_s=0.0,
             host_overlap=1.0,
             memory_bytes=moved,
+            matrix_s=flop / (gpu.bf16_tflops * 1e12 * gpu.matrix_efficiency),
         )
         cost = power.at_clock(parts, product.sm_clock_mhz)
         speed = flop / cost.duration_s / (product.tflop_s * 1e12)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.catalog.gpu import Gpu
+from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration, Value
 from tuner.emulator.refusal import LaunchRefusedError
@@ -154,7 +154,7 @@ def test_noise_is_seeded_small_and_can_be_turned_off(run_closed: Callable[..., R
 def test_energy_per_token_falls_with_the_batch(run_closed: Callable[..., RawRun]) -> None:
     single = energy_per_token_j(run_closed(1, prompt=30))
     batched = energy_per_token_j(run_closed(256, prompt=30))
-    assert 30 < single / batched < 70
+    assert 30 < single / batched < 100  # greedy: nothing is sorted
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,10 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
 ) -> None:
     """Rows of the ML.ENERGY benchmark v3 (chat, about 270 prompt and 399 output tokens).
 
-    Its vLLM, 0.11, did not schedule asynchronously by default.
+    Its vLLM, 0.11, did not schedule asynchronously by default, and its requests asked for top-p.
     """
+    older = load_gpu(h100.name, "vllm-0.11")
+    sorting = {"logit_bytes": older.logit_bytes + older.sorting_bytes}
     random = np.random.default_rng(1)
     prompt = np.ones(270, np.int32)
     requests = (
@@ -181,7 +183,7 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
     )
     run = simulate(
         llama,
-        h100,
+        older.model_copy(update=sorting),
         Configuration(flags={"max_num_seqs": concurrency, "async_scheduling": False}),
         requests,
         Load(concurrency=2 * concurrency),  # there is always one more waiting

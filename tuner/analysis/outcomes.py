@@ -8,7 +8,9 @@ from tuner.metrics import Direction
 from tuner.pareto import pareto_front
 from tuner.records import Measurement, Source
 from tuner.slo import Slo, meets_all
+from tuner.spec.emulated_errors import emulated_errors
 from tuner.spec.objective import Objective
+from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity, TrialRow
 
 ENERGY = "energy_per_output_token_j"
@@ -116,3 +118,23 @@ def emulated(study: StudyIdentity, trials: Iterable[TrialRow]) -> tuple[str, ...
     latency = {study.latency_source, *(m.latency_source for m in found)}
     by_name = (("energy", energy), ("latency", latency))
     return tuple(name for name, sources in by_name if Source.EMULATED in sources)
+
+
+def emulator_errors(study: StudyIdentity, which: Iterable[str]) -> dict[str, float]:
+    """Return how far the emulated metrics may be off, as shares of their values.
+
+    `which` is what is `emulated`.
+    """
+    asked = {**StoredSpec.of(study).asked, "model": study.model}
+    names = tuple(which)
+    return emulated_errors(asked, energy="energy" in names, latency="latency" in names)
+
+
+def with_errors(study: StudyIdentity, which: Iterable[str]) -> tuple[str, ...]:
+    """Return what is emulated, each with how far it may be off."""
+    names = tuple(which)
+    errors = emulator_errors(study, names)
+    shown = {"energy": errors.get(ENERGY), "latency": errors.get("p50_tpot_ms")}
+    return tuple(
+        name if (error := shown.get(name)) is None else f"{name} (± {error:.0%})" for name in names
+    )

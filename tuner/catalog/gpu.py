@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from tuner.catalog.engine import EngineConstants, load_engine
 from tuner.catalog.shipped import shipped_folder, shipped_names
-from tuner.catalog.yaml_files import read_yaml
+from tuner.catalog.yaml_files import read_mapping, validate
 from tuner.errors import UsageError, unknown_name
 
 CLOCK_STEP_MHZ = 15
+_CARD_DEVIATION = 0.04
+_MOST_CARD_DEVIATION = 0.10
 
 
-class Gpu(BaseModel):
-    """One GPU as the emulator sees it. Watts of activity are at the highest clock."""
+class Gpu(EngineConstants):
+    """One GPU under one engine, as the emulator sees it. Watts are at the highest clock.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A GPU's file holds what belongs to the card; the engine's profile adds the rest, and a file
+    that has it too, as one that was calibrated, is of the engine that it names.
+    """
 
     name: str
     source: str
+    engine: str
+    errors: Mapping[str, float] = Field(default_factory=dict)  # held out, where it was calibrated
     bf16_tflops: float = Field(gt=0)
     fp8_tflops: float | None = Field(default=None, gt=0)
     memory_tb_s: float = Field(gt=0)
@@ -38,30 +47,15 @@ class Gpu(BaseModel):
     memory_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, weights
     expert_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, weights of experts
     attention_efficiency: float = Field(gt=0, le=1)  # of peak bytes/s, cache
-    expert_matrix_share: float = Field(gt=0, le=1)  # of matrix_efficiency, experts
-    expert_tile_share: float = Field(gt=0, le=1)  # of expert_efficiency, more tokens than experts
-    expert_skew: float = Field(ge=0)  # more tokens on the busiest GPU per doubling of them
-    roofline_overlap: float = Field(ge=0, le=1)  # of compute and memory time of the same operators
-    layer_us: float = Field(ge=0)  # short kernels of a layer
-    expert_layer_us: float = Field(ge=0)  # what a mixture of experts adds to a layer
-    quantize_layer_us: float = Field(ge=0)  # what 8-bit weights add to a layer
-    logit_bytes: float = Field(ge=0)  # moved per sampled sequence and vocabulary entry
-    prefill_layer_us: float = Field(ge=0)  # what a prefill adds to each attention layer,
-    prefill_latent_us: float = Field(ge=0)  # to one with a compressed cache,
-    prefill_expert_us: float = Field(ge=0)  # to a mixture of experts,
-    prefill_state_us: float = Field(ge=0)  # to a recurrent layer
-    all_reduce_us: float = Field(ge=0)  # latency of one over two GPUs
-    all_reduce_growth: float = Field(ge=0, le=2)  # exponent of the latency in the GPUs
     link_efficiency: float = Field(gt=0, le=1)  # of link_gb_s
-    host_step_us: float = Field(ge=0)
-    host_sequence_us: float = Field(ge=0)
-    host_overlap: float = Field(ge=0, le=1)  # of host and GPU time, without async scheduling
+    unpack_tera_s: float = Field(gt=0)  # weights of fewer than 8 bits that it unpacks in a second
 
     idle_w: float = Field(gt=0)
     loaded_idle_w: float = Field(gt=0)
     active_w: float = Field(ge=0)
     stall_w: float = Field(ge=0)
     compute_w: float = Field(ge=0)
+    eight_bit_energy: float = Field(ge=1, le=2)  # of an 8-bit FLOP / half that of one in 16 bits
     prefill_activity: float = Field(ge=0, le=1)  # share of compute_w in what a prefill adds
     memory_pj_per_byte: float = Field(ge=0)
     limit_use: float = Field(default=1.0, gt=0.5, le=1)  # mean power at a limit that binds / limit
@@ -85,20 +79,52 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(shipped_names("gpus"))
 
 
-def load_gpu(name: str) -> Gpu:
-    """Return a shipped GPU by name, or one from the path of a YAML file.
+def card_factor(gpu: str, card: int) -> float:
+    """Return the power of one card of a host, relative to its kind's: within 10 %, by its number.
 
-    Raises `UsageError` for an unknown name, a missing file or an invalid file.
+    Two H200s of one host differed by 10 % on the same work (docs/emulator.md). Card 0 is the kind
+    itself.
     """
+    if card == 0:
+        return 1.0
+    drawn = random.Random(f"{gpu} {card}").gauss(0.0, _CARD_DEVIATION)
+    return 1.0 + min(max(drawn, -_MOST_CARD_DEVIATION), _MOST_CARD_DEVIATION)
+
+
+def load_gpu(name: str, engine: str | None = None) -> Gpu:
+    """Return a shipped GPU by name, or one from the path of a YAML file, under an engine.
+
+    `NAME:3` is card 3 of a host, with the power of a card of its own (`card_factor`). Without an
+    engine it is the one that the file names, or else the newest. Raises `UsageError`
+    for an unknown name, a missing file or an invalid file, and for an engine that differs from the
+    file's own.
+    """
+    kind, _, number = name.rpartition(":")
+    if kind and number.isdecimal():
+        return _one_card(load_gpu(kind, engine), int(number))
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UsageError(f"no file '{name}'; give the path of a YAML file or a shipped GPU")
-        return read_yaml(path, Gpu)
-    shipped = {path.stem.lower(): path for path in shipped_folder("gpus").glob("*.yaml")}
-    if name.lower() not in shipped:
-        raise UsageError(unknown_name("GPU", name, gpu_names()) + " (or write a path to .yaml)")
-    return read_yaml(shipped[name.lower()], Gpu)
+    else:
+        shipped = {path.stem.lower(): path for path in shipped_folder("gpus").glob("*.yaml")}
+        if name.lower() not in shipped:
+            raise UsageError(unknown_name("GPU", name, gpu_names()) + " (or write a path to .yaml)")
+        path = shipped[name.lower()]
+    data = read_mapping(path)
+    own = data.get("engine")
+    if own is not None and engine not in (None, own):
+        raise UsageError(f"'{name}' was made for the engine {own!r}; leave {engine!r} out")
+    profile = load_engine(engine if own is None else str(own))
+    constants = profile.constants_for(str(data.get("name")))
+    return validate(str(path), {**constants, **data, "engine": profile.name}, Gpu)
+
+
+def _one_card(gpu: Gpu, card: int) -> Gpu:
+    factor = card_factor(gpu.name, card)
+    watts = ("idle_w", "loaded_idle_w", "active_w", "stall_w", "compute_w", "memory_pj_per_byte")
+    changed = {name: getattr(gpu, name) * factor for name in watts}
+    return gpu.model_copy(update={"name": f"{gpu.name}:{card}", **changed})
 
 
 def save_gpu(gpu: Gpu, path: Path) -> None:

@@ -119,6 +119,39 @@ class ModelShape:
         """Memory of the recurrent state of one sequence on all GPUs together."""
         return 0.0 if self.recurrent is None else self.recurrent.layers * self.recurrent.state_bytes
 
+    def dense_parts(self) -> list[tuple[int, Weights]]:
+        """Parameters, over all layers, that every token passes through, by kind of layer."""
+        attention, moe = self.attention, self.moe
+        parts = [(attention.layers * attention.parameters, attention.weights)]
+        parts += [
+            (part.layers * part.parameters, part.weights)
+            for part in (self.mlp, self.recurrent)
+            if part is not None
+        ]
+        if moe is not None:
+            parts.append((moe.layers * moe.shared_parameters, moe.shared_weights))
+        return parts
+
+    @property
+    def packed_parameters(self) -> float:
+        """Those of fewer than 8 bits among them, which are unpacked before they are multiplied."""
+        return float(sum(count for count, weights in self.dense_parts() if weights.bytes < 1.0))
+
+    @property
+    def quantized_inputs(self) -> int:
+        """Inputs brought into 8 bits first, over all layers: two of each kind of layer."""
+        moe = self.moe
+        parts = [
+            (part.layers, part.weights)
+            for part in (self.attention, self.mlp, self.recurrent)
+            if part is not None
+        ]
+        if moe is not None:
+            parts.append((moe.layers, moe.weights))
+            if moe.shared_parameters > self.hidden * moe.count:  # more than the router
+                parts.append((moe.layers, moe.shared_weights))
+        return sum(2 * layers for layers, weights in parts if weights.fp8)
+
     def kv_token_bytes(self, shards: int, element_bytes: int) -> float:
         """Cache of one token on one of `shards` GPUs; heads are copied if there are fewer.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["search_spaces", "workloads", "gpus"]
+Kind = Literal["search_spaces", "workloads", "gpus", "engines"]
 
 # `tuner/search_spaces` and `tuner/workloads` link to the folders of that name at the top of the
 # repository; in a wheel and in an sdist they are folders with the files themselves.
@@ -13,6 +13,7 @@ _PLACES: dict[Kind, str] = {
     "search_spaces": "search_spaces",
     "workloads": "workloads",
     "gpus": "catalog/gpus",
+    "engines": "catalog/engines",
 }
 
 

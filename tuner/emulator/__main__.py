@@ -47,7 +47,7 @@ async def _serve(arguments: ServeArguments) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    model, gpu = load_model(arguments.model), load_gpu(arguments.gpu)
+    model, gpu = load_model(arguments.model), load_gpu(arguments.gpu, arguments.engine)
     devices: tuple[Device, ...] = ()
     if arguments.devices is not None:
         devices = open_devices(arguments.devices, gpu).devices

@@ -17,6 +17,7 @@ from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.replicas import Replicas
 from tuner.emulator.engine.sequences import Sequence
 from tuner.emulator.engine.step import Batch, StepModel
+from tuner.emulator.engine.step_log import FrontEnd
 from tuner.emulator.launch_rules import request_refusal, resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.step_model import step_model
@@ -38,7 +39,6 @@ from tuner.records import (
 
 __all__ = ["LaunchRefusedError", "engine_for", "simulate", "steady_power_w"]
 
-HTTP_OVERHEAD_S = 0.004  # client, HTTP and tokenisation, from sent to queued
 STEP_JITTER = 0.015
 ENERGY_GAIN = 0.01  # standard deviation of a board's sensor gain between runs
 _LONGEST_LOAD_S = 7 * 86_400.0
@@ -116,7 +116,8 @@ def simulate(
     Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
     """
     front = replicas_for(model, gpu, configuration, seed=seed, noise=noise, acceptance=acceptance)
-    run = _Run(front, requests, load, watch)
+    costs = {"request_s": gpu.request_us * 1e-6, "token_s": gpu.token_us * 1e-6}
+    run = _Run(front, requests, load, watch, **costs)
     with collector_paused():  # what a load makes lives as long as its run
         end_s = run.drive()
     opened_s = watch.window_start_s
@@ -176,9 +177,11 @@ class _Flight:
     request: Request
     scheduled_s: float
     sequence: Sequence
+    arrival_s: float = math.inf  # in the engine's queue, once it was sent
     ended_s: float | None = None
     error: str | None = None
     engine: Engine | None = None  # once it has arrived
+    front_end: FrontEnd | None = None
     first_s: float = math.nan  # of its first token, once it was asked for
 
     def first_token_s(self) -> float:
@@ -188,18 +191,21 @@ class _Flight:
             segments = sequence.segments
             first = segments[0][0] if segments else sequence.started_decode_step
             if first is not None:
-                assert self.engine is not None
-                assert self.engine.log is not None
-                self.first_s = self.engine.log.end_s(first)
+                assert self.front_end is not None
+                self.first_s = self.front_end.sent_s(first)
         return self.first_s
 
-    def record(self, end_s: float, step_ends_s: FloatArray) -> RequestRecord:
-        """Return what the client saw up to `end_s`; the times are a view where they can be."""
-        times = [step_ends_s[first : first + count] for first, count in self.sequence.segments]
+    def record(self, end_s: float, sent_s: FloatArray) -> RequestRecord:
+        """Return what the client saw up to `end_s`; the times are a view where they can be.
+
+        `sent_s` are the times at which the tokens of each step were sent.
+        """
+        times = [sent_s[first : first + count] for first, count in self.sequence.segments]
         token_times_s = times[0] if len(times) == 1 else np.concatenate([_NO_TIMES, *times])
         if token_times_s.size and token_times_s[-1] > end_s:
             token_times_s = token_times_s[: np.searchsorted(token_times_s, end_s, side="right")]
-        is_cut = self.ended_s is None or self.ended_s > end_s
+        ended_s = self.ended_s
+        is_cut = ended_s is None or ended_s > end_s
         state = RequestState.CUT if is_cut else RequestState.DONE
         return RequestRecord(
             request_id=self.request.request_id,
@@ -208,7 +214,7 @@ class _Flight:
             scheduled_s=self.scheduled_s,
             sent_s=self.scheduled_s,
             token_times_s=token_times_s,
-            ended_s=end_s if self.ended_s is None else min(self.ended_s, end_s),
+            ended_s=end_s if ended_s is None else min(ended_s, end_s),
             state=RequestState.FAILED if self.error is not None else state,
             error=self.error,
         )
@@ -218,7 +224,14 @@ class _Run:
     """Offers requests to an engine and tells the watch, in time order."""
 
     def __init__(
-        self, front: Replicas, requests: Iterator[Request], load: Load, watch: SteadyWatch
+        self,
+        front: Replicas,
+        requests: Iterator[Request],
+        load: Load,
+        watch: SteadyWatch,
+        *,
+        request_s: float,
+        token_s: float,
     ) -> None:
         self.flights: list[_Flight] = []
         self._engine = front
@@ -232,6 +245,12 @@ class _Run:
         self._failures_in_a_row = 0
         self._end_s = math.inf  # of the window, as far as the watch has decided it
         self._arrival_s = math.inf  # when the next request of those on the way arrives
+        self._request_s, self._token_s = request_s, token_s
+        self._told_s = 0.0
+        self._front_ends = {}
+        for engine in front.engines:
+            assert engine.log is not None
+            self._front_ends[engine] = FrontEnd(engine.log, token_s)
 
     def drive(self) -> float:
         """Run the load; returns when it ended."""
@@ -259,12 +278,11 @@ class _Run:
 
         A watch that sees late when its window began may end it at a time that has passed.
         """
-        step_ends_s: dict[Engine | None, FloatArray] = {None: _NO_TIMES}
-        for engine in self._engine.engines:
-            assert engine.log is not None
-            step_ends_s[engine] = engine.log.ends_s
+        sent_s: dict[Engine | None, FloatArray] = {None: _NO_TIMES}
+        for engine, front_end in self._front_ends.items():
+            sent_s[engine] = front_end.times_s
         sent = [flight for flight in self.flights if flight.scheduled_s <= end_s]
-        return tuple(flight.record(end_s, step_ends_s[flight.engine]) for flight in sent)
+        return tuple(flight.record(end_s, sent_s[flight.engine]) for flight in sent)
 
     def _over(self) -> bool:
         hopeless = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
@@ -286,8 +304,15 @@ class _Run:
                 self._arrive(self._on_the_way.popleft())
         for sequence in finished:
             if now_s <= self._end_s:
-                self._inform(self._in_engine[sequence])
-                self._end(self._in_engine.pop(sequence), now_s)
+                flight = self._in_engine.pop(sequence)
+                first, count = sequence.segments[-1]
+                assert flight.front_end is not None
+                ended_s = flight.front_end.sent_s(first + count - 1)
+                if ended_s <= self._end_s:
+                    self._inform(flight, ended_s)
+                    self._end(flight, ended_s)
+                else:  # the client does not see the end of it any more
+                    flight.ended_s = ended_s
 
     def _arrive(self, flight: _Flight) -> None:
         self._look_for_the_next_arrival()
@@ -296,25 +321,32 @@ class _Run:
         if refusal is None:
             self._in_engine[flight.sequence] = flight
             flight.engine = self._engine.submit(flight.sequence)
+            flight.front_end = self._front_ends[flight.engine]
             return
         flight.error = f"HTTP 400: {refusal}"
-        self._end(flight, flight.scheduled_s + HTTP_OVERHEAD_S)
+        self._end(flight, flight.arrival_s)
 
-    def _end(self, flight: _Flight, now_s: float) -> None:
-        flight.ended_s = now_s
+    def _end(self, flight: _Flight, ended_s: float) -> None:
+        """Note when the client has the whole answer, a little after the engine made it."""
+        flight.ended_s = ended_s
         self._failures_in_a_row = 0 if flight.error is None else self._failures_in_a_row + 1
-        self._watch.finished(now_s)
+        self._watch.finished(self._in_order(ended_s))
         self._ask_for_the_end()
-        if self._load.concurrency is not None and now_s < self._end_s:
-            self._send(self._next_flight(now_s))
+        if self._load.concurrency is not None and ended_s < self._end_s:
+            self._send(self._next_flight(ended_s))
 
-    def _inform(self, flight: _Flight) -> None:
+    def _inform(self, flight: _Flight, ended_s: float) -> None:
         if self._informed is None:
             return
-        now_s, engine = self._engine.clock_s, self._engine
-        self._informed.sampled(now_s, engine.energy_j, engine.generation_tokens)
+        engine = self._engine
+        self._informed.sampled(engine.clock_s, engine.energy_j, engine.generation_tokens)
         tokens = flight.sequence.output_tokens
-        self._informed.answered(now_s, flight.scheduled_s, flight.first_token_s(), tokens)
+        self._informed.answered(ended_s, flight.scheduled_s, flight.first_token_s(), tokens)
+
+    def _in_order(self, time_s: float) -> float:
+        """Return a time, or the latest one that the watch was told: answers are told ahead."""
+        self._told_s = max(self._told_s, time_s)
+        return self._told_s
 
     def _requests_in_flight(self) -> InFlight:
         flights = [*self._in_engine.values(), *self._on_the_way]
@@ -326,9 +358,13 @@ class _Run:
 
     def _send(self, flight: _Flight) -> None:
         self.flights.append(flight)
+        # the event loop that takes it is busy with the tokens of a step, or half-way through them
+        busy_s = self._engine.running / len(self._front_ends) * self._token_s / 2
+        arrival_s = flight.scheduled_s + self._request_s + busy_s
+        flight.arrival_s = max(arrival_s, self._on_the_way[-1].arrival_s if self._on_the_way else 0)
         self._on_the_way.append(flight)
         self._look_for_the_next_arrival()
-        self._watch.sent(flight.scheduled_s)
+        self._watch.sent(self._in_order(flight.scheduled_s))
         self._ask_for_the_end()
 
     def _send_open(self) -> None:
@@ -354,8 +390,7 @@ class _Run:
         return math.inf if self._scheduled is None else self._scheduled.scheduled_s
 
     def _look_for_the_next_arrival(self) -> None:
-        way = self._on_the_way
-        self._arrival_s = way[0].scheduled_s + HTTP_OVERHEAD_S if way else math.inf
+        self._arrival_s = self._on_the_way[0].arrival_s if self._on_the_way else math.inf
 
     def _ask_for_the_end(self) -> None:
         """Take note of the end of the window; it is decided when the watch is told something."""

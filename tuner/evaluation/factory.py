@@ -22,7 +22,7 @@ from tuner.devices.limit_control import Access
 from tuner.devices.meter import Meter
 from tuner.devices.open import open_meter
 from tuner.emulator.engine.power import PowerModel
-from tuner.emulator.http.arguments import DEVICES_VARIABLE, GPU_VARIABLE
+from tuner.emulator.http.arguments import DEVICES_VARIABLE, ENGINE_VARIABLE, GPU_VARIABLE
 from tuner.emulator.launch_rules import check_flags
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
@@ -135,7 +135,7 @@ def make_evaluator(
         return _attached(spec, spec.base_url, plan, knobs, context)
     if spec.emulate is None:
         return _served_model(spec, plan, knobs, context)
-    gpu = load_gpu(spec.emulate)
+    gpu = load_gpu(spec.emulate, spec.engine)
     model = load_model(spec.model)
     check_flags([*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")])
     if variables := [
@@ -265,7 +265,11 @@ def _served_emulator(
     spec: StudySpec, gpu: Gpu, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> ServedEvaluator:
     machine = EmulatedMachine(gpu, context.log_folder.absolute() / "gpus")
-    variables = {GPU_VARIABLE: str(spec.emulate), DEVICES_VARIABLE: str(machine.path)}
+    variables = {
+        GPU_VARIABLE: str(spec.emulate),
+        ENGINE_VARIABLE: gpu.engine,
+        DEVICES_VARIABLE: str(machine.path),
+    }
     launch = ServerSpec(
         emulated_server(_EMULATOR, "emulator", variables),
         source=Source.EMULATED,

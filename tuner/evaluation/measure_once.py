@@ -23,8 +23,9 @@ from tuner.load.workload import load_workload
 from tuner.measurement.intervals import Interval, intervals
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.precision import Achieved, achieved, imprecision
-from tuner.records import Failure, Load, Measurement
+from tuner.records import Failure, Load, Measurement, Source
 from tuner.slo import request_limits_ms
+from tuner.spec.emulated_errors import emulated_errors
 from tuner.spec.study import StudySpec
 
 
@@ -39,6 +40,7 @@ class MeasuredOnce:
     intervals: Mapping[str, Interval]  # 95 %, of the metrics for which the window is long enough
     precision: tuple[Achieved, ...]  # of the metrics with a target; none for a fixed window
     warnings: tuple[str, ...]
+    emulated_errors: Mapping[str, float]  # of emulated values, as shares of them, by metric
 
 
 async def measure_once(
@@ -70,4 +72,9 @@ async def measure_once(
         reached = achieved(plan.window.precision, result, known)
     warnings = (*evaluation.warnings, *imprecision(reached))
     load = load_of(configuration, plan.load)
-    return MeasuredOnce(testbed, configuration, load, result, known, reached, warnings)
+    errors = emulated_errors(
+        spec.model_dump(),
+        energy=result.energy_source is Source.EMULATED,
+        latency=result.latency_source is Source.EMULATED,
+    )
+    return MeasuredOnce(testbed, configuration, load, result, known, reached, warnings, errors)

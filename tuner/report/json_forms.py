@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, confirmed_front
 from tuner.analysis.load_text import load_text
-from tuner.analysis.outcomes import emulated, measured
+from tuner.analysis.outcomes import emulated, emulator_errors, measured
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
@@ -18,12 +18,14 @@ from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, T
 def front_json(found: ConfirmedFront) -> dict[str, Any]:
     """Return the Pareto front, and the default beside it."""
     study, baseline = found.study, found.baseline
+    which = emulated(study, measured(found.trials))
     return {
         "study": study.name,
         "model": study.model,
         "slos": [str(slo) for slo in found.slos],
         "objectives": list(study.objectives),
-        "emulated": list(emulated(study, measured(found.trials))),
+        "emulated": list(which),
+        "emulator_error": emulator_errors(study, which),
         "confirmed": found.is_confirmed,
         "front": [_trial(t, found) for t in found.front],
         "default": None if baseline is None else _trial(baseline, found),
@@ -55,6 +57,7 @@ def recommendation_json(
         "server_version": r.study.server_version,
         "slos": [str(slo) for slo in r.slos],
         "emulated": list(r.emulated),
+        "emulator_error": emulator_errors(r.study, r.emulated),
         "is_default": r.is_default,
         "confirmed": r.confirmed.is_confirmed,
         "asked_for": r.is_asked_for,

@@ -108,7 +108,7 @@ def ranges_for(spec: StudySpec) -> DeviceRanges:
     GPU does not answer.
     """
     if spec.emulate is not None:
-        return ranges_of_gpu(load_gpu(spec.emulate))
+        return ranges_of_gpu(load_gpu(spec.emulate, spec.engine))
     fallback = ranges_of_gpu(load_gpu(spec.energy_gpu))
     meter = open_meter()
     if meter is None:

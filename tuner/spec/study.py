@@ -80,6 +80,7 @@ class StudySpec(BaseModel):
     request_rate_share: float | None = Field(default=None, gt=0, le=2)  # `request_rate: 0.7x`
     concurrency: int | None = Field(default=None, ge=1, le=100_000)
     emulate: str | None = None
+    engine: str | None = None  # profile of the emulated server; the newest one without
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
     gpus: int | None = Field(default=None, ge=1, le=4096)  # the server may use; None: all
@@ -190,6 +191,8 @@ class StudySpec(BaseModel):
             raise ValueError(
                 "live is for the emulator (--emulate GPU); a real vLLM always runs in real time"
             )
+        if self.engine is not None and self.emulate is None:
+            raise ValueError("engine is a profile of the emulator; give --emulate GPU too")
         return self
 
     @property

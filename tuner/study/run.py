@@ -36,7 +36,7 @@ def check_names(spec: StudySpec) -> None:
     if spec.quality is not None:
         read_questions(Path(spec.quality))
     if spec.emulate is not None:
-        load_gpu(spec.emulate)
+        load_gpu(spec.emulate, spec.engine)
         load_model(spec.model)
 
 

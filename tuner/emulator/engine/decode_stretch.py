@@ -154,7 +154,7 @@ class DecodeCosts:
             shared,
             busy_s=linear_s + expert_s,
             streaming_s=linear_s + expert_s * rest.expert_balance,
-            compute_s=rest.linear_compute_s + rest.expert_compute_s * rest.expert_balance,
+            compute_s=rest.matrix_s,
             memory_j_per_byte=gpu.memory_pj_per_byte * 1e-12,
             stall_w=gpu.stall_w,
             compute_w=gpu.compute_w,

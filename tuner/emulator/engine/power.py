@@ -85,6 +85,7 @@ class PowerModel:
             host_s,
             host_overlap,
             memory_bytes,
+            matrix_s,
             expert_balance,
         ) = parts
         shared = 1.0 - gpu.roofline_overlap
@@ -95,12 +96,7 @@ class PowerModel:
         busy_s = linear_s + expert_s + attention_s + slow_prefill_s + kernel_s
         duration_s = busy_s + host_s - host_overlap * min(busy_s, host_s)
         streaming_s = linear_s + expert_s * expert_balance + attention_s + slow_prefill_s
-        compute_s = slower * (
-            linear_compute_s
-            + expert_compute_s * expert_balance
-            + attention_compute_s
-            + prefill_s * gpu.prefill_activity
-        )
+        compute_s = slower * (matrix_s + prefill_s * gpu.prefill_activity)
         core_w = switching * (gpu.stall_w * streaming_s + gpu.compute_w * compute_s) / duration_s
         memory_w = gpu.memory_pj_per_byte * 1e-12 * memory_bytes / duration_s
         return StepCost(duration_s, awake_w + core_w + memory_w, clock_mhz)

@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tuner.catalog.gpu import Gpu
-from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape, Weights
+from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape
 
 _KERNEL_LAUNCH_S = 6e-6
 _KERNELS_PER_LAYER = 12
 _ACTIVATION_BYTES = 2
 _LARGEST_GRAPH = 512  # vLLM captures CUDA graphs up to so many tokens
-_EXPERT_TILE = 16  # a grouped matrix product pads the tokens of an expert to so many
-_UNQUANTIZED_BYTES = 2.0
+# a grouped matrix product pads the tokens of each expert to so many
+EXPERT_TILE = 16
+WIDE_TILE = 64  # vLLM's default for more tokens than experts
+BLOCK_TILE = 128  # DeepGEMM's, for 8-bit weights in blocks
+UNQUANTIZED_BYTES = 2.0
 
 
 class Batch(NamedTuple):
@@ -48,6 +51,7 @@ class StepParts(NamedTuple):
     host_s: float
     host_overlap: float  # of host time and GPU time, as a share of the shorter one
     memory_bytes: float
+    matrix_s: float  # time of the arithmetic at the peak rate: what its energy follows
     expert_balance: float = 1.0  # work of the mean GPU / of the busiest one, which is waited for
 
 
@@ -57,8 +61,10 @@ class _Fixed(NamedTuple):
     flop_s: float  # of one GPU, in 16 bits
     memory_bytes_s: float
     attention_bytes_s: float
-    dense_flop: tuple[tuple[float, float], ...]  # of a token, and how many a GPU does in a second
+    dense_token_s: float  # arithmetic of a token
+    dense_matrix_s: float  # the same, as far as its energy goes
     dense_bytes: float
+    unpack_s: float  # of weights of fewer than 8 bits
     width: int  # activations of a token in one layer
     kernels_s: float
     prefill_s: float
@@ -83,6 +89,12 @@ class Decoding(NamedTuple):
     bytes_s: float
 
 
+class _LinearParts(NamedTuple):
+    compute_s: float
+    bytes: float
+    matrix_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class _ExpertParts:
     """Times on the busiest GPU, bytes on the mean one."""
@@ -90,6 +102,7 @@ class _ExpertParts:
     compute_s: float
     memory_s: float
     bytes: float
+    matrix_s: float
     balance: float
 
 
@@ -110,6 +123,7 @@ class StepModel:
     expert_parallel: bool = False
     data_parallel_size: int = 1
     async_scheduling: bool = False
+    sorts_logits: bool = False  # requests with top-k or top-p; those of the tuner have neither
     _decoding: dict[int, Decoding] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -118,13 +132,15 @@ class StepModel:
     def __post_init__(self) -> None:
         """Work out what is the same for all batches."""
         model, gpu = self.model, self.gpu
-        dense = _dense_parts(model)
+        dense = model.dense_parts()
         fixed = _Fixed(
             flop_s=self._flop_s(False),
             memory_bytes_s=gpu.memory_tb_s * 1e12 * gpu.memory_efficiency,
             attention_bytes_s=gpu.memory_tb_s * 1e12 * gpu.attention_efficiency,
-            dense_flop=tuple((2.0 * count, self._flop_s(weights.fp8)) for count, weights in dense),
+            dense_token_s=sum((2.0 * n / self._flop_s(w.fp8) for n, w in dense), start=0.0),
+            dense_matrix_s=sum((2.0 * n * self._flop_energy_s(w.fp8) for n, w in dense), start=0.0),
             dense_bytes=sum((count * weights.bytes for count, weights in dense), start=0.0),
+            unpack_s=model.packed_parameters / (gpu.unpack_tera_s * 1e12),
             width=4 * model.hidden + 3 * model.intermediate * model.active_experts,
             kernels_s=_kernels_s(model, gpu),
             prefill_s=_prefill_s(model, gpu),
@@ -168,26 +184,30 @@ class StepModel:
             attention_compute_s=flop / self._fixed.flop_s,
             attention_memory_s=read / self._fixed.attention_bytes_s,
             memory_bytes=rest.memory_bytes + read,
+            matrix_s=rest.matrix_s + flop / self._fixed.flop_s,
         )
 
     def _without_attention(self, batch: Batch) -> StepParts:
         gpu, fixed = self.gpu, self._fixed
         real = batch.decode_sequences + batch.prefill_tokens
         tokens = real if self.eager else graph_tokens(real)
-        linear_compute_s, linear_bytes = self._linear(tokens, batch.sampled_sequences)
+        linear = self._linear(tokens, batch.sampled_sequences)
         experts = self._experts(tokens)
         return StepParts(
-            linear_compute_s=linear_compute_s,
-            linear_memory_s=linear_bytes / fixed.memory_bytes_s,
+            linear_compute_s=linear.compute_s,
+            linear_memory_s=linear.bytes / fixed.memory_bytes_s,
             expert_compute_s=experts.compute_s,
             expert_memory_s=experts.memory_s,
             attention_compute_s=0.0,
             attention_memory_s=0.0,
-            kernel_s=fixed.kernels_s + self._communication_s(tokens),
+            kernel_s=fixed.kernels_s
+            + batch.scheduled_sequences * gpu.sequence_us * 1e-6
+            + self._communication_s(tokens),
             prefill_s=fixed.prefill_s if batch.prefill_tokens else 0.0,
             host_s=self._host_s(batch.scheduled_sequences, tokens),
             host_overlap=1.0 if self.async_scheduling else gpu.host_overlap,
-            memory_bytes=linear_bytes + experts.bytes,
+            memory_bytes=linear.bytes + experts.bytes,
+            matrix_s=linear.matrix_s + experts.matrix_s,
             expert_balance=experts.balance,
         )
 
@@ -196,39 +216,67 @@ class StepModel:
         peak = gpu.fp8_tflops if fp8 and gpu.fp8_tflops is not None else gpu.bf16_tflops
         return peak * 1e12 * gpu.matrix_efficiency
 
-    def _linear(self, tokens: int, sampled: int) -> tuple[float, float]:
-        """Compute time and bytes of what every token passes through, and of the output matrix."""
+    def _flop_energy_s(self, fp8: bool) -> float:
+        """Time of one FLOP, as far as its energy goes."""
+        return (self.gpu.eight_bit_energy if fp8 else 1.0) / self._flop_s(fp8)
+
+    def _linear(self, tokens: int, sampled: int) -> _LinearParts:
+        """Return what every token passes through, and the output matrix."""
         model, shards, fixed = self.model, self.tensor_parallel_size, self._fixed
-        compute_s, read = 0.0, fixed.dense_bytes
-        for flop, flop_s in fixed.dense_flop:
-            compute_s += flop * tokens / flop_s
+        read = fixed.dense_bytes
+        compute_s = tokens * fixed.dense_token_s
+        matrix_s = tokens * fixed.dense_matrix_s
         if sampled:
-            compute_s += 2.0 * model.embedding_parameters * sampled / fixed.flop_s
+            output_s = 2.0 * model.embedding_parameters * sampled / fixed.flop_s
+            compute_s, matrix_s = compute_s + output_s, matrix_s + output_s
             read += model.head_weights.bytes * model.embedding_parameters
         activations = tokens * model.layers * fixed.width * _ACTIVATION_BYTES
-        logits = self.gpu.logit_bytes * sampled * model.vocabulary
-        return compute_s / shards, (read + activations) / shards + logits
+        each = self.gpu.logit_bytes + (self.gpu.sorting_bytes if self.sorts_logits else 0.0)
+        logits = each * sampled * model.vocabulary
+        return _LinearParts(
+            (compute_s + fixed.unpack_s) / shards,
+            (read + activations) / shards + logits,
+            (matrix_s + fixed.unpack_s) / shards,
+        )
 
     def _experts(self, tokens: int) -> _ExpertParts:
         """Return what the routed experts take."""
         moe = self.model.moe
         if moe is None:
-            return _ExpertParts(0.0, 0.0, 0.0, 1.0)
+            return _ExpertParts(0.0, 0.0, 0.0, 0.0, 1.0)
         gpu, gpus = self.gpu, self.tensor_parallel_size * self.data_parallel_size
         groups, slices = (gpus, 1) if self.expert_parallel else (1, gpus)
         everywhere = tokens * self.data_parallel_size
         held = moe.count / groups
-        mean = held if moe.reads_all else touched_experts(moe, everywhere, 1) / groups
-        touched = held if moe.reads_all else touched_experts(moe, everywhere, groups)
+        mean = (
+            held
+            if moe.reads_all
+            else touched_experts(moe, everywhere, 1, gpu.routing_spread) / groups
+        )
+        touched = (
+            held if moe.reads_all else touched_experts(moe, everywhere, groups, gpu.routing_spread)
+        )
         busiest = 1.0 + gpu.expert_skew * math.log2(groups)
-        rows = everywhere * moe.active / groups * busiest + touched * _EXPERT_TILE / 2
-        flop = 2.0 * moe.layers * moe.parameters * rows / slices
+        flop_s = self._flop_s(moe.weights.fp8)
+        unquantized = moe.weights.bytes == UNQUANTIZED_BYTES
+        wide = everywhere > held and unquantized  # vLLM takes another tile size
+        tile = BLOCK_TILE if moe.reads_all else WIDE_TILE if wide else EXPERT_TILE
+        each_flop = 2.0 * moe.layers * moe.parameters / slices
+        rows = _tiled(everywhere * moe.active / groups * busiest, touched, tile)
+        mean_rows = _tiled(everywhere * moe.active / groups, mean, tile)
         each = moe.layers * moe.parameters * moe.weights.bytes / slices
         memory_s = each * touched / (gpu.memory_tb_s * 1e12 * gpu.expert_efficiency)
-        if everywhere > held and moe.weights.bytes == _UNQUANTIZED_BYTES:
-            memory_s /= gpu.expert_tile_share  # vLLM takes another tile size
-        compute_s = flop / (self._flop_s(moe.weights.fp8) * gpu.expert_matrix_share)
-        return _ExpertParts(compute_s, memory_s, each * mean, mean / touched)
+        if wide:
+            memory_s /= gpu.expert_tile_share
+        packed = moe.layers * moe.parameters / slices if moe.weights.bytes < 1.0 else 0.0
+        unpack_s = packed / (gpu.unpack_tera_s * 1e12)
+        return _ExpertParts(
+            compute_s=each_flop * rows / (flop_s * gpu.expert_matrix_share) + unpack_s * touched,
+            memory_s=memory_s,
+            bytes=each * mean,
+            matrix_s=each_flop * mean_rows * self._flop_energy_s(moe.weights.fp8) + unpack_s * mean,
+            balance=mean / touched,
+        )
 
     def _attention(self, batch: Batch) -> tuple[float, float]:
         """FLOP and bytes of reading the cache and the recurrent states."""
@@ -243,8 +291,11 @@ class StepModel:
         return 2.0 * self.model.state_bytes * sequences / self.tensor_parallel_size
 
     def _host_s(self, sequences: int, tokens: int) -> float:
-        base = self.gpu.host_step_us * 1e-6 + sequences * self.gpu.host_sequence_us * 1e-6
-        if self.eager or tokens > _LARGEST_GRAPH:
+        gpu = self.gpu
+        base = gpu.host_step_us * 1e-6 + sequences * gpu.host_sequence_us * 1e-6
+        if self.eager:
+            return base + self.model.layers * gpu.eager_layer_us * 1e-6
+        if tokens > _LARGEST_GRAPH:
             base += self.model.layers * _KERNELS_PER_LAYER * _KERNEL_LAUNCH_S
         return base
 
@@ -263,12 +314,10 @@ class StepModel:
 
 def _kernels_s(model: ModelShape, gpu: Gpu) -> float:
     """Time of kernels too short to be limited by compute or memory."""
-    quantized = model.layers if _in_eight_bits(model) else 0
+    quantized = model.quantized_inputs
     mixtures = 0 if model.moe is None else model.moe.layers
     microseconds = (
-        model.layers * gpu.layer_us
-        + mixtures * gpu.expert_layer_us
-        + quantized * gpu.quantize_layer_us
+        model.layers * gpu.layer_us + mixtures * gpu.expert_layer_us + quantized * gpu.quantize_us
     )
     return microseconds * 1e-6
 
@@ -294,37 +343,25 @@ def graph_tokens(tokens: int) -> int:
     return 4 if tokens <= 4 else -(-tokens // 8) * 8
 
 
-def touched_experts(moe: ExpertLayers, tokens: int, groups: int) -> float:
+def touched_experts(
+    moe: ExpertLayers, tokens: int, groups: int, spread_share: float = 1.0
+) -> float:
     """Experts of one layer that a batch activates on the busiest of `groups` equal groups.
 
-    With even routing an expert stays idle with probability (1-k/E)^n. The largest of a few sums
+    With even routing an expert stays idle with probability (1-k/E)^n; tokens that are alike count
+    as fewer, by `spread_share`. The largest of a few sums
     lies about half a standard deviation above the mean for each doubling of their number.
     """
     each = moe.count / groups
-    touched = 1.0 - (1.0 - moe.active / moe.count) ** tokens
+    alike = 1.0 + (tokens - 1.0) * spread_share
+    touched = 1.0 - math.pow(1.0 - moe.active / moe.count, alike)
     spread = math.sqrt(each * touched * (1.0 - touched))
     return min(each * touched + 0.5 * math.log2(groups) * spread, each)
 
 
-def _dense_parts(model: ModelShape) -> list[tuple[int, Weights]]:
-    """Parameters, over all layers, that every token passes through."""
-    attention = model.attention
-    parts = [(attention.layers * attention.parameters, attention.weights)]
-    parts += [
-        (part.layers * part.parameters, part.weights)
-        for part in (model.mlp, model.recurrent)
-        if part is not None
-    ]
-    if model.moe is not None:
-        moe = model.moe
-        parts.append((moe.layers * moe.shared_parameters, moe.shared_weights))
-    return parts
-
-
-def _in_eight_bits(model: ModelShape) -> bool:
-    """Say whether most layers quantize their inputs first."""
-    widest = model.moe or model.mlp
-    return widest is not None and widest.weights.fp8
+def _tiled(rows: float, experts: float, tile: int) -> float:
+    """Return the rows that are computed for so many experts, padding included."""
+    return max(experts * tile, rows + experts * tile / 2)
 
 
 def _seen(batch: Batch, attention: AttentionLayers) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The history of an engine: one entry per step or idle stretch, in arrays that grow.
 
-Also the log of what a server wrote: the truth that a client's token times are compared with.
+Also when the API server sends its tokens, and the log of what a server wrote: the truth that a
+client's token times are compared with.
 """
 
 from __future__ import annotations
@@ -58,6 +59,20 @@ class StepLog:
         return self._ends_s[entry]
 
     @property
+    def additions(self) -> int:
+        """How often entries were added."""
+        return len(self._repeats)
+
+    def since(self, entry: int, addition: int) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the entries from `entry` on, and the requests running during each.
+
+        `addition` is the one that began with `entry`.
+        """
+        ends_s = np.array(self._ends_s[entry:], dtype=np.float64)
+        running = np.array(self._running[addition:], dtype=np.float64)
+        return ends_s, np.repeat(running, self._repeats[addition:])
+
+    @property
     def ends_s(self) -> FloatArray:
         """When each entry ended; a copy, as are the other columns."""
         return np.array(self._ends_s, dtype=np.float64)
@@ -90,6 +105,49 @@ class StepLog:
 
     def _column(self, values: array[float]) -> FloatArray:
         return np.repeat(np.array(values, dtype=np.float64), self._repeats)
+
+
+class FrontEnd:
+    """When the tokens of an engine's steps reach the client, by the API server's event loop.
+
+    It sends the tokens of every step, one after another; a step's wait for those of the steps
+    before. Where the loop is slower than the steps, clients see its pace and not the GPU's, until a
+    longer step lets it catch up.
+
+    `log` is the engine's, which grows; what is known of it is worked out once.
+    """
+
+    def __init__(self, log: StepLog, token_s: float) -> None:
+        self._log = log
+        self._token_s = token_s
+        self._sent_s = array("d")  # of the steps so far
+        self._additions = 0  # to the log so far
+
+    def sent_s(self, step: int) -> float:
+        """Return when a step's last token was sent."""
+        if step >= len(self._sent_s):
+            self._go_on()
+        return self._sent_s[step]
+
+    @property
+    def times_s(self) -> FloatArray:
+        """When each step's last token was sent; shape (steps,)."""
+        if len(self._sent_s) < self._log.length:
+            self._go_on()
+        return np.array(self._sent_s, dtype=np.float64)
+
+    def _go_on(self) -> None:
+        """Work out the steps that are new: sent = max(made, sent of the step before) + work."""
+        known = len(self._sent_s)
+        made_s, running = self._log.since(known, self._additions)
+        done_s = (running * self._token_s).cumsum()
+        # with S the sum of the work, sent - S never falls: it is the latest made - S before it
+        ready_s = made_s - done_s + running * self._token_s
+        if known:
+            ready_s[0] = max(ready_s[0], self._sent_s[-1])
+        sent_s = np.maximum.accumulate(ready_s) + done_s
+        self._sent_s.frombytes(sent_s.tobytes())
+        self._additions = self._log.additions
 
 
 class WriteLog:

@@ -13,6 +13,7 @@ from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import UsageError
 
 GPU_VARIABLE = "TUNER_EMULATED_GPU"
+ENGINE_VARIABLE = "TUNER_EMULATED_ENGINE"
 DEVICES_VARIABLE = "TUNER_EMULATED_DEVICES"
 
 # Flags of vLLM's that change nothing here: with a value, and without.
@@ -43,6 +44,7 @@ class ServeArguments:
     served_model_name: str
     configuration: Configuration
     gpu: str
+    engine: str | None
     devices: Path | None
     speed: float
     startup_s: float
@@ -74,6 +76,7 @@ def parse(argv: Sequence[str], version: str) -> ServeArguments:
         served_model_name=found.served_model_name or found.model,
         configuration=Configuration(flags=flags),
         gpu=found.emulated_gpu,
+        engine=found.emulated_engine or None,
         devices=devices,
         speed=found.emulated_speed,
         startup_s=found.emulated_startup_s,
@@ -105,6 +108,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
     for name in _HARMLESS_SWITCHES:
         serve.add_argument(f"--{name}", action="store_true")
     serve.add_argument("--emulated-gpu", default=os.environ.get(GPU_VARIABLE, "H100-SXM"))
+    serve.add_argument("--emulated-engine", default=os.environ.get(ENGINE_VARIABLE))
     serve.add_argument("--emulated-devices", default=os.environ.get(DEVICES_VARIABLE))
     serve.add_argument("--emulated-speed", type=float, default=1.0)
     serve.add_argument("--emulated-startup-s", type=float, default=0.0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from tuner.analysis.confirmed_front import how_to_confirm
-from tuner.analysis.outcomes import emulated, measured, metric
+from tuner.analysis.outcomes import emulated, measured, metric, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
@@ -22,7 +22,7 @@ def label_of(report: ReportData) -> str:
     """Return `emulated energy and latency` or the like; empty if all was measured."""
     r = report.recommendation
     which = r.emulated if r else emulated(report.study, measured(report.searched))
-    return emulated_label(which)
+    return emulated_label(with_errors(report.study, which))
 
 
 def answer(report: ReportData) -> str:

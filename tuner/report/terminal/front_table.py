@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
-from tuner.analysis.outcomes import emulated, measured
+from tuner.analysis.outcomes import emulated, measured, with_errors
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
 from tuner.report.labels import emulated_label, number, percent
@@ -33,7 +33,7 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
     """Print the Pareto front, the default below it, and whether the default meets the SLO."""
     study, bounds, baseline = found.study, found.slos, found.baseline
     rows = [found.summary(t) for t in found.front]
-    label = emulated_label(emulated(study, measured(found.trials)))
+    label = emulated_label(with_errors(study, emulated(study, measured(found.trials))))
     stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
     console.print(heading(f"{stage} of {study.name}", label))
     console.print(about(study, bounds))

@@ -36,6 +36,7 @@ def measured_json(measured: MeasuredOnce) -> dict[str, Any]:
         "requests": finished_requests(m),
         "window_s": m.window_end_s - m.window_start_s,
         "metrics": dict(m.metrics),
+        "emulator_error": dict(measured.emulated_errors),
         "intervals_95": {k: [i.low, i.high] for k, i in measured.intervals.items()},
         "precise": all(a.reached for a in measured.precision) if measured.precision else None,
         "precision": {a.metric: _precision_json(a) for a in measured.precision},
@@ -60,6 +61,8 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
     table.add_column("value", justify="right")
+    if measured.emulated_errors:
+        table.add_column("± emulator", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("unit")
     table.add_column("SLO")
@@ -72,9 +75,15 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             shown = UNKNOWN
             if interval is not None:
                 shown = f"{number(interval.low)} - {number(interval.high)}"
-            table.add_row(name, number(m.metrics[name]), shown, METRICS[name].unit, mark)
+            cells = [name, number(m.metrics[name])]
+            if measured.emulated_errors:
+                error = measured.emulated_errors.get(name)
+                cells.append(UNKNOWN if error is None else f"{error:.0%}")
+            table.add_row(*cells, shown, METRICS[name].unit, mark)
     console.print(table)
     window_s = m.window_end_s - m.window_start_s
+    if measured.emulated_errors:
+        console.print("± emulator: nine in ten figures measured on real GPUs lay within it")
     console.print(_load_line(measured))
     console.print(f"window of {window_s:.0f} s{_precision_text(measured.precision)}")
     for warning in measured.warnings:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tuner.analysis.load_text import is_open_loop, load_text
+from tuner.analysis.outcomes import with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.labels import emulated_label, number
@@ -40,7 +41,7 @@ def show_recommendation(
     best, default = r.summary_of(r.best), None if r.baseline is None else r.summary_of(r.baseline)
     said = "As asked" if r.is_asked_for else "Recommended"
     title = f"{said} for {r.study.model}: trial {r.best.number} of {r.study.name}"
-    console.print(heading(title, emulated_label(r.emulated)))
+    console.print(heading(title, emulated_label(with_errors(r.study, r.emulated))))
     console.print(_provenance(r))
     _show_saving(console, r, best)
     if default is not None and not r.is_default:

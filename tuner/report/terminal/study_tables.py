@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.load_text import load_text
-from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric
+from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric, with_errors
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration, Value
 from tuner.report.labels import UNKNOWN, emulated_label, number
@@ -34,7 +34,7 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
     table.add_column("state", overflow="fold")
     for summary in summaries:
         study = summary.identity
-        label = emulated_label(emulated(study, ()))
+        label = emulated_label(with_errors(study, emulated(study, ())))
         state = "finished" if summary.is_finished else "open"
         state += ",\nconfirmed" if summary.confirmations else ",\nunconfirmed"
         failed = f"\n{summary.failed} failed" if summary.failed else ""
@@ -61,7 +61,8 @@ def show_study(
 ) -> None:
     """Print a study's identity, its trials, what was said of them, its repeats, and its events."""
     found = confirmed_front(study, trials, repeats)
-    console.print(heading(study.name, emulated_label(emulated(study, measured(trials)))))
+    label = emulated_label(with_errors(study, emulated(study, measured(trials))))
+    console.print(heading(study.name, label))
     console.print(_identity(study, trials))
     if trials:
         console.print(_trials(found))
