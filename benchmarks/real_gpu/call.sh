@@ -1,6 +1,6 @@
-# On the GPU machine: call.sh SECONDS. Start the plan's jobs, or watch those that a call before left
-# running, for so long; then put what there is into $OUT.
-# PLAN is all (default), singles (no job of both GPUs) or both (only those).
+# On the GPU machine: call.sh SECONDS. Start the jobs, or watch those that a call before left running,
+# for so long; then put what there is into $OUT.
+# PLAN is singles (default: the jobs of one GPU each), or both (those that need two).
 bundle=$(cd "$(dirname "$0")" && pwd)
 root=${TUNER_GPU_ROOT:-/tmp/tuner-gpu}
 results=$root/results
@@ -16,24 +16,37 @@ fi
 cp -n "$bundle"/done/*.done "$results/" 2>/dev/null # of a machine that was lost
 cd "$src" || exit
 . benchmarks/real_gpu/machine/environment.sh
+
 lives() { kill -0 "$(cat "$root/$1.pid" 2>/dev/null)" 2>/dev/null; }
-if ! lives watch; then
-    setsid nohup python3 benchmarks/real_gpu/machine/watch_gpus.py "$results/watch.csv" \
-        >>"$results/watch.log" 2>&1 </dev/null &
-    echo $! >"$root/watch.pid"
+begin() { # NAME COMMAND...: in a session of its own, unless it runs already
+    local name=$1
+    shift
+    lives "$name" && return
+    setsid nohup "$@" >>"$results/$name.log" 2>&1 </dev/null &
+    echo $! >"$root/$name.pid"
+}
+under_way() { lives gpu-0 || lives gpu-1 || lives both; }
+
+gpus=${TUNER_GPU_COUNT:-$(nvidia-smi -L | wc -l)}
+cores=$(nproc) half=$(($(nproc) / 2)) queue=$here/machine/queue.sh
+on_first="night clean" on_second="slow busy same"
+begin watch python3 $here/machine/watch_gpus.py "$results/watch.csv"
+if [ "${PLAN:-singles}" = both ]; then
+    under_way || begin both bash $queue 0,1 "0-$((cores - 1))" parallel
+elif [ "$gpus" -gt 1 ]; then
+    begin gpu-0 bash $queue 0 "0-$((half - 1))" $on_first
+    begin gpu-1 bash $queue 1 "$half-$((cores - 1))" $on_second
+else
+    begin gpu-0 bash $queue 0 "0-$((cores - 1))" $on_first $on_second
 fi
-if ! lives plan; then
-    echo "the plan begins at $(date +%T)"
-    setsid nohup bash benchmarks/real_gpu/machine/plan.sh "${PLAN:-all}" \
-        >>"$results/plan.log" 2>&1 </dev/null &
-    echo $! >"$root/plan.pid"
-fi
-while [ "$(date +%s)" -lt "$until" ] && lives plan; do sleep 1; done
-date +%T
-lives plan && echo "jobs are still running" || echo "the plan has ended"
-cat "$results/plan.log"
+while [ "$(date +%s)" -lt "$until" ] && under_way; do sleep 1; done
+for name in watch gpu-0 gpu-1 both; do
+    lives $name && echo "$name is running, $(date +%T)"
+done
+cat "$results"/gpu-*.log "$results/both.log" 2>/dev/null
+tail -n 3 "$results/watch.csv" "$results/watch.log"
 for log in "$results"/*.job.log; do
     echo "--- $log"
     tail -c 1500 "$log"
 done
-python3 benchmarks/real_gpu/machine/keep.py keep "$results" "$OUT"
+python3 $here/machine/keep.py keep "$results" "$OUT"
