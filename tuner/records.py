@@ -172,7 +172,8 @@ class RawRun:
 
     `energy_j` of `power` and the tokens in `requests` cover the whole load; `tuner.measurement`
     decides which part is the steady window. `invalid` says why no metric of it is valid, for a
-    reason outside the configuration, and what to do.
+    reason outside the configuration, and what to do. `preemptions` is how often the server took a
+    running request's memory during the load; None if it does not say.
     """
 
     requests: tuple[RequestRecord, ...]
@@ -183,6 +184,7 @@ class RawRun:
     latency_source: Source
     ended_early: EarlyEnd | None = None
     invalid: str | None = None
+    preemptions: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
-from tuner.evaluation.evaluator import Evaluation, Evaluator, MeasurementPlan
+from tuner.evaluation.evaluator import IDLE_POWER, Evaluation, Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import VirtualEvaluator
@@ -144,3 +144,15 @@ async def test_a_load_knob_changes_the_load_and_a_repeat_is_measured_too(member:
     eight = require_measured(await member.confirm(Configuration(), 0, 0))
     name = "output_throughput_tok_s"
     assert alone.metrics[name] < eight.metrics[name]
+
+
+async def test_another_load_and_none_are_measured_on_the_warm_server(member: Evaluator) -> None:
+    await member.prepare()
+    await member.evaluate(Configuration(), 0)
+    run = replace(PLAN.run_of(Configuration(), 3), load=Load(concurrency=2))
+    probed = await member.probe(Configuration(), 0, run)
+    busy = require_measured(probed)
+    assert probed.timing.launch_s is None
+    idle = (await member.idle(Configuration(), 1, window_s=0.6)).result
+    assert isinstance(idle, Measurement) and list(idle.metrics) == [IDLE_POWER]
+    assert 0.0 < idle.metrics[IDLE_POWER] < busy.metrics["mean_power_w"]

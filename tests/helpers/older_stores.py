@@ -19,6 +19,7 @@ ADDED_COLUMNS = {
     5: {"tuner_repeats": ["traffic"]},
     6: {"tuner_comparisons": ["arrivals", "server"]},
     7: {"tuner_repeats": ["grades"]},
+    8: {"tuner_repeats": ["load"]},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.analysis.deployment.checks import unfit_trials
 from tuner.analysis.outcomes import baseline_of, feasible, finished_requests, front, slos_of
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
@@ -28,6 +29,7 @@ class ConfirmedFront:
         unconfirmed: on the search's front, neither confirmed nor dropped.
         dropped: on the search's front, rejected by the repeats.
         requests: how many finished requests the figures of each trial are made of.
+        unfit: why a trial may not be deployed, by the probes at the end of the study.
     """
 
     study: StudyIdentity
@@ -40,6 +42,7 @@ class ConfirmedFront:
     unconfirmed: tuple[int, ...]
     dropped: tuple[int, ...]
     requests: Mapping[int, int]
+    unfit: Mapping[int, str]
 
     def summary(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside the default's, as all reports show them."""
@@ -102,20 +105,25 @@ def confirmed_front(
     trials: Sequence[TrialRow],
     repeats: Sequence[RepeatRow],
     slos: Sequence[Slo] | None = None,
+    probes: Sequence[RepeatRow] = (),
 ) -> ConfirmedFront:
-    """Return the confirmed front under the study's SLOs, overridden by `slos` if given."""
+    """Return the confirmed front under the study's SLOs, overridden by `slos` if given.
+
+    A trial that the `probes` found unfit is not on it, see `tuner.analysis.deployment.checks`.
+    """
     bounds = slos_of(study, slos)
     known = confirmations(trials, repeats, bounds, StoredSpec.of(study).quality_drop)
     dropped = {number for number, found in known.items() if found.is_dropped}
     rows = tuple(as_confirmed(t, known) for t in trials)
-    left = [t for t in rows if t.number not in dropped]
+    unfit = unfit_trials(study, [*repeats, *probes], bounds)
+    left = [t for t in rows if t.number not in dropped and t.number not in unfit]
     confirmed = [t for t in left if t.number in known and known[t.number].is_confirmed]
     members = {r.trial for r in repeats if r.kind is RepeatKind.CONFIRMATION}
     is_confirmed = bool(feasible(confirmed, bounds)) and bool(
         members & {t.number for t in confirmed} or all(t.baseline for t in front(study, left, slos))
     )
     pool = tuple(confirmed if is_confirmed else left)
-    searched = {t.number for t in front(study, left, slos)}
+    searched = {t.number for t in front(study, left, slos)} - set(unfit)
     before = {t.number for t in front(study, trials, slos)}
     return ConfirmedFront(
         study=study,
@@ -128,6 +136,7 @@ def confirmed_front(
         unconfirmed=tuple(sorted(searched - {t.number for t in confirmed})),
         dropped=tuple(sorted(before & dropped)),
         requests=_requests(rows, repeats, known),
+        unfit=unfit,
     )
 
 
@@ -172,6 +181,7 @@ def confirmation_notes(found: ConfirmedFront) -> list[str]:
     elif found.unconfirmed:
         numbers = ", ".join(map(str, found.unconfirmed))
         notes.append(f"not confirmed, so not shown: trial {numbers}, on the front of the search")
+    notes += [f"trial {number} is off the front: {why}" for number, why in found.unfit.items()]
     notes += [f"trial {n} is off the front: {_why_dropped(found, n)}" for n in found.dropped]
     uncertain = [
         t.number

@@ -20,8 +20,14 @@ def offered_text(load: Load) -> str:
 
 def is_open_loop(study: StudyIdentity, configuration: Configuration) -> bool:
     """Say whether requests come at a rate, which no configuration changes; False if unknown."""
-    load = _load(StoredSpec.of(study), configuration) or _workloads_own(study)
+    load = studied_load(study, configuration)
     return load is not None and load.request_rate is not None
+
+
+def studied_load(study: StudyIdentity, configuration: Configuration | None = None) -> Load | None:
+    """Return the load of a study, or of a configuration of it; None if that is unknown."""
+    own = Configuration() if configuration is None else configuration
+    return _load(StoredSpec.of(study), own) or _workloads_own(study)
 
 
 def load_text(study: StudyIdentity, configuration: Configuration) -> str:

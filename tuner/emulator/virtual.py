@@ -126,7 +126,9 @@ def simulate(
     power, server = timelines(front.engines, start_s, end_s, gain if noise else 1.0)
     records = run.records(end_s)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
-    return RawRun(records, power, server, start_s, end_s, Source.EMULATED, early)
+    preempted = float(sum(engine.preemptions for engine in front.engines))
+    told = (records, power, server, start_s, end_s, Source.EMULATED, early)
+    return RawRun(*told, preemptions=preempted)
 
 
 def steady_power_w(

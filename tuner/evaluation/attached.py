@@ -15,10 +15,18 @@ from tuner.configuration import Configuration, Value
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
+from tuner.evaluation.evaluator import (
+    IDLE_S,
+    Evaluation,
+    LoadRun,
+    MeasurementPlan,
+    Testbed,
+    load_defaults,
+)
+from tuner.evaluation.launched.idle_power import idle_power
 from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
-from tuner.measurement.load_run import run_load
+from tuner.measurement.load_run import run_idle, run_load
 from tuner.records import Failure, Request, Source, Timing
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, ServerUnreachableError
@@ -113,23 +121,22 @@ class AttachedEvaluator:
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Run the load on the server."""
-        return await self._evaluate(configuration, unseen=None)
+        return await self._evaluate(self._plan.run_of(configuration))
 
-    async def _evaluate(self, configuration: Configuration, unseen: int | None) -> Evaluation:
+    async def _evaluate(self, run: LoadRun) -> Evaluation:
         began_s = time.monotonic()
         server = await self._known()
-        plan, load = self._plan, load_of(configuration, self._plan.load)
-        vocab_size = plan.workload.spec.vocab_size
+        vocab_size = self._plan.workload.spec.vocab_size
         raw, warnings = await run_load(
             Endpoint(self._api, self._base_url, server.name),
-            _salted(plan.traffic.requests(load, unseen), vocab_size, secrets.randbits(30)),
-            load,
+            _salted(run.requests(), vocab_size, secrets.randbits(30)),
+            run.load,
             server.meter,
-            plan.window_for(configuration, unseen),
+            run.window,
             latency_source=server.latency_source,
             listener=self._listener,
         )
-        result = self._plan.reduce(raw)
+        result = run.reduce(raw)
         if isinstance(result, Failure) and not await self._answers():
             raise OperatorNeededError(
                 f"the server at {self._base_url} no longer answers ({result.reason}); start it "
@@ -143,7 +150,21 @@ class AttachedEvaluator:
 
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Measure once more: the tuner does not restart a server that is not its own."""
-        return await self._evaluate(configuration, unseen=traffic)
+        return await self._evaluate(self._plan.run_of(configuration, traffic))
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        """Run another load on the server."""
+        return await self._evaluate(run)
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = IDLE_S
+    ) -> Evaluation:
+        """Measure the power while the tuner sends nothing; others may use the server."""
+        began_s = time.monotonic()
+        server = await self._known()
+        target = Endpoint(self._api, self._base_url, server.name)
+        raw = await run_idle(target, server.meter, window_s, latency_source=server.latency_source)
+        return Evaluation(idle_power(raw), raw, (), Timing(time.monotonic() - began_s))
 
     async def _answers(self) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -13,9 +13,12 @@ from tuner.load.workload import Workload
 from tuner.measurement.quality.questions import Question
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
-from tuner.records import Failure, Load, Measurement, RawRun, Source, Timing
+from tuner.records import Failure, Load, Measurement, RawRun, Request, Source, Timing
 from tuner.slo import Slo, request_limits_ms
 from tuner.store import Answers, Grades
+
+IDLE_POWER = "idle_power_w"
+IDLE_S = 60.0  # of a window without requests
 
 EvaluationKind = Literal["live", "attached", "virtual"]
 
@@ -59,6 +62,19 @@ class Evaluation:
         return self.timing if self.is_virtual else replace(self.timing, elapsed_s=wall_s)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """One load to measure: what is sent, for how long, and how the records become a result.
+
+    `requests` returns the same requests each time: a window that is discarded is repeated.
+    """
+
+    requests: Callable[[], Iterator[Request]]
+    load: Load
+    window: WindowPlan
+    reduce: Callable[[RawRun], Measurement | Failure]
+
+
 class Evaluator(Protocol):
     """Evaluates one configuration at a time.
 
@@ -96,6 +112,20 @@ class Evaluator(Protocol):
 
         No limit is changed in the running server, and the server has no state of an earlier
         evaluation. Failures and errors as for `evaluate`.
+        """
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        """Evaluate under another load than the study's, on the warm server if it can serve it.
+
+        Failures and errors as for `evaluate`.
+        """
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = IDLE_S
+    ) -> Evaluation:
+        """Measure the power of the loaded server without requests, under the device knobs.
+
+        The measurement has the metric `IDLE_POWER` alone.
         """
 
     async def close(self) -> None:
@@ -167,6 +197,16 @@ class MeasurementPlan:
         if not self.ends_early or configuration == self.baseline:
             return self.window
         return replace(self.window, slos=self.slos)
+
+    def run_of(self, configuration: Configuration, unseen: int | None = None) -> LoadRun:
+        """Return a configuration's load on a stretch of traffic; see `Traffic.requests`."""
+        load = load_of(configuration, self.load)
+        return LoadRun(
+            requests=lambda: self.traffic.requests(load, unseen),
+            load=load,
+            window=self.window_for(configuration, unseen),
+            reduce=self.reduce,
+        )
 
     def full(self, configuration: Configuration) -> Configuration:
         """Return the full configuration: with the fixed settings, as a server is launched."""

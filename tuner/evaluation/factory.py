@@ -27,8 +27,8 @@ from tuner.emulator.launch_rules import check_flags
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
-from tuner.evaluation.emulated_machine import EmulatedMachine
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
+from tuner.evaluation.launched.emulated_machine import EmulatedMachine
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec

@@ -10,12 +10,20 @@ from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration, Value
 from tuner.emulator.launch_rules import default_flags, resolve
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.emulator.virtual import simulate
+from tuner.emulator.virtual import replicas_for, simulate
 from tuner.errors import PreflightError
-from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
+from tuner.evaluation.evaluator import (
+    IDLE_POWER,
+    IDLE_S,
+    Evaluation,
+    LoadRun,
+    MeasurementPlan,
+    Testbed,
+    load_defaults,
+)
 from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
 from tuner.measurement.steady_window import SteadyWindow
-from tuner.records import Failure, FailureKind, Load, Source, Timing
+from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
 
 # Virtual seconds of a launch (weights, compilation and graph capture of an 8B model), and of
 # switching a warm server to another configuration (warm-up requests, an empty prefix cache, time to
@@ -75,14 +83,15 @@ class VirtualEvaluator:
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Simulate; the noise depends on the study's seed and the trial only."""
-        full = self._plan.full(configuration)
+        plan = self._plan
+        full = plan.full(configuration)
         if reason := self._live.refusal(full):
             refused = Failure(FailureKind.CONFIGURATION, reason)
             return Evaluation(refused, None, (), Timing(CHANGE_S), is_virtual=True)
         if self.is_warm_for(configuration):
-            return self._simulated(configuration, trial, launch_s=None)
+            return self._simulated(configuration, trial, None, plan.run_of(configuration))
         self._launch = self._live.shared(full)
-        return self._simulated(configuration, trial, launch_s=LAUNCH_S)
+        return self._simulated(configuration, trial, LAUNCH_S, plan.run_of(configuration))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the warm server of the previous configuration could serve it."""
@@ -92,38 +101,55 @@ class VirtualEvaluator:
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Simulate a clean launch."""
         self._launch = self._live.clean(self._plan.full(configuration))
-        trial = _FIRST_REPEAT + repeat
-        return self._simulated(configuration, trial, launch_s=LAUNCH_S, unseen=traffic)
+        run = self._plan.run_of(configuration, traffic)
+        return self._simulated(configuration, _FIRST_REPEAT + repeat, LAUNCH_S, run)
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        """Simulate another load."""
+        launch_s = self._launch_if_cold(configuration)
+        return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s, run)
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = IDLE_S
+    ) -> Evaluation:
+        """Return the idle power of the engine; it has no noise."""
+        before_s = self._launch_if_cold(configuration)
+        full = self._plan.full(configuration)
+        engines = replicas_for(self._model, self._gpu, full, seed=repeat).engines
+        idle_w = sum(engine.idle_w for engine in engines)
+        found = Measurement({IDLE_POWER: idle_w}, 0.0, window_s, Source.EMULATED, Source.EMULATED)
+        took_s = (before_s or CHANGE_S) + window_s
+        return Evaluation(found, None, (), Timing(took_s, before_s), is_virtual=True)
+
+    def _launch_if_cold(self, configuration: Configuration) -> float | None:
+        """Launch unless the warm server can serve it; return the time of the launch, s."""
+        if self.is_warm_for(configuration):
+            return None
+        self._launch = self._live.shared(self._plan.full(configuration))
+        return LAUNCH_S
 
     def _simulated(
-        self,
-        configuration: Configuration,
-        trial: int,
-        *,
-        launch_s: float | None,
-        unseen: int | None = None,
+        self, configuration: Configuration, trial: int, launch_s: float | None, run: LoadRun
     ) -> Evaluation:
-        plan = self._plan
         before_s = CHANGE_S if launch_s is None else launch_s
-        load = load_of(configuration, plan.load)
-        watch = SteadyWindow(plan.window_for(configuration, unseen))
+        watch = SteadyWindow(run.window)
         try:
             raw = simulate(
                 self._model,
                 self._gpu,
-                plan.full(configuration),
-                plan.traffic.requests(load, unseen),
-                load,
+                self._plan.full(configuration),
+                run.requests(),
+                run.load,
                 watch,
                 seed=_noise_seed(self._seed, trial),
-                acceptance=plan.workload.spec.acceptance,
+                acceptance=self._plan.workload.spec.acceptance,
             )
         except LaunchRefusedError as error:
             self._launch = None
             refused = Failure(FailureKind.CONFIGURATION, str(error))
             return Evaluation(refused, None, (), Timing(before_s, launch_s), is_virtual=True)
         return Evaluation(
-            plan.reduce(raw),
+            run.reduce(raw),
             raw,
             watch.warnings,
             Timing(before_s + raw.window_end_s, launch_s),

@@ -33,6 +33,7 @@ POWER_PERIOD_S = 0.1
 SERVER_PERIOD_S = 0.25
 SNAPSHOT_PERIOD_S = 1.0
 _LAST_READING_S = 2.0
+_SETTLE_SHARE = 1.0 / 6.0  # of an idle window, before it: clocks of the load before
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class _Samples:
     drafts: list[tuple[float, float, float]] = field(default_factory=list)  # as long, or empty
     computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
     report: Activity | None = None
+    preemptions: list[float] = field(default_factory=list)  # since the server started
 
     def busy_share(self, start_s: float | None, end_s: float) -> float | None:
         """Return which share of the time this thread computed, None where that is not known."""
@@ -70,6 +72,10 @@ class _Samples:
             now_s = time.monotonic()
             return meter.timeline(now_s, now_s)
         return meter.timeline(first.time_s, newest.time_s)
+
+    def preempted(self) -> float | None:
+        """Return how often a request was preempted during the load; None if it is not reported."""
+        return self.preemptions[-1] - self.preemptions[0] if self.preemptions else None
 
     def server_timeline(self) -> ServerTimeline:
         columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
@@ -136,9 +142,44 @@ async def run_load(
         latency_source=latency_source,
         ended_early=watch.ended_early,
         invalid=invalid,
+        preemptions=samples.preempted(),
     )
     warnings = () if invalid is not None else watch.warnings
     return run, warnings if client.warning is None else (*warnings, client.warning)
+
+
+async def run_idle(
+    target: Endpoint, meter: Meter, window_s: float, *, latency_source: Source
+) -> RawRun:
+    """Sample power and counters while nothing is sent, for `window_s` after a sixth of it."""
+    samples = _Samples()
+    start_s = time.monotonic() + _SETTLE_SHARE * window_s
+    end_s = start_s + window_s
+    async with aiohttp.ClientSession() as session:
+        await _look_at_server(session, target, samples, meter)
+        tasks = (
+            asyncio.create_task(_sample_power(meter, samples)),
+            asyncio.create_task(_sample_server(session, target, samples, meter, None)),
+        )
+        try:
+            await asyncio.wait(tasks, timeout=end_s - time.monotonic())
+            await _until_sampled(samples, end_s)
+            for task in tasks:
+                if task.done():
+                    task.result()  # a sampler ends only by an error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    return RawRun(
+        requests=(),
+        power=samples.power_timeline(meter),
+        server=samples.server_timeline(),
+        window_start_s=start_s,
+        window_end_s=end_s,
+        latency_source=latency_source,
+        preemptions=samples.preempted(),
+    )
 
 
 async def _until_sampled(samples: _Samples, end_s: float | None) -> None:
@@ -189,7 +230,7 @@ async def _sample_server(
     target: Endpoint,
     samples: _Samples,
     meter: Meter,
-    watch: SteadyWindow,
+    watch: SteadyWindow | None,
 ) -> None:
     period_s = meter.activity_period_s if isinstance(meter, ActivityDriven) else SERVER_PERIOD_S
     while True:
@@ -197,10 +238,11 @@ async def _sample_server(
         await asyncio.sleep(period_s)
         await _look_at_server(session, target, samples, meter)
         after, reading = samples.report, samples.newest_reading
-        if after is not before and after is not None and reading is not None:
-            # both as they were when the newer of them was read
-            energy_j = reading.energy_j + reading.power_w * (after.time_s - reading.time_s)
-            watch.sampled(after.time_s, energy_j, after.generation_tokens)
+        if watch is None or after is before or after is None or reading is None:
+            continue
+        # both as they were when the newer of them was read
+        energy_j = reading.energy_j + reading.power_w * (after.time_s - reading.time_s)
+        watch.sampled(after.time_s, energy_j, after.generation_tokens)
 
 
 async def _look_at_server(
@@ -219,6 +261,8 @@ async def _look_at_server(
     drafts = (report.drafts, report.drafted_tokens, report.accepted_tokens)
     if drafts[0] is not None and drafts[1] is not None and drafts[2] is not None:
         samples.drafts.append((drafts[0], drafts[1], drafts[2]))
+    if report.preemptions is not None:
+        samples.preemptions.append(report.preemptions)
     if report.prompt_tokens is not None and report.generation_tokens is not None:
         samples.report = Activity(
             time_s=now_s,

@@ -11,6 +11,7 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, c
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import emulated, emulator_errors, measured
 from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.report.checks_text import checks_json
 from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
@@ -67,6 +68,7 @@ def recommendation_json(
         "roles": {role.value: number for role, number in r.roles.items()},
         "price": None if price is None else _price(r, price),
         "outputs": r.confirmed.outputs(r.best),
+        "checks": checks_json(r),
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
     }

@@ -29,6 +29,7 @@ from tuner.slo import Slo
 from tuner.spec.baseline import Baseline, baseline_of
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 
+_CHECKS_SHARE = 0.1  # of the hours
 _WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
 
 # A confirmation's windows are so much longer than the search's, up to so many seconds: what p99 is
@@ -101,6 +102,8 @@ class StudySpec(BaseModel):
     sampler: SamplerName = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)
     confirm: bool = True
+    checks: bool = True  # after the confirmation: stress, idle power, headroom
+    headroom: float | None = Field(default=None, ge=1, le=10)  # SLOs hold at so many times the load
     confirm_repeats: int = Field(default=4, ge=2, le=20)
     confirm_window_s: float | None = Field(default=None, gt=0, le=86400.0)
     # what configurations are compared on; see `tuner.evaluation.traffic`
@@ -244,6 +247,18 @@ class StudySpec(BaseModel):
             longest_s, min(_CONFIRM_WINDOW_S, _CONFIRM_TIMES * longest_s)
         )
         return WindowPlan(window_s=length_s, warmup_limit_s=3.0 * length_s)
+
+    @property
+    def checks_s(self) -> float:
+        """The part of the hours that is kept for the final checks, s."""
+        has_checks = self.confirm and self.checks and self.hours is not None
+        return _CHECKS_SHARE * self.budget_s if has_checks else 0.0
+
+    def before_checks(self) -> StudySpec:
+        """Return the spec of search and confirmation, whose hours leave room for the checks."""
+        if self.hours is None:
+            return self
+        return self.model_copy(update={"hours": self.hours - self.checks_s / 3600.0})
 
     @property
     def budget_s(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,14 +11,16 @@ from typing import Any, TypedDict
 from sqlalchemy import Row
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source, Timing
+from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
 from tuner.store.rows import (
+    ProbeKind,
     RepeatKind,
     RepeatRow,
     StudyIdentity,
     TrialOwner,
     TrialRow,
     TrialState,
+    kind_named,
 )
 from tuner.store.schema import RepeatRecord, StudyRecord, TrialRecord, storable
 
@@ -66,9 +68,10 @@ def repeat_record(
     study_id: int,
     number: int,
     trial: int,
-    kind: RepeatKind,
+    kind: RepeatKind | ProbeKind,
     owner: TrialOwner,
     traffic: int | None,
+    load: Load | None = None,
 ) -> RepeatRecord:
     """Return the row of a new repeat."""
     record = RepeatRecord(
@@ -77,6 +80,7 @@ def repeat_record(
         trial=trial,
         kind=kind.value,
         traffic=traffic,
+        load=None if load is None else asdict(load),
         state=TrialState.RUNNING.value,
         started_at=datetime.now(UTC),
         warnings=[],
@@ -155,11 +159,12 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
     return RepeatRow(
         number=row.number,
         trial=row.trial,
-        kind=RepeatKind(row.kind),
+        kind=kind_named(row.kind),
         **_outcome(row),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
         traffic=row.traffic,
         grades=None if row.grades is None else tuple(row.grades),
+        load=None if row.load is None else Load(**row.load),
     )
 
 

@@ -49,6 +49,8 @@ def encode(run: RawRun) -> bytes:
         header["ended_early"] = [run.ended_early.reason, run.ended_early.missed]
     if run.invalid is not None:
         header["invalid"] = redacted(run.invalid)
+    if run.preemptions is not None:
+        header["preemptions"] = run.preemptions
     text = json.dumps(header).encode()
     body = b"".join([len(text).to_bytes(4, "little"), text, *map(_pack, columns.values())])
     return bytes([FORMAT_VERSION]) + zlib.compress(body, 6)
@@ -143,6 +145,7 @@ def _run(header: dict[str, Any], body: bytes) -> RawRun:
         latency_source=Source(header["latency_source"]),
         ended_early=EarlyEnd(*header["ended_early"]) if "ended_early" in header else None,
         invalid=header.get("invalid"),
+        preemptions=header.get("preemptions"),
     )
 
 

@@ -10,9 +10,17 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError, unknown_name
-from tuner.records import Failure, Measurement, RawRun, Timing
+from tuner.records import Failure, Load, Measurement, RawRun, Timing
 from tuner.store import convert, raw
-from tuner.store.rows import Answers, Grades, RepeatKind, RepeatRow, TrialOwner, TrialState
+from tuner.store.rows import (
+    Answers,
+    Grades,
+    ProbeKind,
+    RepeatKind,
+    RepeatRow,
+    TrialOwner,
+    TrialState,
+)
 from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
 
 
@@ -26,14 +34,15 @@ class RepeatTables:
         self,
         study: str,
         trial: int,
-        kind: RepeatKind,
+        kind: RepeatKind | ProbeKind,
         owner: TrialOwner,
         traffic: int | None = None,
+        load: Load | None = None,
     ) -> int:
         """Record that a repeat starts, before anything is launched; return its number.
 
-        `traffic` is the number of the stretch of traffic. Raises `ValueError` if the study has no
-        such trial.
+        `traffic` is the number of the stretch of traffic, `load` a probe's own load. Raises
+        `ValueError` if the study has no such trial.
         """
         with self._session() as session:
             study_id = study_of(session, study).id
@@ -44,7 +53,7 @@ class RepeatTables:
                 select(func.max(RepeatRecord.number)).where(RepeatRecord.study_id == study_id)
             )
             number = 0 if last is None else last + 1
-            session.add(convert.repeat_record(study_id, number, trial, kind, owner, traffic))
+            session.add(convert.repeat_record(study_id, number, trial, kind, owner, traffic, load))
         return number
 
     def save(
@@ -93,7 +102,18 @@ class RepeatTables:
         return list(trials)
 
     def of(self, study: str) -> list[RepeatRow]:
-        """Return the repeats of a study in the order in which they began, without raw records."""
+        """Return the repeats at the study's load in the order in which they began.
+
+        They come without raw records, as all rows here.
+        """
+        return [row for row in self.every(study) if isinstance(row.kind, RepeatKind)]
+
+    def probes(self, study: str) -> list[RepeatRow]:
+        """Return the probes of a study: at other loads, under stress, and idle."""
+        return [row for row in self.every(study) if isinstance(row.kind, ProbeKind)]
+
+    def every(self, study: str) -> list[RepeatRow]:
+        """Return the repeats and probes of a study in the order in which they began."""
         with self._session() as session:
             query = select(*RepeatRecord.__table__.columns).where(
                 RepeatRecord.study_id == study_of(session, study).id

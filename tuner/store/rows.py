@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, Measurement, Source, Timing
+from tuner.records import Failure, Load, Measurement, Source, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,19 @@ class RepeatKind(StrEnum):
     CONFIRMATION = "confirmation"
 
 
+class ProbeKind(StrEnum):
+    """What a configuration was probed for, at another load than the study's."""
+
+    HEADROOM = "headroom"  # another rate or concurrency
+    STRESS = "stress"  # the longest requests, as many as run at once
+    IDLE = "idle"  # no load: the power of a loaded server
+
+
+def kind_named(name: str) -> RepeatKind | ProbeKind:
+    """Return the kind of a stored row; raises `ValueError`."""
+    return ProbeKind(name) if name in set(ProbeKind) else RepeatKind(name)
+
+
 Answers: TypeAlias = tuple[tuple[int, ...], ...]
 Grades: TypeAlias = tuple[bool, ...]
 
@@ -105,14 +118,16 @@ class RepeatRow(Outcome):
     traffic, which the search did not see; None in an older store, where it was the search's.
     `grades` says of each question of the study's quality file whether the answer was right, None if
     they were not asked.
+    `load` is that of a probe at another load than the study's.
     """
 
     number: int
     trial: int
-    kind: RepeatKind
+    kind: RepeatKind | ProbeKind
     answers: Answers | None = None
     traffic: int | None = None
     grades: Grades | None = None
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True)

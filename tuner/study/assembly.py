@@ -29,6 +29,8 @@ from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner
+from tuner.study.checks.early_question import EarlyQuestion
+from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (
@@ -38,7 +40,6 @@ from tuner.study.durability.durable_evaluator import (
     retry_store_faults,
 )
 from tuner.study.durability.recovery import recover
-from tuner.study.early_question import EarlyQuestion
 from tuner.study.identity import identity_of, require_same
 from tuner.study.listener import Listener
 from tuner.study.loop import StudyRun
@@ -159,9 +160,10 @@ class Run:
             await self._enqueue_first_points(proposals, defaults, older)
         kept = self._kept(evaluator)
         confirmation = self._confirmation(kept) if self._spec.confirm else None
+        checks = self._checks(kept) if self._spec.confirm and self._spec.checks else None
         run = StudyRun(
             self._name,
-            self._spec,
+            self._spec.before_checks(),
             self._store,
             proposals,
             kept,
@@ -176,18 +178,22 @@ class Run:
         try:
             await retry_store_faults(
                 kept.gate,
-                lambda: self._to_the_end(run, confirmation),
+                lambda: self._to_the_end(run, confirmation, checks),
                 lambda: self._reconcile(run, confirmation),
             )
         finally:
             self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
         self._store.set_finished(self._name, datetime.now(UTC))
 
-    async def _to_the_end(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+    async def _to_the_end(
+        self, run: StudyRun, confirmation: ConfirmationRun | None, checks: FinalChecks | None
+    ) -> None:
         with self._store.optuna_faults():
             await run.run()
             if confirmation is not None:
                 await confirmation.run()
+            if checks is not None:
+                await checks.run()
 
     async def _enqueue_first_points(
         self,
@@ -229,8 +235,20 @@ class Run:
         )
 
     def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
+        spec = self._spec.before_checks()
         return ConfirmationRun(
-            self._name, self._spec, self._store, evaluator, self._owner, self._listener
+            self._name, spec, self._store, evaluator, self._owner, self._listener
+        )
+
+    def _checks(self, evaluator: Evaluator) -> FinalChecks:
+        return FinalChecks(
+            self._name,
+            self._spec,
+            self._plan(),
+            self._store,
+            evaluator,
+            self._owner,
+            self._listener,
         )
 
 

@@ -19,9 +19,9 @@ from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner, TrialState
+from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, require_metrics
-from tuner.study.early_question import EarlyQuestion
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason

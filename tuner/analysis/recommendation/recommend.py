@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
-from tuner.analysis.load_text import is_open_loop
+from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
+from tuner.analysis.deployment.night_energy import night_energy_j
+from tuner.analysis.load_text import is_open_loop, studied_load
 from tuner.analysis.matching import candidates
 from tuner.analysis.outcomes import ENERGY, emulated, feasible, metric
 from tuner.analysis.recommendation.caveats import caveats
@@ -44,6 +46,8 @@ class Recommendation:
     measured_at: tuple[datetime, datetime | None]
     warnings: tuple[str, ...]
     other_studies: tuple[str, ...]
+    probes: tuple[RepeatRow, ...] = ()  # and the repeats
+    night_energy_j: float | None = None
 
     @property
     def is_default(self) -> bool:
@@ -58,6 +62,22 @@ class Recommendation:
         """Which of energy and latency are emulated."""
         default = () if self.baseline is None else (self.baseline,)
         return emulated(self.study, (self.best, *self.alternatives, *default))
+
+    def checks_of(self, trial: TrialRow) -> DeploymentChecks:
+        """Return what the probes say of a trial."""
+        load = studied_load(self.study, self.best.configuration)
+        return deployment_checks(self.probes, trial.number, self.slos, load)
+
+    @property
+    def pays_after_h(self) -> float | None:
+        """After how many hours at the studied load the night's own energy is saved, h."""
+        if self.night_energy_j is None or self.is_default:
+            return None
+        best, default = (metric(t, ENERGY) for t in (self.best, self.baseline))
+        tokens_per_s = metric(self.best, "output_throughput_tok_s")
+        if best is None or default is None or tokens_per_s is None or default <= best:
+            return None
+        return self.night_energy_j / ((default - best) * tokens_per_s) / 3600.0
 
     def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
@@ -83,7 +103,8 @@ def recommend(
     for summary in chosen:
         name = summary.identity.name
         trials, repeats = store.trials(name), store.repeats.of(name)
-        found = confirmed_front(summary.identity, trials, repeats, slos)
+        probes = store.repeats.probes(name)
+        found = confirmed_front(summary.identity, trials, repeats, slos, probes)
         best = _best(found) if trial is None else _asked_for(found, trial)
         if best is None:
             sentences.append(nothing_met(summary.identity, trials, found.slos))
@@ -104,6 +125,8 @@ def recommend(
             measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
             warnings=(*caveats(store, summary, found, best), *sentences),
             other_studies=tuple(s.identity.name for s in chosen if s is not summary),
+            probes=(*repeats, *probes),
+            night_energy_j=night_energy_j([*trials, *repeats, *probes]),
         )
     raise NoFeasibleConfigurationError(sentences[0])
 

@@ -55,7 +55,7 @@ def read_report_data(store: Store, name: str, slos: Sequence[Slo] | None = None)
     """
     study = store.study(name)
     searched, repeats = store.trials(name), store.repeats.of(name)
-    found = confirmed_front(study, searched, repeats, slos)
+    found = confirmed_front(study, searched, repeats, slos, store.repeats.probes(name))
     recommendation, no_answer = None, None
     try:
         recommendation = recommend(store, study=name, slos=slos)

@@ -180,6 +180,17 @@ class StudyOptions(SpecOptions):
             help="Measure the front again at the end, on clean launches (default: confirm).",
         ),
     ] = None
+    checks: Annotated[
+        bool | None,
+        typer.Option(
+            "--checks/--no-checks",
+            help="After the confirmation: a stress test, idle power, the headroom (default: do).",
+        ),
+    ] = None
+    headroom: Annotated[
+        float | None,
+        typer.Option(help="Recommend only what meets the SLO at so many times the load, e.g. 1.2."),
+    ] = None
     confirm_repeats: Annotated[
         int | None, typer.Option(help="Most repeats per configuration (default: 4).")
     ] = None

@@ -22,7 +22,15 @@ from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults
-from tuner.evaluation.evaluator import Evaluation, MeasurementPlan, Testbed, load_defaults, load_of
+from tuner.evaluation.evaluator import (
+    IDLE_S,
+    Evaluation,
+    LoadRun,
+    MeasurementPlan,
+    Testbed,
+    load_defaults,
+)
+from tuner.evaluation.launched.idle_power import idle_power
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
     ServerSpec,
@@ -31,7 +39,7 @@ from tuner.evaluation.launched.warm_server import (
     pids_of,
 )
 from tuner.host.redaction import without_secrets
-from tuner.measurement.load_run import run_load
+from tuner.measurement.load_run import run_idle, run_load
 from tuner.measurement.outputs import probe_answers
 from tuner.measurement.quality.asking import graded_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
@@ -130,7 +138,9 @@ class ServedEvaluator:
         if reason := self._spec.live.refusal(full):
             return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), Timing(0.0))
         name = f"trial-{trial:04d}"
-        return await self._evaluate(configuration, lambda: self._servers.get(full, name), None)
+        return await self._evaluate(
+            configuration, lambda: self._servers.get(full, name), self._plan.run_of(configuration)
+        )
 
     def is_warm_for(self, configuration: Configuration) -> bool:
         """Say whether the server that runs can serve this configuration."""
@@ -145,7 +155,8 @@ class ServedEvaluator:
             launched.append(await self._servers.get_clean(full, name))
             return launched[0]
 
-        found = await self._evaluate(configuration, get, traffic)
+        run = self._plan.run_of(configuration, traffic)
+        found = await self._evaluate(configuration, get, run)
         if not launched or not isinstance(found.result, Measurement):
             return found
         server = launched[0].server
@@ -174,16 +185,37 @@ class ServedEvaluator:
             found = dataclasses.replace(found, grades=grades)
         return found
 
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        """Measure another load on the warm server if it can serve this configuration."""
+        full, name = self._plan.full(configuration), f"probe-{repeat:04d}"
+        return await self._evaluate(configuration, lambda: self._servers.get(full, name), run)
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = IDLE_S
+    ) -> Evaluation:
+        """Measure the power of the warm server without requests."""
+        began_s = time.monotonic()
+        await self._set_device(configuration)
+        full = self._plan.full(configuration)
+        try:
+            warm = await self._servers.get(full, f"idle-{repeat:04d}")
+        except LaunchFailedError as error:
+            elapsed_s = time.monotonic() - began_s
+            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
+        raw = await run_idle(warm.server, warm.meter, window_s, latency_source=self._spec.source)
+        timing = Timing(time.monotonic() - began_s, warm.launch_s)
+        return Evaluation(idle_power(raw), raw, (), timing)
+
     async def _evaluate(
         self,
         configuration: Configuration,
         get: Callable[[], Awaitable[WarmServer]],
-        unseen: int | None,
+        run: LoadRun,
     ) -> Evaluation:
         """Measure; after faults of the machine wait first, so that it can recover."""
         if self._faults_in_a_row:
             await asyncio.sleep(BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1])
-        found = await self._evaluate_now(configuration, get, unseen)
+        found = await self._evaluate_now(configuration, get, run)
         is_fault = isinstance(found.result, Failure) and (
             found.result.kind is FailureKind.INFRASTRUCTURE
         )
@@ -194,7 +226,7 @@ class ServedEvaluator:
         self,
         configuration: Configuration,
         get: Callable[[], Awaitable[WarmServer]],
-        unseen: int | None,
+        run: LoadRun,
     ) -> Evaluation:
         """Set the GPUs' limits (they settle while a server loads), get a server, measure."""
         began_s = time.monotonic()
@@ -209,9 +241,9 @@ class ServedEvaluator:
             failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         try:
-            judged = await self._measure(warm, configuration, power_limit_w, unseen)
+            judged = await self._measure(warm, power_limit_w, run)
             if not judged.verdict.valid and await _cool_down(warm.server):
-                judged = await self._measure(warm, configuration, power_limit_w, unseen)
+                judged = await self._measure(warm, power_limit_w, run)
         except TimeoutError:
             await self._servers.close()
             failure = Failure(
@@ -222,7 +254,7 @@ class ServedEvaluator:
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         raw = judged.raw
         exit_code = warm.server.exit_code()
-        result = self._result(warm, exit_code, raw, judged.verdict)
+        result = self._result(warm, exit_code, judged, run)
         if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
             await self._servers.close()  # the server itself may be at fault
         return Evaluation(
@@ -239,9 +271,10 @@ class ServedEvaluator:
         return await asyncio.to_thread(self._knobs.apply, configuration)
 
     def _result(
-        self, warm: WarmServer, exit_code: int | None, raw: RawRun, verdict: WindowVerdict
+        self, warm: WarmServer, exit_code: int | None, judged: JudgedRun, run: LoadRun
     ) -> Measurement | Failure:
-        server, result = warm.server, self._plan.reduce(raw)
+        raw, verdict = judged.raw, judged.verdict
+        server, result = warm.server, run.reduce(raw)
         if exit_code is not None:
             _require_whole_gpu(self._log, server.log_path)
             return _died(self._log, server, exit_code)
@@ -276,18 +309,16 @@ class ServedEvaluator:
     async def _measure(
         self,
         warm: WarmServer,
-        configuration: Configuration,
         power_limit_w: float | None,
-        unseen: int | None,
+        run: LoadRun,
     ) -> JudgedRun:
-        plan, load = self._plan, load_of(configuration, self._plan.load)
         before = await asyncio.to_thread(warm.meter.states)
-        window = plan.window_for(configuration, unseen)
+        window = run.window
         async with asyncio.timeout(window.latest_start_s + window.longest_window_s + _CLIENT_S):
             raw, warnings = await run_load(
                 warm.server,
-                plan.traffic.requests(load, unseen),
-                load,
+                run.requests(),
+                run.load,
                 warm.meter,
                 window,
                 latency_source=self._spec.source,

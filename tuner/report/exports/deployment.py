@@ -13,6 +13,7 @@ from tuner.configuration import Configuration, Value
 from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
+from tuner.report.checks_text import check_lines
 from tuner.servers.registry import flag_rules
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
@@ -188,6 +189,7 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         lines.append("this is vLLM's default itself")
     elif shown.saving_percent is not None:
         lines.append(f"{shown.saving_percent:.1f} % less energy per token than vLLM's default")
+    lines += check_lines(r)
     if r.emulated:
         lines.append(f"EMULATED {' and '.join(r.emulated)}: not measured on a real device")
     lines += [f"note: {warning}" for warning in r.warnings]

@@ -11,6 +11,7 @@ from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, Direction
+from tuner.report.checks_text import check_lines
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
@@ -43,6 +44,7 @@ def answer(report: ReportData) -> str:
         f'<p class="kicker">{escape(place)}</p>'
         f"<h1>{_headline(r, best)}</h1>"
         f'<p class="sure">{_sure(r, best)}</p>'
+        f"{_checks(r)}"
         f'<div class="tiles">{_tiles(r, best)}</div>'
         f'<div class="deploy">{_deploy(r)}{_warnings(r.warnings)}</div></section>'
     )
@@ -89,6 +91,11 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
     return f"{text}; {escape(r.confirmed.outputs(r.best))}."
 
 
+def _checks(r: Recommendation) -> str:
+    lines = [line[0].upper() + line[1:] for line in check_lines(r)]
+    return f'<p class="sure">{escape(". ".join(lines))}.</p>' if lines else ""
+
+
 def _code(text: str) -> str:
     return f"<code>{escape(text.strip('`'))}</code>"
 
@@ -106,10 +113,25 @@ def _tiles(r: Recommendation, best: TrialSummary) -> str:
     for name, of in _TILES_BEFORE:
         tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     tiles += [_slo_tile(slo, r.best, r.baseline) for slo in r.slos]
+    tiles += _check_tiles(r)
     for name, of in _TILES_AFTER:
         if of(best) is not None:
             tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     return "".join(tiles)
+
+
+def _check_tiles(r: Recommendation) -> list[str]:
+    """Return the headroom and the idle power."""
+    ours = r.checks_of(r.best)
+    theirs = None if r.baseline is None else r.checks_of(r.baseline).headroom
+    unit = "in flight" if ours.is_closed_loop else "requests/s"
+    tiles = []
+    if ours.headroom is not None:
+        note = "" if theirs is None else f"default {number(theirs.holds)}"
+        tiles.append(_tile(f"Headroom, {unit}", number(ours.headroom.holds), note))
+    if ours.idle_power_w is not None:
+        tiles.append(_tile("Idle power, W", number(ours.idle_power_w), "loaded, no requests"))
+    return tiles
 
 
 _Figure = Callable[[TrialSummary], float | None]

@@ -11,6 +11,7 @@ from tuner.analysis.load_text import is_open_loop, load_text
 from tuner.analysis.outcomes import with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
+from tuner.report.checks_text import check_lines, has_less_headroom
 from tuner.report.labels import emulated_label, number
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import default_row, heading, note_default, trial_tables
@@ -46,7 +47,8 @@ def show_recommendation(
     _show_saving(console, r, best)
     if default is not None and not r.is_default:
         console.print(_latency_cost(best, default))
-    console.print(_energy_cost(best, default, price), end="\n\n", highlight=False)
+    console.print(_energy_cost(best, default, price), highlight=False)
+    console.print(_checks(r), end="\n\n")
     shown = _worth_showing(r)
     rows = [best, *map(r.summary_of, shown)]
     console.print(trial_tables(console, rows, default_row(rows, r.confirmed), best.number))
@@ -154,6 +156,13 @@ def _energy_cost(best: TrialSummary, default: TrialSummary | None, price: Price 
         text += "" if price is None else f", {number(price.cost(theirs))} {price.currency}"
         text += ")"
     return text
+
+
+def _checks(r: Recommendation) -> Text:
+    """Return what the final checks say; in yellow, if the saving is bought with capacity."""
+    lines = check_lines(r)
+    styles = ["yellow" if at == 0 and has_less_headroom(r) else "" for at in range(len(lines))]
+    return Text("\n").join(Text(line, style) for line, style in zip(lines, styles, strict=True))
 
 
 def _worth_showing(r: Recommendation) -> tuple[TrialRow, ...]:

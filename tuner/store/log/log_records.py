@@ -12,9 +12,17 @@ from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration, Value
 from tuner.host.redaction import redacted
-from tuner.records import Failure, FailureKind, Measurement, RawRun, Source, Timing
+from tuner.records import Failure, FailureKind, Load, Measurement, RawRun, Source, Timing
 from tuner.store import raw
-from tuner.store.rows import Answers, Grades, RepeatKind, StudyIdentity, TrialOwner
+from tuner.store.rows import (
+    Answers,
+    Grades,
+    ProbeKind,
+    RepeatKind,
+    StudyIdentity,
+    TrialOwner,
+    kind_named,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +38,12 @@ class LoggedStudy:
 
 @dataclass(frozen=True, slots=True)
 class RepeatOf:
-    """The trial that an evaluation repeated, why, and on which stretch of traffic."""
+    """The trial that an evaluation repeated, why, on which traffic, and the load of a probe."""
 
     trial: int
-    kind: RepeatKind
+    kind: RepeatKind | ProbeKind
     traffic: int | None = None
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ def to_json(record: LogRecord) -> dict[str, Any]:
     return {
         "kind": "result",
         "number": record.number,
-        "repeat": None if repeat is None else [repeat.trial, repeat.kind.value, repeat.traffic],
+        "repeat": None if repeat is None else _repeat_json(repeat),
         "configuration": record.configuration.to_json(),
         "owner": dataclasses.asdict(record.owner),
         "started_at": record.started_at.isoformat(),
@@ -120,8 +129,16 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
     )
 
 
-def _repeat_of(trial: int, kind: str, traffic: int | None = None) -> RepeatOf:
-    return RepeatOf(trial, RepeatKind(kind), traffic)  # an older log has no traffic
+def _repeat_json(repeat: RepeatOf) -> list[Any]:
+    load = None if repeat.load is None else dataclasses.asdict(repeat.load)
+    return [repeat.trial, repeat.kind.value, repeat.traffic, load]
+
+
+def _repeat_of(
+    trial: int, kind: str, traffic: int | None = None, load: Mapping[str, Any] | None = None
+) -> RepeatOf:
+    """Return what was repeated; an older log has no traffic and no load."""
+    return RepeatOf(trial, kind_named(kind), traffic, None if load is None else Load(**load))
 
 
 def _identity(data: Mapping[str, Any]) -> StudyIdentity:

@@ -51,7 +51,7 @@ def _begun(
     number, owner, repeat = logged.number, logged.owner, logged.repeat
     if repeat is not None:
         return convert.repeat_record(
-            study_id, number, repeat.trial, repeat.kind, owner, repeat.traffic
+            study_id, number, repeat.trial, repeat.kind, owner, repeat.traffic, repeat.load
         )
     configuration = logged.configuration
     is_baseline = configuration == baseline

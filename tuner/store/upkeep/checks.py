@@ -67,7 +67,7 @@ def check_studies(store: Store, state_folder: Path) -> list[Finding]:
     for summary in store.studies():
         name = summary.identity.name
         trials = {t.number: t for t in store.trials(name)}
-        repeats = {r.number: r for r in store.repeats.of(name)}
+        repeats = {r.number: r for r in store.repeats.every(name)}
         is_run = _is_being_run(store, name)
         found += _optuna_findings(store, name, trials)
         found += _running_findings(name, trials, repeats, is_run=is_run)

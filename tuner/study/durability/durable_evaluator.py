@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
-from tuner.evaluation.evaluator import Evaluation, Evaluator, Testbed
+from tuner.evaluation.evaluator import IDLE_S, Evaluation, Evaluator, LoadRun, Testbed
 from tuner.store import Store, TrialOwner, raw
 from tuner.store.faults import StoreBusyError, StoreFullError
 from tuner.store.log.log_records import LoggedResult, RepeatOf
@@ -160,14 +160,37 @@ class DurableEvaluator:
 
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
         """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
-        rows = self._store.repeats.of(self._study)
-        row = next(r for r in rows if r.number == repeat)
         return await self._kept(
             lambda: self._evaluator.confirm(configuration, repeat, traffic),
             configuration,
             repeat,
-            RepeatOf(row.trial, row.kind, traffic),
+            self._repeat_of(repeat),
         )
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
+        return await self._kept(
+            lambda: self._evaluator.probe(configuration, repeat, run),
+            configuration,
+            repeat,
+            self._repeat_of(repeat),
+        )
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = IDLE_S
+    ) -> Evaluation:
+        """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
+        return await self._kept(
+            lambda: self._evaluator.idle(configuration, repeat, window_s),
+            configuration,
+            repeat,
+            self._repeat_of(repeat),
+        )
+
+    def _repeat_of(self, number: int) -> RepeatOf:
+        rows = self._store.repeats.every(self._study)
+        row = next(r for r in rows if r.number == number)
+        return RepeatOf(row.trial, row.kind, row.traffic, row.load)
 
     async def _kept(
         self,

@@ -26,7 +26,7 @@ def recover(
     Safe to repeat. Raises `OperatorNeededError` for a log that cannot be read.
     """
     trials = store.states(name)
-    repeats = {r.number: r.state for r in store.repeats.of(name)}
+    repeats = {r.number: r.state for r in store.repeats.every(name)}
     missed: list[LoggedResult] = []
     known = 0
     try:

@@ -1,0 +1,232 @@
+"""Stress, idle power and headroom at the end of a study: measured once, kept, and acted upon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from helpers.scripted import ScriptedEvaluator, measurement, physics
+from helpers.studies import InProcess
+from helpers.testbed import OWNER, SPEC, Testbed
+
+from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
+from tuner.analysis.recommendation.recommend import recommend
+from tuner.configuration import Configuration
+from tuner.evaluation.evaluator import Evaluation, LoadRun, MeasurementPlan
+from tuner.evaluation.traffic import Traffic
+from tuner.load.workload import load_workload
+from tuner.measurement.steady_window import WindowPlan
+from tuner.records import Failure, FailureKind, Load, Measurement, Timing
+from tuner.slo import Slo
+from tuner.spec.study import StudySpec
+from tuner.store import ProbeKind, RepeatKind, Store
+from tuner.study.checks.final_checks import FinalChecks
+from tuner.study.confirmation.run import ConfirmationRun
+
+STUDIED = Load(request_rate=4.0)
+
+
+def tpot_ms(configuration: Configuration, rate: float) -> float:
+    """At 4 requests/s what `physics` says, and 1 / (capacity - rate) around it."""
+    found = physics(configuration, 0)
+    assert isinstance(found, Measurement)
+    return found.metrics["p99_tpot_ms"] * 6.0 / (10.0 - rate) if rate < 10.0 else 1e6
+
+
+class Probed(ScriptedEvaluator):
+    """Answers probes by the load; `stress` says what happens under stress."""
+
+    def __init__(self, stress: dict[int | None, Failure] | None = None) -> None:
+        super().__init__()
+        self.stress = stress or {}
+        self.probed: list[tuple[Configuration, Load]] = []
+        self.dies_at: int | None = None
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        if self.dies_at == len(self.probed):
+            raise KeyboardInterrupt
+        self.probed.append((configuration, run.load))
+        seqs = configuration.flags.get("max_num_seqs")
+        result: Measurement | Failure
+        if run.load.concurrency is not None:  # the study is an open loop
+            passed = measurement(requests=50.0, preemptions=3.0, most_running=8.0)
+            result = self.stress.get(None if seqs is None else int(seqs), passed)
+        else:
+            assert run.load.request_rate is not None
+            found = tpot_ms(configuration, run.load.request_rate)
+            result = measurement(energy_per_output_token_j=0.1, p99_tpot_ms=found)
+        return Evaluation(result, None, (), Timing(10.0), is_virtual=True)
+
+    async def idle(
+        self, configuration: Configuration, repeat: int, window_s: float = 60.0
+    ) -> Evaluation:
+        found = measurement(idle_power_w=90.0)
+        return Evaluation(found, None, (), Timing(70.0), is_virtual=True)
+
+
+class Night:
+    """A study of scripted trials and repeats, whose final checks are run again and again."""
+
+    def __init__(self, store: Store, evaluator: Probed, **changes: object) -> None:
+        slos = (Slo.parse("p99_tpot_ms<=80"),)  # 256 requests at once have 69 ms, the default 37
+        wanted = {"request_rate": 4.0, "slos": slos, "trials": 16, **changes}
+        self.spec = SPEC.model_copy(update=wanted)
+        bed = Testbed(store, spec=self.spec)
+        bed.evaluator = evaluator
+        bed.run()
+        confirmation = ConfirmationRun("s", self.spec, store, evaluator, OWNER, bed.listener)
+        asyncio.run(confirmation.run())
+        self.bed, self.store, self.evaluator = bed, store, evaluator
+
+    def check(self) -> None:
+        plan = MeasurementPlan(
+            "m",
+            Traffic(load_workload("chat")),
+            STUDIED,
+            self.spec.slos,
+            WindowPlan(window_s=60.0),
+            Configuration(),
+        )
+        listener = self.bed.listener
+        checks = FinalChecks("s", self.spec, plan, self.store, self.evaluator, OWNER, listener)
+        asyncio.run(checks.run())
+
+    def checks_of(self, trial: int) -> DeploymentChecks:
+        rows = self.store.repeats.every("s")
+        return deployment_checks(rows, trial, self.spec.slos, STUDIED)
+
+
+def truth(configuration: Configuration, bound_ms: float = 80.0) -> float:
+    return 10.0 - tpot_ms(configuration, 4.0) * 6.0 / bound_ms
+
+
+def test_the_headroom_of_the_recommendation_and_of_the_default(store: Store) -> None:
+    night = Night(store, Probed())
+    night.check()
+    found = recommend(store, study="s")
+    assert not found.is_default
+    for trial in (found.best, found.baseline):
+        assert trial is not None
+        checks = night.checks_of(trial.number)
+        assert checks.headroom is not None and checks.headroom.holds is not None
+        true = truth(trial.configuration)
+        assert true / 1.051 <= checks.headroom.holds <= true * 1.001
+        asked = [load for c, load in night.evaluator.probed if c == trial.configuration]
+        assert len([load for load in asked if load.request_rate is not None]) <= 6
+    best = night.checks_of(found.best.number)
+    assert best.idle_power_w == 90.0
+    assert best.stress is not None and best.stress.preemptions == 3.0
+    assert store.repeats.of("s") == [
+        r
+        for r in store.repeats.every("s")
+        if r.load is None and r.kind in (RepeatKind.BASELINE, RepeatKind.CONFIRMATION)
+    ]
+
+
+def test_what_is_measured_is_not_measured_again(store: Store) -> None:
+    night = Night(store, Probed())
+    night.check()
+    before = len(night.evaluator.probed)
+    night.check()
+    assert len(night.evaluator.probed) == before
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_kill_loses_one_measurement(tmp_path: Path, at: int) -> None:
+    undisturbed = Night(Store.open(tmp_path / "a.db", create=True), Probed())
+    undisturbed.check()
+    night = Night(Store.open(tmp_path / "b.db", create=True), Probed())
+    night.evaluator.dies_at = at
+    with pytest.raises(KeyboardInterrupt):
+        night.check()
+    assert len(night.store.repeats.drop_running("s")) == 1
+    night.evaluator.dies_at = None
+    night.check()
+    assert night.evaluator.probed == undisturbed.evaluator.probed
+    best = recommend(night.store, study="s").best.number
+    assert night.checks_of(best) == undisturbed.checks_of(best)
+
+
+def test_who_fails_under_stress_is_not_recommended(store: Store) -> None:
+    night = Night(store, Probed())
+    first = recommend(store, study="s").best
+    out_of_memory = Failure(FailureKind.CONFIGURATION, "CUDA out of memory")
+    night.evaluator.stress = {int(first.configuration.flags["max_num_seqs"]): out_of_memory}
+    night.check()
+    found = recommend(store, study="s")
+    assert found.best.number != first.number
+    said = f"trial {first.number} is off the front: under stress it failed (CUDA out of memory)"
+    assert any(said in warning for warning in found.warnings)
+    assert night.checks_of(found.best.number).headroom is not None
+    assert night.checks_of(first.number).headroom is None
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_dying_once_may_be_the_machines_fault(store: Store, deaths: int) -> None:
+    night = Night(store, Probed())
+    first = recommend(store, study="s").best
+    died = Failure(FailureKind.UNSTABLE, "the engine died")
+    seqs = int(first.configuration.flags["max_num_seqs"])
+    left = [died] * deaths
+
+    class Dying(dict[int | None, Failure]):
+        def get(self, key: int | None, default: object = None) -> object:  # type: ignore[override]
+            return left.pop() if key == seqs and left else default
+
+    night.evaluator.stress = Dying()
+    night.check()
+    assert (recommend(store, study="s").best.number == first.number) is (deaths == 1)
+
+
+def test_headroom_that_is_asked_for_is_measured_and_decides(store: Store) -> None:
+    asked = {"headroom": 1.3}
+    night = Night(store, Probed())
+    plain = recommend(store, study="s").best
+    assert truth(plain.configuration) < 1.3 * 4.0
+    night.spec = night.spec.model_copy(update=asked)
+    with store.session() as session:
+        from tuner.store.repeats import study_of
+
+        study_of(session, "s").spec_json = night.spec.model_dump(mode="json")
+    night.check()
+    found = recommend(store, study="s")
+    assert found.best.number != plain.number
+    assert truth(found.best.configuration) >= 1.3 * 4.0
+    assert any("--headroom asks for 5.2" in warning for warning in found.warnings)
+
+
+def test_hours_keep_a_tenth_for_the_checks() -> None:
+    spec = StudySpec(model="m", hours=8.0)
+    assert spec.checks_s == pytest.approx(0.8 * 3600.0)
+    assert spec.before_checks().budget_s == pytest.approx(7.2 * 3600.0)
+    for without in (
+        spec.model_copy(update={"checks": False}),
+        spec.model_copy(update={"confirm": False}),
+    ):
+        assert without.before_checks().budget_s == without.budget_s
+    in_trials = StudySpec(model="m", trials=8)
+    assert in_trials.before_checks() == in_trials
+
+
+def test_the_command_line_shows_them(tmp_path: Path) -> None:
+    tuner = InProcess(tmp_path)
+    words = "--emulate H100-SXM --model Qwen/Qwen3-8B --workload chat --request-rate 4"
+    slo = ["--slo", "p99_tpot_ms<=25", "--trials", "6", "--window-s", "20"]
+    slo += ["--sampler", "random", "--study", "night"]
+    ran = tuner("run", *words.split(), "--space", "power", *slo)
+    assert ran.returncode == 0, ran.stderr
+    assert "stress of trial" in ran.stderr or "stress of the default" in ran.stderr
+    text = " ".join(tuner("recommend").stdout.split())
+    data = json.loads(tuner("recommend", "--format", "json").stdout)
+    checks = data["checks"]
+    assert checks["headroom"]["unit"] == "request_rate" and checks["headroom"]["holds"] > 0.0
+    assert f"{checks['headroom']['holds']:.3g}" in text
+    assert f"idle: {checks['idle_power_w']:.0f} W" in text
+    assert f"stress: {checks['stress']['requests']} of the longest requests" in text
+    again = tuner("resume", "night")
+    assert again.returncode == 0 and "stress of" not in again.stderr
+    with Store.open(tuner.store_path, create=False) as store:
+        kinds = [p.kind for p in store.repeats.probes("night")]
+    assert kinds.count(ProbeKind.STRESS) == kinds.count(ProbeKind.IDLE) == 1

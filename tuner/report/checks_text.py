@@ -1,0 +1,121 @@
+"""What the final checks say, in sentences and as JSON: headroom, stress, idle power, pay-back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.analysis.deployment.checks import DeploymentChecks, Stress
+from tuner.analysis.deployment.headroom import CLOSE_ENOUGH, Headroom
+from tuner.analysis.recommendation.recommend import Recommendation
+
+_J_PER_KWH = 3.6e6
+
+
+def check_lines(r: Recommendation) -> list[str]:
+    """Return a sentence for each check that was made; none for a study without them."""
+    ours = r.checks_of(r.best)
+    lines = [headroom_sentence(r), None if ours.stress is None else _stress(ours.stress)]
+    if ours.idle_power_w is not None:
+        lines.append(f"idle: {ours.idle_power_w:.0f} W, loaded and without requests")
+    if r.pays_after_h is not None and r.night_energy_j is not None:
+        lines.append(
+            f"the study used about {r.night_energy_j / _J_PER_KWH:.2g} kWh itself, saved again "
+            f"after {r.pays_after_h:.2g} h at this load"
+        )
+    return [line for line in lines if line is not None]
+
+
+def headroom_sentence(r: Recommendation) -> str | None:
+    """Return how much load the configuration takes beside the default; None if not measured.
+
+    What is saved at the cost of capacity is said together with it.
+    """
+    ours = r.checks_of(r.best)
+    if ours.headroom is None:
+        return None
+    unit = "requests at once" if ours.is_closed_loop else "requests/s"
+    theirs = _theirs(r)
+    if theirs is None:
+        return f"{_holds(ours.headroom)} {unit}"
+    saving = r.summary_of(r.best).saving_percent
+    less = _is_less(ours.headroom, theirs)
+    if less and saving is not None and saving > 0.0:
+        return (
+            f"saves {saving:.1f} %, and serves {_up_to(ours.headroom)} instead of "
+            f"{_up_to(theirs).removeprefix('up to ')} {unit}"
+        )
+    return f"{_holds(ours.headroom)} {unit}, the default {_holds(theirs).removeprefix('holds ')}"
+
+
+def has_less_headroom(r: Recommendation) -> bool:
+    """Say whether the configuration takes clearly less load than the default."""
+    ours, theirs = r.checks_of(r.best).headroom, _theirs(r)
+    return ours is not None and theirs is not None and _is_less(ours, theirs)
+
+
+def checks_json(r: Recommendation) -> dict[str, Any]:
+    """Return the checks of the recommendation and of the default, unrounded."""
+    ours = r.checks_of(r.best)
+    theirs = None if r.baseline is None else r.checks_of(r.baseline)
+    stress = ours.stress
+    return {
+        "headroom": _headroom_json(ours),
+        "default_headroom": None if theirs is None else _headroom_json(theirs),
+        "stress": None
+        if stress is None
+        else {
+            "requests": stress.requests,
+            "most_running": stress.most_running,
+            "duration_s": stress.duration_s,
+            "preemptions": stress.preemptions,
+            "failure": stress.failure,
+        },
+        "idle_power_w": ours.idle_power_w,
+        "study_energy_kwh": None if r.night_energy_j is None else r.night_energy_j / _J_PER_KWH,
+        "pays_after_h": r.pays_after_h,
+    }
+
+
+def _theirs(r: Recommendation) -> Headroom | None:
+    return None if r.baseline is None or r.is_default else r.checks_of(r.baseline).headroom
+
+
+def _is_less(ours: Headroom, theirs: Headroom) -> bool:
+    return theirs.holds is not None and (ours.holds or 0.0) * CLOSE_ENOUGH < theirs.holds
+
+
+def _holds(found: Headroom) -> str:
+    """Return `holds to 6.1`; without an end on one side that is said."""
+    if found.holds is None:
+        return f"misses the SLO even at {found.misses:.3g}"
+    return f"holds to {'at least ' if found.misses is None else ''}{found.holds:.3g}"
+
+
+def _up_to(found: Headroom) -> str:
+    if found.holds is None:
+        return f"less than {found.misses:.3g}"
+    return f"{'at least' if found.misses is None else 'up to'} {found.holds:.3g}"
+
+
+def _stress(stress: Stress) -> str:
+    if stress.failure is not None:
+        return f"stress: {stress.failure}"
+    running = "" if stress.most_running is None else f", {stress.most_running:.0f} at once"
+    preempted = "" if stress.preemptions is None else f", {stress.preemptions:.0f} preemptions"
+    return (
+        f"stress: {stress.requests} of the longest requests{running}, for "
+        f"{stress.duration_s:.0f} s: none failed{preempted}"
+    )
+
+
+def _headroom_json(checks: DeploymentChecks) -> dict[str, Any] | None:
+    found = checks.headroom
+    if found is None:
+        return None
+    unit = "concurrency" if checks.is_closed_loop else "request_rate"
+    return {
+        "unit": unit,
+        "holds": found.holds,
+        "misses": found.misses,
+        "within_5_percent": found.is_closed(whole=checks.is_closed_loop),
+    }
