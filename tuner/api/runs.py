@@ -19,6 +19,7 @@ from tuner.store import Store
 from tuner.study.listener import Broadcast, Listener
 from tuner.study.proposals.start_points import asked_like
 from tuner.study.run import check_names, resume_study, start_study
+from tuner.study.run_files import share_results
 
 
 def study_spec(
@@ -48,12 +49,14 @@ async def arun(
     store: str = DEFAULT_STORE,
     listeners: Sequence[Listener] = (),
     from_study: str | None = None,
+    readable_by: str | None = None,
     yes: bool = False,
 ) -> StudyResults:
     """Run a new study to the end of its budget, in a running event loop: for a notebook.
 
     `store` is a SQLite file, created if missing, or a database URL. With `from_study` the best
-    configurations of that study are measured first. On cancellation it stops what it started;
+    configurations of that study are measured first. Only this user can read what is written, and
+    the members of the group `readable_by`. On cancellation it stops what it started;
     `resume` continues the study. Raises the error tree of `tuner.errors`: `DoubtfulRequestError` if
     the default's measurement speaks against the SLOs or the load; `yes` goes on regardless.
 
@@ -62,6 +65,8 @@ async def arun(
     if spec.trials is None and spec.hours is None:
         raise UsageError("no budget: give the spec `hours` or `trials`")
     check_names(spec)  # before a store is created for an invalid spec
+    if readable_by is not None:
+        share_results(store, readable_by)
     with Store.open(store, create=True) as opened:
         name = await start_study(spec, opened, Broadcast(listeners), from_study=from_study, yes=yes)
     return load_study(name, store)
@@ -73,6 +78,7 @@ def run(
     store: str = DEFAULT_STORE,
     listeners: Sequence[Listener] = (),
     from_study: str | None = None,
+    readable_by: str | None = None,
     yes: bool = False,
 ) -> StudyResults:
     """Run a new study as `arun` does, from a script. Ctrl-C stops it cleanly.
@@ -82,9 +88,15 @@ def run(
                                request_rate=4, slos=[tuner.Slo.parse("p99_tpot_ms<=25")], hours=8)
         study = tuner.run(spec, store="results/tuner.db")
     """
-    return run_interruptible(
-        arun(spec, store=store, listeners=listeners, from_study=from_study, yes=yes)
+    running = arun(
+        spec,
+        store=store,
+        listeners=listeners,
+        from_study=from_study,
+        readable_by=readable_by,
+        yes=yes,
     )
+    return run_interruptible(running)
 
 
 async def aresume(

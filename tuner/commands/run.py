@@ -32,6 +32,10 @@ def run(
             "options are the defaults."
         ),
     ] = None,
+    readable_by: Annotated[
+        str | None,
+        typer.Option(help="A group that may read the results; else only this user may."),
+    ] = None,
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -50,7 +54,12 @@ def run(
     console, named = Console(stderr=True), store_option(store_url)
     with RunDisplay(console, spec.slos, spec.objectives, named) as display:
         study = tuner.run(
-            spec, store=store_url, listeners=[display], from_study=from_study, yes=yes
+            spec,
+            store=store_url,
+            listeners=[display],
+            from_study=from_study,
+            readable_by=readable_by,
+            yes=yes,
         )
     _finish(study, as_json=output is Format.JSON)
 

@@ -11,6 +11,7 @@ from tuner.doctor.disks import check_disks
 from tuner.doctor.gpus import check_gpus
 from tuner.doctor.host import Host
 from tuner.doctor.leftovers import check_leftovers
+from tuner.doctor.ownership import check_ownership
 from tuner.doctor.resources import check_port, check_resources, usage
 from tuner.doctor.software import check_packages, check_python, check_vllm
 from tuner.doctor.stores import check_store
@@ -47,6 +48,7 @@ def _checks(q: Question) -> list[tuple[str, Callable[[], list[Finding]]]]:
         ("vllm", lambda: check_vllm(q.vllm)),
         ("gpu", lambda: check_gpus(q.host, q.environment)),
         ("disk", lambda: check_disks(q.store_url)),
+        ("ownership", lambda: check_ownership(q.store_url)),
         ("store", lambda: check_store(q.store_url)),
         ("leftovers", lambda: check_leftovers(state_folders())),
         ("port", lambda: [check_port(q.port)]),

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 import time
 import uuid
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.host.files.private import open_private
 from tuner.host.process_stat import process_stat
 
 POINTS = 4096
@@ -101,7 +103,7 @@ class DeviceFile:
         """Write a file of `count` such GPUs at their default settings, with nothing on them."""
         words = _HEADER_WORDS + count * _DEVICE_WORDS
         path.unlink(missing_ok=True)  # a process that maps the old file keeps it
-        with path.open("wb") as file:
+        with os.fdopen(open_private(path, os.O_WRONLY), "wb") as file:
             file.truncate(8 * words)
             file.write(_MAGIC.to_bytes(8, "little") + count.to_bytes(8, "little"))
         made = cls(path)

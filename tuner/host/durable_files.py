@@ -6,19 +6,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from tuner.host.files.private import open_private
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, else remove it.
+def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Yield a new file beside `path`; rename it to `path` on success, else remove it.
 
-    It has the suffix of `path`. Its name is always the same, so the next write overwrites the
-    leftover of a killed process. Nothing is synced: after a power cut the file may be the old one
-    or empty. Raises `OSError`.
+    It has the suffix of `path`, and `mode` less the umask. Its name is always the same, so the
+    next write removes the leftover of a killed process. It is written by its descriptor: a link
+    that somebody puts in its place meanwhile is not followed. Nothing is synced: after a power cut
+    the file may be the old one or empty. Raises `OSError`.
     """
     new = path.with_name(f".partial-{path.name}")
+    new.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        yield new
+        # by its name, which is the file's then
+        with open(new, "w+b", opener=lambda name, _: os.open(name, flags, mode)) as file:
+            yield file
         new.replace(path)
     except BaseException:
         with suppress(OSError):  # if it could not be created, it cannot be removed
@@ -29,11 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_durably(path: Path, content: str) -> None:
     """Replace the file atomically and sync it to disk.
 
-    Raises `OSError`; the old file at `path` is then unchanged.
+    Raises `OSError`, and `PreflightError` for a link in its place; the old file at `path` is then
+    unchanged.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        descriptor = open_private(temporary, os.O_WRONLY | os.O_TRUNC)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tuner.errors import OperatorNeededError
 from tuner.host.durable_files import sync
+from tuner.host.files.private import open_private, private_folder
 
 _LOCK_DEADLINE_S = 60.0  # longer than the deadline of a driver call that runs under the lock
 _POLL_S = 0.02
@@ -30,13 +31,16 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Make `folder` and hold its lock. Raises `OSError`, and `OperatorNeededError` on time-out.
 
-    A program that is started meanwhile does not inherit the lock.
+    Raises `PreflightError` for a folder that another user may write. Only this user can open the
+    lock's file: whoever reads it could hold the lock. A program that is started meanwhile does not
+    inherit the lock.
     """
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
+    is_new = not folder.is_dir()
+    private_folder(folder)
+    if is_new:
         sync(folder.parent)
     path = folder / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = open_private(path, os.O_RDWR)
     try:
         deadline_s = time.monotonic() + _LOCK_DEADLINE_S
         while not try_lock(descriptor):

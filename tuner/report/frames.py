@@ -18,6 +18,8 @@ from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     import pandas as pd
 
 Cell: TypeAlias = Value | None
@@ -93,7 +95,7 @@ def request_rows(store: Store, study: str) -> list[RowCells]:
 def write_csv(rows: Sequence[RowCells], path: Path) -> None:
     """Write CSV: unknown is an empty field, floats are written so that they read back the same."""
     table = frame(rows)
-    _write(path, lambda target: table.to_csv(target, index=False))
+    _write(path, lambda file: file.write(table.to_csv(index=False).encode()))
 
 
 def write_parquet(rows: Sequence[RowCells], path: Path) -> None:
@@ -103,7 +105,7 @@ def write_parquet(rows: Sequence[RowCells], path: Path) -> None:
             "Parquet needs pyarrow; run `pip install pyarrow`, or export with --csv"
         )
     table = frame(rows)
-    _write(path, lambda target: table.to_parquet(target, index=False))
+    _write(path, lambda file: table.to_parquet(file, index=False))
 
 
 def writer_for(path: Path | None) -> Callable[[Sequence[RowCells], Path], None]:
@@ -172,7 +174,7 @@ def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:
     return pd.Series([None if v is None else str(v) for v in values], dtype="string")
 
 
-def _write(path: Path, write: Callable[[Path], None]) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write beside `path` and move into place, so that `path` is never half a file.
 
     What is no regular file (a pipe, `/dev/stdout`) is written to directly.
@@ -188,9 +190,10 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
         raise _unwritable(path, error) from None
 
 
-def _write_directly(path: Path, write: Callable[[Path], None]) -> None:
+def _write_directly(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
-        write(path)
+        with path.open("wb") as file:
+            write(file)
     except BrokenPipeError:
         raise  # the reader of a pipe wants no more
     except OSError as error:

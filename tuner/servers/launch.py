@@ -18,6 +18,7 @@ import aiohttp
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.host.files.private import open_private, private_folder
 from tuner.host.redaction import take_secrets_out_of, without_secrets
 from tuner.records import Failure, FailureKind
 from tuner.servers.processes import stop_tagged, tag_environment, tagged_processes, wait_until
@@ -134,8 +135,8 @@ class _ServerProcess:
         self._log_path = plan.log_path
         self._environment = _environment(plan, served_name)
         try:
-            plan.log_path.parent.mkdir(parents=True, exist_ok=True)
-            with plan.log_path.open("wb") as log:
+            private_folder(plan.log_path.parent)
+            with os.fdopen(open_private(plan.log_path, os.O_WRONLY | os.O_TRUNC), "wb") as log:
                 self._popen = subprocess.Popen(
                     argv,
                     env=self._environment,

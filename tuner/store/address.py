@@ -14,6 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import PreflightError, UsageError
+from tuner.host.files.private import open_private, private_folder
+from tuner.host.files.trusted import require_trusted
 from tuner.store.faults import corrupt, sqlite_fault
 from tuner.store.upkeep.file_systems import require_local
 
@@ -75,13 +77,16 @@ def check_file(path: Path, *, create: bool) -> None:
             raise UsageError(missing(str(path)))
         if create:
             require_local(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
+            require_trusted(path)
         if found:
             _check_content(path)
     except OSError as error:
         raise unusable(path, error) from None
     if create:
         _check_writable(path)
+        if not path.exists():
+            os.close(open_private(path, os.O_RDWR))  # SQLite would make it by the umask
 
 
 def unusable(path: Path, error: OSError) -> PreflightError:

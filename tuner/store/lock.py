@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import URL, text
 
 from tuner.errors import PreflightError
+from tuner.host.files.private import open_private, private_folder
 from tuner.host.locks import try_lock
 from tuner.store.address import database_engine, file_of, parse_address, shown
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults
@@ -77,8 +78,8 @@ def _acquire(path: Path, study: str) -> int:
     """Return a locked close-on-exec descriptor of the file that is now at `path`."""
     while True:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            private_folder(path.parent)
+            descriptor = open_private(path, os.O_RDWR)
         except OSError as error:
             raise PreflightError(
                 f"cannot lock study '{study}' ({path}: {error.strerror}); make the folder of the "

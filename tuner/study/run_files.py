@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, TunerError
+from tuner.host.files.private import private_folder, share_with_group
+from tuner.host.files.trusted import require_trusted
 from tuner.host.state_folder import state_folder
 from tuner.store import Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
@@ -21,6 +23,17 @@ from tuner.study.durability.durable_evaluator import opened_log
 from tuner.study.study_log import StudyLog
 
 
+def results_folder(store_url: str) -> Path:
+    """Return the folder of what runs write: the store's, or `results/` for a database server."""
+    path = file_of(parse_address(store_url))
+    return Path("results") if path is None else path.parent
+
+
+def share_results(store_url: str, group: str) -> None:
+    """Let a group read the results of this store's runs. Raises as `share_with_group`."""
+    share_with_group(results_folder(store_url), group, file_of(parse_address(store_url)))
+
+
 class RunFiles:
     """The measurement log, the study log and the now file of a study, under its lock.
 
@@ -30,9 +43,7 @@ class RunFiles:
     def __init__(self, store: Store, study: str) -> None:
         self._store = store
         self._study = study
-        path = file_of(parse_address(store.url))
-        beside = Path("results") if path is None else path.parent
-        self.folder = (beside / "logs" / study).absolute()
+        self.folder = (results_folder(store.url) / "logs" / study).absolute()
         self.study_log = StudyLog(self.folder / "study.jsonl")
         self.log = MeasurementLog(store.log_path(study, state_folder()))
         self.now_file = NowFile(store.url, study)
@@ -42,6 +53,8 @@ class RunFiles:
         """Hold the study's lock and its files; how the run ends is written to the study log."""
         if self._store.path is not None:
             require_local(self._store.path)
+            require_trusted(self._store.path)
+        private_folder(self.folder)
         with (
             study_lock(self._store.url, self._study),
             self._store.optuna_faults(),

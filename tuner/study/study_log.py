@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from tuner.host.files.private import open_private, private_folder
 from tuner.host.redaction import redacted_json
 from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.store.log.now_file import NowFile
@@ -29,6 +32,11 @@ OLDER_FILES = 3
 class _QuietHandler(RotatingFileHandler):
     """A log that cannot be written (a full disk, for example) must not end the study."""
 
+    def _open(self) -> TextIOWrapper:
+        """Open the file, which only this user can read and which is never a link."""
+        descriptor = open_private(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        return os.fdopen(descriptor, "a", encoding=self.encoding)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line."""
 
@@ -39,7 +47,8 @@ class StudyLog:
     def __init__(self, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
         self.path = path
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
+            os.close(open_private(path, os.O_WRONLY | os.O_APPEND))
         self._handler = _QuietHandler(
             path, maxBytes=largest_bytes, backupCount=OLDER_FILES, encoding="utf-8", delay=True
         )

@@ -24,7 +24,9 @@ def test_the_confirmation_sees_no_row_of_the_search(rows: int, number: int) -> N
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     path = tmp_path / "trace.jsonl.gz"
-    write_trace(path, (TraceRow(float(i * i), 10 + i, prompt_tokens=50) for i in range(41)))
+    rows = (TraceRow(float(i * i), 10 + i, prompt_tokens=50) for i in range(41))
+    with path.open("wb") as file:
+        write_trace(file, rows)
     return path
 
 

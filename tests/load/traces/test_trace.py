@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def make(tmp_path: Path) -> Make:
 
     def workload(rows: Sequence[TraceRow], block: int = 8, **changes: Any) -> Workload:
         file = f"{next(numbers)}.jsonl.gz"
-        write_trace(tmp_path / file, rows)
+        with (tmp_path / file).open("wb") as new:
+            write_trace(new, rows)
         fields = {
             "description": "for a test",
             "trace": {"file": file, "block_tokens": block},
@@ -183,12 +185,13 @@ def test_what_is_written_is_read_back(tmp_path: Path, rows: list[TraceRow], time
             for i, r in enumerate(rows)
         ]
     path = tmp_path / "rows.jsonl.gz"
-    assert write_trace(path, rows) == len(rows)
+    with path.open("wb") as file:
+        assert write_trace(file, rows) == len(rows)
     assert list(read_trace(path)) == rows
-    first = path.read_bytes()
-    write_trace(path, rows)
-    assert path.read_bytes() == first
-    assert write_trace(path, rows, limit=1) == min(1, len(rows))
+    again = BytesIO()
+    write_trace(again, rows)
+    assert path.read_bytes() == again.getvalue()
+    assert write_trace(BytesIO(), rows, limit=1) == min(1, len(rows))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tuner.devices.emulated.meters import EmulatedGpuMeter
 from tuner.emulator.device_file import DeviceFile, Settings
 from tuner.emulator.http.served_devices import create_devices
 from tuner.errors import PreflightError
+from tuner.host.files.private import private_folder
 from tuner.servers.registry import flag_rules
 
 
@@ -53,7 +54,7 @@ class EmulatedMachine:
     @cached_property
     def _file(self) -> DeviceFile:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self.path.parent)
             return create_devices(self.path, self._gpu, self._gpu.max_gpus)
         except OSError as error:
             raise PreflightError(f"the emulated GPUs cannot be written: {error}") from error

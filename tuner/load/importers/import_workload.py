@@ -44,12 +44,12 @@ def import_workload(
             if write_trace(new_trace, importer.rows(source, reading), limit) == 0:
                 why = f" ({'; '.join(reading.notes())})" if reading.notes() else ""
                 raise UsageError(f"'{source}' has no requests{why}")
-            spec = _spec(f"{source.name} ({form})", importer, new_trace, limit, reading)
+            new_trace.flush()
+            written = Path(new_trace.name)
+            spec = _spec(f"{source.name} ({form})", importer, written, limit, reading)
             spec["trace"]["file"] = trace.name
-            new_yaml.write_text(
-                yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100),
-                encoding="utf-8",
-            )
+            text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
+            new_yaml.write(text.encode())
     except OSError as error:
         raise unreadable(out, error) from None
     return Workload(out.stem, WorkloadSpec.model_validate(spec), out.parent)

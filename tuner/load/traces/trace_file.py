@@ -237,11 +237,11 @@ def _line(row: TraceRow) -> bytes:
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def write_trace(path: Path, rows: Iterable[TraceRow], limit: int | None = None) -> int:
+def write_trace(file: BinaryIO, rows: Iterable[TraceRow], limit: int | None = None) -> int:
     """Write the rows, at most `limit`; the same rows give the same bytes. Returns their number."""
     count = 0
     # Neither name nor time goes into the gzip header.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         for row in islice(rows, limit):
             packed.write(_line(row))
             count += 1

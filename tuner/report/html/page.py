@@ -44,7 +44,7 @@ def write_page(report: ReportData, path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
-            new.write_bytes(encoded)
+            new.write(encoded)
     except OSError as error:
         raise PreflightError(
             f"cannot write '{path}' ({error.strerror or error}); name another file with -o"

@@ -16,6 +16,7 @@ from tuner.devices.leases.lease_book import ControlOpener, LeaseBook
 from tuner.devices.leases.restoring import RestoreAction
 from tuner.devices.limit_control import Access
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.host.files.private import open_private, private_folder
 from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.host.python_process import PYTHON, own_environment
 from tuner.servers.guardian.clean_up import SERVER_GRACE_S
@@ -170,10 +171,10 @@ async def _started(plan: GuardianPlan, log_path: Path) -> Guardian:
 
 
 def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[bytes]:
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(log_path.parent)
     tuner_descriptor = os.pidfd_open(os.getpid())
     try:
-        with log_path.open("ab") as log:
+        with os.fdopen(open_private(log_path, os.O_WRONLY | os.O_APPEND), "ab") as log:
             inherited = replace(
                 plan, state_folder=plan.state_folder.resolve(), tuner_descriptor=tuner_descriptor
             )

@@ -7,10 +7,12 @@ between its steps.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
+from tuner.host.files.private import private_folder
 from tuner.records import Failure
 from tuner.servers.server import Flags, Limits, NotReusableError
 from tuner.servers.vllm import live_limits
@@ -61,11 +63,18 @@ class VllmLimits:
     def open(self, folder: Path, name: str, configuration: Configuration) -> VllmLimitsChannel:
         """Create the limits file of one server, and put the scheduler beside it.
 
-        Raises `OSError`.
+        Both get a new folder of their own, since the server imports from it: what others, or an
+        earlier run, may have left there must not be run. Raises `OSError`.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{_MODULE}.py").write_bytes(_source())
-        return VllmLimitsChannel(LimitsFile.create(folder / f"{name}.limits"), configuration)
+        private_folder(folder)
+        own = folder / name
+        if own.is_symlink():
+            own.unlink()
+        elif own.exists():
+            shutil.rmtree(own)
+        own.mkdir(mode=0o700)
+        (own / f"{_MODULE}.py").write_bytes(_source())
+        return VllmLimitsChannel(LimitsFile.create(own / f"{name}.limits"), configuration)
 
 
 class VllmLimitsChannel:

@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from tuner.host.durable_files import sync
+from tuner.host.files.private import open_private, private_folder
 from tuner.store.address import file_of
 from tuner.store.log.log_records import LoggedResult, LogRecord, from_json, to_json
 
@@ -72,10 +73,8 @@ class MeasurementLog:
 
     def open(self) -> None:
         """Make the folder and reserve space for a full disk; raises `OSError` without space."""
-        if not self.path.parent.is_dir():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            sync(self.path.parent.parent)
-        descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._make_folder()
+        descriptor = open_private(self._reserve, os.O_RDWR)
         try:
             os.posix_fallocate(descriptor, 0, self._reserve_bytes)
         except OSError:
@@ -108,10 +107,16 @@ class MeasurementLog:
                     raise
                 self._write(encoded(replace(record, encoded_raw=None)))
 
+    def _make_folder(self) -> None:
+        is_new = not self.path.parent.is_dir()
+        private_folder(self.path.parent)
+        if is_new:
+            sync(self.path.parent.parent)
+
     def _write(self, line: bytes) -> None:
         is_new = not self.path.exists()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags, 0o644)
+        self._make_folder()  # again: somebody may have removed it in mid-run
+        descriptor = open_private(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             size = os.fstat(descriptor).st_size
             try:

@@ -31,8 +31,8 @@ class NowFile:
         if self._path is None:
             return
         line = {"at": datetime.now(UTC).isoformat(), **asdict(snapshot)}
-        with suppress(OSError), replacing(self._path) as new:
-            new.write_text(json.dumps(line), encoding="utf-8")
+        with suppress(OSError), replacing(self._path, 0o600) as new:
+            new.write(json.dumps(line).encode())
 
     def read(self, now: datetime, since: datetime) -> LoadSnapshot | None:
         """Return the content if written after `since` and shortly before `now`, else None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from tuner.errors import OperatorNeededError
 from tuner.host.durable_files import sync
+from tuner.host.files.private import open_private
 from tuner.store.address import first_damage
 from tuner.store.faults import sqlite_fault
 from tuner.store.upkeep.file_systems import ROOM_BYTES, require_room
@@ -71,6 +73,7 @@ def back_up(store: Path) -> Path:
 
 def _copy(store: Path, new: Path) -> None:
     new.unlink(missing_ok=True)
+    os.close(open_private(new, os.O_RDWR))
     address = f"file:{quote(str(store.absolute()))}?mode=ro"
     try:
         with (

@@ -1,0 +1,1 @@
+"""Files that only this user may change: checked paths, private folders and files."""
