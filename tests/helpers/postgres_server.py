@@ -33,16 +33,35 @@ def postgres_server() -> Iterator[str]:
         nobody = pwd.getpwnam("nobody")
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     data = folder / "data"
-    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-s"]
     try:
         as_server_user(
             [str(binaries / "initdb"), "-D", str(data), "-U", "tuner", "-A", "trust", "-N"]
         )
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
-        as_server_user([*control, "-l", str(folder / "log"), "-o", options, "start"])
+        url = f"postgresql://tuner@/postgres?host={folder}"
+        start(url)
         try:
-            yield f"postgresql://tuner@/postgres?host={folder}"
+            yield url
         finally:
-            as_server_user([*control, "-m", "immediate", "stop"])
+            stop(url)
     finally:
         shutil.rmtree(folder)
+
+
+def start(url: str) -> None:
+    """Start the server of a URL that `postgres_server` yielded."""
+    folder = _folder(url)
+    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
+    as_server_user([*_control(folder), "-l", str(folder / "log"), "-o", options, "start"])
+
+
+def stop(url: str) -> None:
+    """Stop it as a crash does: every connection is cut, and the next start recovers."""
+    as_server_user([*_control(_folder(url)), "-m", "immediate", "stop"])
+
+
+def _folder(url: str) -> Path:
+    return Path(url.partition("host=")[2])
+
+
+def _control(folder: Path) -> list[str]:
+    return [str(BINARIES[-1].parent / "pg_ctl"), "-D", str(folder / "data"), "-w", "-s"]

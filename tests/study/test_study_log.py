@@ -7,6 +7,7 @@ import pytest
 from helpers.scripted import Recorder, infrastructure, measurement
 
 from tuner.configuration import Configuration
+from tuner.errors import PreflightError
 from tuner.store.log.now_file import NowFile
 from tuner.study.listener import Progress
 from tuner.study.proposals.proposals import Proposal
@@ -70,9 +71,17 @@ def test_a_log_that_cannot_be_written_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "full.jsonl").symlink_to("/dev/full")
     for path in (tmp_path / "file" / "study.jsonl", tmp_path / "full.jsonl"):
         log = StudyLog(path)
+        if path.name == "full.jsonl":
+            log._handler.stream = Path("/dev/full").open("w")  # noqa: SIM115
         log.write("note", message="x")
         log.close()
         assert capsys.readouterr() == ("", "")
+
+
+def test_it_does_not_go_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "study.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(PreflightError, match="is a link"):
+        StudyLog(tmp_path / "study.jsonl")
+    assert not (tmp_path / "victim").exists()

@@ -20,6 +20,14 @@ from tuner.store.faults import corrupt, sqlite_fault
 from tuner.store.upkeep.file_systems import require_local
 
 _MAGIC = b"SQLite format 3\0"
+# libpq's: a server that is cut off, and so silent, is noticed within two minutes
+_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 120_000,  # ms
+}
 _WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check
 _RAW_TABLE = "tuner_raw_runs"
 
@@ -115,7 +123,7 @@ def database_engine(url: URL, *, busy_timeout_s: float) -> Engine:
 def engine_options(url: URL, *, busy_timeout_s: float) -> dict[str, Any]:
     """Return the arguments of `create_engine`, for the tuner's tables and Optuna's."""
     if file_of(url) is None:
-        return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        return {"pool_pre_ping": True, "connect_args": dict(_CONNECTION)}
     return {
         "connect_args": {"timeout": busy_timeout_s, "factory": _DurableConnection},
         "poolclass": NullPool,  # opening a file is cheap, and nothing stays open

@@ -1,4 +1,4 @@
-"""Database faults: locked, full, corrupt or unreachable, each mapped to an error for the user."""
+"""Database faults: locked, full, corrupt or away, each mapped to an error for the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
@@ -20,6 +20,16 @@ class StoreBusyError(OperatorNeededError):
 
 class StoreFullError(OperatorNeededError):
     """There is no space for the store; waiting may help."""
+
+
+class StoreAwayError(OperatorNeededError):
+    """The database server does not answer, or ended a connection; waiting may help."""
+
+
+# what another attempt may mend: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BUSY_CODES = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+_FULL_CODES = ("53100",)
+_AWAY_CODES = ("08", "53", "57P", "58", "25006")  # connection, resources, shutdown, a standby
 
 
 @contextmanager
@@ -47,25 +57,50 @@ def optuna_faults(where: str) -> Iterator[None]:
     try:
         with database_faults(where):
             yield
-    except StorageInternalError as error:
-        cause = error.__cause__
-        fault = fault_of(cause, where) if isinstance(cause, DBAPIError) else None
+    except (StorageInternalError, PendingRollbackError) as error:
+        fault = _wrapped_fault(error, where)
         if fault is None:
             raise
         raise fault from error
+
+
+def _wrapped_fault(error: BaseException, where: str) -> TunerError | None:
+    """Return the fault behind an error, however deep: Optuna wraps what SQLAlchemy has wrapped."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DBAPIError):
+            return fault_of(seen, where)
+        if isinstance(seen, PendingRollbackError) and seen.__cause__ is seen.__context__ is None:
+            return away(where, "a transaction was cut off")  # by a fault told before
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def fault_of(error: DBAPIError, where: str) -> TunerError | None:
     """Return the error for the user, or None if the fault is a bug of the tuner."""
     if isinstance(error.orig, sqlite3.Error):
         return sqlite_fault(error.orig, where)
-    if error.connection_invalidated or type(error).__name__ == "OperationalError":
-        first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "lost"
-        return OperatorNeededError(
-            f"the database {where} failed ({first_line}); see that it is up and has space, then "
-            "run `tuner resume`"
+    code = getattr(error.orig, "sqlstate", None) or ""
+    if code.startswith(_FULL_CODES):
+        return full(where)
+    first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "lost"
+    if code.startswith(_BUSY_CODES):
+        return StoreBusyError(
+            f"the database {where} kept this run waiting ({first_line}); see what else uses it, "
+            "then run `tuner resume`"
         )
+    is_connection = error.connection_invalidated or isinstance(error, InterfaceError)
+    if is_connection or code.startswith(_AWAY_CODES) or isinstance(error, OperationalError):
+        return away(where, first_line)
     return None
+
+
+def away(where: str, detail: str) -> StoreAwayError:
+    """Return the error for a database server that does not answer."""
+    return StoreAwayError(
+        f"the database {where} failed ({detail}); see that it is up and has space, then run "
+        "`tuner resume`"
+    )
 
 
 def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
@@ -84,6 +119,12 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
         return PreflightError(
             f"cannot write the store {where} ({error}); make file and folder writable or name "
             "another with --store"
+        )
+    if name == "SQLITE_ERROR" and "no such table" in str(error):
+        return OperatorNeededError(
+            f"the store {where} has lost its tables ({error}): it was emptied, or replaced by "
+            f"another file; make a new one from its measurement logs with `tuner store rebuild "
+            f"NEW.db --store {where}`"
         )
     if name.startswith("SQLITE_IOERR"):
         return OperatorNeededError(

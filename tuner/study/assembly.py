@@ -8,9 +8,11 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from tuner.configuration import Configuration, Value
+from tuner.errors import TunerError
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.factory import (
     RunContext,
@@ -29,6 +31,7 @@ from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner
+from tuner.store.lock import StudyLock
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.confirmation.run import ConfirmationRun
@@ -181,9 +184,11 @@ class Run:
                 lambda: self._to_the_end(run, confirmation, checks),
                 lambda: self._reconcile(run, confirmation),
             )
-        finally:
-            self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
-        self._store.set_finished(self._name, datetime.now(UTC))
+        except BaseException:
+            with suppress(TunerError):  # what ended the run counts; `resume` does the same
+                self._lock.check()
+                self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
+            raise
 
     async def _to_the_end(
         self, run: StudyRun, confirmation: ConfirmationRun | None, checks: FinalChecks | None
@@ -194,6 +199,7 @@ class Run:
                 await confirmation.run()
             if checks is not None:
                 await checks.run()
+            self._store.set_finished(self._name, datetime.now(UTC))
 
     async def _enqueue_first_points(
         self,
@@ -215,10 +221,16 @@ class Run:
 
     def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
         """Store results that are only in the log, then complete or requeue half-done trials."""
-        recover(self._name, self._spec, self._store, self._files.log, self._listener.note)
-        run.reconcile()
-        if confirmation is not None:
-            confirmation.reconcile()
+        with self._store.optuna_faults():
+            recover(self._name, self._spec, self._store, self._files.log, self._listener.note)
+            run.reconcile()
+            if confirmation is not None:
+                confirmation.reconcile()
+
+    @property
+    def _lock(self) -> StudyLock:
+        assert self._files.lock is not None  # the files are opened first
+        return self._files.lock
 
     def _kept(self, evaluator: Evaluator) -> DurableEvaluator:
         note, patience = self._listener.note, StoreTimeouts()
@@ -226,7 +238,7 @@ class Run:
         return DurableEvaluator(
             evaluator,
             self._files.log,
-            Gate(self._store, note, patience),
+            Gate(self._store, self._lock, note, patience),
             self._store,
             self._name,
             self._owner,

@@ -14,7 +14,8 @@ from tuner.host.files.trusted import require_trusted
 from tuner.host.state_folder import state_folder
 from tuner.store import Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
-from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.faults import StoreAwayError, StoreBusyError, StoreFullError
+from tuner.store.lock import StudyLock
 from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.log.now_file import NowFile
@@ -47,6 +48,7 @@ class RunFiles:
         self.study_log = StudyLog(self.folder / "study.jsonl")
         self.log = MeasurementLog(store.log_path(study, state_folder()))
         self.now_file = NowFile(store.url, study)
+        self.lock: StudyLock | None = None  # while opened
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -56,7 +58,7 @@ class RunFiles:
             require_trusted(self._store.path)
         private_folder(self.folder)
         with (
-            study_lock(self._store.url, self._study),
+            study_lock(self._store.url, self._study) as self.lock,
             self._store.optuna_faults(),
             opened_log(self.log, self._store.shown),
             closing(self.study_log),
@@ -94,6 +96,6 @@ class RunFiles:
 
     def _add_stop_event(self, fault: OperatorNeededError) -> None:
         """Add why the run stopped to the study's events, if the store can be written."""
-        if not isinstance(fault, StoreBusyError | StoreFullError):
+        if not isinstance(fault, StoreAwayError | StoreBusyError | StoreFullError):
             with suppress(TunerError):
                 self._store.add_event(self._study, "stopped", str(fault))

@@ -17,8 +17,9 @@ from helpers.testbed import OWNER, SPEC, Testbed, identity
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, Measurement, Source
-from tuner.store import RepeatKind, Store, TrialState
+from tuner.store import RepeatKind, Store, TrialState, study_lock
 from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.lock import StudyLock
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.store.upkeep import file_systems
@@ -41,7 +42,8 @@ HERE = Configuration(flags={"max_num_seqs": 8, "gpu_memory_utilization": 0.5})
 class KeptTestbed(Testbed):
     """The loop's bed with the measurement log between evaluator and loop."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, lock: StudyLock, folder: Path) -> None:
+        self.lock = lock
         super().__init__(store, spec=FEW)
         self.scripted = ScriptedEvaluator()
         self.log = MeasurementLog(folder / "night.jsonl", reserve_bytes=4096)
@@ -50,7 +52,7 @@ class KeptTestbed(Testbed):
 
     def kept(self, patience: StoreTimeouts) -> DurableEvaluator:
         note = self.listener.note
-        gate = Gate(self.store, note, patience)
+        gate = Gate(self.store, self.lock, note, patience)
         backups = Backups(self.store, 0, note)
         return DurableEvaluator(
             self.scripted, self.log, gate, self.store, "s", OWNER, patience, backups
@@ -70,8 +72,9 @@ class KeptTestbed(Testbed):
 
 
 @pytest.fixture
-def bed(store: Store, tmp_path: Path) -> KeptTestbed:
-    return KeptTestbed(store, tmp_path / "log")
+def bed(store: Store, tmp_path: Path) -> Iterator[KeptTestbed]:
+    with study_lock(store.url, "s") as lock:
+        yield KeptTestbed(store, lock, tmp_path / "log")
 
 
 @contextmanager
@@ -158,7 +161,7 @@ def test_a_repeat_that_did_not_reach_the_store_is_taken_from_the_log(bed: KeptTe
 
 
 def test_a_locked_store_delays_and_drops_nothing(bed: KeptTestbed) -> None:
-    gate = Gate(bed.store, bed.listener.note, StoreTimeouts(locked_s=30.0))
+    gate = Gate(bed.store, bed.lock, bed.listener.note, StoreTimeouts(locked_s=30.0))
     with held(bed.store, 0.2):
         with pytest.raises(StoreBusyError):
             bed.store.probe()
@@ -183,7 +186,7 @@ async def test_a_write_that_met_a_full_disk_is_begun_again_after_putting_in_orde
             raise faults.pop()
         done.append("went")
 
-    gate = Gate(bed.store, bed.listener.note, StoreTimeouts())
+    gate = Gate(bed.store, bed.lock, bed.listener.note, StoreTimeouts())
     await retry_store_faults(gate, go, lambda: done.append("put in order"))
     assert done == ["put in order", "put in order", "went"]
 
@@ -198,7 +201,7 @@ async def test_it_is_not_begun_again_for_ever(
         raise StoreFullError("by a quota that cannot be seen beforehand")
 
     monkeypatch.setattr(keeping, "_POLL_S", 0.0)
-    gate = Gate(bed.store, bed.listener.note, QUICK)
+    gate = Gate(bed.store, bed.lock, bed.listener.note, QUICK)
     with pytest.raises(StoreFullError):
         await retry_store_faults(gate, go, lambda: None)
     assert len(went) == 1 + MOST_INTERRUPTIONS
@@ -232,7 +235,7 @@ async def test_a_full_disk_between_two_evaluations_is_waited_for(
         bed.recover()
         run.reconcile()
 
-    gate = Gate(bed.store, bed.listener.note, StoreTimeouts())
+    gate = Gate(bed.store, bed.lock, bed.listener.note, StoreTimeouts())
     await retry_store_faults(gate, run.run, put_in_order)
     assert full == []
     rows = [row for row in bed.store.trials("s") if row.measurement is not None]

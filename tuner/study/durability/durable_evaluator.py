@@ -16,12 +16,13 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import IDLE_S, Evaluation, Evaluator, LoadRun, Testbed
 from tuner.store import Store, TrialOwner, raw
-from tuner.store.faults import StoreBusyError, StoreFullError
+from tuner.store.faults import StoreAwayError, StoreBusyError, StoreFullError
+from tuner.store.lock import StudyLock
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.durability.backups import Backups
 
-MOST_INTERRUPTIONS = 10  # by a store that is full or locked, in one run
+MOST_INTERRUPTIONS = 10  # by a store that is full, locked or away, in one run
 _POLL_S = 0.5
 _TELL_AFTER_S = 2.0  # a shorter lock is not reported
 
@@ -47,33 +48,57 @@ def opened_log(log: MeasurementLog, shown: str) -> Iterator[None]:
 class StoreTimeouts:
     """How long to wait for the store before the run stops and asks a person, s."""
 
-    locked_s: float = 600.0
+    locked_s: float = 600.0  # by another process, or a server that is away
     full_s: float = 120.0
 
 
 class Gate:
-    """Waits until the store can be written; the wait can be cancelled."""
+    """Lets through who may write the store now; the wait for that can be cancelled."""
 
-    def __init__(self, store: Store, note: Callable[[str], None], patience: StoreTimeouts) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lock: StudyLock,
+        note: Callable[[str], None],
+        patience: StoreTimeouts,
+    ) -> None:
         self._store = store
+        self._lock = lock
         self._note = note
         self._patience = patience
         self.has_given_up = False  # the time-out has passed
 
+    def end_connections(self) -> None:
+        """End those that a fault left in the middle of a transaction; new ones are opened."""
+        self._store.close()
+
+    async def pass_through(self) -> None:
+        """Return when the store can be written, if this run has been its study's only writer.
+
+        Raises `StoreAwayError` if the study's lock was lost, even for a moment: what another
+        process may have written has to be looked at first.
+        """
+        await asyncio.to_thread(self._lock.check)
+        await self.wait_until_writable()
+
     async def wait_until_writable(self) -> None:
-        """Return when the store can be written; raise its fault after the time-out."""
+        """Return when the store can be written and the lock is held; raise after the time-out."""
         began_s = time.monotonic()
         is_told = False
-        fault: StoreBusyError | StoreFullError
+        fault: StoreBusyError | StoreFullError | StoreAwayError
         while True:
             try:
                 await asyncio.to_thread(self._store.probe)
+                await asyncio.to_thread(self._lock.take_again)
                 return
-            except (StoreBusyError, StoreFullError) as error:
+            except (StoreBusyError, StoreFullError, StoreAwayError) as error:
                 fault = error
             if isinstance(fault, StoreBusyError):
                 patience_s = self._patience.locked_s
                 waits_for = "the store is locked by another process; waiting for it"
+            elif isinstance(fault, StoreAwayError):
+                patience_s = self._patience.locked_s
+                waits_for = "the database server does not answer; waiting for it"
             else:
                 patience_s = self._patience.full_s
                 waits_for = "no space is left for the store; waiting, nothing is launched"
@@ -90,7 +115,7 @@ class Gate:
 async def retry_store_faults(
     gate: Gate, go: Callable[[], Awaitable[None]], put_in_order: Callable[[], None]
 ) -> None:
-    """Run `go`, and run it again each time the store was locked or full.
+    """Run `go`, and run it again each time the store was locked, full or away.
 
     Half-done work is reconciled before each retry. Raises the store's fault after the time-out.
     """
@@ -100,9 +125,10 @@ async def retry_store_faults(
                 put_in_order()
             await go()
             return
-        except (StoreBusyError, StoreFullError):
+        except (StoreBusyError, StoreFullError, StoreAwayError):
             if gate.has_given_up or interruptions == MOST_INTERRUPTIONS:
                 raise
+            gate.end_connections()
         await asyncio.sleep(_POLL_S)
         await gate.wait_until_writable()
 
@@ -110,7 +136,7 @@ async def retry_store_faults(
 class DurableEvaluator:
     """Wraps an evaluator: every result is in the measurement log when it is returned.
 
-    `evaluate` and `confirm` wait for a store that is locked or full, both before a launch and
+    `evaluate` and `confirm` wait for a store that is locked, full or away, both before a launch and
     before they return the result. A result that does not fit into the log stays in memory during
     the wait. It is lost only if `OperatorNeededError` says so.
     """
@@ -199,7 +225,7 @@ class DurableEvaluator:
         number: int,
         repeat: RepeatOf | None,
     ) -> Evaluation:
-        await self.gate.wait_until_writable()
+        await self.gate.pass_through()
         await self._backups.make_if_due()
         started_at, began_s = datetime.now(UTC), time.monotonic()
         evaluation = await evaluate()
@@ -221,7 +247,7 @@ class DurableEvaluator:
                 grades=evaluation.grades,
             )
         )
-        await self.gate.wait_until_writable()
+        await self.gate.pass_through()
         return evaluation
 
     async def _append(self, record: LoggedResult) -> None:
