@@ -103,7 +103,7 @@ def test_links_planted_before_are_not_followed(tuner: CommandLine, name: str) ->
     assert victim.read_text() == "root's own"
     if not name.startswith("tuner.db.measured"):  # whose name no one can guess whole
         assert ran.returncode == 3, ran.stderr
-        assert "is a link, which the tuner does not write to; look at it, then `rm " in ran.stderr
+        assert " link" in ran.stderr and "`rm " in ran.stderr
         assert "Traceback" not in ran.stderr
 
 
