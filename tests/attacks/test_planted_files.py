@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from helpers.studies import CommandLine, InProcess
@@ -21,9 +23,13 @@ STUDY = (
 
 
 @pytest.fixture
-def tuner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    monkeypatch.setenv("TUNER_STATE_DIR", str(tmp_path / "state"))
-    return InProcess(tmp_path)
+def tuner(monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    # pytest closes its own folders to other users, in mid-test if another pytest starts
+    with TemporaryDirectory(prefix="tuner-attacks-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        monkeypatch.setenv("TUNER_STATE_DIR", str(folder / "state"))
+        yield InProcess(folder)
 
 
 def as_nobody(code: str) -> None:
@@ -42,16 +48,8 @@ def as_nobody(code: str) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
 
 
-def opened_up(path: Path) -> None:
-    """Let every user reach a folder of the tests."""
-    for folder in (path, *path.parents):
-        if folder != Path("/tmp") and folder.is_relative_to("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-
-
 def test_a_store_folder_that_others_may_write_is_refused(tuner: CommandLine) -> None:
     """Breaks 1 and 2: planted code was run with uid 0, and planted links were followed."""
-    opened_up(tuner.folder)
     results = tuner.folder / "results"
     results.mkdir()
     results.chmod(0o777)
@@ -83,7 +81,6 @@ def trials_of(tuner: CommandLine) -> int:
 )
 def test_links_planted_before_are_not_followed(tuner: CommandLine, name: str) -> None:
     """Break 2: seven of seven links were followed, and root's files overwritten."""
-    opened_up(tuner.folder)
     victim = tuner.folder / "victim"
     victim.write_text("root's own")
     victim.chmod(0o600)
@@ -113,7 +110,6 @@ def test_a_report_does_not_go_through_a_link(tuner: CommandLine) -> None:
     victim, out = tuner.folder / "victim", tuner.folder / "out"
     victim.write_text("root's own")
     out.mkdir()
-    opened_up(out)
     out.chmod(0o777)
     as_nobody(f"Path({str(out / '.partial-r.html')!r}).symlink_to({str(victim)!r})")
     assert tuner("report", "night", "-o", str(out / "r.html")).returncode == 0
@@ -125,7 +121,6 @@ def test_nobody_can_read_or_hold_what_a_run_wrote(tuner: CommandLine) -> None:
     """Break 3: any local user could hold a lock that keeps a GPU limited."""
     from tuner.host.locks import locked_folder
 
-    opened_up(tuner.folder)
     before = os.umask(0o022)
     try:
         assert tuner(*STUDY).returncode == 0
@@ -143,7 +138,6 @@ def test_nobody_can_read_or_hold_what_a_run_wrote(tuner: CommandLine) -> None:
 
 
 def test_a_group_reads_the_results(tuner: CommandLine) -> None:
-    opened_up(tuner.folder)
     assert tuner(*STUDY, "--readable-by", "nogroup").returncode == 0
     for name in ("tuner.db", "logs/night/study.jsonl"):
         as_nobody(f"assert Path({str(tuner.folder / 'results' / name)!r}).read_bytes()")
