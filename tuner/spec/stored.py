@@ -98,6 +98,11 @@ class StoredSpec:
         return _text(self.asked.get("workload"))
 
     @property
+    def baseline_name(self) -> str:
+        """What everything is compared with, for people."""
+        return "vLLM's default" if self.asked.get("baseline") is None else "your baseline"
+
+    @property
     def quality_drop(self) -> float:
         """How much less of the questions a configuration on the front may answer right."""
         return float(self.asked.get("quality_drop") or 0.0)

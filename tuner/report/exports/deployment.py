@@ -186,9 +186,10 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         else "unconfirmed: measured once, by the search",
     ]
     if r.is_default:
-        lines.append("this is vLLM's default itself")
+        lines.append(f"this is {StoredSpec.of(study).baseline_name} itself")
     elif shown.saving_percent is not None:
-        lines.append(f"{shown.saving_percent:.1f} % less energy per token than vLLM's default")
+        theirs = StoredSpec.of(study).baseline_name
+        lines.append(f"{shown.saving_percent:.1f} % less energy per token than {theirs}")
     lines += check_lines(r)
     if r.emulated:
         lines.append(f"EMULATED {' and '.join(r.emulated)}: not measured on a real device")

@@ -16,6 +16,7 @@ from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
 from tuner.slo import Slo
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow, TrialState
 
 
@@ -57,8 +58,9 @@ def _mood(r: Recommendation, best: TrialSummary) -> str:
 
 
 def _headline(r: Recommendation, best: TrialSummary) -> str:
+    theirs = StoredSpec.of(r.study).baseline_name
     if r.is_default:
-        return "Keep vLLM's default: nothing that meets the SLO uses less energy"
+        return f"Keep {theirs}: nothing that meets the SLO uses less energy"
     name = f'<span class="nowrap">Deploy trial {best.number}:</span> '
     saving = best.saving_percent
     if saving is None:
@@ -66,8 +68,8 @@ def _headline(r: Recommendation, best: TrialSummary) -> str:
     word = "less" if saving >= 0 else "more"
     amount = f'<em class="nowrap">{abs(saving):.1f} % {word} energy</em>'
     if best.tied_with_default:
-        return f"{name}tied with vLLM's default, {amount} is within the noise"
-    return f"{name}{amount} per output token than vLLM's default"
+        return f"{name}tied with {theirs}, {amount} is within the noise"
+    return f"{name}{amount} per output token than {theirs}"
 
 
 def _sure(r: Recommendation, best: TrialSummary) -> str:

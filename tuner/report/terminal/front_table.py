@@ -17,6 +17,7 @@ from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
 from tuner.report.labels import emulated_label, number, percent
 from tuner.slo import Slo
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import StudyIdentity, TrialRow
 
 _FIGURES: tuple[tuple[str, Callable[[TrialSummary], str]], ...] = (
@@ -40,7 +41,7 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
     if not rows:
         console.print("[yellow]No measured configuration meets the SLO.[/]")
     console.print(trial_tables(console, rows, default_row(rows, found)))
-    note_default(console, baseline, bounds)
+    note_default(console, found.study, baseline, bounds)
     for note in confirmation_notes(found):
         console.print(Text(note, style="yellow"))
 
@@ -68,17 +69,20 @@ def default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSum
     return found.summary(baseline)
 
 
-def note_default(console: Console, baseline: TrialRow | None, slos: Sequence[Slo]) -> None:
-    """Print whether the default was measured and meets the SLO, unless all is well."""
+def note_default(
+    console: Console, study: StudyIdentity, baseline: TrialRow | None, slos: Sequence[Slo]
+) -> None:
+    """Print whether the baseline was measured and meets the SLO, unless all is well."""
+    name = StoredSpec.of(study).baseline_name.replace("your", "Your")
     if baseline is None:
-        console.print("[yellow]vLLM's default was not run in this study.[/]")
+        console.print(f"[yellow]{name} was not run in this study.[/]")
         return
     shown = trial_summary(baseline, baseline, slos)
     if shown.meets_slo is None:
         reason = shown.reason or "it has not ended"
-        console.print(f"[yellow]vLLM's default was not measured: {escape(reason)}[/]")
+        console.print(f"[yellow]{name} was not measured: {escape(reason)}[/]")
     elif not shown.meets_slo:
-        console.print("[yellow]vLLM's default does not meet the SLO.[/]")
+        console.print(f"[yellow]{name} does not meet the SLO.[/]")
 
 
 def trial_tables(

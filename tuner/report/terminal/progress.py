@@ -229,6 +229,7 @@ def _label(metric: str) -> str:
 
 def describe(proposal: Proposal) -> str:
     """Return a configuration in one line."""
-    if proposal.baseline:
-        return "vLLM's defaults"
-    return " ".join(f"{name}={value}" for name, value in proposal.configuration.knobs().items())
+    knobs = " ".join(f"{name}={value}" for name, value in proposal.configuration.knobs().items())
+    if not proposal.baseline:
+        return knobs or "every knob unset"
+    return f"your baseline: {knobs}" if knobs else "vLLM's defaults"

@@ -15,6 +15,7 @@ from tuner.report.checks_text import check_lines, has_less_headroom
 from tuner.report.labels import emulated_label, number
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import default_row, heading, note_default, trial_tables
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
 _MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role
@@ -53,7 +54,7 @@ def show_recommendation(
     rows = [best, *map(r.summary_of, shown)]
     console.print(trial_tables(console, rows, default_row(rows, r.confirmed), best.number))
     console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
-    note_default(console, r.baseline, r.slos)
+    note_default(console, r.study, r.baseline, r.slos)
     for warning in r.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if r.other_studies:
@@ -97,23 +98,24 @@ def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> Non
     if r.is_default:
         which = "is" if r.is_asked_for else "itself uses the least energy of"
         what = "what was asked for." if r.is_asked_for else "all that met the SLO."
-        console.print(f"vLLM's default {which} {what}")
+        name = StoredSpec.of(r.study).baseline_name
+        console.print(f"{name} {which} {what}".replace("your", "Your", 1))
     elif best.saving_percent is not None:
-        console.print(_headline(best, default_missed=r.confirmed.default_missed))
+        console.print(_headline(best, r))
     if best.confirmed:
         console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
 
 
-def _headline(best: TrialSummary, *, default_missed: bool) -> str:
+def _headline(best: TrialSummary, r: Recommendation) -> str:
     """Return what the configuration saves, and whether that is more than noise."""
-    saving = best.saving_percent or 0.0
+    saving, theirs = best.saving_percent or 0.0, StoredSpec.of(r.study).baseline_name
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
     if best.tied_with_default:
-        return f"[bold yellow]tied with vLLM's default[/]: {amount} is within the noise"
+        return f"[bold yellow]tied with {theirs}[/]: {amount} is within the noise"
     if saving < 0:
-        why = ", which misses the SLO" if default_missed else ""
-        return f"[bold yellow]{amount}[/] per output token than vLLM's default{why}"
-    return f"[bold green]{amount}[/] per output token than vLLM's default"
+        why = ", which misses the SLO" if r.confirmed.default_missed else ""
+        return f"[bold yellow]{amount}[/] per output token than {theirs}{why}"
+    return f"[bold green]{amount}[/] per output token than {theirs}"
 
 
 def _confirmed_by(best: TrialSummary, outputs: str) -> str:
