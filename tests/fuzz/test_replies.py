@@ -192,7 +192,7 @@ async def ask_everything(url: str) -> None:
         await AttachedEvaluator(url, task, no_meter).prepare()
 
 
-def no_meter() -> object:
+def no_meter(_names: object = ()) -> object:
     from tuner.devices.emulated.meters import EmulatorServerMeter
 
     return EmulatorServerMeter("none")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
+from tuner.devices.emulated.activity import ActivityDriven
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.meter import Meter
-from tuner.errors import OperatorNeededError, PreflightError
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.evaluator import (
     IDLE_S,
     Evaluation,
@@ -28,8 +31,9 @@ from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_idle, run_load
 from tuner.records import Failure, Request, Source, Timing
+from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.registry import running_server_api
-from tuner.servers.server import Endpoint, ServerUnreachableError
+from tuner.servers.server import Endpoint, HttpApi, ServerSample, ServerUnreachableError
 
 _ANSWER_S = 30.0
 EMULATOR_VERSION_SUFFIX = "+emulator"
@@ -46,7 +50,10 @@ class _Server:
 
 
 class AttachedEvaluator:
-    """Measures a running server without starting, changing or stopping it."""
+    """Measures a running server without starting, changing or stopping it.
+
+    `meter` is told the names that the served model has, the server's own first.
+    """
 
     needs_guardian = False
 
@@ -54,11 +61,11 @@ class AttachedEvaluator:
         self,
         base_url: str,
         plan: MeasurementPlan,
-        meter: Callable[[], Meter],
+        meter: Callable[[Sequence[str]], Meter],
         listener: LoadListener = NOBODY,
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._api = running_server_api()
+        self._api: HttpApi = OpenAiApi()  # until it is known whose it is
         self._plan = plan
         self._make_meter = meter
         self._listener = listener
@@ -96,24 +103,62 @@ class AttachedEvaluator:
     async def _known(self) -> _Server:
         """Return the server's answers to the first questions about itself."""
         if self._server is None:
-            name, version = await self._ask_name(), await self._ask_version()
+            name = await self._ask_name()
+            async with self._session() as session:
+                self._api = await running_server_api(session, self._base_url)
+                sources = await self._api.model_sources(session, self._base_url, name)
+            version = await self._ask_version()
             is_emulated = version.endswith(EMULATOR_VERSION_SUFFIX)
+            meter = await self._metered(is_emulated, (name, *sources), version)
+            for sentence in self._api.lacks:
+                self._listener.note(sentence)
             self._server = _Server(
                 name=name,
                 version=version,
                 latency_source=Source.EMULATED if is_emulated else Source.MEASURED,
-                meter=EmulatorServerMeter("emulated") if is_emulated else self._make_meter(),
+                meter=meter,
             )
         return self._server
 
     async def _ask_name(self) -> str:
         names = await self._models()
-        if self._plan.model not in names:
+        model = self._plan.model
+        for name in (model, _as_path(model)):
+            if name in names:
+                return name
+        if model not in names:
             raise PreflightError(
                 f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
                 f"{self._plan.model}; give its own name with --model"
             )
         return self._plan.model
+
+    async def _metered(self, is_emulated: bool, names: Sequence[str], version: str) -> Meter:
+        """Return what measures the energy. Raises `PreflightError` if nothing can."""
+        if is_emulated:
+            return EmulatorServerMeter("emulated")
+        try:
+            meter = self._make_meter(names)
+        except UsageError:  # of a server without counters the model's shape would not help
+            await self._require_counters(version)
+            raise
+        if isinstance(meter, ActivityDriven):
+            await self._require_counters(version)
+        return meter
+
+    async def _require_counters(self, version: str) -> None:
+        """Raise `PreflightError` if the server has no counters that energy could follow."""
+        sample = ServerSample()
+        async with self._session() as session:
+            with suppress(ServerUnreachableError):
+                sample = await self._api.sample(session, self._base_url)
+        if sample.running is None or sample.generation_tokens is None:
+            raise PreflightError(
+                f"no energy can be known of the server at {self._base_url} ({version}): its GPUs "
+                "are not this machine's or NVML is not here, and it has no counters (/metrics) by "
+                "which energy could be emulated; run the tuner on the machine with the GPUs, or "
+                "open vLLM's /metrics"
+            )
 
     async def _ask_version(self) -> str:
         async with self._session() as session:
@@ -142,6 +187,7 @@ class AttachedEvaluator:
                 f"the server at {self._base_url} no longer answers ({result.reason}); start it "
                 "again, then `tuner resume`"
             )
+        warnings = (*warnings, *self._api.lacks)
         return Evaluation(result, raw, warnings, Timing(time.monotonic() - began_s))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
@@ -177,6 +223,11 @@ class AttachedEvaluator:
         """Leave the server as it is."""
         if self._server is not None:
             self._server.meter.close()
+
+
+def _as_path(model: str) -> str:
+    """Return a relative path as a server names it that was started with a whole one."""
+    return str(Path(model).expanduser().absolute())
 
 
 def _salted(requests: Iterator[Request], vocab_size: int, salt: int) -> Iterator[Request]:

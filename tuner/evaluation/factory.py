@@ -221,14 +221,23 @@ def _require_allowed(spec: StudySpec, device: list[str]) -> None:
         )
 
 
-def _activity_meter(spec: StudySpec, plan: MeasurementPlan) -> ActivityMeter:
-    try:
-        model = load_model(spec.model)
-    except UsageError as error:
+def _activity_meter(
+    spec: StudySpec, plan: MeasurementPlan, names: Sequence[str] = ()
+) -> ActivityMeter:
+    """Return a meter by the counters of a server, whose model may have several names."""
+    problem: UsageError | None = None
+    model = None
+    for name in (spec.model, *names):
+        try:
+            model = load_model(name)
+            break
+        except UsageError as error:
+            problem = problem or error
+    if model is None:
         raise UsageError(
             f"there is no NVML here to measure energy, and to emulate it the model's shape must be "
-            f"known: {error}"
-        ) from None
+            f"known: {problem}"
+        )
     return ActivityMeter(model, load_gpu(spec.energy_gpu), _mean_context_tokens(plan.workload))
 
 
@@ -290,10 +299,10 @@ def _attached(
             "--base-url use a search space of load knobs only (--space load)"
         )
 
-    def meter() -> Meter:
+    def meter(names: Sequence[str]) -> Meter:
         # the GPUs of this machine are not those of a server on another machine
         local = open_meter() if _is_here(base_url) else None
-        return local or _activity_meter(spec, plan)
+        return local or _activity_meter(spec, plan, names)
 
     return AttachedEvaluator(base_url, plan, meter, context.listener)
 

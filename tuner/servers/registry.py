@@ -6,10 +6,14 @@ Imports that a report does not need are made where they are used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tuner.configuration import Value
 from tuner.servers.server import FlagRules, HttpApi, Server
 from tuner.servers.vllm.flags import VllmFlags
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 def flag_rules() -> FlagRules:
@@ -36,11 +40,14 @@ def emulated_server(
     return VllmServer(command, version, variables=variables)
 
 
-def running_server_api() -> HttpApi:
+async def running_server_api(session: aiohttp.ClientSession, base_url: str) -> HttpApi:
     """Return how a server is spoken to that somebody else runs (`--base-url`).
 
-    It is taken for a vLLM. What it lacks of one, counters above all, is taken as not known.
+    One whose dialect is not known is taken for a vLLM; what it lacks of one, counters above all, is
+    taken as not known. Raises `ServerUnreachableError`.
     """
+    from tuner.servers.openai.text_api import TextApi, dialect_of
     from tuner.servers.vllm.api import VllmApi
 
-    return VllmApi()
+    dialect = await dialect_of(session, base_url)
+    return VllmApi() if dialect is None else TextApi(dialect)

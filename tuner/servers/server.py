@@ -53,10 +53,14 @@ class NotReusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """A request to be posted: the route, from the first slash, and the JSON body."""
+    """A request to be posted: the route, from the first slash, and the JSON body.
+
+    Without `keeps_connection` the server ends the connection after its answer.
+    """
 
     route: str
     body: bytes
+    keeps_connection: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,10 @@ class FlagRules(Protocol):
 class HttpApi(Protocol):
     """How a running server is spoken to; a `base_url` is like `http://127.0.0.1:8000`."""
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What its numbers carry because the server does not give more, a sentence each."""
+
     def completion(self, request: Request, served_name: str) -> HttpCall:
         """Return the call that streams exactly as many tokens as the request asks for."""
 
@@ -218,6 +226,14 @@ class HttpApi(Protocol):
 
     async def models(self, session: aiohttp.ClientSession, base_url: str) -> tuple[str, ...]:
         """Return the names of the models that are served. Raises `ServerUnreachableError`."""
+
+    async def model_sources(
+        self, session: aiohttp.ClientSession, base_url: str, served_name: str
+    ) -> tuple[str, ...]:
+        """Return names or folders of the model that is served under a name, as far as it says.
+
+        Raises `ServerUnreachableError`.
+        """
 
     async def version(self, session: aiohttp.ClientSession, base_url: str) -> str | None:
         """Return the version that the server reports; None if it does not."""

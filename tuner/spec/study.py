@@ -273,9 +273,11 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
     absolute, so that the study can be resumed from anywhere. Raises `UsageError`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    data = _absolute(given, Path.cwd())
+    file = read_mapping(path) if path is not None else {}
+    is_served = (given.get("base_url") or file.get("base_url")) is not None
+    data = _absolute(given, Path.cwd(), is_served)
     if path is not None:
-        data = {**_absolute(read_mapping(path), path.absolute().parent), **data}
+        data = {**_absolute(file, path.absolute().parent, is_served), **data}
     settings = data.pop("set", ())
     if settings or data.get("baseline") is not None:
         data["baseline"] = baseline_of(data.get("baseline"), settings)
@@ -290,8 +292,11 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
 _FILES = (".yaml", ".yml", ".jsonl")
 
 
-def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths in a spec absolute; shipped names and names of hub models stay."""
+def _absolute(data: Mapping[str, Any], folder: Path, is_served: bool) -> dict[str, Any]:
+    """Make the paths in a spec absolute; shipped names and names of hub models stay.
+
+    So does the model of a server that runs already, which is the name that it serves.
+    """
     found = dict(data)
     if isinstance(space := found.get("space"), str):
         found["space"] = "+".join(
@@ -302,6 +307,7 @@ def _absolute(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         value = found.get(field)
         if isinstance(value, str):
             path = folder / Path(value).expanduser()
-            is_path = path.is_dir() if field == "model" else value.endswith(_FILES)
+            is_file = value.endswith(_FILES)
+            is_path = path.is_dir() and not is_served if field == "model" else is_file
             found[field] = str(path) if is_path else value
     return found

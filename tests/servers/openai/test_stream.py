@@ -84,6 +84,22 @@ def test_the_usage_may_be_absent_or_running() -> None:
     assert judged(chunk(2, usage=running), chunk(1, "length"), USAGE, DONE).problem is None
 
 
+def test_usage_may_come_without_choices() -> None:
+    alone = event(usage={"prompt_tokens": 7, "completion_tokens": 3})
+    assert judged(chunk(3, "length"), alone, DONE).problem is None
+    wrong = event(usage={"prompt_tokens": 7, "completion_tokens": 4})
+    assert (
+        judged(chunk(3, "length"), wrong, DONE).problem
+        == "usage says 4 completion_tokens, counted 3"
+    )
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning"])
+def test_a_chat_without_token_ids_is_told_what_it_lacks(name: str) -> None:
+    said = event(choices=[{"delta": {name: "hm"}, "finish_reason": None}])
+    assert "must support return_token_ids" in str(judged(said).problem)
+
+
 def test_no_time_is_made_up_when_no_token_came() -> None:
     stream = judged(DONE)
     assert stream.last_token_s is None

@@ -133,3 +133,8 @@ async def test_another_form_of_server_info_is_no_settings(session, text: str) ->
     async with serving("/server_info", web.Response(text=text)) as server:
         with pytest.raises(ServerUnreachableError, match="no vLLM configuration"):
             await resolved_settings(session, str(server.make_url("")).rstrip("/"))
+
+
+def test_an_exemplar_after_a_value_is_no_part_of_it() -> None:
+    page = b'vllm:prompt_tokens_total{engine="0",a="x} \\"y"} 34 # {trace_id="b"} 1 1700000000.1\n'
+    assert parse_metrics(page).prompt_tokens == 34.0

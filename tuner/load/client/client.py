@@ -58,6 +58,7 @@ class Exchange:
         self.refused = False  # nobody listens at the server's address
         call = server.api.completion(request, server.served_name)
         self._url, self._body = server.url(call), call.body
+        self._headers = {} if call.keeps_connection else {"Connection": "close"}
         self._stream = server.api.stream(request)
         self._state = RequestState.CUT
         self.error: str | None = None  # why it failed
@@ -118,7 +119,7 @@ class Exchange:
         try:
             async with (
                 asyncio.timeout(limits.first_token_s) as deadline,
-                session.post(self._url, data=self._body) as response,
+                session.post(self._url, data=self._body, headers=self._headers) as response,
             ):
                 if response.status != 200:
                     text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")

@@ -29,6 +29,8 @@ _QUOTE_CHARS = 200
 class OpenAiApi:
     """Any server that speaks the OpenAI API and returns token ids; it reports no counters."""
 
+    lacks: tuple[str, ...] = ()
+
     def completion(self, request: Request, served_name: str) -> HttpCall:
         """Return the call: messages go to the chat, all else to completions."""
         body: dict[str, object] = {
@@ -139,6 +141,18 @@ class OpenAiApi:
         listed = (await get_json(session, base_url + MODELS)).get("data")
         cards = listed if isinstance(listed, list) else []
         return tuple(str(card.get("id")) for card in cards if isinstance(card, dict))
+
+    async def model_sources(
+        self, session: aiohttp.ClientSession, base_url: str, served_name: str
+    ) -> tuple[str, ...]:
+        """Return what a served name stands for, if its card says so (`root`), else nothing.
+
+        Raises `ServerUnreachableError`.
+        """
+        listed = (await get_json(session, base_url + MODELS)).get("data")
+        cards = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
+        roots = [card.get("root") for card in cards if card.get("id") == served_name]
+        return tuple(root for root in roots if isinstance(root, str) and root)
 
     async def version(self, session: aiohttp.ClientSession, base_url: str) -> str | None:
         """Return None: the API has no route for it."""

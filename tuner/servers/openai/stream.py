@@ -97,11 +97,14 @@ class CompletionStream:
 
     def close(self, now_s: float) -> None:
         """Take in that the stream has ended, and give the verdict."""
-        rest = self._lines.take_rest()
-        if rest and self.problem is None:
-            self._read_line(rest, now_s)
+        if self.problem is None:
+            self._read_rest(now_s)
         if self.problem is None:
             self.problem = self._verdict()
+
+    def _read_rest(self, now_s: float) -> None:
+        if rest := self._lines.take_rest():
+            self._read_line(rest, now_s)
 
     def _verdict(self) -> str | None:
         if self._finish_reason is None:
@@ -146,17 +149,19 @@ class CompletionStream:
         if (error := event.get("error")) is not None:
             self.problem = f"error in the stream: {_message(error)}"
             return
-        if choices := event["choices"]:
+        usage = event.get("usage")
+        # some gateways send the usage alone
+        if choices := event["choices"] if usage is None else event.get("choices"):
             choice = choices[0]
             if token_ids := choice.get("token_ids"):
                 self._times_s.extend([now_s] * len(token_ids))
                 if len(self._times_s) > self._asked:
                     self.problem = f"too many tokens: {self.progress()}"
-            elif choice.get("text") or (choice.get("delta") or _NO_DELTA).get("content"):
+            elif choice.get("text") or _said(choice.get("delta") or _NO_DELTA):
                 self.problem = "the server streams text without token_ids; it must support "
                 self.problem += "return_token_ids (vLLM 0.11 or later)"
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        if (usage := event.get("usage")) is not None:
+        if usage is not None:
             self._check_usage(usage)
 
     def _check_usage(self, usage: dict[str, Any]) -> None:
@@ -179,6 +184,10 @@ class CompletionStream:
             self.problem = f"error in the stream: {_message(answer['error'])}"
         else:
             self.problem = f"malformed line in the stream: {_shown(line)}"
+
+
+def _said(delta: dict[str, Any]) -> bool:
+    return any(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))
 
 
 def _message(error: object) -> str:

@@ -25,9 +25,11 @@ _FIELDS = {
     b"tuner_emulated:power_watts": "emulated_power_w",
     b"tuner_emulated:sm_clock_megahertz": "emulated_sm_clock_mhz",
 }
-# One pass over the page, which is mostly histograms. Label values may hold blanks and braces.
+# One pass over the page, which is mostly histograms. Label values may hold blanks and braces, and
+# an exemplar may follow the value.
+_LABELS = rb"""(?:\{(?:[^"}\n]|"(?:\\.|[^"\\\n])*")*\})?"""
 _SAMPLE_LINE = re.compile(
-    b"^(" + b"|".join(map(re.escape, _FIELDS)) + rb")(?:\{.*\})? +(\S+)", re.MULTILINE
+    b"^(" + b"|".join(map(re.escape, _FIELDS)) + b")" + _LABELS + rb" +(\S+)", re.MULTILINE
 )
 _SAID_CHARS = 200
 # The flags whose resolved values are read, each with its part of vLLM's configuration.
