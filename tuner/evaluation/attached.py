@@ -155,9 +155,9 @@ class AttachedEvaluator:
         if sample.running is None or sample.generation_tokens is None:
             raise PreflightError(
                 f"no energy can be known of the server at {self._base_url} ({version}): its GPUs "
-                "are not this machine's or NVML is not here, and it has no counters (/metrics) by "
-                "which energy could be emulated; run the tuner on the machine with the GPUs, or "
-                "open vLLM's /metrics"
+                "are not this machine's or NVML is not here, and it reports no counters by which "
+                "energy could be emulated; run the tuner on the machine with the GPUs, or let it "
+                "reach the server's page of metrics"
             )
 
     async def _ask_version(self) -> str:
