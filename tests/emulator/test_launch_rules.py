@@ -121,3 +121,15 @@ def test_windows_keep_little_of_a_long_request(h100: Gpu, context: int | None) -
     assert resolve(gemma, h100, fits).max_model_len == longest
     with pytest.raises(LaunchRefusedError):
         resolve(gemma, h100, {**fits, "max_model_len": longest + BLOCK_TOKENS})
+
+
+def test_the_longest_context_is_what_the_cache_has_room_for() -> None:
+    """vLLM's `--max-model-len auto`."""
+    roomy, model = load_gpu("H100-SXM"), load_model("Qwen/Qwen3-8B")
+    assert resolve(model, roomy, {"max_model_len": -1}).max_model_len == model.max_position
+    scarce = {"max_model_len": -1, "gpu_memory_utilization": 0.25}
+    launch = resolve(model, roomy, scarce)
+    assert 0 < launch.max_model_len < model.max_position
+    resolve(model, roomy, {**scarce, "max_model_len": launch.max_model_len})
+    with pytest.raises(LaunchRefusedError, match="larger than the available KV cache memory"):
+        resolve(model, roomy, {**scarce, "max_model_len": launch.max_model_len + 32})

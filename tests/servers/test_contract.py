@@ -82,6 +82,9 @@ class ToyFlags:
     def word(self, name: str, value: Value) -> str:
         return f"{name}:{value}"
 
+    def value(self, name: str, value: Value) -> Value:
+        return value
+
     def gpus_used(self, configuration: Configuration) -> int:
         return int(configuration.flags.get("gpus", 1))
 

@@ -41,6 +41,13 @@ def cache_bytes(
     return gpu.memory_gib * _GIB * utilization - peak - state
 
 
+def longest_length(available: float, most: int, request_bytes: Callable[[int], float]) -> int:
+    """Return the longest context up to `most` whose cache fits, in whole blocks; at least one."""
+    lengths = range(0, most + BLOCK_TOKENS, BLOCK_TOKENS)
+    fitting = lengths[max(bisect_right(lengths, available, key=request_bytes) - 1, 1)]
+    return min(most, fitting)
+
+
 def cache_blocks(
     available: float, max_model_len: int, token_bytes: float, request_bytes: Callable[[int], float]
 ) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Value
-from tuner.emulator.cache_memory import cache_blocks, cache_bytes
+from tuner.emulator.cache_memory import cache_blocks, cache_bytes, longest_length
 from tuner.emulator.quantization import FORMATS, in_format
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.speculation import FIELDS, ON_HOST, speculation_of
@@ -118,6 +118,8 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     model = in_format(model, quantization_of(flags))
     values = {**default_flags(gpu), **given}
     max_model_len = int(values.get("max_model_len", model.max_position))
+    is_longest = max_model_len == -1  # vLLM's auto: as long as the cache has room for
+    max_model_len = model.max_position if is_longest else max_model_len
     max_num_seqs = int(values["max_num_seqs"])
     tokens = int(values["max_num_batched_tokens"])
     chunked = bool(values["enable_chunked_prefill"])
@@ -150,12 +152,14 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
         if speculation.draft is not None:
             cache -= speculation.draft.loaded_bytes / shards
     in_flight = tokens * (2 if is_async else 1)
-    blocks = cache_blocks(
-        cache,
-        max_model_len,
-        model.kv_token_bytes(shards, kv_bytes),
-        lambda length: model.request_bytes(shards, kv_bytes, length, in_flight),
-    )
+
+    def request_bytes(length: int) -> float:
+        return model.request_bytes(shards, kv_bytes, length, in_flight)
+
+    if is_longest:
+        max_model_len = longest_length(cache, max_model_len, request_bytes)
+    token_bytes = model.kv_token_bytes(shards, kv_bytes)
+    blocks = cache_blocks(cache, max_model_len, token_bytes, request_bytes)
     return Launch(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=tokens,

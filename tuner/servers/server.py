@@ -152,6 +152,12 @@ class FlagRules(Protocol):
     def word(self, name: str, value: Value) -> str:
         """Return one flag as the command line wants it."""
 
+    def value(self, name: str, value: Value) -> Value:
+        """Return a flag's value as the server reads it, such as 16000 of the text 16k.
+
+        Raises `UsageError` for a text that it does not take.
+        """
+
     def gpus_used(self, configuration: Configuration) -> int:
         """Return how many GPUs a server with these flags takes."""
 

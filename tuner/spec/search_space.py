@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from optuna.distributions import BaseDistribution
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, UNSET, Configuration, Value
@@ -30,7 +30,7 @@ from tuner.spec.knobs import (
     parameter_name,
 )
 from tuner.spec.relations import GPUS, Relation
-from tuner.spec.settings import SECTIONS, Section, check_variable
+from tuner.spec.settings import SECTIONS, Section, check_variable, flat_fields
 from tuner.spec.space_files import read_space
 
 # A knob changes by a new launch, in the running server, on the GPU, or in the load generator.
@@ -67,6 +67,28 @@ class Fixed(SpaceModel):
 
     flags: dict[str, bool | int | float | str] = Field(default={})
     environment: dict[str, bool | int | float | str] = Field(default={})
+
+    @field_validator("flags", mode="before")
+    @classmethod
+    def _as_the_server_reads_them(cls, flags: Any) -> Any:
+        """Read fields of structured flags (`compilation_config: {mode: 3}`) and numbers as 16k."""
+        if not isinstance(flags, Mapping):
+            return flags
+        found: dict[str, Any] = {}
+        for name, value in flags.items():
+            if not isinstance(name, str) or value is None or isinstance(value, list):
+                found[name] = value
+                continue
+            for flag, inner in flat_fields(name, value).items():
+                found[flag] = _read(flag, inner)
+        return found
+
+
+def _read(flag: str, value: Value) -> Value:
+    try:
+        return flag_rules().value(flag, value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 class SearchSpace(SpaceModel):

@@ -10,6 +10,7 @@ import yaml
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.errors import UsageError
 from tuner.host.redaction import is_secret_name
+from tuner.servers.registry import flag_rules
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
@@ -32,7 +33,11 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
             raise UsageError(f"--set: '{name}' is given twice")
         if name in GPU_VARIABLES or is_secret_name(name):
             raise UsageError(f"--set: set {name} in the environment of the tuner instead")
-        values[section_of(name)].update(_flat(setting, name, text))
+        section = section_of(name)
+        found = _flat(setting, name, text)
+        if section == "flags":
+            found = {flag: flag_rules().value(flag, value) for flag, value in found.items()}
+        values[section].update(found)
     return Configuration(**values)
 
 

@@ -10,6 +10,7 @@ from tuner.configuration import Configuration, Value
 from tuner.servers.server import AdjustableLimits, Flags
 from tuner.servers.vllm.adjustable import SEQS, TOKENS, VllmLimits
 from tuner.servers.vllm.memory_fit import fits
+from tuner.servers.vllm.numbers import as_number
 
 if TYPE_CHECKING:
     from tuner.catalog.model import ModelShape
@@ -49,6 +50,10 @@ class VllmFlags:
         if isinstance(value, bool):
             return f"--{dashed}" if value else f"--no-{dashed}"
         return f"--{dashed}={value}"
+
+    def value(self, name: str, value: Value) -> Value:
+        """Return a value as vLLM reads it: 16k is 16,000 tokens, 16K is 16,384, auto is -1."""
+        return as_number(name, value)
 
     def gpus_used(self, configuration: Configuration) -> int:
         """Return how many GPUs a server with these flags takes."""

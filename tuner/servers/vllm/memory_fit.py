@@ -23,7 +23,7 @@ def fits(model: ModelShape, memory_gib: float, flags: Mapping[str, Value]) -> bo
     them is not counted. None where the flags change what is needed, or name no length.
     """
     length = flags.get("max_model_len")
-    if any(name in flags for name in _UNKNOWN) or not isinstance(length, int):
+    if any(name in flags for name in _UNKNOWN) or not isinstance(length, int) or length < 1:
         return None
     shards = int(flags.get("tensor_parallel_size", 1))
     stages = int(flags.get("pipeline_parallel_size", 1))
