@@ -11,6 +11,7 @@ from tuner.measurement.drafts import acceptance
 from tuner.measurement.reduce import (
     e2el_ms,
     reduce_run,
+    short_window,
     token_gaps_ms,
     tpot_ms,
     ttft_ms,
@@ -256,6 +257,15 @@ def test_a_window_shorter_than_an_answer_is_refused_with_the_length_to_take() ->
     assert isinstance(result, Failure) and result.kind is FailureKind.CONFIGURATION
     assert "the window of 10 s is shorter than an answer, which takes 40 s" in result.reason
     assert "--window-s 160" in result.reason
+
+
+def test_a_window_a_little_shorter_than_an_answer_is_told_of() -> None:
+    slow = [record(i, 1.0, [2.0 + i for i in range(16)]) for i in range(4)]
+    raw = run(slow)
+    assert isinstance(reduce_run(raw, {}), Measurement)
+    told = short_window(raw)
+    assert told is not None and "which takes 16 s on average: take --window-s 70" in told
+    assert short_window(run([record(0, 11.0, [12.0, 13.0])])) is None
 
 
 def test_the_offered_rate_counts_what_was_scheduled_in_the_window() -> None:

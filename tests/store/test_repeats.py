@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tuner.configuration import Configuration
-from tuner.records import Failure, FailureKind, Measurement, Source, Timing
-from tuner.store import RepeatKind, Store, TrialOwner
+from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
+from tuner.store import ProbeKind, RepeatKind, Store, TrialOwner
 
 MEASUREMENT = Measurement({"p99_tpot_ms": 41.5}, 10.0, 70.0, Source.EMULATED, Source.MEASURED)
 AGAIN = replace(MEASUREMENT, metrics={"p99_tpot_ms": 43.0})
@@ -42,6 +42,18 @@ def test_a_repeat_is_a_row_of_its_own_and_the_trial_stays(
     assert repeats.begin("night", 3, RepeatKind.BASELINE, owner) == 1
     (summary,) = measured.studies()
     assert summary.confirmations == 1
+
+
+def test_a_probe_is_kept_with_its_load_and_is_no_repeat(measured: Store, owner: TrialOwner) -> None:
+    repeats, load = measured.repeats, Load(request_rate=6.125)
+    repeats.begin("night", 3, RepeatKind.BASELINE, owner, 0)
+    number = repeats.begin("night", 3, ProbeKind.HEADROOM, owner, 4, load)
+    repeats.save("night", number, AGAIN, None, timing=Timing(80.0, None))
+    (probe,) = repeats.probes("night")
+    assert (probe.number, probe.kind, probe.traffic, probe.load) == (1, "headroom", 4, load)
+    assert [r.number for r in repeats.of("night")] == [0]
+    assert [r.number for r in repeats.every("night")] == [0, 1]
+    assert measured.studies()[0].confirmations == 0
 
 
 def test_a_repeat_ends_once(measured: Store, owner: TrialOwner) -> None:

@@ -23,6 +23,7 @@ from tuner.load.workload import load_workload
 from tuner.measurement.intervals import Interval, intervals
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.precision import Achieved, achieved, imprecision
+from tuner.measurement.reduce import short_window
 from tuner.records import Failure, Load, Measurement, Source
 from tuner.slo import request_limits_ms
 from tuner.spec.emulated_errors import emulated_errors
@@ -70,7 +71,8 @@ async def measure_once(
     reached: tuple[Achieved, ...] = ()
     if plan.window.precision is not None:
         reached = achieved(plan.window.precision, result, known)
-    warnings = (*evaluation.warnings, *imprecision(reached))
+    short = None if evaluation.raw is None else short_window(evaluation.raw)
+    warnings = (*evaluation.warnings, *([short] if short else []), *imprecision(reached))
     load = load_of(configuration, plan.load)
     errors = emulated_errors(
         spec.model_dump(),

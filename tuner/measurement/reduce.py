@@ -26,6 +26,7 @@ from tuner.records import (
 )
 from tuner.slo import Slo
 
+_REFUSED_TIMES = 2.0  # answers that last so many windows leave too few whole ones to count
 _ENOUGH_ANSWERS = 4.0  # one after another: shorter windows have no intervals
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
@@ -100,7 +101,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         return Failure(FailureKind.CONFIGURATION, behind)
     tokens = _within(_token_times_s(run.requests), start_s, end_s)
     finished = _finished(run.requests, start_s, end_s)
-    if early is None and (short := _too_short(run.requests, start_s, end_s)):
+    if early is None and (short := short_window(run, _REFUSED_TIMES)):
         return Failure(FailureKind.CONFIGURATION, short)
     if tokens == 0 or not finished:
         if early is not None:
@@ -189,27 +190,33 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
     )
 
 
-def _too_short(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> str | None:
-    """Say that the window is shorter than a mean answer, and what to take; None if it is not.
+def short_window(run: RawRun, times: float = 1.0) -> str | None:
+    """Say that a mean answer is longer than so many windows, and what to take; None if it is not.
 
-    It would hold few whole answers, and in a closed loop the short ones of them. An answer that is
-    cut counts with its own TPOT until its last token.
+    The figures of such a window have no intervals, and it holds few whole answers. An answer that
+    is cut counts with its own TPOT until its last token.
     """
+    start_s, window_s = run.window_start_s, run.window_end_s - run.window_start_s
     answers_s = [
-        (float(r.token_times_s[0] - r.scheduled_s) + value / 1e3 * (r.output_tokens - 1))
-        for r in requests
+        _answer_s(r, value)
+        for r in run.requests
         if (value := tpot_ms(r)) is not None and r.token_times_s[-1] > start_s
     ]
-    if not answers_s:
-        return None
-    answer_s, window_s = float(np.mean(answers_s)), end_s - start_s
-    if answer_s <= window_s:
+    answer_s = float(np.mean(answers_s)) if answers_s else 0.0
+    if answer_s <= times * window_s:
         return None
     enough_s = 10.0 * math.ceil(_ENOUGH_ANSWERS * answer_s / 10.0)
     return (
         f"the window of {window_s:.0f} s is shorter than an answer, which takes {answer_s:.0f} s "
         f"on average: take --window-s {enough_s:.0f}"
     )
+
+
+def _answer_s(record: RequestRecord, own_tpot_ms: float) -> float:
+    if record.state is RequestState.DONE:
+        return float(record.token_times_s[-1] - record.scheduled_s)
+    first_s = float(record.token_times_s[0] - record.scheduled_s)
+    return first_s + own_tpot_ms / 1e3 * (record.output_tokens - 1)
 
 
 def _offered_rate(requests: Iterable[RequestRecord], start_s: float, end_s: float) -> float:

@@ -12,8 +12,8 @@ import pytest
 from helpers.log_records import STUDY, logged
 from helpers.subprocesses import environment_with_helpers
 
-from tuner.records import Failure, FailureKind, Timing
-from tuner.store import RepeatKind
+from tuner.records import Failure, FailureKind, Load, Timing
+from tuner.store import ProbeKind, RepeatKind
 from tuner.store.address import parse_address
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import (
@@ -31,6 +31,7 @@ REPEAT = replace(
     answers=((1, 2), (3,)),
     timing=Timing(1.0, 0.5),
 )
+PROBE = replace(logged(5), repeat=RepeatOf(7, ProbeKind.HEADROOM, 3, Load(request_rate=6.125)))
 FAILED = replace(
     logged(4), result=Failure(FailureKind.UNSTABLE, "died", Path("/l")), encoded_raw=None
 )
@@ -44,7 +45,7 @@ def log(tmp_path: Path) -> MeasurementLog:
 
 
 def test_everything_comes_back_in_both_directions(log: MeasurementLog) -> None:
-    records = [STUDY, logged(), REPEAT, FAILED]
+    records = [STUDY, logged(), REPEAT, PROBE, FAILED]
     for record in records:
         log.append(record)
     assert [line.record for line in read_log(log.path)] == records

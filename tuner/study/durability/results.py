@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tuner.measurement.intervals import intervals
 from tuner.measurement.precision import achieved, imprecision
+from tuner.measurement.reduce import short_window
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.slo import request_limits_ms
 from tuner.spec.study import StudySpec
@@ -27,9 +28,13 @@ def require_metrics(spec: StudySpec, result: Measurement | Failure) -> Measureme
 def all_warnings(
     spec: StudySpec, result: Measurement, raw: RawRun | None, warnings: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return a trial's warnings, including intervals wider than the requested precision."""
-    precision = spec.window_plan.precision
-    if precision is None or raw is None or result.ended_early is not None:
+    """Return a trial's warnings: also of intervals too wide, and of a window too short."""
+    if raw is None or result.ended_early is not None:
         return tuple(warnings)
+    short = short_window(raw)
+    found = (*warnings, short) if short else tuple(warnings)
+    precision = spec.window_plan.precision
+    if precision is None:
+        return found
     known = intervals(raw, request_limits_ms(spec.slos))
-    return (*warnings, *imprecision(achieved(precision, result, known)))
+    return (*found, *imprecision(achieved(precision, result, known)))
