@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tuner
+from tuner.catalog.gpu import Gpu, save_gpu
 from tuner.configuration import Value
+from tuner.errors import PreflightError
 
 CONFIG = Path(__file__).parent / "real_gpu" / "llama-3.1-8b" / "config.json"
 METRICS = {
@@ -28,10 +30,11 @@ METRICS = {
     "p99_tpot_ms": "p99_tpot_ms",
     "p99_ttft_ms": "p99_ttft_ms",
 }
+_LONG_WINDOW_S = 60.0
 VARIANTS: Mapping[str, Mapping[str, Value]] = {
     "normal": {},
     "bf16": {},
-    "fp8": {},
+    "fp8": {"quantization": "fp8"},
     "sync": {"async_scheduling": False},
     "eager": {"enforce_eager": True},
     "kvfp8": {"kv_cache_dtype": "fp8"},
@@ -75,25 +78,46 @@ def _row(record: Mapping[str, str]) -> ServedRow:
 
 
 def emulated(row: ServedRow, gpu: str, seed: int = 0) -> tuner.MeasuredOnce:
-    """Measure the row's load on an emulated GPU, over a window as long."""
+    """Measure the row's load on an emulated GPU, over a window as long: the same stretch of it.
+
+    A window in which no answer fits, which the tuner does not take any more, lasts a minute.
+    """
+    try:
+        return _emulated(row, gpu, row.window_s, seed)
+    except PreflightError:
+        return _emulated(row, gpu, _LONG_WINDOW_S, seed)
+
+
+def _emulated(row: ServedRow, gpu: str, window_s: float, seed: int) -> tuner.MeasuredOnce:
+    with tempfile.TemporaryDirectory() as name:
+        return _measured(row, gpu, window_s, seed, Path(name))
+
+
+def _measured(
+    row: ServedRow, gpu: str, window_s: float, seed: int, folder: Path
+) -> tuner.MeasuredOnce:
+    kind, _, amount = row.load.partition("=")
+    options = {
+        "model": str(CONFIG.parent),
+        "emulate": gpu,
+        "workload": _workload(row.workload, folder),
+        kind.replace("-", "_"): float(amount) if "rate" in kind else int(amount),
+        "min_window_s": window_s,
+        "max_window_s": window_s,
+        "trials": 1,
+        "traffic": "drawn",  # what the rows were measured on
+        "seed": seed,
+    }
+    return tuner.measure(VARIANTS[row.variant], tuner.study_spec(options=options))
+
+
+def figures(row: ServedRow, gpu: Gpu) -> Mapping[str, float]:
+    """Return the metrics of a row's load on a GPU with any constants."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = json.loads(CONFIG.read_text(encoding="utf-8"))
-        if row.variant == "fp8":
-            config["quantization_config"] = {"quant_method": "fp8", "ignore": ["lm_head"]}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        kind, _, amount = row.load.partition("=")
-        options = {
-            "model": name,
-            "emulate": gpu,
-            "workload": _workload(row.workload, folder),
-            kind.replace("-", "_"): float(amount) if "rate" in kind else int(amount),
-            "min_window_s": row.window_s,
-            "max_window_s": row.window_s,
-            "trials": 1,
-            "seed": seed,
-        }
-        return tuner.measure(VARIANTS[row.variant], tuner.study_spec(options=options))
+        path = folder / "gpu.yaml"
+        save_gpu(gpu.model_copy(update={"name": "candidate"}), path)
+        return _measured(row, str(path), row.window_s, 0, folder).measurement.metrics
 
 
 def _workload(name: str, folder: Path) -> str:

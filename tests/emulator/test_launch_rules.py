@@ -30,6 +30,12 @@ def test_defaults_are_vllms(gpu: str, tokens: int, sequences: int) -> None:
     check_flags(flags)
 
 
+def test_a_gb10_has_the_defaults_of_its_memory(h100: Gpu) -> None:
+    """As in vLLM 0.32, which counts the memory that it shares with the host."""
+    flags = default_flags(h100.model_copy(update={"name": "GB10", "memory_gib": 119.7}))
+    assert (flags["max_num_batched_tokens"], flags["max_num_seqs"]) == (8192, 1024)
+
+
 def test_unknown_flag_is_named_with_its_nearest() -> None:
     with pytest.raises(UsageError, match="unknown emulated flag 'max_num_seq'; did you mean"):
         check_flags(["max_num_seqs", "max_num_seq"])

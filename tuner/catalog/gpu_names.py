@@ -16,6 +16,9 @@ _NVML_NAMES: Mapping[str, str] = MappingProxyType(
         "NVIDIA A100-SXM4-80GB": "A100-SXM-80G",
         "NVIDIA L4": "L4",
         "NVIDIA L40S": "L40S",
+        "NVIDIA GeForce RTX 5090": "RTX-5090",
+        "NVIDIA GeForce RTX 3090": "RTX-3090",
+        "NVIDIA RTX 4000 Ada Generation": "RTX-4000-ADA",
         "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTX-PRO-6000",
         "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTX-PRO-6000",
     }

@@ -1,8 +1,9 @@
 """Calibration: corrects an emulated GPU with a few measurements on a real one.
 
-Five multipliers, drawn towards 1: the speed of memory and of arithmetic, the time of the host, and
-the power that is always drawn and that work adds. They are found by least squares of the logarithm
-of predicted / measured, with the slopes taken once where all multipliers are 1.
+Six multipliers, drawn towards 1: the speed of memory and of arithmetic, the time of the host and of
+short kernels, and the power that is always drawn and that work adds. They are found by least
+squares of the logarithm of predicted / measured, in a few Gauss-Newton steps; a step that makes the
+fit worse is halved.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from tuner.catalog.gpu import Gpu
 from tuner.errors import UsageError
 from tuner.records import FloatArray
 
-_SHRINKAGE = 0.25  # standard deviation of a multiplier's logarithm before anything is measured
+_SHRINKAGE = 0.3  # standard deviation of a multiplier's logarithm before anything is measured
 _NOISE = 0.05  # that of a prediction which the best multipliers leave
 _STEP = 0.05
+_ROUNDS = 3
+_HALVINGS = 3
+_SETTLED = 0.01  # a step of the logarithms below which no further one is made
 _LARGEST_LOG = 0.7  # no multiplier beyond 2 or below 1/2
 FEWEST = 3
 
@@ -32,6 +36,7 @@ class Multipliers:
     memory_speed: float = 1.0
     compute_speed: float = 1.0
     host_time: float = 1.0
+    kernel_time: float = 1.0
     idle_power: float = 1.0
     active_power: float = 1.0
 
@@ -57,7 +62,8 @@ class Calibration:
 def corrected(gpu: Gpu, multipliers: Multipliers) -> Gpu:
     """Return the GPU with its constants multiplied; efficiencies stay at most 1."""
     memory, compute = multipliers.memory_speed, multipliers.compute_speed
-    host, active = multipliers.host_time, multipliers.active_power
+    host, kernels = multipliers.host_time, multipliers.kernel_time
+    active = multipliers.active_power
     idle_w = min(gpu.loaded_idle_w * multipliers.idle_power, gpu.default_limit_w)
     return gpu.model_copy(
         update={
@@ -67,11 +73,12 @@ def corrected(gpu: Gpu, multipliers: Multipliers) -> Gpu:
             "matrix_efficiency": min(gpu.matrix_efficiency * compute, 1.0),
             "host_step_us": gpu.host_step_us * host,
             "host_sequence_us": gpu.host_sequence_us * host,
-            "layer_us": gpu.layer_us * host,
-            "expert_layer_us": gpu.expert_layer_us * host,
-            "sequence_us": gpu.sequence_us * host,
             "eager_layer_us": gpu.eager_layer_us * host,
             "token_us": gpu.token_us * host,
+            "layer_us": gpu.layer_us * kernels,
+            "expert_layer_us": gpu.expert_layer_us * kernels,
+            "sequence_us": gpu.sequence_us * kernels,
+            "prefill_layer_us": gpu.prefill_layer_us * kernels,
             "idle_w": min(gpu.idle_w * multipliers.idle_power, idle_w),
             "loaded_idle_w": idle_w,
             "active_w": gpu.active_w * multipliers.idle_power,
@@ -96,39 +103,74 @@ def calibrate(gpu: Gpu, measured: Sequence[tuple[float, ...]], predict: Predicto
     targets = np.log(np.array(measured))
     every = range(len(measured))
 
-    def logs(multipliers: Multipliers, indices: Sequence[int]) -> FloatArray:
-        candidate = corrected(gpu, multipliers)
+    def logs(position: FloatArray, indices: Sequence[int] = every) -> FloatArray:
+        candidate = corrected(gpu, _at(position))
         values: FloatArray = np.array([predict(candidate, index) for index in indices])
         return np.asarray(np.log(values), dtype=np.float64)
 
-    base = logs(Multipliers(), every)
-    slopes = np.stack(
-        [
-            (logs(Multipliers(**{name: 1 + _STEP}), every) - base) / np.log1p(_STEP)
-            for name in NAMES
-        ],
-        axis=-1,
-    )
-    found = _solve(slopes, targets - base)
+    found = np.zeros(len(NAMES))
+    first = base = logs(found)
+    slopes = _slopes(logs, found, base)
+    for _ in range(_ROUNDS):
+        step = _solve(slopes, targets - base, found) - found
+        found, base, moved = _tried(logs, found, base, step, targets)
+        if not moved or np.abs(step).max() < _SETTLED:
+            break
+        slopes = _slopes(logs, found, base)
     left_out = [
-        logs(_solve(np.delete(slopes, i, 0), np.delete(targets - base, i, 0)), [i]) for i in every
+        logs(_solve(np.delete(slopes, i, 0), np.delete(targets - base, i, 0), found), [i])
+        for i in every
     ]
     return Calibration(
-        gpu=corrected(gpu, found),
-        multipliers=found,
-        before=_errors(base - targets),
-        after=_errors(logs(found, every) - targets),
+        gpu=corrected(gpu, _at(found)),
+        multipliers=_at(found),
+        before=_errors(first - targets),
+        after=_errors(base - targets),
         held_out=_errors(np.concatenate(left_out) - targets),
     )
 
 
-def _solve(slopes: FloatArray, differences: FloatArray) -> Multipliers:
-    """Return the most likely multipliers, each drawn towards 1."""
+def _at(position: FloatArray) -> Multipliers:
+    """Return the multipliers with these logarithms, shape (multipliers,)."""
+    return Multipliers(**dict(zip(NAMES, map(float, np.exp(position)), strict=True)))
+
+
+def _slopes(
+    logs: Callable[[FloatArray], FloatArray], position: FloatArray, base: FloatArray
+) -> FloatArray:
+    """Return how every prediction grows with each logarithm; (measurements, metrics, names)."""
+    steps = _STEP * np.eye(len(NAMES))
+    return np.stack([(logs(position + step) - base) / _STEP for step in steps], axis=-1)
+
+
+def _solve(slopes: FloatArray, differences: FloatArray, position: FloatArray) -> FloatArray:
+    """Return the most likely logarithms, each drawn towards 0, by the slopes at `position`."""
     rows = slopes.reshape(-1, len(NAMES))
     pull = (_NOISE / _SHRINKAGE) ** 2 * np.eye(len(NAMES))
-    found = np.linalg.solve(rows.T @ rows + pull, rows.T @ differences.reshape(-1))
-    values = np.exp(np.clip(found, -_LARGEST_LOG, _LARGEST_LOG))
-    return Multipliers(**dict(zip(NAMES, map(float, values), strict=True)))
+    wanted = differences.reshape(-1) + rows @ position
+    found = np.linalg.solve(rows.T @ rows + pull, rows.T @ wanted)
+    return np.clip(found, -_LARGEST_LOG, _LARGEST_LOG)
+
+
+def _tried(
+    logs: Callable[[FloatArray], FloatArray],
+    position: FloatArray,
+    base: FloatArray,
+    step: FloatArray,
+    targets: FloatArray,
+) -> tuple[FloatArray, FloatArray, bool]:
+    """Go the step, or a part of it, if that fits better; returns where, and the predictions."""
+
+    def cost(at: FloatArray, values: FloatArray) -> float:
+        misfit = float(((values - targets) ** 2).sum()) / _NOISE**2
+        return misfit + float((at**2).sum()) / _SHRINKAGE**2
+
+    for halving in range(_HALVINGS):
+        there = position + step / 2**halving
+        values = logs(there)
+        if cost(there, values) < cost(position, base):
+            return there, values, True
+    return position, base, False
 
 
 def _errors(logarithms: FloatArray) -> tuple[float, ...]:
