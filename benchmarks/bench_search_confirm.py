@@ -17,7 +17,8 @@ from tuner.configuration import Configuration, Value
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.store import RepeatRow, TrialOwner, TrialRow, TrialState
-from tuner.study.confirmation.plan import Goal, Step, may_go_on, next_step, reserve_s
+from tuner.study.confirmation.members import Goal
+from tuner.study.confirmation.plan import Step, may_go_on, next_step, reserve_s
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S
 REPEATS = 4

@@ -25,7 +25,9 @@ from tuner.measurement.statistics.paired import Pair, compare_pairs, drift_of_pa
 from tuner.measurement.statistics.unseen_traffic import (
     LEAST_WINDOWS,
     SloVerdict,
-    limit_of_prediction,
+    Spread,
+    hardly_ever_met,
+    pooled_spread,
     slo_verdict,
 )
 from tuner.metrics import Direction
@@ -54,7 +56,8 @@ class Confirmation:
         most_drop: of the accuracy that it may have.
         warnings: of its repeats, each once.
         pairs: on how many stretches both it and the default were measured.
-        is_hopeless: whether an SLO stays uncertain however often it is repeated.
+        is_hopeless: whether an SLO would hardly be met however often it is repeated.
+        is_unseen: whether the repeats ran on traffic that the search did not see.
     """
 
     trial: int
@@ -67,6 +70,7 @@ class Confirmation:
     warnings: tuple[str, ...] = ()
     pairs: int = 0
     is_hopeless: bool = False
+    is_unseen: bool = False
     quality: AccuracyChange | None = None
     most_drop: float = 0.0
 
@@ -78,7 +82,8 @@ class Confirmation:
     @property
     def is_confirmed(self) -> bool:
         """Whether it may be recommended."""
-        return self.repeats >= LEAST_REPEATS and not self.is_dropped
+        is_compared = self.pairs > 0 or not self.is_unseen
+        return self.repeats >= LEAST_REPEATS and is_compared and not self.is_dropped
 
     @property
     def is_dropped(self) -> bool:
@@ -120,9 +125,10 @@ def confirmations(
     theirs = [] if baseline is None else _measured(by_trial.get(baseline.number, []))
     estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
     energies = _energies_beside({n: _measured(rows) for n, rows in by_trial.items()}, theirs)
+    spreads = _spreads({n: _violations(_measured(rows), slos) for n, rows in by_trial.items()})
     return {
         number: replace(
-            _confirmation(number, rows, estimates[number], theirs, energies[number], slos),
+            _confirmation(rows, theirs, slos, estimates[number], energies[number], spreads[number]),
             quality=accuracy_change(_grades(rows), _grades(theirs)),
             most_drop=most_drop,
         )
@@ -134,6 +140,21 @@ def _grades(rows: Iterable[RepeatRow]) -> tuple[bool, ...]:
     """Return the latest grades; none if the questions were not asked."""
     found = [row.grades for row in rows if row.grades is not None]
     return found[-1] if found else ()
+
+
+def _spreads(
+    violations: Mapping[int, Mapping[str, Sequence[float]]],
+) -> dict[int, dict[str, Spread]]:
+    """Return, for each trial and SLO, the spread of the other trials' windows."""
+    return {
+        number: {
+            slo: pooled_spread(
+                [max(v, -1.0) for v in other[slo]] for n, other in violations.items() if n != number
+            )
+            for slo in own
+        }
+        for number, own in violations.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,27 +228,28 @@ def _estimates(groups: Mapping[int, Sequence[RepeatRow]]) -> dict[int, dict[str,
 
 
 def _confirmation(
-    number: int,
     rows: Sequence[RepeatRow],
-    estimates: Mapping[str, Estimate],
     theirs: Sequence[RepeatRow],
-    energy: _Energy,
     slos: Sequence[Slo],
+    estimates: Mapping[str, Estimate],
+    energy: _Energy,
+    others: Mapping[str, Spread],
 ) -> Confirmation:
     ours = _measured(rows)
     is_unseen = all(row.traffic is not None for row in rows)
     violations = _violations(ours, slos) if is_unseen else {}
     return Confirmation(
-        trial=number,
+        trial=rows[0].trial,
         repeats=len(ours),
         estimates=estimates,
-        slo=_worst(violations) if is_unseen else _slo_by_interval(estimates, slos),
+        slo=_worst(violations, others) if is_unseen else _slo_by_interval(estimates, slos),
         energy=energy.comparison,
         agreement=_agreement(ours, theirs),
         fault=_fault(rows),
         warnings=tuple(dict.fromkeys(warning for row in ours for warning in row.warnings)),
         pairs=energy.pairs,
-        is_hopeless=any(_never_met(values) for values in violations.values()),
+        is_hopeless=any(hardly_ever_met(v, others[slo]) for slo, v in violations.items()),
+        is_unseen=is_unseen,
     )
 
 
@@ -239,17 +261,12 @@ def _violations(rows: Sequence[RepeatRow], slos: Sequence[Slo]) -> dict[str, lis
     }
 
 
-def _worst(violations: Mapping[str, Sequence[float]]) -> SloVerdict:
-    verdicts = {slo_verdict(values) for values in violations.values()}
+def _worst(violations: Mapping[str, Sequence[float]], others: Mapping[str, Spread]) -> SloVerdict:
+    verdicts = {slo_verdict(values, others[slo]) for slo, values in violations.items()}
     for verdict in (SloVerdict.MISSED, SloVerdict.UNCERTAIN):
         if verdict in verdicts:
             return verdict
     return SloVerdict.MET
-
-
-def _never_met(violations: Sequence[float]) -> bool:
-    limit = limit_of_prediction([max(v, -1.0) for v in violations])
-    return len(violations) >= LEAST_WINDOWS and limit is not None and limit > 0.0
 
 
 def _pairs(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> list[Pair]:

@@ -63,6 +63,7 @@ def recommendation_json(
         "confirmed": r.confirmed.is_confirmed,
         "asked_for": r.is_asked_for,
         "recommended": _trial(r.best, r.confirmed),
+        "contributions": [asdict(found) for found in r.contributions],
         "alternatives": [_trial(t, r.confirmed) for t in r.alternatives],
         "default": None if r.baseline is None else _trial(r.baseline, r.confirmed),
         "roles": {role.value: number for role, number in r.roles.items()},

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from tuner.analysis.margins import margins
 from tuner.configuration import Configuration, Value
 from tuner.errors import TunerError
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
@@ -157,6 +158,7 @@ class Run:
             ),
             self._gpus,
             self._baseline,
+            self._margins,
         )
         if not proposals.has_baseline:
             defaults = defaults or await evaluator.defaults()
@@ -190,13 +192,21 @@ class Run:
                 self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
             raise
 
+    def _margins(self) -> dict[str, float]:
+        """Return how far within each SLO the search aims; nowhere if nothing is confirmed."""
+        if not self._spec.confirm or self._spec.traffic == "drawn":
+            return {}
+        trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
+        found = margins(self._spec.slos, trials, repeats)
+        return {key: margin.needed for key, margin in found.items()}
+
     async def _to_the_end(
         self, run: StudyRun, confirmation: ConfirmationRun | None, checks: FinalChecks | None
     ) -> None:
         with self._store.optuna_faults():
             await run.run()
             if confirmation is not None:
-                await confirmation.run()
+                await confirmation.run(run.simplify)
             if checks is not None:
                 await checks.run()
             self._store.set_finished(self._name, datetime.now(UTC))

@@ -27,6 +27,9 @@ from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.stopping import Point, stop_reason
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
+_LEAST_TRIALS_TO_SIMPLIFY = 24
+_RETURNS_PER_KNOB = 3  # in one study, however often another configuration leads
+_SHARE_TO_SIMPLIFY = 0.08  # of the hours, at most
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and the run stops for a person
 
 
@@ -75,30 +78,55 @@ class StudyRun:
         self._require_no_doubt()
         points = self._points()
         while self._has_budget() and not self._is_flat(points):
-            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-            began_s = time.monotonic()
-            proposal = self._proposals.ask()
-            self._store.begin_trial(
-                self._name,
-                proposal.number,
-                proposal.configuration,
-                baseline=proposal.baseline,
-                owner=self._owner,
-            )
-            self._listener.trial_started(proposal)
-            evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
-            result = self._record(proposal, evaluation)
-            wall_s = time.monotonic() - began_s
-            spent = evaluation.spent(wall_s)
-            self._spend(spent.elapsed_s)
-            self._proposals.note_timing(proposal.number, spent)
-            self._tell(proposal, result)
-            self._listener.trial_ended(proposal, result, self.progress)
-            if proposal.baseline:
-                self._require_no_doubt()
-            points.append(self._point(result))
+            points.append(self._point(await self._evaluate_next()))
             if self._confirmation is not None:
                 self._spent_s += await self._confirmation.aim(self.progress.share)
+
+    async def simplify(self) -> bool:
+        """Try the next knob of what would be recommended at the baseline's value.
+
+        Returns whether there was one. As the repeats do, it comes on top of a budget in trials.
+        """
+        is_short = self._spec.trials is not None and self._spec.trials < _LEAST_TRIALS_TO_SIMPLIFY
+        if self._confirmation is None or self._spec.traffic == "drawn" or is_short:
+            return False
+        if math.isfinite(self._spec.budget_s):
+            spent_s = self._store.study(self._name).spent_s  # with what the repeats took
+            if spent_s + self._next_s > self._spec.budget_s - self._confirmation.reserve_s:
+                return False
+        if self._proposals.returned_count >= _RETURNS_PER_KNOB * self._proposals.knob_count:
+            return False
+        step = self._confirmation.next_return(self._proposals.order_of_returns)
+        if step is None:
+            return False
+        self._proposals.enqueue_return(step.trial, step.name)
+        await self._evaluate_next()
+        return True
+
+    async def _evaluate_next(self) -> Measurement | Failure:
+        """Evaluate the next proposal, store the result and tell it; return it."""
+        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        began_s = time.monotonic()
+        proposal = self._proposals.ask()
+        self._store.begin_trial(
+            self._name,
+            proposal.number,
+            proposal.configuration,
+            baseline=proposal.baseline,
+            owner=self._owner,
+        )
+        self._listener.trial_started(proposal)
+        evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
+        result = self._record(proposal, evaluation)
+        wall_s = time.monotonic() - began_s
+        spent = evaluation.spent(wall_s)
+        self._spend(spent.elapsed_s)
+        self._proposals.note_timing(proposal.number, spent)
+        self._tell(proposal, result)
+        self._listener.trial_ended(proposal, result, self.progress)
+        if proposal.baseline:
+            self._require_no_doubt()
+        return result
 
     def _require_no_doubt(self) -> None:
         if self._question is not None:
@@ -134,11 +162,18 @@ class StudyRun:
         if progress.budget_trials is not None and progress.trials >= progress.budget_trials:
             return False
         # a trial that would end after the last hour is not begun
-        next_s = statistics.median(self._durations_s) if self._durations_s else 0.0
-        reserve_s = 0.0
+        next_s, reserve_s = self._next_s, 0.0
         if self._confirmation is not None and math.isfinite(progress.budget_s):
             reserve_s = self._confirmation.reserve_s
+            # the knobs of what is recommended are tried once more
+            simplifying_s = self._proposals.knob_count * next_s
+            reserve_s += min(simplifying_s, _SHARE_TO_SIMPLIFY * progress.budget_s)
         return self._spent_s + next_s < progress.budget_s - reserve_s
+
+    @property
+    def _next_s(self) -> float:
+        """How long the next trial is expected to take, s."""
+        return statistics.median(self._durations_s) if self._durations_s else 0.0
 
     def _spend(self, elapsed_s: float) -> None:
         self._store.add_spent_s(self._name, elapsed_s)  # which may fail, and is then begun again

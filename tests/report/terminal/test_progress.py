@@ -122,5 +122,5 @@ def test_elsewhere_each_trial_is_one_plain_line() -> None:
 def test_repeats_are_said_to_be_repeats(store: Store) -> None:
     shown, console = display(terminal=False)
     row = store.trials("night")[1]
-    shown.repeat_ended(Step(row, RepeatKind.CONFIRMATION), good(0.3, 45.0))
+    shown.repeat_ended(Step(row, RepeatKind.CONFIRMATION, 0), good(0.3, 45.0))
     assert text(console).rstrip().endswith("again")

@@ -15,9 +15,8 @@ from tuner.records import Timing
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
+from tuner.study.confirmation.members import AIM_FROM, Goal
 from tuner.study.confirmation.plan import (
-    AIM_FROM,
-    Goal,
     Step,
     aim_step,
     clean_s,

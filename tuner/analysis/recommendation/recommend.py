@@ -9,12 +9,14 @@ from datetime import datetime
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
 from tuner.analysis.deployment.night_energy import night_energy_j
+from tuner.analysis.knob_returns import KnobContribution, contributions
 from tuner.analysis.load_text import is_open_loop, studied_load
 from tuner.analysis.matching import candidates
 from tuner.analysis.outcomes import ENERGY, emulated, feasible, metric
 from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
+from tuner.analysis.recommendation.range_edges import edges
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
@@ -32,6 +34,7 @@ class Recommendation:
         is_asked_for: whether `best` was named by the user instead of recommended.
         alternatives: the other members of the front.
         roles: which trial of the front is the fastest, of most throughput, the knee.
+        contributions: what each knob of `best` does, by the search's windows.
         measured_at: the first begin and the last end of what `best`'s figures are made of.
     """
 
@@ -43,6 +46,7 @@ class Recommendation:
     alternatives: tuple[TrialRow, ...]
     roles: Mapping[Role, int]
     baseline: TrialRow | None
+    contributions: tuple[KnobContribution, ...]
     measured_at: tuple[datetime, datetime | None]
     warnings: tuple[str, ...]
     other_studies: tuple[str, ...]
@@ -122,13 +126,27 @@ def recommend(
                 is_open_loop=is_open_loop(summary.identity, best.configuration),
             ),
             baseline=found.baseline,
+            contributions=_contributions(found, trials, best),
             measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
-            warnings=(*caveats(store, summary, found, best), *sentences),
+            warnings=(
+                *caveats(store, summary, found, best),
+                *edges(best, trials, found.slos, found.baseline),
+                *sentences,
+            ),
             other_studies=tuple(s.identity.name for s in chosen if s is not summary),
             probes=(*repeats, *probes),
             night_energy_j=night_energy_j([*trials, *repeats, *probes]),
         )
     raise NoFeasibleConfigurationError(sentences[0])
+
+
+def _contributions(
+    found: ConfirmedFront, trials: Sequence[TrialRow], best: TrialRow
+) -> tuple[KnobContribution, ...]:
+    """Return what the knobs of the best trial do, nothing if there is no default to go back to."""
+    if found.baseline is None or best.baseline:
+        return ()
+    return tuple(contributions(best, trials, found.slos, found.baseline.configuration))
 
 
 def _best(found: ConfirmedFront) -> TrialRow | None:

@@ -13,6 +13,7 @@ from tuner.commands.shared.completion import complete_study
 from tuner.commands.shared.options import Format, Name, Output, Slos, StoreUrl
 from tuner.commands.shared.output import (
     print_json,
+    print_nothing_to_deploy,
     print_text,
     stdout_console,
     store_option,
@@ -128,6 +129,8 @@ def recommend_one(
 
         shown = recommendation_json(recommendation, cost)
         print_json(shown | {"comparison_points": comparison_json(points)})
+    elif recommendation.is_default and not recommendation.is_asked_for:
+        print_nothing_to_deploy(recommendation.study.name)
     else:
         print_text(deployment_text(recommendation, output))
 

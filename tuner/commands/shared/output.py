@@ -28,6 +28,17 @@ def print_json(data: object) -> None:
     print_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
+def print_nothing_to_deploy(study: str) -> None:
+    """Say on stderr that no file is written, because nothing beats the default."""
+    from rich.console import Console
+
+    Console(stderr=True).print(
+        f"nothing in study '{study}' beats vLLM's default, which meets the SLO: there is nothing "
+        "to set, so no file is written (`--trial 0` writes the default's)",
+        highlight=False,
+    )
+
+
 def print_text(text: str) -> None:
     """Print a result as it is."""
     with until_reader_gone():

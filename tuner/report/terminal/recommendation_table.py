@@ -53,6 +53,8 @@ def show_recommendation(
     shown = _worth_showing(r)
     rows = [best, *map(r.summary_of, shown)]
     console.print(trial_tables(console, rows, default_row(rows, r.confirmed), best.number))
+    if said := _contributions(r):
+        console.print(Text(said))
     console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
     note_default(console, r.study, r.baseline, r.slos)
     for warning in r.warnings:
@@ -60,6 +62,17 @@ def show_recommendation(
     if r.other_studies:
         console.print(Text(f"other studies of this model: {', '.join(r.other_studies)}"))
     console.print(Text(_to_deploy(r, store_option), style="dim"), soft_wrap=True)
+
+
+def _contributions(r: Recommendation) -> str:
+    """Return what each knob is good for: what happens if it alone goes back; empty if unknown."""
+    parts = []
+    for found in r.contributions:
+        if found.meets_slo is False:
+            parts.append(f"{found.name}: misses the SLO")
+        elif found.energy_percent is not None:
+            parts.append(f"{found.name}: {found.energy_percent:+.1f} % energy")
+    return f"without one of its knobs: {'; '.join(parts)}" if parts else ""
 
 
 def _to_deploy(r: Recommendation, store_option: str) -> str:
@@ -110,6 +123,11 @@ def _headline(best: TrialSummary, r: Recommendation) -> str:
     """Return what the configuration saves, and whether that is more than noise."""
     saving, theirs = best.saving_percent or 0.0, StoredSpec.of(r.study).baseline_name
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
+    if r.confirmed.default_missed and saving >= 0:
+        return (
+            f"[bold yellow]{theirs} misses the SLO[/]; this uses {amount} per output token than "
+            f"{theirs}"
+        )
     if best.tied_with_default:
         return f"[bold yellow]tied with {theirs}[/]: {amount} is within the noise"
     if saving < 0:

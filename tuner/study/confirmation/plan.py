@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from tuner.analysis.margins import Margin, energy_shift, margins
-from tuner.analysis.outcomes import ENERGY, baseline_of, front_of, measured, point_of
-from tuner.analysis.verdicts import Confirmation, confirmations
+from tuner.analysis.outcomes import baseline_of, measured, point_of
+from tuner.analysis.verdicts import confirmations
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
-from tuner.metrics import Direction
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
-from tuner.slo import Slo
-from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
+from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
 # Members in a round, once the one that would be recommended is decided; before that it is alone in
 # every other round, since it matters most.
 ROUND = 3
 # A would-be recommendation in doubt may be repeated this many times as often as the others.
 LEADER_REPEATS = 6
-# Stretches from this number on tell the search how far within its SLOs to aim.
-AIM_FROM = 1000
 # So many of them, once this share of the search is over.
 AIMS = ((0.35, 3), (0.7, 5))
 _LEAST_TRIALS_TO_AIM = 24
@@ -50,19 +45,6 @@ class Step:
     trial: TrialRow
     kind: RepeatKind
     traffic: int
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The SLOs and objectives that define the front, and the maximum repeats per member.
-
-    `quality_drop` is how much less of the study's questions a member may answer right.
-    """
-
-    slos: tuple[Slo, ...]
-    objectives: tuple[Objective, ...]
-    most_repeats: int
-    quality_drop: float = 0.0
 
 
 def next_step(
@@ -179,86 +161,6 @@ class _Plan:
     def _knows_energy(self, number: int) -> bool:
         found = self._known.get(number)
         return found is not None and (found.knows_energy or found.is_dropped)
-
-
-def members(
-    goal: Goal,
-    trials: Sequence[TrialRow],
-    repeats: Sequence[RepeatRow],
-    known: Mapping[int, Confirmation],
-) -> list[TrialRow]:
-    """Return the front that is expected on unseen traffic, best in the first objective first.
-
-    What was repeated stands with its repeats, unless they reject it. The rest stands with the
-    search's window and what the repeated ones lost against theirs; it has to be within the SLOs by
-    the margin. Where nothing is, what met the SLOs in the search.
-    """
-    needed = margins(goal.slos, trials, repeats)
-    ratios = {
-        n: 1.0 + found.energy.difference
-        for n, found in known.items()
-        if found.energy is not None and found.energy.difference > -1.0
-    }
-    default = baseline_of(trials)
-    default_j = _energy_j(default)
-    shift = energy_shift(trials, ratios)
-    standing: dict[int, TrialRow] = {}
-    for trial in measured(trials):
-        found = known.get(trial.number)
-        if found is None:
-            standing[trial.number] = _elsewhere(trial, goal.slos, needed, shift)
-        elif not (found.is_dropped or found.is_hopeless):
-            ratio = 1.0 if default is trial else ratios.get(trial.number)
-            expected_j = None if default_j is None or ratio is None else default_j * ratio
-            standing[trial.number] = _as_repeated(trial, found, expected_j, goal.slos)
-    is_rejected = {n for n, f in known.items() if f.is_dropped or f.is_hopeless}
-    by_number = {t.number: t for t in trials}
-    front = front_of(standing.values(), goal.slos, goal.objectives)
-    if all(t.baseline for t in front):
-        left = [t for t in trials if t.number not in is_rejected]
-        front = front_of(left, goal.slos, goal.objectives)
-    return [by_number[t.number] for t in front]
-
-
-def _elsewhere(
-    trial: TrialRow, slos: Sequence[Slo], needed: Mapping[str, Margin], shift: float
-) -> TrialRow:
-    """Return the trial with what its window would have to show on unseen traffic."""
-    assert trial.measurement is not None
-    metrics = dict(trial.measurement.metrics)
-    for slo in slos:
-        if slo.metric in metrics:
-            sign = 1.0 if slo.direction is Direction.MIN else -1.0
-            metrics[slo.metric] *= math.exp(sign * needed[str(slo)].needed)
-    if not trial.baseline and ENERGY in metrics:
-        metrics[ENERGY] *= math.exp(shift)
-    return replace(trial, measurement=replace(trial.measurement, metrics=metrics))
-
-
-def _as_repeated(
-    trial: TrialRow, found: Confirmation, expected_j: float | None, slos: Sequence[Slo]
-) -> TrialRow:
-    """Return the trial with the means of its repeats, and its energy beside the default's.
-
-    Where it is uncertain whether an SLO is met, it counts as met: one window decides nothing.
-    """
-    assert trial.measurement is not None
-    metrics = {name: estimate.mean for name, estimate in found.estimates.items()}
-    for slo in slos:
-        if slo.metric in metrics and slo.violation(metrics[slo.metric]) > 0.0:
-            metrics[slo.metric] = slo.bound
-    if expected_j is not None and ENERGY in metrics:
-        metrics[ENERGY] = expected_j
-    return replace(
-        trial,
-        measurement=replace(trial.measurement, metrics=metrics or trial.measurement.metrics),
-    )
-
-
-def _energy_j(trial: TrialRow | None) -> float | None:
-    if trial is None or trial.measurement is None:
-        return None
-    return trial.measurement.metrics.get(ENERGY)
 
 
 def aim_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from tuner.analysis.outcomes import front_of
 from tuner.errors import OperatorNeededError
@@ -11,8 +12,8 @@ from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store, TrialOwner
+from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import (
-    Goal,
     Step,
     aim_step,
     clean_s,
@@ -20,6 +21,7 @@ from tuner.study.confirmation.plan import (
     next_step,
     reserve_s,
 )
+from tuner.study.confirmation.returns import KnobReturn, Order, next_return
 from tuner.study.listener import Listener
 
 MAX_ATTEMPTS = 3
@@ -71,18 +73,26 @@ class ConfirmationRun:
             took_s += await self._measure(step)
         return took_s
 
+    def next_return(self, order: Order) -> KnobReturn | None:
+        """Return which knob of what would be recommended goes back next, see `returns`."""
+        trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
+        return next_return(self._goal, trials, repeats, order)
+
     def _next_aim(self, share: float) -> Step | None:
         trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
         step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
-    async def run(self) -> None:
+    async def run(self, simplify: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
+        `simplify` tries the next knob of what would be recommended, and says whether there was one.
         Raises `OperatorNeededError` when the machine keeps failing.
         """
         is_told = False
         while (step := self._next()) is not None:
+            if simplify is not None and await simplify():
+                continue
             if not is_told:
                 self._listener.note(
                     "confirmation: the front is measured again on traffic that the search did not "

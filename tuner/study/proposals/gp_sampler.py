@@ -57,7 +57,7 @@ class SearchSampler(BaseSampler):
         )
         last = told[-1].params if told else None
         warm = last if last is not None and task.is_warm_for(last) else None
-        observations, causes = [task.observation(t) for t in told], task.causes(study)
+        observations, causes = task.observations(study), task.causes(study)
         try:
             # the matrices are small: on a busy machine BLAS threads mostly wait for each other
             with threadpool_limits(limits=1, user_api="blas"):

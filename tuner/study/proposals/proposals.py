@@ -19,6 +19,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration, Value
 from tuner.host.collector import collector_paused
 from tuner.records import Measurement, Timing
@@ -30,6 +31,7 @@ from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import SamplerName
 from tuner.study.proposals.gp_sampler import GAIN, SearchSampler
+from tuner.study.proposals.knob_returns import expected_changes, parameters_without
 from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
 from tuner.study.proposals.search_task import (
@@ -43,6 +45,7 @@ from tuner.study.proposals.search_task import (
     SearchTask,
 )
 
+RETURNED = "returned"  # the knobs that a trial leaves as the baseline has them
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
 # optuna-dashboard shows these beside the metrics of objectives and SLOs. Not more: each is a row
@@ -101,6 +104,7 @@ class Proposals:
     `is_warm_for` says whether the warm server can serve a configuration, `may_fit` is False for one
     that surely does not start. `gpus` is how many GPUs the study may use, None if that is not
     known. `baseline` sets what the user's own baseline sets of the knobs; by default nothing.
+    `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.margins`.
     """
 
     def __init__(
@@ -116,7 +120,9 @@ class Proposals:
         may_fit: Callable[[Configuration], bool] = _always,
         gpus: int | None = None,
         baseline: Configuration | None = None,
+        margins: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
+        self._margins = margins
         self._space = space
         self._is_warm_for = is_warm_for
         self._may_fit = may_fit
@@ -170,6 +176,7 @@ class Proposals:
                 one.name: Condition(*one.under) for one in parameters if one.under is not None
             },
             discrete=frozenset(one.name for one in parameters if one.setting in sizes),
+            margins=self._margins,
         )
 
     def _is_possible(self, parameters: Mapping[str, Value]) -> bool:
@@ -195,6 +202,16 @@ class Proposals:
         """How many evaluations have been told, infeasible ones included."""
         return len(self._trials(TrialState.COMPLETE))
 
+    @property
+    def knob_count(self) -> int:
+        """How many knobs the space has; fields of a structured flag count one by one."""
+        return len(self._space.parameters)
+
+    @property
+    def returned_count(self) -> int:
+        """How many trials had a knob go back to the baseline's value."""
+        return sum(RETURNED in t.user_attrs for t in self._trials())
+
     def expected_gains(self) -> list[float | None]:
         """Return the expected gain of each told trial, in order, relative to the results by then.
 
@@ -214,6 +231,37 @@ class Proposals:
     def enqueue(self, parameters: Mapping[str, Value]) -> None:
         """Put a point at the end of the queue."""
         self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
+
+    def enqueue_return(self, number: int, name: str) -> None:
+        """Queue trial `number` with one more knob as the baseline has it, unless it is queued."""
+        parameters = self._parameters_without(self._trial(number), name)
+        assert parameters is not None
+        names = [*self._trial(number).user_attrs.get(RETURNED, ()), name]
+        waiting = self._trials(TrialState.WAITING)
+        if not any(t.user_attrs.get(RETURNED) == names for t in waiting):
+            attrs = {"attempt": 1, RETURNED: names}
+            self._study.enqueue_trial(parameters, user_attrs=attrs)
+
+    def order_of_returns(self, number: int, names: Sequence[str]) -> list[str]:
+        """Return the knobs of a trial that can go back, the least expected change first.
+
+        The change is that of the first objective's model. A knob without which the configuration
+        cannot work is left out.
+        """
+        trial = self._trial(number)
+        points = {
+            name: point
+            for name in names
+            if (point := self._parameters_without(trial, name)) is not None
+        }
+        change = expected_changes(self._task, self._study, trial.params, list(points.values()))
+        by_name = dict(zip(points, change, strict=True))
+        return sorted(points, key=lambda name: abs(by_name[name]))
+
+    def _parameters_without(self, trial: FrozenTrial, name: str) -> dict[str, Value] | None:
+        default = next((t for t in self._trials() if t.user_attrs.get(BASELINE)), None)
+        found = None if default is None else parameters_without(self._space, trial, default, name)
+        return found if found is not None and self._is_possible(found) else None
 
     def ask(self) -> Proposal:
         """Return the next configuration: a queued one, else the sampler's.
@@ -245,10 +293,13 @@ class Proposals:
 
     def _proposal(self, number: int, params: dict[str, Any], attrs: dict[str, Any]) -> Proposal:
         baseline = bool(attrs.get(BASELINE, False))
+        # without one of the user's own, it sets no knob: vLLM and the GPU use their defaults
+        configuration = self._baseline if baseline else self._space.configuration(params)
+        for name in attrs.get(RETURNED, ()):
+            configuration = returned(configuration, name, self._baseline)
         return Proposal(
             number=number,
-            # without one of the user's own, it sets no knob: vLLM and the GPU use their defaults
-            configuration=self._baseline if baseline else self._space.configuration(params),
+            configuration=configuration,
             baseline=baseline,
             attempt=int(attrs.get("attempt", 1)),
         )
@@ -329,11 +380,13 @@ class Proposals:
             return
         waiting = self._trials(TrialState.WAITING)
         if not any(t.user_attrs.get("retry_of") == number for t in waiting):
-            attrs = {
+            attrs: dict[str, Any] = {
                 "retry_of": number,
                 "attempt": attempt or int(frozen.user_attrs.get("attempt", 1)),
                 "baseline": bool(frozen.user_attrs.get(BASELINE, False)),
             }
+            if RETURNED in frozen.user_attrs:
+                attrs[RETURNED] = frozen.user_attrs[RETURNED]
             if unstable is not None:
                 writable_trial(self._study, frozen).set_user_attr(FAILED_ONCE, unstable)
             self._study.enqueue_trial(parameters, user_attrs=attrs)

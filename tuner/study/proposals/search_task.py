@@ -47,6 +47,7 @@ class SearchTask:
         is_warm_for: whether the warm server can serve these parameters.
         conditions: of a parameter that exists under one value of an earlier one, that one.
         discrete: ordered parameters of which one value may fail by itself.
+        margins: by key, how far below 0 each constraint has to be; what is not named has none.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -56,6 +57,7 @@ class SearchTask:
     is_warm_for: PointTest
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     discrete: frozenset[str] = frozenset()
+    margins: Callable[[], Mapping[str, float]] = dict
 
     @cached_property
     def space(self) -> Space:
@@ -91,7 +93,14 @@ class SearchTask:
             ],
         )
 
-    def observation(self, trial: FrozenTrial) -> Observation:
+    def observations(self, study: Study) -> list[Observation]:
+        """Return the told trials as the search reads them, in order; by the present margins."""
+        margins = self.margins()
+        return [self.observation(trial, margins) for trial in self.told(study)]
+
+    def observation(
+        self, trial: FrozenTrial, margins: Mapping[str, float] | None = None
+    ) -> Observation:
         """Return a told trial as the search reads it."""
         launch_s, wall_s = trial.user_attrs.get(LAUNCH_S), trial.user_attrs.get(WALL_S)
         constraints = trial.constraints
@@ -103,7 +112,8 @@ class SearchTask:
                 wall_s=wall_s,
                 cause=trial.user_attrs.get(REASON),
             )
-        violations = [constraints[key] for key in self.constraints]
+        needed = margins or {}
+        violations = [constraints[key] + needed.get(key, 0.0) for key in self.constraints]
         if ENDED_EARLY not in trial.user_attrs:
             return Observation(
                 trial.params,

@@ -1,0 +1,34 @@
+"""A knob at the end of its range is said if energy falls towards it."""
+
+from __future__ import annotations
+
+from helpers.night_rows import values
+from helpers.records import trial_row
+
+from tuner.analysis.recommendation.range_edges import edges
+from tuner.configuration import Configuration
+from tuner.slo import Slo
+from tuner.store import TrialRow
+
+SLOS = (Slo("p99_tpot_ms", 50.0),)
+DEFAULT = trial_row(0, values(0.4, 20.0), Configuration())
+
+
+def at(number: int, clock_mhz: int, energy_j: float, tpot_ms: float = 30.0) -> TrialRow:
+    return trial_row(
+        number, values(energy_j, tpot_ms), Configuration(device={"sm_clock_mhz": clock_mhz})
+    )
+
+
+def test_energy_that_falls_towards_the_end_is_said() -> None:
+    trials = [DEFAULT, at(1, 780, 0.25), at(2, 900, 0.28), at(3, 1200, 0.3)]
+    (said,) = edges(trials[1], trials, SLOS, DEFAULT)
+    assert "sm_clock_mhz=780 is the lowest" in said
+
+
+def test_inside_the_range_or_where_it_is_flat_nothing_is_said() -> None:
+    trials = [DEFAULT, at(1, 780, 0.25), at(2, 900, 0.251), at(3, 1200, 0.3)]
+    assert edges(trials[1], trials, SLOS, DEFAULT) == []
+    assert edges(trials[2], trials, SLOS, DEFAULT) == []
+    missed = [DEFAULT, at(1, 780, 0.25), at(2, 900, 0.28, tpot_ms=60.0)]
+    assert edges(missed[1], missed, SLOS, DEFAULT) == []  # the next is no alternative

@@ -1,0 +1,63 @@
+"""Before a configuration is confirmed, each of its knobs goes back once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from helpers.night_rows import repeat, values
+from helpers.records import trial_row
+
+from tuner.analysis.knob_returns import returned
+from tuner.configuration import Configuration
+from tuner.slo import Slo
+from tuner.spec.objective import Objective
+from tuner.store import TrialRow
+from tuner.study.confirmation.members import Goal
+from tuner.study.confirmation.plan import next_step
+from tuner.study.confirmation.returns import KnobReturn, next_return
+
+GOAL = Goal((Slo("p99_tpot_ms", 50.0),), (Objective.parse("energy_per_output_token_j"),), 4)
+BASE = Configuration()
+FULL = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
+DEFAULT = replace(trial_row(0, values(0.4, 20.0), BASE), baseline=True)
+BEST = trial_row(1, values(0.25, 35.0), FULL)
+
+
+def backwards(_: int, names: Sequence[str]) -> Sequence[str]:
+    return sorted(names)[::-1]
+
+
+def test_the_model_gives_the_order_and_what_was_tried_is_not_tried_again() -> None:
+    assert next_return(GOAL, [DEFAULT, BEST], [], backwards) == KnobReturn(1, "power_limit_w")
+    worse = trial_row(2, values(0.3, 30.0), returned(FULL, "power_limit_w", BASE))
+    found = next_return(GOAL, [DEFAULT, BEST, worse], [], backwards)
+    assert found == KnobReturn(1, "max_num_seqs")
+
+
+def test_what_is_no_worse_takes_the_place_and_is_confirmed() -> None:
+    equal = trial_row(2, values(0.251, 35.2), returned(FULL, "power_limit_w", BASE))
+    trials = [DEFAULT, BEST, equal]
+    assert _first_member(trials).number == 2
+    # without its last knob it is the default, which was measured
+    assert next_return(GOAL, trials, [], backwards) is None
+
+
+def test_a_member_under_confirmation_stays_as_it_is() -> None:
+    rows = [replace(repeat(0, 1, values(0.25, 35.0)), traffic=0)]
+    assert next_return(GOAL, [DEFAULT, BEST], rows, backwards) is None
+
+
+def test_a_knob_that_cannot_go_back_is_passed_over() -> None:
+    def only_seqs(_: int, names: Sequence[str]) -> Sequence[str]:
+        return [name for name in names if name == "max_num_seqs"]
+
+    assert next_return(GOAL, [DEFAULT, BEST], [], only_seqs) == KnobReturn(1, "max_num_seqs")
+    assert next_return(GOAL, [DEFAULT, BEST], [], lambda *_: ()) is None
+
+
+def _first_member(trials: list[TrialRow]) -> TrialRow:
+    rows = [replace(repeat(0, 0, values(0.4, 20.0)), traffic=0)]
+    step = next_step(GOAL, trials, rows)
+    assert step is not None
+    return step.trial

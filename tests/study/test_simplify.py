@@ -1,0 +1,71 @@
+"""A knob that makes no difference is not part of what is confirmed, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from helpers.scripted import physics
+from helpers.testbed import OWNER, SPEC, Died, Testbed
+
+from tuner.analysis.recommendation.recommend import recommend
+from tuner.configuration import Configuration
+from tuner.records import Failure, Measurement
+from tuner.slo import Slo
+from tuner.store import Store
+from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.loop import StudyRun
+
+WIDE = SPEC.model_copy(update={"trials": 30, "slos": (Slo("p99_tpot_ms", 85.0),)})
+
+
+def start(bed: Testbed) -> tuple[StudyRun, ConfirmationRun]:
+    confirmation = ConfirmationRun("s", bed.spec, bed.store, bed.evaluator, OWNER, bed.listener)
+    proposals = bed.start()._proposals
+    run = StudyRun(
+        "s", bed.spec, bed.store, proposals, bed.evaluator, OWNER, bed.listener, confirmation
+    )
+    run.reconcile()
+    confirmation.reconcile()
+    return run, confirmation
+
+
+async def to_the_end(run: StudyRun, confirmation: ConfirmationRun) -> None:
+    await run.run()
+    await confirmation.run(run.simplify)
+
+
+def test_what_is_confirmed_sets_only_what_matters(store: Store) -> None:
+    bed = Testbed(store, spec=WIDE)
+    run, confirmation = start(bed)
+    asyncio.run(to_the_end(run, confirmation))
+    best = recommend(store).best
+    assert best.configuration == Configuration(flags={"max_num_seqs": 256})
+    (contribution,) = recommend(store).contributions
+    assert contribution.name == "max_num_seqs"
+    assert contribution.energy_percent == pytest.approx(100 * (0.1625 / 0.13125 - 1))
+    trials = store.trials("s")
+    assert len(trials) > 30 and trials[-1].number == len(trials) - 1
+    again = start(bed)
+    asyncio.run(to_the_end(*again))
+    assert store.trials("s") == trials  # nothing is left to try
+
+
+def test_a_kill_while_a_knob_is_tried_costs_that_trial(store: Store) -> None:
+    def dying(configuration: Configuration, trial: int) -> Measurement | Failure:
+        if len(configuration.knobs()) == 1:
+            raise Died
+        return physics(configuration, trial)
+
+    bed = Testbed(store, dying, WIDE)
+    with pytest.raises(Died):
+        asyncio.run(to_the_end(*start(bed)))
+    bed.evaluator.script = bed.evaluator.again = physics
+    asyncio.run(to_the_end(*start(bed)))
+    assert recommend(store).best.configuration == Configuration(flags={"max_num_seqs": 256})
+
+
+def test_a_short_study_has_the_trials_that_were_asked_for(store: Store) -> None:
+    bed = Testbed(store, spec=WIDE.model_copy(update={"trials": 12}))
+    asyncio.run(to_the_end(*start(bed)))
+    assert len(store.trials("s")) == 12

@@ -1,0 +1,146 @@
+"""Knob returns: which knobs of a configuration can go back to the baseline's value at no cost.
+
+A trial with one knob less than another, on the same stretch of traffic, says what that knob
+contributes. Two windows differ by some noise, energy by that of the power sensor too. So what keeps
+the energy counts as well as what behaves the same: a limit that never bound changes no latency.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.analysis.outcomes import ENERGY, measured, metric
+from tuner.configuration import Configuration
+from tuner.slo import Slo, meets_all
+from tuner.store.rows import TrialRow
+
+_SAME_ENERGY = 0.005  # a logarithm
+# Relative differences within which two windows behaved the same.
+_SAME_BEHAVIOUR = {"mean_tpot_ms": 0.01, "mean_ttft_ms": 0.05}
+_SENSOR_NOISE = 0.03  # of the energies of two windows that behaved the same
+_SAME_VIOLATION = 0.02  # of a percentile, from launch to launch
+_FLOATING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class KnobContribution:
+    """What a knob of a configuration does: the effect of its going back to the baseline's value.
+
+    `energy_percent` is the change of energy per output token, `meets_slo` whether every SLO is
+    still met; both by single windows of the search, None if that was not measured.
+    """
+
+    name: str
+    energy_percent: float | None
+    meets_slo: bool | None
+
+
+def returnable(configuration: Configuration, baseline: Configuration) -> list[str]:
+    """Return the knobs that differ from the baseline's; the load is not one of them."""
+    theirs, load = baseline.knobs(), configuration.load
+    return [
+        name
+        for name, value in configuration.knobs().items()
+        if name not in load and (name not in theirs or theirs[name] != value)
+    ]
+
+
+def returned(configuration: Configuration, name: str, baseline: Configuration) -> Configuration:
+    """Return the configuration with one knob as the baseline has it: mostly not set."""
+    ours, theirs = configuration.to_json(), baseline.to_json()
+    for section, values in ours.items():
+        values.pop(name, None)
+        if name in theirs[section]:
+            values[name] = theirs[section][name]
+    return Configuration.from_json(ours)
+
+
+def key_of(configuration: Configuration) -> str:
+    """Return a text that is the same for equal configurations."""
+    return json.dumps(configuration.to_json(), sort_keys=True)
+
+
+def by_configuration(trials: Sequence[TrialRow]) -> dict[str, TrialRow]:
+    """Return the ended trials by their configuration; of equal ones a measured one."""
+    ended = [t for t in trials if t.measurement is not None or t.failure is not None]
+    order = sorted(ended, key=lambda t: t.measurement is not None and t.failure is None)
+    return {key_of(t.configuration): t for t in order}
+
+
+def is_no_worse(
+    simpler: TrialRow, fuller: TrialRow, slos: Sequence[Slo], margins: Mapping[str, float]
+) -> bool:
+    """Say whether the trial with a knob less uses no more energy, and meets the SLOs as well.
+
+    It does if it is within an SLO by its margin, or keeps the other's value.
+    """
+    if simpler.failure is not None or simpler.measurement is None or fuller.measurement is None:
+        return False
+    ours, theirs = simpler.measurement.metrics, fuller.measurement.metrics
+    for slo in slos:
+        if slo.metric not in ours or slo.metric not in theirs:
+            return False
+        same = slo.violation(theirs[slo.metric]) + _SAME_VIOLATION
+        allowed = max(same, -margins.get(str(slo), math.inf))
+        if slo.violation(ours[slo.metric]) > allowed + _FLOATING:
+            return False
+    if ours.get(ENERGY, 0.0) <= 0.0 or theirs.get(ENERGY, 0.0) <= 0.0:
+        return False
+    change = math.log(ours[ENERGY] / theirs[ENERGY])
+    behaves = all(
+        name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
+        for name, share in _SAME_BEHAVIOUR.items()
+    )
+    return change <= (_SENSOR_NOISE if behaves else _SAME_ENERGY)
+
+
+def simplified(
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> dict[int, TrialRow]:
+    """Return, by the number of a trial, the trial with fewer knobs that takes its place.
+
+    `margins` says, by the text of an SLO, how far within it a window has to be to hold elsewhere.
+    """
+    index = by_configuration(trials)
+    found: dict[int, TrialRow] = {}
+    for trial in measured(trials):
+        for name in returnable(trial.configuration, baseline):
+            simpler = index.get(key_of(returned(trial.configuration, name, baseline)))
+            if simpler is not None and is_no_worse(simpler, trial, slos, margins):
+                found[trial.number] = simpler
+                break
+    return {number: _end_of(simpler, found) for number, simpler in found.items()}
+
+
+def _end_of(trial: TrialRow, found: dict[int, TrialRow]) -> TrialRow:
+    """Follow the chain; it ends, because each link has a knob less."""
+    while trial.number in found:
+        trial = found[trial.number]
+    return trial
+
+
+def contributions(
+    trial: TrialRow, trials: Sequence[TrialRow], slos: Sequence[Slo], baseline: Configuration
+) -> list[KnobContribution]:
+    """Return what each knob of a trial contributes; `trials` as the search measured them."""
+    index = by_configuration(trials)
+    own = index.get(key_of(trial.configuration), trial)
+    found = []
+    for name in returnable(trial.configuration, baseline):
+        other = index.get(key_of(returned(trial.configuration, name, baseline)))
+        ours_j, theirs_j = metric(own, ENERGY), metric(other, ENERGY)
+        is_known = other is not None and other.measurement is not None
+        percent = None
+        if is_known and ours_j and theirs_j and other is not None and other.failure is None:
+            percent = 100.0 * (theirs_j / ours_j - 1.0)
+        meets = None
+        if is_known and other is not None and other.measurement is not None:
+            meets = other.failure is None and meets_all(other.measurement.metrics, slos)
+        found.append(KnobContribution(name, percent, meets))
+    return found

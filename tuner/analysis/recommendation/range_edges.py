@@ -1,0 +1,56 @@
+"""Optima at an edge: a knob at the end of what was tried, with less energy towards it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.configuration import Value
+from tuner.slo import Slo
+from tuner.store.rows import TrialRow
+
+_CLEARLY = 0.01  # a logarithm: less is the noise of a window
+
+
+def edges(
+    best: TrialRow, trials: Sequence[TrialRow], slos: Sequence[Slo], baseline: TrialRow | None
+) -> list[str]:
+    """Return a sentence for each knob of `best` that a wider range may improve.
+
+    Its value is the lowest or highest that was tried, the default has another one, and the best
+    that meets the SLOs with the next value uses clearly more energy.
+    """
+    known = [t for t in feasible(trials, slos) if metric(t, ENERGY)]
+    ours_j = metric(next((t for t in known if t.number == best.number), best), ENERGY)
+    theirs = {} if baseline is None else baseline.configuration.knobs()
+    found = []
+    for name, value in best.configuration.knobs().items():
+        tried = _numbers(t.configuration.knobs().get(name) for t in trials)
+        number = _number(value)
+        if number is None or len(tried) < 2 or not ours_j or theirs.get(name) == value:
+            continue
+        if number not in (tried[0], tried[-1]):
+            continue
+        is_lowest = number == tried[0]
+        next_j = [
+            energy_j
+            for t in known
+            if _number(t.configuration.knobs().get(name)) == (tried[1] if is_lowest else tried[-2])
+            and (energy_j := metric(t, ENERGY))
+        ]
+        if next_j and math.log(min(next_j) / ours_j) > _CLEARLY:
+            found.append(
+                f"{name}={value} is the {'lowest' if is_lowest else 'highest'} value that was "
+                "tried, and energy falls towards it: a wider range may save more"
+            )
+    return found
+
+
+def _numbers(values: Iterable[Value | None]) -> list[float]:
+    return sorted({number for value in values if (number := _number(value)) is not None})
+
+
+def _number(value: Value | None) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and value is not None else None
