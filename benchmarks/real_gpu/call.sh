@@ -27,7 +27,7 @@ begin() { # NAME COMMAND...: in a session of its own, unless it runs already
 }
 under_way() { lives gpu-0 || lives gpu-1 || lives both; }
 
-gpus=${TUNER_GPU_COUNT:-$(nvidia-smi -L | wc -l)}
+gpus=$(python3 -c 'import pynvml; pynvml.nvmlInit(); print(pynvml.nvmlDeviceGetCount())')
 cores=$(nproc) half=$(($(nproc) / 2)) queue=$here/machine/queue.sh
 on_first="night clean" on_second="slow busy same"
 begin watch python3 $here/machine/watch_gpus.py "$results/watch.csv"

@@ -5,14 +5,11 @@ here=benchmarks/real_gpu
 mkdir -p "$root/bin" "$root/spaces"
 # Studies store these paths, so they are the same for every version of the project.
 [ -e "$root/llama-3.1-8b" ] || cp -r $here/llama-3.1-8b "$root/"
-cp -n $here/jobs/*.yaml "$root/spaces/"
-if [ ! -e "$root/bin/vllm" ]; then
-    printf '#!/bin/sh\nexec python3 -m vllm.entrypoints.cli.main "$@"\n' >"$root/bin/vllm.new"
-    chmod +x "$root/bin/vllm.new" && mv "$root/bin/vllm.new" "$root/bin/vllm"
-fi
+cp $here/jobs/*.yaml "$root/spaces/"
+cp -n $here/machine/vllm "$root/bin/"
 export PYTHONPATH="$root/site:$PWD" PATH="$root/bin:$PATH" PYTHONUNBUFFERED=1
 export TUNER_VLLM="$root/bin/vllm" TUNER_STATE_DIR="$root/state"
-export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+export CUDA_DEVICE_ORDER=PCI_BUS_ID HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 export VLLM_USE_FLASHINFER_SAMPLER=0 # FlashInfer is not packed
 # NVLink multicast can put a shared host's GPUs out of service: never use it.
 export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
