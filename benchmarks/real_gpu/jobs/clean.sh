@@ -1,5 +1,6 @@
 # Three configurations that the night measured under live limits, on three clean launches each.
 . benchmarks/real_gpu/machine/study.sh
+[ -e "$results/night.done" ] || exit
 python3 -m tuner show night --store "$results/night.db" --format json |
     python3 $here/machine/live_trials.py >"$results/clean.txt" || exit
 for turn in 1 2 3; do
