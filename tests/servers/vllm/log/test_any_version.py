@@ -52,6 +52,12 @@ ROOTS: list[tuple[str, FailureKind, str]] = [
         "CUDA out of memory",
     ),
     (
+        f"{OOM}Process 77001 has 17179869184.00 GiB memory in use. Including non-PyTorch memory, "
+        "this process has 77.86 GiB memory in use.",
+        CONFIGURATION,  # 2**64 bytes: NVML did not tell
+        "17179869184",
+    ),
+    (
         f"{OOM}Including non-PyTorch memory, this process has 77.86 GiB memory in use.",
         CONFIGURATION,
         "CUDA out of memory",
@@ -307,7 +313,23 @@ def test_a_message_of_the_parser_that_goes_on_below() -> None:
     assert failure.reason.endswith("Input should be an object")
 
 
-def test_ncclss_own_warning_explains_its_error() -> None:
+def test_the_words_of_vllm_0_8_for_a_process_that_ends() -> None:
+    lines = [
+        "ERROR 03-21 10:00:00 [core.py:343] EngineCore hit an exception: Traceback (most recent "
+        "call last):",
+        'ERROR 03-21 10:00:00 [core.py:343]   File "/opt/v/core.py", line 1, in run',
+        "ERROR 03-21 10:00:00 [core.py:343] triton.compiler.Unsupported: no such tile",
+        "ERROR 03-21 10:00:00 [core.py:343] ",
+        "CRITICAL 03-21 10:00:00 [core_client.py:269] Got fatal signal from worker processes, "
+        "shutting down. See stack trace above for root cause issue.",
+    ]
+    hiccup = ["ERROR 03-21 09:59:00 [hub.py:1] ConnectionError: Connection timed out"]
+    failure = LOG.diagnose_launch("\n".join([*hiccup, *lines]), -9, timed_out=False)
+    assert failure.kind is UNSTABLE
+    assert "triton.compiler.Unsupported: no such tile" in failure.reason
+
+
+def test_nccls_own_warning_explains_its_error() -> None:
     error = "RuntimeError: NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)"
     warning = "node7:213:213 [1] NCCL WARN Cuda failure 2 'out of memory'"
     failure = LOG.diagnose_launch(log_of(error, plain, [warning]), 1, timed_out=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_real_logs(name: str, kind: FailureKind, says: str) -> None:
     assert failure.kind is kind
     assert says in failure.reason
     assert "\n" not in failure.reason
+
+
+@pytest.mark.parametrize("name", [case[0] for case in REAL] + ["healthy"])
+def test_a_real_log_says_the_same_in_colours_and_through_docker(name: str) -> None:
+    """vLLM 0.11 to 0.13 colour files too."""
+    plain = (LOGS / f"{name}.log").read_text()
+    coloured = re.sub(r"^(\(\w+ pid=\d+\))", "\x1b[1;36m\\1\x1b[0;0m", plain, flags=re.M)
+    timed = re.sub(r"^", "2026-11-23T21:44:39.123456789Z ", plain, flags=re.M)
+    for log in (coloured, timed):
+        for code in (1, -9):
+            said = LOG.diagnose_launch(log, code, timed_out=False)
+            assert said == LOG.diagnose_launch(plain, code, timed_out=False)
+        assert LOG.has_dead_engine(log) is LOG.has_dead_engine(plain)
 
 
 def test_every_log_is_looked_at() -> None:

@@ -151,6 +151,7 @@ def is_refusal(name: str) -> bool:
     return _REFUSALS.fullmatch(name) is not None
 
 
+_CAPACITY = re.compile(r"total capacity of ([\d.]+) ([KMGT]?i?B)")
 _ASKED = re.compile(r"Tried to allocate ([\d.]+) ([KMGT]?i?B)")
 _FREE = re.compile(r"of which ([\d.]+) ([KMGT]?i?B|bytes) is free")
 _PROCESS = re.compile(r"Process (\d+) has ([\d.]+) ([KMGT]?i?B|bytes) memory in use")
@@ -168,11 +169,13 @@ def _others_hold_it(text: str, own_pids: Collection[int]) -> bool:
     asked, free = _bytes(_ASKED, text), _bytes(_FREE, text)
     if asked is None or free is None:
         return False
+    most = _bytes(_CAPACITY, text) or float("inf")
     held = [
         _in_bytes(amount, unit)
         for pid, amount, unit in _PROCESS.findall(text)
         if int(pid) not in own_pids
     ]
+    held = [amount for amount in held if amount <= most]  # 2**64 bytes are what NVML did not tell
     if not _OWN.search(text):
         by_torch = _bytes(_BY_TORCH, text) or 0.0
         own = [amount for amount in held if amount >= by_torch]

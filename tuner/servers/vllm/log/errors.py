@@ -16,7 +16,7 @@ from tuner.servers.vllm.log.lines import LogLine
 
 _DETAIL_LINES = 12  # of a message that goes on below its first line
 
-_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):")
+_TRACEBACK = re.compile(r"^(?:[\w ]+: )?Traceback \(most recent call last\):")
 _GROUP = re.compile(r"^\s*(?:[|+]\s?-*\s?)+")  # the frame that Python draws around a group
 _NAME = r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*"
 _NAMED = re.compile(
@@ -31,7 +31,7 @@ _LINK = re.compile(
 )
 _IGNORED = re.compile(r"^(?:Exception ignored in|Exception in thread)")
 _END_OF_PROCESS = re.compile(
-    r"failed to start|encountered a fatal error|^Process \S+:$|died unexpectedly"
+    r"failed to start|encountered a fatal error|hit an exception|^Process \S+:$|died unexpectedly"
 )
 _RETRIED = re.compile(r"\b(?:retry(?:ing)?\b|will (?:be )?retried|falling back|fall back)", re.I)
 _SHUTS_DOWN = re.compile(r"shut|stop|exit|terminat|clean|destroy|parent process", re.I)
@@ -136,6 +136,7 @@ def _of_process(numbered: Sequence[tuple[int, LogLine]]) -> Iterator[LoggedError
             continue
         if _TRACEBACK.match(text):
             in_traceback = True
+            ends = ends or _END_OF_PROCESS.search(text) is not None
             continue
         if _IGNORED.match(text):
             ignored = True
