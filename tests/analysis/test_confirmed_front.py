@@ -7,7 +7,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers.records import OWNER, measured
+from helpers import night_rows
+from helpers.night_rows import values
+from helpers.records import IDENTITY, OWNER, measured, trial_row
 from helpers.stored_study import SAME, confirm, measurement, repeat
 from rich.console import Console
 
@@ -201,3 +203,22 @@ def test_the_requests_behind_the_percentiles_are_those_of_all_repeats(
     assert front.requests == {0: 120, 1: 900}
     assert front_json(front)["front"][0]["requests"] in (120, 900)
     assert "latencies of 900 requests" in shown(empty)
+
+
+def test_what_may_miss_the_slo_takes_nothing_off_the_front_that_does_not() -> None:
+    trials = [
+        trial_row(0, values(0.4, 20.0), Configuration()),
+        trial_row(1, values(0.3, 30.0), Configuration(flags={"max_num_seqs": 64})),
+        trial_row(2, values(0.29, 29.0), Configuration(flags={"max_num_seqs": 32})),
+    ]
+    measured_on = [(0, 0.4, 20.0, 4), (1, 0.3, 30.0, 4), (2, 0.29, 29.0, 3)]  # three are too few
+    rows = [
+        replace(
+            night_rows.repeat(10 * trial + n, trial, values(energy_j, tpot_ms * (1 + 0.01 * n))),
+            traffic=n,
+        )
+        for trial, energy_j, tpot_ms, windows in measured_on
+        for n in range(windows)
+    ]
+    found = confirmed_front(IDENTITY, trials, rows)
+    assert [t.number for t in found.front] == [2, 1, 0]

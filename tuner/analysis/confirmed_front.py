@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.deployment.checks import unfit_trials
-from tuner.analysis.outcomes import baseline_of, feasible, finished_requests, front, slos_of
+from tuner.analysis.outcomes import (
+    baseline_of,
+    feasible,
+    finished_requests,
+    front,
+    point_of,
+    slos_of,
+)
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
 from tuner.measurement.outputs import clearly_below
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.slo import Slo
+from tuner.spec.objective import Objective
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import RepeatKind, RepeatRow, StudyIdentity, TrialRow
 
@@ -130,7 +138,7 @@ def confirmed_front(
         slos=bounds,
         trials=rows,
         pool=pool,
-        front=tuple(front(study, pool, slos)),
+        front=_front(study, pool, known, slos),
         confirmations=known,
         is_confirmed=is_confirmed,
         unconfirmed=tuple(sorted(searched - {t.number for t in confirmed})),
@@ -162,6 +170,29 @@ def _why_dropped(found: ConfirmedFront, number: int) -> str:
     if verdict.loses_quality:
         return f"it answers fewer questions right: {verdict.quality}"
     return "measured again, it missed the SLO"
+
+
+def _front(
+    study: StudyIdentity,
+    pool: Sequence[TrialRow],
+    known: Mapping[int, Confirmation],
+    slos: Sequence[Slo] | None,
+) -> tuple[TrialRow, ...]:
+    """Return the pool's front, and that of those that surely meet the SLOs.
+
+    What may miss an SLO on other traffic beats nothing that does not. Both were measured on
+    different stretches, too.
+    """
+    sure = [
+        t
+        for t in pool
+        if (found := known.get(t.number)) is not None
+        and found.is_unseen
+        and found.slo is SloVerdict.MET
+    ]
+    members = {t.number: t for t in (*front(study, pool, slos), *front(study, sure, slos))}
+    first = Objective.parse(study.objectives[0])
+    return tuple(sorted(members.values(), key=lambda t: point_of(t, [first]) or ()))
 
 
 def how_to_confirm(study: StudyIdentity) -> str:
