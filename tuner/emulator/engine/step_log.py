@@ -7,6 +7,7 @@ client's token times are compared with.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -58,19 +59,16 @@ class StepLog:
         """Return when an entry ended."""
         return self._ends_s[entry]
 
-    @property
-    def additions(self) -> int:
-        """How often entries were added."""
-        return len(self._repeats)
+    def since(self, addition: int, entry: int) -> Iterator[tuple[array[float], float]]:
+        """Yield what was added from an addition on: ends of entries, and requests running.
 
-    def since(self, entry: int, addition: int) -> tuple[FloatArray, FloatArray]:
-        """Return the ends of the entries from `entry` on, and the requests running during each.
-
-        `addition` is the one that began with `entry`.
+        `entry` is the first one of that addition.
         """
-        ends_s = np.array(self._ends_s[entry:], dtype=np.float64)
-        running = np.array(self._running[addition:], dtype=np.float64)
-        return ends_s, np.repeat(running, self._repeats[addition:])
+        ends_s, repeats, running = self._ends_s, self._repeats, self._running
+        for place in range(addition, len(repeats)):
+            after = entry + repeats[place]
+            yield ends_s[entry:after], running[place]
+            entry = after
 
     @property
     def ends_s(self) -> FloatArray:
@@ -138,16 +136,22 @@ class FrontEnd:
 
     def _go_on(self) -> None:
         """Work out the steps that are new: sent = max(made, sent of the step before) + work."""
-        known = len(self._sent_s)
-        made_s, running = self._log.since(known, self._additions)
-        done_s = (running * self._token_s).cumsum()
-        # with S the sum of the work, sent - S never falls: it is the latest made - S before it
-        ready_s = made_s - done_s + running * self._token_s
-        if known:
-            ready_s[0] = max(ready_s[0], self._sent_s[-1])
-        sent_s = np.maximum.accumulate(ready_s) + done_s
-        self._sent_s.frombytes(sent_s.tobytes())
-        self._additions = self._log.additions
+        sent_s = self._sent_s
+        last_s = sent_s[-1] if sent_s else 0.0
+        for made_s, running in self._log.since(self._additions, len(sent_s)):
+            self._additions += 1
+            work_s = running * self._token_s
+            if len(made_s) == 1:
+                last_s = max(made_s[0], last_s) + work_s
+                sent_s.append(last_s)
+                continue
+            # sent - the work so far never falls: it is the latest of made - the work before it
+            done_s = work_s * np.arange(len(made_s))
+            starts_s = np.frombuffer(made_s) - done_s
+            starts_s[0] = max(made_s[0], last_s)
+            found_s = np.maximum.accumulate(starts_s) + done_s + work_s
+            sent_s.frombytes(found_s.tobytes())
+            last_s = sent_s[-1]
 
 
 class WriteLog:
