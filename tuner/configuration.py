@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 Value: TypeAlias = bool | int | float | str
 
-DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz")
+DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz", "power_profile")
 LOAD_KNOBS = ("request_rate", "concurrency")
 
 UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
@@ -24,8 +24,8 @@ class Configuration:
     """Values of knobs. A knob that is absent keeps vLLM's or the GPU's default.
 
     `flags` are `vllm serve` flags in their Python spelling (`max_num_seqs`), `environment` are
-    variables of the server process, `device` holds `power_limit_w` and `sm_clock_mhz`, `load`
-    holds `request_rate` or `concurrency`.
+    variables of the server process, `device` holds `power_limit_w`, `sm_clock_mhz` and
+    `power_profile`, `load` holds `request_rate` or `concurrency`.
     """
 
     flags: Mapping[str, Value] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.devices.leases.lease_book import LeaseBook, leased
-from tuner.devices.limit_control import LimitState, PermissionDeniedError
+from tuner.devices.limit_control import LimitState, PermissionDeniedError, PowerProfiles
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 
 
@@ -25,6 +25,7 @@ class FakeGpu:
     memory_bytes: int = 0
     permitted: bool = True
     lost: bool = False
+    profiles: tuple[str, ...] | None = None  # requested; None for a GPU that has none
     stubborn: bool = False  # takes a setting without an error, and does not keep it
 
 
@@ -79,6 +80,17 @@ class FakeLimits:
         if not gpu.stubborn:
             gpu.locked_mhz = None
             self._locked_here.pop(uuid, None)
+
+    def power_profiles(self, uuid: str) -> PowerProfiles | None:
+        gpu = self._gpu(uuid)
+        if gpu.profiles is None:
+            return None
+        return PowerProfiles(("max_q", "inference"), gpu.profiles, gpu.profiles)
+
+    def set_power_profiles(self, uuid: str, names: tuple[str, ...]) -> None:
+        gpu = self._to_change(uuid, f"profiles {','.join(names)}")
+        if not gpu.stubborn:
+            gpu.profiles = names
 
     def memory_used_bytes(self, uuid: str) -> int:
         return self._gpu(uuid).memory_bytes

@@ -85,8 +85,9 @@ class DeviceInspection:
     """One look at a GPU.
 
     `persistence_mode` says whether the driver stays loaded while nobody uses the GPU, None if that
-    is not known.
+    is not known. `power_profiles` are the workload power profiles that it has.
     """
 
     state: DeviceState
     persistence_mode: bool | None
+    power_profiles: tuple[str, ...] = ()

@@ -55,6 +55,18 @@ class LimitState:
     locked_sm_clock_mhz: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class PowerProfiles:
+    """Workload power profiles of one GPU, by name: those it has, and those requested and in force.
+
+    Profiles are the vendor's own settings for a kind of work, such as `max_q` or `llm_inference`.
+    """
+
+    available: tuple[str, ...]
+    requested: tuple[str, ...]
+    enforced: tuple[str, ...]
+
+
 class LimitReader(Protocol):
     """Reads limits. Every call may raise `OperatorNeededError` if a GPU does not answer."""
 
@@ -80,6 +92,12 @@ class LimitControl(LimitReader, Protocol):
 
     def unlock_sm_clock(self, uuid: str) -> None:
         """Let the driver choose the clock again."""
+
+    def power_profiles(self, uuid: str) -> PowerProfiles | None:
+        """Read the workload power profiles of one GPU; None if it has none."""
+
+    def set_power_profiles(self, uuid: str, names: tuple[str, ...]) -> None:
+        """Request exactly these profiles and see them in force; raises as `set_power_limit`."""
 
     def memory_used_bytes(self, uuid: str) -> int:
         """Return how much device memory is taken, by any process."""

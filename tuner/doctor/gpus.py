@@ -116,7 +116,8 @@ def _check_one(device: ListedDevice, deadline_s: float) -> list[Finding]:
         return [problem(_name(device), _first_part(error), _LOOK)]
     if inspection is None:
         return [problem(_name(device), f"GPU {device.uuid} is gone from NVML", _LOOK)]
-    return judge_gpu(device.index, inspection.state, inspection.persistence_mode)
+    found = judge_gpu(device.index, inspection.state, inspection.persistence_mode)
+    return [*found, _profiles(_name(device), inspection.power_profiles)]
 
 
 def judge_gpu(index: int, state: DeviceState, persistent: bool | None) -> list[Finding]:
@@ -162,6 +163,12 @@ def _limits(name: str, state: DeviceState) -> list[Finding]:
             )
         ]
     return [ok(check, f"power limit {now_w:g} W, the default; {span}")]
+
+
+def _profiles(name: str, profiles: Sequence[str]) -> Finding:
+    if not profiles:
+        return ok(f"{name} profiles", "no workload power profiles (Blackwell and newer have some)")
+    return ok(f"{name} profiles", f"workload power profiles: {', '.join(profiles)}")
 
 
 def _others(name: str, state: DeviceState) -> Finding:

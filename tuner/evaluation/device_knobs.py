@@ -15,6 +15,8 @@ from tuner.devices.open import open_limits
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.host.state_folder import state_folder
 
+_PROFILE = "power_profile"
+
 
 class DeviceControl(Protocol):
     """Sets the power limit and SM clock of a server's GPUs, real or emulated."""
@@ -101,9 +103,17 @@ class DeviceKnobs:
         sm_clock_mhz = device.get("sm_clock_mhz")
         limit_w = None if power_limit_w is None else float(power_limit_w)
         limits.apply(
-            power_limit_w=limit_w, sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz)
+            power_limit_w=limit_w,
+            sm_clock_mhz=None if sm_clock_mhz is None else int(sm_clock_mhz),
+            power_profiles=self._profiles(device),
         )
         return limit_w
+
+    def _profiles(self, device: Mapping[str, Value]) -> tuple[str, ...] | None:
+        """Return the profiles to request: none by default, and as found in other studies."""
+        if not any(_PROFILE in extreme.device for extreme in self._extremes):
+            return None
+        return (str(device[_PROFILE]),) if _PROFILE in device else ()
 
     def close(self) -> None:
         """Restore the settings from before `open`."""

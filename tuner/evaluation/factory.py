@@ -322,6 +322,7 @@ def space_knobs(space: SearchSpace, gpus: int | None = None) -> Knobs:
         if section == "device"
         if not isinstance(knob, Variants)
         for end in (knob.choices if isinstance(knob, Choice) else (knob.low, knob.high))
+        if end != UNSET
     )
     largest = {
         name: knob.high

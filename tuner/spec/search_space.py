@@ -118,6 +118,9 @@ class SearchSpace(SpaceModel):
             check_variable(name)
         for section, name, knob in self.knobs():
             _check_kind(section, name, knob)
+        profile = self.device.get("power_profile")
+        if profile is not None and not isinstance(profile, Choice):
+            raise ValueError("device.power_profile: needs choices, the names of profiles")
         for name, knob in self.load.items():
             if isinstance(knob, Choice | Variants) or knob.low <= 0:
                 raise ValueError(f"load.{name}: needs a range above 0")

@@ -54,6 +54,8 @@ typedef struct {
     injection_t injections[MAX_FUNCTIONS];
     char emulated_path[240];
     uint64_t emulated_index;
+    /* workload power profiles: one bit each, of the first 32; `blocked` are requested in vain */
+    uint32_t profiles_mask, requested_mask, blocked_mask, profiles_pad;
 } device_t;
 
 /* A GPU in the emulator's file; see its layout there. */
@@ -90,6 +92,10 @@ static const char *const FUNCTIONS[] = {
     "nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMigMode",
     "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture",
     "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceWorkloadPowerProfileGetProfilesInfo",
+    "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles",
+    "nvmlDeviceWorkloadPowerProfileSetRequestedProfiles",
+    "nvmlDeviceWorkloadPowerProfileClearRequestedProfiles",
 };
 #define FUNCTION_COUNT ((int)(sizeof FUNCTIONS / sizeof *FUNCTIONS))
 
@@ -577,6 +583,46 @@ int nvmlDeviceGetMigMode(handle_t d, unsigned *current, unsigned *pending) {
 int nvmlDeviceGetPersistenceMode(handle_t d, unsigned *mode) {
     ENTER(d, "nvmlDeviceGetPersistenceMode");
     *mode = d->persistence_mode;
+    return OK;
+}
+
+/* Blackwell and newer; layouts of nvml.h, version 1. */
+typedef struct { unsigned mask[8]; } mask255_t;
+typedef struct { unsigned version, id, priority; mask255_t conflicting; } profile_t;
+typedef struct { unsigned version; mask255_t profiles; profile_t profile[255]; } profiles_info_t;
+typedef struct { unsigned version; mask255_t profiles, requested, enforced; } current_profiles_t;
+typedef struct { unsigned version; mask255_t requested; } requested_profiles_t;
+
+int nvmlDeviceWorkloadPowerProfileGetProfilesInfo(handle_t d, profiles_info_t *info) {
+    ENTER(d, "nvmlDeviceWorkloadPowerProfileGetProfilesInfo");
+    if (!d->profiles_mask) return NOT_SUPPORTED;
+    memset(&info->profiles, 0, sizeof info->profiles);
+    info->profiles.mask[0] = d->profiles_mask;
+    for (unsigned i = 0; i < 255; i++) info->profile[i].id = i;
+    return OK;
+}
+int nvmlDeviceWorkloadPowerProfileGetCurrentProfiles(handle_t d, current_profiles_t *current) {
+    ENTER(d, "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles");
+    if (!d->profiles_mask) return NOT_SUPPORTED;
+    unsigned version = current->version;
+    memset(current, 0, sizeof *current);
+    current->version = version;
+    current->profiles.mask[0] = d->profiles_mask;
+    current->requested.mask[0] = d->requested_mask;
+    current->enforced.mask[0] = d->requested_mask & ~d->blocked_mask;
+    return OK;
+}
+int nvmlDeviceWorkloadPowerProfileSetRequestedProfiles(handle_t d, requested_profiles_t *asked) {
+    ENTER(d, "nvmlDeviceWorkloadPowerProfileSetRequestedProfiles");
+    if (!d->profiles_mask) return NOT_SUPPORTED;
+    if (asked->requested.mask[0] & ~d->profiles_mask) return INVALID_ARGUMENT;
+    LOCKED(d->requested_mask |= asked->requested.mask[0]);
+    return OK;
+}
+int nvmlDeviceWorkloadPowerProfileClearRequestedProfiles(handle_t d, requested_profiles_t *asked) {
+    ENTER(d, "nvmlDeviceWorkloadPowerProfileClearRequestedProfiles");
+    if (!d->profiles_mask) return NOT_SUPPORTED;
+    LOCKED(d->requested_mask &= ~asked->requested.mask[0]);
     return OK;
 }
 int nvmlDeviceGetCudaComputeCapability(handle_t d, int *major, int *minor) {

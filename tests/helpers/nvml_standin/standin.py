@@ -82,6 +82,7 @@ class _Device(c.Structure):
         ("injections", _Injection * MAX_FUNCTIONS),
         ("emulated_path", c.c_char * 240),
         ("emulated_index", c.c_uint64),
+        *_fields(c.c_uint32, "profiles_mask requested_mask blocked_mask profiles_pad"),
     ]
 
 

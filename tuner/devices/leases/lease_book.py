@@ -30,6 +30,7 @@ from tuner.devices.leases.restoring import (
     put_back,
     put_back_clock,
     put_back_power,
+    put_back_profiles,
     restore_entry,
 )
 from tuner.devices.limit_control import LimitControl, PermissionDeniedError
@@ -82,6 +83,7 @@ class LeaseBook:
         *,
         power_limit_w: float | None,
         sm_clock_mhz: int | None,
+        power_profiles: tuple[str, ...] | None = None,
     ) -> Lease:
         """Set the limits that are given, restore those that are None; return the updated lease.
 
@@ -89,7 +91,8 @@ class LeaseBook:
         """
         with self._held(lease) as held:
             held = self._set_power(control, held, power_limit_w)
-            return self._set_clock(control, held, sm_clock_mhz)
+            held = self._set_clock(control, held, sm_clock_mhz)
+            return self._set_profiles(control, held, power_profiles)
 
     def give_back(self, control: LimitControl, lease: Lease) -> None:
         """Restore the limits from before the run, verify them, and end the lease.
@@ -174,6 +177,26 @@ class LeaseBook:
         put_back_clock(control, lease)
         return self._note(lease, replace(lease.set, sm_clock_mhz=None))
 
+    def _set_profiles(
+        self, control: LimitControl, lease: Lease, names: tuple[str, ...] | None
+    ) -> Lease:
+        if names is None:
+            put_back_profiles(control, lease)
+            return self._note(lease, replace(lease.set, power_profiles=None))
+        if lease.found.power_profiles is None:
+            now = control.power_profiles(lease.uuid)
+            if now is None:
+                raise PreflightError(
+                    f"GPU {lease.name} ({lease.uuid}) has no workload power profiles; leave out "
+                    "the knob power_profile"
+                )
+            lease = replace(lease, found=replace(lease.found, power_profiles=now.requested))
+        return self._change(
+            lease,
+            replace(lease.set, power_profiles=names),
+            lambda: control.set_power_profiles(lease.uuid, names),
+        )
+
     def _change(self, lease: Lease, aim: LimitSettings, change: Callable[[], None]) -> Lease:
         aimed = self._note(lease, aim)
         try:
@@ -221,11 +244,21 @@ class LeasedLimits:
         """Add a GPU."""
         self._leases[uuid] = self._book.take(self._control, uuid, owner)
 
-    def apply(self, *, power_limit_w: float | None = None, sm_clock_mhz: int | None = None) -> None:
+    def apply(
+        self,
+        *,
+        power_limit_w: float | None = None,
+        sm_clock_mhz: int | None = None,
+        power_profiles: tuple[str, ...] | None = None,
+    ) -> None:
         """Set every GPU; None means as it was found."""
         for uuid, lease in self._leases.items():
             self._leases[uuid] = self._book.set_limits(
-                self._control, lease, power_limit_w=power_limit_w, sm_clock_mhz=sm_clock_mhz
+                self._control,
+                lease,
+                power_limit_w=power_limit_w,
+                sm_clock_mhz=sm_clock_mhz,
+                power_profiles=power_profiles,
             )
 
     def give_back(self, uuid: str) -> None:

@@ -18,10 +18,11 @@ _GPU_UUID = re.compile(r"GPU-[A-Za-z0-9-]+")
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """A power limit and a locked SM clock. None: unknown as found, untouched as set."""
+    """Power limit, locked SM clock, power profiles. None: unknown as found, untouched as set."""
 
     power_limit_w: float | None
     sm_clock_mhz: int | None
+    power_profiles: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,11 @@ def _lease(data: Any) -> Lease:
 
 def _limits(data: Mapping[str, Any]) -> LimitSettings:
     power_limit_w, sm_clock_mhz = data["power_limit_w"], data["sm_clock_mhz"]
+    profiles = data.get("power_profiles")  # a lease of an older tuner has none
     return LimitSettings(
         None if power_limit_w is None else _watts(power_limit_w),
         None if sm_clock_mhz is None else whole_number(sm_clock_mhz),
+        None if profiles is None else tuple(text(name) for name in profiles),
     )
 
 

@@ -98,6 +98,7 @@ def put_back(control: LimitControl, lease: Lease) -> None:
     try:
         put_back_power(control, lease)
         put_back_clock(control, lease)
+        put_back_profiles(control, lease)
     except TunerError as error:
         raise OperatorNeededError(not_put_back(lease, error)) from error
 
@@ -140,7 +141,20 @@ def put_back_clock(control: LimitControl, lease: Lease) -> None:
         raise OperatorNeededError(f"its SM clock is still locked to {now_mhz} MHz")
 
 
+def put_back_profiles(control: LimitControl, lease: Lease) -> None:
+    """Put the power profiles back, if the lease says that they were touched, and read them back."""
+    found = lease.found.power_profiles
+    if lease.set.power_profiles is None or found is None:
+        return
+    control.set_power_profiles(lease.uuid, found)
+    now = control.power_profiles(lease.uuid)
+    if now is None or set(now.requested) != set(found):
+        raise OperatorNeededError(f"its power profiles did not go back to {', '.join(found)}")
+
+
 def _shown(found: LimitSettings) -> str:
     power = "no power limit" if found.power_limit_w is None else f"{found.power_limit_w:g} W"
     clock = "no clock lock" if found.sm_clock_mhz is None else f"{found.sm_clock_mhz} MHz"
-    return f"{power}, {clock}"
+    if found.power_profiles is None:
+        return f"{power}, {clock}"
+    return f"{power}, {clock}, power profiles {', '.join(found.power_profiles) or 'none'}"

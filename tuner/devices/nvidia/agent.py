@@ -30,6 +30,7 @@ from tuner.devices.nvidia.nvml_library import (
     open_devices,
     open_library,
 )
+from tuner.devices.nvidia.power_profiles import power_profiles, set_power_profiles
 from tuner.devices.nvidia.ring import COLUMNS, RingWriter
 
 LASTS_S = 10.0  # an error that has not passed by then is the GPU's state
@@ -103,12 +104,14 @@ class Agent:
             "sample": self._sample,
             "state": lambda uuid: asdict(self._device(uuid).state()),
             "persistence_mode": lambda uuid: self._device(uuid).persistence_mode(),
+            "power_profiles": lambda uuid: power_profiles(self._device(uuid)),
             "memory_used_bytes": lambda uuid: self._device(uuid).memory_used_bytes(),
             "await_power_limit": lambda uuid, watts: self._device(uuid).await_power_limit(watts),
             "nearest_sm_clock": lambda uuid, mhz: self._device(uuid).nearest_sm_clock(mhz),
         }
         self._setting: dict[str, Callable[..., Any]] = {
             "set_power_limit": lambda uuid, watts: self._device(uuid).set_power_limit(watts),
+            "set_power_profiles": lambda uuid, names: set_power_profiles(self._device(uuid), names),
             "lock_sm_clock": lambda uuid, mhz: self._device(uuid).lock_sm_clock(mhz),
             "unlock_sm_clock": lambda uuid: self._device(uuid).unlock_sm_clock(),
         }

@@ -32,7 +32,12 @@ def inspect_nvml_device(uuid: str, deadline_s: float) -> DeviceInspection | None
         return None
     with closing(agent):
         state = DeviceState.from_json(agent.call("state", uuid=uuid))
-        return DeviceInspection(state, agent.call("persistence_mode", uuid=uuid))
+        profiles = agent.call("power_profiles", uuid=uuid)
+        return DeviceInspection(
+            state,
+            agent.call("persistence_mode", uuid=uuid),
+            () if profiles is None else tuple(profiles["available"]),
+        )
 
 
 def visible_memory_in_use(environment: Mapping[str, str], deadline_s: float) -> dict[str, int]:

@@ -121,32 +121,36 @@ class NvmlDevice:
         self.name = ask_text(f"name of {self.uuid}", pynvml.nvmlDeviceGetName, handle)
         self._has_instant = self._instant_power_w() is not None
 
-    def _ask(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+    def ask(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Call an NVML function of this GPU, as the module's `ask` does."""
         return ask(f"{what} of {self.uuid}", function, self._handle, *arguments)
 
-    def _maybe(self, what: str, function: Callable[..., Answer], *arguments: Any) -> Answer | None:
+    def ask_maybe(
+        self, what: str, function: Callable[..., Answer], *arguments: Any
+    ) -> Answer | None:
+        """Call an NVML function of this GPU, as the module's `ask_maybe` does."""
         return ask_maybe(f"{what} of {self.uuid}", function, self._handle, *arguments)
 
     def mig_enabled(self) -> bool | None:
         """Say whether the GPU is split; None where that is not known."""
-        modes = self._maybe("MIG mode", pynvml.nvmlDeviceGetMigMode)
+        modes = self.ask_maybe("MIG mode", pynvml.nvmlDeviceGetMigMode)
         return None if modes is None else bool(modes[0])
 
     def persistence_mode(self) -> bool | None:
         """Say whether the driver stays loaded while nobody uses the GPU; None if not known."""
-        mode = self._maybe("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+        mode = self.ask_maybe("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
         return None if mode is None else bool(mode)
 
     def energy_j(self) -> float | None:
         """Return the energy counter, which runs since the driver was loaded."""
-        return _milli(self._maybe("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption))
+        return _milli(self.ask_maybe("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption))
 
     def _average_power_w(self) -> float | None:
-        return _milli(self._maybe("power", pynvml.nvmlDeviceGetPowerUsage))
+        return _milli(self.ask_maybe("power", pynvml.nvmlDeviceGetPowerUsage))
 
     def _instant_power_w(self) -> float | None:
         fields = [pynvml.NVML_FI_DEV_POWER_INSTANT]
-        values = self._maybe("instant power", pynvml.nvmlDeviceGetFieldValues, fields)
+        values = self.ask_maybe("instant power", pynvml.nvmlDeviceGetFieldValues, fields)
         if values is None:
             return None
         code = values[0].nvmlReturn
@@ -171,33 +175,33 @@ class NvmlDevice:
         )
 
     def _clock_mhz(self, kind: int) -> int | None:
-        return self._maybe("clock", pynvml.nvmlDeviceGetClockInfo, kind)
+        return self.ask_maybe("clock", pynvml.nvmlDeviceGetClockInfo, kind)
 
     def _temperature_c(self) -> int | None:
-        return self._maybe(
+        return self.ask_maybe(
             "temperature", pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU
         )
 
     def _event_reasons(self) -> int | None:
-        return self._maybe("clock events", pynvml.nvmlDeviceGetCurrentClocksEventReasons)
+        return self.ask_maybe("clock events", pynvml.nvmlDeviceGetCurrentClocksEventReasons)
 
     def memory_used_bytes(self) -> int:
         """Return how much of the device's memory is taken."""
-        return int(self._ask("memory", pynvml.nvmlDeviceGetMemoryInfo).used)
+        return int(self.ask("memory", pynvml.nvmlDeviceGetMemoryInfo).used)
 
     def _pids(self) -> tuple[int, ...] | None:
-        compute = self._maybe("processes", pynvml.nvmlDeviceGetComputeRunningProcesses)
+        compute = self.ask_maybe("processes", pynvml.nvmlDeviceGetComputeRunningProcesses)
         if compute is None:
             return None
-        graphics = self._maybe("processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses)
+        graphics = self.ask_maybe("processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses)
         pids = sorted({int(p.pid) for p in [*compute, *(graphics or [])]})
         # some drivers, in some containers, give 0 or 2**32 - 1 for processes that they cannot name
         return tuple(pids) if all(0 < pid <= MOST_PIDS for pid in pids) else None
 
     def _limits_w(self) -> dict[str, float | None]:
-        found = self._maybe("limits", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
+        found = self.ask_maybe("limits", pynvml.nvmlDeviceGetPowerManagementLimitConstraints)
         low, high = found if found is not None else (None, None)
-        default = self._maybe(
+        default = self.ask_maybe(
             "default power limit", pynvml.nvmlDeviceGetPowerManagementDefaultLimit
         )
         return {
@@ -209,15 +213,15 @@ class NvmlDevice:
         }
 
     def _limit_w(self) -> float | None:
-        return _milli(self._maybe("power limit", pynvml.nvmlDeviceGetPowerManagementLimit))
+        return _milli(self.ask_maybe("power limit", pynvml.nvmlDeviceGetPowerManagementLimit))
 
     def _enforced_w(self) -> float | None:
-        return _milli(self._maybe("enforced limit", pynvml.nvmlDeviceGetEnforcedPowerLimit))
+        return _milli(self.ask_maybe("enforced limit", pynvml.nvmlDeviceGetEnforcedPowerLimit))
 
     def state(self) -> DeviceState:
         """Read everything."""
-        load = self._maybe("utilisation", pynvml.nvmlDeviceGetUtilizationRates)
-        memory = self._maybe("memory", pynvml.nvmlDeviceGetMemoryInfo)
+        load = self.ask_maybe("utilisation", pynvml.nvmlDeviceGetUtilizationRates)
+        memory = self.ask_maybe("memory", pynvml.nvmlDeviceGetMemoryInfo)
         sm = pynvml.NVML_CLOCK_SM
         return DeviceState(
             uuid=self.uuid,
@@ -227,7 +231,7 @@ class NvmlDevice:
             power_w=self._instant_power_w(),
             power_1s_average_w=self._average_power_w(),
             sm_clock_mhz=self._clock_mhz(sm),
-            max_sm_clock_mhz=self._maybe("clock", pynvml.nvmlDeviceGetMaxClockInfo, sm),
+            max_sm_clock_mhz=self.ask_maybe("clock", pynvml.nvmlDeviceGetMaxClockInfo, sm),
             temperature_c=self._temperature_c(),
             gpu_utilisation=None if load is None else load.gpu / 100,
             memory_used_bytes=None if memory is None else int(memory.used),
@@ -250,7 +254,7 @@ class NvmlDevice:
                 f"power_limit_w={watts:g} is out of range for {self.name}: {low:g} to {high:g} W",
             )
         what = f"power limit {watts:g} W"
-        self._ask(what, pynvml.nvmlDeviceSetPowerManagementLimit, round(watts * 1e3))
+        self.ask(what, pynvml.nvmlDeviceSetPowerManagementLimit, round(watts * 1e3))
 
     def await_power_limit(self, watts: float) -> None:
         """Wait until the limit reads back; zeusd may have set it."""
@@ -268,9 +272,9 @@ class NvmlDevice:
 
     def nearest_sm_clock(self, mhz: int) -> int:
         """Return the nearest clock that can be locked."""
-        memory = self._maybe("memory clocks", pynvml.nvmlDeviceGetSupportedMemoryClocks) or [0]
+        memory = self.ask_maybe("memory clocks", pynvml.nvmlDeviceGetSupportedMemoryClocks) or [0]
         function = pynvml.nvmlDeviceGetSupportedGraphicsClocks
-        clocks = self._maybe("SM clocks", function, max(memory))
+        clocks = self.ask_maybe("SM clocks", function, max(memory))
         if not clocks:
             raise NvmlFaultError(NvmlFault.UNSUPPORTED, f"{self.name} has no SM clocks to lock")
         if not min(clocks) <= mhz <= max(clocks):
@@ -283,11 +287,11 @@ class NvmlDevice:
 
     def lock_sm_clock(self, mhz: int) -> None:
         """Lock the SM clock; NVML has nothing to read it back with."""
-        self._ask(f"SM clock {mhz} MHz", pynvml.nvmlDeviceSetGpuLockedClocks, mhz, mhz)
+        self.ask(f"SM clock {mhz} MHz", pynvml.nvmlDeviceSetGpuLockedClocks, mhz, mhz)
 
     def unlock_sm_clock(self) -> None:
         """Let the driver choose the SM clock again."""
-        self._ask("unlocking the SM clock", pynvml.nvmlDeviceResetGpuLockedClocks)
+        self.ask("unlocking the SM clock", pynvml.nvmlDeviceResetGpuLockedClocks)
 
 
 def open_devices() -> tuple[NvmlDevice, ...]:

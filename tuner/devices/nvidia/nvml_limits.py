@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 
 from tuner.devices.device_state import DeviceState
-from tuner.devices.limit_control import Access, LimitState, PermissionDeniedError
+from tuner.devices.limit_control import (
+    Access,
+    LimitState,
+    PermissionDeniedError,
+    PowerProfiles,
+)
 from tuner.devices.nvidia.agent_channel import AgentChannel, open_agent
 from tuner.devices.nvidia.zeusd import Zeusd, zeusd_from
 
@@ -69,6 +74,15 @@ class NvmlLimits:
                 raise
             self._daemon.unlock_sm_clock(self._index(uuid))
         self._locked_mhz.pop(uuid, None)
+
+    def power_profiles(self, uuid: str) -> PowerProfiles | None:
+        """Read the workload power profiles; None if the GPU has none."""
+        found = self._agent.call("power_profiles", uuid=uuid)
+        return None if found is None else PowerProfiles(**{k: tuple(v) for k, v in found.items()})
+
+    def set_power_profiles(self, uuid: str, names: tuple[str, ...]) -> None:
+        """Request exactly these profiles and see them in force; Zeus's daemon knows none."""
+        self._agent.call("set_power_profiles", uuid=uuid, names=list(names))
 
     def memory_used_bytes(self, uuid: str) -> int:
         """Return how much device memory is taken."""

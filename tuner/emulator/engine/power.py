@@ -46,6 +46,8 @@ class PowerModel:
         for name in device:
             if name not in DEVICE_KNOBS:
                 raise UsageError(unknown_name("device knob", name, DEVICE_KNOBS))
+        if "power_profile" in device:
+            raise UsageError("power_profile: the profiles of a GPU's driver are not emulated")
         limit_w = _number(device, "power_limit_w", gpu.default_limit_w)
         if not gpu.min_limit_w <= limit_w <= gpu.max_limit_w:
             raise UsageError(

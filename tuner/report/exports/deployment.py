@@ -191,6 +191,11 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         theirs = StoredSpec.of(study).baseline_name
         lines.append(f"{shown.saving_percent:.1f} % less energy per token than {theirs}")
     lines += check_lines(r)
+    if (profile := best.configuration.device.get("power_profile")) is not None:
+        lines.append(
+            f"note: measured with the workload power profile '{profile}'; request it on each GPU "
+            "(nvidia-smi power-profiles)"
+        )
     if r.emulated:
         lines.append(f"EMULATED {' and '.join(r.emulated)}: not measured on a real device")
     lines += [f"note: {warning}" for warning in r.warnings]
