@@ -61,8 +61,8 @@ def lease_text(lease: Lease) -> str:
     content = {
         "format": _FORMAT,
         "gpu": {"uuid": lease.uuid, "name": lease.name},
-        "found": asdict(lease.found),
-        "set": asdict(lease.set),
+        "found": _limits_json(lease.found),
+        "set": _limits_json(lease.set),
         "owner": lease.owner.to_json(),
         "taken_at": lease.taken_at,
     }
@@ -101,9 +101,19 @@ def _lease(data: Any) -> Lease:
     )
 
 
+def _limits_json(limits: LimitSettings) -> dict[str, Any]:
+    """Return a form that an older tuner reads too, unless profiles were touched."""
+    found = asdict(limits)
+    if limits.power_profiles is None:
+        del found["power_profiles"]
+    return found
+
+
 def _limits(data: Mapping[str, Any]) -> LimitSettings:
     power_limit_w, sm_clock_mhz = data["power_limit_w"], data["sm_clock_mhz"]
-    profiles = data.get("power_profiles")  # a lease of an older tuner has none
+    profiles = data.get("power_profiles")
+    if not isinstance(profiles, list | None):
+        raise ValueError(f"expected names of power profiles, found {profiles!r}")
     return LimitSettings(
         None if power_limit_w is None else _watts(power_limit_w),
         None if sm_clock_mhz is None else whole_number(sm_clock_mhz),

@@ -91,20 +91,29 @@ def trial_tables(
     default: TrialSummary | None,
     best: int | None = None,
 ) -> RenderableType:
-    """Return one table, or two with the same rows where one does not fit."""
+    """Return one table, or several with the same rows where one does not fit."""
     shown = [*rows, *([] if default is None else [default])]
     names = list(dict.fromkeys(name for row in shown for name in row.knobs))
     same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
     knobs = [_knob_column(name) for name in names if name not in same]
     end = (("SLO", _slo_mark), *((("runs", _repeats),) if any(r.repeats for r in shown) else ()))
     tables = [_table(shown, default, best, (*knobs, *_FIGURES, *end))]
-    unlimited = console.options.update(width=10_000)
-    if Measurement.get(console, unlimited, tables[0]).maximum > console.width:
+    if not _fits(console, tables[0]):
         tables = [_table(shown, default, best, (*_FIGURES, *end))]
-        tables += [_table(shown, default, best, knobs)] if knobs else []
+        while knobs:
+            count = len(knobs)
+            while count > 1 and not _fits(console, _table(shown, default, best, knobs[:count])):
+                count -= 1
+            tables.append(_table(shown, default, best, knobs[:count]))
+            knobs = knobs[count:]
     fixed = ", ".join(f"{n}={_knob(shown[0], n)}" for n in names if n in same)
     note = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
     return Group(*tables, *note)
+
+
+def _fits(console: Console, table: Table) -> bool:
+    unlimited = console.options.update(width=10_000)
+    return Measurement.get(console, unlimited, table).maximum <= console.width
 
 
 def _table(
@@ -127,7 +136,7 @@ def _table(
 
 
 def _knob_column(name: str) -> tuple[str, Callable[[TrialSummary], str]]:
-    return name.replace("_", "\n"), lambda row: _knob(row, name)
+    return name.replace("_", "\n").replace(".", "\n"), lambda row: _knob(row, name)
 
 
 def _knob(row: TrialSummary, name: str) -> str:
