@@ -50,7 +50,7 @@ CASES = (
     Case("meta-llama/Llama-3.1-8B-Instruct", "H200-SXM", 1.0),
     Case("meta-llama/Llama-3.1-8B-Instruct", "H200-SXM", 4.0),
     Case("meta-llama/Llama-3.1-8B-Instruct", "H200-SXM", 16.0),
-    Case("meta-llama/Llama-3.1-70B-Instruct", "H100-SXM", 4.0, ("tensor_parallel_size=4",)),
+    Case("meta-llama/Llama-3.1-70B-Instruct", "H100-SXM", 2.0, ("tensor_parallel_size=4",)),
 )
 SPACES = ("default", "power", "precision", "speculative", "parallel", "everything")
 
