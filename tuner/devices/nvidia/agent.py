@@ -30,7 +30,7 @@ from tuner.devices.nvidia.nvml_library import (
     open_devices,
     open_library,
 )
-from tuner.devices.nvidia.power_profiles import power_profiles, set_power_profiles
+from tuner.devices.nvidia.profiles.power_profiles import power_profiles, set_power_profiles
 from tuner.devices.nvidia.ring import COLUMNS, RingWriter
 
 LASTS_S = 10.0  # an error that has not passed by then is the GPU's state

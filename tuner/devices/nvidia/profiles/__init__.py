@@ -1,0 +1,1 @@
+"""Workload power profiles of NVIDIA GPUs, apart from the limits that every GPU has."""
