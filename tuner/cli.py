@@ -67,6 +67,9 @@ def main() -> NoReturn:
         # not an error; the interpreter must not complain when it flushes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TunerError, InterruptedBySignalError) as error:
-        typer.echo(f"tuner: {error}", err=True)
+        from tuner.host.plain_text import plain_text
+        from tuner.host.redaction import redacted
+
+        typer.echo(redacted(plain_text(f"tuner: {error}")), err=True)
         sys.exit(error.exit_code)
     sys.exit(0)

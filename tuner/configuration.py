@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,6 +14,24 @@ DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz", "power_profile")
 LOAD_KNOBS = ("request_rate", "concurrency")
 
 UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
+
+
+_LONGEST_NAME = 200
+_NAMES = {
+    "environment": re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
+    "flags": re.compile(r"[a-z][a-z0-9_]*(?:\.[A-Za-z0-9_-]+)*"),  # flag.field of a structured one
+    "device": re.compile("|".join(DEVICE_KNOBS)),
+    "load": re.compile("|".join(LOAD_KNOBS)),
+}
+
+
+def check_name(section: str, name: str) -> None:
+    """Raise `ValueError` for a name that no such knob has: names go into command lines and files.
+
+    `section` is `flags`, `environment`, `device` or `load`.
+    """
+    if len(name) > _LONGEST_NAME or _NAMES[section].fullmatch(name) is None:
+        raise ValueError(f"{section}: {name[:_LONGEST_NAME]!r} is not the name of one")
 
 
 def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
@@ -64,5 +83,14 @@ class Configuration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Configuration:
-        """Build from the result of `to_json`."""
-        return cls(**{section: dict(values) for section, values in data.items()})
+        """Build from the result of `to_json`; raises `ValueError` for what is no configuration."""
+        sections: dict[str, dict[str, Value]] = {}
+        for section, values in data.items():
+            if section not in _NAMES:
+                raise ValueError(f"a configuration has no {section!r}")
+            for name, value in values.items():
+                check_name(section, name)
+                if not isinstance(value, bool | int | float | str):
+                    raise ValueError(f"{section}: {name} is {type(value).__name__}")
+            sections[section] = dict(values)
+        return cls(**sections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from tuner.analysis.recommendation.recommend import Recommendation
@@ -37,6 +38,17 @@ WORDS = (
     "--tensor-parallel-size=2",
 )
 ODD = str(ENVIRONMENT["VLLM_ODD"])
+
+
+def expanded(text: str) -> str:
+    """Return what Kubernetes makes of a word, where every variable has the value SECRET.
+
+    One $ of two, and a variable of $(NAME); another $ stays: `Expand` of Kubernetes'
+    third_party/forked/golang/expansion.
+    """
+    return re.sub(
+        r"\$\$|\$\([A-Za-z_][\w.-]*\)", lambda found: "$" if found[0] == "$$" else SECRET, text
+    )
 
 
 def having(found: Recommendation, **sections: dict[str, object]) -> Recommendation:

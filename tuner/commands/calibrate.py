@@ -10,8 +10,9 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.completion import complete_gpu, complete_study
+from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console

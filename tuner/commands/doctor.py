@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl, Vllm
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 from tuner.errors import PreflightError
 
 
@@ -27,12 +28,10 @@ def doctor(
 
     Example: tuner doctor --vllm ~/vllm/bin/vllm
     """
-    from rich.console import Console
-
     from tuner.api.machine import examine, prevents_a_run
     from tuner.report.terminal.findings_table import findings_json, show_findings
 
-    with Console(stderr=True).status("checking; vLLM may take a minute to answer"):
+    with stderr_console().status("checking; vLLM may take a minute to answer"):
         findings = examine(store_url, vllm=vllm, port=port)
     if output is Format.JSON:
         print_json(findings_json(findings))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 from tuner.errors import OperatorNeededError
 
 app = typer.Typer(no_args_is_help=True, help="Show and restore the GPUs' limits.")

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.option_groups import with_option_groups
 from tuner.commands.shared.options import Format, Output
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 from tuner.commands.shared.spec_options import MeasureOptions
 
 
@@ -25,14 +26,12 @@ def measure(
 
     Example: tuner measure --emulate H100-SXM --model Qwen/Qwen3-8B --set max_num_seqs=64
     """
-    from rich.console import Console
-
     import tuner
     from tuner.report.terminal.measurement_table import measured_json, show_measured
 
     configuration = tuner.parse_settings(settings or [])
     spec = tuner.study_spec(options={**options.given(), "trials": 1})
-    listener = tuner.NoteListener(Console(stderr=True).print)
+    listener = tuner.NoteListener(stderr_console().print)
     measured = tuner.measure(configuration, spec, listener=listener)
     if output is Format.JSON:
         print_json(measured_json(measured))

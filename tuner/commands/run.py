@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.option_groups import with_option_groups
 from tuner.commands.shared.options import Format, Name, Output, StoreUrl, Yes
-from tuner.commands.shared.output import print_json, stdout_console, store_option
+from tuner.commands.shared.output import print_json, store_option
 from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
 
@@ -44,14 +45,12 @@ def run(
     Example: tuner run --model meta-llama/Llama-3.1-8B-Instruct --workload chat --space power
     --slo 'p99_tpot_ms<=50' --hours 8
     """
-    from rich.console import Console
-
     import tuner
     from tuner.report.terminal.progress import RunDisplay
 
     like = from_study if study_file is None else None
     spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
-    console, named = Console(stderr=True), store_option(store_url)
+    console, named = stderr_console(), store_option(store_url)
     with RunDisplay(console, spec.slos, spec.objectives, named) as display:
         study = tuner.run(
             spec,
@@ -82,13 +81,11 @@ def resume(
 
     Example: tuner resume my-study --hours 4
     """
-    from rich.console import Console
-
     import tuner
     from tuner.report.terminal.progress import RunDisplay
 
     before = tuner.load_study(name, store_url)
-    console, named = Console(stderr=True), store_option(store_url)
+    console, named = stderr_console(), store_option(store_url)
     known = before.rows if console.is_terminal else ()  # a log shows no front
     slos, objectives = before.spec.slos, before.spec.objectives
     with RunDisplay(console, slos, objectives, named, known) as display:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 from tuner.errors import OperatorNeededError
 
 app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store.")
@@ -46,12 +47,10 @@ def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
 
     Example: tuner store backup --store results/tuner.db
     """
-    from rich.console import Console
-
     from tuner.api.stores import back_up_store
 
     made = back_up_store(store_url)
-    Console(stderr=True).print(f"backed up to {made}", highlight=False, soft_wrap=True)
+    stderr_console().print(f"backed up to {made}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -63,11 +62,9 @@ def rebuild(
 
     Example: tuner store rebuild new.db --store results/tuner.db
     """
-    from rich.console import Console
-
     from tuner.api.stores import rebuild_store
 
-    console = Console(stderr=True)
+    console = stderr_console()
 
     def note(message: str) -> None:
         console.print(message, highlight=False, soft_wrap=True)

@@ -9,8 +9,9 @@ import typer
 
 from tuner.api.names import TimeUnit, TraceFormat
 from tuner.commands.shared.completion import complete_workload
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Output
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 
 WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
@@ -82,14 +83,12 @@ def import_(
 
     Example: tuner workload import trace.csv.gz --format azure --out mine.yaml --limit 10000
     """
-    from rich.console import Console
-
     from tuner.api.workloads import Reading, import_workload
 
     reading = Reading(time_unit, block_tokens, skip_invalid)
     workload = import_workload(file, form, out, limit, reading)
     assert workload.facts is not None
-    console = Console(stderr=True)
+    console = stderr_console()
     for note in reading.notes():
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(

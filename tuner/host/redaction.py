@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.host.plain_text import plain_text
+
 HIDDEN = "***"
 _SHORTEST_SECRET = 4
 
@@ -16,6 +18,10 @@ _SHORTEST_SECRET = 4
 _NAME = r"\w*(?:SECRET\w*|PASSWORD\w*|PASSWD\w*|PASSPHRASE\w*|CREDENTIAL\w*|TOKEN|KEY)(?:_?\d+)?"
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*):([^\s/'\"]+)@", re.IGNORECASE)
+# https://TOKEN@host, as git takes it; a name of letters alone is a user's
+_URL_TOKEN = re.compile(
+    r"(\bhttps?://)(?=[^\s/:@'\"]*[^a-z\s/:@'\"])[^\s/:@'\"]{8,}@", re.IGNORECASE
+)
 _URL_QUERY = re.compile(rf"([?&]{_NAME})=([^\s&'\"#]+)", re.IGNORECASE)
 _ASSIGNED = re.compile(
     # NAME=value and 'NAME': 'value'; in lower case only behind a prefix: api_key, hf-token
@@ -26,8 +32,41 @@ _ASSIGNED = re.compile(
 _OPTION = re.compile(
     r"(--(?:[a-z0-9]+[_-])*(?:secret|password|passwd|passphrase|token|key))(\s+)(?!-)(\S+)"
 )
-_BEARER = re.compile(r"(\bBearer\s+)[\w.~+/-]+=*", re.IGNORECASE)
-_KNOWN_FORMS = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})")
+_SCHEME = re.compile(  # of an HTTP header: RFC 7617 and 6750
+    r"(\bBearer\s+|\bAuthorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bBasic\s+(?=[\w+/]{12,}))"
+    r"[\w.~+/-]+=*",
+    re.IGNORECASE,
+)
+# Values between quotes may hold blanks. Short names only in capitals, as of variables: PASS=x, and
+# `token=x` only where a value of eight characters follows: vLLM's log has `token=5`.
+_QUOTED = re.compile(
+    rf"(['\"]?(?<![\w-]){_NAME}['\"]?\s*[=:]\s*)(['\"])((?:(?!\2).){{4,}})\2", re.IGNORECASE
+)
+_SHORT_NAMES = re.compile(
+    r"(?<![\w-])((?:[A-Z0-9]+_)*(?:PASS|PASSWD|PWD|AUTH|PAT|SAS)=)(?![/.~])(['\"]?)([^\s'\",;&]{4,})"
+)
+_TOKEN = re.compile(
+    r"(?<![\w-])((?:access_|auth_|id_|refresh_)?(?:token|apikey|sig)\s*[=:]\s*['\"]?)"
+    r"(?=[^\s'\"]*[a-z])(?=[^\s'\"]*\d)([\w.~+/=-]{8,})",
+    re.IGNORECASE,
+)
+# each form with where its maker describes it
+_KNOWN_FORMS = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"hf_[A-Za-z0-9]{16,}"  # huggingface.co/docs/hub/security-tokens
+    r"|sk-[\w-]{16,}"  # platform.openai.com
+    r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}"  # docs.github.com, token formats
+    r"|glpat-[\w-]{16,}"  # docs.gitlab.com/security/tokens
+    r"|nvapi-[\w-]{16,}"  # docs.nvidia.com/ngc
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # docs.aws.amazon.com, IAM identifiers
+    r"|AIza[\w-]{35}"  # cloud.google.com/docs/authentication/api-keys
+    r"|xox[abeoprs]-[\w-]{10,}"  # api.slack.com/concepts/token-types
+    r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # a JWT, RFC 7519
+    r")"
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
+)
 
 
 def is_secret_name(variable: str) -> bool:
@@ -70,12 +109,18 @@ def redacted(text: str) -> str:
     """Return `text` without the secrets that this process knows or recognises.
 
     These are: the values of secrets in its own environment, passwords in URLs, values after a name
-    such as HF_TOKEN=, --api-key or Bearer, and tokens of well-known forms.
+    such as HF_TOKEN=, --api-key or Bearer, and tokens of well-known forms. Control characters are
+    taken out first: a colour in the middle would hide a secret.
     """
-    text = without_secrets(text, os.environ)
+    text = without_secrets(plain_text(text), os.environ)
+    text = _PRIVATE_KEY.sub(HIDDEN, text)
     text = _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+    text = _URL_TOKEN.sub(rf"\1{HIDDEN}@", text)
     text = _URL_QUERY.sub(rf"\1={HIDDEN}", text)
-    text = _BEARER.sub(rf"\1{HIDDEN}", text)
+    text = _SCHEME.sub(rf"\1{HIDDEN}", text)
+    text = _QUOTED.sub(rf"\1\2{HIDDEN}\2", text)
+    text = _SHORT_NAMES.sub(rf"\1\2{HIDDEN}", text)
+    text = _TOKEN.sub(rf"\1{HIDDEN}", text)
     text = _ASSIGNED.sub(rf"\1\2{HIDDEN}", text)
     text = _OPTION.sub(rf"\1\2{HIDDEN}", text)
     return _KNOWN_FORMS.sub(HIDDEN, text)

@@ -30,7 +30,14 @@ from tuner.spec.knobs import (
     parameter_name,
 )
 from tuner.spec.relations import GPUS, Relation
-from tuner.spec.settings import SECTIONS, Section, check_variable, flat_fields
+from tuner.spec.settings import (
+    SECTIONS,
+    Section,
+    check_flag,
+    check_value,
+    check_variable,
+    flat_fields,
+)
 from tuner.spec.space_files import read_space
 
 # A knob changes by a new launch, in the running server, on the GPU, or in the load generator.
@@ -116,6 +123,10 @@ class SearchSpace(SpaceModel):
                     raise ValueError(f"{section}: " + unknown_name("knob", name, allowed))
         for name in [*self.environment, *self.fixed.environment]:
             check_variable(name)
+        for name in [*self.flags, *self.fixed.flags]:
+            check_flag(name)
+        for name, value in [*self.fixed.flags.items(), *self.fixed.environment.items()]:
+            check_value(name, value)
         for section, name, knob in self.knobs():
             _check_kind(section, name, knob)
         profile = self.device.get("power_profile")

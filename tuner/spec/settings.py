@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import yaml
 
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value, check_name
 from tuner.errors import UsageError
-from tuner.host.redaction import is_secret_name
+from tuner.host.plain_text import plain_text
+from tuner.host.redaction import is_secret_name, redacted
 from tuner.servers.registry import flag_rules
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
@@ -35,6 +36,12 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
             raise UsageError(f"--set: set {name} in the environment of the tuner instead")
         section = section_of(name)
         found = _flat(setting, name, text)
+        try:
+            check_name(section, name)
+            for inner, value in found.items():
+                check_value(inner, value)
+        except ValueError as error:
+            raise UsageError(f"--set: {error}") from None
         if section == "flags":
             found = {flag: flag_rules().value(flag, value) for flag, value in found.items()}
         values[section].update(found)
@@ -65,10 +72,34 @@ def check_variable(name: str) -> None:
             f"environment: {name} looks like a secret, which would be stored with the "
             "study; set it in the environment of the tuner instead"
         )
+    check_name("environment", name)
     if name in GPU_VARIABLES:
         raise ValueError(
             f"environment: {name} chooses the GPUs that are measured, too; set it in the "
             "environment of the tuner instead"
+        )
+
+
+def check_flag(name: str) -> None:
+    """Raise `ValueError` for a flag that a study must not set."""
+    check_name("flags", name)
+    if is_secret_name(name):
+        raise ValueError(
+            f"flags: {name} looks like a secret, which would be stored with the study; give it to "
+            "the server in its environment instead"
+        )
+
+
+def check_value(name: str, value: Value) -> None:
+    """Raise `ValueError` for a value that no process can be given, or that holds a secret."""
+    if not isinstance(value, str):
+        return
+    if "\0" in value:
+        raise ValueError(f"{name}: the value holds a NUL character, which no process can be given")
+    if redacted(value) != plain_text(value):
+        raise ValueError(
+            f"{name}: the value looks like a secret, which would be stored with the study; set it "
+            "in the environment of the tuner instead"
         )
 
 

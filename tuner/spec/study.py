@@ -21,6 +21,7 @@ from pydantic import (
 from tuner.catalog.yaml_files import joined_names, read_mapping, validate
 from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
+from tuner.host.plain_text import plain_text
 from tuner.host.redaction import redacted
 from tuner.measurement.precision import Precision, watched_percentiles
 from tuner.measurement.steady_window import WindowPlan
@@ -39,6 +40,8 @@ _CONFIRM_WINDOW_S = 180.0
 
 SamplerName = Literal["gp", "tpe", "random"]
 TrafficKind = Literal["representative", "drawn"]
+
+_LONGEST_PART = 255  # of a file's name, on every file system of Linux
 
 
 class StudySpec(BaseModel):
@@ -64,7 +67,7 @@ class StudySpec(BaseModel):
     )
 
     study: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, max_length=4095)
     workload: str = "chat"
     space: str = "default"
     slos: tuple[InstanceOf[Slo], ...] = Field(
@@ -142,6 +145,17 @@ class StudySpec(BaseModel):
             return data
         others = {k: v for k, v in data.items() if k != "request_rate"}
         return {**others, "request_rate_share": rate.removesuffix("x")}
+
+    @field_validator("model")
+    @classmethod
+    def _name_or_folder(cls, model: str) -> str:
+        if plain_text(model) != model or "\n" in model:
+            raise ValueError("holds control characters; give a name or a folder")
+        if max(len(part.encode()) for part in model.split("/")) > _LONGEST_PART:
+            raise ValueError(
+                f"has a part longer than {_LONGEST_PART} bytes; give a name or a folder"
+            )
+        return model
 
     @field_validator("base_url")
     @classmethod
@@ -308,6 +322,13 @@ def _absolute(data: Mapping[str, Any], folder: Path, is_served: bool) -> dict[st
         if isinstance(value, str):
             path = folder / Path(value).expanduser()
             is_file = value.endswith(_FILES)
-            is_path = path.is_dir() and not is_served if field == "model" else is_file
+            is_path = _is_folder(path) and not is_served if field == "model" else is_file
             found[field] = str(path) if is_path else value
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long for a path, or with a NUL
+        return False

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from tuner.errors import PreflightError, UsageError
 from tuner.host.files.private import open_private, private_folder
 from tuner.host.files.trusted import require_trusted
+from tuner.host.redaction import redacted
 from tuner.store.faults import corrupt, sqlite_fault
 from tuner.store.upkeep.file_systems import require_local
 
@@ -42,10 +43,12 @@ def parse_address(address: str | Path) -> URL:
         return URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise UsageError(_expected(text)) from None
     if url.drivername in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
+        url = url.set(drivername="postgresql+psycopg")
+    if "@" in (url.host or ""):
+        raise UsageError("--store: write an @ in a user's name or password as %40")
     on_disk = url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (
         None,
         "",
@@ -64,7 +67,23 @@ def file_of(url: URL) -> Path | None:
 def shown(url: URL) -> str:
     """Return the store's address for messages, without its password."""
     path = file_of(url)
-    return str(path) if path else url.render_as_string(hide_password=True)
+    return str(path) if path else _without_password(url.render_as_string(hide_password=True))
+
+
+def shown_address(address: str | Path) -> str:
+    """Return what the user wrote as an address, without its password."""
+    text = str(address)
+    return _without_password(text) if "://" in text else text
+
+
+def _without_password(text: str) -> str:
+    """Hide what may be a password: also one with an unescaped @ or /, and one in the query."""
+    scheme, mark, rest = text.partition("://")
+    before, at, after = rest.rpartition("@")
+    if at and ":" in before:
+        user = before.partition(":")[0]
+        rest = f"{user}:***@{after}"
+    return redacted(f"{scheme}{mark}{rest}")
 
 
 def check_file(path: Path, *, create: bool) -> None:
@@ -147,7 +166,7 @@ class _DurableConnection(sqlite3.Connection):
 
 
 def _expected(text: str) -> str:
-    return f"'{text}' is no store; write the path of a SQLite file or postgresql://user@host/name"
+    return f"'{shown_address(text)}' is no store; write the path of a SQLite file or postgresql://user@host/name"
 
 
 def _check_content(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.host.files.private import open_private, private_folder
-from tuner.host.redaction import redacted_json
+from tuner.host.redaction import redacted, redacted_json
 from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.store.log.now_file import NowFile
 from tuner.study.confirmation.plan import Step
@@ -116,6 +116,7 @@ class LoggedListener:
 
     def note(self, message: str) -> None:
         """A message for the user."""
+        message = redacted(message)
         self._log.write("note", message=message)
         self._listener.note(message)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from helpers.export_cases import WORDS
+from helpers.export_cases import WORDS, expanded
 
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.helm import helm_values
@@ -81,7 +81,7 @@ def test_the_chart_makes_the_same_command_line(awkward: Deployment) -> None:
     config = model["vllmConfig"]
     assert model["modelURL"] == WORDS[0]
     made = {
-        *(word.replace("$$(", "$(") for word in config["extraArgs"]),
+        *map(expanded, config["extraArgs"]),
         "--enable-prefix-caching"
         if config["enablePrefixCaching"]
         else "--no-enable-prefix-caching",

@@ -9,8 +9,9 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.completion import complete_study
+from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="What other tools measured, beside a study.")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.shared.console import stderr_console
 from tuner.commands.shared.options import Name, Slos, StoreUrl
 
 
@@ -29,15 +30,13 @@ def report(
 
     Example: tuner report llama-3.1-8b-instruct-chat -o night.html
     """
-    from rich.console import Console
-
     from tuner.api.studies import require_browser, write_pictures, write_report
 
     if png is not None:
         require_browser()  # fails before the report is made
     path = output or Path(f"{name.replace('/', '-')}.html")
     size = write_report(name, path, slo=slo, store=store_url)
-    console = Console(stderr=True)
+    console = stderr_console()
     console.print(f"wrote {path} ({size / 1e6:.1f} MB)", highlight=False, markup=False)
     for picture in [] if png is None else write_pictures(path, png):
         console.print(f"wrote {picture}", highlight=False, markup=False)

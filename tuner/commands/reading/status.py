@@ -8,8 +8,9 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.completion import complete_study
+from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
-from tuner.commands.shared.output import print_json, stdout_console, store_option
+from tuner.commands.shared.output import print_json, store_option
 
 
 def status(

@@ -10,12 +10,12 @@ import typer
 from tuner import DEFAULT_STORE
 from tuner.api.names import EXPORTS
 from tuner.commands.shared.completion import complete_study
+from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Name, Output, Slos, StoreUrl
 from tuner.commands.shared.output import (
     print_json,
     print_nothing_to_deploy,
     print_text,
-    stdout_console,
     store_option,
     until_reader_gone,
 )
@@ -151,15 +151,13 @@ def export(
 
     Example: tuner export NAME --csv night.csv --requests requests.parquet
     """
-    from rich.console import Console
-
     from tuner.api import tables
 
     if csv is None and parquet is None and requests is None:
         raise UsageError("nothing to write: give --csv FILE, --parquet FILE or --requests FILE")
     rows = tables.trial_rows(name, store_url)
     sent = [] if requests is None else tables.request_rows(name, store_url)
-    console = Console(stderr=True)
+    console = stderr_console()
     for path, write, what, found in (
         (csv, tables.write_csv, "trials", rows),
         (parquet, tables.write_parquet, "trials", rows),

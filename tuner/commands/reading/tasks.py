@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
-from tuner.commands.shared.output import print_json, stdout_console
+from tuner.commands.shared.output import print_json
 
 
 def tasks(

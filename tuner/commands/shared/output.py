@@ -6,12 +6,8 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from tuner import DEFAULT_STORE
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 class ReaderGoneError(Exception):
@@ -19,8 +15,15 @@ class ReaderGoneError(Exception):
 
 
 def store_option(store_url: str) -> str:
-    """Return the option that names this store, for commands that a message suggests."""
-    return "" if store_url == DEFAULT_STORE else f" --store {shlex.quote(store_url)}"
+    """Return the option that names this store, for commands that a message suggests.
+
+    A password is not shown.
+    """
+    if store_url == DEFAULT_STORE:
+        return ""
+    from tuner.api.texts import shown_address
+
+    return f" --store {shlex.quote(shown_address(store_url))}"
 
 
 def print_json(data: object) -> None:
@@ -52,14 +55,3 @@ def until_reader_gone() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise ReaderGoneError from None
-
-
-def stdout_console() -> Console:
-    """Return the console for results; it raises `ReaderGoneError` if its reader is gone."""
-    from rich.console import Console
-
-    class ResultConsole(Console):
-        def on_broken_pipe(self) -> None:
-            raise ReaderGoneError from None
-
-    return ResultConsole()

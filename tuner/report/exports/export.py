@@ -23,6 +23,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from tuner.host.plain_text import plain_text
+
 if TYPE_CHECKING:
     from tuner.report.exports.deployment import Deployment
 
@@ -50,5 +52,9 @@ class Export(Protocol):
 def load_export(name: str) -> Export:
     """Return the export of that name, one of `EXPORTS`."""
     module, function = EXPORTS[name].split(":")
-    found: Export = getattr(import_module(f"tuner.report.exports.{module}"), function)
-    return found
+    made: Export = getattr(import_module(f"tuner.report.exports.{module}"), function)
+
+    def export(deployment: Deployment, /) -> str:
+        return plain_text(made(deployment))  # a store from elsewhere may hold anything
+
+    return export

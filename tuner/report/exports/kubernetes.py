@@ -106,8 +106,8 @@ def environment(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def literal(text: str) -> str:
-    """Return text in which Kubernetes replaces no $(VARIABLE)."""
-    return text.replace("$(", "$$(")
+    """Return text in which Kubernetes replaces no $(VARIABLE): it makes one $ of two."""
+    return text.replace("$", "$$")
 
 
 def _server(d: Deployment) -> dict[str, Any]:

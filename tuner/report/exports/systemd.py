@@ -9,6 +9,7 @@ from tuner.report.exports.limits import found_folder, note_and_set, put_back
 from tuner.report.exports.vllm import withheld_notes
 
 _GPUS = "CUDA_VISIBLE_DEVICES"
+_CONTINUES = "\\"  # at the end of a line, it takes the next one in
 
 
 def systemd_unit(deployment: Deployment) -> str:
@@ -26,7 +27,7 @@ def systemd_unit(deployment: Deployment) -> str:
     )
     lines = [
         "[Unit]",
-        f"Description=vLLM serving {_specifiers(' '.join(d.model.split()))}",
+        f"Description=vLLM serving {_specifiers(' '.join(d.model.split())).rstrip(_CONTINUES)}",
         "Wants=network-online.target",
         "After=network-online.target nvidia-persistenced.service",
         "",

@@ -51,7 +51,7 @@ def show_comparison(
     )
     table.add_column("measured by", overflow="fold")
     for title in (*(title for title, _ in _COLUMNS), "J/token"):
-        table.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+        table.add_column(Text(title), justify="right", no_wrap=True, vertical="bottom")
     loads = []
     if default is not None:
         values = [metric(default, name) for _, name in (*_COLUMNS, ("", ENERGY))]

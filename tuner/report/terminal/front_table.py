@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +38,7 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
     console.print(heading(f"{stage} of {study.name}", label))
     console.print(about(study, bounds))
     if not rows:
-        console.print("[yellow]No measured configuration meets the SLO.[/]")
+        console.print(Text("No measured configuration meets the SLO.", style="yellow"))
     console.print(trial_tables(console, rows, default_row(rows, found)))
     note_default(console, found.study, baseline, bounds)
     for note in confirmation_notes(found):
@@ -75,14 +74,14 @@ def note_default(
     """Print whether the baseline was measured and meets the SLO, unless all is well."""
     name = StoredSpec.of(study).baseline_name.replace("your", "Your")
     if baseline is None:
-        console.print(f"[yellow]{name} was not run in this study.[/]")
+        console.print(Text(f"{name} was not run in this study.", style="yellow"))
         return
     shown = trial_summary(baseline, baseline, slos)
     if shown.meets_slo is None:
         reason = shown.reason or "it has not ended"
-        console.print(f"[yellow]{name} was not measured: {escape(reason)}[/]")
+        console.print(Text(f"{name} was not measured: {reason}", style="yellow"))
     elif not shown.meets_slo:
-        console.print(f"[yellow]{name} does not meet the SLO.[/]")
+        console.print(Text(f"{name} does not meet the SLO.", style="yellow"))
 
 
 def trial_tables(
@@ -125,7 +124,7 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", no_wrap=True)
     for title, _ in columns:
-        table.add_column(title, justify="right", overflow="fold", vertical="bottom")
+        table.add_column(Text(title), justify="right", overflow="fold", vertical="bottom")
     for row in rows:
         if row is default and len(rows) > 1:
             table.add_section()

@@ -143,7 +143,7 @@ def _status_table(gpus: Sequence[GpuStatus]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("GPU", overflow="fold")
     for title in ("now", "found", "set", "default", "range"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(Text(title), justify="right", no_wrap=True)
     table.add_column("lease", overflow="fold")
     for gpu in gpus:
         name = Text.assemble(gpu.name, (f"\n{gpu.uuid}", "dim"))

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tuner.analysis.load_text import offered_text
 from tuner.analysis.outcomes import finished_requests
@@ -87,7 +87,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
     console.print(_load_line(measured))
     console.print(f"window of {window_s:.0f} s{_precision_text(measured.precision)}")
     for warning in measured.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        console.print(Text.assemble(("warning:", "yellow"), f" {warning}"))
 
 
 def _load_line(measured: MeasuredOnce) -> str:
@@ -107,6 +107,6 @@ def _precision_text(found: Sequence[Achieved]) -> str:
     return f", {start}: half-widths {', '.join(map(str, found))}"
 
 
-def _mark(slo: Slo, value: float) -> str:
+def _mark(slo: Slo, value: float) -> Text:
     met = slo.violation(value) <= 0
-    return f"{slo} [green]met[/]" if met else f"{slo} [red]missed[/]"
+    return Text.assemble(f"{slo} ", ("met", "green") if met else ("missed", "red"))

@@ -10,7 +10,6 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -152,19 +151,20 @@ class RunDisplay:
         if isinstance(result, Measurement):
             self._keep_if_good(proposal.number, result)
         self._now = self._snapshot = None
-        text = f"[bold]{proposal.number:>4}[/]  {line}  [dim]{escape(describe(proposal))}[/]"
+        text = _trial_line(proposal.number, line, describe(proposal))
         if self._console.is_terminal:
             self._console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
         else:
             self._console.print(text, highlight=False, soft_wrap=True)  # a log keeps it whole
         self._update(f"trial {proposal.number}", progress)
 
-    def _line(self, trial: int, result: Measurement | Failure) -> str:
+    def _line(self, trial: int, result: Measurement | Failure) -> Text:
         if isinstance(result, Failure):
             self._faults.append(f"trial {trial}: {result.reason}")
             return self._failed(result)
         met = meets_all(result.metrics, self._slos)
-        return ("[green]ok  [/]" if met else "[yellow]slo [/]") + self._values(result)
+        verdict = ("ok  ", "green") if met else ("slo ", "yellow")
+        return Text.assemble(verdict, self._values(result))
 
     def _values(self, measurement: Measurement) -> str:
         values = []
@@ -173,15 +173,15 @@ class RunDisplay:
             values.append(f"{number(value):>6} {metric_named(name).unit}{_label(name)}")
         return "  ".join(values)
 
-    def _failed(self, failure: Failure) -> str:
-        return f"[red]{failure.kind}[/] {escape(failure.reason)}"
+    def _failed(self, failure: Failure) -> Text:
+        return Text.assemble((str(failure.kind), "red"), f" {failure.reason}")
 
     def repeat_ended(self, step: Step, result: Measurement | Failure) -> None:
         """Write one line of what a configuration measured again."""
         self._snapshot = None
         line = self._line(step.trial.number, result)
         what = "default again" if step.kind is RepeatKind.BASELINE else "again"
-        text = f"[bold]{step.trial.number:>4}[/]  {line}  [dim]{what}[/]"
+        text = _trial_line(step.trial.number, line, what)
         self._console.print(text, highlight=False, soft_wrap=True)
         self._bar.update(self._task, description=f"confirming trial {step.trial.number}")
 
@@ -191,7 +191,7 @@ class RunDisplay:
 
     def note(self, message: str) -> None:
         """Write a line."""
-        self._console.print(escape(message), highlight=False, soft_wrap=True)
+        self._console.print(Text(message), highlight=False, soft_wrap=True)
 
     def _update(self, description: str, progress: Spent) -> None:
         parts = []
@@ -219,6 +219,10 @@ class RunDisplay:
             return None
         pace_s = (time.monotonic() - began_s) / (self._share - share)
         return pace_s * (1.0 - self._share)
+
+
+def _trial_line(number_: int, line: Text, what: str) -> Text:
+    return Text.assemble((f"{number_:>4}", "bold"), "  ", line, "  ", (what, "dim"))
 
 
 def _label(metric: str) -> str:

@@ -119,7 +119,7 @@ def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> Non
         console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
 
 
-def _headline(best: TrialSummary, r: Recommendation) -> str:
+def _headline(best: TrialSummary, r: Recommendation) -> Text:
     """Return what the configuration saves, and whether that is more than noise."""
     saving, theirs = best.saving_percent or 0.0, StoredSpec.of(r.study).baseline_name
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
@@ -129,11 +129,12 @@ def _headline(best: TrialSummary, r: Recommendation) -> str:
             f"{theirs}"
         )
     if best.tied_with_default:
-        return f"[bold yellow]tied with {theirs}[/]: {amount} is within the noise"
+        tied = (f"tied with {theirs}", "bold yellow")
+        return Text.assemble(tied, f": {amount} is within the noise")
     if saving < 0:
         why = ", which misses the SLO" if r.confirmed.default_missed else ""
-        return f"[bold yellow]{amount}[/] per output token than {theirs}{why}"
-    return f"[bold green]{amount}[/] per output token than {theirs}"
+        return Text.assemble((amount, "bold yellow"), f" per output token than {theirs}{why}")
+    return Text.assemble((amount, "bold green"), f" per output token than {theirs}")
 
 
 def _confirmed_by(best: TrialSummary, outputs: str) -> str:

@@ -119,7 +119,7 @@ def _repeats(confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]) -> Tab
     """Return each window of the trials whose figures are of several, the search's first."""
     table = _table()
     for title in ("repeat", "of trial", "state"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(Text(title), no_wrap=True)
     table.add_column("J/token", justify="right", no_wrap=True)
     table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
@@ -227,7 +227,7 @@ def _detail(trial: TrialRow, fixed: Mapping[str, Value]) -> Text:
 def _events(events: Sequence[EventRow]) -> Table:
     table = _table()
     for title in ("time (UTC)", "event", "trial"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(Text(title), no_wrap=True)
     table.add_column("what", overflow="fold")
     for event in events:
         table.add_row(

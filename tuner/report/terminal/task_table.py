@@ -58,9 +58,9 @@ def _show(console: Console, table: TaskTable) -> None:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.add_column("task", min_width=9, overflow="fold", vertical="bottom")
     for title in _COLUMNS:
-        shown.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+        shown.add_column(Text(title), justify="right", no_wrap=True, vertical="bottom")
     for task in table.tasks:
-        shown.add_row(task.workload, *_cells(task))
+        shown.add_row(Text(task.workload), *_cells(task))
     console.print(shown)
     for task in table.tasks:
         console.print(Text(f"{task.workload}: {task.study}, {_about(task)}", style="dim"))

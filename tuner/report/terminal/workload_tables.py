@@ -116,7 +116,7 @@ def _table(summary: WorkloadSummary) -> Table:
     table = Table(title=f"the first {summary.requests} requests", title_justify="left")
     table.add_column("")
     for name in Spread.__dataclass_fields__:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for title, values in _columns(summary).items():
         numbers = asdict(spread(values)).values()
         table.add_row(title, *(_number(number) for number in numbers))

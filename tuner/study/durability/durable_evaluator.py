@@ -21,6 +21,7 @@ from tuner.store.lock import StudyLock
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.durability.backups import Backups
+from tuner.study.durability.results import without_secrets
 
 MOST_INTERRUPTIONS = 10  # by a store that is full, locked or away, in one run
 _POLL_S = 0.5
@@ -228,7 +229,7 @@ class DurableEvaluator:
         await self.gate.pass_through()
         await self._backups.make_if_due()
         started_at, began_s = datetime.now(UTC), time.monotonic()
-        evaluation = await evaluate()
+        evaluation = without_secrets(await evaluate())
         wall_s = time.monotonic() - began_s
         await self._append(
             LoggedResult(

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from tuner.evaluation.evaluator import Evaluation
+from tuner.host.redaction import redacted
 from tuner.measurement.intervals import intervals
 from tuner.measurement.precision import achieved, imprecision
 from tuner.measurement.reduce import short_window
 from tuner.records import Failure, FailureKind, Measurement, RawRun
 from tuner.slo import request_limits_ms
 from tuner.spec.study import StudySpec
+
+
+def without_secrets(evaluation: Evaluation) -> Evaluation:
+    """Return it as it may be told: to the log, the store, Optuna and the terminal alike.
+
+    What a server or its log said may hold secrets and control characters.
+    """
+    result = evaluation.result
+    if isinstance(result, Failure):
+        result = replace(result, reason=redacted(result.reason))
+    elif result.ended_early is not None:
+        result = replace(result, ended_early=redacted(result.ended_early))
+    return replace(evaluation, result=result, warnings=tuple(map(redacted, evaluation.warnings)))
 
 
 def require_metrics(spec: StudySpec, result: Measurement | Failure) -> Measurement | Failure:
