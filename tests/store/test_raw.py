@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.host.plain_text import plain_text
 from tuner.records import (
     DraftCounts,
     PowerTimeline,
@@ -35,7 +36,7 @@ requests = st.builds(
     token_times_s=columns,
     ended_s=any_float,
     state=st.sampled_from(RequestState),
-    error=st.none() | st.text(),
+    error=st.none() | st.text().map(plain_text),
 )
 runs = st.builds(
     RawRun,

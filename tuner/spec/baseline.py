@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from tuner.catalog.yaml_files import read_mapping
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
-from tuner.spec.settings import check_flag, check_value, check_variable, flat_fields, parse_settings
+from tuner.spec.settings import check_settings, flat_fields, parse_settings
 
 _SECTIONS = ("flags", "environment")
 
@@ -48,9 +48,7 @@ class Baseline(BaseModel):
     @classmethod
     def _without_negations(cls, flags: dict[str, Value]) -> dict[str, Value]:
         """Read `no-flag: true`, as vLLM's files write it, as `flag: false`."""
-        for name, value in flags.items():
-            check_flag(name)
-            check_value(name, value)
+        check_settings(flags, {})
         return {
             (name.removeprefix("no_") if name.startswith("no_") and value is True else name): (
                 False if name.startswith("no_") and value is True else value
@@ -61,9 +59,7 @@ class Baseline(BaseModel):
     @field_validator("environment")
     @classmethod
     def _allowed(cls, environment: dict[str, Value]) -> dict[str, Value]:
-        for name, value in environment.items():
-            check_variable(name)
-            check_value(name, value)
+        check_settings({}, environment)
         return environment
 
     @property

@@ -30,14 +30,7 @@ from tuner.spec.knobs import (
     parameter_name,
 )
 from tuner.spec.relations import GPUS, Relation
-from tuner.spec.settings import (
-    SECTIONS,
-    Section,
-    check_flag,
-    check_value,
-    check_variable,
-    flat_fields,
-)
+from tuner.spec.settings import SECTIONS, Section, check_names, check_settings, flat_fields
 from tuner.spec.space_files import read_space
 
 # A knob changes by a new launch, in the running server, on the GPU, or in the load generator.
@@ -121,12 +114,8 @@ class SearchSpace(SpaceModel):
             for name in getattr(self, section):
                 if name not in allowed:
                     raise ValueError(f"{section}: " + unknown_name("knob", name, allowed))
-        for name in [*self.environment, *self.fixed.environment]:
-            check_variable(name)
-        for name in [*self.flags, *self.fixed.flags]:
-            check_flag(name)
-        for name, value in [*self.fixed.flags.items(), *self.fixed.environment.items()]:
-            check_value(name, value)
+        check_names(self.flags, self.environment)
+        check_settings(self.fixed.flags, self.fixed.environment)
         for section, name, knob in self.knobs():
             _check_kind(section, name, knob)
         profile = self.device.get("power_profile")

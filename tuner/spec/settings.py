@@ -65,7 +65,22 @@ def section_of(name: str) -> Section:
     return "environment" if name.isupper() else "flags"
 
 
-def check_variable(name: str) -> None:
+def check_settings(flags: Mapping[str, Value], environment: Mapping[str, Value]) -> None:
+    """Raise `ValueError` for flags and variables that a study must not set, or not to that."""
+    check_names(flags, environment)
+    for name, value in [*flags.items(), *environment.items()]:
+        check_value(name, value)
+
+
+def check_names(flags: Iterable[str], environment: Iterable[str]) -> None:
+    """Raise `ValueError` for flags and environment variables that a study must not set."""
+    for name in flags:
+        _check_flag(name)
+    for name in environment:
+        _check_variable(name)
+
+
+def _check_variable(name: str) -> None:
     """Raise `ValueError` for an environment variable that a study must not set."""
     if is_secret_name(name):
         raise ValueError(
@@ -80,7 +95,7 @@ def check_variable(name: str) -> None:
         )
 
 
-def check_flag(name: str) -> None:
+def _check_flag(name: str) -> None:
     """Raise `ValueError` for a flag that a study must not set."""
     check_name("flags", name)
     if is_secret_name(name):

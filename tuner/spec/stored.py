@@ -11,6 +11,7 @@ from tuner.configuration import Configuration
 from tuner.records import Load
 from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
+from tuner.store.faults import readable
 
 _FIXED, _CAPACITY = "fixed", "capacity"
 
@@ -57,8 +58,11 @@ class StoredSpec:
 
     @classmethod
     def of(cls, study: StudyIdentity) -> StoredSpec:
-        """Return the spec of a stored study."""
-        return cls.from_json(study.spec_json)
+        """Return the spec of a stored study; `OperatorNeededError` for one that cannot be read."""
+        with readable(f"the spec of study '{study.name}'"):
+            found = cls.from_json(study.spec_json)
+            _ = (found.load, found.workload, found.quality_drop, found.emulate, found.confirms)
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from tuner.store.faults import readable
 from tuner.store.repeats import study_of
 from tuner.store.rows import ComparisonPoint
 from tuner.store.schema import ComparisonRecord
@@ -35,7 +36,7 @@ class ComparisonTable:
 
     def of(self, study: str) -> list[ComparisonPoint]:
         """Return the points of a study in the order in which they were imported."""
-        with self._session() as session:
+        with self._session() as session, readable(f"a comparison point of study '{study}'"):
             query = select(ComparisonRecord).where(
                 ComparisonRecord.study_id == study_of(session, study).id
             )

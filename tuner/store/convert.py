@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -11,8 +12,13 @@ from typing import Any, TypedDict
 from sqlalchemy import Row
 
 from tuner.configuration import Configuration
+from tuner.errors import UsageError
+from tuner.host.process import text, whole_number
 from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
+from tuner.slo import Slo
+from tuner.store.faults import readable
 from tuner.store.rows import (
+    EventRow,
     ProbeKind,
     RepeatKind,
     RepeatRow,
@@ -22,7 +28,7 @@ from tuner.store.rows import (
     TrialState,
     kind_named,
 )
-from tuner.store.schema import RepeatRecord, StudyRecord, TrialRecord, storable
+from tuner.store.schema import EventRecord, RepeatRecord, StudyRecord, TrialRecord, storable
 
 
 def study_record(identity: StudyIdentity) -> StudyRecord:
@@ -37,14 +43,64 @@ def study_record(identity: StudyIdentity) -> StudyRecord:
 
 
 def identity(record: StudyRecord) -> StudyIdentity:
-    """Return the study of a row."""
+    """Return the study of a row; raises `OperatorNeededError` for one that cannot be read."""
+    with readable(f"study '{record.name}'"):
+        return _identity(record)
+
+
+def _identity(record: StudyRecord) -> StudyIdentity:
     values = {field.name: getattr(record, field.name) for field in fields(StudyIdentity)}
-    values["slos"] = tuple(record.slos)
-    values["objectives"] = tuple(record.objectives)
+    for name in _TEXTS:
+        text(values[name])
+    for name in ("spent_s", "budget_s"):
+        _quantity(values[name])
+    _moment(record.created_at)
+    _moment_if_any(record.finished_at)
+    if not isinstance(record.spec_json, dict):
+        raise TypeError("its spec is no object")
+    if record.budget_trials is not None:
+        whole_number(record.budget_trials)
+    values["slos"] = tuple(map(_slo, record.slos))
+    values["objectives"] = tuple(map(text, record.objectives))
     values["energy_source"] = Source(record.energy_source)
     values["latency_source"] = Source(record.latency_source)
-    values["gpu_uuids"] = tuple(record.gpu_uuids or ())
+    values["gpu_uuids"] = tuple(map(text, record.gpu_uuids or ()))
     return StudyIdentity(**values)
+
+
+_TEXTS = (
+    *("name", "model", "workload_name", "workload_sha256", "space_name", "space_sha256"),
+    *("evaluation", "server_version", "gpu"),
+)
+
+
+def _slo(written: object) -> str:
+    try:
+        Slo.parse(text(written))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return str(written)
+
+
+def _quantity(value: object) -> float | None:
+    """Return a number that is not negative, or None; raises `TypeError` or `ValueError`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is out of range")
+    return float(value)
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{value!r} is no time")
+    return value
+
+
+def _moment_if_any(value: object) -> datetime | None:
+    return None if value is None else _moment(value)
 
 
 def trial_record(
@@ -144,21 +200,30 @@ class _Outcome(TypedDict):
 
 
 def trial_row(row: Row[Any]) -> TrialRow:
-    """Return the trial of a row of `tuner_trials`."""
-    return TrialRow(
-        number=row.number,
-        configuration=Configuration.from_json(row.configuration),
-        baseline=row.baseline,
-        **_outcome(row),
-    )
+    """Return the trial of a row of `tuner_trials`.
+
+    Raises `OperatorNeededError` for one that cannot be read, with its number.
+    """
+    with readable(f"trial {row.number}"):
+        return TrialRow(
+            number=whole_number(row.number),
+            configuration=Configuration.from_json(row.configuration),
+            baseline=bool(row.baseline),
+            **_outcome(row),
+        )
 
 
 def repeat_row(row: Row[Any]) -> RepeatRow:
-    """Return the repeat of a row of `tuner_repeats`."""
+    """Return the repeat of a row of `tuner_repeats`; raises as `trial_row`."""
+    with readable(f"repeat {row.number}"):
+        return _repeat_row(row)
+
+
+def _repeat_row(row: Row[Any]) -> RepeatRow:
     answers = row.answers
     return RepeatRow(
-        number=row.number,
-        trial=row.trial,
+        number=whole_number(row.number),
+        trial=whole_number(row.trial),
         kind=kind_named(row.kind),
         **_outcome(row),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
@@ -168,21 +233,39 @@ def repeat_row(row: Row[Any]) -> RepeatRow:
     )
 
 
+def event_row(record: EventRecord) -> EventRow:
+    """Return the event of a row of `tuner_events`; raises as `trial_row`."""
+    with readable(f"event {record.id}"):
+        return EventRow(
+            at=_moment(record.at),
+            kind=text(record.kind),
+            message=text(record.message),
+            trial=None if record.trial is None else whole_number(record.trial),
+        )
+
+
 def _outcome(row: Row[Any]) -> _Outcome:
+    state = TrialState(row.state)
+    measurement, failure = _measurement(row), _failure(row)
+    if (state is TrialState.MEASURED) != (measurement is not None):
+        raise ValueError(f"it is {state} and {'has' if measurement else 'lacks'} metrics")
+    if state is TrialState.FAILED and failure is None:
+        raise ValueError("it failed, and lacks how")
     return _Outcome(
-        state=TrialState(row.state),
-        measurement=_measurement(row),
-        failure=_failure(row),
-        warnings=tuple(row.warnings),
-        started_at=row.started_at,
-        ended_at=row.ended_at,
+        state=state,
+        measurement=measurement,
+        failure=failure,
+        warnings=tuple(map(text, row.warnings)),
+        started_at=_moment(row.started_at),
+        ended_at=_moment_if_any(row.ended_at),
         owner=_owner(row),
         timing=_timing(row),
     )
 
 
 def _timing(row: Row[Any]) -> Timing | None:
-    return None if row.elapsed_s is None else Timing(row.elapsed_s, row.launch_s)
+    elapsed_s = _quantity(row.elapsed_s)
+    return None if elapsed_s is None else Timing(elapsed_s, _quantity(row.launch_s))
 
 
 def _owner(row: Row[Any]) -> TrialOwner:
@@ -193,13 +276,26 @@ def _measurement(row: Row[Any]) -> Measurement | None:
     if row.metrics is None:
         return None
     return Measurement(
-        metrics=row.metrics,
-        window_start_s=row.window_start_s,
-        window_end_s=row.window_end_s,
+        metrics={name: _metric(name, value) for name, value in row.metrics.items()},
+        window_start_s=_time_s(row.window_start_s),
+        window_end_s=_time_s(row.window_end_s),
         latency_source=Source(row.latency_source),
         energy_source=Source(row.energy_source),
         ended_early=row.failure_reason if row.state == TrialState.MEASURED else None,
     )
+
+
+def _metric(name: str, value: object) -> float:
+    found = _quantity(value)
+    if found is None:
+        raise TypeError(f"{name} has no value")
+    return found
+
+
+def _time_s(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no time")
+    return float(value)
 
 
 def _failure(row: Row[Any]) -> Failure | None:
@@ -208,6 +304,6 @@ def _failure(row: Row[Any]) -> Failure | None:
     log_path = row.failure_log_path
     return Failure(
         kind=FailureKind(row.failure_kind),
-        reason=row.failure_reason,
-        log_path=None if log_path is None else Path(log_path),
+        reason=text(row.failure_reason),
+        log_path=None if log_path is None else Path(text(log_path)),
     )

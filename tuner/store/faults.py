@@ -76,6 +76,28 @@ def _wrapped_fault(error: BaseException, where: str) -> TunerError | None:
     return None
 
 
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn what a damaged row, or one that another program wrote, raises into an error to show.
+
+    `what` is the row or table, such as `trial 7`. A deep JSON text is a `RecursionError`.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise _unreadable(what, str(error)) from error
+    except RecursionError as error:
+        raise _unreadable(what, "too deep") from error
+
+
+def _unreadable(what: str, why: str) -> OperatorNeededError:
+    first_line = " ".join(why.split())[:200]
+    return OperatorNeededError(
+        f"{what} of the store cannot be read ({first_line}): it is damaged, or another program "
+        "wrote it; restore a backup, or make a new store with `tuner store rebuild NEW.db`"
+    )
+
+
 def fault_of(error: DBAPIError, where: str) -> TunerError | None:
     """Return the error for the user, or None if the fault is a bug of the tuner."""
     if isinstance(error.orig, sqlite3.Error):
@@ -119,6 +141,11 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
         return PreflightError(
             f"cannot write the store {where} ({error}); make file and folder writable or name "
             "another with --store"
+        )
+    if "no such column" in str(error) or "Could not decode" in str(error):
+        return OperatorNeededError(
+            f"the store {where} was changed by another program ({error}); restore a backup, or "
+            f"make a new one with `tuner store rebuild NEW.db --store {where}`"
         )
     if name == "SQLITE_ERROR" and "no such table" in str(error):
         return OperatorNeededError(

@@ -30,6 +30,9 @@ from tuner.records import (
 )
 
 FORMAT_VERSION = 1
+# A window of 60,000 requests with 500 tokens each; beyond it a record is a bomb, and no window.
+MOST_BYTES = 256 * 2**20
+_DAMAGE = (zlib.error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is part of the format
 
 
@@ -67,10 +70,13 @@ def decode(encoded: bytes) -> RawRun:
             f"{FORMAT_VERSION:02x}; upgrade tuner"
         )
     try:
-        body = zlib.decompress(encoded[1:])
+        unfold = zlib.decompressobj()
+        body = unfold.decompress(encoded[1:], MOST_BYTES)
+        if not unfold.eof:
+            raise ValueError(f"cut off, or more than {MOST_BYTES >> 20} MiB")
         end = 4 + int.from_bytes(body[:4], "little")
         return _run(json.loads(body[4:end]), body[end:])
-    except (zlib.error, ValueError, KeyError, IndexError) as error:
+    except _DAMAGE as error:
         raise OperatorNeededError(
             f"raw records are damaged ({error}); the metrics are kept apart and still hold"
         ) from error

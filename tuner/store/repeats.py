@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from tuner.errors import UsageError, unknown_name
 from tuner.records import Failure, Load, Measurement, RawRun, Timing
 from tuner.store import convert, raw
+from tuner.store.faults import readable
 from tuner.store.rows import (
     Answers,
     Grades,
@@ -114,7 +115,7 @@ class RepeatTables:
 
     def every(self, study: str) -> list[RepeatRow]:
         """Return the repeats and probes of a study in the order in which they began."""
-        with self._session() as session:
+        with self._session() as session, readable(f"a repeat of study '{study}'"):
             query = select(*RepeatRecord.__table__.columns).where(
                 RepeatRecord.study_id == study_of(session, study).id
             )

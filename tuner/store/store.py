@@ -17,7 +17,7 @@ from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
-from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults
+from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults, readable
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
 from tuner.store.repeats import RepeatTables, require_finite, study_of
@@ -143,14 +143,14 @@ class Store:
 
     def study(self, name: str) -> StudyIdentity:
         """Return a study's identity; raises `UsageError` with near names if there is none."""
-        with self.session() as session:
+        with self.session() as session, readable(f"study '{name}'"):
             return convert.identity(study_of(session, name))
 
     def studies(self) -> list[StudySummary]:
         """Return all studies, oldest first."""
         counts: dict[tuple[int, str], int] = {}
         query = select(TrialRecord.study_id, TrialRecord.state, func.count(TrialRecord.id))
-        with self.session() as session:
+        with self.session() as session, readable("a study"):
             for study_id, state, count in session.execute(
                 query.group_by(TrialRecord.study_id, TrialRecord.state)
             ):
@@ -248,8 +248,11 @@ class Store:
             convert.set_timing(trial, timing)
 
     def trials(self, study: str) -> list[TrialRow]:
-        """Return the trials of a study by number, without raw records."""
-        with self.session() as session:
+        """Return the trials of a study by number, without raw records.
+
+        As all that reads rows, it raises `OperatorNeededError` for one that cannot be read.
+        """
+        with self.session() as session, readable(f"a trial of study '{study}'"):
             query = select(*TrialRecord.__table__.columns).where(
                 TrialRecord.study_id == study_of(session, study).id
             )
@@ -258,7 +261,7 @@ class Store:
 
     def states(self, study: str) -> dict[int, TrialState]:
         """Return the state of each trial by number, without reading measurements."""
-        with self.session() as session:
+        with self.session() as session, readable(f"a trial of study '{study}'"):
             query = select(TrialRecord.number, TrialRecord.state).where(
                 TrialRecord.study_id == study_of(session, study).id
             )
@@ -266,7 +269,7 @@ class Store:
 
     def trial(self, study: str, number: int) -> TrialRow | None:
         """Return one trial without its raw records, or None if there is none of that number."""
-        with self.session() as session:
+        with self.session() as session, readable(f"trial {number}"):
             query = select(*TrialRecord.__table__.columns).where(
                 TrialRecord.study_id == study_of(session, study).id, TrialRecord.number == number
             )
@@ -295,12 +298,9 @@ class Store:
 
     def events(self, study: str) -> list[EventRow]:
         """Return the events of a study in the order they were added."""
-        with self.session() as session:
+        with self.session() as session, readable(f"an event of study '{study}'"):
             query = select(EventRecord).where(EventRecord.study_id == study_of(session, study).id)
-            return [
-                EventRow(at=e.at, kind=e.kind, message=e.message, trial=e.trial)
-                for e in session.scalars(query.order_by(EventRecord.id))
-            ]
+            return [convert.event_row(e) for e in session.scalars(query.order_by(EventRecord.id))]
 
     def set_budget(self, study: str, *, trials: int | None, hours: float | None) -> None:
         """Replace the budget of a study; None is no limit."""
