@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from tuner.configuration import Configuration
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.host.plain_text import plain_text
 from tuner.metrics import METRICS
 from tuner.records import (
     Failure,
@@ -33,10 +34,17 @@ from tuner.records import (
 from tuner.store import Store, StudyIdentity, TrialOwner, TrialState
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+words = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(plain_text)
 values = st.booleans() | st.integers(-(2**53), 2**53) | finite | words
-sections = st.dictionaries(words, values, max_size=4)
-configurations = st.builds(Configuration, sections, sections, sections, sections)
+names = st.from_regex(r"[a-z][a-z0-9_]{0,9}(\.[a-z]{1,3})?", fullmatch=True)
+variables = st.from_regex(r"[A-Z_][A-Z0-9_]{0,9}", fullmatch=True)
+configurations = st.builds(
+    Configuration,
+    st.dictionaries(names, values, max_size=4),
+    st.dictionaries(variables, values, max_size=4),
+    st.dictionaries(st.sampled_from(DEVICE_KNOBS), values),
+    st.dictionaries(st.sampled_from(LOAD_KNOBS), values),
+)
 measurements = st.builds(
     Measurement,
     metrics=st.dictionaries(st.sampled_from(sorted(METRICS)), finite),

@@ -286,10 +286,9 @@ def _measurement(row: Row[Any]) -> Measurement | None:
 
 
 def _metric(name: str, value: object) -> float:
-    found = _quantity(value)
-    if found is None:
-        raise TypeError(f"{name} has no value")
-    return found
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{name} is {value!r}, no number")
+    return float(value)
 
 
 def _time_s(value: object) -> float:
