@@ -124,10 +124,8 @@ def _headline(best: TrialSummary, r: Recommendation) -> Text:
     saving, theirs = best.saving_percent or 0.0, StoredSpec.of(r.study).baseline_name
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
     if r.confirmed.default_missed and saving >= 0:
-        return (
-            f"[bold yellow]{theirs} misses the SLO[/]; this uses {amount} per output token than "
-            f"{theirs}"
-        )
+        missed = (f"{theirs} misses the SLO", "bold yellow")
+        return Text.assemble(missed, f"; this uses {amount} per output token than {theirs}")
     if best.tied_with_default:
         tied = (f"tied with {theirs}", "bold yellow")
         return Text.assemble(tied, f": {amount} is within the noise")
