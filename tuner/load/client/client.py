@@ -119,7 +119,13 @@ class Exchange:
         try:
             async with (
                 asyncio.timeout(limits.first_token_s) as deadline,
-                session.post(self._url, data=self._body, headers=self._headers) as response,
+                session.post(
+                    self._url,
+                    data=self._body,
+                    headers=self._headers,
+                    allow_redirects=False,  # the tokens of another server are not measured
+                    auto_decompress=False,  # asked not to pack, a server that does is no good one
+                ) as response,
             ):
                 if response.status != 200:
                     text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")

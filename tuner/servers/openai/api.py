@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import aiohttp
 
 from tuner.records import Prompt, Request, TextRequest
+from tuner.servers.openai.replies import body_of, json_of, reply_to
 from tuner.servers.openai.stream import CompletionStream
 from tuner.servers.server import (
     Flags,
@@ -125,8 +126,10 @@ class OpenAiApi:
             "ignore_eos": True,
             "detokenize": False,
         }
-        async with session.post(base_url.rstrip("/") + COMPLETIONS, json=body) as reply:
-            made = (await reply.json()).get("usage") if reply.status == 200 else None
+        url = base_url.rstrip("/") + COMPLETIONS
+        async with reply_to(session, "POST", url, json=body) as reply:
+            answer = await json_of(reply) if reply.status == 200 else None
+        made = answer.get("usage") if isinstance(answer, dict) else None
         return isinstance(made, dict) and made.get("completion_tokens") == _CANARY_TOKENS
 
     async def is_ready(self, session: aiohttp.ClientSession, base_url: str) -> bool:
@@ -177,9 +180,9 @@ async def get_json(session: aiohttp.ClientSession, url: str) -> dict[str, object
     Raises `ServerUnreachableError`.
     """
     try:
-        async with session.get(url) as reply:
+        async with reply_to(session, "GET", url) as reply:
             reply.raise_for_status()
-            data = await reply.json()
+            data = await json_of(reply)
     except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
         said = str(error)[:_QUOTE_CHARS] or "time-out"  # it may quote all that was answered
         raise ServerUnreachableError(f"no answer from {url}: {said}") from error
@@ -191,14 +194,14 @@ async def _first_choice(
 ) -> dict[str, object]:
     """Return the first choice of an answer that is not streamed; raises as `greedy_answer`."""
     try:
-        async with session.post(url, json=body) as reply:
+        async with reply_to(session, "POST", url, json=body) as reply:
             if reply.status != 200:
-                said = (await reply.text())[:_QUOTE_CHARS].strip()
+                said = (await body_of(reply)).decode(errors="replace")[:_QUOTE_CHARS].strip()
                 raise NotAnsweredError(f"HTTP {reply.status}: {said}")
-            choice = (await reply.json())["choices"][0]
+            choice = (await json_of(reply))["choices"][0]
     except TimeoutError:  # one of aiohttp's errors, too: how long to wait is the caller's
         raise
-    except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
+    except (aiohttp.ClientError, ValueError, LookupError, TypeError, RecursionError) as error:
         kind = type(error).__name__
         raise NotAnsweredError(f"no answer with token ids ({kind})") from error
     if not isinstance(choice, dict):

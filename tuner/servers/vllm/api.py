@@ -5,6 +5,7 @@ from __future__ import annotations
 import aiohttp
 
 from tuner.servers.openai.api import OpenAiApi, get_json
+from tuner.servers.openai.replies import body_of, reply_to
 from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
 from tuner.servers.vllm.counters import resolved_settings, scrape
 
@@ -15,7 +16,7 @@ class VllmApi(OpenAiApi):
     async def is_ready(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """Say whether `/health` answers: vLLM opens its port before it has loaded the model."""
         try:
-            async with session.get(f"{base_url}/health") as reply:
+            async with reply_to(session, "GET", f"{base_url}/health") as reply:
                 return reply.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -44,8 +45,8 @@ class VllmApi(OpenAiApi):
 
         Newer vLLMs say whether it worked, which it does not while requests hold blocks.
         """
-        async with session.post(f"{base_url}/reset_prefix_cache") as reply:
+        async with reply_to(session, "POST", f"{base_url}/reset_prefix_cache") as reply:
             if reply.status != 200:
                 return False
-            answer = await reply.read()
+            answer = await body_of(reply)
             return not answer or b"false" not in answer.lower()

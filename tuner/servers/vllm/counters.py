@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from tuner.configuration import Value
+from tuner.servers.openai.replies import body_of, reply_to
 from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
 
 _FIELDS = {
@@ -101,11 +102,11 @@ async def _get_if_there(
 ) -> bytes | None:
     timeout = aiohttp.ClientTimeout(total=deadline_s)
     try:
-        async with session.get(url, timeout=timeout) as response:
+        async with reply_to(session, "GET", url, timeout=timeout) as response:
             if response.status == 404:
                 return None
             response.raise_for_status()
-            return await response.read()
+            return await body_of(response)
     except (aiohttp.ClientError, TimeoutError) as error:
         said = str(error)[:_SAID_CHARS] or "timed out"  # it may quote all that was answered
         raise ServerUnreachableError(f"no answer from {url}: {said}") from error
