@@ -62,6 +62,7 @@ bench-spaces: $(VENV)/installed-dev  ## what each search space saves, and how so
 
 bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen, in virtual time
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_deployable.py
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_headroom.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos
