@@ -265,8 +265,13 @@ class StudySpec(BaseModel):
     @property
     def checks_s(self) -> float:
         """The part of the hours that is kept for the final checks, s."""
-        has_checks = self.confirm and self.checks and self.hours is not None
-        return _CHECKS_SHARE * self.budget_s if has_checks else 0.0
+        has_hours = self.makes_checks and self.hours is not None
+        return _CHECKS_SHARE * self.budget_s if has_hours else 0.0
+
+    @property
+    def makes_checks(self) -> bool:
+        """Whether the recommendation is checked; never on a server that others may use."""
+        return self.confirm and self.checks and self.base_url is None
 
     def before_checks(self) -> StudySpec:
         """Return the spec of search and confirmation, whose hours leave room for the checks."""

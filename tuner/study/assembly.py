@@ -165,7 +165,7 @@ class Run:
             await self._enqueue_first_points(proposals, defaults, older)
         kept = self._kept(evaluator)
         confirmation = self._confirmation(kept) if self._spec.confirm else None
-        checks = self._checks(kept) if self._spec.confirm and self._spec.checks else None
+        checks = self._checks(kept) if self._spec.makes_checks else None
         run = StudyRun(
             self._name,
             self._spec.before_checks(),

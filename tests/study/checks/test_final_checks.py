@@ -230,3 +230,9 @@ def test_the_command_line_shows_them(tmp_path: Path) -> None:
     with Store.open(tuner.store_path, create=False) as store:
         kinds = [p.kind for p in store.repeats.probes("night")]
     assert kinds.count(ProbeKind.STRESS) == kinds.count(ProbeKind.IDLE) == 1
+
+
+def test_a_server_of_others_is_left_alone() -> None:
+    spec = StudySpec(model="m", hours=8.0)
+    assert spec.makes_checks
+    assert not spec.model_copy(update={"base_url": "http://127.0.0.1:8000"}).makes_checks
