@@ -26,7 +26,7 @@ from tuner.records import (
 )
 from tuner.slo import Slo
 
-_REFUSED_TIMES = 2.0  # answers that last so many windows leave too few whole ones to count
+_REFUSED_TIMES = 3.0  # windows to an answer: too few end in one for a percentile
 _ENOUGH_ANSWERS = 4.0  # one after another: shorter windows have no intervals
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
@@ -193,16 +193,15 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
 def short_window(run: RawRun, times: float = 1.0) -> str | None:
     """Say that a mean answer is longer than so many windows, and what to take; None if it is not.
 
-    The figures of such a window have no intervals, and it holds few whole answers. An answer that
-    is cut counts with its own TPOT until its last token.
+    The figures of such a window have no intervals, and it holds few whole answers. The mean is that
+    of the answers that ended in it: those under way are the longer ones. Where none ended, it is
+    theirs, each with its own TPOT until its last token.
     """
-    start_s, window_s = run.window_start_s, run.window_end_s - run.window_start_s
-    answers_s = [
-        _answer_s(r, value)
-        for r in run.requests
-        if (value := tpot_ms(r)) is not None and r.token_times_s[-1] > start_s
-    ]
-    answer_s = float(np.mean(answers_s)) if answers_s else 0.0
+    start_s, end_s = run.window_start_s, run.window_end_s
+    window_s = end_s - start_s
+    finished = _finished(run.requests, start_s, end_s)
+    answers_s = _present(_answer_s(r, tpot_ms(r)) for r in finished or run.requests)
+    answer_s = float(answers_s.mean()) if answers_s.size else 0.0
     if answer_s <= times * window_s:
         return None
     enough_s = 10.0 * math.ceil(_ENOUGH_ANSWERS * answer_s / 10.0)
@@ -212,9 +211,12 @@ def short_window(run: RawRun, times: float = 1.0) -> str | None:
     )
 
 
-def _answer_s(record: RequestRecord, own_tpot_ms: float) -> float:
-    if record.state is RequestState.DONE:
+def _answer_s(record: RequestRecord, own_tpot_ms: float | None) -> float | None:
+    """Return how long an answer takes; None before its second token."""
+    if record.state is RequestState.DONE and record.token_times_s.size:
         return float(record.token_times_s[-1] - record.scheduled_s)
+    if own_tpot_ms is None:
+        return None
     first_s = float(record.token_times_s[0] - record.scheduled_s)
     return first_s + own_tpot_ms / 1e3 * (record.output_tokens - 1)
 
