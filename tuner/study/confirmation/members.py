@@ -11,6 +11,7 @@ from tuner.analysis.margins import energy_shift, margins
 from tuner.analysis.outcomes import ENERGY, baseline_of, feasible, front_of, measured
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Configuration
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.metrics import Direction
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
@@ -86,20 +87,41 @@ def members(
         front = front_of(rows, goal.slos, goal.objectives)
         if not all(t.baseline for t in front):
             break
-    first = [] if not front or front[0].baseline else [_leader(rows, goal.slos, repeats)]
+    first = [] if not front or front[0].baseline else [_leader(rows, goal.slos, repeats, known)]
     others = [t for t in front if t.number not in {leader.number for leader in first}]
     return [by_number[t.number] for t in (*first, *others)]
 
 
 def _leader(
-    rows: Sequence[TrialRow], slos: Sequence[Slo], repeats: Sequence[RepeatRow]
+    rows: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    repeats: Sequence[RepeatRow],
+    known: Mapping[int, Confirmation],
 ) -> TrialRow:
     """Return which of the rows of least energy, as far as one window can tell, is to be confirmed.
 
-    One that is under confirmation stays; else the one with the fewest knobs, which others equal.
+    One whose confirmation has begun stays until that is decided: a night that goes from one to the
+    next decides none. Else it is the one with the fewest knobs, which others equal.
     """
     begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
     able = [t for t in feasible(rows, slos) if not t.baseline and _energy_j(t)]
+    held_j = min(
+        (
+            _energy_j(t) or math.inf
+            for t in able
+            if t.number in begun and known[t.number].slo is SloVerdict.MET
+        ),
+        default=math.inf,
+    )
+    undecided = [
+        t
+        for t in able
+        if t.number in begun
+        and known[t.number].slo is SloVerdict.UNCERTAIN
+        and (_energy_j(t) or math.inf) < held_j
+    ]
+    if undecided:
+        return max(undecided, key=lambda t: begun.count(t.number))
     least_j = min(_energy_j(t) or math.inf for t in able)
 
     def rank(trial: TrialRow) -> tuple[int, int, float]:
