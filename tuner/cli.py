@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,6 +71,7 @@ def main() -> NoReturn:
         from tuner.host.plain_text import plain_text
         from tuner.host.redaction import redacted
 
-        typer.echo(redacted(plain_text(f"tuner: {error}")), err=True)
+        with suppress(OSError):  # its terminal was closed
+            typer.echo(redacted(plain_text(f"tuner: {error}")), err=True)
         sys.exit(error.exit_code)
     sys.exit(0)

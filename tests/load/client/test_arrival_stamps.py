@@ -114,3 +114,20 @@ async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
     sent_s = np.sort([t.wrote_s[1] for t in server.talks])
     # Server and client share this test's loop: a read holds up the writes, and not their stamps.
     assert np.median(last_s - sent_s) < 0.01
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, -30.0 * 86400, 3600.0, -1.0, 40 * 365 * 86400.0])
+def test_a_clock_that_is_set_in_a_window_moves_no_token(
+    monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """A stamp of hours ago would be told as a silent engine, the configuration's fault."""
+    clock, real = WallClock(), time.time_ns
+    clock.monotonic_s(real())  # compares the clocks, for the next tenth of a second
+    jump_ns = round(jump_s * 1e9)
+    monkeypatch.setattr(time, "time_ns", lambda: real() + jump_ns)
+    for stamp_ns in (time.time_ns(), real()):  # of after and of before it was set
+        now_s = time.monotonic()
+        assert now_s - 11.0 < clock.monotonic_s(stamp_ns) <= time.monotonic()
+    clock._valid_until_s = 0.0
+    now_s = time.monotonic()
+    assert clock.monotonic_s(time.time_ns()) == pytest.approx(now_s, abs=0.2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tuner.commands.shared.output import ReaderGoneError
 
@@ -40,4 +42,29 @@ def _console(*, stderr: bool) -> Console:
                 raise ReaderGoneError from None
             super().on_broken_pipe()
 
-    return PlainConsole(stderr=stderr, markup=False, emoji=False)
+    file = cast(TextIO, _Notes(sys.stderr)) if stderr else None
+    return PlainConsole(file=file, stderr=stderr, markup=False, emoji=False)
+
+
+class _Notes:
+    """Stderr that may go away: after a terminal was closed, what is begun is still put back."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -18,6 +18,8 @@ _STAMP = struct.Struct("@ll")  # struct timespec
 _ANCILLARY_BYTES = 64
 # The wall clock, in which the kernel stamps, is slewed by at most 500 µs/s.
 _CLOCKS_COMPARED_S = 0.1
+_SUSPECT_S = 0.5  # what arrived is read at once, unless the client is far behind
+_OLDEST_S = 10.0
 _TRIES = 5
 
 
@@ -29,12 +31,19 @@ class WallClock:
         self._valid_until_s = float("-inf")
 
     def monotonic_s(self, stamp_ns: int) -> float:
-        """Return the monotonic time of wall-clock `stamp_ns`, s, at most now."""
+        """Return the monotonic time of wall-clock `stamp_ns`, s, at most now.
+
+        A stamp from long ago is of a clock that was set since: it counts as now.
+        """
         now_s = time.monotonic()
         if now_s > self._valid_until_s:
             self._compare()
             self._valid_until_s = now_s + _CLOCKS_COMPARED_S
-        return min(now_s, (stamp_ns - self._ahead_ns) * 1e-9)
+        arrived_s = (stamp_ns - self._ahead_ns) * 1e-9
+        if now_s - arrived_s > _SUSPECT_S:
+            self._compare()
+            arrived_s = (stamp_ns - self._ahead_ns) * 1e-9
+        return now_s if now_s - arrived_s > _OLDEST_S else min(now_s, arrived_s)
 
     def _compare(self) -> None:
         """Read both clocks a few times: between two readings this process may be put aside."""
