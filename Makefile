@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-spaces bench-deployable chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -71,7 +71,11 @@ chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 LAWS := tests/servers/vllm/log/test_any_version.py tests/servers/vllm/test_numbers.py \
     tests/servers/openai/test_text_stream.py tests/store/imports/test_bench_serve.py
 
-fuzz: $(VENV)/installed-dev  ## 20,000 hostile files, logs, streams and replies, in 500 MB
+audit: $(VENV)/installed-dev  ## weaknesses in the code (bandit), known ones in the dependencies
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml tuner
+	bash .ci/audit.sh $(BIN)
+
+fuzz: $(VENV)/installed-dev  ## 20,000 hostile stores, files, logs, streams and replies, in 500 MB
 	FUZZ_CASES=600 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	    $(BIN)/pytest tests/fuzz $(LAWS) --timeout 1800
 

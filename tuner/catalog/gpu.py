@@ -87,7 +87,7 @@ def card_factor(gpu: str, card: int) -> float:
     """
     if card == 0:
         return 1.0
-    drawn = random.Random(f"{gpu} {card}").gauss(0.0, _CARD_DEVIATION)
+    drawn = random.Random(f"{gpu} {card}").gauss(0.0, _CARD_DEVIATION)  # nosec B311
     return 1.0 + min(max(drawn, -_MOST_CARD_DEVIATION), _MOST_CARD_DEVIATION)
 
 

@@ -59,7 +59,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _shipped() -> dict[str, dict[str, Any]]:
     """Read the table; an entry `like: NAME` is another name's configuration with changes."""
     path = Path(__file__).parent / "models.yaml"
-    table: dict[str, dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), _loader())
+    text = path.read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = yaml.load(text, _loader())  # nosec B506
     models: dict[str, dict[str, Any]] = {}
     for name, fields in table.items():
         like = fields.get("like")
