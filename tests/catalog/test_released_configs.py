@@ -29,7 +29,8 @@ LATENCIES = [
 METRICS = {
     "energy_per_output_token_j", "energy_per_input_token_j", "energy_per_request_j",
     "mean_power_w", "goodput_req_s",
-    "output_throughput_tok_s", "request_throughput_req_s", "slo_attainment", *LATENCIES,
+    "output_throughput_tok_s", "request_throughput_req_s", "offered_rate_req_s",
+    "slo_attainment", *LATENCIES,
 }  # fmt: skip
 
 
