@@ -208,6 +208,8 @@ def first_damage(path: Path) -> str | None:
         if fault is None:
             return str(error)
         raise fault from error
+    except UnicodeDecodeError:  # SQLite quotes a damaged name
+        return "a name in it is no text"
     return None
 
 

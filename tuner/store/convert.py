@@ -60,6 +60,8 @@ def _identity(record: StudyRecord) -> StudyIdentity:
         raise TypeError("its spec is no object")
     if record.budget_trials is not None:
         whole_number(record.budget_trials)
+    if not record.objectives:
+        raise ValueError("it has no objective")
     values["slos"] = tuple(map(_slo, record.slos))
     values["objectives"] = tuple(map(text, record.objectives))
     values["energy_source"] = Source(record.energy_source)

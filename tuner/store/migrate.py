@@ -7,7 +7,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert, inspect, select, text, update
 
 from tuner.errors import PreflightError, UsageError
+from tuner.host.process import whole_number
 from tuner.store import address
+from tuner.store.faults import readable
 from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord
 
 _REVISIONS = Path(__file__).with_name("migrations")
@@ -42,7 +44,11 @@ def _require_no_newer(version: int | None, shown: str) -> None:
 def _stored_version(connection: Connection) -> int | None:
     if not inspect(connection).has_table(SchemaRecord.__tablename__):
         return None
-    return connection.scalar(select(SchemaRecord.version))
+    version = connection.scalar(select(SchemaRecord.version))
+    with readable("the table tuner_schema"):
+        if version is not None and whole_number(version) < 1:
+            raise ValueError(f"version {version}")
+    return version
 
 
 def _bring_up(engine: Engine, shown: str) -> None:

@@ -32,6 +32,7 @@ from tuner.records import (
 FORMAT_VERSION = 1
 # A window of 60,000 requests with 500 tokens each; beyond it a record is a bomb, and no window.
 MOST_BYTES = 256 * 2**20
+_STEP_BYTES = 4 * 2**20
 _DAMAGE = (zlib.error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _STATES = (RequestState.DONE, RequestState.FAILED, RequestState.CUT)  # order is part of the format
 
@@ -70,16 +71,28 @@ def decode(encoded: bytes) -> RawRun:
             f"{FORMAT_VERSION:02x}; upgrade tuner"
         )
     try:
-        unfold = zlib.decompressobj()
-        body = unfold.decompress(encoded[1:], MOST_BYTES)
-        if not unfold.eof:
-            raise ValueError(f"cut off, or more than {MOST_BYTES >> 20} MiB")
+        body = _unfolded(encoded[1:])
         end = 4 + int.from_bytes(body[:4], "little")
         return _run(json.loads(body[4:end]), body[end:])
     except _DAMAGE as error:
         raise OperatorNeededError(
             f"raw records are damaged ({error}); the metrics are kept apart and still hold"
         ) from error
+
+
+def _unfolded(packed: bytes) -> bytearray:
+    """Return what zlib packed; raises `zlib.error`, and `ValueError` beyond `MOST_BYTES`."""
+    unfold = zlib.decompressobj()
+    body = bytearray()
+    while not unfold.eof:
+        piece = unfold.decompress(packed, _STEP_BYTES)
+        packed = unfold.unconsumed_tail
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+        if not piece and not packed:
+            raise ValueError("cut off")
+    return body
 
 
 def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
@@ -122,7 +135,7 @@ def _drafts(counts: DraftCounts | None) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def _run(header: dict[str, Any], body: bytes) -> RawRun:
+def _run(header: dict[str, Any], body: bytearray) -> RawRun:
     columns: dict[str, NDArray[np.int64]] = {}
     at = 0
     for name, length in header["columns"]:
@@ -193,7 +206,7 @@ def _pack(column: NDArray[np.int64]) -> bytes:
     return steps.view(np.uint8).reshape(-1, 8).T.tobytes()
 
 
-def _unpack(packed: bytes, length: int) -> NDArray[np.int64]:
+def _unpack(packed: bytes | bytearray, length: int) -> NDArray[np.int64]:
     rows = np.frombuffer(packed, dtype=np.uint8).reshape(8, length)
     steps = np.ascontiguousarray(rows.T).view("<i8").reshape(length)
     return np.cumsum(steps, dtype=np.int64)

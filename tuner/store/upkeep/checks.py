@@ -52,6 +52,8 @@ def check_file(path: Path) -> list[Finding]:
         if fault is None or not (error.sqlite_errorname or "").startswith("SQLITE_CORRUPT"):
             raise (fault or error) from error
         found.append(problem("file", str(error)))
+    except UnicodeDecodeError:  # SQLite quotes a damaged name
+        found.append(problem("file", "a name in it is no text"))
     return found[:_MOST_SAID]
 
 
