@@ -204,7 +204,9 @@ class StudyRun:
             result.kind is FailureKind.UNSTABLE
             and self._proposals.is_known_to_fail(number, result.reason)
         ):
-            self._proposals.tell_infeasible(number, result.reason)
+            measured = self._store.raw_run(self._name, number) is not None
+            crashed = has_crashed(result, measured=measured)
+            self._proposals.tell_infeasible(number, result.reason, crashed=crashed)
             self._given_up.clear()
         elif proposal.attempt < MAX_ATTEMPTS:
             self._store.add_event(self._name, "retry", result.reason, trial=number)
@@ -259,6 +261,14 @@ def is_configurations_fault(failure: Failure, attempt: int) -> bool:
     return failure.kind is FailureKind.CONFIGURATION or (
         failure.kind is FailureKind.UNSTABLE and attempt > 1
     )
+
+
+def has_crashed(failure: Failure, *, measured: bool) -> bool:
+    """Say whether a server did not start or died; `measured`: a load ran to the end of its window.
+
+    One that was measured and failed all the same does not keep up with the load.
+    """
+    return failure.kind is FailureKind.UNSTABLE or not measured
 
 
 def _interrupted() -> Failure:

@@ -124,3 +124,17 @@ def test_an_unstable_option_needs_no_second_try_once_it_failed_twice() -> None:
     asked.retry(first.number, attempt=2, unstable="segfault at 0x12")
     second = asked.ask()
     assert asked.is_known_to_fail(second.number, "segfault at 0x77")
+
+
+def test_an_option_that_is_too_slow_for_the_load_is_not_blamed() -> None:
+    space = load_space("default+precision")
+    asked = proposals(space, "random", gpus=1)
+    defaults = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.92}
+    asked.enqueue_baseline(defaults)
+    base = space.baseline_parameters(defaults)
+    for exponent in range(3, 7):
+        asked.enqueue({**base, "log2_max_num_seqs": exponent, "quantization": "fp8"})
+    for _ in range(4):
+        reason = "it does not keep up with the offered load"
+        asked.tell_infeasible(asked.ask().number, reason, crashed=False)
+    assert asked.ask().configuration.flags["quantization"] == "fp8"

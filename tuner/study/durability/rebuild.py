@@ -30,7 +30,7 @@ from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.log.restoring import restore_results
 from tuner.study.durability.results import all_warnings, require_metrics
-from tuner.study.loop import MAX_ATTEMPTS, is_configurations_fault
+from tuner.study.loop import MAX_ATTEMPTS, has_crashed, is_configurations_fault
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.search_task import BASELINE
 from tuner.study.proposals.start_points import parameters_of
@@ -221,7 +221,8 @@ def _tell(proposals: Proposals, record: LoggedResult, asked: Proposal) -> bool:
     if isinstance(result, Measurement):
         proposals.tell_measured(number, result)
     elif is_configurations_fault(result, asked.attempt):
-        proposals.tell_infeasible(number, result.reason)
+        crashed = has_crashed(result, measured=record.encoded_raw is not None)
+        proposals.tell_infeasible(number, result.reason, crashed=crashed)
     else:
         proposals.give_up(number)
         return True

@@ -102,7 +102,7 @@ def _told(
     """Tell a result; return its costs if it is feasible, else None."""
     needed = [o.metric for o in spec.objectives] + [s.metric for s in spec.slos]
     if not isinstance(result, Measurement) or any(m not in result.metrics for m in needed):
-        proposals.tell_infeasible(number, "not on the emulator")
+        proposals.tell_infeasible(number, "not on the emulator", crashed=False)
         return None
     proposals.tell_measured(number, result)
     if result.ended_early is not None or not meets_all(result.metrics, spec.slos):

@@ -36,6 +36,7 @@ from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
 from tuner.study.proposals.search_task import (
     BASELINE,
+    CRASHED,
     ENDED_EARLY,
     FAILED_ONCE,
     LAUNCH_OK,
@@ -325,8 +326,12 @@ class Proposals:
             attrs[ENDED_EARLY] = measurement.ended_early
         self._tell(number, values, {LAUNCH_OK: _MET, **violations}, attrs)
 
-    def tell_infeasible(self, number: int, reason: str) -> None:
-        """Tell that the configuration itself fails; impute the worst values so far."""
+    def tell_infeasible(self, number: int, reason: str, *, crashed: bool = True) -> None:
+        """Tell that the configuration itself fails; impute the worst values so far.
+
+        `crashed` says that it did not start or died, which one of its options may be to blame for;
+        one that does not keep up with the load is just too slow.
+        """
         told = self._trials(TrialState.COMPLETE)
         worst = [max(column) for column in zip(*(t.values for t in told), strict=True)]
         violations = {
@@ -334,7 +339,8 @@ class Proposals:
             for slo in self._slos
         }
         values = tuple(worst) if worst else (0.0,) * len(self._objectives)
-        self._tell(number, values, {LAUNCH_OK: _VIOLATED, **violations}, {REASON: reason})
+        attrs = {REASON: reason, **({CRASHED: reason} if crashed else {})}
+        self._tell(number, values, {LAUNCH_OK: _VIOLATED, **violations}, attrs)
 
     def _tell(
         self,

@@ -30,6 +30,7 @@ ENDED_EARLY = "ended_early"  # violations are then lower bounds
 LAUNCH_S = "launch_s"
 WALL_S = "wall_s"
 REASON = "reason"  # why the configuration failed
+CRASHED = "crashed"  # the same, of one that did not start or died; not of one that is too slow
 FAILED_ONCE = "failed_once"  # the same, of a failure that is tried again
 
 PointTest = Callable[[Point], bool]
@@ -110,7 +111,7 @@ class SearchTask:
                 works=False,
                 launch_s=launch_s,
                 wall_s=wall_s,
-                cause=trial.user_attrs.get(REASON),
+                cause=trial.user_attrs.get(CRASHED),
             )
         needed = margins or {}
         violations = [constraints[key] + needed.get(key, 0.0) for key in self.constraints]
