@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration, Value
@@ -44,6 +38,7 @@ from tuner.study.proposals.search_task import (
     REASON,
     WALL_S,
     SearchTask,
+    suggested,
 )
 
 RETURNED = "returned"  # the knobs that a trial leaves as the baseline has them
@@ -80,20 +75,6 @@ def _never(_: Configuration) -> bool:
 
 def _always(_: Configuration) -> bool:
     return True
-
-
-def suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
-    """Return a parameter's value in a new trial."""
-    if isinstance(distribution, CategoricalDistribution):
-        value = trial.suggest_categorical(name, distribution.choices)
-        assert value is not None
-        return value
-    if isinstance(distribution, IntDistribution):
-        d = distribution
-        return trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
-    assert isinstance(distribution, FloatDistribution)
-    f = distribution
-    return trial.suggest_float(name, f.low, f.high, step=f.step, log=f.log)
 
 
 class Proposals:

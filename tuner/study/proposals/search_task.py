@@ -16,12 +16,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.search.candidates import Candidates
 from tuner.search.failures.causes import FailureCauses
 from tuner.search.observation import Observation
-from tuner.search.space import Condition, Knob, Point, Space
+from tuner.search.space import Condition, Knob, Point, Space, Value
 
 LAUNCH_OK = "launch_ok"
 # user attributes of a trial; durations are seconds
@@ -169,3 +169,17 @@ def random_point(task: SearchTask, seed: int, causes: FailureCauses) -> dict[str
     if not len(pool):
         return None
     return task.space.active(task.space.point(rng.choice(pool)))
+
+
+def suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Value:
+    """Return a parameter's value in a new trial."""
+    if isinstance(distribution, CategoricalDistribution):
+        value = trial.suggest_categorical(name, distribution.choices)
+        assert value is not None
+        return value
+    if isinstance(distribution, IntDistribution):
+        d = distribution
+        return trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
+    assert isinstance(distribution, FloatDistribution)
+    f = distribution
+    return trial.suggest_float(name, f.low, f.high, step=f.step, log=f.log)
