@@ -40,7 +40,7 @@ def test_everything_that_is_wrong_is_said_at_once(
 ) -> None:
     device = standin.device(0)
     device.set(limit_mw=500_000, persistence_mode=0, memory_used_bytes=20 * 2**30)
-    device.processes({os.getpid(): 2**30, 999_999_999: 2**30})
+    device.processes({os.getpid(): 2**30, 4_000_000: 2**30})
     found = by_check(check_gpus(host(USER), NOBODY))
     assert found["gpu permission"].level is Level.WARNING
     assert "sudo" in (found["gpu permission"].fix or "")
@@ -54,7 +54,7 @@ def test_everything_that_is_wrong_is_said_at_once(
     use = found["gpu 0 use"]
     assert use.level is Level.PROBLEM
     assert f"pid {os.getpid()} (" in use.message
-    assert "pid 999999999 (not seen from here), 20.0 GiB" in use.message
+    assert "pid 4000000 (not seen from here), 20.0 GiB" in use.message
 
 
 def test_a_gpu_that_hangs_is_a_problem(standin: Standin, host: Callable[..., Host]) -> None:
@@ -70,7 +70,7 @@ def test_a_gpu_that_hangs_does_not_hide_the_others(standin: Standin) -> None:
     hung, *others = findings
     assert (hung.check, hung.level) == ("gpu 0", Level.PROBLEM)
     assert "the GPU at index 0 does not answer" in hung.message
-    assert {f.check for f in others} == {"gpu 1", "gpu 1 limits", "gpu 1 use"}
+    assert {f.check for f in others} == {"gpu 1", "gpu 1 limits", "gpu 1 profiles", "gpu 1 use"}
     assert {f.level for f in others} == {Level.OK}
 
 

@@ -121,7 +121,7 @@ def test_every_metric_lies_in_its_interval(short_run: RawRun) -> None:
     result = reduce_run(short_run, limits_ms)
     assert isinstance(result, Measurement)
     found = intervals(short_run, limits_ms)
-    assert result.metrics.keys() == found.keys()
+    assert result.metrics.keys() - found.keys() == {"offered_rate_req_s"}  # the load's, not found
     assert 0.05 < result.metrics["slo_attainment"] < 0.95  # else the limits test nothing
     for name, interval in found.items():
         assert interval.low <= result.metrics[name] * (1 + 1e-12), name

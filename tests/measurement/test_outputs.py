@@ -68,7 +68,7 @@ async def test_answers_come_back_in_the_order_of_the_prompts() -> None:
     ("status", "body", "reason"),
     [
         (500, {"error": "EngineCore died"}, "HTTP 500: .*EngineCore died"),
-        (200, {"choices": [{"text": "hello"}]}, "no answer with token ids"),
+        (200, {"choices": [{"text": "hello"}]}, "does not return token ids"),
         (200, {"choices": [{"token_ids": None}]}, "does not return token ids"),
     ],
 )

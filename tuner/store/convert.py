@@ -95,6 +95,11 @@ def _quantity(value: object) -> float | None:
     return float(value)
 
 
+def now() -> datetime:
+    """Return the time that rows are stamped with, in UTC."""
+    return datetime.now(UTC)
+
+
 def _moment(value: object) -> datetime:
     if not isinstance(value, datetime):
         raise TypeError(f"{value!r} is no time")
@@ -115,7 +120,7 @@ def trial_record(
         configuration=configuration.to_json(),
         baseline=baseline,
         state=TrialState.RUNNING.value,
-        started_at=datetime.now(UTC),
+        started_at=now(),
         warnings=[],
     )
     set_owner(record, owner)
@@ -140,7 +145,7 @@ def repeat_record(
         traffic=traffic,
         load=None if load is None else asdict(load),
         state=TrialState.RUNNING.value,
-        started_at=datetime.now(UTC),
+        started_at=now(),
         warnings=[],
     )
     set_owner(record, owner)
@@ -160,7 +165,7 @@ def set_measurement(
 ) -> None:
     """End the evaluation as measured."""
     record.state = TrialState.MEASURED.value
-    record.ended_at = datetime.now(UTC)
+    record.ended_at = now()
     record.metrics = {name: float(value) for name, value in measurement.metrics.items()}
     record.window_start_s = float(measurement.window_start_s)
     record.window_end_s = float(measurement.window_end_s)
@@ -176,7 +181,7 @@ def set_measurement(
 def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
     """End the evaluation as failed."""
     record.state = TrialState.FAILED.value
-    record.ended_at = datetime.now(UTC)
+    record.ended_at = now()
     record.failure_kind = failure.kind.value
     record.failure_reason = failure.reason
     record.failure_log_path = None if failure.log_path is None else str(failure.log_path)

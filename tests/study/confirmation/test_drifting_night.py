@@ -7,7 +7,7 @@ store and the energies are made up.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -31,9 +31,9 @@ class Clock:
     def __init__(self) -> None:
         self.at = EVENING
 
-    def now(self, zone: tzinfo) -> datetime:
+    def now(self) -> datetime:
         self.at += timedelta(minutes=5)
-        return self.at.astimezone(zone)
+        return self.at
 
     @property
     def drift(self) -> float:
@@ -52,7 +52,7 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
     store: Store, monkeypatch: pytest.MonkeyPatch, drifts: bool
 ) -> None:
     clock, noise = Clock(), np.random.default_rng(0)
-    monkeypatch.setattr(convert, "datetime", clock)
+    monkeypatch.setattr(convert, "now", clock.now)
 
     def measured(configuration: Configuration, number: int) -> Measurement | Failure:
         found = physics(configuration, number)

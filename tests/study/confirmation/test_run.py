@@ -40,7 +40,9 @@ def test_the_front_is_confirmed_beside_the_default(store: Store) -> None:
     bed = searched(store)
     asyncio.run(confirming(bed).run())
     rows = store.repeats.of("s")
-    assert rows[0].kind is rows[-1].kind is RepeatKind.BASELINE
+    for traffic in {row.traffic for row in rows}:
+        kinds = [row.kind for row in rows if row.traffic == traffic]
+        assert RepeatKind.BASELINE in (kinds[0], kinds[-1])
     known = confirmations(store.trials("s"), rows, SPEC.slos)
     confirmed = [n for n, found in known.items() if found.is_confirmed]
     assert len(confirmed) >= 3, {n: found.repeats for n, found in known.items()}

@@ -29,6 +29,7 @@ from tuner.evaluation.headroom import find_headroom, headroom_run
 from tuner.load.longest import longest_requests
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RawRun, RequestState
+from tuner.servers.registry import flag_rules
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatRow, Store, TrialOwner, TrialRow
 from tuner.study.listener import Listener
@@ -36,7 +37,7 @@ from tuner.study.listener import Listener
 _MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
 _STRESS_S = 120.0
 _STRESS_FILLS_S = 30.0
-_DEFAULT_SEQS = 1024  # more than the default runs at once: the others wait
+_MOST_AT_ONCE = 1024  # the longest requests fill the cache of any server before
 
 
 class FinalChecks:
@@ -108,8 +109,10 @@ class FinalChecks:
                 return
 
     def _most_at_once(self, trial: TrialRow) -> int:
+        rules = flag_rules().limits
         flags = self._plan.full(trial.configuration).flags
-        return int(flags.get("max_num_seqs", _DEFAULT_SEQS))
+        most = None if rules is None else rules.most_running(rules.limits(flags))
+        return _MOST_AT_ONCE if most is None else min(most, _MOST_AT_ONCE)
 
     async def _idle(self, trial: TrialRow) -> None:
         while self._checks(trial.number).idle_power_w is None:
