@@ -77,7 +77,7 @@ async def test_after_a_fault_of_the_machine_the_next_try_waits(
     async with evaluator(tmp_path, workload) as live:
         for _ in range(4):
             began_s = time.monotonic()
-            await live._evaluate(Configuration(), refuse)
+            await live._evaluate(Configuration(), refuse, live._plan.run_of(Configuration()))
             slept.append(time.monotonic() - began_s)
         assert slept[1] >= 0.1
         assert min(slept[2:]) >= 0.3

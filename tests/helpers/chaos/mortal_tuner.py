@@ -137,9 +137,9 @@ def _write_a_journal(path: Path) -> None:
         with path.open("a") as journal:
             journal.write(json.dumps(what) + "\n")
 
-    async def evaluated(self: Any, configuration: Configuration, get: Any) -> Evaluation:
+    async def evaluated(self: Any, configuration: Configuration, get: Any, run: Any) -> Evaluation:
         note(began=configuration.knobs())
-        found = await evaluate(self, configuration, get)
+        found = await evaluate(self, configuration, get, run)
         if not isinstance(found.result, Measurement):
             return found
         metrics = {**found.result.metrics, **figures(configuration.knobs())}
