@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -94,19 +95,20 @@ def check_file(path: Path, *, create: bool) -> None:
     damaged.
     """
     try:
-        if path.is_dir():
+        found = _status(path)
+        if found is not None and stat.S_ISDIR(found.st_mode):
             raise PreflightError(
                 f"the store '{path}' is a folder; name a file with --store, e.g. "
                 f"{path / 'tuner.db'}"
             )
-        found = path.stat().st_size if path.exists() else None
-        if not create and not found:
+        size = 0 if found is None else found.st_size
+        if not create and not size:
             raise UsageError(missing(str(path)))
         if create:
             require_local(path)
             private_folder(path.parent)
             require_trusted(path)
-        if found:
+        if size:
             _check_content(path)
     except OSError as error:
         raise unusable(path, error) from None
@@ -114,6 +116,14 @@ def check_file(path: Path, *, create: bool) -> None:
         _check_writable(path)
         if not path.exists():
             os.close(open_private(path, os.O_RDWR))  # SQLite would make it by the umask
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return a file's status, None if there is none. `Path.exists` hides errors since 3.14."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def unusable(path: Path, error: OSError) -> PreflightError:
