@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -33,6 +32,7 @@ from tuner.servers.registry import flag_rules
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatRow, Store, TrialOwner, TrialRow
 from tuner.study.listener import Listener
+from tuner.study.stored_repeat import RepeatStore
 
 _MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
 _STRESS_S = 120.0
@@ -58,7 +58,7 @@ class FinalChecks:
         self._plan = plan
         self._store = store
         self._evaluator = evaluator
-        self._owner = owner
+        self._repeats = RepeatStore(name, store, owner)
         self._listener = listener
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
 
@@ -206,21 +206,7 @@ class FinalChecks:
             return None
         self._attempts[key] = self._attempts.get(key, 0) + 1
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        began_s = time.monotonic()
-        repeat = self._store.repeats.begin(
-            self._name, trial.number, kind, self._owner, traffic, load
-        )
-        evaluation = await evaluate(repeat)
-        spent = evaluation.spent(time.monotonic() - began_s)
-        self._store.repeats.save(
-            self._name,
-            repeat,
-            evaluation.result,
-            evaluation.raw,
-            timing=spent,
-            warnings=evaluation.warnings,
-        )
-        self._store.add_spent_s(self._name, spent.elapsed_s)
+        evaluation, _ = await self._repeats.measure(trial.number, kind, evaluate, traffic, load)
         self._listener.note(self._told(trial, kind, load, evaluation.result))
         return evaluation.result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 from tuner.analysis.outcomes import front_of
@@ -23,6 +22,7 @@ from tuner.study.confirmation.plan import (
 )
 from tuner.study.confirmation.returns import KnobReturn, Order, next_return
 from tuner.study.listener import Listener
+from tuner.study.stored_repeat import RepeatStore
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
@@ -47,7 +47,7 @@ class ConfirmationRun:
         self._spec = spec
         self._store = store
         self._evaluator = evaluator
-        self._owner = owner
+        self._repeats = RepeatStore(name, store, owner)
         self._listener = listener
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, spec.quality_drop)
         self._attempts: dict[int, int] = {}
@@ -130,23 +130,12 @@ class ConfirmationRun:
 
     async def _measure(self, step: Step) -> float:
         """Measure, store, count; return the duration, s (virtual on the emulator)."""
-        number = step.trial.number
-        began_s = time.monotonic()
-        repeat = self._store.repeats.begin(self._name, number, step.kind, self._owner, step.traffic)
-        evaluation = await self._evaluator.confirm(step.trial.configuration, repeat, step.traffic)
-        wall_s = time.monotonic() - began_s
-        spent = evaluation.spent(wall_s)
-        self._store.repeats.save(
-            self._name,
-            repeat,
-            evaluation.result,
-            evaluation.raw,
-            timing=spent,
-            warnings=evaluation.warnings,
-            answers=evaluation.answers,
-            grades=evaluation.grades,
+        evaluation, spent = await self._repeats.measure(
+            step.trial.number,
+            step.kind,
+            lambda n: self._evaluator.confirm(step.trial.configuration, n, step.traffic),
+            step.traffic,
         )
-        self._store.add_spent_s(self._name, spent.elapsed_s)
         self._listener.repeat_ended(step, evaluation.result)
         self._count_fault(step, evaluation.result)
         return spent.elapsed_s
