@@ -71,9 +71,10 @@ def repeat(
     tpot_ms: float,
     answers: Answers | None = None,
     study: str = "night",
+    traffic: int | None = None,
 ) -> None:
     kind = RepeatKind.BASELINE if trial == 0 else RepeatKind.CONFIRMATION
-    number = store.repeats.begin(study, trial, kind, OWNER)
+    number = store.repeats.begin(study, trial, kind, OWNER, traffic)
     found = measurement(energy_j, tpot_ms, 5000.0, Source.MEASURED)
     took = Timing(90.0, 30.0)
     store.repeats.save(study, number, found, None, timing=took, answers=answers)

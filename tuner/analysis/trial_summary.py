@@ -9,6 +9,7 @@ from tuner.analysis.outcomes import ENERGY, meets_slo, metric
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
 from tuner.measurement.statistics.compare import Verdict
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 
@@ -23,7 +24,8 @@ class TrialSummary:
     """What reports show of a trial. `saving_percent` is energy per token against the default.
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
-    default taken out. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
+    default taken out. The saving of `pairs` measurements beside the default on unseen traffic goes
+    before that of the search's window, also where too few of them confirm it. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
     its name and in its unit. `changes_percent` is 100 x (value / default - 1) of what else a
     reader weighs. `same_outputs` is a share, see `tuner.measurement`. `requests` is how many
     finished in the windows that the percentiles are taken from.
@@ -56,6 +58,13 @@ class TrialSummary:
     mean_e2el_ms: float | None = None
     offered_rate_req_s: float | None = None
     requests: int | None = None
+    pairs: int = 0
+
+    @property
+    def saves_surely(self) -> bool:
+        """Whether repeats confirm a saving above the noise, and every SLO on traffic not seen."""
+        saves = (self.saving_percent or 0.0) > 0.0 and self.tied_with_default is False
+        return self.confirmed and saves and self.slo_verdict == SloVerdict.MET
 
 
 def trial_summary(
@@ -101,6 +110,7 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
         shown,
         confirmed=known.is_confirmed,
         repeats=known.repeats,
+        pairs=known.pairs,
         energy_interval_j=None if spread is None else (spread.low, spread.high),
         intervals={
             name: (e.interval.low, e.interval.high)
@@ -112,7 +122,7 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
         same_outputs_prefix=None if known.agreement is None else known.agreement.common_prefix,
     )
     compared = known.energy
-    if shown.baseline or compared is None or not known.is_confirmed:
+    if shown.baseline or compared is None or not (known.is_confirmed or known.pairs):
         return found
     ends = compared.interval
     return replace(

@@ -266,3 +266,17 @@ def test_what_a_saving_costs_is_told_in_percent_of_the_default(store: Store) -> 
     assert changes["output_throughput_tok_s"] == pytest.approx(2.0)
     assert changes["mean_power_w"] == pytest.approx(100.0 * (0.25 * 5100 / (0.4 * 5000) - 1.0))
     assert set(changes) == set(COMPARED)
+
+
+def test_one_pair_on_unseen_traffic_goes_before_the_searchs_saving_and_is_not_sure(
+    store: Store,
+) -> None:
+    """The search saw 37.5 % less; one window beside the default on other traffic, half of it."""
+    repeat(store, 0, 0.40, 30.0, traffic=0)
+    repeat(store, 2, 0.325, 48.0, traffic=0)
+    found = recommend(store, trial=2)
+    shown = found.summary_of(found.best)
+    assert shown.saving_percent == pytest.approx(18.75)
+    assert (shown.pairs, shown.confirmed, shown.saves_surely) == (1, False, False)
+    # trial 1, of which nothing else is known, saves 25 % by the search
+    assert recommend(store).best.number == 1

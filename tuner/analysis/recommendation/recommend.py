@@ -186,9 +186,8 @@ def _expected_energy_j(found: ConfirmedFront, trial: TrialRow) -> float | None:
     default_j, known = metric(found.baseline, ENERGY), found.confirmations.get(trial.number)
     if trial.baseline or default_j is None or known is None or known.energy is None:
         return metric(trial, ENERGY)
-    return (
-        default_j * (1.0 + known.energy.difference) if known.is_confirmed else metric(trial, ENERGY)
-    )
+    is_paired = known.is_confirmed or known.pairs > 0
+    return default_j * (1.0 + known.energy.difference) if is_paired else metric(trial, ENERGY)
 
 
 def _eligible_default(found: ConfirmedFront) -> TrialRow | None:

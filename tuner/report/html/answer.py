@@ -54,7 +54,7 @@ def answer(report: ReportData) -> str:
 def _mood(r: Recommendation, best: TrialSummary) -> str:
     if r.is_default or best.tied_with_default:
         return "even"
-    return "good" if best.confirmed and (best.saving_percent or 0.0) > 0.0 else "open"
+    return "good" if best.saves_surely else "open"
 
 
 def _headline(r: Recommendation, best: TrialSummary) -> str:
@@ -76,7 +76,7 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
     """Return how far the answer can be believed, in one sentence."""
     if not best.confirmed:
         return (
-            "<b>Not confirmed:</b> each figure is of a single window of the search. "
+            f"<b>Not confirmed:</b> each figure is of a single window of the search{_of_pairs(best)}. "
             f"{_code(how_to_confirm(r.study))} measures the front again."
         )
     text = f"<b>Confirmed</b> by {best.repeats} measurements on launches of their own"
@@ -91,6 +91,14 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
         if best.slo_verdict == "uncertain":
             text = text.removesuffix(", the intervals included")
     return f"{text}; {escape(r.confirmed.outputs(r.best))}."
+
+
+def _of_pairs(best: TrialSummary) -> str:
+    """Return what the saving of an unconfirmed trial is of, if it was measured again."""
+    if not best.pairs or best.saving_percent is None:
+        return ""
+    windows = "a window" if best.pairs == 1 else f"{best.pairs} windows"
+    return f", but the saving is of {windows} beside the default on other traffic"
 
 
 def _checks(r: Recommendation) -> str:

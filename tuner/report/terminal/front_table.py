@@ -130,7 +130,8 @@ def _table(
             table.add_section()
         name = f"{row.number} default" if row.baseline else str(row.number)
         cells = [Text(name), *(Text(cell(row)) for _, cell in columns)]
-        table.add_row(*cells, style="bold green" if row.number == best else None)
+        style = "bold green" if row.saves_surely else "bold"
+        table.add_row(*cells, style=style if row.number == best else None)
     return table
 
 

@@ -132,7 +132,8 @@ def _headline(best: TrialSummary, r: Recommendation) -> Text:
     if saving < 0:
         why = ", which misses the SLO" if r.confirmed.default_missed else ""
         return Text.assemble((amount, "bold yellow"), f" per output token than {theirs}{why}")
-    return Text.assemble((amount, "bold green"), f" per output token than {theirs}")
+    style = "bold green" if best.saves_surely else "bold yellow"
+    return Text.assemble((amount, style), f" per output token than {theirs}")
 
 
 def _confirmed_by(best: TrialSummary, outputs: str) -> str:
