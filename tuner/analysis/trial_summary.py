@@ -25,10 +25,11 @@ class TrialSummary:
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
     default taken out. The saving of `pairs` measurements beside the default on unseen traffic goes
-    before that of the search's window, also where too few of them confirm it. Intervals are 95 % ones; `intervals` are those of every repeated metric, by
-    its name and in its unit. `changes_percent` is 100 x (value / default - 1) of what else a
-    reader weighs. `same_outputs` is a share, see `tuner.measurement`. `requests` is how many
-    finished in the windows that the percentiles are taken from.
+    before that of the search's window, also where too few of them confirm it. Intervals are 95 %
+    ones; `intervals` are those of every repeated metric, by its name and in its unit.
+    `changes_percent` is 100 x (value / default - 1) of what else a reader weighs. `same_outputs` is
+    a share, see `tuner.measurement`. `requests` is how many finished in the windows that the
+    percentiles are taken from.
     """
 
     number: int

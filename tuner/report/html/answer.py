@@ -76,8 +76,8 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
     """Return how far the answer can be believed, in one sentence."""
     if not best.confirmed:
         return (
-            f"<b>Not confirmed:</b> each figure is of a single window of the search{_of_pairs(best)}. "
-            f"{_code(how_to_confirm(r.study))} measures the front again."
+            "<b>Not confirmed:</b> each figure is of a single window of the search"
+            f"{_of_pairs(best)}. {_code(how_to_confirm(r.study))} measures the front again."
         )
     text = f"<b>Confirmed</b> by {best.repeats} measurements on launches of their own"
     if best.requests is not None:
