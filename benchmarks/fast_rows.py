@@ -18,11 +18,13 @@ from tuner.emulator.engine.step import (
     UNQUANTIZED_BYTES,
     WIDE_TILE,
     StepParts,
+    graph_bound,
     graph_tokens,
 )
 
 Array = NDArray[np.float64]
 
+GRAPH_TOKENS = 512  # of vLLM 0.11, whose rows these are
 _PARTS = StepParts._fields
 # constants in which the times of a step are linear, or linear in their inverse
 _LINEAR = (
@@ -40,10 +42,10 @@ class Experts:
     ) -> None:
         tokens, shapes = [], []
         for row, model, trace in zip(rows, models, traces, strict=True):
-            moe = model.moe
+            moe, largest = model.moe, min(GRAPH_TOKENS, graph_bound(row.max_num_seqs))
             for part in trace:
                 count = part.batch.decode_sequences + part.batch.prefill_tokens
-                tokens.append(float(graph_tokens(count)))
+                tokens.append(float(graph_tokens(count, largest)))
                 groups, slices = (row.gpus, 1) if row.experts_split else (1, row.gpus)
                 shapes.append(
                     (1.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, groups, slices)

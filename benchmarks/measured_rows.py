@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
-from tuner.emulator.engine.step import Batch, StepModel
+from tuner.emulator.engine.step import Batch, StepModel, graph_bound
 
 # tokens of a prompt: mean and spread of its logarithm; not in the data, so chosen with the fit
 PROMPTS: Mapping[str, tuple[float, float]] = {
@@ -210,5 +210,6 @@ def steps_of(row: Row, model: ModelShape, gpu: Gpu) -> StepModel:
         gpu,
         tensor_parallel_size=row.gpus,
         expert_parallel=row.experts_split,
+        graph_bound=graph_bound(row.max_num_seqs),
         sorts_logits="gpt-oss" not in row.model,
     )

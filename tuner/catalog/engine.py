@@ -38,6 +38,7 @@ class EngineConstants(BaseModel):
     prefill_state_us: float = Field(ge=0)  # to a recurrent layer
     all_reduce_us: float = Field(ge=0)  # latency of one over two GPUs
     all_reduce_growth: float = Field(ge=0, le=2)  # exponent of the latency in the GPUs
+    graph_tokens: int = Field(ge=1)  # CUDA graphs are captured up to so many tokens
     host_step_us: float = Field(ge=0)
     host_sequence_us: float = Field(ge=0)
     host_overlap: float = Field(ge=0, le=1)  # of host and GPU time, without async scheduling

@@ -155,6 +155,7 @@ class SpeculativeStepModel(StepModel):
             kv_bytes=self.kv_bytes,
             eager=self.eager,
             async_scheduling=self.async_scheduling,
+            graph_bound=self.graph_bound,
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Value
-from tuner.emulator.engine.step import StepModel
+from tuner.emulator.engine.step import StepModel, graph_bound
 from tuner.emulator.launch_rules import Launch, quantization_of
 from tuner.emulator.quantization import in_format
 from tuner.emulator.speculation import SpeculativeStepModel, speculation_of
@@ -23,6 +23,8 @@ def step_model(
 ) -> StepModel:
     """Return what a step takes with these flags, drafts included."""
     served = in_format(model, quantization_of(flags))
+    speculation = speculation_of(served, flags, acceptance)
+    width = 1 if speculation is None else speculation.depth + 1
     plain = StepModel(
         served,
         gpu,
@@ -32,8 +34,8 @@ def step_model(
         expert_parallel=launch.expert_parallel,
         async_scheduling=launch.async_scheduling,
         data_parallel_size=launch.data_parallel_size,
+        graph_bound=min(graph_bound(launch.max_num_seqs, width), launch.max_num_batched_tokens),
     )
-    speculation = speculation_of(served, flags, acceptance)
     if speculation is None:
         return plain
     values = {one.name: getattr(plain, one.name) for one in fields(plain) if one.init}

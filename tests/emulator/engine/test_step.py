@@ -8,6 +8,8 @@ from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import ModelShape, load_model
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.engine.step import Batch, StepModel, graph_tokens, touched_experts
+from tuner.emulator.launch_rules import resolve
+from tuner.emulator.step_model import step_model
 
 STEPS = StepModel(load_model("Qwen/Qwen3-8B"), load_gpu("H100-SXM"))
 
@@ -114,7 +116,7 @@ def test_asynchronous_scheduling_hides_the_host_behind_the_gpu(
 
 
 def test_steps_in_cuda_graphs_compute_the_captured_size(llama: ModelShape, h100: Gpu) -> None:
-    assert [graph_tokens(n) for n in (1, 2, 3, 4, 5, 8, 9, 511, 512, 513)] == [
+    assert [graph_tokens(n, 512) for n in (1, 2, 3, 4, 5, 8, 9, 511, 512, 513)] == [
         *(1, 2, 4, 4, 8, 8, 16, 512, 512, 513)
     ]
     steps = StepModel(llama, h100)
@@ -123,6 +125,33 @@ def test_steps_in_cuda_graphs_compute_the_captured_size(llama: ModelShape, h100:
     # the sampled sequences are not padded
     assert nine.linear_compute_s == pytest.approx(sixteen.linear_compute_s, rel=0.05)
     assert eager.parts(decode(9, 1)).linear_compute_s < 0.6 * nine.linear_compute_s
+
+
+def test_data_centre_blackwell_has_graphs_for_twice_as_many_tokens(llama: ModelShape) -> None:
+    """vLLM 0.32; neither its 0.11 nor the workstation's Blackwell."""
+    for name, engine, largest in (
+        ("B200-SXM", None, 1024),
+        ("B200-SXM", "vllm-0.11", 512),
+        ("RTX-PRO-6000", None, 512),
+        ("H200-SXM", None, 512),
+    ):
+        steps = StepModel(llama, load_gpu(name, engine))
+        one, within, beyond = (
+            steps.parts(Batch(prefill_tokens=n)).host_s for n in (1, largest, largest + 1)
+        )
+        assert one == within < beyond
+
+
+def test_graphs_end_at_twice_the_sequences_and_what_each_verifies(llama: ModelShape) -> None:
+    gpu = load_gpu("H200-SXM")
+    flags = {"max_num_seqs": 16}
+    drafts = {"speculative_config.method": "ngram", "speculative_config.num_speculative_tokens": 3}
+    for chosen, largest in ((flags, 32), ({**flags, **drafts}, 128)):
+        steps = step_model(llama, gpu, chosen, resolve(llama, gpu, chosen), None)
+        within, beyond = (
+            steps.parts(Batch(prefill_tokens=n)).host_s for n in (largest, largest + 1)
+        )
+        assert within < beyond
 
 
 def test_experts_are_read_as_the_batch_activates_them(h100: Gpu) -> None:

@@ -17,7 +17,6 @@ from tuner.catalog.model_shape import AttentionLayers, ExpertLayers, ModelShape
 _KERNEL_LAUNCH_S = 6e-6
 _KERNELS_PER_LAYER = 12
 _ACTIVATION_BYTES = 2
-_LARGEST_GRAPH = 512  # vLLM captures CUDA graphs up to so many tokens
 # a grouped matrix product pads the tokens of each expert to so many
 EXPERT_TILE = 16
 WIDE_TILE = 64  # vLLM's default for more tokens than experts
@@ -68,6 +67,7 @@ class _Fixed(NamedTuple):
     width: int  # activations of a token in one layer
     kernels_s: float
     prefill_s: float
+    largest_graph: int
     key_bytes: float  # of a token in one layer
 
 
@@ -123,6 +123,7 @@ class StepModel:
     expert_parallel: bool = False
     data_parallel_size: int = 1
     async_scheduling: bool = False
+    graph_bound: int | None = None  # of CUDA graphs, in tokens, where lower than the GPU's
     sorts_logits: bool = False  # requests with top-k or top-p; those of the tuner have neither
     _decoding: dict[int, Decoding] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -144,6 +145,7 @@ class StepModel:
             width=4 * model.hidden + 3 * model.intermediate * model.active_experts,
             kernels_s=_kernels_s(model, gpu),
             prefill_s=_prefill_s(model, gpu),
+            largest_graph=min(gpu.graph_tokens, self.graph_bound or gpu.graph_tokens),
             key_bytes=model.kv_layer_bytes(self.tensor_parallel_size, self.kv_bytes),
         )
         object.__setattr__(self, "_fixed", fixed)
@@ -190,7 +192,7 @@ class StepModel:
     def _without_attention(self, batch: Batch) -> StepParts:
         gpu, fixed = self.gpu, self._fixed
         real = batch.decode_sequences + batch.prefill_tokens
-        tokens = real if self.eager else graph_tokens(real)
+        tokens = real if self.eager else graph_tokens(real, self._fixed.largest_graph)
         linear = self._linear(tokens, batch.sampled_sequences)
         experts = self._experts(tokens)
         return StepParts(
@@ -295,7 +297,7 @@ class StepModel:
         base = gpu.host_step_us * 1e-6 + sequences * gpu.host_sequence_us * 1e-6
         if self.eager:
             return base + self.model.layers * gpu.eager_layer_us * 1e-6
-        if tokens > _LARGEST_GRAPH:
+        if tokens > self._fixed.largest_graph:
             base += self.model.layers * _KERNELS_PER_LAYER * _KERNEL_LAUNCH_S
         return base
 
@@ -336,9 +338,14 @@ def _prefill_s(model: ModelShape, gpu: Gpu) -> float:
     return microseconds * 1e-6
 
 
-def graph_tokens(tokens: int) -> int:
+def graph_bound(max_num_seqs: int, decode_tokens: int = 1) -> int:
+    """Tokens of the largest CUDA graph that so many sequences need, by vLLM's rule."""
+    return 2 * max_num_seqs * decode_tokens
+
+
+def graph_tokens(tokens: int, largest: int) -> int:
     """Tokens of the captured CUDA graph that a step runs in: 1, 2, 4, then multiples of 8."""
-    if tokens <= 2 or tokens > _LARGEST_GRAPH:
+    if tokens <= 2 or tokens > largest:
         return tokens
     return 4 if tokens <= 4 else -(-tokens // 8) * 8
 
