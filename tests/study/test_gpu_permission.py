@@ -30,7 +30,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandinSt
 
 def run(study: StandinStudy, *more: str) -> tuple[int, str]:
     tuner = InProcess(study.tuner.folder)  # no new interpreter: none of these is killed
-    done = tuner(*study.run_words("--trials", "1", *more))
+    done = tuner(*study.run_words("--trials", "1", "--no-confirm", *more))
     return done.returncode, " ".join(done.stderr.split())
 
 

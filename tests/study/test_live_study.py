@@ -105,7 +105,8 @@ def test_a_kill_in_the_confirmation_loses_the_repeat_that_ran_and_no_other(
     space.write_text(CLOCK_SPACE)
     options = (
         "run --emulate H100-SXM --live --model Qwen/Qwen3-8B --workload smoke --window-s 0.5 "
-        f"--space {space} --study night --trials 2 --sampler random --confirm-repeats 2"
+        f"--space {space} --study night --trials 2 --sampler random --confirm-repeats 2 "
+        "--no-checks"
     )
     process = tuner.start(*options.split())
     try:
