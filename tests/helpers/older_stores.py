@@ -12,6 +12,7 @@ from tuner.store.schema import SCHEMA_VERSION, Base
 ADDED_TABLES = {
     2: ["tuner_repeat_raw_runs", "tuner_repeats"],
     3: ["tuner_comparisons"],
+    9: ["tuner_study_files"],
 }
 ADDED_COLUMNS = {
     2: {"tuner_studies": ["finished_at"], "tuner_trials": ["elapsed_s", "launch_s"]},
@@ -20,6 +21,7 @@ ADDED_COLUMNS = {
     6: {"tuner_comparisons": ["arrivals", "server"]},
     7: {"tuner_repeats": ["grades"]},
     8: {"tuner_repeats": ["load"]},
+    9: {"tuner_studies": ["note"]},
 }
 
 

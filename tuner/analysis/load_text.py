@@ -52,8 +52,11 @@ def _workloads_own(study: StudyIdentity) -> Load | None:
     """Return the load that the study's workload states; None if that has changed or is gone."""
     from tuner.load.workload import load_workload
 
+    stored = StoredSpec.of(study)
+    if stored.workload_load is not None:
+        return stored.workload_load
     try:
-        workload = load_workload(StoredSpec.of(study).workload or study.workload_name)
+        workload = load_workload(stored.workload or study.workload_name)
     except TunerError:
         return None
     return workload.default_load if workload.sha256 == study.workload_sha256 else None

@@ -16,6 +16,7 @@ from tuner.report.study_results import StudyResults, load_study
 from tuner.spec.settings import configuration_of
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store
+from tuner.study.inputs.moved import MovedTo
 from tuner.study.listener import Broadcast, Listener
 from tuner.study.proposals.start_points import asked_like
 from tuner.study.run import check_names, resume_study, start_study
@@ -108,13 +109,16 @@ async def aresume(
     hours: float | None = None,
     confirm: bool | None = None,
     yes: bool = False,
+    model: str | None = None,
+    vllm: str | None = None,
 ) -> StudyResults:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
     For a running event loop, as in a notebook. `confirm` overrides whether the front is measured
     again; None keeps the study's setting. `yes` goes on although the default's measurement speaks
-    against the request. Raises `PreflightError` if the machine, server, model or
-    search space has changed.
+    against the request. The store is enough: the search space, workload, trace and other files are
+    in it. `model` is the folder of the same model, and `vllm` the executable, if they lie elsewhere
+    now. Raises `PreflightError` if the machine, server, model or search space has changed.
 
     Example: `study = await tuner.aresume("night", hours=4)`
     """
@@ -127,6 +131,7 @@ async def aresume(
             more_hours=hours,
             confirm=confirm,
             yes=yes,
+            moved=MovedTo(model, vllm),
         )
     return load_study(name, store)
 
@@ -140,6 +145,8 @@ def resume(
     hours: float | None = None,
     confirm: bool | None = None,
     yes: bool = False,
+    model: str | None = None,
+    vllm: str | None = None,
 ) -> StudyResults:
     """Resume a study as `aresume` does, from a script. Ctrl-C stops it cleanly.
 
@@ -153,6 +160,8 @@ def resume(
         hours=hours,
         confirm=confirm,
         yes=yes,
+        model=model,
+        vllm=vllm,
     )
     return run_interruptible(resuming)
 

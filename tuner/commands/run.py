@@ -73,11 +73,20 @@ def resume(
             "--confirm/--no-confirm", help="Measure the front again (default: as in the run)."
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the same model, if it lies elsewhere than in the run."),
+    ] = None,
+    vllm: Annotated[
+        str | None, typer.Option(help="The vllm executable, if it lies elsewhere than in the run.")
+    ] = None,
     yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
     """Resume an interrupted study to the end of its budget, or extend it, and confirm the front.
+
+    The store is enough: the search space, the workload and its trace are in it.
 
     Example: tuner resume my-study --hours 4
     """
@@ -97,6 +106,8 @@ def resume(
             hours=hours,
             confirm=confirm,
             yes=yes,
+            model=None if model is None else str(model),
+            vllm=vllm,
         )
     _finish(study, as_json=output is Format.JSON)
 

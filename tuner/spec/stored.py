@@ -13,7 +13,7 @@ from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
 from tuner.store.faults import readable
 
-_FIXED, _CAPACITY = "fixed", "capacity"
+_FIXED, _CAPACITY, _OWN_LOAD = "fixed", "capacity", "workload_load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,13 @@ class StoredSpec:
         asked: the spec's fields in JSON. An older store may lack some or have others.
         fixed: the settings that every configuration of the study shares.
         capacity: the capacity that the load is a share of, if it was given as a share.
+        workload_load: the load that the workload states; None in an older store.
     """
 
     asked: Mapping[str, Any]
     fixed: Configuration = field(default_factory=Configuration)
     capacity: Capacity | None = None
+    workload_load: Load | None = None
 
     @classmethod
     def of(cls, study: StudyIdentity) -> StoredSpec:
@@ -67,17 +69,21 @@ class StoredSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:
         """Build from the result of `to_json`, of this or an older version."""
-        capacity = data.get(_CAPACITY)
+        capacity, own = data.get(_CAPACITY), data.get(_OWN_LOAD)
+        resolved = (_FIXED, _CAPACITY, _OWN_LOAD)
         return cls(
-            asked={name: value for name, value in data.items() if name not in (_FIXED, _CAPACITY)},
+            asked={name: value for name, value in data.items() if name not in resolved},
             fixed=Configuration.from_json(data.get(_FIXED) or {}),
             capacity=None if capacity is None else _capacity(capacity),
+            workload_load=None if own is None else Load(**own),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the form for the store; `from_json` reads it back."""
+        own = self.workload_load
         return {
             **self.asked,
+            **({} if own is None else {_OWN_LOAD: asdict(own)}),
             _FIXED: self.fixed.to_json(),
             _CAPACITY: None if self.capacity is None else asdict(self.capacity),
         }

@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -112,6 +112,21 @@ class StudyRecord(Base):
     finished_at: Mapped[datetime | None]
     gpu_uuids: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     model_revision: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(FreeText)
+
+
+class StudyFileRecord(Base):
+    """A file that a study was started with, compressed by zlib; see `tuner.store.inputs`."""
+
+    __tablename__ = "tuner_study_files"
+    __table_args__ = (UniqueConstraint("study_id", "role"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(32))
+    name: Mapped[str] = mapped_column(FreeText)
+    sha256: Mapped[str] = mapped_column(String(64))
+    compressed: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class _Outcome:

@@ -18,6 +18,7 @@ from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults, readable
+from tuner.store.inputs.study_files import StudyFile, StudyFileTable, records_of
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
 from tuner.store.repeats import RepeatTables, require_finite, study_of
@@ -126,8 +127,8 @@ class Store:
         """Wrap calls of Optuna: database faults become the errors that this class raises."""
         return optuna_faults(self.shown)
 
-    def create_study(self, identity: StudyIdentity) -> None:
-        """Add a study; raises `UsageError` if the name is taken."""
+    def create_study(self, identity: StudyIdentity, files: Sequence[StudyFile] = ()) -> None:
+        """Add a study with the files that it needs; raises `UsageError` if the name is taken."""
         taken = UsageError(
             f"study '{identity.name}' exists already; go on with `tuner resume {identity.name}`, "
             "or name another with --study"
@@ -137,7 +138,12 @@ class Store:
                 names = select(StudyRecord.id).where(StudyRecord.name == identity.name)
                 if session.scalar(names) is not None:
                     raise taken
-                session.add(convert.study_record(identity))
+                record = convert.study_record(identity)
+                session.add(record)
+                session.flush()
+                for file in records_of(files):
+                    file.study_id = record.id
+                    session.add(file)
         except IntegrityError:
             raise taken from None
 
@@ -178,6 +184,11 @@ class Store:
     def repeats(self) -> RepeatTables:
         """The repeats of trials."""
         return RepeatTables(self.session)
+
+    @property
+    def files(self) -> StudyFileTable:
+        """The files that studies were started with."""
+        return StudyFileTable(self.session)
 
     @property
     def comparisons(self) -> ComparisonTable:

@@ -45,6 +45,7 @@ from tuner.study.durability.durable_evaluator import (
 )
 from tuner.study.durability.recovery import recover
 from tuner.study.identity import identity_of, require_same
+from tuner.study.inputs.keeping import files_to_keep
 from tuner.study.listener import Listener
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.first_points import enqueue_emulated, enqueue_older
@@ -67,7 +68,10 @@ class Run:
         listener: Listener,
         *,
         yes: bool = False,
+        moved_from: str | None = None,
     ) -> None:
+        """`moved_from` is the model of the stored study, if its files lie elsewhere now."""
+        self._moved_from = moved_from
         self._question = None if yes else EarlyQuestion(name, spec, space, store)
         self._name = name
         self._spec = spec
@@ -120,11 +124,13 @@ class Run:
             if new:
                 # raises before the study is stored
                 self._space.baseline_parameters(defaults, self._baseline)
-                self._store.create_study(identity)
+                self._store.create_study(identity, files_to_keep(self._spec, self._space))
                 self._files.put_log_aside(self._listener.note)
                 if self._capacity is not None:
                     self._store.add_event(self._name, "capacity", str(self._capacity))
             else:
+                if self._moved_from is not None:
+                    identity = dataclasses.replace(identity, model=self._moved_from)
                 require_same(self._store.study(self._name), identity)
                 spec = self._spec
                 self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)

@@ -16,6 +16,7 @@ from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity, StoredSpec
 from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
+from tuner.study.inputs.keeping import MODEL_FILES
 
 _SAME = {
     "model": "the model",
@@ -68,9 +69,14 @@ def identity_of(
             spec.model_copy(update={"study": name}).model_dump(mode="json"),
             fixed_configuration(space, spec.baseline),
             capacity,
+            workload.default_load,
         ).to_json(),
         gpu_uuids=testbed.gpu_uuids,
-        model_revision=None if testbed.kind == "virtual" else model_revision(spec.model),
+        model_revision=(
+            emulated_revision(spec.model)
+            if testbed.kind == "virtual"
+            else model_revision(spec.model)
+        ),
     )
 
 
@@ -102,6 +108,17 @@ def model_revision(model: str) -> str | None:
         commit = _hub_cache() / f"models--{model.replace('/', '--')}" / "refs" / "main"
         return commit.read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
+        return None
+
+
+def emulated_revision(model: str) -> str | None:
+    """Return a hash of what the emulator reads of a model's folder; None for a model by name."""
+    parts = [path for name in MODEL_FILES if (path := Path(model) / name).is_file()]
+    if not parts:
+        return None
+    try:
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in parts)).hexdigest()
+    except OSError:
         return None
 
 

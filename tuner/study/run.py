@@ -23,8 +23,11 @@ from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity
 from tuner.study.assembly import Run
 from tuner.study.default_space import default_space
+from tuner.study.inputs.finding import InputFinder
+from tuner.study.inputs.moved import NOT_MOVED, MovedTo
 from tuner.study.listener import Listener
 from tuner.study.proposals.start_points import points_to_start_with
+from tuner.study.run_files import log_folder
 from tuner.study.space_checks import check_space, check_workload
 
 
@@ -87,27 +90,34 @@ async def resume_study(
     more_hours: float | None = None,
     confirm: bool | None = None,
     yes: bool = False,
+    moved: MovedTo = NOT_MOVED,
 ) -> None:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
     `confirm` overrides whether the front is confirmed; None keeps the study's own setting. `yes` is
-    as for `start_study`.
+    as for `start_study`. What the study read from files is taken from the store where it is gone.
 
     Raises `PreflightError` if the machine, server, model or search space has changed.
     """
-    spec = spec_of(store.study(name))
+    stored = store.study(name)
+    spec = moved.applied_to(spec_of(stored))
     if more_trials is not None or more_hours is not None:
-        spec = _with_more(spec, store.study(name), more_trials, more_hours)
+        spec = _with_more(spec, stored, more_trials, more_hours)
     if confirm is not None:
         spec = spec.model_copy(update={"confirm": confirm})
+    folder = log_folder(store.url, name) / "inputs"
+    found = InputFinder(stored, store.files.of(name), folder).find(spec)
+    for note in found.notes:
+        listener.note(note)
     run = Run(
         name,
-        spec,
-        load_space(spec.space, partial(ranges_for, spec)),
-        load_workload(spec.workload),
+        found.spec,
+        found.space,
+        found.workload,
         store,
         listener,
         yes=yes,
+        moved_from=None if found.spec.model == stored.model else stored.model,
     )
     await run.resume()
 

@@ -30,6 +30,11 @@ def results_folder(store_url: str) -> Path:
     return Path("results") if path is None else path.parent
 
 
+def log_folder(store_url: str, study: str) -> Path:
+    """Return the folder of a study's logs, in `results_folder`."""
+    return (results_folder(store_url) / "logs" / study).absolute()
+
+
 def share_results(store_url: str, group: str) -> None:
     """Let a group read the results of this store's runs. Raises as `share_with_group`."""
     share_with_group(results_folder(store_url), group, file_of(parse_address(store_url)))
@@ -44,7 +49,7 @@ class RunFiles:
     def __init__(self, store: Store, study: str) -> None:
         self._store = store
         self._study = study
-        self.folder = (results_folder(store.url) / "logs" / study).absolute()
+        self.folder = log_folder(store.url, study)
         self.study_log = StudyLog(self.folder / "study.jsonl")
         self.log = MeasurementLog(store.log_path(study, state_folder()))
         self.now_file = NowFile(store.url, study)

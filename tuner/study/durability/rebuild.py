@@ -26,10 +26,12 @@ from tuner.spec.stored import spec_of
 from tuner.spec.study import StudySpec
 from tuner.store import Store
 from tuner.store.address import parse_address
+from tuner.store.inputs.study_files import StudyFile
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.log.restoring import restore_results
 from tuner.study.durability.results import all_warnings, require_metrics
+from tuner.study.inputs.keeping import files_to_keep
 from tuner.study.loop import MAX_ATTEMPTS, has_crashed, is_configurations_fault
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.search_task import BASELINE
@@ -134,7 +136,8 @@ def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
             "with; put the file back as it was, then rebuild again"
         )
     spent_s = sum(r.spent_s for r in (*contents.trials, *contents.repeats))
-    store.create_study(replace(identity, spent_s=spent_s, finished_at=None))
+    unfinished = replace(identity, spent_s=spent_s, finished_at=None)
+    store.create_study(unfinished, _files(spec, space))
     settled_trials = [_settled(spec, record) for record in contents.trials]
     baseline = baseline_configuration(space, spec.baseline)
     restore_results(store, identity.name, [*settled_trials, *contents.repeats], baseline)
@@ -147,6 +150,14 @@ def _rebuild(contents: _Contents, store: Store) -> Rebuilt:
         )
     store.add_event(identity.name, "rebuilt", "this store was rebuilt from the measurement log")
     return Rebuilt(identity.name, len(contents.trials), len(contents.repeats), contents.damaged)
+
+
+def _files(spec: StudySpec, space: SearchSpace) -> list[StudyFile]:
+    """Return the files to keep; none if one is gone, as they are not in the log."""
+    try:
+        return files_to_keep(spec, space)
+    except UsageError:
+        return []
 
 
 def _settled(spec: StudySpec, record: LoggedResult) -> LoggedResult:

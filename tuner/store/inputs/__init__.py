@@ -1,0 +1,1 @@
+"""What a study was started with, kept in its store."""

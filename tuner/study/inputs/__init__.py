@@ -1,0 +1,1 @@
+"""What a study reads from files: kept in its store, and found again when it is resumed."""

@@ -1,0 +1,74 @@
+"""Keep in the store what a study reads from files: `tuner resume` then needs the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from tuner.catalog.yaml_files import find_yaml, read_mapping, read_yaml
+from tuner.errors import UsageError
+from tuner.load.workload import WorkloadSpec
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
+from tuner.store.inputs.study_files import MOST_BYTES, StudyFile
+
+SPACE, WORKLOAD, TRACE, QUALITY = "space", "workload", "trace", "quality"
+GPU_FIELDS = ("emulate", "energy_gpu")
+MODEL_FILES = ("config.json", "hf_quant_config.json")  # all that the emulator reads of a model
+
+
+def files_to_keep(spec: StudySpec, space: SearchSpace) -> list[StudyFile]:
+    """Return the files of a study; the search space as it was resolved, with joins and shares.
+
+    Raises `UsageError` for one that cannot be read or is too large.
+    """
+    return list(_files(spec, space))
+
+
+def _files(spec: StudySpec, space: SearchSpace) -> Iterator[StudyFile]:
+    written = yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    yield StudyFile(SPACE, "space.yaml", written.encode())
+    workload = find_yaml("workloads", spec.workload)
+    trace = read_yaml(workload, WorkloadSpec).trace
+    if trace is None:
+        yield _read(WORKLOAD, workload)
+    else:  # wherever it is, it is put beside the workload
+        file = _read(TRACE, workload.parent / trace.file)
+        data = read_mapping(workload)
+        data["trace"] = {**data["trace"], "file": file.name}
+        yield StudyFile(WORKLOAD, workload.name, yaml.safe_dump(data, sort_keys=False).encode())
+        yield file
+    if spec.quality is not None:
+        yield _read(QUALITY, Path(spec.quality))
+    for field in GPU_FIELDS:
+        path = gpu_file(getattr(spec, field))
+        if path is not None:
+            yield _read(field, path)
+    if spec.emulate is not None:
+        for name in MODEL_FILES:
+            if (path := Path(spec.model) / name).is_file():
+                yield _read(name, path)
+
+
+def gpu_file(name: str | None) -> Path | None:
+    """Return the file of a GPU; None for a shipped one. `FILE.yaml:3` is its card 3."""
+    if name is None:
+        return None
+    kind, _, number = name.rpartition(":")
+    path = Path(kind if kind and number.isdecimal() else name)
+    return path if path.suffix in (".yaml", ".yml") else None
+
+
+def _read(role: str, path: Path) -> StudyFile:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}' ({error.strerror}); make it readable") from None
+    if len(content) > MOST_BYTES:
+        raise UsageError(
+            f"'{path}' has {len(content) / 2**20:.0f} MB, which the store cannot hold (at most "
+            f"{MOST_BYTES / 2**20:.0f}); import fewer requests with `tuner workload import --limit`"
+        )
+    return StudyFile(role, path.name, content)
