@@ -38,6 +38,13 @@ def test_a_config_file_of_vllm_is_a_baseline(tmp_path: Path) -> None:
     assert stored.baseline == spec.baseline
 
 
+def test_a_false_that_vllm_obeys_is_taken(tmp_path: Path) -> None:
+    dashes = spec_of_file(tmp_path, "enable-prefix-caching: false").baseline
+    section = spec_of_file(tmp_path, "flags: {enable_prefix_caching: false}").baseline
+    assert dashes is not None and dashes == section
+    assert dashes.flags == {"enable_prefix_caching": False}
+
+
 def test_what_the_space_does_not_search_is_shared_by_all(tmp_path: Path) -> None:
     spec = spec_of_file(tmp_path, "flags: {max_model_len: 8192, max_num_seqs: 64}")
     space = load_space("default")
@@ -57,6 +64,7 @@ def test_what_the_space_does_not_search_is_shared_by_all(tmp_path: Path) -> None
         ({"baseline": {"environment": {"HF_TOKEN": "x"}}}, "looks like a secret"),
         ({"baseline": {"flags": {"a": [1]}}}, "a value or fields are needed"),
         ({"baseline": "nothing.yaml"}, "cannot read"),
+        ({"baseline": {"enable_prefix_caching": False}}, "write enable-prefix-caching: false"),
     ],
 )
 def test_a_bad_baseline_is_one_sentence(options: dict[str, object], says: str) -> None:

@@ -34,6 +34,7 @@ class Baseline(BaseModel):
         if not isinstance(data, Mapping):
             return data
         if not data.keys() & set(_SECTIONS):
+            _check_false(data)
             data = {"flags": data}
         flags = data.get("flags", {})
         if not isinstance(flags, Mapping):
@@ -66,6 +67,17 @@ class Baseline(BaseModel):
     def configuration(self) -> Configuration:
         """The flags and variables as a configuration."""
         return Configuration(flags=self.flags, environment=self.environment)
+
+
+def _check_false(flags: Mapping[Any, Any]) -> None:
+    """Refuse a `false` that `vllm serve --config` drops without a word (seen with vLLM 0.33)."""
+    for name, value in flags.items():
+        if value is False and "_" in str(name):
+            dashes = str(name).replace("_", "-")
+            raise ValueError(
+                f"{name}: false does nothing in a file for vllm serve --config, which drops a "
+                f"false spelled with underscores: write {dashes}: false, or remove the line"
+            )
 
 
 def baseline_of(data: Any, settings: Iterable[str]) -> Any:
