@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 import numpy as np
@@ -78,6 +79,7 @@ class ToyFlags:
     context_flag = "room"
     memory_flags = ("gpus",)
     limits = None
+    sleep_flags: Flags = MappingProxyType({})
 
     def word(self, name: str, value: Value) -> str:
         return f"{name}:{value}"

@@ -108,6 +108,7 @@ async def aresume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    loads: str | None = None,
     yes: bool = False,
     model: str | None = None,
     vllm: str | None = None,
@@ -115,10 +116,11 @@ async def aresume(
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
     For a running event loop, as in a notebook. `confirm` overrides whether the front is measured
-    again; None keeps the study's setting. `yes` goes on although the default's measurement speaks
-    against the request. The store is enough: the search space, workload, trace and other files are
-    in it. `model` is the folder of the same model, and `vllm` the executable, if they lie elsewhere
-    now. Raises `PreflightError` if the machine, server, model or search space has changed.
+    again; None keeps the study's setting. `loads`, such as `0.25x,0.5x,1x`, adds operating points.
+    `yes` goes on although the default's measurement speaks against the request. The store is
+    enough: the search space, workload, trace and other files are in it. `model` is the folder of
+    the same model, and `vllm` the executable, if they lie elsewhere now. Raises `PreflightError` if
+    the machine, server, model or search space has changed.
 
     Example: `study = await tuner.aresume("night", hours=4)`
     """
@@ -130,6 +132,7 @@ async def aresume(
             more_trials=trials,
             more_hours=hours,
             confirm=confirm,
+            loads=loads,
             yes=yes,
             moved=MovedTo(model, vllm),
         )
@@ -144,6 +147,7 @@ def resume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    loads: str | None = None,
     yes: bool = False,
     model: str | None = None,
     vllm: str | None = None,
@@ -159,6 +163,7 @@ def resume(
         trials=trials,
         hours=hours,
         confirm=confirm,
+        loads=loads,
         yes=yes,
         model=model,
         vllm=vllm,

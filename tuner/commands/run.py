@@ -73,6 +73,10 @@ def resume(
             "--confirm/--no-confirm", help="Measure the front again (default: as in the run)."
         ),
     ] = None,
+    loads: Annotated[
+        str | None,
+        typer.Option(help="Operating points for `tuner plan`, e.g. 0.25x,0.5x,0.75x,1x."),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(help="Folder of the same model, if it lies elsewhere than in the run."),
@@ -105,6 +109,7 @@ def resume(
             trials=trials,
             hours=hours,
             confirm=confirm,
+            loads=loads,
             yes=yes,
             model=None if model is None else str(model),
             vllm=vllm,

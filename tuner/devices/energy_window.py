@@ -33,6 +33,14 @@ SLOWDOWN_UNKNOWN = "slowdown_unknown"
 PROCESSES_UNKNOWN = "processes_unknown"
 MAX_LIMIT_UNKNOWN = "max_limit_unknown"
 INTEGRAL_UNKNOWN = "integral_unknown"
+_FLAG_WORDS = {
+    COUNTER_APART: "the energy counter and integrated power are more than 5 % apart",
+    LIMIT_NOT_BINDING: "limit_not_binding: power stayed below the limit",
+    SLOWDOWN_UNKNOWN: "the GPU does not say whether it was slowed down",
+    PROCESSES_UNKNOWN: "the GPU does not say who else was using it",
+    MAX_LIMIT_UNKNOWN: "the GPU does not say its highest power limit",
+    INTEGRAL_UNKNOWN: "power could not be integrated beside the energy counter",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +230,8 @@ def _equal(found_w: float | None, wanted_w: float | None) -> bool:
 
 def _watts(value_w: float | None) -> str:
     return "unknown" if value_w is None else f"{value_w:g} W"
+
+
+def flag_in_words(flag: str) -> str:
+    """Return what a flag of a verdict says, for people."""
+    return _FLAG_WORDS.get(flag, flag)

@@ -18,6 +18,7 @@ from tuner.emulator.http.served_devices import ServedDevices, open_devices
 from tuner.emulator.http.served_engine import ServedEngine, ServedLimits
 from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.http.server import VERSION, run
+from tuner.emulator.http.sleep import SleepMode
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import replicas_for
 from tuner.errors import UsageError
@@ -63,7 +64,8 @@ async def _serve(arguments: ServeArguments) -> int:
     try:
         live = _started(arguments, model, gpu, limits, devices)
         _log.info("Starting vLLM server on http://%s:%d", arguments.host, arguments.port)
-        await run(live, arguments.served_model_name, arguments.host, arguments.port, stop)
+        sleep = SleepMode(model.loaded_bytes, arguments.speed) if arguments.can_sleep else None
+        await run(live, arguments.served_model_name, arguments.host, arguments.port, stop, sleep)
     except LaunchRefusedError as error:
         say_refusal(error)
         return 1

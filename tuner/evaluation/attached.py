@@ -30,7 +30,7 @@ from tuner.evaluation.launched.idle_power import idle_power
 from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_idle, run_load
-from tuner.records import Failure, Request, Source, Timing
+from tuner.records import Failure, FailureKind, Request, Source, Timing
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, HttpApi, ServerSample, ServerUnreachableError
@@ -211,6 +211,11 @@ class AttachedEvaluator:
         target = Endpoint(self._api, self._base_url, server.name)
         raw = await run_idle(target, server.meter, window_s, latency_source=server.latency_source)
         return Evaluation(idle_power(raw), raw, (), Timing(time.monotonic() - began_s))
+
+    async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Refuse: the tuner does not restart a server that is not its own."""
+        reason = "the server is not the tuner's, which does not restart it"
+        return Evaluation(Failure(FailureKind.CONFIGURATION, reason), None, (), Timing(0.0))
 
     async def _answers(self) -> bool:
         try:

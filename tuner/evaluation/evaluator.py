@@ -128,6 +128,12 @@ class Evaluator(Protocol):
         The measurement has the metric `IDLE_POWER` alone.
         """
 
+    async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Measure a start of this configuration, and sleep and waking where the server has them.
+
+        The measurement has the metrics of `tuner.analysis.deployment.switching`.
+        """
+
     async def close(self) -> None:
         """Stop everything that was started."""
 

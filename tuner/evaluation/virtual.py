@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from tuner.analysis.deployment.switching import Switching
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration, Value
@@ -120,6 +121,18 @@ class VirtualEvaluator:
         found = Measurement({IDLE_POWER: idle_w}, 0.0, window_s, Source.EMULATED, Source.EMULATED)
         took_s = (before_s or CHANGE_S) + window_s
         return Evaluation(found, None, (), Timing(took_s, before_s), is_virtual=True)
+
+    async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Return a start by the rules of the virtual clock; emulated engines do not sleep here."""
+        full = self._plan.full(configuration)
+        engines = replicas_for(self._model, self._gpu, full, seed=repeat).engines
+        idle_w = sum(engine.idle_w for engine in engines)
+        off_w = idle_w / self._gpu.loaded_idle_w * self._gpu.idle_w
+        found = Switching(LAUNCH_S, LAUNCH_S * idle_w, off_w)
+        self._launch = self._live.clean(full)
+        emulated = Source.EMULATED, Source.EMULATED
+        result = Measurement(found.metrics(), 0.0, LAUNCH_S, *emulated)
+        return Evaluation(result, None, (), Timing(LAUNCH_S, LAUNCH_S), is_virtual=True)
 
     def _launch_if_cold(self, configuration: Configuration) -> float | None:
         """Launch unless the warm server can serve it; return the time of the launch, s."""

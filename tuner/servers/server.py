@@ -149,6 +149,10 @@ class FlagRules(Protocol):
     def limits(self) -> AdjustableLimits | None:
         """The flags that can change while a server runs; None if there are none."""
 
+    @property
+    def sleep_flags(self) -> Flags:
+        """The flags that a server needs to be able to sleep; empty if none can."""
+
     def word(self, name: str, value: Value) -> str:
         """Return one flag as the command line wants it."""
 
@@ -252,6 +256,15 @@ class HttpApi(Protocol):
 
         Raises `ServerUnreachableError`.
         """
+
+    async def sleep(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Free the GPUs' memory: 1 keeps the weights in the host's, 2 drops them; False if not.
+
+        Raises `aiohttp`'s errors.
+        """
+
+    async def wake(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Wake a server that sleeps at a level; False if that failed. Raises `aiohttp`'s errors."""
 
     async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """Empty the prefix cache; False if that failed or cannot be done.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,7 @@ from tuner.spec.baseline import Baseline, baseline_of
 from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
 
 _CHECKS_SHARE = 0.1  # of the hours
+_LOADS_SHARE = 0.3  # with operating points
 _WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
 
 # A confirmation's windows are so much longer than the search's, up to so many seconds: what p99 is
@@ -107,6 +108,8 @@ class StudySpec(BaseModel):
     confirm: bool = True
     checks: bool = True  # after the confirmation: stress, idle power, headroom
     headroom: float | None = Field(default=None, ge=1, le=10)  # SLOs hold at so many times the load
+    # operating points of what can be deployed, as shares of its capacity under the SLO
+    loads: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     confirm_repeats: int = Field(default=4, ge=2, le=20)
     confirm_window_s: float | None = Field(default=None, gt=0, le=86400.0)
     # what configurations are compared on; see `tuner.evaluation.traffic`
@@ -145,6 +148,19 @@ class StudySpec(BaseModel):
             return data
         others = {k: v for k, v in data.items() if k != "request_rate"}
         return {**others, "request_rate_share": rate.removesuffix("x")}
+
+    @field_validator("loads", mode="before")
+    @classmethod
+    def _shares(cls, loads: Any) -> Any:
+        """Read `0.25x,0.5x,1x`, or a list of such shares."""
+        texts = loads.split(",") if isinstance(loads, str) else loads
+        if not isinstance(texts, list | tuple):
+            return texts
+        shares = [t.strip().removesuffix("x") if isinstance(t, str) else t for t in texts]
+        try:
+            return tuple(sorted({float(share) for share in shares}))
+        except (TypeError, ValueError):
+            raise ValueError("write shares of the capacity, like 0.25x,0.5x,0.75x,1x") from None
 
     @field_validator("model")
     @classmethod
@@ -203,6 +219,12 @@ class StudySpec(BaseModel):
             raise ValueError(
                 "allow_gpu_settings and read_only_device exclude each other: may the run "
                 "change the GPUs' limits or not?"
+            )
+        if self.loads and not (self.slos and self.makes_checks and self.concurrency is None):
+            raise ValueError(
+                "loads are shares of what a configuration takes under the SLO: give an slo and a "
+                "request_rate, leave --no-confirm and --no-checks out, and let the tuner launch "
+                "the server"
             )
         if self.live and self.emulate is None:
             raise ValueError(
@@ -266,7 +288,8 @@ class StudySpec(BaseModel):
     def checks_s(self) -> float:
         """The part of the hours that is kept for the final checks, s."""
         has_hours = self.makes_checks and self.hours is not None
-        return _CHECKS_SHARE * self.budget_s if has_hours else 0.0
+        share = _LOADS_SHARE if self.loads else _CHECKS_SHARE
+        return share * self.budget_s if has_hours else 0.0
 
     @property
     def makes_checks(self) -> bool:

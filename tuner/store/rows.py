@@ -98,6 +98,8 @@ class ProbeKind(StrEnum):
     HEADROOM = "headroom"  # another rate or concurrency
     STRESS = "stress"  # the longest requests, as many as run at once
     IDLE = "idle"  # no load: the power of a loaded server
+    LOAD = "load"  # an operating point: a share of the load that it can take under the SLO
+    SWITCHING = "switching"  # a start, and sleep and waking where the server has them
 
 
 def kind_named(name: str) -> RepeatKind | ProbeKind:

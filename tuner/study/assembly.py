@@ -35,6 +35,8 @@ from tuner.store import Store, TrialOwner
 from tuner.store.lock import StudyLock
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.checks.final_checks import FinalChecks
+from tuner.study.checks.operating_points import OperatingPoints
+from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.backups import Backups
 from tuner.study.durability.durable_evaluator import (
@@ -171,7 +173,7 @@ class Run:
             await self._enqueue_first_points(proposals, defaults, older)
         kept = self._kept(evaluator)
         confirmation = self._confirmation(kept) if self._spec.confirm else None
-        checks = self._checks(kept) if self._spec.makes_checks else None
+        prober = self._prober(kept) if self._spec.makes_checks else None
         run = StudyRun(
             self._name,
             self._spec.before_checks(),
@@ -189,7 +191,7 @@ class Run:
         try:
             await retry_store_faults(
                 kept.gate,
-                lambda: self._to_the_end(run, confirmation, checks),
+                lambda: self._to_the_end(run, confirmation, prober),
                 lambda: self._reconcile(run, confirmation),
             )
         except BaseException:
@@ -207,14 +209,16 @@ class Run:
         return {key: margin.needed for key, margin in found.items()}
 
     async def _to_the_end(
-        self, run: StudyRun, confirmation: ConfirmationRun | None, checks: FinalChecks | None
+        self, run: StudyRun, confirmation: ConfirmationRun | None, prober: Prober | None
     ) -> None:
         with self._store.optuna_faults():
             await run.run()
             if confirmation is not None:
                 await confirmation.run(run.simplify)
-            if checks is not None:
+            if prober is not None:
+                checks = FinalChecks(prober)
                 await checks.run()
+                await OperatingPoints(prober, checks).run()
             self._store.set_finished(self._name, datetime.now(UTC))
 
     async def _enqueue_first_points(
@@ -268,8 +272,8 @@ class Run:
             self._name, spec, self._store, evaluator, self._owner, self._listener
         )
 
-    def _checks(self, evaluator: Evaluator) -> FinalChecks:
-        return FinalChecks(
+    def _prober(self, evaluator: Evaluator) -> Prober:
+        return Prober(
             self._name,
             self._spec,
             self._plan(),

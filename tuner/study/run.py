@@ -89,13 +89,15 @@ async def resume_study(
     more_trials: int | None = None,
     more_hours: float | None = None,
     confirm: bool | None = None,
+    loads: str | None = None,
     yes: bool = False,
     moved: MovedTo = NOT_MOVED,
 ) -> None:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` overrides whether the front is confirmed; None keeps the study's own setting. `yes` is
-    as for `start_study`. What the study read from files is taken from the store where it is gone.
+    `confirm` overrides whether the front is confirmed, `loads` its operating points; None keeps the
+    study's own. `yes` is as for `start_study`. What the study read from files is taken from the
+    store where it is gone.
 
     Raises `PreflightError` if the machine, server, model or search space has changed.
     """
@@ -105,6 +107,8 @@ async def resume_study(
         spec = _with_more(spec, stored, more_trials, more_hours)
     if confirm is not None:
         spec = spec.model_copy(update={"confirm": confirm})
+    if loads is not None:
+        spec = validate("--loads", {**spec.model_dump(), "loads": loads}, StudySpec)
     folder = log_folder(store.url, name) / "inputs"
     found = InputFinder(stored, store.files.of(name), folder).find(spec)
     for note in found.notes:

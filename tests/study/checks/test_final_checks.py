@@ -23,6 +23,7 @@ from tuner.slo import Slo
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatKind, Store
 from tuner.study.checks.final_checks import FinalChecks
+from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
 
 STUDIED = Load(request_rate=4.0)
@@ -90,7 +91,9 @@ class Night:
             Configuration(),
         )
         listener = self.bed.listener
-        checks = FinalChecks("s", self.spec, plan, self.store, self.evaluator, OWNER, listener)
+        checks = FinalChecks(
+            Prober("s", self.spec, plan, self.store, self.evaluator, OWNER, listener)
+        )
         asyncio.run(checks.run())
 
     def checks_of(self, trial: int) -> DeploymentChecks:

@@ -191,6 +191,13 @@ class StudyOptions(SpecOptions):
         float | None,
         typer.Option(help="Recommend only what meets the SLO at so many times the load, e.g. 1.2."),
     ] = None
+    loads: Annotated[
+        str | None,
+        typer.Option(
+            help="After the checks: operating points for `tuner plan`, as shares of the capacity "
+            "under the SLO, e.g. 0.25x,0.5x,0.75x,1x."
+        ),
+    ] = None
     confirm_repeats: Annotated[
         int | None, typer.Option(help="Most repeats per configuration (default: 4).")
     ] = None

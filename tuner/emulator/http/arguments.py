@@ -50,6 +50,7 @@ class ServeArguments:
     startup_s: float
     seed: int
     scheduler_cls: str | None
+    can_sleep: bool
     die_after_tokens: int | None
     fail_after_tokens: int | None
 
@@ -82,6 +83,7 @@ def parse(argv: Sequence[str], version: str) -> ServeArguments:
         startup_s=found.emulated_startup_s,
         seed=found.seed,
         scheduler_cls=found.scheduler_cls,
+        can_sleep=bool(found.enable_sleep_mode),
         die_after_tokens=found.emulated_die_after_tokens,
         fail_after_tokens=found.emulated_fail_after_tokens,
     )
@@ -98,6 +100,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
     serve.add_argument("--served-model-name")
     serve.add_argument("--seed", type=int, default=0)
     serve.add_argument("--scheduler-cls")
+    serve.add_argument("--enable-sleep-mode", action=argparse.BooleanOptionalAction)
     for name, kind in EMULATED_FLAGS.items():
         if kind is bool:
             serve.add_argument(_flag(name), action=argparse.BooleanOptionalAction)

@@ -16,6 +16,7 @@ from tuner.emulator.engine.step_log import WriteLog
 from tuner.emulator.http.api import Answer, ChatRequest, CompletionRequest, output_limit
 from tuner.emulator.http.metrics_page import CopyMetrics, page
 from tuner.emulator.http.served_replicas import ServedReplicas
+from tuner.emulator.http.sleep import SleepMode
 from tuner.emulator.launch_rules import request_refusal
 
 VERSION = "0.0.0+emulator"
@@ -26,8 +27,13 @@ class Server:
     """The routes."""
 
     def __init__(
-        self, live: ServedReplicas, served_model_name: str, wrote: WriteLog | None = None
+        self,
+        live: ServedReplicas,
+        served_model_name: str,
+        wrote: WriteLog | None = None,
+        sleep: SleepMode | None = None,
     ) -> None:
+        self._sleep = sleep
         self._live = live
         self._metrics_of = {copy: CopyMetrics() for copy in live.copies}
         self._launch = live.copies[0].engine.launch
@@ -48,6 +54,8 @@ class Server:
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/reset_prefix_cache", self._reset_prefix_cache)
+        if self._sleep is not None:
+            self._sleep.add_routes(app)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -124,6 +132,8 @@ class Server:
         refusal = request_refusal(len(prompt), limit, context)
         if refusal is not None:
             return _error(400, "BadRequestError", refusal, None)
+        if self._sleep is not None:
+            await self._sleep.awake.wait()
         answer = Answer(next(self._ids), self._name, body, prompt, limit, self._answers)
         if body.stream:
             return await self._stream(request, answer)
@@ -191,13 +201,18 @@ def _error(status: int, kind: str, message: str, parameter: str | None) -> web.R
 
 
 async def run(
-    live: ServedReplicas, served_model_name: str, host: str, port: int, stop: asyncio.Event
+    live: ServedReplicas,
+    served_model_name: str,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    sleep: SleepMode | None = None,
 ) -> None:
     """Serve until `stop` is set.
 
     Raises `OSError` if the port is taken, `LaunchRefusedError` if the GPUs are.
     """
-    app = Server(live, served_model_name).app()
+    app = Server(live, served_model_name, sleep=sleep).app()
     # A client that goes away cancels its handler, which aborts its sequence.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()

@@ -15,9 +15,8 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.devices import energy_window
 from tuner.devices.device_state import DeviceState
-from tuner.devices.energy_window import WindowVerdict
+from tuner.devices.energy_window import WindowVerdict, flag_in_words
 from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
 from tuner.errors import OperatorNeededError, PreflightError
@@ -31,6 +30,7 @@ from tuner.evaluation.evaluator import (
     load_defaults,
 )
 from tuner.evaluation.launched.idle_power import idle_power
+from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
     ServerSpec,
@@ -50,15 +50,6 @@ from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableE
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row
 _CLIENT_S = 900.0  # beside warm-up and window: longer than a client waits for one token
-
-_FLAGS = {
-    energy_window.COUNTER_APART: "the energy counter and integrated power are more than 5 % apart",
-    energy_window.LIMIT_NOT_BINDING: "limit_not_binding: power stayed below the limit",
-    energy_window.SLOWDOWN_UNKNOWN: "the GPU does not say whether it was slowed down",
-    energy_window.PROCESSES_UNKNOWN: "the GPU does not say who else was using it",
-    energy_window.MAX_LIMIT_UNKNOWN: "the GPU does not say its highest power limit",
-    energy_window.INTEGRAL_UNKNOWN: "power could not be integrated beside the energy counter",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +197,14 @@ class ServedEvaluator:
         timing = Timing(time.monotonic() - began_s, warm.launch_s)
         return Evaluation(idle_power(raw), raw, (), timing)
 
+    async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Measure the GPUs without a server, a start, and sleep and waking if the server can."""
+        began_s = time.monotonic()
+        await self._set_device(configuration)
+        whole, name = self._plan.full(configuration), f"switching-{repeat:04d}"
+        result = await switching(self._servers, self._spec, whole, name)
+        return Evaluation(result, None, (), Timing(time.monotonic() - began_s))
+
     async def _evaluate(
         self,
         configuration: Configuration,
@@ -260,7 +259,7 @@ class ServedEvaluator:
         return Evaluation(
             result,
             raw,
-            (*judged.warnings, *map(_flag_in_words, judged.verdict.flags)),
+            (*judged.warnings, *map(flag_in_words, judged.verdict.flags)),
             Timing(time.monotonic() - began_s, warm.launch_s),
         )
 
@@ -350,10 +349,6 @@ class ServedEvaluator:
                     await asyncio.to_thread(self._knobs.close)
             finally:
                 self._claims.close()
-
-
-def _flag_in_words(flag: str) -> str:
-    return _FLAGS.get(flag, flag)
 
 
 async def _cool_down(server: RunningServer) -> bool:

@@ -169,6 +169,14 @@ class OpenAiApi:
         """Return None: the server does not say."""
         return None
 
+    async def sleep(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Return False: there is no way to ask for it."""
+        return False
+
+    async def wake(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Return False: there is no way to ask for it."""
+        return False
+
     async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """Return False: there is no way to ask for it."""
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import aiohttp
 
 from tuner.servers.openai.api import OpenAiApi, get_json
@@ -40,6 +42,20 @@ class VllmApi(OpenAiApi):
         """
         return await resolved_settings(session, base_url)
 
+    async def sleep(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Free the GPUs' memory; needs `--enable-sleep-mode` and `VLLM_SERVER_DEV_MODE=1`."""
+        return await _posted(session, f"{base_url}/sleep?level={level}")
+
+    async def wake(self, session: aiohttp.ClientSession, base_url: str, level: int) -> bool:
+        """Wake it; of level 2 the weights are read again, in place, before there is a KV cache."""
+        if level == 1:
+            return await _posted(session, f"{base_url}/wake_up")
+        return (
+            await _posted(session, f"{base_url}/wake_up?tags=weights")
+            and await _posted(session, f"{base_url}/collective_rpc", {"method": "reload_weights"})
+            and await _posted(session, f"{base_url}/wake_up?tags=kv_cache")
+        )
+
     async def reset_prefix_cache(self, session: aiohttp.ClientSession, base_url: str) -> bool:
         """Empty the prefix cache; False if that failed, or there is no such route.
 
@@ -50,3 +66,12 @@ class VllmApi(OpenAiApi):
                 return False
             answer = await body_of(reply)
             return not answer or b"false" not in answer.lower()
+
+
+async def _posted(
+    session: aiohttp.ClientSession, url: str, body: Mapping[str, object] | None = None
+) -> bool:
+    """Post and say whether it was accepted."""
+    async with reply_to(session, "POST", url, json=body) as reply:
+        await body_of(reply)
+        return reply.status == 200

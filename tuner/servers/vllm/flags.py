@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuner.configuration import Configuration, Value
@@ -39,6 +40,7 @@ class VllmFlags:
     context_flag = "max_model_len"
     memory_flags = ("tensor_parallel_size", "max_model_len")
     limits: AdjustableLimits = VllmLimits()
+    sleep_flags: Flags = MappingProxyType({"enable_sleep_mode": True})
 
     def word(self, name: str, value: Value) -> str:
         """Return one flag as vLLM's command line wants it."""

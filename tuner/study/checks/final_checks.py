@@ -6,15 +6,12 @@ after those that are stored.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import numpy as np
 
 from tuner.analysis.deployment.checks import (
-    IDLE_POWER,
     DeploymentChecks,
     deployment_checks,
     is_machines_fault,
@@ -23,18 +20,15 @@ from tuner.analysis.deployment.checks import (
 from tuner.analysis.deployment.headroom import margin
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.errors import NoFeasibleConfigurationError
-from tuner.evaluation.evaluator import Evaluation, Evaluator, LoadRun, MeasurementPlan
+from tuner.evaluation.evaluator import LoadRun
 from tuner.evaluation.headroom import find_headroom, headroom_run
 from tuner.load.longest import longest_requests
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RawRun, RequestState
 from tuner.servers.registry import flag_rules
-from tuner.spec.study import StudySpec
-from tuner.store import ProbeKind, RepeatRow, Store, TrialOwner, TrialRow
-from tuner.study.listener import Listener
-from tuner.study.stored_repeat import RepeatStore
+from tuner.store import ProbeKind, TrialRow
+from tuner.study.checks.prober import Prober
 
-_MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
 _STRESS_S = 120.0
 _STRESS_FILLS_S = 30.0
 _MOST_AT_ONCE = 1024  # the longest requests fill the cache of any server before
@@ -43,24 +37,11 @@ _MOST_AT_ONCE = 1024  # the longest requests fill the cache of any server before
 class FinalChecks:
     """Probes the recommendation and the default at the end of a study."""
 
-    def __init__(
-        self,
-        name: str,
-        spec: StudySpec,
-        plan: MeasurementPlan,
-        store: Store,
-        evaluator: Evaluator,
-        owner: TrialOwner,
-        listener: Listener,
-    ) -> None:
-        self._name = name
-        self._spec = spec
-        self._plan = plan
-        self._store = store
-        self._evaluator = evaluator
-        self._repeats = RepeatStore(name, store, owner)
-        self._listener = listener
-        self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
+        self._spec = prober.spec
+        self._plan = prober.plan
+        self._evaluator = prober.evaluator
 
     async def run(self) -> None:
         """Measure what is not measured yet, as far as the hours last.
@@ -75,15 +56,15 @@ class FinalChecks:
             await self._required(found.best)
         if found is None:
             return
-        await self._idle(found.best)
+        await self.idle(found.best)
         default = found.baseline
-        traffic = self._hardest_stretch(found.best)
+        traffic = self.hardest_stretch(found.best)
         for trial in (found.best, *([] if default is None or found.is_default else [default])):
-            await self._headroom(trial, traffic)
+            await self.headroom(trial, traffic)
 
     def _recommended(self) -> Recommendation | None:
         try:
-            return recommend(self._store, study=self._name)
+            return recommend(self._prober.store, study=self._prober.name)
         except NoFeasibleConfigurationError:
             return None
 
@@ -99,7 +80,7 @@ class FinalChecks:
         )
         number = trial.number
         while self._checks(number).stress is None:
-            result = await self._measure(
+            result = await self._prober.measure(
                 trial,
                 ProbeKind.STRESS,
                 load,
@@ -114,9 +95,10 @@ class FinalChecks:
         most = None if rules is None else rules.most_running(rules.limits(flags))
         return _MOST_AT_ONCE if most is None else min(most, _MOST_AT_ONCE)
 
-    async def _idle(self, trial: TrialRow) -> None:
+    async def idle(self, trial: TrialRow) -> None:
+        """Measure the idle power of a trial's configuration, unless it is known."""
         while self._checks(trial.number).idle_power_w is None:
-            result = await self._measure(
+            result = await self._prober.measure(
                 trial,
                 ProbeKind.IDLE,
                 None,
@@ -125,11 +107,12 @@ class FinalChecks:
             if result is None or not is_machines_fault(result):
                 return
 
-    async def _headroom(self, trial: TrialRow, traffic: int) -> None:
+    async def headroom(self, trial: TrialRow, traffic: int) -> None:
+        """Measure loads on a stretch of traffic until the headroom is known."""
         if self._spec.slos and not trial.configuration.load:
             first = load_value(self._plan.load)
             measure = partial(self._margin, trial, traffic)
-            await find_headroom(measure, first, whole=self._is_closed_loop)
+            await find_headroom(measure, first, whole=self._prober.is_closed_loop)
 
     async def _required(self, trial: TrialRow) -> None:
         """Measure the load that `--headroom` asks for."""
@@ -137,20 +120,16 @@ class FinalChecks:
         if times is None or trial.configuration.load:
             return
         value = times * load_value(self._plan.load)
-        if self._is_closed_loop:
+        if self._prober.is_closed_loop:
             value = math.ceil(value)
-        await self._margin(trial, self._hardest_stretch(trial), value)
+        await self._margin(trial, self.hardest_stretch(trial), value)
 
-    @property
-    def _is_closed_loop(self) -> bool:
-        return self._plan.load.concurrency is not None
-
-    def _hardest_stretch(self, trial: TrialRow) -> int:
+    def hardest_stretch(self, trial: TrialRow) -> int:
         """Return the unseen traffic on which the trial came nearest to its SLOs.
 
         What holds there holds on most stretches. A search that was begun stays on its own.
         """
-        own = [r for r in self._rows() if r.trial == trial.number and r.traffic is not None]
+        own = [r for r in self._prober.rows() if r.trial == trial.number and r.traffic is not None]
         if begun := [r for r in own if r.kind is ProbeKind.HEADROOM]:
             return begun[0].traffic or 0
         margins = [
@@ -162,9 +141,10 @@ class FinalChecks:
 
     async def _margin(self, trial: TrialRow, traffic: int, value: float) -> float | None:
         """Return the margin of a load from the store, or measure it; None if that cannot be."""
-        load = Load(concurrency=int(value)) if self._is_closed_loop else Load(request_rate=value)
+        is_closed = self._prober.is_closed_loop
+        load = Load(concurrency=int(value)) if is_closed else Load(request_rate=value)
         while (known := self._margin_at(trial, traffic, load)) is None:
-            result = await self._measure(
+            result = await self._prober.measure(
                 trial,
                 ProbeKind.HEADROOM,
                 load,
@@ -178,7 +158,7 @@ class FinalChecks:
         return known
 
     def _margin_at(self, trial: TrialRow, traffic: int, load: Load) -> float | None:
-        for row in self._rows():
+        for row in self._prober.rows():
             at = row.load if row.kind is ProbeKind.HEADROOM else self._plan.load
             result = row.measurement or row.failure
             is_same = row.trial == trial.number and row.traffic == traffic and at == load
@@ -187,57 +167,7 @@ class FinalChecks:
         return None
 
     def _checks(self, trial: int) -> DeploymentChecks:
-        return deployment_checks(self._rows(), trial, self._spec.slos, self._plan.load)
-
-    def _rows(self) -> list[RepeatRow]:
-        return self._store.repeats.every(self._name)
-
-    async def _measure(
-        self,
-        trial: TrialRow,
-        kind: ProbeKind,
-        load: Load | None,
-        evaluate: Callable[[int], Awaitable[Evaluation]],
-        traffic: int | None = None,
-    ) -> Measurement | Failure | None:
-        """Measure and store one probe; None if there is no time, or the machine keeps failing."""
-        key = (trial.number, kind, 0.0 if load is None else load_value(load))
-        if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time():
-            return None
-        self._attempts[key] = self._attempts.get(key, 0) + 1
-        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        evaluation, _ = await self._repeats.measure(trial.number, kind, evaluate, traffic, load)
-        self._listener.note(self._told(trial, kind, load, evaluation.result))
-        return evaluation.result
-
-    def _told(
-        self, trial: TrialRow, kind: ProbeKind, load: Load | None, result: Measurement | Failure
-    ) -> str:
-        """Return what a probe found, in one line."""
-        who = "the default" if trial.baseline else f"trial {trial.number}"
-        if is_machines_fault(result):
-            assert isinstance(result, Failure)
-            return f"{kind.value} of {who}: {result.reason}"
-        if kind is ProbeKind.HEADROOM and load is not None:
-            verdict = "holds" if margin(result, self._spec.slos) >= 1.0 else "is missed"
-            unit = "requests at once" if self._is_closed_loop else "requests/s"
-            return f"headroom of {who}: the SLO {verdict} at {load_value(load):.4g} {unit}"
-        if isinstance(result, Failure):
-            return f"{kind.value} of {who}: {result.reason}"
-        if kind is ProbeKind.IDLE:
-            return f"idle power of {who}: {result.metrics[IDLE_POWER]:.0f} W"
-        return f"stress of {who}: {result.metrics['requests']:.0f} long requests, none failed"
-
-    def _has_time(self) -> bool:
-        """Say whether the hours have room for one more probe; a budget in trials always has."""
-        if self._spec.hours is None:
-            return True
-        own = [p.timing.elapsed_s for p in self._store.repeats.probes(self._name) if p.timing]
-        window = self._plan.unseen_window or self._plan.window
-        next_s = max(own, default=window.latest_start_s + window.longest_window_s)
-        spent_s = self._store.study(self._name).spent_s
-        is_within = spent_s + next_s <= self._spec.budget_s
-        return is_within or sum(own) + next_s <= self._spec.checks_s
+        return deployment_checks(self._prober.rows(), trial, self._spec.slos, self._plan.load)
 
 
 def stress_result(run: RawRun) -> Measurement | Failure:

@@ -214,6 +214,15 @@ class DurableEvaluator:
             self._repeat_of(repeat),
         )
 
+    async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
+        """Delegate and log the result; `OperatorNeededError` if the store stays unusable."""
+        return await self._kept(
+            lambda: self._evaluator.switching(configuration, repeat),
+            configuration,
+            repeat,
+            self._repeat_of(repeat),
+        )
+
     def _repeat_of(self, number: int) -> RepeatOf:
         rows = self._store.repeats.every(self._study)
         row = next(r for r in rows if r.number == number)

@@ -1,0 +1,96 @@
+"""Operating points: what the deployable configurations use and give at shares of their capacity.
+
+A plan for a day is made of them. They are probes, and a run that was killed goes on after those
+that are stored. The capacity is the highest load at which a configuration met its SLOs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuner.analysis.deployment.checks import deployment_checks, is_machines_fault
+from tuner.analysis.recommendation.recommend import Recommendation, recommend
+from tuner.errors import NoFeasibleConfigurationError
+from tuner.evaluation.headroom import headroom_run
+from tuner.records import Load
+from tuner.store import ProbeKind, TrialRow
+from tuner.study.checks.final_checks import FinalChecks
+from tuner.study.checks.prober import Prober
+
+_DIGITS = 4
+
+
+class OperatingPoints:
+    """Measures the recommendation, the baseline, and the rest of the confirmed front."""
+
+    def __init__(self, prober: Prober, checks: FinalChecks) -> None:
+        self._prober = prober
+        self._checks = checks
+
+    async def run(self) -> None:
+        """Measure what is not measured yet, as far as the hours last."""
+        if not self._prober.spec.loads:
+            return
+        try:
+            found = recommend(self._prober.store, study=self._prober.name)
+        except NoFeasibleConfigurationError:
+            return
+        traffic = self._checks.hardest_stretch(found.best)
+        for trial in _deployable(found):
+            await self._checks.idle(trial)
+            await self._checks.headroom(trial, traffic)
+            await self._loads(trial, traffic)
+            await self._switching(trial)
+
+    async def _loads(self, trial: TrialRow, traffic: int) -> None:
+        headroom = deployment_checks(
+            self._prober.rows(), trial.number, self._prober.spec.slos, self._prober.plan.load
+        ).headroom
+        if headroom is None or headroom.holds is None:
+            return
+        for share in self._prober.spec.loads:
+            await self._load(trial, traffic, float(f"{share * headroom.holds:.{_DIGITS}g}"))
+
+    async def _load(self, trial: TrialRow, traffic: int, rate: float) -> None:
+        load, prober = Load(request_rate=rate), self._prober
+        run = headroom_run(prober.plan, load, traffic)
+        while not self._is_known(trial, ProbeKind.LOAD, load):
+            result = await prober.measure(
+                trial,
+                ProbeKind.LOAD,
+                load,
+                lambda repeat: prober.evaluator.probe(trial.configuration, repeat, run),
+                traffic,
+            )
+            if result is None:
+                return
+
+    async def _switching(self, trial: TrialRow) -> None:
+        prober = self._prober
+        while not self._is_known(trial, ProbeKind.SWITCHING, None):
+            result = await prober.measure(
+                trial,
+                ProbeKind.SWITCHING,
+                None,
+                lambda repeat: prober.evaluator.switching(trial.configuration, repeat),
+            )
+            if result is None:
+                return
+
+    def _is_known(self, trial: TrialRow, kind: ProbeKind, load: Load | None) -> bool:
+        for row in self._prober.rows():
+            result = row.measurement or row.failure
+            is_same = row.trial == trial.number and row.kind is kind and row.load == load
+            if is_same and result is not None and not is_machines_fault(result):
+                return True
+        return False
+
+
+def _deployable(found: Recommendation) -> Iterator[TrialRow]:
+    """Yield the recommendation first; a configuration that sets its own load is no deployment."""
+    baseline = () if found.baseline is None or found.is_default else (found.baseline,)
+    known: dict[int, TrialRow] = {}
+    for trial in (found.best, *baseline, *found.alternatives):
+        if trial.number not in found.confirmed.unfit and not trial.configuration.load:
+            known.setdefault(trial.number, trial)
+    yield from known.values()

@@ -1,0 +1,104 @@
+"""Prober: measures and stores one probe of a trial's configuration, as far as the hours last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tuner.analysis.deployment.checks import IDLE_POWER, is_machines_fault, load_value
+from tuner.analysis.deployment.headroom import margin
+from tuner.analysis.deployment.switching import START_S
+from tuner.evaluation.evaluator import Evaluation, Evaluator, MeasurementPlan
+from tuner.records import Failure, Load, Measurement
+from tuner.spec.study import StudySpec
+from tuner.store import ProbeKind, RepeatRow, Store, TrialOwner, TrialRow
+from tuner.study.listener import Listener
+from tuner.study.stored_repeat import RepeatStore
+
+_MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
+
+
+class Prober:
+    """Probes the trials of one study."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: StudySpec,
+        plan: MeasurementPlan,
+        store: Store,
+        evaluator: Evaluator,
+        owner: TrialOwner,
+        listener: Listener,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.plan = plan
+        self.store = store
+        self.evaluator = evaluator
+        self._repeats = RepeatStore(name, store, owner)
+        self._listener = listener
+        self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
+
+    @property
+    def is_closed_loop(self) -> bool:
+        """Whether a load is a number of requests in flight."""
+        return self.plan.load.concurrency is not None
+
+    def rows(self) -> list[RepeatRow]:
+        """Return every repeat and probe of the study."""
+        return self.store.repeats.every(self.name)
+
+    async def measure(
+        self,
+        trial: TrialRow,
+        kind: ProbeKind,
+        load: Load | None,
+        evaluate: Callable[[int], Awaitable[Evaluation]],
+        traffic: int | None = None,
+    ) -> Measurement | Failure | None:
+        """Measure and store one probe; None if there is no time, or the machine keeps failing."""
+        key = (trial.number, kind, 0.0 if load is None else load_value(load))
+        if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time():
+            return None
+        self._attempts[key] = self._attempts.get(key, 0) + 1
+        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        evaluation, _ = await self._repeats.measure(trial.number, kind, evaluate, traffic, load)
+        self._listener.note(self._told(trial, kind, load, evaluation.result))
+        return evaluation.result
+
+    def _told(
+        self, trial: TrialRow, kind: ProbeKind, load: Load | None, result: Measurement | Failure
+    ) -> str:
+        """Return what a probe found, in one line."""
+        who = "the default" if trial.baseline else f"trial {trial.number}"
+        if is_machines_fault(result):
+            assert isinstance(result, Failure)
+            return f"{kind.value} of {who}: {result.reason}"
+        if kind is ProbeKind.HEADROOM and load is not None:
+            verdict = "holds" if margin(result, self.spec.slos) >= 1.0 else "is missed"
+            unit = "requests at once" if self.is_closed_loop else "requests/s"
+            return f"headroom of {who}: the SLO {verdict} at {load_value(load):.4g} {unit}"
+        if isinstance(result, Failure):
+            return f"{kind.value} of {who}: {result.reason}"
+        if kind is ProbeKind.LOAD and load is not None:
+            return (
+                f"operating point of {who}: {result.metrics['mean_power_w']:.0f} W at "
+                f"{load_value(load):.4g} requests/s"
+            )
+        if kind is ProbeKind.SWITCHING:
+            return f"a start of {who} takes {result.metrics[START_S]:.0f} s"
+        if kind is ProbeKind.IDLE:
+            return f"idle power of {who}: {result.metrics[IDLE_POWER]:.0f} W"
+        return f"stress of {who}: {result.metrics['requests']:.0f} long requests, none failed"
+
+    def _has_time(self) -> bool:
+        """Say whether the hours have room for one more probe; a budget in trials always has."""
+        if self.spec.hours is None:
+            return True
+        own = [p.timing.elapsed_s for p in self.store.repeats.probes(self.name) if p.timing]
+        window = self.plan.unseen_window or self.plan.window
+        next_s = max(own, default=window.latest_start_s + window.longest_window_s)
+        spent_s = self.store.study(self.name).spent_s
+        is_within = spent_s + next_s <= self.spec.budget_s
+        return is_within or sum(own) + next_s <= self.spec.checks_s
