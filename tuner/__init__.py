@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner import plot
     from tuner.api.runs import aresume, arun, measure, resume, run, study_spec
-    from tuner.api.studies import list_studies, recommend, write_report
+    from tuner.api.studies import compare_studies, list_studies, recommend, write_report
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
     from tuner.measurement.listener import NoteListener
@@ -40,6 +40,7 @@ _HOMES = {
     "StudySpec": "tuner.spec.study",
     "aresume": "tuner.api.runs",
     "arun": "tuner.api.runs",
+    "compare_studies": "tuner.api.studies",
     "list_studies": "tuner.api.studies",
     "measure": "tuner.api.runs",
     "parse_settings": "tuner.spec.settings",
@@ -64,6 +65,7 @@ __all__ = [
     "StudySpec",
     "aresume",
     "arun",
+    "compare_studies",
     "list_studies",
     "load_study",
     "measure",

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tuner import __version__
-from tuner.commands import calibrate, doctor, gpu, measure, run, store, workload
+from tuner.commands import calibrate, doctor, editing, gpu, measure, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.errors import InterruptedBySignalError, TunerError
@@ -30,7 +30,10 @@ app.command("list")(studies.list_all)
 app.command()(studies.show)
 app.command("recommend")(studies.recommend_one)
 app.command()(studies.export)
-app.command()(report.report)
+app.command(cls=report.PngWithoutFolder)(report.report)
+app.command()(editing.rename)
+app.command()(editing.delete)
+app.command()(editing.note)
 app.command()(status.status)
 app.command()(tasks.tasks)
 app.command()(measure.measure)

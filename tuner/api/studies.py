@@ -18,6 +18,7 @@ from tuner.store import ComparisonPoint, Store, StudySummary
 
 if TYPE_CHECKING:
     from tuner.analysis.recommendation.recommend import Recommendation
+    from tuner.analysis.side_by_side import SideBySide
     from tuner.analysis.tasks.task_energy import TaskTable
     from tuner.report.terminal.status_table import Status
 
@@ -29,6 +30,19 @@ def list_studies(store: str = DEFAULT_STORE) -> list[StudySummary]:
     """
     with Store.open(store, create=False) as opened:
         return opened.studies()
+
+
+def named_study(name: str | None, store: str = DEFAULT_STORE) -> str:
+    """Return `name`, or without one the only study in the store; `UsageError` if it holds more."""
+    if name is not None:
+        return name
+    with Store.open(store, create=False) as opened:
+        names = [summary.identity.name for summary in opened.studies()]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UsageError("the store holds no study yet; start one with `tuner run`")
+    raise UsageError(f"the store holds {len(names)} studies; name one of: {', '.join(names)}")
 
 
 def study_status(name: str | None = None, store: str = DEFAULT_STORE) -> Status:
@@ -88,6 +102,45 @@ def write_report(
     with Store.open(store, create=False) as opened:
         report_data = read_report_data(opened, name, bounds)
     return write_page(report_data, path)
+
+
+def report_path(name: str, store: str = DEFAULT_STORE) -> Path:
+    """Return where a study's report is written unless the user says otherwise."""
+    from tuner.study.run_files import results_folder
+
+    return results_folder(store) / f"{name.replace('/', '-')}.html"
+
+
+def compare_studies(names: Sequence[str], store: str = DEFAULT_STORE) -> SideBySide:
+    """Return what several studies recommend, side by side; differences are from the first.
+
+    A name is that of a study in `store`, or `FILE.db` or `FILE.db:STUDY` for one in another.
+
+    Example: `tuner.compare_studies(["before", "after"])`
+    """
+    from tuner.analysis.side_by_side import compared_study, side_by_side
+
+    found = []
+    for name in names:
+        place, study = _placed(name, store)
+        with Store.open(place, create=False) as opened:
+            found.append(compared_study(opened, named_study(study, place)))
+    return side_by_side(found)
+
+
+def write_side_by_side(found: SideBySide, path: Path) -> int:
+    """Write a comparison of studies as one HTML file; return its size in bytes."""
+    from tuner.report.html.side_by_side import write_side_by_side as write
+
+    return write(found, path)
+
+
+def _placed(name: str, store: str) -> tuple[str, str | None]:
+    """Return the store and the study that `FILE.db:STUDY`, `FILE.db` or `STUDY` names."""
+    file, separator, study = name.rpartition(".db:")
+    if separator:
+        return f"{file}.db", study
+    return (name, None) if name.endswith(".db") else (store, name)
 
 
 def require_browser() -> None:

@@ -64,7 +64,7 @@ def run(
 
 
 def resume(
-    name: Name,
+    name: Name = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Additional trials.")] = None,
     hours: Annotated[float | None, typer.Option(help="Additional hours.")] = None,
     confirm: Annotated[
@@ -95,8 +95,10 @@ def resume(
     Example: tuner resume my-study --hours 4
     """
     import tuner
+    from tuner.api.studies import named_study
     from tuner.report.terminal.progress import RunDisplay
 
+    name = named_study(name, store_url)
     before = tuner.load_study(name, store_url)
     console, named = stderr_console(), store_option(store_url)
     known = before.rows if console.is_terminal else ()  # a log shows no front

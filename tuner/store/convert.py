@@ -56,6 +56,8 @@ def _identity(record: StudyRecord) -> StudyIdentity:
         _quantity(values[name])
     _moment(record.created_at)
     _moment_if_any(record.finished_at)
+    if record.note is not None:
+        text(record.note)
     if not isinstance(record.spec_json, dict):
         raise TypeError("its spec is no object")
     if record.budget_trials is not None:

@@ -42,6 +42,7 @@ class StudyIdentity:
     finished_at: datetime | None = None  # search and confirmation are over; None: they are not
     gpu_uuids: tuple[str, ...] = ()  # empty for an emulated GPU, or unknown
     model_revision: str | None = None  # of the model's files, if known
+    note: str | None = None  # by the user
 
 
 @dataclass(frozen=True, slots=True)

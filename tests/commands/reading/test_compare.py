@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,35 @@ def test_bad_files_and_names_are_one_sentence(tuner: InProcess) -> None:
         done = tuner("compare", "import", *words)
         assert (done.returncode, done.stdout) == (2, "")
         assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_studies_side_by_side(tuner: InProcess) -> None:
+    with Store.open(tuner.folder / "other.db", create=True) as store:
+        add_night(store, replace(IDENTITY, name="later", gpu="H200"))
+    for words in (("night", "other.db"), ("night", "other.db:later", "night")):
+        done = tuner("compare", *words, "-o", "both.html")
+        assert done.returncode == 0, done.stderr
+        assert "night" in done.stdout and "later" in done.stdout and "H200" in done.stdout
+    page = (tuner.folder / "both.html").read_text()
+    assert "later" in page and "H200" in page and "<script" not in page
+    data = json.loads(tuner("compare", "night", "other.db", "--format", "json").stdout)
+    assert [s["study"] for s in data["studies"]] == ["night", "later"]
+    assert data["studies"][0]["recommended"]["trial"] == 2
+    assert data["differences"][0]["from_first"][0]["percent"] == 0.0
+    wrong = tuner("compare", "night", "nigth")
+    assert wrong.returncode == 2 and "did you mean 'night'" in wrong.stderr
+
+
+@pytest.mark.parametrize("columns", [120, 80, 60])
+def test_no_line_is_wider_than_the_terminal(tuner: InProcess, columns: int) -> None:
+    from rich.console import Console
+
+    from tuner.api.studies import compare_studies
+    from tuner.report.terminal.side_by_side.table import show_side_by_side
+
+    found = compare_studies(["night", "night"], str(tuner.store_path))
+    console = Console(width=columns, record=True, file=io.StringIO())
+    show_side_by_side(console, found)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "p99 TPOT, ms" in " ".join(" ".join(lines).split())

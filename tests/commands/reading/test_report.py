@@ -20,8 +20,8 @@ def test_a_file_named_after_the_study(tuner: InProcess) -> None:
         add_night(store, IDENTITY)
     made = tuner("report", "night")
     assert (made.returncode, made.stdout) == (0, "")
-    assert made.stderr.startswith("wrote night.html (")
-    assert "Deploy trial 2" in (tuner.folder / "night.html").read_text()
+    assert made.stderr.startswith("wrote results/night.html (")
+    assert "Deploy trial 2" in (tuner.folder / "results" / "night.html").read_text()
 
 
 def test_pictures_need_a_browser_and_say_so(
@@ -31,3 +31,26 @@ def test_pictures_need_a_browser_and_say_so(
     told = tuner("report", "night", "--png", "pictures")
     assert told.returncode == 3
     assert "apt-get install chromium" in told.stderr
+
+
+def test_pictures_need_no_folder(tuner: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser is another test's; here it is only asked for."""
+    with Store.open(tuner.store_path, create=True) as store:
+        add_night(store, IDENTITY)
+    drawn: list[tuple[Path, Path]] = []
+
+    def draw(report: Path, folder: Path) -> list[Path]:
+        drawn.append((report, folder))
+        return []
+
+    monkeypatch.setattr("tuner.report.html.png.browser_path", lambda: Path("chromium"))
+    monkeypatch.setattr("tuner.report.html.png.write_pictures", draw)
+    beside = Path("results/night-figures")
+    for words, folder in (
+        (("--png",), beside),
+        (("--png", "--store", "results/tuner.db"), beside),
+        (("--png", "here"), Path("here")),
+        (("--png=there",), Path("there")),
+    ):
+        assert tuner("report", *words).returncode == 0
+        assert drawn.pop() == (Path("results/night.html"), folder)

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = tuner("run", *STUDY, *LOAD, *SLOS, "--trials", "14", "--study", "night")
     assert ran.returncode == 0, ran.stderr
     assert tuner("report", "night").returncode == 0
-    return tuner.folder / "night.html"
+    return tuner.folder / "results" / "night.html"
 
 
 @pytest.fixture

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.console import stderr_console
 from tuner.commands.shared.options import Name, Slos, StoreUrl
 
+_PNG = "--png"
+
+
+class PngWithoutFolder(TyperCommand):
+    """A command whose `--png` may stand without a folder: last, or before another option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare `--png` an empty value."""
+        ends = [*args[1:], "-"]
+        words = [
+            f"{_PNG}=" if word == _PNG and after.startswith("-") else word
+            for word, after in zip(args, ends, strict=False)
+        ]
+        return super().parse_args(ctx, words)
+
 
 def report(
-    name: Name,
+    name: Name = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file (default: NAME.html).")
+        Path | None,
+        typer.Option("-o", "--output", help="The file (default: NAME.html beside the store)."),
     ] = None,
     png: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Also write a PNG of each figure into this folder (needs Chromium or Chrome)."
+            _PNG,
+            help="Also write a PNG of each figure into this folder; without one, beside the report "
+            "(needs Chromium or Chrome).",
+            metavar="[FOLDER]",
         ),
     ] = None,
     slo: Slos = None,
@@ -30,13 +50,16 @@ def report(
 
     Example: tuner report llama-3.1-8b-instruct-chat -o night.html
     """
-    from tuner.api.studies import require_browser, write_pictures, write_report
+    from tuner.api import studies
 
     if png is not None:
-        require_browser()  # fails before the report is made
-    path = output or Path(f"{name.replace('/', '-')}.html")
-    size = write_report(name, path, slo=slo, store=store_url)
+        studies.require_browser()  # fails before the report is made
+    name = studies.named_study(name, store_url)
+    path = output or studies.report_path(name, store_url)
+    size = studies.write_report(name, path, slo=slo, store=store_url)
     console = stderr_console()
-    console.print(f"wrote {path} ({size / 1e6:.1f} MB)", highlight=False, markup=False)
-    for picture in [] if png is None else write_pictures(path, png):
-        console.print(f"wrote {picture}", highlight=False, markup=False)
+    console.print(f"wrote {path} ({size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    if png is not None:
+        folder = Path(png) if png else path.with_name(f"{path.stem}-figures")
+        for picture in studies.write_pictures(path, folder):
+            console.print(f"wrote {picture}", highlight=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def list_all(
 
 
 def show(
-    name: Name,
+    name: Name = None,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
@@ -65,11 +65,12 @@ def show(
     Example: tuner show my-study --format json
     """
     import tuner
-    from tuner.api.studies import comparison_points
+    from tuner.api.studies import comparison_points, named_study
     from tuner.report.json_forms import study_json
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
     from tuner.report.terminal.study_tables import show_study
 
+    name = named_study(name, store_url)
     study = tuner.load_study(name, store_url)
     stored = study.identity, study.rows, study.repeats, study.events
     points = comparison_points(name, store_url)
@@ -136,7 +137,7 @@ def recommend_one(
 
 
 def export(
-    name: Name,
+    name: Name = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write a CSV file, one row per trial; - for stdout.")
     ] = None,
@@ -152,9 +153,11 @@ def export(
     Example: tuner export NAME --csv night.csv --requests requests.parquet
     """
     from tuner.api import tables
+    from tuner.api.studies import named_study
 
     if csv is None and parquet is None and requests is None:
         raise UsageError("nothing to write: give --csv FILE, --parquet FILE or --requests FILE")
+    name = named_study(name, store_url)
     rows = tables.trial_rows(name, store_url)
     sent = [] if requests is None else tables.request_rows(name, store_url)
     console = stderr_console()

@@ -22,10 +22,19 @@ StoreUrl = Annotated[
     typer.Option("--store", envvar="TUNER_STORE", help="SQLite file or database URL."),
 ]
 Name = Annotated[
-    str,
-    typer.Argument(help="The study's name (see `tuner list`).", autocompletion=complete_study),
+    str | None,
+    typer.Argument(
+        help="The study's name (see `tuner list`); default: the store's only one.",
+        autocompletion=complete_study,
+    ),
 ]
 Output = Annotated[Format, typer.Option("--format", help="Format of the result.")]
+StudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--study", help="The study; default: the store's only one.", autocompletion=complete_study
+    ),
+]
 Slos = Annotated[
     list[str] | None,
     typer.Option("--slo", help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated."),

@@ -40,7 +40,12 @@ def write_page(report: ReportData, path: Path) -> int:
 
     Raises `PreflightError` if the file cannot be written.
     """
-    encoded = page(report).encode()
+    return write_text(page(report), path)
+
+
+def write_text(text: str, path: Path) -> int:
+    """Write a page, whole or not at all; return its size in bytes. Raises `PreflightError`."""
+    encoded = text.encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:

@@ -42,6 +42,7 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
             Text.assemble(
                 (study.name, "bold"),
                 (f"\n{study.model}", "dim"),
+                (f"\n{study.note}" if study.note else "", "italic"),
                 (f"\n{label}" if label else "", "magenta"),
             ),
             Text(study.workload_name),
@@ -84,6 +85,7 @@ def _identity(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in (
+        *((("note", study.note),) if study.note else ()),
         ("model", study.model),
         ("workload", f"{study.workload_name} ({study.workload_sha256[:12]})"),
         ("load", load_text(study, Configuration())),
