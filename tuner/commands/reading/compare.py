@@ -53,7 +53,7 @@ def studies(
 ) -> None:
     """Show what several studies recommend, side by side; differences are from the first.
 
-    Example: tuner compare before-the-upgrade llama-3.1-8b-instruct-chat -o compared.html
+    Example: tuner compare studies last-month today -o both.html; the word `studies` may be left out
     """
     from tuner.api.studies import compare_studies, write_side_by_side
     from tuner.report.terminal.side_by_side.table import show_side_by_side, side_by_side_json
