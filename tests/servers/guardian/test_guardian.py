@@ -30,8 +30,10 @@ from tuner.devices.limit_control import Access
 from tuner.devices.open import open_limits, opened_limits
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.process import this_owner
+from tuner.host.process_stat import process_stat
 from tuner.servers.guardian import guardian as guardian_module
 from tuner.servers.guardian.guardian import guarded, repair
+from tuner.servers.guardian.guardian_process import CLEAN
 from tuner.servers.guardian.run_records import register, registered
 from tuner.servers.processes import RUN_TAG, tag_environment, tagged_processes, wait_until
 
@@ -120,6 +122,49 @@ def test_a_child_that_holds_the_pipe_open(machine: Machine) -> None:
     machine.assert_clean()
 
 
+def children_of(parent: int) -> list[int]:
+    """Return them as a job runner finds them: by the parent of every process."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    stats = {pid: process_stat(pid) for pid in pids}
+    return [pid for pid, stat in stats.items() if stat is not None and stat.parent_pid == parent]
+
+
+def test_a_job_runner_that_kills_all_children(machine: Machine) -> None:
+    victim = machine.start(measure_s=30)
+    guardian = machine.guardian_of(victim)
+    victim.until("measure")
+    assert machine.standin.device(1).limit_w == 300.0
+    assert os.getsid(guardian) == guardian
+    children = children_of(victim.process.pid)
+    assert children  # the server and the process that talks to NVML
+    kill(*children, victim.process.pid)
+    assert not is_gone(guardian)
+    await_gone(guardian)
+    machine.assert_clean()
+    assert "the tuner has gone without a word" in machine.log
+
+
+def test_a_runner_that_kills_its_children_and_lives_on(machine: Machine) -> None:
+    victim = machine.start(measure_s=2)
+    guardian = machine.guardian_of(victim)
+    victim.until("measure")
+    kill(*children_of(victim.process.pid))
+    victim.wait()
+    await_gone(guardian)
+    machine.assert_clean()
+
+
+async def test_children_that_nobody_may_wait_for(machine: Machine) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as in some workers of Ray
+    try:
+        async with guarded(machine.run_tag, **options(machine)) as guardian:
+            assert guardian.alive()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert await guardian.wait_gone() == CLEAN
+    machine.assert_clean()
+
+
 def test_device_memory_is_waited_for(machine: Machine) -> None:
     device = machine.standin.device(1)
     before = device.get("memory_used_bytes")
@@ -164,7 +209,7 @@ async def test_what_the_block_left_is_cleaned_up(machine: Machine, monkeypatch) 
     control.close()
     server.wait()
     assert not guardian.alive()
-    assert await guardian.wait_gone() == 0
+    assert await guardian.wait_gone() == CLEAN
     assert "the tuner is done but left something" in machine.log
     machine.assert_clean()
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from tuner.devices.leases.lease_book import ControlOpener, LeaseBook
 from tuner.devices.leases.restoring import RestoreAction
@@ -20,7 +19,7 @@ from tuner.host.files.private import open_private, private_folder
 from tuner.host.process import OwnerState, owner_state, this_owner
 from tuner.host.python_process import PYTHON, own_environment
 from tuner.servers.guardian.clean_up import SERVER_GRACE_S
-from tuner.servers.guardian.guardian_process import DONE, READY, GuardianPlan
+from tuner.servers.guardian.guardian_process import CLEAN, DONE, READY, UNCLEAN, GuardianPlan
 from tuner.servers.guardian.run_records import forget, register, registered
 from tuner.servers.processes import LAUNCH_TAG, RUN_TAG, stop_tagged
 
@@ -32,23 +31,20 @@ _END_DEADLINE_S = 60.0  # besides what it is given for device memory and leases
 class Guardian:
     """The guardian of this run, as the tuner sees it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], pipe: int, log_path: Path) -> None:
-        self.pid = process.pid
+    def __init__(self, pid: int, pipe: int, answers: _Answers, log_path: Path) -> None:
+        self.pid = pid
         self.log_path = log_path
-        self._process = process
         self._pipe = pipe
-        self._gone = asyncio.Event()
-        self._descriptor = os.pidfd_open(process.pid)  # readable once it has ended
-        asyncio.get_running_loop().add_reader(self._descriptor, self._notice_end)
+        self._answers = answers
+        self._last_word = asyncio.ensure_future(answers.rest())
 
     def alive(self) -> bool:
         """Say whether it still watches."""
-        return self._process.poll() is None
+        return not self._last_word.done()
 
-    async def wait_gone(self) -> int:
-        """Return its exit code once it has ended (negative: by that signal)."""
-        await self._gone.wait()
-        return self._process.wait()
+    async def wait_gone(self) -> bytes:
+        """Return its last word once it has ended; empty if it was ended before it could say it."""
+        return await asyncio.shield(self._last_word)
 
     def say_done(self) -> None:
         """Tell it that the tuner has cleaned up; it then verifies that and ends."""
@@ -58,15 +54,30 @@ class Guardian:
             return  # it has gone; nothing is left to tell
 
     def close(self) -> None:
-        """Close its pipe. Without an earlier `say_done`, the guardian cleans up."""
+        """Close its pipes. Without an earlier `say_done`, the guardian cleans up."""
         os.close(self._pipe)
-        if not self._gone.is_set():
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
+        self._last_word.cancel()
+        self._answers.close()
 
-    def _notice_end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        self._gone.set()
+
+class _Answers:
+    """What the guardian says, through a pipe that ends with it."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self._reader = reader
+        self._transport = transport
+
+    async def pid(self) -> int | None:
+        """Return the guardian's pid once it watches; None if it ended before."""
+        line = await self._reader.readline()
+        return int(line.removeprefix(READY)) if line.startswith(READY) else None
+
+    async def rest(self) -> bytes:
+        """Return what else it says until it ends."""
+        return await self._reader.read()
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 @asynccontextmanager
@@ -145,8 +156,8 @@ def repair(state_folder: Path, open_control: ControlOpener) -> list[str]:
 
 
 async def _started(plan: GuardianPlan, log_path: Path) -> Guardian:
-    reading, writing = os.pipe()
     with ExitStack() as undo:
+        reading, writing = os.pipe()
         undo.callback(os.close, writing)
         try:
             process = _spawn(plan, reading, log_path)
@@ -156,18 +167,19 @@ async def _started(plan: GuardianPlan, log_path: Path) -> Guardian:
             ) from error
         finally:
             os.close(reading)
-        assert process.stdout is not None
-        undo.callback(process.stdout.close)  # last: closing waits for a thread that reads
-        undo.callback(process.wait)
+        undo.callback(process.wait)  # of the process that forks the guardian and ends
         undo.callback(process.kill)
-        if not await _says_ready(process.stdout):
+        answers = await _answers_of(process)
+        undo.callback(answers.close)
+        pid = await _pid_of(answers)
+        if pid is None:  # what has started so far ends with the pipe
             raise PreflightError(
                 f"the guardian of this run did not start within {_START_DEADLINE_S:g} s; see "
                 f"{log_path}"
             )
         undo.pop_all()
-        process.stdout.close()
-    return Guardian(process, writing, log_path)
+        process.wait()
+    return Guardian(pid, writing, answers, log_path)
 
 
 def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[bytes]:
@@ -191,12 +203,20 @@ def _spawn(plan: GuardianPlan, pipe: int, log_path: Path) -> subprocess.Popen[by
         os.close(tuner_descriptor)
 
 
-async def _says_ready(stdout: IO[bytes]) -> bool:
+async def _answers_of(process: subprocess.Popen[bytes]) -> _Answers:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+    )
+    return _Answers(reader, transport)
+
+
+async def _pid_of(answers: _Answers) -> int | None:
     try:
         async with asyncio.timeout(_START_DEADLINE_S):
-            return await asyncio.to_thread(stdout.readline) == READY
+            return await answers.pid()
     except TimeoutError:
-        return False
+        return None
 
 
 async def _cancel_when_gone(guardian: Guardian, task: asyncio.Task[object]) -> None:
@@ -208,17 +228,17 @@ async def _end_of(guardian: Guardian, plan: GuardianPlan) -> None:
     """Wait for it; if it was ended before it could verify, do that here."""
     try:
         async with asyncio.timeout(_END_DEADLINE_S + 2 * plan.deadline_s):
-            code = await guardian.wait_gone()
+            last_word = await guardian.wait_gone()
     except TimeoutError:
         raise OperatorNeededError(
             f"the guardian of this run (pid {guardian.pid}) does not end; a driver "
             f"call may hang: see {guardian.log_path}"
         ) from None
-    if code == OperatorNeededError.exit_code:
+    if last_word == UNCLEAN:
         raise OperatorNeededError(
             "something that this run changed or started could not be restored or stopped; see "
             f"{guardian.log_path}, fix it, then run `tuner gpu restore`"
         )
-    if code != 0:
+    if last_word != CLEAN:
         await asyncio.to_thread(stop_tagged, plan.run_tag, grace_s=SERVER_GRACE_S)
         forget(plan.state_folder, plan.run_tag)

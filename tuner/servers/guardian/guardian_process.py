@@ -1,8 +1,9 @@
 """The guardian's own process: it waits for the tuner to end and cleans up after it.
 
 Started by `tuner.servers.guardian.guardian`, which holds a pipe to its standard input. The pipe
-closes with the tuner, however that ends, so no pid is polled. Kept free of heavy imports: it lives
-all night.
+closes with the tuner, however that ends, so no pid is polled. It answers on its standard output:
+its pid once it watches, and how the clean-up ended. It is nobody's child, since job runners, such
+as Ray's workers, kill their children. Kept free of heavy imports: it lives all night.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from tuner.errors import OperatorNeededError
 from tuner.servers.guardian.clean_up import CleanUp, memory_in_use
 from tuner.servers.guardian.run_records import forget
 
-READY = b"ready\n"
-DONE = b"done\n"
+DONE = b"done\n"  # what the tuner says
+READY = b"ready "  # what the guardian says, followed by its pid
+CLEAN = b"clean\n"
+UNCLEAN = b"unclean\n"
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
@@ -67,16 +70,18 @@ def plan_from_argument(argument: str) -> GuardianPlan:
     )
 
 
-def main() -> int:
-    """Guard one run; return 0 if nothing of it is left, else the code of an operator's need."""
+def main() -> None:
+    """Guard one run, and say whether nothing of it is left."""
     plan = plan_from_argument(sys.argv[1])
+    tuner_pid = os.getppid()
+    _leave_the_parent()
+    answers = _answers()
     for number in _IGNORED:  # they go to a whole session or service; the tuner's end is awaited
         signal.signal(number, _ignore)  # a handler, unlike SIG_IGN, is not inherited through exec
-    _log(f"guardian {os.getpid()} watches over run {plan.run_tag} of process {os.getppid()}")
+    _log(f"guardian {os.getpid()} watches over run {plan.run_tag} of process {tuner_pid}")
     known_bytes = plan.gpu_memory_bytes
     memory_bytes = memory_in_use(_log) if known_bytes is None else known_bytes
-    with suppress(BrokenPipeError):
-        os.write(_STDOUT, READY)
+    _say(answers, READY + f"{os.getpid()}\n".encode())
     is_done = _tuners_end(plan.tuner_descriptor)
     clean_up = CleanUp(plan.run_tag, plan.state_folder, plan.deadline_s, _log, plan.access)
     if not is_done:
@@ -91,7 +96,29 @@ def main() -> int:
         is_clean = _is_forgotten(plan)
     unclean = "not everything could be restored or stopped"
     _log("nothing of the run is left" if is_clean else unclean)
-    return 0 if is_clean else OperatorNeededError.exit_code
+    _say(answers, CLEAN if is_clean else UNCLEAN)
+
+
+def _leave_the_parent() -> None:
+    """Go on as a child of init (or of a subreaper), in a session of its own."""
+    if os.fork() > 0:
+        os._exit(0)
+    os.setsid()
+
+
+def _answers() -> int:
+    """Return a descriptor of the standard output that only this process holds.
+
+    What it starts then cannot keep the pipe open: its end is the end of this process.
+    """
+    descriptor = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    return descriptor
+
+
+def _say(answers: int, what: bytes) -> None:
+    with suppress(BrokenPipeError):  # the tuner has gone
+        os.write(answers, what)
 
 
 def _is_forgotten(plan: GuardianPlan) -> bool:
@@ -136,5 +163,5 @@ def _log(message: str) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    os._exit(code)  # a thread that hangs in a driver call would keep it alive
+    main()
+    os._exit(0)  # a thread that hangs in a driver call would keep it alive
