@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from aiohttp import web
 from helpers.endpoints import served
 from helpers.nvml_standin import Standin
 from helpers.standin_study import StandinStudy, standin_study
-from helpers.studies import CommandLine
+from helpers.studies import CommandLine, wait_for
 
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
@@ -50,6 +51,13 @@ fixed: {flags: {max_model_len: 4096}}
 device:
   power_limit_w: {type: choice, choices: [200, 700]}
   sm_clock_mhz: {type: choice, choices: [900, 1980]}
+"""
+
+BATCH = """
+name: batch
+fixed: {flags: {max_model_len: 4096}}
+flags:
+  max_num_seqs: {type: choice, choices: [2, 4, 8, 16], default: 4}
 """
 
 
@@ -192,7 +200,25 @@ def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_p
     assert done.returncode == 0, done.stderr
     assert launches(tuner) == ["baseline.log"]
     assert_obeyed(tuner.trials("night"))
-    assert not (tmp_path / "results" / "logs" / "night" / "gpus").exists()
+
+
+def test_a_folder_of_logs_that_is_removed_costs_no_trial(tmp_path: Path) -> None:
+    """Servers were launched on GPUs whose file had been in it, and told as unstable."""
+    tuner = CommandLine(tmp_path)
+    words = "run --workload smoke --emulate H100-SXM --live --study night --sampler random"
+    limits = "--concurrency=2 --window-s=1 --trials=3 --no-confirm"
+    (tmp_path / "batch.yaml").write_text(BATCH)
+    run = tuner.start(
+        *words.split(), *limits.split(), "--space", "batch.yaml", "--model", "Qwen/Qwen3-32B"
+    )
+    logs = tmp_path / "results" / "logs"
+    wait_for(lambda: any(logs.rglob("trial-*.log")) or run.poll() is not None, 60)
+    shutil.rmtree(logs)
+    _, errors = run.communicate(timeout=100)
+    assert run.returncode == 0, errors
+    trials = tuner.trials("night")
+    assert [t.failure and t.failure.reason for t in trials] == [None] * 3
+    assert launches(tuner)  # since the folder was removed
 
 
 def launches(tuner: CommandLine) -> list[str]:

@@ -2,7 +2,7 @@
 
 Any process sets the power limit and the SM clock of a GPU here, as a driver would, and reads what
 the GPU draws; the emulated server that runs on it obeys, and writes. The file outlives them all, as
-a driver's state does.
+a driver's state does. What only one run uses has no name in any folder, and ends with it.
 
 The file is words of eight bytes in the machine's own order, each written at once (u: whole number,
 d: double, s: text that ends with a zero byte):
@@ -90,6 +90,7 @@ class DeviceFile:
     def __init__(self, path: Path) -> None:
         """Map a file that `create` made; raises `OSError`, or `ValueError` if it is none."""
         self.path = path
+        self._descriptor: int | None = None
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)  # an empty file is a ValueError
         count = _device_count(self._map)
@@ -101,21 +102,41 @@ class DeviceFile:
     @classmethod
     def create(cls, path: Path, facts: Facts, count: int) -> DeviceFile:
         """Write a file of `count` such GPUs at their default settings, with nothing on them."""
-        words = _HEADER_WORDS + count * _DEVICE_WORDS
         path.unlink(missing_ok=True)  # a process that maps the old file keeps it
-        with os.fdopen(open_private(path, os.O_WRONLY), "wb") as file:
-            file.truncate(8 * words)
-            file.write(_MAGIC.to_bytes(8, "little") + count.to_bytes(8, "little"))
+        descriptor = open_private(path, os.O_WRONLY)
+        try:
+            return cls._begun(descriptor, path, facts, count)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def create_unnamed(cls, facts: Facts, count: int) -> DeviceFile:
+        """Write one that nobody can remove. Its path is for processes of this user, until `close`.
+
+        See memfd_create(2).
+        """
+        descriptor = os.memfd_create("emulated-gpus")
+        made = cls._begun(descriptor, Path(f"/proc/{os.getpid()}/fd/{descriptor}"), facts, count)
+        made._descriptor = descriptor
+        return made
+
+    @classmethod
+    def _begun(cls, descriptor: int, path: Path, facts: Facts, count: int) -> DeviceFile:
+        os.truncate(descriptor, 8 * (_HEADER_WORDS + count * _DEVICE_WORDS))
+        os.pwrite(descriptor, _MAGIC.to_bytes(8, "little") + count.to_bytes(8, "little"), 0)
         made = cls(path)
         for device in made.devices:
             device.begin(facts, f"GPU-{uuid.uuid4()}")
         return made
 
     def close(self) -> None:
-        """Unmap the file; it stays where it is."""
+        """Unmap the file; it stays where it is, if it has a name."""
         for device in self.devices:
             device.release()
         self._map.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class Device:

@@ -273,7 +273,7 @@ def _require_model_folder(model: str, workload: Workload) -> None:
 def _served_emulator(
     spec: StudySpec, gpu: Gpu, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> ServedEvaluator:
-    machine = EmulatedMachine(gpu, context.log_folder.absolute() / "gpus")
+    machine = EmulatedMachine(gpu)
     variables = {
         GPU_VARIABLE: str(spec.emulate),
         ENGINE_VARIABLE: gpu.engine,

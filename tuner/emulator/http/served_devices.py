@@ -23,6 +23,11 @@ def create_devices(path: Path, gpu: Gpu, count: int) -> DeviceFile:
     return DeviceFile.create(path, _facts(gpu), count)
 
 
+def create_unnamed_devices(gpu: Gpu, count: int) -> DeviceFile:
+    """Write a file of `count` GPUs that has no name. Raises `OSError`."""
+    return DeviceFile.create_unnamed(_facts(gpu), count)
+
+
 def open_devices(path: Path, gpu: Gpu) -> DeviceFile:
     """Map the file of this machine's GPUs. Raises `UsageError` if it is none, or of other GPUs."""
     try:

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 from tuner.catalog.gpu import Gpu
 from tuner.configuration import Configuration
 from tuner.devices.device_state import DeviceState
 from tuner.devices.emulated.meters import EmulatedGpuMeter
-from tuner.emulator.device_file import DeviceFile, Settings
-from tuner.emulator.http.served_devices import create_devices
-from tuner.errors import PreflightError
-from tuner.host.files.private import private_folder
+from tuner.emulator.device_file import Settings
+from tuner.emulator.http.served_devices import create_unnamed_devices
 from tuner.servers.registry import flag_rules
 
 
 class EmulatedMachine:
-    """As many GPUs as such a machine has, in a file that only this run's servers use.
+    """As many GPUs as such a machine has, which only this run's servers use.
 
-    There is nothing to restore: the next run creates its own GPUs.
+    There is nothing to restore: the next run creates its own GPUs. They are in no folder, so that
+    nobody can remove them under a running server.
     """
 
-    def __init__(self, gpu: Gpu, path: Path) -> None:
-        self.path = path
+    def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
+        self._file = create_unnamed_devices(gpu, gpu.max_gpus)
+
+    @property
+    def path(self) -> Path:
+        """Where servers that this process starts find the GPUs."""
+        return self._file.path
 
     def meter(self, configuration: Configuration) -> EmulatedGpuMeter:
-        """Return the meter of the GPUs that a server uses. Raises as `open`."""
+        """Return the meter of the GPUs that a server uses."""
         used = flag_rules().gpus_used(configuration)
         used = min(used, len(self._file.devices))  # with more, it does not start
         return EmulatedGpuMeter(self._gpu.name, self._file.devices[:used])
 
     def open(self, _: Sequence[DeviceState]) -> None:
-        """Create the GPUs. Raises `PreflightError` if their file cannot be written."""
+        """Set the GPUs to their defaults."""
         self.apply(Configuration())
 
     def apply(self, configuration: Configuration) -> float | None:
@@ -49,12 +52,4 @@ class EmulatedMachine:
 
     def close(self) -> None:
         """Remove the GPUs."""
-        self.path.unlink(missing_ok=True)
-
-    @cached_property
-    def _file(self) -> DeviceFile:
-        try:
-            private_folder(self.path.parent)
-            return create_devices(self.path, self._gpu, self._gpu.max_gpus)
-        except OSError as error:
-            raise PreflightError(f"the emulated GPUs cannot be written: {error}") from error
+        self._file.close()
