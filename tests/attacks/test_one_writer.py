@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from helpers.postgres_server import postgres_server, start, stop
+from helpers.stored_runs import EMULATED_NIGHT
 from helpers.studies import CommandLine
+from optuna.study import StudyDirection
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +22,7 @@ from tuner.store import Store, TrialRow, TrialState, study_lock
 from tuner.store.faults import StoreAwayError
 
 pytestmark = pytest.mark.postgres
-TRIALS = 30
+TRIALS = 20
 STUDY = (
     *("run", "--emulate", "H100-SXM", "--model", "meta-llama/Llama-3.1-8B-Instruct"),
     *("--workload", "chat", "--request-rate", "4", "--space", "power", "--no-confirm"),
@@ -78,6 +81,66 @@ def test_a_lock_that_another_host_has_taken_ends_the_run(
                 with pytest.raises(OperatorNeededError, match=r"taken over by process .*otherhost"):
                     ours.take_again()
                 theirs.check()
+
+
+def cut_the_lock(server: str) -> None:
+    """End the connection that holds a study's lock, and no other."""
+    engine = create_engine(server.replace("postgresql", "postgresql+psycopg", 1))
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
+            )
+        )
+    engine.dispose()
+
+
+def test_nothing_is_committed_once_the_lock_is_lost(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock was checked before each write: one that was lost in between let it through."""
+    with (
+        Store.open(server, create=True) as store,
+        study_lock(server, "night") as lock,
+        store.written_under(lock),
+    ):
+        store.create_study(EMULATED_NIGHT)
+        storage = store.optuna_storage()
+        study = storage.create_new_study([StudyDirection.MINIMIZE], "night")
+        storage.create_new_trial(study)
+        with pytest.raises(StoreAwayError, match="keeps other tuners from"), store.session() as now:
+            now.execute(text("UPDATE tuner_studies SET spent_s = 7"))
+            cut_the_lock(server)
+        with pytest.raises(StoreAwayError, match="keeps other tuners from"):
+            storage.create_new_trial(study)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("socket.gethostname", lambda: "otherhost")
+            with study_lock(server, "night"), pytest.raises(StoreAwayError):
+                store.add_event("night", "note", "too late")
+        lock.take_again()
+        assert store.study("night").spent_s == 0
+        assert store.events("night") == []
+        assert len(storage.get_all_trials(study)) == 1
+        store.add_event("night", "note", "in time")
+    with Store.open(server, create=False) as store:
+        store.add_event("night", "note", "no lock is asked for")
+        assert len(store.events("night")) == 2
+
+
+def test_who_takes_the_lock_waits_for_a_commit_under_way(server: str) -> None:
+    Store.open(server, create=True).close()
+    engine = create_engine(server.replace("postgresql", "postgresql+psycopg", 1))
+    with study_lock(server, "night") as lock, engine.connect() as writer:
+        lock._require_held(writer)  # type: ignore[attr-defined]  # as its commit does
+        cut_the_lock(server)
+        with ThreadPoolExecutor(1) as threads:
+            taken = threads.submit(lock.take_again)
+            with pytest.raises(TimeoutError):
+                taken.result(0.3)
+            writer.commit()
+            taken.result(10)
+    engine.dispose()
 
 
 def ended(server: str) -> int:

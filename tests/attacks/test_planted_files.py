@@ -11,7 +11,7 @@ import pytest
 from helpers.studies import CommandLine, InProcess
 
 from tuner.doctor.ownership import check_ownership
-from tuner.store.lock import lock_path
+from tuner.store.lock.file_lock import lock_path
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")

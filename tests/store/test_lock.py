@@ -11,11 +11,12 @@ import pytest
 
 from tuner.errors import PreflightError
 from tuner.store import study_lock
-from tuner.store.lock import lock_path, study_holder
+from tuner.store.lock.file_lock import lock_path
+from tuner.store.lock.study_lock import study_holder
 
 HOLDER = """
 import sys, time
-from tuner.store.lock import study_lock
+from tuner.store.lock.study_lock import study_lock
 with study_lock(sys.argv[1], "night"):
     print("held", flush=True)
     time.sleep(60)
@@ -23,7 +24,7 @@ with study_lock(sys.argv[1], "night"):
 
 PARENT = """
 import subprocess, sys, time
-from tuner.store.lock import study_lock
+from tuner.store.lock.study_lock import study_lock
 with study_lock(sys.argv[1], "night"):
     child = subprocess.Popen(["sleep", "60"], close_fds=sys.argv[2] == "1", stdout=2)
     print(child.pid, flush=True)

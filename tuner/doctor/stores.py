@@ -11,7 +11,7 @@ from tuner.errors import OperatorNeededError, TunerError
 from tuner.host.finding import Finding, ok, problem, warning
 from tuner.store import Store, TrialState
 from tuner.store.address import check_file, file_of, parse_address
-from tuner.store.lock import lock_path
+from tuner.store.lock.file_lock import lock_path
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,6 +1,6 @@
 """The store: Optuna's tables and ours side by side in one SQLite file or PostgreSQL database."""
 
-from tuner.store.lock import study_lock
+from tuner.store.lock.study_lock import study_lock
 from tuner.store.rows import (
     UNKNOWN_MODEL,
     Answers,

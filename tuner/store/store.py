@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,6 +19,7 @@ from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults, readable
 from tuner.store.inputs.study_files import StudyFile, StudyFileTable, records_of
+from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
 from tuner.store.repeats import RepeatTables, require_finite, study_of
@@ -46,6 +47,8 @@ class Store:
         self._engine = engine
         self._busy_timeout_s = busy_timeout_s
         self._optuna_storages: list[RDBStorage] = []
+        self._lock: StudyLock | None = None
+        self._fences = ExitStack()
 
     @classmethod
     def open(cls, url: str | Path, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
@@ -121,6 +124,8 @@ class Store:
         with self.optuna_faults():
             storage = RDBStorage(self.url, engine_kwargs=options)
         self._optuna_storages.append(storage)
+        if self._lock is not None:
+            self._fences.enter_context(self._lock.fence(storage.engine))
         return storage
 
     def optuna_faults(self) -> AbstractContextManager[None]:
@@ -334,6 +339,17 @@ class Store:
                 .where(StudyRecord.id == study_id)
                 .values(spent_s=StudyRecord.spent_s + seconds)
             )
+
+    @contextmanager
+    def written_under(self, lock: StudyLock) -> Iterator[None]:
+        """Commit nothing in the `with` block, in Optuna's tables neither, once the lock is lost."""
+        with ExitStack() as self._fences:
+            self._fences.enter_context(lock.fence(self._engine))
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -32,7 +32,7 @@ from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner
-from tuner.store.lock import StudyLock
+from tuner.store.lock.protocol import StudyLock
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.checks.operating_points import OperatingPoints

@@ -15,7 +15,7 @@ from tuner.host.state_folder import state_folder
 from tuner.store import Store, StudyIdentity, study_lock
 from tuner.store.address import file_of, parse_address
 from tuner.store.faults import StoreAwayError, StoreBusyError, StoreFullError
-from tuner.store.lock import StudyLock
+from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.log.now_file import NowFile
@@ -63,12 +63,14 @@ class RunFiles:
             require_trusted(self._store.path)
         private_folder(self.folder)
         with (
-            study_lock(self._store.url, self._study) as self.lock,
+            study_lock(self._store.url, self._study) as lock,
+            self._store.written_under(lock),
             self._store.optuna_faults(),
             opened_log(self.log, self._store.shown),
             closing(self.study_log),
             closing(self.now_file),
         ):
+            self.lock = lock
             try:
                 yield
             except BaseException as error:

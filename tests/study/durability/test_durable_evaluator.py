@@ -19,7 +19,7 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, Measurement, Source
 from tuner.store import RepeatKind, Store, TrialState, study_lock
 from tuner.store.faults import StoreBusyError, StoreFullError
-from tuner.store.lock import StudyLock
+from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.store.upkeep import file_systems

@@ -20,7 +20,7 @@ from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.front_table import heading, show_front
 from tuner.spec.stored import StoredSpec
 from tuner.store import Store
-from tuner.store.lock import study_holder
+from tuner.store.lock.study_lock import study_holder
 from tuner.store.log.now_file import NowFile
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
 

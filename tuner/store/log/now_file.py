@@ -14,7 +14,7 @@ from pathlib import Path
 from tuner.host.durable_files import replacing
 from tuner.records import LoadSnapshot, Source
 from tuner.store.address import file_of, parse_address
-from tuner.store.lock import lock_path
+from tuner.store.lock.file_lock import lock_path
 
 FRESH_S = 5.0  # it is written once a second
 

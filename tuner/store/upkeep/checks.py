@@ -15,7 +15,7 @@ from tuner.errors import PreflightError
 from tuner.host.finding import Finding, note, problem
 from tuner.records import FailureKind, Measurement
 from tuner.store.faults import sqlite_fault
-from tuner.store.lock import study_lock
+from tuner.store.lock.study_lock import study_lock
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
 from tuner.store.log.measurement_log import log_folder_of, read_log
 from tuner.store.rows import RepeatRow, TrialRow, TrialState

@@ -17,7 +17,7 @@ from tuner.errors import OperatorNeededError, PreflightError
 from tuner.evaluation.evaluator import IDLE_S, Evaluation, Evaluator, LoadRun, Testbed
 from tuner.store import Store, TrialOwner, raw
 from tuner.store.faults import StoreAwayError, StoreBusyError, StoreFullError
-from tuner.store.lock import StudyLock
+from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.log_records import LoggedResult, RepeatOf
 from tuner.store.log.measurement_log import RESERVE_BYTES, MeasurementLog
 from tuner.study.durability.backups import Backups

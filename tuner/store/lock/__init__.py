@@ -1,0 +1,1 @@
+"""Study locks: one writer per study."""

@@ -1,0 +1,119 @@
+"""Study lock of a SQLite store: flock on a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from tuner.errors import OperatorNeededError, PreflightError
+from tuner.host.files.private import open_private, private_folder
+from tuner.host.locks import try_lock
+from tuner.store.lock.protocol import StudyLock, held_by
+
+
+def lock_path(store: Path, study: str) -> Path:
+    """Return the lock file of a study, whose name may contain any character."""
+    return store.with_name(f"{store.name}.{hashlib.sha256(study.encode()).hexdigest()[:12]}.lock")
+
+
+def file_holder(path: Path) -> str | None:
+    """Return the present writer that a lock file names; see `study_holder`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return None if try_lock(descriptor, shared=True) else _named(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _named(descriptor: int) -> str:
+    holder = os.pread(descriptor, 64, 0).decode(errors="replace").partition("\n")[0]
+    return f"process {holder or 'that is just starting'}"
+
+
+class _FileLock:
+    """A lock that lives as long as this process; the store's file may be lost all the same."""
+
+    def __init__(self, store: Path, study: str) -> None:
+        self._store = store
+        self._study = study
+        self._found = _identity(store)
+
+    def check(self) -> None:
+        """Raise `OperatorNeededError` if the store's file is another one, or gone."""
+        now = _identity(self._store)
+        if self._found is None:
+            self._found = now
+        elif now != self._found:
+            what = "is gone" if now is None else "was replaced by another file"
+            raise OperatorNeededError(
+                f"the store {self._store} {what} while study '{self._study}' ran; what was "
+                "measured is in its measurement log: put the store back and run `tuner resume "
+                f"{self._study}`, or make a new one with `tuner store rebuild NEW.db --store "
+                f"{self._store}`"
+            )
+
+    def take_again(self) -> None:
+        """Check it: it cannot be lost."""
+        self.check()
+
+    def fence(self, engine: Engine) -> AbstractContextManager[None]:
+        """Do nothing: it cannot be lost."""
+        return nullcontext()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+@contextmanager
+def file_lock(store: Path, study: str) -> Iterator[StudyLock]:
+    """Hold the lock of a study; see `study_lock`."""
+    path = lock_path(store, study)
+    descriptor = _acquire(path, study)
+    try:
+        with suppress(OSError):  # a full disk: the lock still holds, without naming its holder
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n{study}\n".encode())
+        yield _FileLock(store, study)
+    finally:
+        path.unlink(missing_ok=True)  # while still held: it cannot be another process's new file
+        os.close(descriptor)
+
+
+def _acquire(path: Path, study: str) -> int:
+    """Return a locked close-on-exec descriptor of the file that is now at `path`."""
+    while True:
+        try:
+            private_folder(path.parent)
+            descriptor = open_private(path, os.O_RDWR)
+        except OSError as error:
+            raise PreflightError(
+                f"cannot lock study '{study}' ({path}: {error.strerror}); make the folder of the "
+                "store writable"
+            ) from None
+        if not try_lock(descriptor):
+            holder = _named(descriptor)
+            os.close(descriptor)
+            raise held_by(study, holder)
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # the holder before us removed this file
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
