@@ -43,7 +43,7 @@ def check(store_url: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) ->
 
 @app.command()
 def backup(store_url: StoreUrl = DEFAULT_STORE) -> None:
-    """Copy the store while it is in use; the last two backups are kept.
+    """Copy the store while it is in use; the last two backups are kept, or one if it is large.
 
     Example: tuner store backup --store results/tuner.db
     """

@@ -27,6 +27,14 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
+def is_at(path: Path, descriptor: int) -> bool:
+    """Say whether an open file is the one at `path` now, not one that was there before."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Make `folder` and hold its lock. Raises `OSError`, and `OperatorNeededError` on time-out.

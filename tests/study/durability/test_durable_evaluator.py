@@ -297,3 +297,14 @@ def test_a_backup_is_made_as_the_store_grows(bed: KeptTestbed) -> None:
     assert made == [10, 20, 30]
     with closing(sqlite3.connect(bed.store.path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_store_beyond_the_bound_is_not_copied(bed: KeptTestbed, monkeypatch) -> None:
+    monkeypatch.setattr("tuner.store.upkeep.backup.MOST_BYTES", 1)
+    backups = Backups(bed.store, 0, bed.listener.note)
+    for _ in range(32):
+        asyncio.run(backups.make_if_due())
+    assert bed.store.path is not None
+    assert not list(bed.store.path.parent.glob("*.backup*"))
+    told = [note for note in bed.listener.notes if "not backed up any more" in note]
+    assert len(told) == 1

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.files.private import open_private, private_folder
-from tuner.host.locks import try_lock
+from tuner.host.locks import is_at, try_lock
 from tuner.store.lock.protocol import StudyLock, held_by
 
 
@@ -107,13 +107,6 @@ def _acquire(path: Path, study: str) -> int:
             holder = _named(descriptor)
             os.close(descriptor)
             raise held_by(study, holder)
-        if _is_at(path, descriptor):
+        if is_at(path, descriptor):
             return descriptor
         os.close(descriptor)  # the holder before us removed this file
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
