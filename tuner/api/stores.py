@@ -10,7 +10,8 @@ from tuner import DEFAULT_STORE
 from tuner.errors import UsageError
 from tuner.host.finding import Finding
 from tuner.host.state_folder import state_folder
-from tuner.store.store import Store, existing_file
+from tuner.store.address import existing_file
+from tuner.store.store import Store
 
 if TYPE_CHECKING:
     from tuner.study.durability.rebuild import Rebuilt

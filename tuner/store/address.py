@@ -65,6 +65,21 @@ def file_of(url: URL) -> Path | None:
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
+def existing_file(url: str | Path) -> Path | None:
+    """Return the SQLite file at a path or URL, None for a server.
+
+    Raises `UsageError` if there is none, `PreflightError` if it cannot be looked at.
+    """
+    path = file_of(parse_address(url))
+    try:
+        if path is not None and not path.is_file():
+            raise UsageError(missing(str(path)))
+    except OSError as error:
+        assert path is not None
+        raise unusable(path, error) from None
+    return path
+
+
 def shown(url: URL) -> str:
     """Return the store's address for messages, without its password."""
     path = file_of(url)

@@ -389,21 +389,6 @@ class Store:
             raise fault from error
 
 
-def existing_file(url: str | Path) -> Path | None:
-    """Return the SQLite file at a path or URL, None for a server.
-
-    Raises `UsageError` if there is none, `PreflightError` if it cannot be looked at.
-    """
-    path = address.file_of(address.parse_address(url))
-    try:
-        if path is not None and not path.is_file():
-            raise UsageError(address.missing(str(path)))
-    except OSError as error:
-        assert path is not None
-        raise address.unusable(path, error) from None
-    return path
-
-
 def _trial(session: Session, study_id: int, number: int) -> TrialRecord | None:
     return session.scalar(
         select(TrialRecord).where(TrialRecord.study_id == study_id, TrialRecord.number == number)

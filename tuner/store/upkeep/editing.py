@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.host.durable_files import remove_durably, replacing, sync
-from tuner.store.lock import study_lock
+from tuner.store.lock.study_lock import study_lock
 from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.store.repeats import study_of
