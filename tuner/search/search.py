@@ -15,13 +15,14 @@ from tuner.search.observation import Observation, Suggestion, working_points
 from tuner.search.posterior import Models, fit_models
 from tuner.search.posterior_samples import PosteriorSamples, sample_posterior
 from tuner.search.space import Flags, Floats, Levels, Point, Space
-from tuner.search.start_design import start_points
+from tuner.search.start_design import PER_LAUNCH, option_points, start_points
 
 # When the best point is expected to gain less than this share, the models are asked again with
 # wider standard deviations: a stationary process is too sure of where the function bends.
 IDLE_GAIN = 5e-4
 _WIDER_STD_SCALE = 3.0
 _MOST_STARTS = 8  # two launches of four: more of them tell a model less than it does by deciding
+_MOST_OPTIONS = 8
 
 # Of what a repeat is worth: the rest would be found out as well when the front is confirmed.
 _REPEAT_SHARE = 0.2
@@ -47,7 +48,8 @@ class Search:
         default: the point to begin with.
         is_possible: says of a point, without evaluating it, whether it can work at all.
         seed: two searches with the same seed and observations propose the same.
-        starts: how many points are spread over the space before a model decides.
+        starts: how many points are spread over the space before a model decides; by default up to
+            eight, among them each other option of a launch (see `start_design`).
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Search:
         self._starts = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if starts is None else starts
         # as many again stand by for those that turn out to be known to fail
         self._spread = start_points(space, 2 * self._starts, seed, is_possible, default)
+        self._options = [] if starts is not None else option_points(space, is_possible, default)
 
     def propose(
         self,
@@ -122,9 +125,13 @@ class Search:
     def _plan(self, causes: FailureCauses) -> list[Suggestion]:
         """Return the default and the start design, without what is known to fail."""
         spread = [point for point in self._spread if not causes.rules_out(point)]
+        options = [point for point in self._options if not causes.rules_out(point)]
+        options = options[:_MOST_OPTIONS]
+        planned = [*spread[:PER_LAUNCH], *options, *spread[PER_LAUNCH:]]
+        count = max(self._starts, min(PER_LAUNCH, len(spread)) + len(options))
         return [
             *([] if self._default is None else [Suggestion(self._default, "default")]),
-            *(Suggestion(point, "start") for point in spread[: self._starts]),
+            *(Suggestion(point, "start") for point in planned[:count]),
         ]
 
     def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:

@@ -1,14 +1,19 @@
-"""Start design: scrambled Sobol points, a few on each of a few launches."""
+"""Start design: a few points on the default's launch, each other option of a launch, Sobol points.
+
+Options are changed one at a time. What each does by itself is then known, beside the one point that
+is sure to make sense; a launch at random often combines several that waste a good one among them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 
-from tuner.search.space import Levels, Point, Space
+from tuner.search.space import Knob, Levels, Point, Space
 
-_PER_LAUNCH = 4
+PER_LAUNCH = 4
 _TRIES = 8
 _MOST_ROWS = 2**14  # are looked at where few points are possible
 _TRIES_PER_LAUNCH = 64  # after so many impossible points on a launch, another one is taken
@@ -44,6 +49,42 @@ def start_points(
     return design.points
 
 
+def option_points(
+    space: Space, is_possible: Callable[[Point], bool], default: Point | None
+) -> list[Point]:
+    """Return the default with one option of a launch changed, for each that is possible.
+
+    Of numbers of which one may fail by itself the next smaller and larger are taken. What exists
+    only under an option has its middle value. The first of every knob comes before the second of
+    any.
+    """
+    if default is None:
+        return []
+    start = space.levels_of(default)
+    turns = [
+        [(column, level) for level in _other_levels(knob, int(start[column]))]
+        for column, knob in enumerate(space.knobs)
+        if knob.restarts and knob.is_option and knob.name in space.active(default)
+    ]
+    points: list[Point] = []
+    for column, level in (one for turn in itertools.zip_longest(*turns) for one in turn if one):
+        row = start.copy()
+        row[column] = level
+        for child, knob in enumerate(space.knobs):
+            if knob.condition is not None and knob.condition.knob == space.knobs[column].name:
+                row[child] = (len(knob.values) - 1) // 2
+        point = space.point(space.canonical(row[None])[0])
+        if point not in points and is_possible(point):
+            points.append(point)
+    return points
+
+
+def _other_levels(knob: Knob, own: int) -> list[int]:
+    if knob.ordered:
+        return [level for level in (own + 1, own - 1) if 0 <= level < len(knob.values)]
+    return [level for level in range(len(knob.values)) if level != own]
+
+
 class _Design:
     """The points so far, and the launch that the next one shares."""
 
@@ -76,5 +117,5 @@ class _Design:
             return
         self.points.append(point)
         self._failed = 0
-        is_full = len(self.points) % _PER_LAUNCH == 0
+        is_full = len(self.points) % PER_LAUNCH == 0
         self._launch = None if is_full else moved
