@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.load.overload import overload_sentence
 from tuner.measurement.intervals import SHARES, batch_of, independent_requests
 from tuner.measurement.reduce import at_least_ms
 from tuner.measurement.window_statistics import WindowStatistics, as_column
@@ -164,8 +165,9 @@ class Backlog:
         if grown <= self._sigmas(slos, waits_since_s, now_s) * walk:
             return None
         return EarlyEnd(
-            f"it does not keep up with the offered load: of {arrived} requests that arrived in the "
-            f"last {now_s - half_s:.0f} s, {grown:.0f} were added to the {before:.0f} that waited",
+            overload_sentence(
+                arrived, f"the last {now_s - half_s:.0f} s", grown, f"{before:.0f} that waited"
+            ),
             None,
         )
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tuner.load.overload import overload_sentence
 from tuner.measurement.drafts import acceptance
 from tuner.metrics import STATISTICS
 from tuner.records import (
@@ -184,10 +185,7 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
     grown = after - before
     if grown <= 0.05 * arrived + 3.0 * math.sqrt(before + after):
         return None
-    return (
-        f"it does not keep up with the offered load: of {arrived} requests that arrived in "
-        f"{end_s - start_s:.0f} s, {grown} were added to the {before} under way"
-    )
+    return overload_sentence(arrived, f"{end_s - start_s:.0f} s", grown, f"{before} under way")
 
 
 def short_window(run: RawRun, times: float = 1.0) -> str | None:

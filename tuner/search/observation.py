@@ -15,6 +15,8 @@ class Observation:
     Attributes:
         point: what was evaluated.
         works: False for a point that crashes or cannot be evaluated at all.
+        overload: log of the load offered over that served, 0 where it keeps up; None if that is
+            not known.
         cause: why it does not work, in words that name the root; None if that is not known.
         objectives: each is to be minimised; None where unknown. Logs of positive quantities fit
             the model best.
@@ -32,6 +34,7 @@ class Observation:
     launch_s: float | None = None
     wall_s: float | None = None
     cause: str | None = None
+    overload: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,18 +5,19 @@ N is the number of points, D that of knobs, M that of objectives, C that of cons
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr
 
+from tuner.search.censoring import fit_censored
+from tuner.search.failures.capacity import Capacity
 from tuner.search.failures.feasibility import Feasibility
 from tuner.search.gp import Data, GaussianProcess
 from tuner.search.observation import Observation
 from tuner.search.space import Flags, Floats, Point, Space
-
-_CENSORING_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +57,8 @@ class Models:
         space: the search space.
         objectives: one process per objective.
         violations: one process per constraint, of its bilog violation.
-        works: the probability that a point works at all.
+        works: the probability that a point neither crashes nor is refused.
+        keeps_up: the probability that it keeps up with the offered load.
         std_scale: factor on every standard deviation of the processes.
     """
 
@@ -64,6 +66,7 @@ class Models:
     objectives: tuple[GaussianProcess, ...]
     violations: tuple[GaussianProcess, ...]
     works: Feasibility
+    keeps_up: Capacity
     std_scale: float = 1.0
 
     def posterior(self, x: Floats) -> Posterior:
@@ -79,7 +82,8 @@ class Models:
     def constraint_posterior(self, x: Floats) -> ConstraintPosterior:
         """Return the same without the objectives."""
         return ConstraintPosterior(
-            *self._predict(self.violations, x), self.works.log_probability(x)
+            *self._predict(self.violations, x),
+            self.works.log_probability(x) + self.keeps_up.log_probability(x),
         )
 
     def _predict(self, models: Sequence[GaussianProcess], x: Floats) -> tuple[Floats, Floats]:
@@ -109,12 +113,23 @@ def fit_models(space: Space, observations: Sequence[Observation], violations: in
     bounds = [_column(space, working, k, of_objectives=False) for k in range(violations)]
     if any(len(column.data.y) < 2 for column in [*columns, *bounds]):
         return None
-    x = space.coordinates_of([o.point for o in observations])
     return Models(
         space,
         tuple(GaussianProcess.fit(column.data) for column in columns),
-        tuple(_fit_censored(column) for column in bounds),
-        Feasibility(x, np.array([o.works for o in observations]), space.unordered),
+        tuple(fit_censored(column.data, column.censored) for column in bounds),
+        *_failures(space, observations),
+    )
+
+
+def _failures(space: Space, observations: Sequence[Observation]) -> tuple[Feasibility, Capacity]:
+    """Learn from what crashed, and from what did not keep up."""
+    x = space.coordinates_of([o.point for o in observations])
+    overloads = np.array([math.nan if o.overload is None else o.overload for o in observations])
+    loaded = np.isfinite(overloads)
+    ran = np.array([o.works for o in observations]) | loaded
+    return (
+        Feasibility(x, ran, space.unordered),
+        Capacity(x[loaded], overloads[loaded], space.unordered),
     )
 
 
@@ -149,30 +164,6 @@ def bilog(violations: Floats) -> Floats:
     Of any shape, which the result has too (Eriksson and Poloczek 2021).
     """
     result: Floats = np.sign(violations) * np.log1p(np.abs(violations))
-    return result
-
-
-def _fit_censored(column: _Column) -> GaussianProcess:
-    """Fit with each lower bound replaced by the value expected above it."""
-    model = GaussianProcess.fit(column.data)
-    if not column.censored.any():
-        return model
-    bounds = column.data.y[column.censored]
-    exact = ~column.censored
-    for _ in range(_CENSORING_ROUNDS if exact.sum() >= 2 else 0):
-        mean, sd = model.predict(column.data.x[column.censored])
-        y = column.data.y.copy()
-        y[column.censored] = _mean_above(bounds, mean, sd)
-        data = Data(column.data.x, y, column.data.extra_variances, column.data.unordered)
-        model = GaussianProcess(data, model.parameters, model.scale)
-    return model
-
-
-def _mean_above(bound: Floats, mean: Floats, sd: Floats) -> Floats:
-    """Return the mean of a normal variable that is known to lie above a bound."""
-    z = (bound - mean) / sd
-    hazard = np.exp(-0.5 * z**2 - 0.5 * np.log(2.0 * np.pi) - log_ndtr(-z))
-    result: Floats = np.maximum(bound, mean + sd * hazard)
     return result
 
 

@@ -1,1 +1,1 @@
-"""What fails: the probability that a point works, and the options that failures are due to."""
+"""What fails: whether a point works and keeps up, and the options that failures are due to."""

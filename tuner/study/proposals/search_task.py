@@ -18,6 +18,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from tuner.load.overload import served_share
 from tuner.search.candidates import Candidates
 from tuner.search.failures.causes import FailureCauses
 from tuner.search.observation import Observation
@@ -112,6 +113,7 @@ class SearchTask:
                 launch_s=launch_s,
                 wall_s=wall_s,
                 cause=trial.user_attrs.get(CRASHED),
+                overload=_overload(trial.user_attrs.get(REASON, "")),
             )
         needed = margins or {}
         violations = [constraints[key] + needed.get(key, 0.0) for key in self.constraints]
@@ -122,6 +124,7 @@ class SearchTask:
                 violations=tuple(violations),
                 launch_s=launch_s,
                 wall_s=wall_s,
+                overload=0.0,
             )
         return Observation(
             trial.params,
@@ -156,6 +159,11 @@ class SearchTask:
             condition=condition,
             discrete=name in self.discrete,
         )
+
+
+def _overload(reason: str) -> float | None:
+    share = served_share(reason)
+    return None if share is None else -math.log(share)
 
 
 def random_point(task: SearchTask, seed: int, causes: FailureCauses) -> dict[str, Any] | None:
