@@ -5,7 +5,9 @@
 A file's columns say what it is: rows of the ML.ENERGY benchmark v3 (they need LENGTHS, quantiles of
 output lengths) run on the engine, request by request, as vLLM 0.11; rows of the tuner itself on an
 H200 (`variant`, `load`) run as `tuner measure --emulate`; sweeps of power limits and clocks run as
-the engine's steps, throughput compared within each sweep. `--each` prints every row.
+the engine's steps, throughput compared within each sweep; other people's servers under a closed
+load (`serving_rows.py`) run as `tuner measure --emulate`. What is none of these is refused, and
+what cannot be judged of a file is said. `--each` prints every row. Exit code 2: nothing was judged.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from engine_rows import FIGURES, run_row
 from limit_rows import predicted, read_limit_rows, shape_errors
 from measured_rows import Lengths, read_rows
 from served_rows import METRICS, emulated, read_served_rows
+from serving_rows import COLUMNS, ServingRow, read_serving_rows
+from serving_rows import emulated as serving_emulated
 
 from tuner.catalog.accuracy import kind_of, stated_errors
 from tuner.catalog.gpu import load_gpu
@@ -68,27 +72,42 @@ def main() -> None:
     parser.add_argument("--each", action="store_true")
     parser.add_argument("--save", type=Path, help="write every ratio as JSON")
     options = parser.parse_args()
-    points = [point for path in options.rows for point in points_of(path, options.lengths)]
+    points: list[Point] = []
+    for path in options.rows:
+        try:
+            points += points_of(path, options.lengths)
+        except UsageError as error:
+            print(f"refused: {error}")
     for kind in sorted({point.kind for point in points}):
         print_kind(kind, [point for point in points if point.kind == kind], options.each)
     if options.save:
         kept = [{"kind": p.kind, "label": p.label, "ratios": dict(p.ratios)} for p in points]
         options.save.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    if not points:
+        raise SystemExit(2)
 
 
 def points_of(path: Path, lengths: Path | None) -> Iterator[Point]:
-    """Yield the rows of one file; raises `UsageError` for columns that are not known."""
+    """Yield the rows of one file; raises `UsageError` for what cannot be judged."""
     with path.open(encoding="utf-8", newline="") as file:
-        columns = set(next(csv.reader(file)))
+        columns = set(next(csv.reader(file), []))
+    if {"p50", "p99", "max"} <= columns:
+        raise UsageError(f"'{path}' holds output lengths; give it as --lengths (LENGTHS=)")
+    if columns & {"energy_per_generation_J", "time_per_generation_s"}:
+        raise UsageError(f"'{path}' is of images or videos, of which there are no tokens to judge")
+    if {"kind", "value", "unit"} <= columns:
+        raise UsageError(f"'{path}' holds single figures, not rows of a load with its power")
     if "avg_power_W_total" in columns:
         if lengths is None:
-            raise UsageError(f"'{path}' needs --lengths")
+            raise UsageError(f"'{path}' needs its output lengths; give --lengths (LENGTHS=)")
         return saturated(path, lengths)
     if {"variant", "load"} <= columns:
         return served(path)
     if columns & {"power_limit_w", "power_limit_W", "sm_clock_set_mhz"}:
         return sweeps(path)
-    raise UsageError(f"'{path}' has columns of no known kind")
+    if columns >= COLUMNS:
+        return serving(path)
+    raise UsageError(f"'{path}' has columns of no known kind; bench_accuracy.py --help lists them")
 
 
 def saturated(path: Path, lengths_path: Path) -> Iterator[Point]:
@@ -127,8 +146,7 @@ def served(path: Path) -> Iterator[Point]:
 def sweeps(path: Path) -> Iterator[Point]:
     """Work out the points of sweeps of limits and clocks."""
     rows, left_out = read_limit_rows(path)
-    for reason, count in Counter(left_out).items():
-        print(f"{path.name}: {count} rows left out: {reason}")
+    tell_left_out(path, left_out, len(rows))
     for name in sorted({row.gpu for row in rows}):
         chosen = [row for row in rows if row.gpu == name]
         errors = shape_errors(chosen, predicted(chosen, load_gpu(name)))
@@ -136,6 +154,36 @@ def sweeps(path: Path) -> Iterator[Point]:
             limits = ", ".join(f"{knob}={value:g}" for knob, value in row.device.items())
             ratios = {"token_j": token_j, "power_w": power, "throughput_tok_s": throughput}
             yield Point(f"{name} limits", f"{row.model} {row.phase} {limits}", ratios, {})
+
+
+def serving(path: Path) -> Iterator[Point]:
+    """Measure other people's servers again, emulated."""
+    found = list(read_serving_rows(path))
+    rows = [row for row in found if isinstance(row, ServingRow)]
+    tell_left_out(path, [row for row in found if isinstance(row, str)], len(rows))
+    for row in rows:
+        once = serving_emulated(row)
+        values = once.measurement.metrics
+        measured = {
+            "token_j": row.power_w / row.throughput_tok_s,
+            "power_w": row.power_w,
+            "throughput_tok_s": row.throughput_tok_s,
+        }
+        yield Point(
+            f"{row.gpu} served {kind_of(load_model(row.model))}",
+            f"{row.model} {row.concurrency} at a time",
+            {name: values[METRICS[name]] / value for name, value in measured.items()},
+            once.emulated_errors,
+        )
+
+
+def tell_left_out(path: Path, reasons: Sequence[str], judged: int) -> None:
+    """Say which rows are not judged, and why; raises `UsageError` if none is."""
+    said = "; ".join(f"{count}: {reason}" for reason, count in Counter(reasons).most_common())
+    if not judged:
+        raise UsageError(f"'{path}': none of its rows can be judged ({said or 'it has none'})")
+    if said:
+        print(f"{path.name}: rows left out: {said}")
 
 
 def print_kind(kind: str, points: list[Point], each: bool) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.catalog.gpu import Gpu
+from tuner.catalog.gpu import Gpu, gpu_names
 from tuner.catalog.model import ModelShape, load_model, shape_of
 from tuner.catalog.model_shape import Weights
 from tuner.configuration import Value
@@ -29,6 +29,7 @@ _GPUS = (
     ("RTX 5090", "RTX-5090"),
     ("RTX 3090", "RTX-3090"),
     ("RTX 4000", "RTX-4000-ADA"),
+    *((name, name) for name in gpu_names()),
 )
 _STOCK_MEMORY_MHZ = {"RTX-5090": "14001"}
 _KNOWN = {
@@ -59,6 +60,11 @@ class LimitRow:
     power_w: float
 
 
+def gpu_of(text: str) -> str | None:
+    """Return the emulated GPU that a source names; None if there is none like it."""
+    return next((name for part, name in _GPUS if part in text), None)
+
+
 def read_limit_rows(path: Path) -> tuple[list[LimitRow], list[str]]:
     """Read a CSV; returns also what was left out, and why."""
     rows, left_out = [], []
@@ -73,9 +79,14 @@ def read_limit_rows(path: Path) -> tuple[list[LimitRow], list[str]]:
 
 
 def _row(source: str, record: Mapping[str, str]) -> LimitRow | str:
-    gpu = next((name for text, name in _GPUS if text in record["gpu"]), None)
+    gpu = gpu_of(record["gpu"])
     if gpu is None:
-        return f"no GPU like '{record['gpu']}'"
+        return f"'{record['gpu']}' is not emulated"
+    trust = record.get("trust", "")
+    if trust.startswith("low") and "shape" not in trust:  # only the shape of a sweep is judged
+        return f"its source is in doubt: {trust}"
+    if not (record.get("mean_power_w") or record.get("mean_power_W")):
+        return "no mean power"
     if record.get("mem_clock_mhz") and record["mem_clock_mhz"] != _STOCK_MEMORY_MHZ.get(gpu):
         return "another memory clock"
     device: dict[str, Value] = {}

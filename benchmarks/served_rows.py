@@ -124,12 +124,20 @@ def _workload(name: str, folder: Path) -> str:
     """Return a shipped workload, or `prefill-PROMPT-OUTPUT` as a file."""
     if not name.startswith("prefill-"):
         return name
-    prompt, output = map(int, name.removeprefix("prefill-").split("-"))
+    return fixed_lengths(*map(int, name.removeprefix("prefill-").split("-")), folder)
+
+
+def fixed_lengths(prompt: int, output: int, folder: Path) -> str:
+    """Write a workload of prompts and answers that are all as long, tokens; return its path."""
     path = folder / "prefill.yaml"
     lengths = {
         kind: {"distribution": "uniform", "min": tokens, "max": tokens}
         for kind, tokens in (("prompt_tokens", prompt), ("output_tokens", output))
     }
-    said = {"description": name, "sources": ["measured rows"], "load": {"concurrency": 8}}
+    said = {
+        "description": "fixed lengths",
+        "sources": ["measured rows"],
+        "load": {"concurrency": 8},
+    }
     path.write_text(json.dumps({**said, **lengths}), encoding="utf-8")
     return str(path)
