@@ -108,6 +108,11 @@ class StoredSpec:
         return _text(self.asked.get("workload"))
 
     @property
+    def baseline_row(self) -> str:
+        """What tables and figures call the trial that everything is compared with."""
+        return "default" if self.asked.get("baseline") is None else "baseline"
+
+    @property
     def baseline_name(self) -> str:
         """What everything is compared with, for people."""
         return "vLLM's default" if self.asked.get("baseline") is None else "your baseline"

@@ -93,6 +93,14 @@ def test_the_default_is_always_shown_and_marked(store: Store, identity: StudyIde
     assert "vLLM's default does not meet the SLO." in text(console)
 
 
+def test_a_baseline_of_ones_own_is_called_so(store: Store, identity: StudyIdentity) -> None:
+    asked = {**identity.spec_json, "baseline": {"flags": {"max_num_seqs": 64}}}
+    console, own = printer(), replace(identity, spec_json=asked)
+    show_front(console, confirmed_front(own, store.trials("night"), [], []))
+    (line,) = lines_of(0, text(console))
+    assert line.split()[1] == "baseline"
+
+
 def test_an_empty_front_says_so_and_still_shows_the_default(
     store: Store, identity: StudyIdentity
 ) -> None:

@@ -24,6 +24,7 @@ from tuner.report.figures.figure import (
 )
 from tuner.report.figures.trial_points import Axes, axes_of, points, with_unit
 from tuner.slo import Slo
+from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
 _RIM = {"color": CARD, "width": 1.5}
@@ -48,7 +49,7 @@ def front_figure(confirmed: ConfirmedFront, best: int | None) -> Figure:
         *_line(confirmed, axes),
         points(stage, others, axes, _marker(11, GOOD, "circle"), has_bars=True),
         points(
-            "default",
+            StoredSpec.of(confirmed.study).baseline_row,
             [t for t in confirmed.trials if t.baseline and t.number != best],
             axes,
             _marker(14, BLUE, "diamond"),

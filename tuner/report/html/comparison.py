@@ -8,6 +8,7 @@ from html import escape
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.labels import knob_text, number, percent
+from tuner.spec.stored import StoredSpec
 
 
 def comparison(report: ReportData) -> str:
@@ -22,7 +23,8 @@ def comparison(report: ReportData) -> str:
     best = None if report.recommendation is None else report.recommendation.best.number
     knobs = list(dict.fromkeys(name for row in rows for name in row.knobs))
     head = "".join(f'<th scope="col">{_soft(h)}</th>' for h in (*_HEADS, *knobs))
-    body = "".join(_row(row, best, knobs) for row in rows)
+    baseline = StoredSpec.of(found.study).baseline_row
+    body = "".join(_row(row, best, knobs, baseline) for row in rows)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Comparison table">'
         f'<table id="comparison"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -37,9 +39,10 @@ def _soft(name: str) -> str:
     return escape(name).replace("_", "_<wbr>")
 
 
-def _row(row: TrialSummary, best: int | None, knobs: Sequence[str]) -> str:
+def _row(row: TrialSummary, best: int | None, knobs: Sequence[str], baseline: str) -> str:
     role = "recommended" if row.number == best else "default" if row.baseline else ""
-    tag = f' <span class="tag">{role}</span>' if role else ""
+    said = baseline if role == "default" else role
+    tag = f' <span class="tag">{said}</span>' if said else ""
     cells = [
         _with_interval(row.energy_per_output_token_j, row.energy_interval_j),
         _saving(row),

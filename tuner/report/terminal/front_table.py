@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -39,7 +40,7 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
     console.print(about(study, bounds))
     if not rows:
         console.print(Text("No measured configuration meets the SLO.", style="yellow"))
-    console.print(trial_tables(console, rows, default_row(rows, found)))
+    console.print(trial_tables(console, rows, found))
     note_default(console, found.study, baseline, bounds)
     for note in confirmation_notes(found):
         console.print(Text(note, style="yellow"))
@@ -60,7 +61,7 @@ def about(study: StudyIdentity, slos: Sequence[Slo]) -> Text:
     return Text(f"{place}\nSLO: {wanted}", style="dim")
 
 
-def default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSummary | None:
+def _default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSummary | None:
     """Return the default's row, unless it is among the rows already."""
     baseline = found.baseline
     if baseline is None or any(row.number == baseline.number for row in rows):
@@ -85,29 +86,40 @@ def note_default(
 
 
 def trial_tables(
-    console: Console,
-    rows: Sequence[TrialSummary],
-    default: TrialSummary | None,
-    best: int | None = None,
+    console: Console, rows: Sequence[TrialSummary], found: ConfirmedFront, best: int | None = None
 ) -> RenderableType:
-    """Return one table, or several with the same rows where one does not fit."""
+    """Return one table, or several with the same rows where one does not fit.
+
+    The default, or the user's own baseline, is the last row unless it is among `rows`.
+    """
+    default = _default_row(rows, found)
     shown = [*rows, *([] if default is None else [default])]
+    look = _Look(StoredSpec.of(found.study).baseline_row, default, best)
     names = list(dict.fromkeys(name for row in shown for name in row.knobs))
     same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
     knobs = [_knob_column(name) for name in names if name not in same]
     end = (("SLO", _slo_mark), *((("runs", _repeats),) if any(r.repeats for r in shown) else ()))
-    tables = [_table(shown, default, best, (*knobs, *_FIGURES, *end))]
+    tables = [_table(shown, look, (*knobs, *_FIGURES, *end))]
     if not _fits(console, tables[0]):
-        tables = [_table(shown, default, best, (*_FIGURES, *end))]
+        tables = [_table(shown, look, (*_FIGURES, *end))]
         while knobs:
             count = len(knobs)
-            while count > 1 and not _fits(console, _table(shown, default, best, knobs[:count])):
+            while count > 1 and not _fits(console, _table(shown, look, knobs[:count])):
                 count -= 1
-            tables.append(_table(shown, default, best, knobs[:count]))
+            tables.append(_table(shown, look, knobs[:count]))
             knobs = knobs[count:]
     fixed = ", ".join(f"{n}={_knob(shown[0], n)}" for n in names if n in same)
     note = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
     return Group(*tables, *note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the baseline is called, its row below the others, and the trial to highlight."""
+
+    baseline: str
+    default: TrialSummary | None
+    best: int | None
 
 
 def _fits(console: Console, table: Table) -> bool:
@@ -117,8 +129,7 @@ def _fits(console: Console, table: Table) -> bool:
 
 def _table(
     rows: Sequence[TrialSummary],
-    default: TrialSummary | None,
-    best: int | None,
+    look: _Look,
     columns: Sequence[tuple[str, Callable[[TrialSummary], str]]],
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -126,12 +137,12 @@ def _table(
     for title, _ in columns:
         table.add_column(Text(title), justify="right", overflow="fold", vertical="bottom")
     for row in rows:
-        if row is default and len(rows) > 1:
+        if row is look.default and len(rows) > 1:
             table.add_section()
-        name = f"{row.number} default" if row.baseline else str(row.number)
+        name = f"{row.number} {look.baseline}" if row.baseline else str(row.number)
         cells = [Text(name), *(Text(cell(row)) for _, cell in columns)]
         style = "bold green" if row.saves_surely else "bold"
-        table.add_row(*cells, style=style if row.number == best else None)
+        table.add_row(*cells, style=style if row.number == look.best else None)
     return table
 
 

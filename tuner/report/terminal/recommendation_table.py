@@ -14,7 +14,7 @@ from tuner.analysis.trial_summary import TrialSummary
 from tuner.report.checks_text import check_lines, has_less_headroom
 from tuner.report.labels import emulated_label, number
 from tuner.report.price import Price
-from tuner.report.terminal.front_table import default_row, heading, note_default, trial_tables
+from tuner.report.terminal.front_table import heading, note_default, trial_tables
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
@@ -52,7 +52,7 @@ def show_recommendation(
     console.print(_checks(r), end="\n\n")
     shown = _worth_showing(r)
     rows = [best, *map(r.summary_of, shown)]
-    console.print(trial_tables(console, rows, default_row(rows, r.confirmed), best.number))
+    console.print(trial_tables(console, rows, r.confirmed, best.number))
     if said := _contributions(r):
         console.print(Text(said))
     console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
