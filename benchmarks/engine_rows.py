@@ -31,7 +31,7 @@ def run_row(row: Row, lengths: Lengths, model: ModelShape, gpu: Gpu) -> Array | 
         "max_model_len": row.max_model_len,
         "tensor_parallel_size": row.gpus,
         "gpu_memory_utilization": _MEMORY_SHARE,
-        "async_scheduling": False,  # vLLM 0.11's default
+        "async_scheduling": True,  # as the benchmark's configurations say
     }
     try:
         launch = resolve(model, gpu, flags)

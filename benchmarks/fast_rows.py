@@ -212,7 +212,7 @@ def _at_clock(parts: Array, clock_mhz: Array, gpu: Gpu) -> tuple[Array, Array]:
     compute = columns["matrix_s"] * slower + prefill * gpu.prefill_activity
     busy = busy + prefill + columns["kernel_s"]
     host = columns["host_s"]
-    duration = busy + host - gpu.host_overlap * np.minimum(busy, host)
+    duration = np.maximum(busy, host)  # of asynchronous scheduling
     above = np.maximum(clock_mhz - gpu.knee_mhz, 0) / (gpu.max_clock_mhz - gpu.knee_mhz)
     voltage = (gpu.knee_voltage + (1.0 - gpu.knee_voltage) * above) ** 2
     awake = gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage

@@ -202,8 +202,10 @@ def _batch(mean: NDArray[np.float64]) -> Batch:
 def steps_of(row: Row, model: ModelShape, gpu: Gpu) -> StepModel:
     """Return the step model of a row's server: attention and the rest split over all GPUs.
 
-    Its requests took the sampling of each model's generation_config.json: top-k or top-p but for
-    GPT-OSS.
+    As in the benchmark's own configurations (ml-energy/benchmark, configs/vllm), scheduling is
+    asynchronous. Its requests took the sampling of each model's generation_config.json, top-k or
+    top-p, which GPT-OSS has not; earlier versions of the benchmark sent top-p with each request,
+    and the rows of GPT-OSS on the H100 take as much longer for every sequence as that does.
     """
     return StepModel(
         model,
@@ -211,5 +213,6 @@ def steps_of(row: Row, model: ModelShape, gpu: Gpu) -> StepModel:
         tensor_parallel_size=row.gpus,
         expert_parallel=row.experts_split,
         graph_bound=graph_bound(row.max_num_seqs),
-        sorts_logits="gpt-oss" not in row.model,
+        async_scheduling=True,
+        sorts_logits="gpt-oss" not in row.model or row.gpu == "H100-SXM",
     )

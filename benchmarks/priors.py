@@ -43,7 +43,6 @@ ENGINE: Mapping[str, Prior] = {
     "all_reduce_growth": Prior(0.01, 2, 0.3, 0.8),
     "host_step_us": Prior(100, 8000, 1500, 0.4),
     "host_sequence_us": Prior(1, 150, 10, 0.5),
-    "host_overlap": Prior(0.001, 0.95, 0.1, 1.0),
 }
 CARD: Mapping[str, Prior] = {
     "matrix_efficiency": Prior(0.3, 1, 0.8, 0.2),
