@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import itertools
 
-from tuner.search.space import Knob, Point, Space
-from tuner.search.start_design import start_points
+from tuner.search.space import Condition, Knob, Point, Space
+from tuner.search.start_design import option_points, start_points
 
 SPACE = Space(
     [
@@ -51,3 +51,35 @@ def test_another_seed_other_points() -> None:
     one, other = (start_points(SPACE, 8, seed, anything, None) for seed in (0, 1))
     assert one != other
     assert one == start_points(SPACE, 8, 0, anything, None)
+
+
+MANY = Space(
+    [
+        Knob("live", tuple(range(64))),
+        Knob("weights", ("own", "fp8", "int4"), ordered=False, restarts=True),
+        Knob("draft", ("none", "ngram"), ordered=False, restarts=True),
+        Knob("depth", (1, 2, 4, 8, 16), restarts=True, condition=Condition("draft", "ngram")),
+        Knob("gpus", (1, 2, 4, 8), restarts=True, discrete=True),
+    ]
+)
+DEFAULT = {"live": 63, "weights": "own", "draft": "none", "depth": 1, "gpus": 2}
+
+
+def test_each_other_option_of_a_launch_is_tried_alone_beside_the_default() -> None:
+    points = option_points(MANY, anything, DEFAULT)
+    changes = [{k: v for k, v in point.items() if v != DEFAULT[k]} for point in points]
+    assert changes == [
+        {"weights": "fp8"},
+        {"draft": "ngram", "depth": 4},
+        {"gpus": 4},
+        {"weights": "int4"},
+        {"gpus": 1},
+    ]
+
+
+def test_options_that_are_impossible_are_left_out_and_one_alone_is_not_worth_it() -> None:
+    points = option_points(MANY, lambda p: p["gpus"] == 2 and p["weights"] != "int4", DEFAULT)
+    assert [point["weights"] for point in points] == ["fp8", "own"]
+    assert option_points(MANY, lambda p: p["weights"] == "fp8", DEFAULT) == []
+    assert option_points(MANY, anything, None) == []
+    assert option_points(SPACE, anything, {"live": 63, "device": 15, "launch": 7}) == []

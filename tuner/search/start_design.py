@@ -56,7 +56,7 @@ def option_points(
 
     Of numbers of which one may fail by itself the next smaller and larger are taken. What exists
     only under an option has its middle value. The first of every knob comes before the second of
-    any.
+    any. Of a single option points that are spread over the space tell as much: then none.
     """
     if default is None:
         return []
@@ -76,7 +76,7 @@ def option_points(
         point = space.point(space.canonical(row[None])[0])
         if point not in points and is_possible(point):
             points.append(point)
-    return points
+    return points if len(points) > 1 else []
 
 
 def _other_levels(knob: Knob, own: int) -> list[int]:
