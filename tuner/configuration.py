@@ -13,6 +13,7 @@ Value: TypeAlias = bool | int | float | str
 DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz", "power_profile")
 LOAD_KNOBS = ("request_rate", "concurrency")
 
+MODEL = "model"  # a flag: the checkpoint that is served instead of the study's model
 UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
 
 

@@ -53,3 +53,8 @@ def test_a_wrong_file_names_the_field(
     path.write_text(yaml.safe_dump({**h100.model_dump(), **change}), encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         load_gpu(str(path))
+
+
+def test_a_gpu_without_measurements_is_refused_in_a_sentence_of_its_own() -> None:
+    with pytest.raises(UsageError, match=r"GB10 is not emulated: .* write a \.yaml"):
+        load_gpu("GB10")

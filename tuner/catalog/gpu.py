@@ -15,6 +15,10 @@ from tuner.catalog.yaml_files import read_mapping, validate
 from tuner.errors import UsageError, unknown_name
 
 CLOCK_STEP_MHZ = 15
+_WITHOUT_DATA = {
+    "gb10": "GB10 is not emulated: no measurement of its power under a known load is at hand, and "
+    "its driver has no power limit; write a .yaml with your own figures (docs/emulator.md)"
+}
 _CARD_DEVIATION = 0.04
 _MOST_CARD_DEVIATION = 0.10
 
@@ -108,6 +112,8 @@ def load_gpu(name: str, engine: str | None = None) -> Gpu:
             raise UsageError(f"no file '{name}'; give the path of a YAML file or a shipped GPU")
     else:
         shipped = {path.stem.lower(): path for path in shipped_folder("gpus").glob("*.yaml")}
+        if name.lower() in _WITHOUT_DATA:
+            raise UsageError(_WITHOUT_DATA[name.lower()])
         if name.lower() not in shipped:
             raise UsageError(unknown_name("GPU", name, gpu_names()) + " (or write a path to .yaml)")
         path = shipped[name.lower()]

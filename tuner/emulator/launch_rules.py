@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tuner.catalog.gpu import Gpu
-from tuner.catalog.model import ModelShape
-from tuner.configuration import Value
+from tuner.catalog.model import ModelShape, load_model
+from tuner.configuration import MODEL, Value
 from tuner.emulator.cache_memory import cache_blocks, cache_bytes, longest_length
 from tuner.emulator.quantization import FORMATS, in_format
 from tuner.emulator.refusal import LaunchRefusedError
@@ -23,6 +23,7 @@ _KV_BYTES: Mapping[str, int] = {
     "fp8_e5m2": 1,
 }
 EMULATED_FLAGS: Mapping[str, type] = {
+    MODEL: str,
     "max_num_seqs": int,
     "max_num_batched_tokens": int,
     "max_model_len": int,
@@ -83,6 +84,11 @@ def quantization_of(flags: Mapping[str, Value]) -> str | None:
     return None if found is None else str(found)
 
 
+def served_model(model: ModelShape, flags: Mapping[str, Value]) -> ModelShape:
+    """Return the checkpoint that the flags name, else `model`. Raises `UsageError`."""
+    return load_model(str(flags[MODEL])) if MODEL in flags else model
+
+
 def default_flags(gpu: Gpu) -> Mapping[str, Value]:
     """Return the values that vLLM's OpenAI server takes by itself on this GPU."""
     if gpu.memory_gib >= 160:
@@ -115,7 +121,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     """
     check_flags(flags)
     given = {name: _typed(name, value) for name, value in flags.items()}
-    model = in_format(model, quantization_of(flags))
+    model = in_format(served_model(model, flags), quantization_of(flags))
     values = {**default_flags(gpu), **given}
     max_model_len = int(values.get("max_model_len", model.max_position))
     is_longest = max_model_len == -1  # vLLM's auto: as long as the cache has room for

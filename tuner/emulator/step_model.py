@@ -9,7 +9,7 @@ from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
 from tuner.configuration import Value
 from tuner.emulator.engine.step import StepModel, graph_bound
-from tuner.emulator.launch_rules import Launch, quantization_of
+from tuner.emulator.launch_rules import Launch, quantization_of, served_model
 from tuner.emulator.quantization import in_format
 from tuner.emulator.speculation import SpeculativeStepModel, speculation_of
 
@@ -22,7 +22,7 @@ def step_model(
     acceptance: Mapping[str, float] | None,
 ) -> StepModel:
     """Return what a step takes with these flags, drafts included."""
-    served = in_format(model, quantization_of(flags))
+    served = in_format(served_model(model, flags), quantization_of(flags))
     speculation = speculation_of(served, flags, acceptance)
     width = 1 if speculation is None else speculation.depth + 1
     plain = StepModel(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value, check_name
+from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, MODEL, Configuration, Value, check_name
 from tuner.errors import UsageError
 from tuner.host.plain_text import plain_text
 from tuner.host.redaction import is_secret_name, redacted
@@ -68,6 +68,8 @@ def section_of(name: str) -> Section:
 def check_settings(flags: Mapping[str, Value], environment: Mapping[str, Value]) -> None:
     """Raise `ValueError` for flags and variables that a study must not set, or not to that."""
     check_names(flags, environment)
+    if MODEL in flags:
+        raise ValueError("flags: the model is --model's; what switches it is a knob with choices")
     for name, value in [*flags.items(), *environment.items()]:
         check_value(name, value)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 
-from tuner.configuration import Value
+from tuner.catalog.model import load_model
+from tuner.configuration import MODEL, UNSET, Value
 from tuner.errors import UsageError
 from tuner.evaluation.factory import baseline_configuration, fixed_configuration
 from tuner.load.workload import Workload
 from tuner.servers.registry import flag_rules
+from tuner.spec.knobs import Choice
 from tuner.spec.search_space import Parameter, SearchSpace
 from tuner.spec.study import StudySpec
 
@@ -23,6 +25,7 @@ def check_space(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:
     """
     if not spec.allow_output_changes:
         _require_same_outputs(space)
+    _require_checkpoints(space, spec)
     _require_room_for_baseline(space, spec, gpus)
     if (relations := space.relations) and not _leaves_something(space, gpus):
         raise UsageError(
@@ -54,6 +57,21 @@ def _require_same_outputs(space: SearchSpace) -> None:
             "--allow-output-changes searches such knobs, and the report then says how far the "
             "answers agree"
         )
+
+
+def _require_checkpoints(space: SearchSpace, spec: StudySpec) -> None:
+    """Check the checkpoints that are searched; the emulator has to know each of them."""
+    knob = space.flags.get(MODEL)
+    if knob is None:
+        return
+    if not isinstance(knob, Choice) or not all(isinstance(v, str) for v in knob.choices):
+        raise UsageError(
+            f"search space '{space.name}': the knob '{MODEL}' needs choices, names or folders of "
+            f"checkpoints, and '{UNSET}' for the study's own model"
+        )
+    for name in knob.choices if spec.emulate is not None else ():
+        if name != UNSET:
+            load_model(str(name))
 
 
 def _require_room_for_baseline(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.configuration import Configuration
+from tuner.configuration import MODEL, Configuration
 from tuner.errors import UsageError
 from tuner.servers.vllm.server import RESERVED_FLAGS, VllmServer
 
 NAMES = st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True).filter(
-    lambda name: name not in RESERVED_FLAGS and not name.startswith("no_")
+    lambda name: name not in {*RESERVED_FLAGS, MODEL} and not name.startswith("no_")
 )
 VALUES = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.configuration import Configuration, Value
+from tuner.configuration import MODEL, Configuration, Value
 from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
@@ -94,15 +94,17 @@ def deployment(recommendation: Recommendation) -> Deployment:
     """Return what deploys a recommendation."""
     r = recommendation
     whole = _with_fixed(r)
-    kept = {n: v for n, v in whole.flags.items() if not _is_secret(n, v)}
+    model = str(whole.flags.get(MODEL, r.study.model))
+    flags = {n: v for n, v in whole.flags.items() if n != MODEL}
+    kept = {n: v for n, v in flags.items() if not _is_secret(n, v)}
     variables = {n: v for n, v in whole.environment.items() if not _is_secret(n, v)}
-    every = (*whole.flags, *whole.environment)
+    every = (*flags, *whole.environment)
     power_limit_w = whole.device.get("power_limit_w")
     sm_clock_mhz = whole.device.get("sm_clock_mhz")
     release = _RELEASE.fullmatch(r.study.server_version)
     return Deployment(
         name=_label(r.study.model),
-        model=r.study.model,
+        model=model,
         flags=kept,
         environment={name: _as_text(value) for name, value in variables.items()},
         withheld=tuple(n for n in every if n not in kept and n not in variables),

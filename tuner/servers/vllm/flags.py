@@ -21,6 +21,7 @@ _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_paral
 # answers otherwise, and greedy ones up to rounding.
 _OUTPUT_FLAGS = frozenset(
     (
+        "model",  # another checkpoint
         "quantization",
         "quantization_config",
         "kv_cache_dtype",

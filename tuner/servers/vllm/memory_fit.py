@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _GIB = 2**30
 _KV_BYTES: Mapping[Value, int] = {"auto": 2, "bfloat16": 2, "float16": 2}  # others: at least 1
 # With one of these the weights or the cache take less than the model's own files say.
-_UNKNOWN = ("quantization", "dtype", "cpu_offload_gb", "hf_overrides")
+_UNKNOWN = ("model", "quantization", "dtype", "cpu_offload_gb", "hf_overrides")
 
 
 def fits(model: ModelShape, memory_gib: float, flags: Mapping[str, Value]) -> bool | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuner.configuration import Configuration, Value
+from tuner.configuration import MODEL, Configuration, Value
 from tuner.errors import UsageError, unknown_name
 from tuner.servers.server import FlagRules, HttpApi, LogReader
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
@@ -18,7 +18,7 @@ from tuner.servers.vllm.sources import VllmSources, read_sources
 
 # Flags by which the tuner reaches the server; a study cannot have them as well.
 _ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
-_SERVER_FLAGS = ("model", "served_model_name", "config", "grpc", "headless")
+_SERVER_FLAGS = ("served_model_name", "config", "grpc", "headless")
 RESERVED_FLAGS = frozenset((*_ADDRESS_FLAGS, *_SERVER_FLAGS))
 _USAGE_VARIABLE = "VLLM_NO_USAGE_STATS"
 
@@ -94,6 +94,8 @@ class VllmServer:
     ) -> tuple[str, ...]:
         """Return the command line that serves `model` as `served_name`.
 
+        A configuration with a model of its own serves that one.
+
         Raises `UsageError` for a flag that the tuner sets itself.
         """
         flags = configuration.flags
@@ -103,9 +105,9 @@ class VllmServer:
         return (
             *self.command,
             "serve",
-            model,
+            str(flags.get(MODEL, model)),
             f"--host={host}",
             f"--port={port}",
             f"--served-model-name={served_name}",
-            *(self.rules.word(name, value) for name, value in flags.items()),
+            *(self.rules.word(name, value) for name, value in flags.items() if name != MODEL),
         )
