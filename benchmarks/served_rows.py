@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tuner
-from tuner.catalog.gpu import Gpu, save_gpu
+from tuner.catalog.gpu import Gpu, gpu_yaml
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 
@@ -116,7 +116,7 @@ def figures(row: ServedRow, gpu: Gpu) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "gpu.yaml"
-        save_gpu(gpu.model_copy(update={"name": "candidate"}), path)
+        path.write_text(gpu_yaml(gpu.model_copy(update={"name": "candidate"})))
         return _measured(row, str(path), row.window_s, 0, folder).measurement.metrics
 
 

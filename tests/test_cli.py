@@ -20,8 +20,9 @@ from helpers.studies import CommandLine, InProcess, wait_for
 
 from tuner.catalog.gpu import gpu_names
 
-SHORT = ["--workload", "chat", "--window-s", "25"]
-EMULATED = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B", *SHORT]
+SHORT = ["--workload", "chat", "--window-s", "25", "--no-checks"]
+QWEN = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B"]
+EMULATED = [*QWEN, *SHORT, "--confirm-window-s", "25", "--confirm-repeats", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +157,8 @@ def test_a_study_is_resumed_from_any_folder(night: InProcess, tmp_path: Path) ->
         "name: mine\nflags: {max_num_seqs: {type: power_of_two, low: 1, high: 1024}}\n"
     )
     here = InProcess(tmp_path)
-    assert (
-        here("run", *EMULATED, "--space", "mine.yaml", "--trials", "2", "--study", "m").returncode
-        == 0
-    )
+    words = ["--space", "mine.yaml", "--trials", "2"]
+    assert here("run", *EMULATED, *words, "--no-confirm", "--study", "m").returncode == 0
     store = str(here.store_path)
     assert night("resume", "m", "--trials", "1", "--store", store).returncode == 0
     assert len(here.trials("m")) == 3
@@ -206,7 +205,7 @@ def test_list_show_and_export(night: InProcess) -> None:
 
 def test_measure_answers_with_every_metric(night: InProcess) -> None:
     words = ["--set", "max_num_seqs=64", "--set", "power_limit_w=400", "--format", "json"]
-    done = night("measure", *EMULATED, *words, "--window-s", "60")
+    done = night("measure", *QWEN, "--workload", "chat", *words, "--window-s", "60")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["energy_source"] == answer["latency_source"] == "emulated"
@@ -224,7 +223,7 @@ def test_measure_answers_with_every_metric(night: InProcess) -> None:
 def test_a_study_file_says_the_same(night: InProcess) -> None:
     (night.folder / "study.yaml").write_text(
         "model: Qwen/Qwen3-8B\nemulate: H100-SXM\nworkload: chat\nwindow_s: 10\ntrials: 2\n"
-        "study: filed\nconcurrency: 8\nobjective: ['output_throughput_tok_s:max']\n"
+        "confirm: false\nstudy: filed\nconcurrency: 8\nobjective: ['output_throughput_tok_s:max']\n"
     )
     done = night("run", "study.yaml", "--format", "json", "--store", "other.db")
     assert done.returncode == 0, done.stderr

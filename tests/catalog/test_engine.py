@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuner.catalog.engine import engine_names, load_engine
-from tuner.catalog.gpu import card_factor, gpu_names, load_gpu, save_gpu
+from tuner.catalog.gpu import card_factor, gpu_names, gpu_yaml, load_gpu
 from tuner.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def test_an_unknown_profile_is_refused() -> None:
 def test_a_saved_gpu_keeps_its_engine(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     saved = load_gpu("H100-SXM", "vllm-0.11").model_copy(update={"name": "mine"})
-    save_gpu(saved, path)
+    path.write_text(gpu_yaml(saved))
     assert load_gpu(str(path)) == saved
     with pytest.raises(UsageError, match=r"was made for the engine 'vllm-0\.11'"):
         load_gpu(str(path), "vllm-0.22")

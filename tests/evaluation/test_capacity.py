@@ -196,7 +196,7 @@ def test_a_study_at_a_share_of_the_capacity_keeps_its_rate(tmp_path) -> None:
     words = (
         "--emulate H100-SXM --model meta-llama/Llama-3.1-8B-Instruct --workload smoke --trials 1"
     )
-    slo = ("--slo", "p99_tpot_ms<=9", "--window-s", "10", "--study", "share", "--trials", "1")
+    slo = ("--slo", "p99_tpot_ms<=9", "--window-s", "10", "--study", "share", "--no-confirm")
     ran = tuner("run", *words.split(), "--request-rate", "0.5x", *slo)
     assert ran.returncode == 0, ran.stderr
     assert "the load is 0.5 of it" in ran.stderr

@@ -48,9 +48,12 @@ def postgres_server() -> Iterator[str]:
 
 
 def start(url: str) -> None:
-    """Start the server of a URL that `postgres_server` yielded."""
+    """Start the server of a URL that `postgres_server` yielded.
+
+    It need not survive a loss of power, only its own crashes, so nothing is synced.
+    """
     folder = _folder(url)
-    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
+    options = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories='{folder}'"
     as_server_user([*_control(folder), "-l", str(folder / "log"), "-o", options, "start"])
 
 

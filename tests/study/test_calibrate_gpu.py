@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.api import machine
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 from tuner.commands.calibrate import calibrate
@@ -22,7 +23,7 @@ from tuner.records import Failure, Load, Measurement, Source
 from tuner.spec.search_space import load_space
 from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner
-from tuner.study.calibrate_gpu import calibrate_gpu, measured_trials, predicted
+from tuner.study.calibrate_gpu import CalibratedGpu, calibrate_gpu, measured_trials, predicted
 
 SPEC = StudySpec(
     model="Qwen/Qwen3-8B",
@@ -92,11 +93,32 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def calibrated(
+    store_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CalibratedGpu]:
+    """A new GPU file, and how good it is."""
+    output = tmp_path_factory.mktemp("calibrated") / "mine.yaml"
+    return output, calibrate_gpu([], "H100-SXM", output, store_path)
+
+
+@pytest.fixture
+def found(calibrated: tuple[Path, CalibratedGpu], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file; the command need not fit again, which takes seconds."""
+    output, result = calibrated
+
+    def known(studies: list[str], gpu: str, file: Path, store_url: str) -> CalibratedGpu:
+        assert (studies, gpu, file) == ([], "H100-SXM", output)
+        return result
+
+    monkeypatch.setattr(machine, "calibrate", known)
+    return output
+
+
 def test_a_calibrated_gpu_is_closer_and_can_be_emulated(
-    store_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: Path, store_path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "mine.yaml"
-    calibrate(None, "H100-SXM", output, store_path, Format.JSON)
+    calibrate(None, "H100-SXM", found, store_path, Format.JSON)
     shown = json.loads(capsys.readouterr().out)
     assert shown["measurements"] == 4
     errors = shown["mean_absolute_error"]
@@ -104,14 +126,14 @@ def test_a_calibrated_gpu_is_closer_and_can_be_emulated(
         assert errors[metric]["before"] > 0.05
         assert errors[metric]["after"] < 0.5 * errors[metric]["before"]
         assert errors[metric]["held_out"] < 0.7 * errors[metric]["before"]
-    gpu = load_gpu(str(output))
+    gpu = load_gpu(str(found))
     assert gpu.name == "mine"
     assert "calibrated to 4 measured trials of real" in gpu.source
     assert gpu.memory_efficiency < load_gpu("H100-SXM").memory_efficiency
 
 
-def test_as_a_table(store_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    calibrate(["real"], "H100-SXM", tmp_path / "mine.yaml", store_path, Format.TABLE)
+def test_as_a_table(found: Path, store_path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    calibrate(None, "H100-SXM", found, store_path, Format.TABLE)
     shown = capsys.readouterr().out
     assert "memory_speed x 0." in shown
     assert "held out" in shown
@@ -139,4 +161,4 @@ def test_what_cannot_be_done_is_one_sentence(
     studies: list[str], output: str, message: str, store_path: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        calibrate_gpu(studies, "H100-SXM", tmp_path / output, store_path)
+        calibrate(studies, "H100-SXM", tmp_path / output, store_path, Format.TABLE)

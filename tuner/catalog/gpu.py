@@ -133,10 +133,6 @@ def _one_card(gpu: Gpu, card: int) -> Gpu:
     return gpu.model_copy(update={"name": f"{gpu.name}:{card}", **changed})
 
 
-def save_gpu(gpu: Gpu, path: Path) -> None:
-    """Write a file that `load_gpu` reads. Raises `UsageError` if it cannot be written."""
-    text = yaml.safe_dump(gpu.model_dump(), sort_keys=False, width=100)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error}") from None
+def gpu_yaml(gpu: Gpu) -> str:
+    """Return the text of a file that `load_gpu` reads."""
+    return str(yaml.safe_dump(gpu.model_dump(), sort_keys=False, width=100))

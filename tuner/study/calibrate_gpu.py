@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
+from tuner.host.durable_files import replacing
 from tuner.records import Failure, Source
 from tuner.store import Store
 
@@ -55,9 +56,10 @@ def calibrate_gpu(
 ) -> CalibratedGpu:
     """Fit the GPU to the studies' trials, and write it to `output`.
 
-    Raises `UsageError` if a study, or the whole store, holds nothing to calibrate by.
+    Raises `UsageError` if a study, or the whole store, holds nothing to calibrate by, and, before
+    the fit, if the file cannot be written.
     """
-    from tuner.catalog.gpu import load_gpu, save_gpu
+    from tuner.catalog.gpu import gpu_yaml, load_gpu
 
     gpu = load_gpu(gpu_name)
     if output.suffix not in (".yaml", ".yml"):
@@ -65,16 +67,24 @@ def calibrate_gpu(
     with Store.open(store_url, create=False) as store:
         names = list(studies) or [summary.identity.name for summary in store.studies()]
         measured = [row for name in names for row in _some(store, name, bool(studies))]
-    result = fitted(gpu, measured)
+    try:
+        with replacing(output) as file:
+            result = fitted(gpu, measured)
+            file.write(gpu_yaml(_named(result, gpu, measured, output.stem)).encode())
+    except OSError as error:
+        raise UsageError(f"cannot write '{output}': {error}") from None
+    return CalibratedGpu(output, len(measured), result)
+
+
+def _named(result: Calibration, gpu: Gpu, measured: Sequence[MeasuredTrial], name: str) -> Gpu:
+    """Return the fitted GPU with its name, what it was fitted to, and its likely errors."""
     used = ", ".join(dict.fromkeys(row.study for row in measured))
     source = f"{gpu.name}, calibrated to {len(measured)} measured trials of {used}. {gpu.source}"
     errors = {
         figure: _LIKELY_MOST * error
         for figure, error in zip(_FIGURES, result.held_out, strict=True)
     }
-    named = {"name": output.stem, "source": source, "errors": errors}
-    save_gpu(result.gpu.model_copy(update=named), output)
-    return CalibratedGpu(output, len(measured), result)
+    return result.gpu.model_copy(update={"name": name, "source": source, "errors": errors})
 
 
 def fitted(gpu: Gpu, measured: Sequence[MeasuredTrial]) -> Calibration:

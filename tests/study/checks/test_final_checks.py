@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers.scripted import ScriptedEvaluator, measurement, physics
+from helpers.scripted import Recorder, ScriptedEvaluator, measurement, physics
 from helpers.studies import InProcess
 from helpers.testbed import OWNER, SPEC, Testbed
 
@@ -27,6 +28,13 @@ from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
 
 STUDIED = Load(request_rate=4.0)
+NIGHT = SPEC.model_copy(
+    update={  # 256 requests at once have 69 ms, the default 37
+        "request_rate": 4.0,
+        "slos": (Slo.parse("p99_tpot_ms<=80"),),
+        "trials": 16,
+    }
+)
 
 
 def tpot_ms(configuration: Configuration, rate: float) -> float:
@@ -68,18 +76,11 @@ class Probed(ScriptedEvaluator):
 
 
 class Night:
-    """A study of scripted trials and repeats, whose final checks are run again and again."""
+    """A study whose final checks are run again and again."""
 
-    def __init__(self, store: Store, evaluator: Probed, **changes: object) -> None:
-        slos = (Slo.parse("p99_tpot_ms<=80"),)  # 256 requests at once have 69 ms, the default 37
-        wanted = {"request_rate": 4.0, "slos": slos, "trials": 16, **changes}
-        self.spec = SPEC.model_copy(update=wanted)
-        bed = Testbed(store, spec=self.spec)
-        bed.evaluator = evaluator
-        bed.run()
-        confirmation = ConfirmationRun("s", self.spec, store, evaluator, OWNER, bed.listener)
-        asyncio.run(confirmation.run())
-        self.bed, self.store, self.evaluator = bed, store, evaluator
+    def __init__(self, store: Store, evaluator: Probed) -> None:
+        self.spec, self.store, self.evaluator = NIGHT, store, evaluator
+        self.listener = Recorder()
 
     def check(self) -> None:
         plan = MeasurementPlan(
@@ -90,9 +91,8 @@ class Night:
             WindowPlan(window_s=60.0),
             Configuration(),
         )
-        listener = self.bed.listener
         checks = FinalChecks(
-            Prober("s", self.spec, plan, self.store, self.evaluator, OWNER, listener)
+            Prober("s", self.spec, plan, self.store, self.evaluator, OWNER, self.listener)
         )
         asyncio.run(checks.run())
 
@@ -101,14 +101,43 @@ class Night:
         return deployment_checks(rows, trial, self.spec.slos, STUDIED)
 
 
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a study of scripted trials and repeats, before its final checks."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    with Store.open(folder / "tuner.db", create=True) as store:
+        bed = Testbed(store, spec=NIGHT)
+        bed.run()
+        run = ConfirmationRun("s", NIGHT, store, bed.evaluator, OWNER, bed.listener)
+        asyncio.run(run.run())
+    return folder
+
+
+def copied(confirmed: Path, folder: Path) -> Night:
+    shutil.copytree(confirmed, folder, dirs_exist_ok=True)
+    return Night(Store.open(folder / "tuner.db", create=False), Probed())
+
+
+@pytest.fixture
+def night(confirmed: Path, tmp_path: Path) -> Night:
+    return copied(confirmed, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(confirmed: Path, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    """A study whose final checks went through at once."""
+    night = copied(confirmed, tmp_path_factory.mktemp("undisturbed"))
+    night.check()
+    return night
+
+
 def truth(configuration: Configuration, bound_ms: float = 80.0) -> float:
     return 10.0 - tpot_ms(configuration, 4.0) * 6.0 / bound_ms
 
 
-def test_the_headroom_of_the_recommendation_and_of_the_default(store: Store) -> None:
-    night = Night(store, Probed())
+def test_the_headroom_of_the_recommendation_and_of_the_default(night: Night) -> None:
     night.check()
-    found = recommend(store, study="s")
+    found = recommend(night.store, study="s")
     assert not found.is_default
     for trial in (found.best, found.baseline):
         assert trial is not None
@@ -121,15 +150,14 @@ def test_the_headroom_of_the_recommendation_and_of_the_default(store: Store) -> 
     best = night.checks_of(found.best.number)
     assert best.idle_power_w == 90.0
     assert best.stress is not None and best.stress.preemptions == 3.0
-    assert store.repeats.of("s") == [
+    assert night.store.repeats.of("s") == [
         r
-        for r in store.repeats.every("s")
+        for r in night.store.repeats.every("s")
         if r.load is None and r.kind in (RepeatKind.BASELINE, RepeatKind.CONFIRMATION)
     ]
 
 
-def test_what_is_measured_is_not_measured_again(store: Store) -> None:
-    night = Night(store, Probed())
+def test_what_is_measured_is_not_measured_again(night: Night) -> None:
     night.check()
     before = len(night.evaluator.probed)
     night.check()
@@ -137,10 +165,7 @@ def test_what_is_measured_is_not_measured_again(store: Store) -> None:
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_a_kill_loses_one_measurement(tmp_path: Path, at: int) -> None:
-    undisturbed = Night(Store.open(tmp_path / "a.db", create=True), Probed())
-    undisturbed.check()
-    night = Night(Store.open(tmp_path / "b.db", create=True), Probed())
+def test_a_kill_loses_one_measurement(night: Night, undisturbed: Night, at: int) -> None:
     night.evaluator.dies_at = at
     with pytest.raises(KeyboardInterrupt):
         night.check()
@@ -152,13 +177,12 @@ def test_a_kill_loses_one_measurement(tmp_path: Path, at: int) -> None:
     assert night.checks_of(best) == undisturbed.checks_of(best)
 
 
-def test_who_fails_under_stress_is_not_recommended(store: Store) -> None:
-    night = Night(store, Probed())
-    first = recommend(store, study="s").best
+def test_who_fails_under_stress_is_not_recommended(night: Night) -> None:
+    first = recommend(night.store, study="s").best
     out_of_memory = Failure(FailureKind.CONFIGURATION, "CUDA out of memory")
     night.evaluator.stress = {int(first.configuration.flags["max_num_seqs"]): out_of_memory}
     night.check()
-    found = recommend(store, study="s")
+    found = recommend(night.store, study="s")
     assert found.best.number != first.number
     said = f"trial {first.number} is off the front: under stress it failed (CUDA out of memory)"
     assert any(said in warning for warning in found.warnings)
@@ -167,9 +191,8 @@ def test_who_fails_under_stress_is_not_recommended(store: Store) -> None:
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
-def test_dying_once_may_be_the_machines_fault(store: Store, deaths: int) -> None:
-    night = Night(store, Probed())
-    first = recommend(store, study="s").best
+def test_dying_once_may_be_the_machines_fault(night: Night, deaths: int) -> None:
+    first = recommend(night.store, study="s").best
     died = Failure(FailureKind.UNSTABLE, "the engine died")
     seqs = int(first.configuration.flags["max_num_seqs"])
     left = [died] * deaths
@@ -180,21 +203,20 @@ def test_dying_once_may_be_the_machines_fault(store: Store, deaths: int) -> None
 
     night.evaluator.stress = Dying()
     night.check()
-    assert (recommend(store, study="s").best.number == first.number) is (deaths == 1)
+    assert (recommend(night.store, study="s").best.number == first.number) is (deaths == 1)
 
 
-def test_headroom_that_is_asked_for_is_measured_and_decides(store: Store) -> None:
+def test_headroom_that_is_asked_for_is_measured_and_decides(night: Night) -> None:
     asked = {"headroom": 1.3}
-    night = Night(store, Probed())
-    plain = recommend(store, study="s").best
+    plain = recommend(night.store, study="s").best
     assert truth(plain.configuration) < 1.3 * 4.0
     night.spec = night.spec.model_copy(update=asked)
-    with store.session() as session:
+    with night.store.session() as session:
         from tuner.store.repeats import study_of
 
         study_of(session, "s").spec_json = night.spec.model_dump(mode="json")
     night.check()
-    found = recommend(store, study="s")
+    found = recommend(night.store, study="s")
     assert found.best.number != plain.number
     assert truth(found.best.configuration) >= 1.3 * 4.0
     assert any("--headroom asks for 5.2" in warning for warning in found.warnings)
@@ -216,7 +238,8 @@ def test_hours_keep_a_tenth_for_the_checks() -> None:
 def test_the_command_line_shows_them(tmp_path: Path) -> None:
     tuner = InProcess(tmp_path)
     words = "--emulate H100-SXM --model Qwen/Qwen3-8B --workload chat --request-rate 4"
-    slo = ["--slo", "p99_tpot_ms<=25", "--trials", "6", "--window-s", "20"]
+    slo = ["--slo", "p99_tpot_ms<=25", "--trials", "3", "--window-s", "20"]
+    slo += ["--confirm-window-s", "20", "--confirm-repeats", "2"]
     slo += ["--sampler", "random", "--study", "night"]
     ran = tuner("run", *words.split(), "--space", "power", *slo)
     assert ran.returncode == 0, ran.stderr
