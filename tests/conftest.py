@@ -10,7 +10,7 @@ from helpers.nvml_standin.standin import library_folder
 from hypothesis import settings
 
 # the same examples in every run: a failure is there for everybody, or for nobody
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job; is inherited

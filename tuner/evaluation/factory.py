@@ -360,12 +360,11 @@ def fixed_configuration(space: SearchSpace, baseline: Baseline | None = None) ->
     These are the space's own, and those of the user's baseline that the space does not search.
     """
     own = Configuration() if baseline is None else baseline.configuration
-    flags = {**space.fixed.flags, **own.flags}
-    environment = {**space.fixed.environment, **own.environment}
-    searched = names_searched(space, [*flags, *environment])
+    whole = own.with_fixed(Configuration(space.fixed.flags, space.fixed.environment))
+    searched = names_searched(space, [*whole.flags, *whole.environment])
     return Configuration(
-        flags={name: value for name, value in flags.items() if name not in searched},
-        environment={name: value for name, value in environment.items() if name not in searched},
+        {name: value for name, value in whole.flags.items() if name not in searched},
+        {name: value for name, value in whole.environment.items() if name not in searched},
     )
 
 

@@ -61,7 +61,7 @@ def test_where_five_percent_is_possible_nothing_else_is_asked_for(
     defaults = {"max_num_seqs": 256, "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
     asked.enqueue_baseline(defaults)
     impossible, seen = 0, set()
-    for _ in range(60):
+    for _ in range(30):
         proposal = asked.ask()
         flags = proposal.configuration.flags
         sizes = [int(flags.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline")]
@@ -71,7 +71,7 @@ def test_where_five_percent_is_possible_nothing_else_is_asked_for(
         metrics = {"energy_per_output_token_j": value, "p99_tpot_ms": 3.0 / value}
         asked.tell_measured(proposal.number, measured(metrics))
     assert impossible == 0
-    assert len(seen) > 30
+    assert len(seen) > 15
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

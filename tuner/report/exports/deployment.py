@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner.analysis.load_text import load_text
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.configuration import MODEL, Configuration, Value
+from tuner.configuration import MODEL, Value
 from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
@@ -93,7 +93,7 @@ class Deployment:
 def deployment(recommendation: Recommendation) -> Deployment:
     """Return what deploys a recommendation."""
     r = recommendation
-    whole = _with_fixed(r)
+    whole = r.best.configuration.with_fixed(StoredSpec.of(r.study).fixed)
     model = str(whole.flags.get(MODEL, r.study.model))
     flags = {n: v for n, v in whole.flags.items() if n != MODEL}
     kept = {n: v for n, v in flags.items() if not _is_secret(n, v)}
@@ -126,18 +126,6 @@ def comments(lines: tuple[str, ...]) -> str:
 def plain(value: float) -> str:
     """Return a number without a fraction that says nothing."""
     return f"{value:.10g}"
-
-
-def _with_fixed(r: Recommendation) -> Configuration:
-    """Return the configuration with the settings that every configuration of the study shared."""
-    best = r.best.configuration
-    fixed = StoredSpec.of(r.study).fixed
-    return Configuration(
-        flags={**fixed.flags, **best.flags},
-        environment={**fixed.environment, **best.environment},
-        device=best.device,
-        load=best.load,
-    )
 
 
 def _is_secret(name: str, value: Value) -> bool:

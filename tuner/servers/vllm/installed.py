@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.command import known_flags, vllm_version
-from tuner.servers.vllm.sources import python_of
+from tuner.servers.vllm.sources import ask_python, python_of
 
-_PROBE_S = 60.0
 _SCHEDULERS = ("v1/core/sched/scheduler.py", "v1/core/sched/async_scheduler.py")
 # in vLLM's own Python, without importing it, which takes 15 s
 _PROBE = """
@@ -63,17 +60,9 @@ def inspect(command: tuple[str, ...]) -> InstalledVllm:
 
 def _probed(python: str) -> tuple[str | None, tuple[str, ...]] | None:
     """Ask vLLM's Python for its version, and which schedulers it lacks; None if no answer."""
-    try:
-        done = subprocess.run(
-            [python, "-c", _PROBE, *_SCHEDULERS],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PROBE_S,
-            check=True,
-            text=True,
-        )
-        version, there = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    answer = ask_python(python, _PROBE, *_SCHEDULERS)
+    if answer is None:
         return None
+    version, there = answer
     missing = (name for name, found in zip(_SCHEDULERS, there, strict=True) if not found)
     return version, tuple(missing)

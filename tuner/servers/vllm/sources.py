@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _PROBE_S = 60.0
 _OWN_VARIABLES = "VLLM_"
@@ -63,19 +64,25 @@ def read_sources(command: Sequence[str]) -> VllmSources | None:
     python = python_of(Path(command[0]))
     if python is None:
         return None
+    variables, fields = ask_python(python, _PROBE) or ([], {})
+    return VllmSources(frozenset(variables), fields) if variables else None
+
+
+def ask_python(python: str, code: str, *words: str) -> tuple[Any, Any] | None:
+    """Return the two values that code in vLLM's own Python prints as JSON; None if it does not."""
     try:
         done = subprocess.run(
-            [python, "-c", _PROBE],
+            [python, "-c", code, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_S,
             check=True,
             text=True,
         )
-        variables, fields = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        first, second = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, TypeError, ValueError):
         return None
-    return VllmSources(frozenset(variables), fields) if variables else None
+    return first, second
 
 
 def python_of(script: Path) -> str | None:
