@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -74,6 +74,9 @@ chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 # The law of each kind of fault met in the field, where it is told apart: more than hostile input.
 LAWS := tests/servers/vllm/log/test_any_version.py tests/servers/vllm/test_numbers.py \
     tests/servers/openai/test_text_stream.py tests/store/imports/test_bench_serve.py
+
+soak: $(VENV)/installed-dev  ## 2,000 trials on one study, three studies at once: memory and disk
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
 audit: $(VENV)/installed-dev  ## weaknesses in the code (bandit), known ones in the dependencies
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml tuner

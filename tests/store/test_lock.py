@@ -131,3 +131,19 @@ def test_it_holds_on_a_full_disk_too(path: Path) -> None:
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_runs_that_begin_at_once_on_a_new_store(path: Path) -> None:
+    """Optuna makes its tables without a lock: two of three failed with "already exists"."""
+    script = (
+        "import sys\nfrom tuner.store import Store\n"
+        "store = Store.open(sys.argv[1], create=True)\nsys.stdin.read(1)\n"
+        "store.optuna_storage().get_all_studies()\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    begun = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in begun:  # all at once, when they have imported what takes long
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(60) for process in begun] == [0, 0, 0]
+    assert [found.name for found in path.parent.iterdir()] == [path.name]

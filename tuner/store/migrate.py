@@ -13,9 +13,8 @@ from tuner.store.faults import readable
 from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord
 
 _REVISIONS = Path(__file__).with_name("migrations")
-_CREATION_LOCK = (
-    0x74756E6572  # PostgreSQL advisory lock, so that two starts do not create the same tables
-)
+# PostgreSQL's advisory lock, so that two starts do not create the same tables
+CREATION_LOCK = 0x74756E6572
 
 
 def require_schema(engine: Engine, shown: str, *, create: bool) -> None:
@@ -57,7 +56,7 @@ def _bring_up(engine: Engine, shown: str) -> None:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _CREATION_LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": CREATION_LOCK})
         version = _stored_version(connection)  # another process may have been first
         _require_no_newer(version, shown)
         if version is None:

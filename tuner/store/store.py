@@ -22,6 +22,7 @@ from tuner.store.inputs.study_files import StudyFile, StudyFileTable, records_of
 from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
+from tuner.store.optuna_tables import made_alone
 from tuner.store.repeats import RepeatTables, require_finite, study_of
 from tuner.store.rows import (
     EventRow,
@@ -121,7 +122,7 @@ class Store:
         from optuna.storages import RDBStorage
 
         options = address.engine_options(self._url, busy_timeout_s=self._busy_timeout_s)
-        with self.optuna_faults():
+        with self.optuna_faults(), made_alone(self._engine, self.path):
             storage = RDBStorage(self.url, engine_kwargs=options)
         self._optuna_storages.append(storage)
         if self._lock is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -13,7 +14,12 @@ from sqlalchemy import Engine
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.files.private import open_private, private_folder
 from tuner.host.locks import is_at, try_lock
+from tuner.store.faults import StoreBusyError
 from tuner.store.lock.protocol import StudyLock, held_by
+
+_TABLES = "\0tables"  # no study has this name
+_TABLES_S = 60.0
+_POLL_S = 0.05
 
 
 def lock_path(store: Path, study: str) -> Path:
@@ -75,6 +81,28 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return (found.st_dev, found.st_ino)
+
+
+@contextmanager
+def tables_lock(store: Path) -> Iterator[None]:
+    """Hold the lock under which tables are made; waits for it. Raises `StoreBusyError`."""
+    end_s = time.monotonic() + _TABLES_S
+    while True:
+        try:
+            descriptor = _acquire(lock_path(store, _TABLES), _TABLES)
+            break
+        except PreflightError:
+            if time.monotonic() > end_s:
+                raise StoreBusyError(
+                    f"another process has been setting up the store {store} for {_TABLES_S:g} s; "
+                    "see what it waits for, then try again"
+                ) from None
+        time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        lock_path(store, _TABLES).unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextmanager
