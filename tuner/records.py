@@ -15,6 +15,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.metrics import Output
+
 FloatArray: TypeAlias = NDArray[np.float64]
 TokenArray: TypeAlias = NDArray[np.int32]
 
@@ -64,6 +66,34 @@ class TextRequest(Request):
     prompt: Prompt
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GenerationRequest(Request):
+    """A request for one image or video, which arrives whole: its `output_tokens` are 1.
+
+    `height` and `width` are in pixels; an image has no `fps` and one frame. `steps` are those of
+    the sampler, `guidance` is None where the model's own is taken, and `seed` that of the noise.
+    """
+
+    prompt: str
+    height: int
+    width: int
+    steps: int
+    seed: int
+    frames: int = 1
+    fps: float | None = None
+    guidance: float | None = None
+
+    @property
+    def output(self) -> Output:
+        """What it asks for."""
+        return Output.IMAGE if self.fps is None else Output.VIDEO
+
+    @property
+    def units(self) -> float:
+        """How much it asks for: one image, or the seconds of the video."""
+        return 1.0 if self.fps is None else self.frames / self.fps
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """How requests are offered: closed loop (`concurrency`) or open loop (`request_rate`, 1/s)."""
@@ -88,7 +118,12 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestRecord:
-    """The client's record of one request. `token_times_s` has one entry per output token."""
+    """The client's record of one request.
+
+    `token_times_s` has one entry per output token; of an image or a video the one at which it had
+    arrived. `units` is how much was asked for where that is not tokens: images, or seconds of
+    video.
+    """
 
     request_id: int
     prompt_tokens: int
@@ -99,6 +134,7 @@ class RequestRecord:
     ended_s: float
     state: RequestState
     error: str | None = None
+    units: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +209,8 @@ class RawRun:
     `energy_j` of `power` and the tokens in `requests` cover the whole load; `tuner.measurement`
     decides which part is the steady window. `invalid` says why no metric of it is valid, for a
     reason outside the configuration, and what to do. `preemptions` is how often the server took a
-    running request's memory during the load; None if it does not say.
+    running request's memory during the load; None if it does not say. `output` is what was asked
+    for.
     """
 
     requests: tuple[RequestRecord, ...]
@@ -185,6 +222,7 @@ class RawRun:
     ended_early: EarlyEnd | None = None
     invalid: str | None = None
     preemptions: float | None = None
+    output: Output = Output.TEXT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
+from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import IDLE_POWER, Evaluation, Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.traffic import Traffic
@@ -44,7 +45,13 @@ Opened: TypeAlias = AbstractAsyncContextManager[Evaluator]
 @asynccontextmanager
 async def virtual(_: Path) -> AsyncIterator[Evaluator]:
     plan = replace(PLAN, window=WindowPlan(window_s=20.0))
-    yield VirtualEvaluator(load_model(MODEL), load_gpu("H100-SXM"), plan, 0, LiveKnobs({}))
+    yield VirtualEvaluator(
+        TextEmulation(load_model(MODEL), load_gpu("H100-SXM")),
+        load_gpu("H100-SXM"),
+        plan,
+        0,
+        LiveKnobs({}),
+    )
 
 
 @asynccontextmanager

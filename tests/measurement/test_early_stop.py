@@ -10,7 +10,8 @@ from helpers.virtual_loads import CASES, metrics_of, replay, simulate
 
 from tuner.configuration import Configuration
 from tuner.measurement.early_stop import Backlog, first_missed
-from tuner.measurement.reduce import at_least_ms, reduce_run
+from tuner.measurement.reduce import reduce_run
+from tuner.measurement.requests.latencies import at_least_ms
 from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.measurement.window_statistics import WindowStatistics
 from tuner.records import EarlyEnd, Failure, FailureKind, InFlight, Load, Measurement, RawRun

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.measurement.drafts import acceptance
-from tuner.measurement.reduce import (
-    e2el_ms,
-    reduce_run,
-    short_window,
-    token_gaps_ms,
-    tpot_ms,
-    ttft_ms,
-    window_energy_j,
-)
+from tuner.measurement.reduce import reduce_run, short_window, window_energy_j
+from tuner.measurement.requests.latencies import e2el_ms, token_gaps_ms, tpot_ms, ttft_ms
 from tuner.records import (
     DraftCounts,
     Failure,

@@ -14,6 +14,7 @@ from tuner.analysis.outcomes import feasible, front, measured
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
+from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.traffic import Traffic
@@ -97,7 +98,7 @@ def test_the_baseline_is_measured_to_the_end(task: MeasurementPlan) -> None:
     assert dataclasses.replace(task, ends_early=False).window_for(other).slos == ()
 
     model, gpu = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_gpu("H100-SXM")
-    evaluator = VirtualEvaluator(model, gpu, task, 0, LiveKnobs({}))
+    evaluator = VirtualEvaluator(TextEmulation(model, gpu), gpu, task, 0, LiveKnobs({}))
     baseline = asyncio.run(evaluator.evaluate(Configuration(), 0))
     assert isinstance(baseline.result, Measurement) and baseline.result.ended_early is None
     assert baseline.result.metrics["p99_ttft_ms"] > 40.0
@@ -115,7 +116,9 @@ def test_raw_records_keep_why_they_are_invalid(task: MeasurementPlan) -> None:
     model, gpu = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_gpu("H100-SXM")
     short = dataclasses.replace(task, window=WindowPlan(window_s=5.0, warmup_limit_s=5.0))
     raw = asyncio.run(
-        VirtualEvaluator(model, gpu, short, 0, LiveKnobs({})).evaluate(Configuration(), 0)
+        VirtualEvaluator(TextEmulation(model, gpu), gpu, short, 0, LiveKnobs({})).evaluate(
+            Configuration(), 0
+        )
     ).raw
     assert raw is not None
     spoilt = dataclasses.replace(raw, invalid="the client was slow", ended_early=None)

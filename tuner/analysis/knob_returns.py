@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.outcomes import ENERGY, measured, metric
+from tuner.analysis.outcomes import energy_in, energy_j, measured
 from tuner.configuration import Configuration
 from tuner.slo import Slo, meets_all
 from tuner.store.rows import TrialRow
@@ -87,9 +87,10 @@ def is_no_worse(
         allowed = max(same, -margins.get(str(slo), math.inf))
         if slo.violation(ours[slo.metric]) > allowed + _FLOATING:
             return False
-    if ours.get(ENERGY, 0.0) <= 0.0 or theirs.get(ENERGY, 0.0) <= 0.0:
+    ours_j, theirs_j = energy_in(ours) or 0.0, energy_in(theirs) or 0.0
+    if ours_j <= 0.0 or theirs_j <= 0.0:
         return False
-    change = math.log(ours[ENERGY] / theirs[ENERGY])
+    change = math.log(ours_j / theirs_j)
     behaves = all(
         name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
         for name, share in _SAME_BEHAVIOUR.items()
@@ -134,7 +135,7 @@ def contributions(
     found = []
     for name in returnable(trial.configuration, baseline):
         other = index.get(key_of(returned(trial.configuration, name, baseline)))
-        ours_j, theirs_j = metric(own, ENERGY), metric(other, ENERGY)
+        ours_j, theirs_j = energy_j(own), energy_j(other)
         is_known = other is not None and other.measurement is not None
         percent = None
         if is_known and ours_j and theirs_j and other is not None and other.failure is None:

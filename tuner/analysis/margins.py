@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.outcomes import ENERGY, baseline_of, measured
+from tuner.analysis.outcomes import baseline_of, energy_j, measured
 from tuner.metrics import LATENCIES
 from tuner.slo import Slo
 from tuner.store import RepeatRow, TrialRow
@@ -98,13 +98,13 @@ def energy_shift(trials: Sequence[TrialRow], ratios: Mapping[int, float]) -> flo
     if default_j is None:
         return 0.0
     shifts = [
-        math.log(ratios[t.number]) - math.log(energy_j / default_j)
+        math.log(ratios[t.number]) - math.log(ours_j / default_j)
         for t in measured(trials)
-        if t.number in ratios and not t.baseline and (energy_j := _energy_j(t)) is not None
+        if t.number in ratios and not t.baseline and (ours_j := _energy_j(t)) is not None
     ]
     return sum(shifts) / (len(shifts) + 1.0)
 
 
 def _energy_j(trial: TrialRow) -> float | None:
-    value = None if trial.measurement is None else trial.measurement.metrics.get(ENERGY)
+    value = energy_j(trial)
     return value if value is not None and value > 0.0 else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from tuner.metrics import Direction
+from tuner.metrics import OUTPUT_KINDS, Direction, OutputKind, kind_of
 from tuner.pareto import pareto_front
 from tuner.records import Measurement, Source
 from tuner.slo import Slo, meets_all
@@ -13,7 +13,22 @@ from tuner.spec.objective import Objective
 from tuner.spec.stored import StoredSpec
 from tuner.store import StudyIdentity, TrialRow
 
-ENERGY = "energy_per_output_token_j"
+
+def kind_of_study(study: StudyIdentity) -> OutputKind:
+    """Return what a study's answers are, and the metrics in their unit."""
+    return OUTPUT_KINDS[StoredSpec.of(study).output]
+
+
+def energy_j(trial: TrialRow | None) -> float | None:
+    """Return the energy per token, image or second of video of a trial, J; None if unknown."""
+    if trial is None or trial.measurement is None:
+        return None
+    return energy_in(trial.measurement.metrics)
+
+
+def energy_in(metrics: Mapping[str, float]) -> float | None:
+    """Return the energy per token, image or second of video among metrics, J."""
+    return metrics.get(kind_of(metrics).energy)
 
 
 def metric(trial: TrialRow | None, name: str) -> float | None:
@@ -134,7 +149,9 @@ def with_errors(study: StudyIdentity, which: Iterable[str]) -> tuple[str, ...]:
     """Return what is emulated, each with how far it may be off."""
     names = tuple(which)
     errors = emulator_errors(study, names)
-    shown = {"energy": errors.get(ENERGY), "latency": errors.get("p50_tpot_ms")}
+    kind = kind_of_study(study)
+    latency = errors.get(f"p50_{kind.latencies[0]}")
+    shown = {"energy": errors.get(kind.energy), "latency": latency}
     return tuple(
         name if (error := shown.get(name)) is None else f"{name} (± {error:.0%})" for name in names
     )

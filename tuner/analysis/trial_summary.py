@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuner.analysis.outcomes import ENERGY, meets_slo, metric
+from tuner.analysis.outcomes import energy_j, meets_slo, metric
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Value
 from tuner.measurement.statistics.compare import Verdict
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.metrics import OUTPUT_KINDS, TEXT, Output, OutputKind, kind_of
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow, TrialState
 
 _J_PER_KWH = 3.6e6
-# what a saving of energy may cost, beside the default's
-COMPARED = ("p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power_w")
-MEANS = ("mean_tpot_ms", "mean_e2el_ms")
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSummary:
-    """What reports show of a trial. `saving_percent` is energy per token against the default.
+    """What reports show of a trial. `saving_percent` is of the energy per unit.
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
     default taken out. The saving of `pairs` measurements beside the default on unseen traffic goes
@@ -60,6 +58,21 @@ class TrialSummary:
     offered_rate_req_s: float | None = None
     requests: int | None = None
     pairs: int = 0
+    output: str = Output.TEXT.value
+    energy_per_unit_j: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> OutputKind:
+        """The unit that the energy is of, and the metrics in that unit."""
+        return OUTPUT_KINDS[Output(self.output)]
+
+    @property
+    def kwh_per_many(self) -> float | None:
+        """The energy of `kind.many`: a million tokens, 1,000 images or an hour of video, kWh."""
+        if self.energy_per_unit_j is None:
+            return None
+        return self.energy_per_unit_j * self.kind.many_units / _J_PER_KWH
 
     @property
     def saves_surely(self) -> bool:
@@ -79,16 +92,16 @@ def trial_summary(
 
     `known` is its repeats' verdict, `requests` how many finished ones the figures are made of.
     """
-    energy_j = metric(trial, ENERGY)
+    ours_j = energy_j(trial)
     shown = TrialSummary(
         number=trial.number,
         baseline=trial.baseline,
         state=trial.state,
         knobs=trial.configuration.knobs(),
         meets_slo=meets_slo(trial, slos),
-        energy_per_output_token_j=energy_j,
-        saving_percent=saving_percent(energy_j, metric(baseline, ENERGY)),
-        kwh_per_million_output_tokens=kwh_per_million_tokens(energy_j),
+        energy_per_output_token_j=metric(trial, TEXT.energy),
+        saving_percent=saving_percent(ours_j, energy_j(baseline)),
+        kwh_per_million_output_tokens=kwh_per_million_tokens(metric(trial, TEXT.energy)),
         p99_tpot_ms=metric(trial, "p99_tpot_ms"),
         p99_ttft_ms=metric(trial, "p99_ttft_ms"),
         output_throughput_tok_s=metric(trial, "output_throughput_tok_s"),
@@ -99,13 +112,16 @@ def trial_summary(
         mean_tpot_ms=metric(trial, "mean_tpot_ms"),
         mean_e2el_ms=metric(trial, "mean_e2el_ms"),
         offered_rate_req_s=metric(trial, "offered_rate_req_s"),
+        output=_kind(trial).output.value,
+        energy_per_unit_j=ours_j,
+        metrics={} if trial.measurement is None else dict(trial.measurement.metrics),
     )
     return shown if known is None else _with_repeats(shown, known)
 
 
 def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
     """Add the verdict of the repeats."""
-    energy = known.estimates.get(ENERGY)
+    energy = known.estimates.get(shown.kind.energy)
     spread = None if energy is None or energy.interval is None else energy.interval
     found = replace(
         shown,
@@ -135,12 +151,17 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
 
 
 def _changes_percent(trial: TrialRow, baseline: TrialRow | None) -> dict[str, float]:
-    pairs = {name: (metric(trial, name), metric(baseline, name)) for name in (*COMPARED, *MEANS)}
+    compared = (*_kind(trial).costs, "mean_power_w")
+    pairs = {name: (metric(trial, name), metric(baseline, name)) for name in compared}
     return {
         name: 100.0 * (ours / theirs - 1.0)
         for name, (ours, theirs) in pairs.items()
         if ours is not None and theirs is not None and theirs > 0.0
     }
+
+
+def _kind(trial: TrialRow) -> OutputKind:
+    return TEXT if trial.measurement is None else kind_of(trial.measurement.metrics)
 
 
 def saving_percent(energy_j: float | None, default_j: float | None) -> float | None:

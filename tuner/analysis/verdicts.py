@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.monotonic_times import steady_starts
-from tuner.analysis.outcomes import ENERGY, baseline_of
+from tuner.analysis.outcomes import baseline_of, energy_in
 from tuner.measurement.outputs import Agreement, agreement
 from tuner.measurement.quality.accuracy import AccuracyChange, accuracy_change
 from tuner.measurement.statistics.compare import (
@@ -30,7 +30,7 @@ from tuner.measurement.statistics.unseen_traffic import (
     pooled_spread,
     slo_verdict,
 )
-from tuner.metrics import Direction
+from tuner.metrics import Direction, kind_of
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
@@ -175,8 +175,9 @@ def _energies_beside(
     default = {row.trial for row in theirs}
     steps = max(r.number for r in theirs) - min(r.number for r in theirs) if theirs else 0
     drift, per_step = drift_of_pairs([p for n, p in pairs.items() if n not in default], steps)
+    name = _energy_name(theirs)
     return {
-        n: _Energy(compare_pairs(ENERGY, found, drift, per_step) if found else None, len(found))
+        n: _Energy(compare_pairs(name, found, drift, per_step) if found else None, len(found))
         for n, found in pairs.items()
     }
 
@@ -281,11 +282,11 @@ def _pairs(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> list[Pair]
 def _by_traffic(rows: Sequence[RepeatRow]) -> dict[int, tuple[int, float]]:
     """Return the number of the repeat and its energy per token, J, by stretch of traffic."""
     return {
-        row.traffic: (row.number, row.measurement.metrics[ENERGY])
+        row.traffic: (row.number, ours_j)
         for row in rows
         if row.traffic is not None
         and row.measurement is not None
-        and row.measurement.metrics.get(ENERGY, 0.0) > 0.0
+        and (ours_j := energy_in(row.measurement.metrics) or 0.0) > 0.0
     }
 
 
@@ -335,15 +336,21 @@ def _surely(slo: Slo, found: Estimate) -> float:
 
 def _against(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> Comparison | None:
     runs, baseline = _energies(ours), _energies(theirs)
-    return compare(ENERGY, runs, baseline) if runs and baseline else None
+    return compare(_energy_name(theirs), runs, baseline) if runs and baseline else None
 
 
 def _energies(rows: Sequence[RepeatRow]) -> list[Repeat]:
     return [
-        Repeat(r.started_at.timestamp(), r.measurement.metrics[ENERGY])
+        Repeat(r.started_at.timestamp(), ours_j)
         for r in rows
-        if r.measurement is not None and r.measurement.metrics.get(ENERGY, 0.0) > 0.0
+        if r.measurement is not None and (ours_j := energy_in(r.measurement.metrics) or 0.0) > 0.0
     ]
+
+
+def _energy_name(rows: Sequence[RepeatRow]) -> str:
+    """Return the name of the energy per unit that repeats of one study have."""
+    known = (r.measurement.metrics for r in rows if r.measurement is not None)
+    return kind_of(next(known, {})).energy
 
 
 def _agreement(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> Agreement | None:

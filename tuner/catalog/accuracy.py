@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model_shape import ModelShape
 from tuner.catalog.yaml_files import read_yaml
-from tuner.metrics import METRICS
+from tuner.metrics import METRICS, TEXT
 
 _OTHER = "other"
 _TAILS = ("p90", "p95", "p99")
@@ -48,6 +48,8 @@ def kind_of(model: ModelShape) -> str:
 
 def figure_of(metric: str) -> str | None:
     """Return which figure of the table stands for a metric; None if none does."""
+    if TEXT.lacks(metric):
+        return None
     if metric.startswith("energy_per"):
         return "energy"
     if metric == "mean_power_w":

@@ -23,10 +23,10 @@ from tuner.devices.meter import Meter
 from tuner.devices.open import open_meter
 from tuner.emulator.engine.power import PowerModel
 from tuner.emulator.http.arguments import DEVICES_VARIABLE, ENGINE_VARIABLE, GPU_VARIABLE
-from tuner.emulator.launch_rules import check_flags
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
+from tuner.evaluation.emulated.emulation import emulation_of
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.emulated_machine import EmulatedMachine
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
@@ -38,6 +38,7 @@ from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.quality.questions import read_questions
+from tuner.metrics import Output
 from tuner.records import Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
@@ -136,8 +137,8 @@ def make_evaluator(
     if spec.emulate is None:
         return _served_model(spec, plan, knobs, context)
     gpu = load_gpu(spec.emulate, spec.engine)
-    model = load_model(spec.model)
-    check_flags([*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")])
+    emulation = emulation_of(spec.model, gpu, plan.workload)
+    emulation.check_flags([*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")])
     if variables := [
         *plan.fixed.environment,
         *plan.baseline.environment,
@@ -150,8 +151,10 @@ def make_evaluator(
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # raises for limits that this GPU does not have
     if spec.live:
+        if plan.workload.spec.output is not Output.TEXT:
+            raise UsageError("--live serves text only; images and videos are emulated without it")
         return _served_emulator(spec, gpu, plan, knobs, context)
-    return VirtualEvaluator(model, gpu, plan, spec.seed, knobs.live)
+    return VirtualEvaluator(emulation, gpu, plan, spec.seed, knobs.live)
 
 
 def _settings(spec: StudySpec, context: RunContext) -> LaunchSettings:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 from tuner.analysis.deployment.switching import Switching
 from tuner.catalog.gpu import Gpu
-from tuner.catalog.model import ModelShape
 from tuner.configuration import Configuration, Value
-from tuner.emulator.launch_rules import default_flags, resolve
+from tuner.emulator.launch_rules import default_flags
 from tuner.emulator.refusal import LaunchRefusedError
-from tuner.emulator.virtual import replicas_for, simulate
 from tuner.errors import PreflightError
+from tuner.evaluation.emulated.emulation import Emulation
 from tuner.evaluation.evaluator import (
     IDLE_POWER,
     IDLE_S,
@@ -47,9 +46,9 @@ class VirtualEvaluator:
     needs_guardian = False
 
     def __init__(
-        self, model: ModelShape, gpu: Gpu, plan: MeasurementPlan, seed: int, live: LiveKnobs
+        self, emulation: Emulation, gpu: Gpu, plan: MeasurementPlan, seed: int, live: LiveKnobs
     ) -> None:
-        self._model = model
+        self._emulation = emulation
         self._gpu = gpu
         self._plan = plan
         self._seed = seed
@@ -68,19 +67,20 @@ class VirtualEvaluator:
         )
 
     async def defaults(self) -> Mapping[str, Value]:
-        """Return vLLM's defaults on this GPU, and the GPU's own limit and clock."""
+        """Return the server's defaults on this GPU, and the GPU's own limit and clock."""
         full = self._plan.full(self._plan.baseline)
         try:
-            resolve(self._model, self._gpu, full.flags)
+            self._emulation.launch(full)
         except LaunchRefusedError as refusal:
             raise PreflightError(
-                f"{self._model.name} does not start on {self._gpu.name} in "
+                f"{self._emulation.model_name} does not start on {self._gpu.name} in "
                 f"{self._plan.baseline_name}: {refusal}; set what it needs with --set, or "
                 f"under `fixed:` in the search space (for example "
                 f"{' or '.join(self._live.rules.memory_flags)})"
             ) from None
         self._launch = self._live.clean(full)  # trial 0 is measured on it
-        return emulated_defaults(self._gpu, load=self._plan.load)
+        device = device_defaults(self._gpu)
+        return {**self._emulation.defaults(), **device, **load_defaults(self._plan.load)}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Simulate; the noise depends on the study's seed and the trial only."""
@@ -116,8 +116,7 @@ class VirtualEvaluator:
         """Return the idle power of the engine; it has no noise."""
         before_s = self._launch_if_cold(configuration)
         full = self._plan.full(configuration)
-        engines = replicas_for(self._model, self._gpu, full, seed=repeat).engines
-        idle_w = sum(engine.idle_w for engine in engines)
+        idle_w = self._emulation.idle_w(full, repeat)
         found = Measurement({IDLE_POWER: idle_w}, 0.0, window_s, Source.EMULATED, Source.EMULATED)
         took_s = (before_s or CHANGE_S) + window_s
         return Evaluation(found, None, (), Timing(took_s, before_s), is_virtual=True)
@@ -147,16 +146,8 @@ class VirtualEvaluator:
         before_s = CHANGE_S if launch_s is None else launch_s
         watch = SteadyWindow(run.window)
         try:
-            raw = simulate(
-                self._model,
-                self._gpu,
-                self._plan.full(configuration),
-                run.requests(),
-                run.load,
-                watch,
-                seed=_noise_seed(self._seed, trial),
-                acceptance=self._plan.workload.spec.acceptance,
-            )
+            full = self._plan.full(configuration)
+            raw = self._emulation.run(full, run, watch, _noise_seed(self._seed, trial))
         except LaunchRefusedError as error:
             self._launch = None
             refused = Failure(FailureKind.CONFIGURATION, str(error))
@@ -175,8 +166,12 @@ class VirtualEvaluator:
 
 def emulated_defaults(gpu: Gpu, load: Load) -> dict[str, Value]:
     """Return the value of every knob that is not set: vLLM's, the GPU's, the study's load."""
-    device = {"power_limit_w": gpu.default_limit_w, "sm_clock_mhz": gpu.max_clock_mhz}
-    return {**default_flags(gpu), **device, **load_defaults(load)}
+    return {**default_flags(gpu), **device_defaults(gpu), **load_defaults(load)}
+
+
+def device_defaults(gpu: Gpu) -> dict[str, Value]:
+    """Return the value of each device knob that is not set."""
+    return {"power_limit_w": gpu.default_limit_w, "sm_clock_mhz": gpu.max_clock_mhz}
 
 
 def _noise_seed(seed: int, trial: int) -> int:

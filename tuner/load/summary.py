@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import numpy as np
 
 from tuner.load.workload import Workload
-from tuner.records import FloatArray, Request, TextRequest
+from tuner.records import FloatArray, GenerationRequest, Request, TextRequest
 
 SUMMARY_REQUESTS = 2000
 # vLLM's prefix cache works in blocks of so many tokens.
@@ -59,7 +59,7 @@ def summarize(workload: Workload, requests: int = SUMMARY_REQUESTS) -> WorkloadS
     if workload.facts is not None:
         requests = min(requests, workload.facts.rows)
     seen = list(islice(workload.requests(), requests))
-    is_text = isinstance(seen[0], TextRequest)
+    is_text = isinstance(seen[0], TextRequest | GenerationRequest)
     rate = workload.spec.load.request_rate or 1.0
     return WorkloadSummary(
         requests=len(seen),

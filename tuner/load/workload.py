@@ -13,11 +13,12 @@ from pathlib import Path
 from tuner.catalog.yaml_files import find_yaml, read_yaml
 from tuner.load.arrivals import drawn_arrivals_s
 from tuner.load.draws import Draws, IndependentDraws, StratifiedDraws
+from tuner.load.generations.generation_stream import GenerationStream
 from tuner.load.synthetic import ConversationStream, PlainStream
 from tuner.load.traces.part import TracePart, search_part, unseen_part
 from tuner.load.traces.trace import TraceFacts, TraceStream
 from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, WorkloadSpec
-from tuner.records import Load, Request, TextRequest
+from tuner.records import GenerationRequest, Load, Request, TextRequest
 
 __all__ = ["FIRST_TOKEN_ID", "LoadSpec", "Workload", "WorkloadSpec", "load_workload"]
 
@@ -94,7 +95,8 @@ class Workload:
 
     def requests(self) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end."""
-        arrivals, requests = self.spec.load.arrivals, self._stream.requests()
+        arrivals = self.spec.load.arrivals
+        requests: Iterator[Request] = self._stream.requests()
         if self.spec.stop == "natural":
             requests = (replace(request, stops=True) for request in requests)
         if arrivals in ("poisson", "trace"):
@@ -116,18 +118,24 @@ class Workload:
         digest = hashlib.sha256(json.dumps(self.spec.hashed_fields(), sort_keys=True).encode())
         if isinstance(self._stream, TraceStream):
             digest.update(self._stream.facts.sha256.encode())
+        if isinstance(self._stream, GenerationStream) and self._stream.listed is not None:
+            digest.update(self._stream.listed.sha256.encode())
         for request in islice(self.requests(), _DIGESTED_REQUESTS):
             facts = (request.request_id, f"{request.arrival_s:.3f}", request.output_tokens)
             digest.update(repr(facts).encode())
             digest.update(request.prompt_token_ids.astype("<i4").tobytes())
-            if isinstance(request, TextRequest):
+            if isinstance(request, TextRequest | GenerationRequest):
                 digest.update(repr(request.prompt).encode())
+            if isinstance(request, GenerationRequest):
+                digest.update(f"{request.height}x{request.width} {request.seed}".encode())
         return digest.hexdigest()
 
 
 def _stream(
     spec: WorkloadSpec, folder: Path, draws: Draws, part: TracePart | None
-) -> PlainStream | ConversationStream | TraceStream:
+) -> PlainStream | ConversationStream | TraceStream | GenerationStream:
+    if spec.generation is not None:
+        return GenerationStream(spec.generation, spec.seed, folder, draws)
     if spec.trace is not None:
         return TraceStream(folder / spec.trace.file, spec, draws, part)
     if spec.shared_prefix is not None or spec.turns is not None:

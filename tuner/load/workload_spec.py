@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tuner.load.arrivals import Arrivals
+from tuner.load.generations.generation_spec import GenerationSpec
 from tuner.load.lengths import Lengths, Tokens
+from tuner.metrics import OUTPUT_KINDS, Output, OutputKind
 
 # Special and byte tokens have low ids in most vocabularies.
 FIRST_TOKEN_ID = 256
@@ -17,6 +19,7 @@ COUNTING_TOKENS = 4
 
 # Defaults of these fields; a file without them keeps its hash.
 _UNWRITTEN = {
+    "generation": None,
     "trace": None,
     "shared_prefix": None,
     "turns": None,
@@ -101,13 +104,15 @@ class WorkloadSpec(_Part):
     With `shared_prefix` or `turns`, `prompt_tokens` is what a request adds to them. `acceptance` is
     for the emulator: by speculative method, the probability that a drafted token is accepted if
     those before it were. With `stop: natural` an answer ends where the model ends it, and
-    `output_tokens` of the trace is the most that it may have.
+    `output_tokens` of the trace is the most that it may have. With `generation` it asks for images
+    or videos instead of tokens.
     """
 
     description: str = Field(min_length=1)
     sources: tuple[str, ...] = ()
     prompt_tokens: Lengths | None = None
     output_tokens: Lengths | None = None
+    generation: GenerationSpec | None = None
     trace: TraceSource | None = None
     shared_prefix: SharedPrefix | None = None
     turns: Turns | None = None
@@ -130,13 +135,16 @@ class WorkloadSpec(_Part):
     @model_validator(mode="after")
     def _one_kind(self) -> WorkloadSpec:
         lengths = {"prompt_tokens": self.prompt_tokens, "output_tokens": self.output_tokens}
+        if self.generation is not None:
+            self._require_no_tokens()
+            return self
         if self.trace is None:
             if self.stop == "natural":
                 raise ValueError("stop: natural needs a trace of texts; a length is for `length`")
             if missing := [name for name, value in lengths.items() if value is None]:
                 raise ValueError(
                     f"{' and '.join(missing)} missing; write prompt_tokens and output_tokens, or "
-                    "trace"
+                    "trace, or generation"
                 )
             if self.load.arrivals == "trace":
                 raise ValueError("load.arrivals is 'trace', but there is no trace")
@@ -155,6 +163,24 @@ class WorkloadSpec(_Part):
                 f"({self.first_prompt_max})"
             )
         return self
+
+    def _require_no_tokens(self) -> None:
+        """Raise `ValueError` for a field that images and videos do not have."""
+        fields = ("prompt_tokens", "output_tokens", "trace", "shared_prefix", "turns", "acceptance")
+        if written := [name for name in fields if getattr(self, name) is not None]:
+            raise ValueError(f"generation has no {', '.join(written)}; remove them")
+        if self.stop == "natural" or self.load.arrivals == "trace":
+            raise ValueError("generation has no stop: natural and no arrivals: trace")
+
+    @property
+    def output(self) -> Output:
+        """What the answers are."""
+        return Output.TEXT if self.generation is None else self.generation.kind
+
+    @property
+    def kind(self) -> OutputKind:
+        """The unit of the answers, and their metrics."""
+        return OUTPUT_KINDS[self.output]
 
     @property
     def first_prompt_max(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.load.client.client_watch import MAX_LAG_P99_MS, MAX_LATE_P99_MS, DriveReport
-from tuner.measurement.reduce import e2el_ms, ttft_ms
+from tuner.measurement.requests.latencies import e2el_ms, ttft_ms
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import RequestRecord, RequestState
 

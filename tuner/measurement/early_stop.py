@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tuner.load.overload import overload_sentence
 from tuner.measurement.intervals import SHARES, batch_of, independent_requests
-from tuner.measurement.reduce import at_least_ms
+from tuner.measurement.requests.latencies import at_least_ms
 from tuner.measurement.window_statistics import WindowStatistics, as_column
+from tuner.metrics import WHOLE_ANSWER
 from tuner.records import EarlyEnd, FloatArray, InFlight
 from tuner.slo import Slo
 
@@ -179,7 +180,8 @@ class Backlog:
 
     @staticmethod
     def _sigmas(slos: tuple[Slo, ...], waits_since_s: FloatArray, now_s: float) -> float:
-        bounds_ms = [s.bound for s in slos if s.metric.endswith(("_ttft_ms", "_e2el_ms"))]
+        waiting = ("ttft_ms", *WHOLE_ANSWER)
+        bounds_ms = [s.bound for s in slos if s.metric.partition("_")[2] in waiting]
         if not bounds_ms:
             return _GROWTH_SIGMAS_ALONE
         past = np.median(1e3 * (now_s - waits_since_s)) > min(bounds_ms)

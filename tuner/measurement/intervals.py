@@ -17,8 +17,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measurement.reduce import (
+from tuner.measurement.requests.latencies import (
     e2el_ms,
+    finished_within,
+    hopeless_after_ms,
     is_good,
     started_within,
     token_gaps_ms,
@@ -26,8 +28,10 @@ from tuner.measurement.reduce import (
     ttft_ms,
     waits_at,
 )
+from tuner.measurement.requests.made import made_per_batch, units_of, whole_answers
 from tuner.measurement.statistics.student_t import student_t_quantile
-from tuner.records import FloatArray, RawRun, RequestState
+from tuner.metrics import OUTPUT_KINDS, Output
+from tuner.records import FloatArray, RawRun
 
 LEVEL = 0.95
 BATCHES = 16
@@ -267,7 +271,7 @@ def intervals(run: RawRun, request_limits_ms: Mapping[str, float]) -> Mapping[st
     There is none where the window is too short for its requests, and none for a percentile that too
     few requests speak of. `run` is one that `reduce_run` has accepted.
     """
-    window = _Window(run)
+    window = _Window(whole_answers(run))
     if not window.long_enough:
         return MappingProxyType({})
     by_metric = window.rates() | window.goodput(request_limits_ms) | window.latencies()
@@ -281,13 +285,7 @@ class _Window:
         self._run = run
         self._start_s, self._end_s = run.window_start_s, run.window_end_s
         self._length_s = self._end_s - self._start_s
-        self._finished = [
-            r
-            for r in run.requests
-            if r.state is RequestState.DONE
-            and r.token_times_s.size
-            and self._start_s < r.token_times_s[-1] <= self._end_s
-        ]
+        self._finished = finished_within(run.requests, self._start_s, self._end_s)
         self._ends_s = np.array([r.token_times_s[-1] for r in self._finished])
         lifetimes_s = [r.token_times_s[-1] - r.sent_s for r in self._finished]
         self._lifetimes = self._length_s / float(np.mean(lifetimes_s)) if lifetimes_s else 0.0
@@ -298,45 +296,49 @@ class _Window:
     @property
     def long_enough(self) -> bool:
         """Say whether enough requests, and enough of their lifetimes, are in the window."""
-        return len(self._finished) >= _LEAST_REQUESTS and self._lifetimes >= LEAST_LIFETIMES
+        # up to one lifetime went where the window was cut to whole answers
+        least = LEAST_LIFETIMES - (self._run.output is not Output.TEXT)
+        return len(self._finished) >= _LEAST_REQUESTS and self._lifetimes >= least
 
     def rates(self) -> dict[str, Interval | None]:
         """Intervals of energy, power and throughput."""
-        times_s = np.concatenate([r.token_times_s for r in self._run.requests])
-        tokens = self._sums(self._within(times_s))
-        output_tokens = np.array([r.output_tokens for r in self._finished], dtype=np.float64)
+        kind = OUTPUT_KINDS[self._run.output]
         edges_s = np.linspace(self._start_s, self._end_s, self._batches + 1)
+        tokens = made_per_batch(self._run, edges_s)
+        output_tokens = np.array([units_of(r) for r in self._finished])
         power = self._run.power
         joules = np.diff(np.interp(edges_s, power.times_s, power.energy_j))
         seconds, done, output = self._seconds, self._done, self._sums(self._ends_s, output_tokens)
         used, made = joules.sum(), tokens.sum()
         per_request = float(used / made * output.sum() / done.sum())
         return {
-            "energy_per_output_token_j": product_interval(used / made, [joules], [tokens]),
+            kind.energy: product_interval(used / made, [joules], [tokens]),
             "energy_per_request_j": product_interval(per_request, [joules, output], [tokens, done]),
-            "energy_per_input_token_j": self._input_energy(joules),
+            **self._input_energy(joules),
             "mean_power_w": product_interval(used / self._length_s, [joules], [seconds]),
-            "output_throughput_tok_s": product_interval(made / self._length_s, [tokens], [seconds]),
+            kind.throughput: product_interval(made / self._length_s, [tokens], [seconds]),
             "request_throughput_req_s": product_interval(
                 done.sum() / self._length_s, [done], [seconds]
             ),
         }
 
-    def _input_energy(self, joules: FloatArray) -> Interval | None:
+    def _input_energy(self, joules: FloatArray) -> dict[str, Interval | None]:
         """Interval of the energy per prompt token; `joules` is the energy of each batch."""
+        if self._run.output is not Output.TEXT:
+            return {}
         started = started_within(self._run.requests, self._start_s, self._end_s)
         firsts_s = np.array([r.token_times_s[0] for r in started])
-        prompts = np.array([r.prompt_tokens for r in started], dtype=np.float64)
-        read = self._sums(firsts_s, prompts)
+        read = self._sums(firsts_s, np.array([r.prompt_tokens for r in started], dtype=np.float64))
         total = float(read.sum())
-        return product_interval(float(joules.sum()) / total, [joules], [read]) if total else None
+        known = product_interval(float(joules.sum()) / total, [joules], [read]) if total else None
+        return {"energy_per_input_token_j": known}
 
     def goodput(self, limits_ms: Mapping[str, float]) -> dict[str, Interval | None]:
         """Intervals of goodput and of attainment, over the requests that `reduce_run` counts."""
         good = self._sums(
             self._ends_s, np.array([float(is_good(r, limits_ms)) for r in self._finished])
         )
-        late_s = self._hopeless_s(limits_ms.get("ttft_ms"))
+        late_s = self._hopeless_s(hopeless_after_ms(limits_ms))
         return {
             "goodput_req_s": product_interval(good.sum() / self._length_s, [good], [self._seconds]),
             "slo_attainment": share_interval(good, self._done + self._sums(late_s)),
@@ -344,15 +346,8 @@ class _Window:
 
     def latencies(self) -> dict[str, Interval | None]:
         """Intervals of means and percentiles; a gap between tokens counts where it ends."""
-        started = started_within(self._run.requests, self._start_s, self._end_s)
-        firsts_s = np.array([r.token_times_s[0] for r in started])
         by_metric: dict[str, Interval | None] = {}
-        for name, samples in {
-            "ttft_ms": _present(firsts_s, [ttft_ms(r) for r in started]),
-            "tpot_ms": _present(self._ends_s, [tpot_ms(r) for r in self._finished]),
-            "e2el_ms": _present(self._ends_s, [e2el_ms(r) for r in self._finished]),
-            "itl_ms": Samples(*token_gaps_ms(self._run.requests, self._start_s, self._end_s)),
-        }.items():
+        for name, samples in self._samples().items():
             if samples.values.size < _LEAST_REQUESTS:
                 continue
             batch = batch_of(samples.times_s, self._start_s, self._end_s, self._batches)
@@ -364,21 +359,27 @@ class _Window:
             by_metric |= {f"{k}_{name}": known for k, known in zip(SHARES, found, strict=True)}
         return by_metric
 
-    def _hopeless_s(self, ttft_limit_ms: float | None) -> FloatArray:
+    def _samples(self) -> dict[str, Samples]:
+        whole = _present(self._ends_s, [e2el_ms(r) for r in self._finished])
+        if self._run.output is not Output.TEXT:
+            return dict.fromkeys(OUTPUT_KINDS[self._run.output].latencies, whole)
+        started = started_within(self._run.requests, self._start_s, self._end_s)
+        firsts_s = np.array([r.token_times_s[0] for r in started])
+        return {
+            "ttft_ms": _present(firsts_s, [ttft_ms(r) for r in started]),
+            "tpot_ms": _present(self._ends_s, [tpot_ms(r) for r in self._finished]),
+            "e2el_ms": whole,
+            "itl_ms": Samples(*token_gaps_ms(self._run.requests, self._start_s, self._end_s)),
+        }
+
+    def _hopeless_s(self, late_ms: float | None) -> FloatArray:
         """Return when each request that has no token yet passed the limit."""
-        if ttft_limit_ms is None:
+        if late_ms is None:
             return np.empty(0)
         late_s = np.array(
-            [
-                r.scheduled_s + ttft_limit_ms / 1e3
-                for r in self._run.requests
-                if waits_at(r, self._end_s)
-            ]
+            [r.scheduled_s + late_ms / 1e3 for r in self._run.requests if waits_at(r, self._end_s)]
         )
         return late_s[late_s < self._end_s]
-
-    def _within(self, times_s: FloatArray) -> FloatArray:
-        return times_s[(times_s > self._start_s) & (times_s <= self._end_s)]
 
     def _sums(self, times_s: FloatArray, weights: FloatArray | None = None) -> FloatArray:
         batch = batch_of(times_s, self._start_s, self._end_s, self._batches)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tuner.measurement.intervals import SHARES, Interval
+from tuner.metrics import WHOLE_ANSWER, kind_of
 from tuner.records import Measurement
 from tuner.slo import Slo
 
-ENERGY = "energy_per_output_token_j"
-_WATCHED = ("ttft_ms", "tpot_ms", "e2el_ms")
+_WATCHED = ("ttft_ms", "tpot_ms", *WHOLE_ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Precision:
     Attributes:
         min_window_s: no window is shorter.
         max_window_s: the window ends here, narrow enough or not.
-        energy_share: target for energy per output token, half-width / value. While no energy is
-            reported, the target for the rate at which requests finish.
+        energy_share: target for energy per output token, image or second of video, half-width /
+            value. While no energy is reported, the target for the rate at which requests finish.
         percentile_share: the same for each of `percentiles`.
         percentiles: metrics such as `p99_tpot_ms`; `itl_ms` and means are not watched.
         bounds: a percentile with a bound is also precise enough once its interval lies on one side.
@@ -71,7 +71,7 @@ def achieved(
     precision: Precision, measurement: Measurement, intervals: Mapping[str, Interval]
 ) -> tuple[Achieved, ...]:
     """Return how precise each metric with a target became, from the intervals of the window."""
-    targets = {ENERGY: precision.energy_share}
+    targets = {kind_of(measurement.metrics).energy: precision.energy_share}
     targets |= dict.fromkeys(precision.percentiles, precision.percentile_share)
     outcome = []
     for metric, target in targets.items():

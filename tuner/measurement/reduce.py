@@ -6,14 +6,27 @@ Every formula stands here once; live and virtual runs go through the same code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from tuner.load.overload import overload_sentence
 from tuner.measurement.drafts import acceptance
-from tuner.metrics import STATISTICS
+from tuner.measurement.requests.latencies import (
+    LATENCY_MS,
+    at_least_ms,
+    finished_within,
+    hopeless_after_ms,
+    is_good,
+    present,
+    samples_ms,
+    started_within,
+    tpot_ms,
+    waits_at,
+)
+from tuner.measurement.requests.made import made_within, units_of, whole_answers
+from tuner.metrics import OUTPUT_KINDS, STATISTICS, Output, OutputKind
 from tuner.records import (
     Failure,
     FailureKind,
@@ -32,39 +45,6 @@ _ENOUGH_ANSWERS = 4.0  # one after another: shorter windows have no intervals
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
-def ttft_ms(record: RequestRecord) -> float | None:
-    """First token - scheduled time; None before the first token."""
-    if record.token_times_s.size == 0:
-        return None
-    return float(record.token_times_s[0] - record.scheduled_s) * 1e3
-
-
-def tpot_ms(record: RequestRecord) -> float | None:
-    """(Last token - first token) / (output tokens - 1); None for fewer than two tokens."""
-    n = record.token_times_s.size
-    if n < 2:
-        return None
-    return float(record.token_times_s[-1] - record.token_times_s[0]) / (n - 1) * 1e3
-
-
-def e2el_ms(record: RequestRecord) -> float | None:
-    """Last token - scheduled time; None before the first token."""
-    if record.token_times_s.size == 0:
-        return None
-    return float(record.token_times_s[-1] - record.scheduled_s) * 1e3
-
-
-def at_least_ms(latency: str, under_way: InFlight, now_s: float) -> FloatArray:
-    """Return what a latency of each request under way will be at least, ms; NaN where unknown."""
-    firsts_s = under_way.first_token_s
-    if latency == "ttft_ms":
-        return 1e3 * (np.where(np.isnan(firsts_s), now_s, firsts_s) - under_way.scheduled_s)
-    if latency == "e2el_ms":
-        return 1e3 * (now_s - under_way.scheduled_s)
-    gaps = np.where(under_way.output_tokens > 1, under_way.output_tokens - 1, np.nan)
-    return 1e3 * (now_s - firsts_s) / gaps
-
-
 def window_energy_j(power: PowerTimeline, start_s: float, end_s: float) -> float:
     """Counter at `end_s` - counter at `start_s`, linear between samples.
 
@@ -81,8 +61,9 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
 
     A failed request makes the whole run a failure: a server that refuses or drops work would
     otherwise look fast. So does a load that the server does not keep up with. Tokens count by
-    arrival time, so a request cut by an edge of the window counts in part. A run that ended early
-    for an SLO has the metrics known by then, and a lower bound of that SLO's latency.
+    arrival time, so a request cut by an edge of the window counts in part; images and videos arrive
+    whole, and the window begins and ends with one (`whole_answers`). A run that ended early for an
+    SLO has the metrics known by then, and a lower bound of that SLO's latency.
 
     Args:
         run: the raw records.
@@ -97,19 +78,21 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     early = run.ended_early
     if early is not None and early.missed is None:
         return Failure(FailureKind.CONFIGURATION, early.reason)
+    kind, asked_s = OUTPUT_KINDS[run.output], run.window_end_s - run.window_start_s
+    run = whole_answers(run)
     start_s, end_s = run.window_start_s, run.window_end_s
     if behind := _falls_behind(run.requests, start_s, end_s):
         return Failure(FailureKind.CONFIGURATION, behind)
-    tokens = _within(_token_times_s(run.requests), start_s, end_s)
-    finished = _finished(run.requests, start_s, end_s)
-    if early is None and (short := short_window(run, _REFUSED_TIMES)):
+    made = made_within(run, start_s, end_s)
+    finished = finished_within(run.requests, start_s, end_s)
+    if early is None and (short := short_window(run, _REFUSED_TIMES, asked_s)):
         return Failure(FailureKind.CONFIGURATION, short)
-    if tokens == 0 or not finished:
+    if made == 0 or not finished:
         if early is not None:
             return Failure(FailureKind.CONFIGURATION, early.reason)
         return Failure(
             FailureKind.UNSTABLE,
-            f"no request finished in the window of {end_s - start_s:.0f} s ({tokens} tokens "
+            f"no request finished in the window of {asked_s:.0f} s ({made:g} {kind.unit}s "
             "arrived); lengthen it with --window-s",
         )
     try:
@@ -121,11 +104,12 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
             FailureKind.INFRASTRUCTURE,
             f"the energy counter moved by {energy_j:.3f} J in the window",
         )
-    metrics = _throughput(tokens, finished, energy_j, end_s - start_s)
-    metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
+    metrics = _throughput(kind, made, finished, energy_j, end_s - start_s)
+    if run.output is Output.TEXT:
+        metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
     metrics["offered_rate_req_s"] = _offered_rate(run.requests, start_s, end_s)
     metrics |= acceptance(run.server, start_s, end_s)
-    metrics |= _latencies(run.requests, finished, start_s, end_s)
+    metrics |= _latencies(run, finished)
     metrics |= _goodput(run.requests, finished, request_limits_ms, start_s, end_s)
     if early is not None and early.missed is not None:
         metrics |= _at_least(run, finished, Slo.parse(early.missed))
@@ -156,13 +140,13 @@ def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str,
         if r.state is RequestState.CUT
     )
     least_ms = at_least_ms(latency, under_way, end_s)
-    latency_ms = _LATENCIES_MS[latency]
+    latency_ms = LATENCY_MS[latency]
     counted = finished
     if latency == "ttft_ms":
         counted = [r for r in run.requests if r.token_times_s.size and start_s < r.token_times_s[0]]
         least_ms = least_ms[np.isnan(under_way.first_token_s)]
     values = np.concatenate(
-        [_present(latency_ms(r) for r in counted), least_ms[least_ms > slo.bound]]
+        [present(latency_ms(r) for r in counted), least_ms[least_ms > slo.bound]]
     )
     # not between two values: the requests past the bound are more than the percentile leaves
     least = float(np.percentile(values, _PERCENTILES[statistic], method="higher"))
@@ -188,17 +172,18 @@ def _falls_behind(requests: Sequence[RequestRecord], start_s: float, end_s: floa
     return overload_sentence(arrived, f"{end_s - start_s:.0f} s", grown, f"{before} under way")
 
 
-def short_window(run: RawRun, times: float = 1.0) -> str | None:
+def short_window(run: RawRun, times: float = 1.0, asked_s: float | None = None) -> str | None:
     """Say that a mean answer is longer than so many windows, and what to take; None if it is not.
 
     The figures of such a window have no intervals, and it holds few whole answers. The mean is that
     of the answers that ended in it: those under way are the longer ones. Where none ended, it is
-    theirs, each with its own TPOT until its last token.
+    theirs, each with its own TPOT until its last token. `asked_s` is how long the window was to be,
+    if it is not the run's.
     """
     start_s, end_s = run.window_start_s, run.window_end_s
-    window_s = end_s - start_s
-    finished = _finished(run.requests, start_s, end_s)
-    answers_s = _present(_answer_s(r, tpot_ms(r)) for r in finished or run.requests)
+    window_s = end_s - start_s if asked_s is None else asked_s
+    finished = finished_within(run.requests, start_s, end_s)
+    answers_s = present(_answer_s(r, tpot_ms(r)) for r in finished or run.requests)
     answer_s = float(answers_s.mean()) if answers_s.size else 0.0
     if answer_s <= times * window_s:
         return None
@@ -224,26 +209,15 @@ def _offered_rate(requests: Iterable[RequestRecord], start_s: float, end_s: floa
     return sum(start_s < r.scheduled_s <= end_s for r in requests) / (end_s - start_s)
 
 
-def _within(times_s: FloatArray, start_s: float, end_s: float) -> int:
-    """Count the times in (start, end]."""
-    return int(np.count_nonzero((times_s > start_s) & (times_s <= end_s)))
-
-
-def _token_times_s(requests: Iterable[RequestRecord]) -> FloatArray:
-    """Return when each token came, request by request; shape (tokens,)."""
-    return np.concatenate([np.empty(0), *(r.token_times_s for r in requests)])
-
-
 def _throughput(
-    tokens: int, finished: list[RequestRecord], energy_j: float, window_s: float
+    kind: OutputKind, made: float, finished: list[RequestRecord], energy_j: float, window_s: float
 ) -> dict[str, float]:
-    per_token_j = energy_j / tokens
-    mean_output_tokens = float(np.mean([r.output_tokens for r in finished]))
+    per_unit_j = energy_j / made
     return {
-        "energy_per_output_token_j": per_token_j,
-        "energy_per_request_j": per_token_j * mean_output_tokens,
+        kind.energy: per_unit_j,
+        "energy_per_request_j": per_unit_j * float(np.mean([units_of(r) for r in finished])),
         "mean_power_w": energy_j / window_s,
-        "output_throughput_tok_s": tokens / window_s,
+        kind.throughput: made / window_s,
         "request_throughput_req_s": len(finished) / window_s,
     }
 
@@ -260,13 +234,9 @@ def _input_energy(
     return {"energy_per_input_token_j": energy_j / prompt_tokens} if prompt_tokens else {}
 
 
-def _latencies(
-    requests: Iterable[RequestRecord],
-    finished: list[RequestRecord],
-    start_s: float,
-    end_s: float,
-) -> dict[str, float]:
-    samples = _samples_ms(requests, finished, start_s, end_s)
+def _latencies(run: RawRun, finished: list[RequestRecord]) -> dict[str, float]:
+    start_s, end_s = run.window_start_s, run.window_end_s
+    samples = samples_ms(run.requests, finished, start_s, end_s, run.output)
     return {
         f"{statistic}_{name}": value
         for name, values in samples.items()
@@ -277,72 +247,10 @@ def _latencies(
 
 def latency_samples_ms(run: RawRun) -> dict[str, FloatArray]:
     """Return the values of each latency of the steady window, of which the metrics are made."""
+    run = whole_answers(run)
     start_s, end_s = run.window_start_s, run.window_end_s
-    finished = _finished(run.requests, start_s, end_s)
-    return _samples_ms(run.requests, finished, start_s, end_s)
-
-
-def _finished(
-    requests: Iterable[RequestRecord], start_s: float, end_s: float
-) -> list[RequestRecord]:
-    return [
-        r
-        for r in requests
-        if r.state is RequestState.DONE and start_s < r.token_times_s[-1] <= end_s
-    ]
-
-
-def started_within(
-    requests: Iterable[RequestRecord], start_s: float, end_s: float
-) -> list[RequestRecord]:
-    """Return the requests whose first token came in (start, end]."""
-    return [r for r in requests if r.token_times_s.size and start_s < r.token_times_s[0] <= end_s]
-
-
-def _samples_ms(
-    requests: Iterable[RequestRecord],
-    finished: list[RequestRecord],
-    start_s: float,
-    end_s: float,
-) -> dict[str, FloatArray]:
-    """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
-    first_in_window = started_within(requests, start_s, end_s)
-    return {
-        "ttft_ms": _present(ttft_ms(r) for r in first_in_window),
-        "tpot_ms": _present(tpot_ms(r) for r in finished),
-        "itl_ms": token_gaps_ms(requests, start_s, end_s)[1],
-        "e2el_ms": _present(e2el_ms(r) for r in finished),
-    }
-
-
-def _present(values: Iterable[float | None]) -> FloatArray:
-    return np.array([v for v in values if v is not None], dtype=np.float64)
-
-
-def token_gaps_ms(
-    requests: Iterable[RequestRecord], start_s: float, end_s: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return when each gap between two tokens of a request ended, s, and how long it was.
-
-    Tokens that arrive together, as those of an accepted draft, share the gap before them evenly;
-    those that come with the first token have none. Of the gaps that ended in (start, end], request
-    by request; both of shape (gaps,).
-    """
-    parts = [r.token_times_s for r in requests if r.token_times_s.size]
-    times_s = np.concatenate([np.empty(0), *parts])
-    inside = (times_s > start_s) & (times_s <= end_s)
-    if not times_s.size:
-        return times_s, times_s
-    firsts = np.cumsum([0, *[part.size for part in parts]])[:-1]
-    begins = np.diff(times_s, prepend=-np.inf) != 0.0  # a chunk of tokens
-    begins[firsts] = True
-    starts = np.flatnonzero(begins)
-    sizes = np.diff(starts, append=times_s.size)
-    gaps_s = np.diff(times_s[starts], prepend=0.0) / sizes
-    is_first = np.zeros(times_s.size, dtype=np.bool_)
-    is_first[firsts] = True
-    inside &= ~np.repeat(is_first[starts], sizes)  # nothing of the request came before
-    return times_s[inside], np.repeat(gaps_s, sizes)[inside] * 1e3
+    finished = finished_within(run.requests, start_s, end_s)
+    return samples_ms(run.requests, finished, start_s, end_s, run.output)
 
 
 def _statistics(values: FloatArray) -> dict[str, float]:
@@ -361,38 +269,12 @@ def _goodput(
 ) -> dict[str, float]:
     """Good requests per second, and their share of finished and of hopelessly waiting ones."""
     good = sum(is_good(r, limits_ms) for r in finished)
-    ttft_limit_ms = limits_ms.get("ttft_ms")
-    hopeless = 0
-    if ttft_limit_ms is not None:
+    hopeless, late_ms = 0, hopeless_after_ms(limits_ms)
+    if late_ms is not None:
         hopeless = sum(
-            waits_at(r, end_s) and (end_s - r.scheduled_s) * 1e3 > ttft_limit_ms for r in requests
+            waits_at(r, end_s) and (end_s - r.scheduled_s) * 1e3 > late_ms for r in requests
         )
     return {
         "goodput_req_s": good / (end_s - start_s),
         "slo_attainment": good / (len(finished) + hopeless),
     }
-
-
-def is_good(record: RequestRecord, limits_ms: Mapping[str, float]) -> bool:
-    """Say whether a request met the limit of every latency that has one."""
-    # a one-token answer has no TPOT and no gap to be late with
-    return all(
-        (value := latency_ms(record)) is None or value <= limits_ms[name]
-        for name, latency_ms in _LATENCIES_MS.items()
-        if name in limits_ms
-    )
-
-
-def waits_at(record: RequestRecord, now_s: float) -> bool:
-    """Say whether a request had no token yet."""
-    return record.token_times_s.size == 0 or bool(record.token_times_s[0] > now_s)
-
-
-def _longest_gap_ms(record: RequestRecord) -> float | None:
-    gaps_ms = token_gaps_ms([record], -math.inf, math.inf)[1]
-    return float(gaps_ms.max()) if gaps_ms.size else None
-
-
-_LATENCIES_MS: Mapping[str, Callable[[RequestRecord], float | None]] = MappingProxyType(
-    {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "e2el_ms": e2el_ms, "itl_ms": _longest_gap_ms}
-)

@@ -17,6 +17,7 @@ from tuner.measurement.intervals import (
     product_interval,
 )
 from tuner.measurement.precision import Precision
+from tuner.metrics import WHOLE_ANSWER
 from tuner.records import FloatArray
 
 _WARMUP_BINS = 40
@@ -38,7 +39,8 @@ class WindowStatistics:
         self.energy_j = array("d")
         self.tokens = array("d")
         self.answered_s = array("d")
-        self.latencies_ms = {name: array("d") for name in ("ttft_ms", "tpot_ms", "e2el_ms")}
+        known = ("ttft_ms", "tpot_ms", *WHOLE_ANSWER)
+        self.latencies_ms = {name: array("d") for name in known}
 
     @property
     def has_samples(self) -> bool:
@@ -51,7 +53,8 @@ class WindowStatistics:
         self.answered_s.append(now_s)
         self.latencies_ms["ttft_ms"].append((first_token_s - scheduled_s) * 1e3)
         self.latencies_ms["tpot_ms"].append(per_token_s * 1e3)
-        self.latencies_ms["e2el_ms"].append((now_s - scheduled_s) * 1e3)
+        for name in WHOLE_ANSWER:
+            self.latencies_ms[name].append((now_s - scheduled_s) * 1e3)
 
     def latest_ms(self, latency: str) -> float | None:
         """Return the median latency of the latest answers, None before the first."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.outcomes import kind_of_study
+from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Value
 from tuner.errors import PreflightError
 from tuner.host.durable_files import replacing
-from tuner.metrics import METRICS
+from tuner.metrics import METRICS, OutputKind, kind_of
 from tuner.records import Measurement
 from tuner.slo import Slo
 from tuner.store import Store
@@ -48,6 +50,8 @@ def trial_rows(
 
 def repeat_rows(study: str, repeats: Sequence[RepeatRow]) -> list[RowCells]:
     """Return one row per repeat of a trial, the default's included."""
+    known = (r.measurement.metrics for r in repeats if r.measurement is not None)
+    kind = kind_of(next(known, {}))
     return [
         {
             "study": study,
@@ -55,7 +59,7 @@ def repeat_rows(study: str, repeats: Sequence[RepeatRow]) -> list[RowCells]:
             "trial": r.trial,
             "kind": r.kind.value,
             "state": r.state.value,
-            **_metrics(r.measurement),
+            **_metrics(kind, r.measurement),
             "failure_reason": None if r.failure is None else r.failure.reason,
             "started_at": r.started_at.isoformat(),
             "ended_at": None if r.ended_at is None else r.ended_at.isoformat(),
@@ -138,11 +142,13 @@ def _trial_row(
         "requests": shown.requests,
         "saving_percent": shown.saving_percent,
         "tied_with_default": shown.tied_with_default,
-        "kwh_per_million_output_tokens": shown.kwh_per_million_output_tokens,
+        **_kwh(shown),
     }
     row |= {f"knob.{name}": own.get(name) for name in knobs}
-    row |= _metrics(trial.measurement)
-    row |= {f"search.{name}": value for name, value in _metrics(searched.measurement).items()}
+    kind = kind_of_study(found.study)
+    row |= _metrics(kind, trial.measurement)
+    of_search = _metrics(kind, searched.measurement)
+    row |= {f"search.{name}": value for name, value in of_search.items()}
     measured = searched.measurement
     return row | {
         "energy_source": None if measured is None else measured.energy_source.value,
@@ -155,8 +161,15 @@ def _trial_row(
     }
 
 
-def _metrics(found: Measurement | None) -> RowCells:
-    return {name: None if found is None else found.metrics.get(name) for name in METRICS}
+def _kwh(shown: TrialSummary) -> RowCells:
+    """Return the energy of what costs are told of: a million tokens, 1,000 images..., kWh."""
+    many = shown.kind.many.replace(" ", "_").replace(",", "")
+    return {f"kwh_per_{many}": shown.kwh_per_many}
+
+
+def _metrics(kind: OutputKind, found: Measurement | None) -> RowCells:
+    names = [name for name in METRICS if not kind.lacks(name)]
+    return {name: None if found is None else found.metrics.get(name) for name in names}
 
 
 def _column(name: str, rows: Sequence[RowCells]) -> pd.Series[Any]:

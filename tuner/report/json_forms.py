@@ -76,15 +76,14 @@ def recommendation_json(
 
 
 def _price(r: Recommendation, price: Price) -> dict[str, Any]:
-    """Return what a million output tokens cost in GPU energy, of each trial that is shown."""
+    """Return what a million output tokens, 1,000 images or an hour of video cost in GPU energy."""
     default = () if r.baseline is None else (r.baseline,)
     shown = {t.number: r.summary_of(t) for t in (r.best, *r.alternatives, *default)}
+    many = r.summary_of(r.best).kind.many.replace(" ", "_").replace(",", "")
     return {
         "per_kwh": price.per_kwh,
         "currency": price.currency,
-        "per_million_output_tokens": {
-            str(number): price.cost(f.kwh_per_million_output_tokens) for number, f in shown.items()
-        },
+        f"per_{many}": {str(n): price.cost(f.kwh_per_many) for n, f in shown.items()},
     }
 
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 
 from tuner.configuration import Value
 from tuner.servers.server import FlagRules, HttpApi, Server
-from tuner.servers.vllm.flags import VllmFlags
+from tuner.servers.vllm_omni.flags import OmniFlags
 
 if TYPE_CHECKING:
     import aiohttp
 
 
 def flag_rules() -> FlagRules:
-    """Return what is known of the flags that search spaces and stored studies name."""
-    return VllmFlags()
+    """Return what is known of the flags that search spaces and stored studies name.
+
+    vLLM-Omni takes vLLM's flags and its own.
+    """
+    return OmniFlags()
 
 
 def installed_server(executable: str | None) -> Server:

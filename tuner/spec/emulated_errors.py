@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.catalog.accuracy import stated_errors
-from tuner.catalog.gpu import load_gpu
+from tuner.catalog.diffusion.constants import diffusion_constants
+from tuner.catalog.diffusion.model import is_diffusion_model
+from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 from tuner.errors import UsageError
+from tuner.metrics import METRICS, OUTPUT_KINDS, TEXT
 
 _ENERGY_ONLY = ("energy_per_", "mean_power_w")
 
@@ -24,7 +27,11 @@ def emulated_errors(asked: Mapping[str, Any], *, energy: bool, latency: bool) ->
     name = asked.get("emulate") or asked.get("energy_gpu") or "H100-SXM"
     engine = asked.get("engine") if asked.get("emulate") else None
     try:
-        found = stated_errors(load_gpu(str(name), engine), load_model(str(asked.get("model"))))
+        gpu, model = load_gpu(str(name), engine), str(asked.get("model"))
+        if is_diffusion_model(model):
+            found = _of_generations(gpu)
+        else:
+            found = stated_errors(gpu, load_model(model))
     except UsageError:
         return {}
     return {
@@ -32,3 +39,15 @@ def emulated_errors(asked: Mapping[str, Any], *, energy: bool, latency: bool) ->
         for metric, error in found.items()
         if (energy if metric.startswith(_ENERGY_ONLY) else latency)
     }
+
+
+def _of_generations(gpu: Gpu) -> dict[str, float]:
+    """Return the errors of images and videos: power has those of energy and of latency."""
+    known = diffusion_constants(gpu.name).errors
+    kinds = [kind for kind in OUTPUT_KINDS.values() if kind is not TEXT]
+    own = [name for name in METRICS if not all(kind.lacks(name) for kind in kinds)]
+    of_energy = [name for name in own if name.startswith(_ENERGY_ONLY)]
+    rates = {"request_throughput_req_s", "goodput_req_s", *(kind.throughput for kind in kinds)}
+    latencies = {name for kind in kinds for name in kind.latencies}
+    of_latency = [n for n in own if n in rates or n.partition("_")[2] in latencies]
+    return dict.fromkeys(of_energy, known["energy"]) | dict.fromkeys(of_latency, known["latency"])

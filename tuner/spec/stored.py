@@ -8,12 +8,13 @@ from typing import Any
 
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
+from tuner.metrics import Output
 from tuner.records import Load
 from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
 from tuner.store.faults import readable
 
-_FIXED, _CAPACITY, _OWN_LOAD = "fixed", "capacity", "workload_load"
+_FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT = "fixed", "capacity", "workload_load", "output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,14 @@ class StoredSpec:
         fixed: the settings that every configuration of the study shares.
         capacity: the capacity that the load is a share of, if it was given as a share.
         workload_load: the load that the workload states; None in an older store.
+        output: what the workload asks for.
     """
 
     asked: Mapping[str, Any]
     fixed: Configuration = field(default_factory=Configuration)
     capacity: Capacity | None = None
     workload_load: Load | None = None
+    output: Output = Output.TEXT
 
     @classmethod
     def of(cls, study: StudyIdentity) -> StoredSpec:
@@ -70,12 +73,13 @@ class StoredSpec:
     def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:
         """Build from the result of `to_json`, of this or an older version."""
         capacity, own = data.get(_CAPACITY), data.get(_OWN_LOAD)
-        resolved = (_FIXED, _CAPACITY, _OWN_LOAD)
+        resolved = (_FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT)
         return cls(
             asked={name: value for name, value in data.items() if name not in resolved},
             fixed=Configuration.from_json(data.get(_FIXED) or {}),
             capacity=None if capacity is None else _capacity(capacity),
             workload_load=None if own is None else Load(**own),
+            output=Output(data.get(_OUTPUT, Output.TEXT)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class StoredSpec:
         return {
             **self.asked,
             **({} if own is None else {_OWN_LOAD: asdict(own)}),
+            **({} if self.output is Output.TEXT else {_OUTPUT: self.output.value}),
             _FIXED: self.fixed.to_json(),
             _CAPACITY: None if self.capacity is None else asdict(self.capacity),
         }

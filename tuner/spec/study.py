@@ -18,17 +18,18 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.catalog.yaml_files import joined_names, read_mapping, validate
+from tuner.catalog.yaml_files import find_yaml, joined_names, read_mapping, validate
 from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
 from tuner.host.plain_text import plain_text
 from tuner.host.redaction import redacted
 from tuner.measurement.precision import Precision, watched_percentiles
 from tuner.measurement.steady_window import WindowPlan
+from tuner.metrics import OUTPUT_KINDS, TEXT, OutputKind
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.spec.baseline import Baseline, baseline_of
-from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
+from tuner.spec.objective import Objective
 
 _CHECKS_SHARE = 0.1  # of the hours
 _LOADS_SHARE = 0.3  # with operating points
@@ -52,10 +53,11 @@ class StudySpec(BaseModel):
     wall-clock time, and virtual time on the embedded emulator.
 
     A steady window lasts at least `min_window_s` and at most `max_window_s`. In between it ends
-    once two things hold. Half of the 95 % interval of J/token is at most `precision` of its value.
-    For each SLO's percentile that half is at most `percentile_precision` of its value, or the
-    interval lies on one side of the bound. `window_s` in a file fixes the length: it sets both
-    ends.
+    once two things hold. Half of the 95 % interval of the energy per token, image or second of
+    video is at most `precision` of its value. For each SLO's percentile that half is at most
+    `percentile_precision` of its value, or the interval lies on one side of the bound. `window_s`
+    in a file fixes the length: it sets both ends. Space, objectives and windows have defaults that
+    fit what the workload asks for.
     """
 
     model_config = ConfigDict(
@@ -70,12 +72,12 @@ class StudySpec(BaseModel):
     study: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
     model: str = Field(min_length=1, max_length=4095)
     workload: str = "chat"
-    space: str = "default"
+    space: str = Field(default_factory=lambda known: _kind(known).space)
     slos: tuple[InstanceOf[Slo], ...] = Field(
         default=(), validation_alias="slo", serialization_alias="slo"
     )
     objectives: tuple[InstanceOf[Objective], ...] = Field(
-        default=tuple(map(Objective.parse, DEFAULT_OBJECTIVES)),
+        default_factory=lambda known: tuple(map(Objective.parse, _kind(known).objectives)),
         validation_alias="objective",
         serialization_alias="objective",
     )
@@ -98,8 +100,12 @@ class StudySpec(BaseModel):
     read_only_device: bool = False
     vllm: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
-    min_window_s: float = Field(default=20.0, gt=0, le=86400.0)
-    max_window_s: float = Field(default=180.0, gt=0, le=86400.0)
+    min_window_s: float = Field(
+        default_factory=lambda known: _kind(known).window_s[0], gt=0, le=86400.0
+    )
+    max_window_s: float = Field(
+        default_factory=lambda known: _kind(known).window_s[1], gt=0, le=86400.0
+    )
     precision: float = Field(default=0.02, gt=0, lt=1)
     percentile_precision: float = Field(default=0.05, gt=0, lt=1)
     startup_deadline_s: float = Field(default=1800.0, gt=0)
@@ -306,6 +312,20 @@ class StudySpec(BaseModel):
     def budget_s(self) -> float:
         """The time budget, s; infinite if only trials are counted."""
         return math.inf if self.hours is None else self.hours * 3600.0
+
+
+def _kind(known: Mapping[str, Any]) -> OutputKind:
+    """Return what the workload of a spec asks for; text if it cannot be read, which is told later.
+
+    `known` are the fields that were validated before.
+    """
+    try:
+        path = find_yaml("workloads", str(known.get("workload")))
+        generation = read_mapping(path).get("generation")
+    except UsageError:
+        return TEXT
+    name = generation.get("output") if isinstance(generation, dict) else None
+    return next((k for k in OUTPUT_KINDS.values() if k.output == name), TEXT)
 
 
 def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.redaction import redacted
+from tuner.metrics import Output
 from tuner.records import (
     DraftCounts,
     EarlyEnd,
@@ -55,6 +56,8 @@ def encode(run: RawRun) -> bytes:
         header["invalid"] = redacted(run.invalid)
     if run.preemptions is not None:
         header["preemptions"] = run.preemptions
+    if run.output is not Output.TEXT:
+        header["output"] = run.output.value
     text = json.dumps(header).encode()
     body = b"".join([len(text).to_bytes(4, "little"), text, *map(_pack, columns.values())])
     return bytes([FORMAT_VERSION]) + zlib.compress(body, 6)
@@ -114,9 +117,17 @@ def _columns(run: RawRun) -> dict[str, NDArray[np.int64]]:
         "server_times_s": _bits(run.server.times_s),
         "running": _bits(run.server.running),
         "waiting": _bits(run.server.waiting),
+        **_units([r.units for r in requests]),
         **_clocks(run.power.sm_clock_mhz),
         **_drafts(run.server.drafts),
     }
+
+
+def _units(units: list[float | None]) -> dict[str, NDArray[np.int64]]:
+    """Return an optional column, as `_clocks` does; NaN is a request without units."""
+    if all(one is None for one in units):
+        return {}
+    return {"units": _bits([np.nan if one is None else one for one in units])}
 
 
 def _clocks(sm_clock_mhz: FloatArray | None) -> dict[str, NDArray[np.int64]]:
@@ -165,6 +176,7 @@ def _run(header: dict[str, Any], body: bytearray) -> RawRun:
         ended_early=EarlyEnd(*header["ended_early"]) if "ended_early" in header else None,
         invalid=header.get("invalid"),
         preemptions=header.get("preemptions"),
+        output=Output(header.get("output", Output.TEXT)),
     )
 
 
@@ -184,9 +196,14 @@ def _requests(
             ended_s=float(floats["ended_s"][i]),
             state=_STATES[int(columns["state"][i])],
             error=errors.get(str(i)),
+            units=_unit(floats.get("units"), i),
         )
         for i, times in enumerate(tokens)
     )
+
+
+def _unit(units: FloatArray | None, place: int) -> float | None:
+    return None if units is None or np.isnan(units[place]) else float(units[place])
 
 
 def _integers(values: Iterable[int]) -> NDArray[np.int64]:

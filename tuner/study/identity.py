@@ -70,6 +70,7 @@ def identity_of(
             fixed_configuration(space, spec.baseline),
             capacity,
             workload.default_load,
+            workload.spec.output,
         ).to_json(),
         gpu_uuids=testbed.gpu_uuids,
         model_revision=(

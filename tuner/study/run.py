@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from tuner.catalog.gpu import load_gpu
-from tuner.catalog.model import load_model
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
+from tuner.evaluation.emulated.emulation import emulation_of
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.quality.questions import read_questions
+from tuner.metrics import Output
 from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
 from tuner.spec.search_space import load_space
 from tuner.spec.stored import spec_of
@@ -35,12 +36,12 @@ def check_names(spec: StudySpec) -> None:
     """Raise `UsageError` for unknown names in a spec; starts and stores nothing."""
     space = load_space(spec.space, example_ranges)
     check_space(space, spec, gpus_for(spec))
-    check_workload(space, spec, load_workload(spec.workload))
+    workload = load_workload(spec.workload)
+    check_workload(space, spec, workload)
     if spec.quality is not None:
         read_questions(Path(spec.quality))
     if spec.emulate is not None:
-        load_gpu(spec.emulate, spec.engine)
-        load_model(spec.model)
+        emulation_of(spec.model, load_gpu(spec.emulate, spec.engine), workload)
 
 
 async def start_study(
@@ -58,13 +59,14 @@ async def start_study(
 
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
-    if "space" not in spec.model_fields_set and spec.emulate is None and spec.base_url is None:
+    workload = load_workload(spec.workload)
+    is_open = "space" not in spec.model_fields_set and workload.spec.output is Output.TEXT
+    if is_open and spec.emulate is None and spec.base_url is None:
         chosen = await asyncio.to_thread(default_space, allowed=spec.allow_gpu_settings)
         if chosen.reason is not None:
             listener.note(chosen.reason)
         spec = spec.model_copy(update={"space": chosen.name})
     space = load_space(spec.space, partial(ranges_for, spec))
-    workload = load_workload(spec.workload)
     name = spec.study or _free_name(spec, workload, store)
     if name in {s.identity.name for s in store.studies()}:
         raise UsageError(

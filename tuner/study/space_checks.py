@@ -37,7 +37,11 @@ def check_space(space: SearchSpace, spec: StudySpec, gpus: int | None) -> None:
 
 
 def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> None:
-    """Raise `UsageError` for drafts that a real server would make of random token ids."""
+    """Raise `UsageError` for metrics that the workload's answers do not have, and for drafts.
+
+    Drafts are those that a real server would make of random token ids.
+    """
+    _require_metrics(spec, workload)
     rules = flag_rules()
     drafts = [name for _, name in space.settings() if rules.needs_text(name)]
     if drafts and spec.emulate is None and not workload.is_text:
@@ -45,6 +49,17 @@ def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> N
             f"workload '{workload.name}' sends random token ids, of which far more drafts are "
             f"accepted than of text, so {drafts[0]} cannot be judged by it; give --workload a "
             "trace of texts (`tuner workload import`), best with `stop: natural`"
+        )
+
+
+def _require_metrics(spec: StudySpec, workload: Workload) -> None:
+    kind = workload.spec.kind
+    asked = [*(slo.metric for slo in spec.slos), *(o.metric for o in spec.objectives)]
+    if lacking := [name for name in asked if kind.lacks(name)]:
+        own = ", ".join((kind.energy, kind.throughput, *kind.columns))
+        raise UsageError(
+            f"workload '{workload.name}' makes {kind.output.value}, which has no "
+            f"{' and no '.join(lacking)}; it has {own}"
         )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
+from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.traffic import Traffic
@@ -263,7 +264,13 @@ async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> 
         window=WindowPlan(window_s=5.0),
         fixed=Configuration(),
     )
-    virtual = VirtualEvaluator(load_model(task.model), load_gpu("H100-SXM"), task, 0, LIVE)
+    virtual = VirtualEvaluator(
+        TextEmulation(load_model(task.model), load_gpu("H100-SXM")),
+        load_gpu("H100-SXM"),
+        task,
+        0,
+        LIVE,
+    )
     await virtual.defaults()
     launched = []
     for trial, configuration in enumerate(

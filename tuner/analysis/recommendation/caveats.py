@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
-from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, meets_slo, metric
+from tuner.analysis.outcomes import emulated, ended_early, energy_j, measured, meets_slo
 from tuner.errors import OperatorNeededError
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
@@ -113,12 +113,12 @@ def _never_bound(confirmed: ConfirmedFront, best: TrialRow) -> bool:
 
     It also checks the candidates: where the SLO binds, an uncertain one uses less energy.
     """
-    ours_j = metric(best, ENERGY)
+    ours_j = energy_j(best)
     if not confirmed.slos or not meets_slo(best, confirmed.slos) or ours_j is None:
         return False
     missed = [t for t in confirmed.trials if t.measurement and not meets_slo(t, confirmed.slos)]
-    others = (metric(t, ENERGY) for t in (*missed, *confirmed.pool))
-    return all(energy_j is None or energy_j >= ours_j for energy_j in others)
+    others = (energy_j(t) for t in (*missed, *confirmed.pool))
+    return all(theirs_j is None or theirs_j >= ours_j for theirs_j in others)
 
 
 def _peak_power_w(store: Store, confirmed: ConfirmedFront, trial: TrialRow) -> float | None:

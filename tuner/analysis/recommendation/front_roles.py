@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from tuner.analysis.outcomes import metric, point_of
+from tuner.metrics import TEXT, OutputKind, kind_of
 from tuner.pareto import knee
 from tuner.spec.objective import Objective
 from tuner.store.rows import TrialRow
@@ -26,20 +27,21 @@ def roles(
 ) -> dict[Role, int]:
     """Return which trial of a front has which role; of equals the earlier in the front.
 
-    The fastest has the least p99 TPOT. The knee is that of `tuner.pareto`, which the
-    confirmation measures early. A role that cannot be decided is left out. In an open loop the
-    throughput is what is offered, so none has the most.
+    The fastest has the least p99 TPOT, or latency of an image or video. The knee is that of
+    `tuner.pareto`, which the confirmation measures early. A role that cannot be decided is left
+    out. In an open loop the throughput is what is offered, so none has the most.
     """
+    kind = next((kind_of(t.measurement.metrics) for t in front if t.measurement), TEXT)
     numbers = {
-        Role.FASTEST: _least({t.number: metric(t, "p99_tpot_ms") for t in front}),
-        Role.MOST_THROUGHPUT: None if is_open_loop else _most_throughput(front),
+        Role.FASTEST: _least({t.number: metric(t, kind.columns[0]) for t in front}),
+        Role.MOST_THROUGHPUT: None if is_open_loop else _most_throughput(front, kind),
         Role.KNEE: _knee(front, [Objective.parse(text) for text in objectives]),
     }
     return {role: number for role, number in numbers.items() if number is not None}
 
 
-def _most_throughput(front: Sequence[TrialRow]) -> int | None:
-    return _least({t.number: _negated(metric(t, "output_throughput_tok_s")) for t in front})
+def _most_throughput(front: Sequence[TrialRow], kind: OutputKind) -> int | None:
+    return _least({t.number: _negated(metric(t, kind.throughput)) for t in front})
 
 
 def _least(values: dict[int, float | None]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuner.analysis.outcomes import ENERGY, ended_early, feasible, measured
+from tuner.analysis.outcomes import ended_early, feasible, kind_of_study, measured
 from tuner.metrics import METRICS, Direction
 from tuner.slo import Slo
 from tuner.store.rows import StudyIdentity, TrialRow, TrialState
@@ -28,7 +28,7 @@ def nothing_met(study: StudyIdentity, trials: Sequence[TrialRow], slos: Sequence
     if feasible(trials, slos):
         return (
             f"no trial of study '{study.name}' that met {wanted or 'its SLO'} has a measured "
-            f"{ENERGY} ({counts})"
+            f"{kind_of_study(study).energy} ({counts})"
         )
     start = f"nothing in study '{study.name}' met {wanted} ({counts})"
     of_whole = " of the whole windows" if known and ended else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.analysis.outcomes import energy_j, feasible
 from tuner.configuration import Value
 from tuner.slo import Slo
 from tuner.store.rows import TrialRow
@@ -21,8 +21,8 @@ def edges(
     Its value is the lowest or highest that was tried, the default has another one, and the best
     that meets the SLOs with the next value uses clearly more energy.
     """
-    known = [t for t in feasible(trials, slos) if metric(t, ENERGY)]
-    ours_j = metric(next((t for t in known if t.number == best.number), best), ENERGY)
+    known = [t for t in feasible(trials, slos) if energy_j(t)]
+    ours_j = energy_j(next((t for t in known if t.number == best.number), best))
     theirs = {} if baseline is None else baseline.configuration.knobs()
     found = []
     for name, value in best.configuration.knobs().items():
@@ -34,10 +34,10 @@ def edges(
             continue
         is_lowest = number == tried[0]
         next_j = [
-            energy_j
+            theirs_j
             for t in known
             if _number(t.configuration.knobs().get(name)) == (tried[1] if is_lowest else tried[-2])
-            and (energy_j := metric(t, ENERGY))
+            and (theirs_j := energy_j(t))
         ]
         if next_j and math.log(min(next_j) / ours_j) > _CLEARLY:
             found.append(

@@ -1,4 +1,4 @@
-"""Recommendation: the least energy per output token among the trials that meet the SLO."""
+"""Recommendation: the least energy per unit of output among the trials that meet the SLO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.analysis.deployment.night_energy import night_energy_j
 from tuner.analysis.knob_returns import KnobContribution, contributions
 from tuner.analysis.load_text import is_open_loop, studied_load
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import ENERGY, emulated, feasible, metric
+from tuner.analysis.outcomes import emulated, energy_j, feasible, kind_of_study, metric
 from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
@@ -77,11 +77,11 @@ class Recommendation:
         """After how many hours at the studied load the night's own energy is saved, h."""
         if self.night_energy_j is None or self.is_default:
             return None
-        best, default = (metric(t, ENERGY) for t in (self.best, self.baseline))
-        tokens_per_s = metric(self.best, "output_throughput_tok_s")
-        if best is None or default is None or tokens_per_s is None or default <= best:
+        best, default = (energy_j(t) for t in (self.best, self.baseline))
+        made_per_s = metric(self.best, kind_of_study(self.study).throughput)
+        if best is None or default is None or made_per_s is None or default <= best:
             return None
-        return self.night_energy_j / ((default - best) * tokens_per_s) / 3600.0
+        return self.night_energy_j / ((default - best) * made_per_s) / 3600.0
 
     def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
@@ -165,7 +165,7 @@ def _best(found: ConfirmedFront) -> TrialRow | None:
     default = _eligible_default(found)
     if default is None or best is None:
         return best or default
-    ours, theirs = _expected_energy_j(found, best), metric(default, ENERGY)
+    ours, theirs = _expected_energy_j(found, best), energy_j(default)
     assert ours is not None and theirs is not None
     return default if theirs <= ours else best
 
@@ -183,17 +183,17 @@ def _expected_energy_j(found: ConfirmedFront, trial: TrialRow) -> float | None:
 
     Two means over different stretches of traffic cannot be compared.
     """
-    default_j, known = metric(found.baseline, ENERGY), found.confirmations.get(trial.number)
+    default_j, known = energy_j(found.baseline), found.confirmations.get(trial.number)
     if trial.baseline or default_j is None or known is None or known.energy is None:
-        return metric(trial, ENERGY)
+        return energy_j(trial)
     is_paired = known.is_confirmed or known.pairs > 0
-    return default_j * (1.0 + known.energy.difference) if is_paired else metric(trial, ENERGY)
+    return default_j * (1.0 + known.energy.difference) if is_paired else energy_j(trial)
 
 
 def _eligible_default(found: ConfirmedFront) -> TrialRow | None:
     """Return the default if it met the SLO, by its repeats or else by the search's window."""
     default = found.baseline
-    if default is None or metric(default, ENERGY) is None or found.default_missed:
+    if default is None or energy_j(default) is None or found.default_missed:
         return None
     return default
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
-from tuner.analysis.outcomes import metric
+from tuner.analysis.outcomes import kind_of_study, metric
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RawRun
@@ -77,13 +77,14 @@ def read_report_data(store: Store, name: str, slos: Sequence[Slo] | None = None)
 
 def _chosen(found: ConfirmedFront, best: TrialRow | None) -> list[tuple[str, TrialRow]]:
     """Return the default, the recommended trial, and the fastest other one on the front."""
+    latency = kind_of_study(found.study).columns[0]
     chosen = {} if found.baseline is None else {found.baseline.number: ("default", found.baseline)}
     if best is not None:
         chosen.setdefault(best.number, ("recommended", best))
     fast = [
         (ms, t.number, t)
         for t in found.front
-        if t.number not in chosen and (ms := metric(t, "p99_tpot_ms")) is not None
+        if t.number not in chosen and (ms := metric(t, latency)) is not None
     ]
     if fast:
         fastest = min(fast, key=lambda entry: entry[:2])[2]

@@ -11,7 +11,7 @@ from heapq import merge
 import numpy as np
 
 from tuner.analysis.monotonic_times import steady_starts
-from tuner.analysis.outcomes import ENERGY, feasible, metric
+from tuner.analysis.outcomes import energy_j, feasible
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.pareto import hypervolume, reference_point
 from tuner.spec.objective import Objective, costs
@@ -106,9 +106,9 @@ def growth(report: ReportData, timeline: Sequence[Span]) -> list[Growth]:
         cost = costs(objectives, trial.measurement.metrics)
         if cost is not None:
             points[trial.number] = cost
-        energy_j = metric(trial, ENERGY)
-        if energy_j is not None:
-            energies[trial.number] = energy_j
+        ours_j = energy_j(trial)
+        if ours_j is not None:
+            energies[trial.number] = ours_j
     if not points:
         return []
     return _grow(sorted(ends.items(), key=lambda end: end[1]), points, energies)

@@ -9,7 +9,6 @@ import numpy as np
 
 from tuner.analysis.report_data.report_data import ChosenWindow
 from tuner.measurement.reduce import latency_samples_ms
-from tuner.metrics import LATENCIES
 from tuner.records import FloatArray, RawRun
 
 _MOST_POINTS = 400
@@ -53,9 +52,9 @@ def window_curves(window: ChosenWindow) -> WindowCurves:
         running=_series(raw, raw.server.times_s, raw.server.running),
         waiting=_series(raw, raw.server.times_s, raw.server.waiting),
         quantiles_ms={
-            name: tuple(float(q) for q in np.quantile(samples[name], SHARES))
-            for name in LATENCIES
-            if samples[name].size
+            name: tuple(float(q) for q in np.quantile(values, SHARES))
+            for name, values in samples.items()
+            if values.size
         },
     )
 

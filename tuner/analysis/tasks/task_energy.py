@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import ENERGY, baseline_of, emulated, metric
+from tuner.analysis.outcomes import baseline_of, emulated, energy_j, metric
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
@@ -124,7 +124,7 @@ def _task(
     shown = None if found is None or best is None else found.summary_of(best)
     of_default = None if found is None or default is None else found.summary_of(default)
     prompt_tokens = None if default is None else _prompt_tokens(store, study.name, default.number)
-    output_tokens = _over(metric(default, _PER_REQUEST), metric(default, ENERGY))
+    output_tokens = _over(metric(default, _PER_REQUEST), energy_j(default))
     trials = tuple(t for t in (default, best) if t is not None)
     estimated_j = None
     if basis is not None and prompt_tokens is not None and output_tokens is not None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.analysis.load_text import load_text
+from tuner.analysis.outcomes import kind_of_study
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import MODEL, Value
 from tuner.host.redaction import is_secret_name, redacted
-from tuner.metrics import METRICS, Metric
+from tuner.metrics import METRICS, Metric, Output
 from tuner.records import Measurement, Source
 from tuner.report.checks_text import check_lines
 from tuner.servers.registry import flag_rules
@@ -49,6 +50,7 @@ class Deployment:
         release: vLLM's version as a tag of its images; None if it was measured with none.
         about: lines about where this comes from, without line breaks.
         figures: every metric of the trial, in the order of `METRICS`.
+        is_omni: whether vLLM-Omni serves it, which makes images and videos.
     """
 
     name: str
@@ -63,11 +65,14 @@ class Deployment:
     release: str | None
     about: tuple[str, ...]
     figures: tuple[MeasuredFigure, ...] = ()
+    is_omni: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
         """The arguments of `vllm serve`: the model and its flags."""
-        return (self.model, *(flag_rules().word(name, value) for name, value in self.flags.items()))
+        omni = ("--omni",) if self.is_omni else ()
+        flags = (flag_rules().word(name, value) for name, value in self.flags.items())
+        return (self.model, *omni, *flags)
 
     @property
     def has_limits(self) -> bool:
@@ -77,7 +82,8 @@ class Deployment:
     @property
     def image(self) -> str:
         """The container image of vLLM in the version that was measured."""
-        return f"vllm/vllm-openai:{'latest' if self.release is None else 'v' + self.release}"
+        which = "vllm-omni" if self.is_omni else "vllm-openai"
+        return f"vllm/{which}:{'latest' if self.release is None else 'v' + self.release}"
 
     @property
     def model_folder(self) -> str | None:
@@ -115,6 +121,7 @@ def deployment(recommendation: Recommendation) -> Deployment:
         release=None if release is None else release[1],
         about=_about(r),
         figures=_figures(r.best),
+        is_omni=kind_of_study(r.study).output is not Output.TEXT,
     )
 
 
@@ -170,7 +177,7 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         f"{study.model}, workload {study.workload_name}, {load_text(study, best.configuration)}",
         f"{study.gpu}, driver {study.driver or 'unknown'}, server {study.server_version}",
         f"SLO: {', '.join(str(slo) for slo in r.slos) or 'none'}",
-        f"energy_per_output_token_j: {shown.energy_per_output_token_j}",
+        f"{shown.kind.energy}: {shown.energy_per_unit_j}",
         f"confirmed by {shown.repeats} measurements on launches of their own"
         if shown.confirmed
         else "unconfirmed: measured once, by the search",
@@ -179,7 +186,9 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         lines.append(f"this is {StoredSpec.of(study).baseline_name} itself")
     elif shown.saving_percent is not None:
         theirs = StoredSpec.of(study).baseline_name
-        lines.append(f"{shown.saving_percent:.1f} % less energy per token than {theirs}")
+        lines.append(
+            f"{shown.saving_percent:.1f} % less energy per {shown.kind.unit} than {theirs}"
+        )
     lines += check_lines(r)
     if (profile := best.configuration.device.get("power_profile")) is not None:
         lines.append(

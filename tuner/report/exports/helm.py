@@ -91,5 +91,7 @@ def _vllm_config(d: Deployment) -> dict[str, Any]:
         own["tensorParallelSize"] = int(size)  # with it the chart mounts shared memory
     named = {*_OF_THE_CHART, "tensor_parallel_size"}
     flags = [name for name in d.flags if name not in named]
-    words = dict(zip(d.flags, d.words[1:], strict=True))
-    return {**own, "extraArgs": [literal(words[name]) for name in flags]}
+    of_flags = d.words[-len(d.flags) :] if d.flags else ()
+    words = dict(zip(d.flags, of_flags, strict=True))
+    omni = ["--omni"] if d.is_omni else []
+    return {**own, "extraArgs": [literal(word) for word in (*omni, *map(words.__getitem__, flags))]}

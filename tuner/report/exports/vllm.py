@@ -13,7 +13,7 @@ def vllm_config(deployment: Deployment) -> str:
     """Return YAML with the model and every flag; what YAML cannot set is in its comments."""
     notes = (
         *deployment.about,
-        "use: vllm serve --config THIS_FILE.yaml",
+        f"use: vllm serve {'--omni ' if deployment.is_omni else ''}--config THIS_FILE.yaml",
         *withheld_notes(deployment),
     )
     commands = [*_environment(deployment), *_device(deployment)]

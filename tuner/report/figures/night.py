@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tuner.analysis.outcomes import kind_of_study
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.report_data.timeline import Growth, Span, event_hours, growth, spans
+from tuner.metrics import METRICS
 from tuner.report.figures.figure import (
     BAD,
     BLUE,
@@ -49,22 +51,23 @@ def night_figure(report: ReportData) -> Figure:
     timeline = spans(report)
     grown = growth(report, timeline)
     is_virtual = report.study.evaluation == "virtual"
+    unit = METRICS[kind_of_study(report.study).energy].unit
     has_growth = any(g.least_energy_j is not None for g in grown)
-    traces = _growth_lines(grown) if has_growth else []
+    traces = _growth_lines(grown, unit) if has_growth else []
     traces += [_bars(kind, timeline, is_virtual=is_virtual) for kind in _KINDS]
     traces.append(_events(report, event_hours(report, timeline)))
     lanes = [lane for lane in _LANES if any(s.lane == lane for s in timeline)]
     lanes += [_EVENTS] if report.events else []
     hours = "virtual hours since the start" if is_virtual else "hours since the start"
-    return Figure(data=traces, layout=_layout(lanes, hours, has_growth=has_growth))
+    return Figure(data=traces, layout=_layout(lanes, hours, unit, has_growth=has_growth))
 
 
-def _growth_lines(grown: Sequence[Growth]) -> list[Trace]:
+def _growth_lines(grown: Sequence[Growth], unit: str) -> list[Trace]:
     shares = [100.0 * g.hypervolume_share for g in grown]
     energies = [g.least_energy_j for g in grown]
     return [
         _line(grown, shares, "y", "hypervolume %", GOOD),
-        _line(grown, energies, "y2", "least J/token", BLUE),
+        _line(grown, energies, "y2", f"least {unit}", BLUE),
     ]
 
 
@@ -137,11 +140,11 @@ def _events(report: ReportData, hours: Sequence[float]) -> Trace:
     )
 
 
-def _layout(lanes: Sequence[str], hours: str, *, has_growth: bool) -> dict[str, Json]:
+def _layout(lanes: Sequence[str], hours: str, unit: str, *, has_growth: bool) -> dict[str, Json]:
     above: dict[str, Json] = {}
     if has_growth:
         share = {"domain": [0.68, 1], "title": {"text": "hypervolume<br>%"}, "rangemode": "tozero"}
-        energy = {"domain": [0.36, 0.62], "title": {"text": "least<br>J/token"}}
+        energy = {"domain": [0.36, 0.62], "title": {"text": f"least<br>{unit}"}}
         above = {"yaxis": share, "yaxis2": energy}
     return layout(
         barmode="overlay",

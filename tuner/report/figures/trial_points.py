@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.confirmed_front import ConfirmedFront
-from tuner.analysis.outcomes import ENERGY, meets_slo, metric
+from tuner.analysis.outcomes import kind_of_study, meets_slo, metric
 from tuner.metrics import METRICS
 from tuner.report.figures.figure import NO_HOVER_BOX, Figure, Json, Trace, plain, wrapped
 from tuner.report.labels import metric_label, number
@@ -27,13 +27,14 @@ class Axes:
 
 def axes_of(confirmed: ConfirmedFront) -> Axes:
     """Return two objectives, or one and the first SLO's metric; energy is upright."""
+    kind = kind_of_study(confirmed.study)
     objectives = [Objective.parse(text).metric for text in confirmed.study.objectives]
     others = [
-        *(name for name in objectives if name != ENERGY),
+        *(name for name in objectives if name != kind.energy),
         *(slo.metric for slo in confirmed.slos),
-        "p99_tpot_ms",
+        kind.columns[0],
     ]
-    return Axes(x=others[0], y=ENERGY if ENERGY in objectives else objectives[0])
+    return Axes(x=others[0], y=kind.energy if kind.energy in objectives else objectives[0])
 
 
 def shown_metrics(confirmed: ConfirmedFront) -> list[str]:
@@ -43,7 +44,7 @@ def shown_metrics(confirmed: ConfirmedFront) -> list[str]:
         axes.y,
         *(slo.metric for slo in confirmed.slos),
         axes.x,
-        "output_throughput_tok_s",
+        kind_of_study(confirmed.study).throughput,
         "mean_power_w",
     ]
     return [n for n in dict.fromkeys(names) if has_metric(confirmed, n)]

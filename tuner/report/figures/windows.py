@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.analysis.report_data.window_curves import SHARES, Series, WindowCurves
-from tuner.metrics import LATENCIES
+from tuner.metrics import LATENCIES, latency_label
 from tuner.report.figures.figure import (
     BLUE,
     GOOD,
@@ -129,7 +129,7 @@ def _latency_figure(name: str, windows: Sequence[WindowCurves], slos: Sequence[S
             annotations=[_note(slo, most_ms) for slo in bounds],
             margin=_MARGIN,
             xaxis={
-                "title": {"text": f"{name.removesuffix('_ms').upper()} (ms)"},
+                "title": {"text": f"{latency_label(name)} (ms)"},
                 "rangemode": "tozero",
             },
             yaxis={"title": {"text": "% of requests"}, "range": [0, 101]},

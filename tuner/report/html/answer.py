@@ -10,7 +10,7 @@ from tuner.analysis.outcomes import emulated, measured, metric, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
-from tuner.metrics import METRICS, Direction
+from tuner.metrics import METRICS, Direction, OutputKind
 from tuner.report.checks_text import check_lines
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
@@ -69,7 +69,7 @@ def _headline(r: Recommendation, best: TrialSummary) -> str:
     amount = f'<em class="nowrap">{abs(saving):.1f} % {word} energy</em>'
     if best.tied_with_default:
         return f"{name}tied with {theirs}, {amount} is within the noise"
-    return f"{name}{amount} per output token than {theirs}"
+    return f"{name}{amount} per {best.kind.unit} than {theirs}"
 
 
 def _sure(r: Recommendation, best: TrialSummary) -> str:
@@ -120,11 +120,11 @@ def _tiles(r: Recommendation, best: TrialSummary) -> str:
             "" if saving is None else f"{saving[0]:.1f} to {saving[1]:.1f} %",
         )
     ]
-    for name, of in _TILES_BEFORE:
+    for name, of in _tiles_before(best.kind):
         tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     tiles += [_slo_tile(slo, r.best, r.baseline) for slo in r.slos]
     tiles += _check_tiles(r)
-    for name, of in _TILES_AFTER:
+    for name, of in _tiles_after(best.kind):
         if of(best) is not None:
             tiles.append(_tile(name, number(of(best)), _beside(default, of)))
     return "".join(tiles)
@@ -145,17 +145,32 @@ def _check_tiles(r: Recommendation) -> list[str]:
 
 
 _Figure = Callable[[TrialSummary], float | None]
-_TILES_BEFORE: tuple[tuple[str, _Figure], ...] = (
-    ("J per output token", lambda f: f.energy_per_output_token_j),
-    ("kWh per M tokens", lambda f: f.kwh_per_million_output_tokens),
-)
-_TILES_AFTER: tuple[tuple[str, _Figure], ...] = (
-    ("Mean TPOT, ms", lambda f: f.mean_tpot_ms),
-    ("Mean E2EL, s", lambda f: None if f.mean_e2el_ms is None else f.mean_e2el_ms / 1e3),
-    ("Offered, requests/s", lambda f: f.offered_rate_req_s),
-    ("Throughput, tok/s", lambda f: f.output_throughput_tok_s),
-    ("Mean power, W", lambda f: f.mean_power_w),
-)
+
+
+def _tiles_before(kind: OutputKind) -> tuple[tuple[str, _Figure], ...]:
+    return (
+        (f"J per {kind.unit}", lambda f: f.energy_per_unit_j),
+        (f"kWh per {kind.many}", lambda f: f.kwh_per_many),
+    )
+
+
+def _tiles_after(kind: OutputKind) -> tuple[tuple[str, _Figure], ...]:
+    means = [name for name in kind.costs if name.startswith("mean_")]
+    throughput = f"Throughput, {METRICS[kind.throughput].unit}"
+    return (
+        *((_capital(f"{metric_label(name)}, s"), _seconds_of(name)) for name in means),
+        ("Offered, requests/s", lambda f: f.offered_rate_req_s),
+        (throughput, lambda f: f.metrics.get(kind.throughput)),
+        ("Mean power, W", lambda f: f.mean_power_w),
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _seconds_of(name: str) -> _Figure:
+    return lambda f: None if (ms := f.metrics.get(name)) is None else ms / 1e3
 
 
 def _beside(default: TrialSummary | None, of: _Figure) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from tuner.analysis.outcomes import kind_of_study
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
-from tuner.report.labels import knob_text, number, percent
+from tuner.metrics import METRICS, OutputKind
+from tuner.report.labels import knob_text, metric_label, number, percent
 from tuner.spec.stored import StoredSpec
 
 
@@ -22,16 +24,19 @@ def comparison(report: ReportData) -> str:
         return '<p class="empty">No trial has ended yet.</p>'
     best = None if report.recommendation is None else report.recommendation.best.number
     knobs = list(dict.fromkeys(name for row in rows for name in row.knobs))
-    head = "".join(f'<th scope="col">{_soft(h)}</th>' for h in (*_HEADS, *knobs))
-    baseline = StoredSpec.of(found.study).baseline_row
-    body = "".join(_row(row, best, knobs, baseline) for row in rows)
+    kind, baseline = kind_of_study(report.study), StoredSpec.of(found.study).baseline_row
+    head = "".join(f'<th scope="col">{_soft(h)}</th>' for h in (*_heads(kind), *knobs))
+    body = "".join(_row(kind, row, best, knobs, baseline) for row in rows)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Comparison table">'
         f'<table id="comparison"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-_HEADS = ("trial", "J/token", "saving", "p99 TPOT ms", "p99 TTFT ms", "tok/s", "W", "SLO", "runs")
+def _heads(kind: OutputKind) -> tuple[str, ...]:
+    latencies = (f"{metric_label(name)} {METRICS[name].unit}" for name in kind.columns)
+    units = (METRICS[kind.throughput].unit, "W", "SLO", "runs")
+    return ("trial", METRICS[kind.energy].unit, "saving", *latencies, *units)
 
 
 def _soft(name: str) -> str:
@@ -39,16 +44,16 @@ def _soft(name: str) -> str:
     return escape(name).replace("_", "_<wbr>")
 
 
-def _row(row: TrialSummary, best: int | None, knobs: Sequence[str], baseline: str) -> str:
+def _row(
+    kind: OutputKind, row: TrialSummary, best: int | None, knobs: Sequence[str], baseline: str
+) -> str:
     role = "recommended" if row.number == best else "default" if row.baseline else ""
     said = baseline if role == "default" else role
     tag = f' <span class="tag">{said}</span>' if said else ""
     cells = [
-        _with_interval(row.energy_per_output_token_j, row.energy_interval_j),
+        _with_interval(row.energy_per_unit_j, row.energy_interval_j),
         _saving(row),
-        number(row.p99_tpot_ms),
-        number(row.p99_ttft_ms),
-        number(row.output_throughput_tok_s),
+        *(number(row.metrics.get(name)) for name in (*kind.columns, kind.throughput)),
         number(row.mean_power_w),
         _slo_mark(row),
         str(row.repeats) if row.confirmed else "unconfirmed",

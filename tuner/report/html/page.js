@@ -268,12 +268,12 @@ function alone(name) {
 }
 
 function begin() {
-  const names = Object.keys(data.metrics), latencies = ["tpot_ms", "ttft_ms", "e2el_ms", "itl_ms"];
+  const names = Object.keys(data.metrics), latencies = [...new Set(["tpot_ms", "ttft_ms", "e2el_ms", ...Object.keys(data.figures.latency)])];
   if (!Object.keys(data.figures.latency).length) $("latency-kind").hidden = true;
   options("axis-x", names, data.axes.x, withUnit);
   options("axis-y", names, data.axes.y, withUnit);
   options("colour", ["", ...data.sliced_knobs], "", (n) => n || "by SLO");
-  options("latency-kind", latencies.filter((l) => data.figures.latency[l]), "tpot_ms", (l) => l.replace("_ms", "").toUpperCase());
+  options("latency-kind", latencies.filter((l) => data.figures.latency[l]), "tpot_ms", (l) => data.figures.latency[l].layout.xaxis.title.text.replace(" (ms)", ""));
   $("slices-metric").textContent = withUnit(data.axes.y);
   $("windows-note").textContent = data.windows_note;
   applyTheme();

@@ -11,15 +11,16 @@ from importlib.metadata import version
 
 import yaml
 
-from tuner.analysis.outcomes import ended_early
+from tuner.analysis.outcomes import ended_early, kind_of_study
 from tuner.analysis.report_data.report_data import ReportData
+from tuner.metrics import Output
 from tuner.report.labels import number
 from tuner.store.rows import TrialState
 
 _METHOD = (
     "Energy is gross energy of the server's GPUs, over the same steady window as every latency and "
-    "throughput. TTFT and end-to-end latency count from when a request was scheduled, so a queue "
-    "counts. A configuration of which one request failed is no good one.",
+    "throughput. {latencies} from when a request was scheduled, so a queue counts. A configuration "
+    "of which one request failed is no good one.",
     "Members of the front were measured again, each on a launch of its own, between repeats of the "
     "default. Savings of confirmed trials have the drift of the default taken out; intervals are "
     "95 % ones, with the relative noise of a run taken to be the same for every configuration.",
@@ -62,7 +63,11 @@ def provenance(report: ReportData) -> str:
         ("report", f"tuner {version('tuner')}, {_utc(datetime.now(UTC))}"),
     ]
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in rows)
-    method = "".join(f"<p>{escape(text)}</p>" for text in _METHOD)
+    kind = kind_of_study(study)
+    of_text = "TTFT and end-to-end latency count"
+    counted = of_text if kind.output is Output.TEXT else f"The {kind.output} latency counts"
+    texts = (text.format(latencies=counted) for text in _METHOD)
+    method = "".join(f"<p>{escape(text)}</p>" for text in texts)
     spec = yaml.safe_dump(study.spec_json, sort_keys=False, allow_unicode=True)
     return (
         f'<dl class="facts">{facts}</dl>{method}'

@@ -12,22 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.load_text import resolved_load_text
-from tuner.analysis.outcomes import ENERGY, emulated, metric
+from tuner.analysis.outcomes import emulated, energy_j, kind_of_study, metric
+from tuner.metrics import METRICS, TEXT
 from tuner.report.labels import UNKNOWN, emulated_label, number
+from tuner.report.terminal.front_table import column_title
 from tuner.store import UNKNOWN_MODEL, ComparisonPoint, StudyIdentity, TrialRow
-
-_COLUMNS = (
-    ("p99 TPOT\nms", "p99_tpot_ms"),
-    ("p99 TTFT\nms", "p99_ttft_ms"),
-    ("tok/s", "output_throughput_tok_s"),
-    ("req/s", "request_throughput_req_s"),
-)
 
 
 def comparison_json(points: Sequence[ComparisonPoint]) -> list[dict[str, Any]]:
     """Return the points as plain data; their energy is null, for no such tool measures it."""
     return [
-        asdict(point) | {"imported_at": point.imported_at.isoformat(), ENERGY: None}
+        asdict(point) | {"imported_at": point.imported_at.isoformat(), TEXT.energy: None}
         for point in points
     ]
 
@@ -49,12 +44,15 @@ def show_comparison(
         pad_edge=False,
         collapse_padding=True,
     )
+    kind = kind_of_study(study)
+    names = (*kind.columns, kind.throughput, "request_throughput_req_s")
     table.add_column("measured by", overflow="fold")
-    for title in (*(title for title, _ in _COLUMNS), "J/token"):
+    titles = [*map(column_title, kind.columns), *(METRICS[n].unit for n in names[-2:])]
+    for title in (*titles, METRICS[kind.energy].unit):
         table.add_column(Text(title), justify="right", no_wrap=True, vertical="bottom")
     loads = []
     if default is not None:
-        values = [metric(default, name) for _, name in (*_COLUMNS, ("", ENERGY))]
+        values = [*(metric(default, name) for name in names), energy_j(default)]
         label = emulated_label(emulated(study, (default,)))
         name = Text.assemble("this study's default", (f"\n{label}" if label else "", "magenta"))
         table.add_row(name, *map(number, values))
@@ -62,7 +60,7 @@ def show_comparison(
     for point in points:
         of = f", of {point.server}" if point.server else ""
         name = Text.assemble(f"{point.tool}{of}", (f"\n{point.file_name}", "dim"))
-        values = [point.metrics.get(name) for _, name in _COLUMNS]
+        values = [point.metrics.get(name) for name in names]
         table.add_row(name, *map(number, values), UNKNOWN)
         loads.append(f"{point.file_name}: {_load(point)}")
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,19 +16,13 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import emulated, measured, with_errors
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
-from tuner.report.labels import emulated_label, number, percent
+from tuner.metrics import METRICS, TEXT
+from tuner.report.labels import emulated_label, metric_label, number, percent
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import StudyIdentity, TrialRow
 
-_FIGURES: tuple[tuple[str, Callable[[TrialSummary], str]], ...] = (
-    ("J/token", lambda f: number(f.energy_per_output_token_j)),
-    ("saving", lambda f: _saving(f)),
-    ("p99 TPOT\nms", lambda f: number(f.p99_tpot_ms)),
-    ("p99 TTFT\nms", lambda f: number(f.p99_ttft_ms)),
-    ("tok/s", lambda f: number(f.output_throughput_tok_s)),
-    ("W", lambda f: number(f.mean_power_w)),
-)
+_Column: TypeAlias = tuple[str, Callable[[TrialSummary], str]]
 
 
 def show_front(console: Console, found: ConfirmedFront) -> None:
@@ -98,10 +93,11 @@ def trial_tables(
     names = list(dict.fromkeys(name for row in shown for name in row.knobs))
     same = {n for n in names if len(shown) > 1 and len({_knob(r, n) for r in shown}) == 1}
     knobs = [_knob_column(name) for name in names if name not in same]
+    figures = _figures(shown)
     end = (("SLO", _slo_mark), *((("runs", _repeats),) if any(r.repeats for r in shown) else ()))
-    tables = [_table(shown, look, (*knobs, *_FIGURES, *end))]
+    tables = [_table(shown, look, (*knobs, *figures, *end))]
     if not _fits(console, tables[0]):
-        tables = [_table(shown, look, (*_FIGURES, *end))]
+        tables = [_table(shown, look, (*figures, *end))]
         while knobs:
             count = len(knobs)
             while count > 1 and not _fits(console, _table(shown, look, knobs[:count])):
@@ -122,6 +118,28 @@ class _Look:
     best: int | None
 
 
+def _figures(rows: Sequence[TrialSummary]) -> tuple[_Column, ...]:
+    """Return the columns of figures, in the unit of what was made."""
+    kind = next((row.kind for row in rows if row.energy_per_unit_j is not None), TEXT)
+    latencies = [(column_title(name), _metric_of(name)) for name in kind.columns]
+    return (
+        (METRICS[kind.energy].unit, lambda f: number(f.energy_per_unit_j)),
+        ("saving", _saving),
+        *latencies,
+        (METRICS[kind.throughput].unit, _metric_of(kind.throughput)),
+        ("W", lambda f: number(f.mean_power_w)),
+    )
+
+
+def column_title(name: str) -> str:
+    """Return a metric's label with its unit below it."""
+    return f"{metric_label(name)}\n{METRICS[name].unit}"
+
+
+def _metric_of(name: str) -> Callable[[TrialSummary], str]:
+    return lambda row: number(row.metrics.get(name))
+
+
 def _fits(console: Console, table: Table) -> bool:
     unlimited = console.options.update(width=10_000)
     return Measurement.get(console, unlimited, table).maximum <= console.width
@@ -130,7 +148,7 @@ def _fits(console: Console, table: Table) -> bool:
 def _table(
     rows: Sequence[TrialSummary],
     look: _Look,
-    columns: Sequence[tuple[str, Callable[[TrialSummary], str]]],
+    columns: Sequence[_Column],
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", no_wrap=True)
@@ -146,7 +164,7 @@ def _table(
     return table
 
 
-def _knob_column(name: str) -> tuple[str, Callable[[TrialSummary], str]]:
+def _knob_column(name: str) -> _Column:
     return name.replace("_", "\n").replace(".", "\n"), lambda row: _knob(row, name)
 
 

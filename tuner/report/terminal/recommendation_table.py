@@ -11,8 +11,9 @@ from tuner.analysis.load_text import is_open_loop, load_text
 from tuner.analysis.outcomes import with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
+from tuner.metrics import METRICS
 from tuner.report.checks_text import check_lines, has_less_headroom
-from tuner.report.labels import emulated_label, number
+from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import heading, note_default, trial_tables
 from tuner.spec.stored import StoredSpec
@@ -20,13 +21,6 @@ from tuner.store.rows import TrialRow
 
 _MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role
 _MINUTE = timedelta(minutes=1)
-_COSTS = (
-    ("p99_tpot_ms", "p99 TPOT", " ms"),
-    ("mean_tpot_ms", "mean TPOT", " ms"),
-    ("p99_ttft_ms", "p99 TTFT", " ms"),
-    ("mean_e2el_ms", "mean E2EL", " ms"),
-    ("output_throughput_tok_s", "throughput", " tok/s"),
-)
 
 
 def show_recommendation(
@@ -125,15 +119,15 @@ def _headline(best: TrialSummary, r: Recommendation) -> Text:
     amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
     if r.confirmed.default_missed and saving >= 0:
         missed = (f"{theirs} misses the SLO", "bold yellow")
-        return Text.assemble(missed, f"; this uses {amount} per output token than {theirs}")
+        return Text.assemble(missed, f"; this uses {amount} per {best.kind.unit} than {theirs}")
     if best.tied_with_default:
         tied = (f"tied with {theirs}", "bold yellow")
         return Text.assemble(tied, f": {amount} is within the noise")
     if saving < 0:
         why = ", which misses the SLO" if r.confirmed.default_missed else ""
-        return Text.assemble((amount, "bold yellow"), f" per output token than {theirs}{why}")
+        return Text.assemble((amount, "bold yellow"), f" per {best.kind.unit} than {theirs}{why}")
     style = "bold green" if best.saves_surely else "bold yellow"
-    return Text.assemble((amount, style), f" per output token than {theirs}")
+    return Text.assemble((amount, style), f" per {best.kind.unit} than {theirs}")
 
 
 def _confirmed_by(best: TrialSummary, outputs: str) -> str:
@@ -148,8 +142,10 @@ def _confirmed_by(best: TrialSummary, outputs: str) -> str:
 def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
     """Return each latency with its interval, beside the default's, and how many it is taken of."""
     parts = []
-    for metric, name, unit in _COSTS:
-        ours, theirs = getattr(best, metric), getattr(default, metric)
+    for metric in best.kind.costs:
+        name = "throughput" if metric == best.kind.throughput else metric_label(metric)
+        unit = f" {METRICS[metric].unit}"
+        ours, theirs = best.metrics.get(metric), default.metrics.get(metric)
         if ours is None:
             continue
         spread = best.intervals.get(metric)
@@ -165,12 +161,12 @@ def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
 
 
 def _energy_cost(best: TrialSummary, default: TrialSummary | None, price: Price | None) -> str:
-    kwh = best.kwh_per_million_output_tokens
-    theirs = None if default is None else default.kwh_per_million_output_tokens
+    kwh = best.kwh_per_many
+    theirs = None if default is None else default.kwh_per_many
     text = f"{number(kwh)} kWh"
     if price is not None:
         text += f", {number(price.cost(kwh))} {price.currency}"
-    text += " of GPU energy per million output tokens"
+    text += f" of GPU energy per {best.kind.many}"
     if theirs is not None and not best.baseline:
         text += f" (default: {number(theirs)} kWh"
         text += "" if price is None else f", {number(price.cost(theirs))} {price.currency}"

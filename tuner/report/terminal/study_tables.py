@@ -11,11 +11,21 @@ from rich.text import Text
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.load_text import load_text
-from tuner.analysis.outcomes import ENERGY, emulated, ended_early, measured, metric, with_errors
+from tuner.analysis.outcomes import (
+    emulated,
+    ended_early,
+    energy_in,
+    energy_j,
+    kind_of_study,
+    measured,
+    metric,
+    with_errors,
+)
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration, Value
+from tuner.metrics import METRICS, OutputKind
 from tuner.report.labels import UNKNOWN, emulated_label, number
-from tuner.report.terminal.front_table import heading
+from tuner.report.terminal.front_table import column_title, heading
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
@@ -71,7 +81,7 @@ def show_study(
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if repeats:
         confirmed = [t for t in trials if _is_confirmed(found, t)]
-        console.print(_repeats(confirmed, repeats))
+        console.print(_repeats(kind_of_study(study), confirmed, repeats))
     if events:
         console.print(_events(events))
 
@@ -117,21 +127,22 @@ def _is_confirmed(found: ConfirmedFront, trial: TrialRow) -> bool:
     return known is not None and known.is_confirmed
 
 
-def _repeats(confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]) -> Table:
+def _repeats(
+    kind: OutputKind, confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+) -> Table:
     """Return each window of the trials whose figures are of several, the search's first."""
     table = _table()
     for title in ("repeat", "of trial", "state"):
         table.add_column(Text(title), no_wrap=True)
-    table.add_column("J/token", justify="right", no_wrap=True)
-    table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
+    _add_figures(table, kind)
     table.add_column("why", overflow="fold")
     for trial in confirmed:
         table.add_row(
             UNKNOWN,
             str(trial.number),
             trial.state.value,
-            number(metric(trial, ENERGY)),
-            number(metric(trial, "p99_tpot_ms")),
+            number(energy_j(trial)),
+            number(metric(trial, kind.columns[0])),
             "search, not in the figures above",
         )
     for repeat in repeats:
@@ -141,8 +152,8 @@ def _repeats(confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]) -> Tab
             str(repeat.number),
             str(repeat.trial),
             Text(repeat.state.value, style=_STYLES[repeat.state.value]),
-            number(metrics.get(ENERGY)),
-            number(metrics.get("p99_tpot_ms")),
+            number(energy_in(metrics)),
+            number(metrics.get(kind.columns[0])),
             Text(f"{repeat.kind.value}{reason}"),
         )
     return table
@@ -153,8 +164,8 @@ def _trials(found: ConfirmedFront) -> Table:
     on_front = {t.number for t in found.front}
     table = _table()
     table.add_column("trial", no_wrap=True)
-    table.add_column("J/token", justify="right", no_wrap=True)
-    table.add_column("p99 TPOT\nms", justify="right", no_wrap=True)
+    kind = kind_of_study(found.study)
+    _add_figures(table, kind)
     table.add_column("SLO", no_wrap=True)
     table.add_column("configuration, and reason of a failure", overflow="fold")
     fixed = _fixed(found.trials)
@@ -162,12 +173,17 @@ def _trials(found: ConfirmedFront) -> Table:
         shown = found.summary(trial)
         table.add_row(
             f"{trial.number} default" if trial.baseline else str(trial.number),
-            number(metric(trial, ENERGY)),
-            number(metric(trial, "p99_tpot_ms")),
+            number(energy_j(trial)),
+            number(metric(trial, kind.columns[0])),
             _verdict(shown, trial, is_on_front=trial.number in on_front),
             _detail(trial, fixed),
         )
     return table
+
+
+def _add_figures(table: Table, kind: OutputKind) -> None:
+    for title in (METRICS[kind.energy].unit, column_title(kind.columns[0])):
+        table.add_column(title, justify="right", no_wrap=True)
 
 
 def _verdict(shown: TrialSummary, trial: TrialRow, *, is_on_front: bool) -> Text:

@@ -19,6 +19,7 @@ from tuner.load.summary import (
     spread,
 )
 from tuner.load.workload import Workload
+from tuner.metrics import Output
 from tuner.records import FloatArray
 
 _BARS = 16
@@ -29,16 +30,16 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 def show_workload(console: Console, workload: Workload, summary: WorkloadSummary) -> None:
     """Print a workload's load, hash, lengths and sources."""
     _describe(console, workload, summary)
-    console.print(_table(summary))
+    console.print(_table(workload, summary))
 
 
 def preview_workload(console: Console, workload: Workload, summary: WorkloadSummary) -> None:
     """Print the same with histograms of lengths and arrivals."""
     _describe(console, workload, summary)
-    for title, values in _columns(summary).items():
+    for title, values in _columns(workload, summary).items():
         bars = length_histogram if "tokens" in title else histogram
         _draw(console, title, bars(values, _BARS))
-    console.print(_table(summary))
+    console.print(_table(workload, summary))
 
 
 def workload_json(workload: Workload, summary: WorkloadSummary) -> dict[str, Any]:
@@ -51,13 +52,18 @@ def workload_json(workload: Workload, summary: WorkloadSummary) -> dict[str, Any
         "sources": list(spec.sources),
         "sha256": workload.sha256,
         "load": spec.load.model_dump(mode="json", exclude_none=True),
-        "max_request_tokens": workload.max_request_tokens,
+        "max_request_tokens": workload.max_request_tokens if spec.generation is None else None,
+        "generation": None
+        if spec.generation is None
+        else spec.generation.model_dump(mode="json", exclude_none=True),
         "trace_requests": None if workload.facts is None else workload.facts.rows,
         "summary": {
             "requests": summary.requests,
             "prompt_tokens": asdict(spread(summary.prompt_tokens)),
             "prompt_tokens_estimated": summary.is_text,
-            "output_tokens": asdict(spread(summary.output_tokens)),
+            "output_tokens": asdict(spread(summary.output_tokens))
+            if spec.generation is None
+            else None,
             "gap_s": asdict(spread(summary.gaps_s)) if summary.gaps_s.size else None,
             "gap_variation": summary.gap_variation,
             "shared_prompt_share": summary.shared_prompt_share,
@@ -80,7 +86,7 @@ def _describe(console: Console, workload: Workload, summary: WorkloadSummary) ->
         workload.name: spec.description,
         "kind": _kind(workload, summary),
         "load": offered,
-        "longest": f"{workload.max_request_tokens} tokens, prompt and output",
+        **_asked_for(workload),
         "sha256": workload.sha256,
     }
     if summary.shared_prompt_share is not None:
@@ -95,6 +101,17 @@ def _describe(console: Console, workload: Workload, summary: WorkloadSummary) ->
     console.print(grid)
 
 
+def _asked_for(workload: Workload) -> dict[str, str]:
+    """Return how much a request asks for at the most, or which images or videos."""
+    asked = workload.spec.generation
+    if asked is None:
+        return {"longest": f"{workload.max_request_tokens} tokens, prompt and output"}
+    total = sum(size.share for size in asked.sizes)
+    sizes = ", ".join(f"{s.width}x{s.height} ({s.share / total:.0%})" for s in asked.sizes)
+    clip = "" if asked.fps is None else f", {asked.frames} frames at {asked.fps:g} a second"
+    return {"asks for": f"{asked.output}s of {sizes}{clip}, {asked.steps} steps"}
+
+
 def _arrivals(workload: Workload) -> str:
     arrivals = workload.spec.load.arrivals
     if isinstance(arrivals, str):
@@ -102,22 +119,23 @@ def _arrivals(workload: Workload) -> str:
     return f"gamma with shape {arrivals.gamma:g}"
 
 
-def _columns(summary: WorkloadSummary) -> dict[str, FloatArray]:
+def _columns(workload: Workload, summary: WorkloadSummary) -> dict[str, FloatArray]:
     estimated = ", estimated" if summary.is_text else ""
+    is_text = workload.spec.output is Output.TEXT
     columns = {
         f"prompt tokens{estimated}": summary.prompt_tokens,
-        "output tokens": summary.output_tokens,
+        **({"output tokens": summary.output_tokens} if is_text else {}),
         f"gap at {summary.request_rate:g} req/s, s": summary.gaps_s,
     }
     return {title: values for title, values in columns.items() if values.size}
 
 
-def _table(summary: WorkloadSummary) -> Table:
+def _table(workload: Workload, summary: WorkloadSummary) -> Table:
     table = Table(title=f"the first {summary.requests} requests", title_justify="left")
     table.add_column("")
     for name in Spread.__dataclass_fields__:
         table.add_column(Text(name), justify="right")
-    for title, values in _columns(summary).items():
+    for title, values in _columns(workload, summary).items():
         numbers = asdict(spread(values)).values()
         table.add_row(title, *(_number(number) for number in numbers))
     return table

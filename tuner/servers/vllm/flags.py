@@ -37,7 +37,7 @@ _OUTPUT_FLAGS = frozenset(
 class VllmFlags:
     """Rules of vLLM's flags, known without starting a server."""
 
-    parallel_sizes = _PARALLEL_SIZES
+    parallel_sizes: tuple[str, ...] = _PARALLEL_SIZES
     context_flag = "max_model_len"
     memory_flags = ("tensor_parallel_size", "max_model_len")
     limits: AdjustableLimits = VllmLimits()

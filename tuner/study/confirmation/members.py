@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.knob_returns import simplified
 from tuner.analysis.margins import energy_shift, margins
-from tuner.analysis.outcomes import ENERGY, baseline_of, feasible, front_of, measured
+from tuner.analysis.outcomes import baseline_of, energy_j, feasible, front_of, measured
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Configuration
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
-from tuner.metrics import Direction
+from tuner.metrics import Direction, kind_of
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatRow, TrialRow
@@ -57,7 +57,7 @@ def members(
         if found.energy is not None and found.energy.difference > -1.0
     }
     default = baseline_of(trials)
-    default_j = _energy_j(default)
+    default_j = energy_j(default)
     shift = energy_shift(trials, ratios)
     base = Configuration() if default is None else default.configuration
     within = {key: margin.needed for key, margin in learned.items()}
@@ -68,7 +68,7 @@ def members(
         if found is None:
             continue
         if not (found.is_dropped or found.is_hopeless):
-            expected_j, ratio = _energy_j(trial), ratios.get(trial.number)
+            expected_j, ratio = energy_j(trial), ratios.get(trial.number)
             if default_j is not None and ratio is not None and not trial.baseline:
                 expected_j = default_j * ratio
             elif expected_j is not None and not trial.baseline:
@@ -104,10 +104,10 @@ def _leader(
     next decides none. Else it is the one with the fewest knobs, which others equal.
     """
     begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
-    able = [t for t in feasible(rows, slos) if not t.baseline and _energy_j(t)]
+    able = [t for t in feasible(rows, slos) if not t.baseline and energy_j(t)]
     held_j = min(
         (
-            _energy_j(t) or math.inf
+            energy_j(t) or math.inf
             for t in able
             if t.number in begun and known[t.number].slo is SloVerdict.MET
         ),
@@ -118,17 +118,17 @@ def _leader(
         for t in able
         if t.number in begun
         and known[t.number].slo is SloVerdict.UNCERTAIN
-        and (_energy_j(t) or math.inf) < held_j
+        and (energy_j(t) or math.inf) < held_j
     ]
     if undecided:
         return max(undecided, key=lambda t: begun.count(t.number))
-    least_j = min(_energy_j(t) or math.inf for t in able)
+    least_j = min(energy_j(t) or math.inf for t in able)
 
     def rank(trial: TrialRow) -> tuple[int, int, float]:
-        energy_j = _energy_j(trial) or math.inf
-        return -begun.count(trial.number), len(trial.configuration.knobs()), energy_j
+        ours_j = energy_j(trial) or math.inf
+        return -begun.count(trial.number), len(trial.configuration.knobs()), ours_j
 
-    return min((t for t in able if (_energy_j(t) or math.inf) <= least_j * _AS_LITTLE), key=rank)
+    return min((t for t in able if (energy_j(t) or math.inf) <= least_j * _AS_LITTLE), key=rank)
 
 
 def _in_their_place(trials: Sequence[TrialRow], simpler: Mapping[int, TrialRow]) -> list[TrialRow]:
@@ -159,8 +159,9 @@ def _elsewhere(
         if slo.metric in metrics:
             sign = 1.0 if slo.direction is Direction.MIN else -1.0
             metrics[slo.metric] *= math.exp(sign * needed[str(slo)])
-    if not trial.baseline and ENERGY in metrics:
-        metrics[ENERGY] *= math.exp(shift)
+    name = kind_of(metrics).energy
+    if not trial.baseline and name in metrics:
+        metrics[name] *= math.exp(shift)
     return replace(trial, measurement=replace(trial.measurement, metrics=metrics))
 
 
@@ -177,15 +178,10 @@ def _as_repeated(
     for slo in slos:
         if slo.metric in metrics and slo.violation(metrics[slo.metric]) > 0.0:
             metrics[slo.metric] = slo.bound
-    if expected_j is not None and ENERGY in metrics:
-        metrics[ENERGY] = expected_j
+    name = kind_of(metrics).energy
+    if expected_j is not None and name in metrics:
+        metrics[name] = expected_j
     return replace(
         trial,
         measurement=replace(trial.measurement, metrics=metrics or trial.measurement.metrics),
     )
-
-
-def _energy_j(trial: TrialRow | None) -> float | None:
-    if trial is None or trial.measurement is None:
-        return None
-    return trial.measurement.metrics.get(ENERGY)

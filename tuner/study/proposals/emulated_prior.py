@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 import optuna
 
 from tuner.catalog.gpu import Gpu
-from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
 from tuner.emulator.engine.power import PowerModel
-from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import PreflightError, UsageError
+from tuner.evaluation.emulated.emulation import emulation_of
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.factory import space_knobs
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
@@ -116,12 +115,13 @@ def _evaluator(
     knobs = space_knobs(space)
     flags = {*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")}
     variables = [*plan.baseline.environment, *knobs.of("environment")]
-    if not flags <= EMULATED_FLAGS.keys() or variables:
+    if variables:
         return None
     try:
-        model = load_model(spec.model)
+        emulation = emulation_of(spec.model, gpu, plan.workload)
+        emulation.check_flags(flags)
         for extreme in knobs.extremes:
             PowerModel.under(gpu, extreme.device)
     except UsageError:
         return None
-    return VirtualEvaluator(model, gpu, plan, spec.seed, LiveKnobs({}))
+    return VirtualEvaluator(emulation, gpu, plan, spec.seed, LiveKnobs({}))

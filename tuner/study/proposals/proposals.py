@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration, Value
 from tuner.host.collector import collector_paused
+from tuner.metrics import OUTPUT_KINDS
 from tuner.records import Measurement, Timing
 from tuner.search.observation import Observation
 from tuner.search.space import Condition
@@ -47,12 +48,11 @@ CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
 # optuna-dashboard shows these beside the metrics of objectives and SLOs. Not more: each is a row
 # per trial that is written once and read at every resume. Our own tables have all metrics.
 SHOWN_METRICS = (
-    "energy_per_output_token_j",
+    *(kind.energy for kind in OUTPUT_KINDS.values()),
     "energy_per_request_j",
     "mean_power_w",
-    "output_throughput_tok_s",
-    "p99_tpot_ms",
-    "p99_ttft_ms",
+    *(kind.throughput for kind in OUTPUT_KINDS.values()),
+    *(name for kind in OUTPUT_KINDS.values() for name in kind.columns),
     "slo_attainment",
 )
 _UNKNOWN_VIOLATION = 1.0  # of an SLO without any measured violation; as a log ratio

@@ -1,0 +1,1 @@
+"""Diffusion transformers: their shapes by name, and a GPU's constants for their work."""

@@ -1,0 +1,1 @@
+"""What is emulated on the virtual clock: engines of text, services of images and videos."""

@@ -1,0 +1,1 @@
+"""vLLM-Omni: images and videos behind an OpenAI-compatible API."""
