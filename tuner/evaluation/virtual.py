@@ -124,8 +124,7 @@ class VirtualEvaluator:
     async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Return a start by the rules of the virtual clock; emulated engines do not sleep here."""
         full = self._plan.full(configuration)
-        engines = replicas_for(self._model, self._gpu, full, seed=repeat).engines
-        idle_w = sum(engine.idle_w for engine in engines)
+        idle_w = self._emulation.idle_w(full, repeat)
         off_w = idle_w / self._gpu.loaded_idle_w * self._gpu.idle_w
         found = Switching(LAUNCH_S, LAUNCH_S * idle_w, off_w)
         self._launch = self._live.clean(full)
