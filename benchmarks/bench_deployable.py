@@ -24,7 +24,7 @@ from typing import Any
 from deployable_scenarios import SCENARIOS, Scenario
 from deployable_truth import Truth
 
-from tuner.analysis.outcomes import ENERGY, feasible, metric, slos_of
+from tuner.analysis.outcomes import energy_j, feasible, slos_of
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.configuration import Configuration
 from tuner.spec.device_ranges import ranges_for
@@ -159,7 +159,7 @@ def pool_of(scenario: Scenario, seeds: range, folder: Path) -> list[TrialRow]:
             for trial in feasible(store.trials(name), slos):
                 key = json.dumps(trial.configuration.to_json(), sort_keys=True)
                 found.setdefault(key, trial)
-    return sorted(found.values(), key=lambda t: metric(t, ENERGY) or math.inf)
+    return sorted(found.values(), key=lambda t: energy_j(t) or math.inf)
 
 
 def line(name: str, rows: list[Verdict]) -> str:

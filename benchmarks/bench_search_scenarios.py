@@ -26,9 +26,10 @@ from tuner.emulator.virtual import simulate
 from tuner.evaluation.virtual import emulated_defaults
 from tuner.load.workload import load_workload
 from tuner.measurement.reduce import reduce_run
+from tuner.metrics import TEXT
 from tuner.records import Failure, Load, RawRun, Request
 from tuner.slo import Slo
-from tuner.spec.objective import DEFAULT_OBJECTIVES, Objective
+from tuner.spec.objective import Objective
 
 METRICS = (
     "energy_per_output_token_j",
@@ -86,7 +87,7 @@ class Scenario:
         return Configuration(flags={**self.fixed, **flags}, device=device)
 
 
-OBJECTIVES = tuple(map(Objective.parse, DEFAULT_OBJECTIVES))
+OBJECTIVES = tuple(map(Objective.parse, TEXT.objectives))
 _KV_TYPES = ("auto", "fp8")
 _LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from tuner.errors import UsageError
 from tuner.metrics import Direction, metric_named
 
-DEFAULT_OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
-
 _SMALLEST = 1e-9  # a measured 0 (no goodput at all) stays finite in log space
 
 
