@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -13,7 +14,7 @@ from tuner import __version__
 from tuner.commands import calibrate, doctor, editing, gpu, measure, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
-from tuner.errors import InterruptedBySignalError, TunerError
+from tuner.errors import InterruptedBySignalError, TunerError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,10 +72,18 @@ def main() -> NoReturn:
         # not an error; the interpreter must not complain when it flushes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (TunerError, InterruptedBySignalError) as error:
-        from tuner.host.plain_text import plain_text
-        from tuner.host.redaction import redacted
-
-        with suppress(OSError):  # its terminal was closed
-            typer.echo(redacted(plain_text(f"tuner: {error}")), err=True)
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _end(UsageError(f"'{error.filename}' is too long for the name of a file; shorten it"))
     sys.exit(0)
+
+
+def _end(error: TunerError | InterruptedBySignalError) -> NoReturn:
+    from tuner.host.plain_text import plain_text
+    from tuner.host.redaction import redacted
+
+    with suppress(OSError):  # its terminal was closed
+        typer.echo(redacted(plain_text(f"tuner: {error}")), err=True)
+    sys.exit(error.exit_code)

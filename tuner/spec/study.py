@@ -43,6 +43,7 @@ _CONFIRM_WINDOW_S = 180.0
 SamplerName = Literal["gp", "tpe", "random"]
 TrafficKind = Literal["representative", "drawn"]
 
+LONGEST_STUDY_NAME = 200  # bytes: with what is added, the name of a file or folder
 _LONGEST_PART = 255  # of a file's name, on every file system of Linux
 
 
@@ -167,6 +168,13 @@ class StudySpec(BaseModel):
             return tuple(sorted({float(share) for share in shares}))
         except (TypeError, ValueError):
             raise ValueError("write shares of the capacity, like 0.25x,0.5x,0.75x,1x") from None
+
+    @field_validator("study")
+    @classmethod
+    def _name_of_a_folder(cls, study: str | None) -> str | None:
+        if study is not None and len(study.encode()) > LONGEST_STUDY_NAME:
+            raise ValueError(f"is longer than {LONGEST_STUDY_NAME} bytes; give a shorter name")
+        return study
 
     @field_validator("model")
     @classmethod

@@ -31,6 +31,7 @@ _CONNECTION = {
     "tcp_user_timeout": 120_000,  # ms
 }
 _WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check
+_LONGEST_NAME = 230  # bytes of a store's file; those beside it have names up to 18 bytes longer
 _RAW_TABLE = "tuner_raw_runs"
 
 
@@ -50,6 +51,10 @@ def parse_address(address: str | Path) -> URL:
         url = url.set(drivername="postgresql+psycopg")
     if "@" in (url.host or ""):
         raise UsageError("--store: write an @ in a user's name or password as %40")
+    try:
+        (url.host or "").encode("idna")
+    except UnicodeError:
+        raise UsageError(f"'{shown(url)}' names a host that cannot exist; check it") from None
     on_disk = url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (
         None,
         "",
@@ -106,8 +111,8 @@ def check_file(path: Path, *, create: bool) -> None:
     """Check, without changing it, that `path` is or can become a sound SQLite file.
 
     With `create` it makes the parent folder. Raises `UsageError` if the file is missing and
-    `create` is false, `PreflightError` if it cannot be used, `OperatorNeededError` if it is
-    damaged.
+    `create` is false, or if its name is too long, `PreflightError` if it cannot be used,
+    `OperatorNeededError` if it is damaged.
     """
     try:
         found = _status(path)
@@ -120,6 +125,11 @@ def check_file(path: Path, *, create: bool) -> None:
         if not create and not size:
             raise UsageError(missing(str(path)))
         if create:
+            if len(path.name.encode()) > _LONGEST_NAME:
+                raise UsageError(
+                    f"the store's name '{path.name}' is longer than {_LONGEST_NAME} bytes, and its "
+                    "locks and backups have longer ones; shorten it"
+                )
             require_local(path)
             private_folder(path.parent)
             require_trusted(path)

@@ -20,7 +20,7 @@ from tuner.metrics import Output
 from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
 from tuner.spec.search_space import load_space
 from tuner.spec.stored import spec_of
-from tuner.spec.study import StudySpec
+from tuner.spec.study import LONGEST_STUDY_NAME, StudySpec
 from tuner.store import Store, StudyIdentity
 from tuner.study.assembly import Run
 from tuner.study.default_space import default_space
@@ -30,6 +30,8 @@ from tuner.study.listener import Listener
 from tuner.study.proposals.start_points import points_to_start_with
 from tuner.study.run_files import log_folder
 from tuner.study.space_checks import check_space, check_workload
+
+_NUMBER_BYTES = 8  # for what is added to a name that is taken
 
 
 def check_names(spec: StudySpec) -> None:
@@ -149,6 +151,7 @@ def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
     """Return MODEL-WORKLOAD, with a number if that name is taken."""
     stem = f"{Path(spec.model).name}-{workload.name}".lower()
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+    stem = stem.encode()[: LONGEST_STUDY_NAME - _NUMBER_BYTES].decode(errors="ignore")
     taken = {s.identity.name for s in store.studies()}
     names = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
     return next(name for name in names if name not in taken)
