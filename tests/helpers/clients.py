@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.load.client.drive import DriveReport
 from tuner.measurement import load_run
 from tuner.measurement.client_verdict import ClientVerdict
 
@@ -13,7 +12,7 @@ from tuner.measurement.client_verdict import ClientVerdict
 def a_client_that_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Server, client and another test share two cores here; what is tested is something else."""
 
-    def believed(report: DriveReport, busy_share: float | None) -> ClientVerdict:
+    def believed(*_: object) -> ClientVerdict:
         return ClientVerdict(None, None)
 
     monkeypatch.setattr(load_run, "judge_client", believed)

@@ -1,5 +1,7 @@
 """When the client itself spoils what it measures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,23 +49,34 @@ def report(
 def test_a_client_is_judged_by_what_it_measured(
     found: DriveReport, busy: float | None, verdict: str
 ) -> None:
-    judged = judge_client(found, busy)
+    judged = judge_client(found, busy, 10.0)
     assert (judged.invalid is not None) == (verdict == "invalid")
     assert (judged.warning is not None) == (verdict == "warning")
 
 
 def test_what_is_said_names_the_figures_and_what_to_do() -> None:
-    invalid = judge_client(report(61.25, 70.0), 0.93).invalid
+    invalid = judge_client(report(61.25, 70.0), 0.93, 10.0).invalid
     assert invalid is not None
     for part in ("61.2 ms at p99", "70.0 ms late", "93%", "1000 ms", "lower the load", "core"):
         assert part in invalid
-    warning = judge_client(report(61.25), 0.2).warning
+    warning = judge_client(report(61.25), 0.2, 10.0).warning
     assert warning is not None and "61.2 ms" in warning
 
 
 def test_without_an_answer_nothing_is_said_of_the_client() -> None:
-    judged = judge_client(DriveReport((), 500.0, 500.0), 1.0)
+    judged = judge_client(DriveReport((), 500.0, 500.0), 1.0, 1.0)
     assert (judged.invalid, judged.warning) == (None, None)
+
+
+def test_a_client_that_was_away_for_much_of_a_window_proves_nothing() -> None:
+    """One window of 27 on a starved machine was told as the configuration's."""
+    under_way = dataclasses.replace(record(), state=RequestState.CUT)
+    starved = DriveReport((under_way,), 90.0, 10.0)
+    invalid = judge_client(starved, 0.1, 0.3).invalid
+    assert invalid is not None and "no request was answered in the window of 0.3 s" in invalid
+    assert "90 ms" in invalid
+    assert judge_client(starved, 0.1, 10.0).invalid is None  # it was there
+    assert judge_client(starved, 0.1, None).invalid is None
 
 
 def test_how_many_requests_are_needed_is_said() -> None:

@@ -29,7 +29,9 @@ class ClientVerdict:
     warning: str | None
 
 
-def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict:
+def judge_client(
+    report: DriveReport, busy_share: float | None, window_s: float | None
+) -> ClientVerdict:
     """Judge whether the client distorted the window, and whether the client itself was the cause.
 
     A lag of the event loop delays first and last tokens: TTFT, and the time from first token to
@@ -39,11 +41,14 @@ def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict
     planned, and the window is invalid. Otherwise other processes held its core for moments, which
     gives a warning: TTFT and E2EL seem longer than they are, and TPOT may seem shorter, because the
     kernel gives chunks that wait together the time of the newest.
+
+    Where no request was answered, a client that was late by a quarter of the window (`window_s`,
+    None if there was none) may just not have been there to see it.
     """
     done = [r for r in report.records if r.state is RequestState.DONE]
     shortest_ms, life_ms = _shortest_ms(done), _median([e2el_ms(r) for r in done])
     if shortest_ms is None or life_ms is None:
-        return ClientVerdict(None, None)
+        return ClientVerdict(_away(report, window_s), None)
     limits = [
         (report.lag_p99_ms, MAX_LAG_P99_MS, "its event loop was late by {:.1f} ms at p99"),
         (report.late_p99_ms, MAX_LATE_P99_MS, "it sent requests {:.1f} ms late at p99"),
@@ -68,6 +73,17 @@ def judge_client(report: DriveReport, busy_share: float | None) -> ClientVerdict
         None,
         f"other processes kept the client from running: {what}; TTFT and E2EL are at most so much "
         "shorter than shown, and a request's time from first to last token so much longer",
+    )
+
+
+def _away(report: DriveReport, window_s: float | None) -> str | None:
+    late_ms = max(report.lag_p99_ms or 0.0, report.late_p99_ms or 0.0)
+    if not report.records or window_s is None or late_ms <= _PACE_SHARE * 1e3 * window_s:
+        return None
+    return (
+        f"no request was answered in the window of {window_s:.1f} s, but other processes kept the "
+        f"client from running for {late_ms:.0f} ms at p99; lengthen it with --window-s, or give "
+        "the tuner a core of its own"
     )
 
 

@@ -129,7 +129,8 @@ async def run_load(
         raise RuntimeError("the driver returned before it started the load")
     watch.over(min(end_s, time.monotonic()))
     start_s = watch.window_start_s
-    client = judge_client(report, samples.busy_share(start_s, end_s))
+    window_s = None if start_s is None else end_s - start_s
+    client = judge_client(report, samples.busy_share(start_s, end_s), window_s)
     invalid = client.invalid
     if start_s is None and watch.ended_early is None:
         invalid = too_few_requests(report.records, plan)
