@@ -172,7 +172,7 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
 ) -> None:
     """Rows of the ML.ENERGY benchmark v3 (chat, about 270 prompt and 399 output tokens).
 
-    Its vLLM, 0.11, did not schedule asynchronously by default, and its requests asked for top-p.
+    Its vLLM, 0.11, was told to schedule asynchronously, and its requests asked for top-p.
     """
     older = load_gpu(h100.name, "vllm-0.11")
     sorting = {"logit_bytes": older.logit_bytes + older.sorting_bytes}
@@ -184,7 +184,7 @@ def test_it_follows_published_rows_of_llama_8b_on_an_h100(
     run = simulate(
         llama,
         older.model_copy(update=sorting),
-        Configuration(flags={"max_num_seqs": concurrency, "async_scheduling": False}),
+        Configuration(flags={"max_num_seqs": concurrency}),
         requests,
         Load(concurrency=2 * concurrency),  # there is always one more waiting
         counting_watch(2 * concurrency, 6 * concurrency),

@@ -29,6 +29,7 @@ ASKED = {
     "What do bees make?": "honey",
     "What is the first month of the year?": "January",
 }
+# The broken one has few layers of random weights: it says nonsense, and saves most of the energy.
 SPACE = """
 name: answers
 fixed:
@@ -40,16 +41,18 @@ flags:
     type: variants
     variants:
       none: {}
-      ngram:
-        method: ngram
-        prompt_lookup_min: 1
-        prompt_lookup_max: 4
-        num_speculative_tokens: {type: choice, choices: [2, 4]}
+      ngram: {method: ngram, prompt_lookup_max: 4, num_speculative_tokens: 3}
+  load_format: {type: choice, choices: [unset, dummy]}
   hf_overrides:
     type: variants
     variants:
       none: {}
-      broken: {rms_norm_eps: 10.0}
+      few: {num_hidden_layers: 4}
+relations:
+  - load_format == unset or hf_overrides == 'few'
+  - hf_overrides == 'none' or load_format == 'dummy'
+  - dtype == unset or speculative_config == 'none' and hf_overrides == 'none'
+  - speculative_config == 'none' or hf_overrides == 'none'
 """
 
 
@@ -80,8 +83,10 @@ def test_drafts_are_measured_and_a_broken_configuration_leaves_the_front(tmp_pat
             "space": str(tmp_path / "space.yaml"),
             "quality": str(tmp_path / "quality.jsonl"),
             "allow_output_changes": True,
-            "trials": 8,
-            "window_s": 20.0,
+            "trials": 4,
+            "checks": False,
+            "objective": ["energy_per_output_token_j"],
+            "window_s": 8.0,
             "sampler": "random",
             "seed": 1,
             "confirm_repeats": 2,
