@@ -22,6 +22,7 @@ from measured_rows import METRICS, Lengths, Row, read_rows, trace
 from priors import CARD, ENGINE, VOLTAGE, Array, Prior, cauchy, columns
 from product_rows import PRODUCTS, product_errors
 
+from tuner.catalog.accuracy import kind_of
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 
@@ -127,8 +128,11 @@ def main() -> None:
     for gpu in fit.gpus(found).values():
         print_products(gpu)
     if options.held_out:
-        print_kinds("left out", rows, left_out(fit, found))
-        print_kinds("the other GPU's efficiencies", rows, fit.predict(exchanged(fit, found)))
+        without, other = left_out(fit, found), fit.predict(exchanged(fit, found))
+        print_kinds("left out", rows, without)
+        print_kinds("the other GPU's efficiencies", rows, other)
+        print_stated("left out", rows, without)
+        print_stated("other", rows, other)
 
 
 def left_out(fit: JointFit, found: Array) -> Array:
@@ -178,6 +182,24 @@ def print_kinds(label: str, rows: Sequence[Row], predicted: Array) -> None:
             for name, column in zip(METRICS, errors[chosen].T, strict=True)
         )
         print(f"{label}: {' '.join(kind):20s} {sum(chosen):4d}  {cells}")
+
+
+def print_stated(label: str, rows: Sequence[Row], predicted: Array) -> None:
+    """Print what `tuner/catalog/accuracy.yaml` states: the 92nd percentile of |measured / it - 1|.
+
+    `other` takes the rows of both GPUs together.
+    """
+    measured = np.array([[getattr(row, name) for name in METRICS] for row in rows])
+    errors = np.abs(measured / predicted - 1)
+    of_model = {name: kind_of(load_model(name)) for name in {row.model for row in rows}}
+    kinds = [("" if label == "other" else row.gpu, of_model[row.model]) for row in rows]
+    for kind in sorted(set(kinds)):
+        chosen = np.array([own == kind for own in kinds])
+        cells = "  ".join(
+            f"{name} {np.percentile(column, 92):.2f}"
+            for name, column in zip(METRICS, errors[chosen].T, strict=True)
+        )
+        print(f"stated, {label}: {' '.join(kind):22s} {chosen.sum():4d}  {cells}")
 
 
 def print_products(gpu: Gpu) -> None:

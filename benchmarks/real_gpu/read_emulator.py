@@ -1,26 +1,42 @@
 """How well the emulator predicts a real GPU's trials, before and after `tuner calibrate`.
 
-    python benchmarks/real_gpu/read_emulator.py [--gpu H200-SXM] STORE.db ...
+    python benchmarks/real_gpu/read_emulator.py [--gpu H200-SXM] STORE.db|EXPORT.csv ...
 
 Every second trial of each study calibrates, and the rest judges; then the halves change places. The
-paths of model and space that the studies name have to exist here, as README.md says.
+paths of model and space that a store's studies name have to exist here, as README.md says. An
+export is one of `results/h200/`, whose loads are known by the study's name.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
+import tuner
 from tuner.catalog.gpu import Gpu, load_gpu
+from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
 from tuner.errors import UsageError
+from tuner.evaluation.factory import measurement_plan
+from tuner.load.workload import load_workload
+from tuner.metrics import METRICS
 from tuner.store import Store
 from tuner.study.calibrate_gpu import MeasuredTrial, fitted, measured_trials, predicted
 
+MODEL = Path(__file__).parent / "llama-3.1-8b"
+LOADS: Mapping[str, Mapping[str, Any]] = {
+    "night": {"request_rate": 10.0},
+    "slow": {"request_rate": 2.0},
+    "busy": {"concurrency": 256},
+}
 SHOWN = (
     "energy_per_output_token_j",
     "mean_power_w",
@@ -57,17 +73,45 @@ def main() -> None:
     _show(errors, len(rows))
 
 
-def _rows(stores: Sequence[Path], gpu: Gpu) -> Iterable[MeasuredTrial]:
-    for path in stores:
-        with Store.open(path, create=False) as store:
-            for summary in store.studies():
-                for row in measured_trials(store, summary.identity.name, named=False):
-                    try:
-                        predicted(row, gpu)
-                    except UsageError as error:
-                        print(f"left out: {error}")
-                    else:
-                        yield row
+def _rows(paths: Sequence[Path], gpu: Gpu) -> Iterable[MeasuredTrial]:
+    for path in paths:
+        for row in _exported(path) if path.suffix == ".csv" else _stored(path):
+            try:
+                predicted(row, gpu)
+            except UsageError as error:
+                print(f"left out: {error}")
+            else:
+                yield row
+
+
+def _stored(path: Path) -> Iterable[MeasuredTrial]:
+    with Store.open(path, create=False) as store:
+        for summary in store.studies():
+            yield from measured_trials(store, summary.identity.name, named=False)
+
+
+def _exported(path: Path) -> Iterable[MeasuredTrial]:
+    """Yield the trials of an export that were measured to the end."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for record in csv.DictReader(file):
+            load = LOADS.get(record["study"])
+            if load is None or record["state"] != "measured" or record["failure_reason"]:
+                continue
+            metrics = {name: float(record[name]) for name in METRICS if record.get(name)}
+            window_s = round(float(record["requests"]) / metrics["request_throughput_req_s"])
+            spec = tuner.study_spec(
+                options={"model": str(MODEL), "trials": 1, "window_s": window_s, **load}
+            )
+            plan = measurement_plan(spec, load_workload(spec.workload), Configuration())
+            flags = {
+                name.removeprefix("knob."): yaml.safe_load(value)
+                for name, value in record.items()
+                if name.startswith("knob.") and value
+            }
+            number, shape = int(record["number"]), load_model(str(MODEL))
+            yield MeasuredTrial(
+                record["study"], number, plan, shape, Configuration(flags=flags), metrics
+            )
 
 
 def _compare(

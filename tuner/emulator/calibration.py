@@ -8,6 +8,7 @@ fit worse is halved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -23,6 +24,7 @@ _STEP = 0.05
 _ROUNDS = 3
 _HALVINGS = 3
 _SETTLED = 0.01  # a step of the logarithms below which no further one is made
+_NOT_SERVED = math.log(2.0)  # error of a load that a candidate cannot serve
 _LARGEST_LOG = 0.7  # no multiplier beyond 2 or below 1/2
 FEWEST = 3
 
@@ -92,8 +94,9 @@ def corrected(gpu: Gpu, multipliers: Multipliers) -> Gpu:
 def calibrate(gpu: Gpu, measured: Sequence[tuple[float, ...]], predict: Predictor) -> Calibration:
     """Fit the multipliers to `measured`, one tuple of positive metrics for each measurement.
 
-    `predict(gpu, index)` predicts the metrics of a measurement without noise. Raises `UsageError`
-    for fewer than three measurements.
+    `predict(gpu, index)` predicts the metrics of a measurement without noise; NaN for a GPU that
+    cannot serve its load, which `gpu` itself has to. Raises `UsageError` for fewer than three
+    measurements.
     """
     if len(measured) < FEWEST:
         raise UsageError(
@@ -118,7 +121,10 @@ def calibrate(gpu: Gpu, measured: Sequence[tuple[float, ...]], predict: Predicto
             break
         slopes = _slopes(logs, found, base)
     left_out = [
-        logs(_solve(np.delete(slopes, i, 0), np.delete(targets - base, i, 0), found), [i])
+        _filled(
+            logs(_solve(np.delete(slopes, i, 0), np.delete(targets - base, i, 0), found), [i]),
+            targets[[i]],
+        )
         for i in every
     ]
     return Calibration(
@@ -140,7 +146,8 @@ def _slopes(
 ) -> FloatArray:
     """Return how every prediction grows with each logarithm; (measurements, metrics, names)."""
     steps = _STEP * np.eye(len(NAMES))
-    return np.stack([(logs(position + step) - base) / _STEP for step in steps], axis=-1)
+    found = np.stack([(logs(position + step) - base) / _STEP for step in steps], axis=-1)
+    return np.nan_to_num(found)
 
 
 def _solve(slopes: FloatArray, differences: FloatArray, position: FloatArray) -> FloatArray:
@@ -167,10 +174,15 @@ def _tried(
 
     for halving in range(_HALVINGS):
         there = position + step / 2**halving
-        values = logs(there)
+        values = _filled(logs(there), targets)
         if cost(there, values) < cost(position, base):
             return there, values, True
     return position, base, False
+
+
+def _filled(values: FloatArray, targets: FloatArray) -> FloatArray:
+    """Return predictions in which what could not be served is far from what was measured."""
+    return np.where(np.isnan(values), targets + _NOT_SERVED, values)
 
 
 def _errors(logarithms: FloatArray) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,11 +89,20 @@ def _named(result: Calibration, gpu: Gpu, measured: Sequence[MeasuredTrial], nam
 
 
 def fitted(gpu: Gpu, measured: Sequence[MeasuredTrial]) -> Calibration:
-    """Fit the GPU's factors to measured trials; raises `UsageError` for fewer than three."""
+    """Fit the GPU's factors to measured trials.
+
+    Raises `UsageError` for fewer than three, and for one that does not run on the GPU as it is.
+    """
     from tuner.emulator.calibration import calibrate
 
     def predict(candidate: Gpu, index: int) -> tuple[float, ...]:
-        return _fitted_metrics(predicted(measured[index], candidate))
+        row = measured[index]
+        try:
+            return _fitted_metrics(predicted(row, candidate))
+        except UsageError:
+            if candidate == gpu:
+                raise
+            return (math.nan,) * len(_METRICS)  # too slow for what the real GPU kept up with
 
     return calibrate(gpu, [_fitted_metrics(row.metrics) for row in measured], predict)
 
