@@ -57,6 +57,20 @@ def test_a_different_machine_is_predicted_better_also_where_it_was_not_measured(
         assert (getattr(result.multipliers, name) - 1) * (value - 1) > 0
 
 
+def test_a_candidate_that_cannot_serve_a_load_is_passed_by(h100: Gpu) -> None:
+    """A trial near the most that the GPU serves: slower candidates have no figures for it."""
+
+    def near_the_edge(gpu: Gpu, index: int) -> tuple[float, ...]:
+        is_slower = gpu.memory_efficiency < h100.memory_efficiency
+        return (float("nan"),) * 3 if index == 2 and is_slower else predict(gpu, index)
+
+    true = machine(h100, memory_speed=0.85, active_power=1.15)
+    result = calibrate(h100, true, near_the_edge)
+    assert np.isfinite([*result.before, *result.after, *result.held_out]).all()
+    assert np.mean(result.after) <= np.mean(result.before)
+    assert result.multipliers.active_power > 1.02
+
+
 def test_held_out_errors_tell_of_noise_that_cannot_be_learnt(h100: Gpu) -> None:
     random = np.random.default_rng(3)
     noisy = [

@@ -8,7 +8,6 @@ fit worse is halved.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -24,7 +23,7 @@ _STEP = 0.05
 _ROUNDS = 3
 _HALVINGS = 3
 _SETTLED = 0.01  # a step of the logarithms below which no further one is made
-_NOT_SERVED = math.log(2.0)  # error of a load that a candidate cannot serve
+_NOT_SERVED = 0.15  # error, as a logarithm, of a load that a candidate cannot serve
 _LARGEST_LOG = 0.7  # no multiplier beyond 2 or below 1/2
 FEWEST = 3
 
