@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import baseline_of, energy_in
+from tuner.analysis.outlook import Outlook
 from tuner.measurement.outputs import Agreement, agreement
 from tuner.measurement.quality.accuracy import AccuracyChange, accuracy_change
 from tuner.measurement.statistics.compare import (
@@ -21,13 +22,15 @@ from tuner.measurement.statistics.compare import (
     compare,
     pooled_estimates,
 )
-from tuner.measurement.statistics.paired import Pair, compare_pairs, drift_of_pairs
+from tuner.measurement.statistics.paired import (
+    Pair,
+    compare_pairs,
+    drift_of_pairs,
+    spread_of_pairs,
+)
 from tuner.measurement.statistics.unseen_traffic import (
     LEAST_WINDOWS,
     SloVerdict,
-    Spread,
-    hardly_ever_met,
-    pooled_spread,
     slo_verdict,
 )
 from tuner.metrics import Direction, kind_of
@@ -37,6 +40,7 @@ from tuner.store import Answers, RepeatRow, TrialRow
 
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %
+_SELDOM = 0.1  # so small a chance to hold is not worth another repeat
 _NARROW = 0.01  # half the interval of the saving: a tie that is worth no further repeat
 
 
@@ -56,6 +60,8 @@ class Confirmation:
         most_drop: of the accuracy that it may have.
         warnings: of its repeats, each once.
         pairs: on how many stretches both it and the default were measured.
+        miss_chance: how likely a further window misses an SLO, by the repeats of all trials; None
+            of an older store.
         is_hopeless: whether an SLO would hardly be met however often it is repeated.
         is_unseen: whether the repeats ran on traffic that the search did not see.
     """
@@ -69,6 +75,7 @@ class Confirmation:
     fault: str | None
     warnings: tuple[str, ...] = ()
     pairs: int = 0
+    miss_chance: float | None = None
     is_hopeless: bool = False
     is_unseen: bool = False
     quality: AccuracyChange | None = None
@@ -82,7 +89,7 @@ class Confirmation:
     @property
     def is_confirmed(self) -> bool:
         """Whether it may be recommended."""
-        is_compared = self.pairs > 0 or not self.is_unseen
+        is_compared = self.pairs >= LEAST_REPEATS or not self.is_unseen
         return self.repeats >= LEAST_REPEATS and is_compared and not self.is_dropped
 
     @property
@@ -125,10 +132,10 @@ def confirmations(
     theirs = [] if baseline is None else _measured(by_trial.get(baseline.number, []))
     estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
     energies = _energies_beside({n: _measured(rows) for n, rows in by_trial.items()}, theirs)
-    spreads = _spreads({n: _violations(_measured(rows), slos) for n, rows in by_trial.items()})
+    outlook = Outlook(slos, trials, [row for rows in by_trial.values() for row in rows])
     return {
         number: replace(
-            _confirmation(rows, theirs, slos, estimates[number], energies[number], spreads[number]),
+            _confirmation(rows, theirs, slos, estimates[number], energies[number], outlook),
             quality=accuracy_change(_grades(rows), _grades(theirs)),
             most_drop=most_drop,
         )
@@ -140,21 +147,6 @@ def _grades(rows: Iterable[RepeatRow]) -> tuple[bool, ...]:
     """Return the latest grades; none if the questions were not asked."""
     found = [row.grades for row in rows if row.grades is not None]
     return found[-1] if found else ()
-
-
-def _spreads(
-    violations: Mapping[int, Mapping[str, Sequence[float]]],
-) -> dict[int, dict[str, Spread]]:
-    """Return, for each trial and SLO, the spread of the other trials' windows."""
-    return {
-        number: {
-            slo: pooled_spread(
-                [max(v, -1.0) for v in other[slo]] for n, other in violations.items() if n != number
-            )
-            for slo in own
-        }
-        for number, own in violations.items()
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +167,13 @@ def _energies_beside(
     default = {row.trial for row in theirs}
     steps = max(r.number for r in theirs) - min(r.number for r in theirs) if theirs else 0
     drift, per_step = drift_of_pairs([p for n, p in pairs.items() if n not in default], steps)
-    name = _energy_name(theirs)
-    return {
-        n: _Energy(compare_pairs(name, found, drift, per_step) if found else None, len(found))
-        for n, found in pairs.items()
-    }
+    name, found = _energy_name(theirs), {}
+    for number, own in pairs.items():
+        others = [p for n, p in pairs.items() if n not in default and n != number]
+        spread = spread_of_pairs(others, per_step)
+        comparison = compare_pairs(name, own, drift, per_step, spread) if own else None
+        found[number] = _Energy(comparison, len(own))
+    return found
 
 
 def _of_one_kind(rows: list[RepeatRow]) -> list[RepeatRow]:
@@ -234,40 +228,36 @@ def _confirmation(
     slos: Sequence[Slo],
     estimates: Mapping[str, Estimate],
     energy: _Energy,
-    others: Mapping[str, Spread],
+    outlook: Outlook,
 ) -> Confirmation:
-    ours = _measured(rows)
+    ours, number = _measured(rows), rows[0].trial
     is_unseen = all(row.traffic is not None for row in rows)
-    violations = _violations(ours, slos) if is_unseen else {}
+    chance = outlook.miss_chance(number) if is_unseen else None
+    is_known = is_unseen and len(ours) >= LEAST_WINDOWS
     return Confirmation(
-        trial=rows[0].trial,
+        trial=number,
         repeats=len(ours),
         estimates=estimates,
-        slo=_worst(violations, others) if is_unseen else _slo_by_interval(estimates, slos),
+        slo=(
+            _slo_by_interval(estimates, slos)
+            if chance is None
+            else slo_verdict(_violations(ours, slos), chance)
+        ),
         energy=energy.comparison,
         agreement=_agreement(ours, theirs),
         fault=_fault(rows),
         warnings=tuple(dict.fromkeys(warning for row in ours for warning in row.warnings)),
         pairs=energy.pairs,
-        is_hopeless=any(hardly_ever_met(v, others[slo]) for slo, v in violations.items()),
+        miss_chance=chance,
+        is_hopeless=is_known and outlook.chance_to_hold(number) < _SELDOM,
         is_unseen=is_unseen,
     )
 
 
-def _violations(rows: Sequence[RepeatRow], slos: Sequence[Slo]) -> dict[str, list[float]]:
+def _violations(rows: Sequence[RepeatRow], slos: Sequence[Slo]) -> list[list[float]]:
     """Return log(value / bound) of each window, by SLO."""
     windows = [row.measurement.metrics for row in rows if row.measurement is not None]
-    return {
-        str(slo): [slo.violation(w[slo.metric]) for w in windows if slo.metric in w] for slo in slos
-    }
-
-
-def _worst(violations: Mapping[str, Sequence[float]], others: Mapping[str, Spread]) -> SloVerdict:
-    verdicts = {slo_verdict(values, others[slo]) for slo, values in violations.items()}
-    for verdict in (SloVerdict.MISSED, SloVerdict.UNCERTAIN):
-        if verdict in verdicts:
-            return verdict
-    return SloVerdict.MET
+    return [[slo.violation(w[slo.metric]) for w in windows if slo.metric in w] for slo in slos]
 
 
 def _pairs(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> list[Pair]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from tuner.analysis.margins import margins
+from tuner.analysis.outlook import margins
 from tuner.configuration import Configuration, Value
 from tuner.errors import TunerError
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan

@@ -64,7 +64,7 @@ def test_the_best_that_is_expected_to_hold_is_measured_beside_the_default() -> N
     assert [(r.trial, r.traffic) for r in rows[:3]] == [(0, 0), (2, 0), (2, 1)]
     known = confirmations(TRIALS, rows, SLOS)
     assert known[2].slo is SloVerdict.MET and known[2].knows_energy
-    assert known[2].pairs >= 4
+    assert known[2].pairs >= 3
     assert 1 not in known  # within the SLO in the search only
     assert 3 in known
 
@@ -76,7 +76,8 @@ def test_the_default_comes_first_of_even_rounds_and_last_of_odd_ones() -> None:
     for number in paired:
         of_round = [r.trial for r in rows if r.traffic == number]
         assert of_round.count(0) == 1 and len(of_round) == len(set(of_round))
-        assert of_round[0 if number is not None and number % 2 == 0 else -1] == 0
+        if number is not None and number < 3:  # later ones may have the default for one more
+            assert of_round[0 if number % 2 == 0 else -1] == 0
 
 
 def test_the_plan_goes_on_from_what_is_stored() -> None:
@@ -90,7 +91,8 @@ def test_the_plan_goes_on_from_what_is_stored() -> None:
 def test_what_misses_elsewhere_makes_room_for_the_next() -> None:
     rows = all_steps(TRIALS, slower=1.4)
     known = confirmations(TRIALS, rows, SLOS)
-    assert known[2].is_dropped
+    assert known[2].slo is SloVerdict.UNCERTAIN and known[2].miss_chance is not None
+    assert known[2].repeats == 1 and known[2].miss_chance > 0.5
     assert known[3].slo is SloVerdict.MET
 
 
@@ -102,7 +104,7 @@ def test_one_in_doubt_is_repeated_until_it_cannot_hold() -> None:
 
 def test_a_default_that_nothing_beats_is_confirmed_itself() -> None:
     rows = all_steps([trial(0, 0.2, 20.0), trial(1, 0.3, 30.0)])
-    assert [r.trial for r in rows] == [0] * 4
+    assert [r.trial for r in rows] == [0] * 3
     assert all(r.kind is RepeatKind.BASELINE for r in rows)
 
 
@@ -120,7 +122,7 @@ def test_a_member_that_keeps_failing_is_left_out() -> None:
 def test_the_search_learns_on_unseen_traffic_where_to_aim() -> None:
     assert aim_step(GOAL, 0.3, 60, TRIALS, []) is None
     rows: list[RepeatRow] = []
-    for share, count in ((0.36, 3), (0.5, 3), (0.71, 8), (1.0, 8)):
+    for share, count in ((0.36, 3), (0.5, 3), (0.71, 8), (1.0, 12)):
         while step := aim_step(GOAL, share, 60, TRIALS, rows):
             assert step.trial.number == 2 and step.traffic == AIM_FROM + len(rows)
             rows.append(measured_on(step, len(rows)))
@@ -128,10 +130,10 @@ def test_the_search_learns_on_unseen_traffic_where_to_aim() -> None:
     step = next_step(GOAL, TRIALS, rows)
     assert step is not None and step.traffic == 0  # the confirmation has its own stretches
     assert aim_step(GOAL, 0.9, 12, TRIALS, []) is None  # too short a study
-    assert aim_step(GOAL, 0.22, None, TRIALS, []) is not None  # the search has 60 % of the hours
+    assert aim_step(GOAL, 0.18, None, TRIALS, []) is not None  # the search has half of the hours
 
 
-def test_time_is_learned_and_reserved_up_to_two_fifths() -> None:
+def test_time_is_learned_and_reserved_up_to_half_of_the_hours() -> None:
     assert clean_s([]) is None
     tooks = [Timing(250.0, 150.0), Timing(90.0, None), Timing(92.0, None)]
     assert clean_s(tooks) == pytest.approx(92.0 + 150.0)
@@ -139,18 +141,19 @@ def test_time_is_learned_and_reserved_up_to_two_fifths() -> None:
     assert reserve_s(float("inf"), 4, 240.0) == 0.0
     planned = (4 * 2.5 + 15) * (1 + 1 / 3) + 1
     assert reserve_s(8 * 3600.0, 4, 240.0) == pytest.approx(240.0 * planned)
-    assert reserve_s(3600.0, 8, 240.0) == 1440.0
+    assert reserve_s(3600.0, 8, 240.0) == 1800.0
     two = [repeat(0, 1, values(1, 1)), repeat(1, 1, values(1, 1))]
-    assert reserve_s(3600.0, 8, 240.0, two) == 1440.0 - 480.0
+    assert reserve_s(3600.0, 8, 240.0, two) == 1800.0 - 480.0
 
 
 def test_how_long_it_may_go_on() -> None:
-    rows = [repeat(i, i % 2, values(0.3, 40.0)) for i in range(6)]  # 240 s each
+    rows = [repeat(i, i % 2, values(0.3, 40.0)) for i in range(8)]  # 240 s each
     hour_s = 3600.0
     assert may_go_on(hour_s, None, 3000.0, rows, 240.0)
     assert not may_go_on(hour_s, None, 3500.0, rows, 240.0)
     # the hours are spent, the share for a confirmation is not
     assert may_go_on(hour_s, None, 3700.0, rows[:2], 240.0)
+    assert not may_go_on(hour_s, None, 3700.0, rows[:2], 240.0, simplified_s=1200.0)
     twelve = [repeat(i, 1, values(1, 1)) for i in range(12)]
     assert may_go_on(float("inf"), 4, 0.0, twelve[:11], None)
     assert not may_go_on(float("inf"), 4, 0.0, twelve, None)

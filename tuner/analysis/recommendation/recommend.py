@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from tuner.analysis.recommendation.infeasible import nothing_met
 from tuner.analysis.recommendation.range_edges import edges
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.errors import NoFeasibleConfigurationError, UsageError
-from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.measurement.statistics.unseen_traffic import LEVEL, SloVerdict
 from tuner.slo import Slo
 from tuner.store import Store
 from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
@@ -152,8 +153,8 @@ def _contributions(
 def _best(found: ConfirmedFront) -> TrialRow | None:
     """Return the feasible trial of least energy; of equal ones, the first.
 
-    One that surely meets the SLO goes before one of which that is uncertain, and that before one
-    that stays uncertain however often it is repeated. Nothing that uses as much energy as the
+    One that surely meets the SLO goes before one of which that is uncertain, and of these one that
+    seldom misses it before one that does more often. Nothing that uses as much energy as the
     default is better than the default, repeated or not.
     """
     known = [
@@ -171,11 +172,17 @@ def _best(found: ConfirmedFront) -> TrialRow | None:
 
 
 def _doubt(found: ConfirmedFront, trial: TrialRow) -> int:
-    """Return 0 if the trial surely meets the SLO, as far as a front without repeats can say."""
+    """Return 0 if the trial surely meets the SLO, as far as a front without repeats can say.
+
+    Else it is 1, and 1 more each time that its chance to miss is twice what is allowed.
+    """
     if not found.is_confirmed:
         return 0
     known = found.confirmations[trial.number]
-    return 0 if known.slo is SloVerdict.MET else 1 + known.is_hopeless
+    if known.slo is SloVerdict.MET or known.miss_chance is None:
+        return int(known.slo is not SloVerdict.MET)
+    doubled = math.log2(max(known.miss_chance, 1.0 - LEVEL) / (1.0 - LEVEL))
+    return 1 + math.ceil(doubled)
 
 
 def _expected_energy_j(found: ConfirmedFront, trial: TrialRow) -> float | None:

@@ -8,7 +8,7 @@ the configuration's in others, the drift of the machine can be told and is taken
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from tuner.measurement.statistics.compare import (
 from tuner.records import FloatArray
 
 _LEAST_FREEDOM = 3
+_MOST_SHARED = 4  # degrees of freedom that other configurations' pairs contribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,24 @@ class Pair:
     def __post_init__(self) -> None:
         if not (self.ours > 0.0 and self.baseline > 0.0):
             raise ValueError(f"expected values above 0, found {self.ours:g} and {self.baseline:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A standard deviation of log ratios from pair to pair, and its degrees of freedom."""
+
+    value: float = 0.0
+    freedom: int = 0
+
+
+def spread_of_pairs(groups: Iterable[Sequence[Pair]], per_step: float = 0.0) -> Spread:
+    """Return the spread within groups, each the pairs of one configuration."""
+    kept = [_log_ratios(group, per_step) for group in groups if len(group) > 1]
+    freedom = sum(ratios.size - 1 for ratios in kept)
+    if not freedom:
+        return Spread()
+    squares = sum(float(ratios.var(ddof=1)) * (ratios.size - 1) for ratios in kept)
+    return Spread(math.sqrt(squares / freedom), freedom)
 
 
 def drift_of_pairs(groups: Sequence[Sequence[Pair]], steps: int) -> tuple[Drift, float]:
@@ -66,19 +85,27 @@ def drift_of_pairs(groups: Sequence[Sequence[Pair]], steps: int) -> tuple[Drift,
 
 
 def compare_pairs(
-    metric: str, pairs: Sequence[Pair], drift: Drift | None = None, per_step: float = 0.0
+    metric: str,
+    pairs: Sequence[Pair],
+    drift: Drift | None = None,
+    per_step: float = 0.0,
+    others: Spread | None = None,
 ) -> Comparison:
     """Compare by the log ratios, with Student's t interval; `per_step` is what drifts in a step.
 
+    Few pairs say little of their own spread. That of `others` counts as at most four of them.
     Raises `ValueError` without pairs.
     """
     if not pairs:
         raise ValueError("expected at least one pair, found none")
-    ratios = _log_ratios(pairs) - per_step * np.array([float(p.steps) for p in pairs])
+    ratios = _log_ratios(pairs, per_step)
     mean, interval = float(ratios.mean()), None
     if ratios.size > 1:
-        error = float(ratios.std(ddof=1)) / math.sqrt(ratios.size)
-        ends = relative(interval_around(mean, error, ratios.size - 1))
+        own, shared = ratios.size - 1, others or Spread()
+        more = min(shared.freedom, _MOST_SHARED)
+        squares = own * float(ratios.var(ddof=1)) + more * shared.value**2
+        error = math.sqrt(squares / (own + more) / ratios.size)
+        ends = relative(interval_around(mean, error, own + more))
         interval = told(math.exp(mean), ends)
     return Comparison(
         metric=metric,
@@ -89,8 +116,11 @@ def compare_pairs(
     )
 
 
-def _log_ratios(pairs: Sequence[Pair]) -> FloatArray:
-    return np.log(np.array([p.ours / p.baseline for p in pairs], dtype=np.float64))
+def _log_ratios(pairs: Sequence[Pair], per_step: float = 0.0) -> FloatArray:
+    ratios = np.log(np.array([p.ours / p.baseline for p in pairs], dtype=np.float64))
+    steps = np.array([float(p.steps) for p in pairs])
+    without_drift: FloatArray = ratios - per_step * steps
+    return without_drift
 
 
 def _centred(values: FloatArray) -> FloatArray:

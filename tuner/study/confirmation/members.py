@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.knob_returns import simplified
-from tuner.analysis.margins import energy_shift, margins
-from tuner.analysis.outcomes import baseline_of, energy_j, feasible, front_of, measured
+from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
+from tuner.analysis.outlook import Outlook, energy_shift
 from tuner.analysis.verdicts import Confirmation
 from tuner.configuration import Configuration
-from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.metrics import Direction, kind_of
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
@@ -20,8 +20,14 @@ from tuner.store import RepeatRow, TrialRow
 # Stretches from this number on tell the search how far within its SLOs to aim.
 AIM_FROM = 1000
 _AS_LITTLE = 1.02  # energies of two windows this near to each other may be the same
-# Where nothing is within the margin, the first part of it that something is within.
-_SHARES_OF_MARGIN = (1.0, 0.75, 0.5, 0.25, 0.0)
+# How likely a member is to hold; where none is, the next.
+_CHANCES = (0.6, 0.5, 0.25, 0.05, 0.01)
+# What is confirmed is left for one that may save so much more, and is so likely to hold.
+_WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
+_SURE = 0.04  # chance of a miss, at most, of what is confirmed first
+# What was begun goes on while it is so likely to hold, and nothing saves so much more.
+_LIKELY, _CLEARLY_MORE = 0.6, 1.05
+_BEGUN = 1.5  # so many times what it promises, for what was begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,92 +49,114 @@ def members(
     repeats: Sequence[RepeatRow],
     known: Mapping[int, Confirmation],
 ) -> list[TrialRow]:
-    """Return the front that is expected on unseen traffic, what would be recommended first.
+    """Return the front that is expected on unseen traffic, the one to be measured next first.
 
-    What was repeated stands with its repeats, unless they reject it. The rest stands with the
-    search's window and what the repeated ones lost against theirs; it has to be within the SLOs by
-    the margin, or as much of it as any is.
+    Each stands with what all repeats together say of it (`tuner.analysis.outlook`), unless its own
+    reject it. Those are on the front that are likely to hold, or as likely as any is.
     """
     by_number = {t.number: t for t in trials}
-    learned = margins(goal.slos, trials, repeats)
-    ratios = {
-        n: 1.0 + found.energy.difference
-        for n, found in known.items()
-        if found.energy is not None and found.energy.difference > -1.0
-    }
+    outlook = Outlook(goal.slos, trials, repeats)
     default = baseline_of(trials)
-    default_j = energy_j(default)
-    shift = energy_shift(trials, ratios)
     base = Configuration() if default is None else default.configuration
-    within = {key: margin.needed for key, margin in learned.items()}
+    within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
     trials = _in_their_place(trials, simplified(trials, goal.slos, base, within))
-    standing: dict[int, TrialRow] = {}
-    for trial in measured(trials):
-        found = known.get(trial.number)
-        if found is None:
-            continue
-        if not (found.is_dropped or found.is_hopeless):
-            expected_j, ratio = energy_j(trial), ratios.get(trial.number)
-            if default_j is not None and ratio is not None and not trial.baseline:
-                expected_j = default_j * ratio
-            elif expected_j is not None and not trial.baseline:
-                expected_j *= math.exp(shift)
-            standing[trial.number] = _as_repeated(trial, found, expected_j, goal.slos)
+    rows = [
+        trial
+        if trial.baseline
+        else _expected(trial, goal.slos, outlook.expected(trial.number), expected_j)
+        for trial, expected_j in _with_energies(trials, default, known)
+        if not _is_rejected(known.get(trial.number))
+    ]
+    hold = {t.number: outlook.chance_to_hold(t.number) for t in rows}
+    held = [t for t in rows if not t.baseline and _is_met(known.get(t.number))]
     front: list[TrialRow] = []
-    rows: list[TrialRow] = []
-    for share in _SHARES_OF_MARGIN:
-        needed = {key: share * margin.needed for key, margin in learned.items()}
-        rest = [
-            _elsewhere(trial, goal.slos, needed, shift)
-            for trial in measured(trials)
-            if trial.number not in known
-        ]
-        rows = [*standing.values(), *rest]
-        front = front_of(rows, goal.slos, goal.objectives)
+    for chance in _CHANCES:
+        standing = [t for t in rows if t.baseline or hold[t.number] >= chance or t in held]
+        front = front_of(standing, goal.slos, goal.objectives)
         if not all(t.baseline for t in front):
             break
-    first = [] if not front or front[0].baseline else [_leader(rows, goal.slos, repeats, known)]
-    others = [t for t in front if t.number not in {leader.number for leader in first}]
-    return [by_number[t.number] for t in (*first, *others)]
+    if front and not front[0].baseline:
+        defaults_j = [energy_j(t) or math.inf for t in front if t.baseline]
+        able = [
+            t
+            for t in rows
+            if not t.baseline and all((energy_j(t) or math.inf) < theirs for theirs in defaults_j)
+        ]
+        begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
+        first = (
+            _improvement(able, held, hold, begun) if held else _leader(able, hold, outlook, begun)
+        )
+        front = [first, *(t for t in front if t.number != first.number)]
+    return [by_number[t.number] for t in front]
+
+
+def _is_rejected(found: Confirmation | None) -> bool:
+    return found is not None and (found.is_dropped or found.is_hopeless)
+
+
+def _is_met(found: Confirmation | None) -> bool:
+    return found is not None and found.is_confirmed and found.slo is SloVerdict.MET
+
+
+def _improvement(
+    able: Sequence[TrialRow],
+    held: Sequence[TrialRow],
+    hold: Mapping[int, float],
+    begun: Sequence[int],
+) -> TrialRow:
+    """Return what promises to save most over what is confirmed, or that itself.
+
+    What counts is the saving, times the chance that it holds; what was begun is rather finished.
+    """
+    best = min(held, key=lambda t: energy_j(t) or math.inf)
+    best_j = energy_j(best) or math.inf
+
+    def promise(trial: TrialRow) -> float:
+        is_begun = trial.number in begun
+        saving = 1.0 - (energy_j(trial) or math.inf) / best_j
+        return (_BEGUN if is_begun else 1.0) * hold[trial.number] * saving
+
+    worth = [
+        t
+        for t in able
+        if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT)
+        and hold[t.number] >= _LEAST_CHANCE
+    ]
+    return max(worth, key=promise, default=best)
 
 
 def _leader(
-    rows: Sequence[TrialRow],
-    slos: Sequence[Slo],
-    repeats: Sequence[RepeatRow],
-    known: Mapping[int, Confirmation],
+    able: Sequence[TrialRow],
+    hold: Mapping[int, float],
+    outlook: Outlook,
+    begun: Sequence[int],
 ) -> TrialRow:
-    """Return which of the rows of least energy, as far as one window can tell, is to be confirmed.
+    """Return what is confirmed first, so that there is an answer early.
 
-    One whose confirmation has begun stays until that is decided: a night that goes from one to the
-    next decides none. Else it is the one with the fewest knobs, which others equal.
+    It is the least energy of what surely holds by what is known, or else, and while little is known
+    of unseen traffic, of what is likely to hold. Of equals, as far as one window can tell, it is
+    the one with the fewest knobs. One that was begun stays while it is likely to hold, unless
+    another saves clearly more.
     """
-    begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
-    able = [t for t in feasible(rows, slos) if not t.baseline and energy_j(t)]
-    held_j = min(
-        (
-            energy_j(t) or math.inf
-            for t in able
-            if t.number in begun and known[t.number].slo is SloVerdict.MET
-        ),
-        default=math.inf,
-    )
-    undecided = [
+    sure = [
         t
         for t in able
-        if t.number in begun
-        and known[t.number].slo is SloVerdict.UNCERTAIN
-        and (energy_j(t) or math.inf) < held_j
+        if (outlook.stretches > LEAST_WINDOWS and outlook.miss_chance(t.number) <= _SURE)
+        or (t.number in begun and outlook.miss_chance(t.number) <= 1.0 - LEVEL)
+        or (t.number in begun and hold[t.number] >= _LIKELY)
     ]
-    if undecided:
-        return max(undecided, key=lambda t: begun.count(t.number))
-    least_j = min(energy_j(t) or math.inf for t in able)
-
-    def rank(trial: TrialRow) -> tuple[int, int, float]:
-        ours_j = energy_j(trial) or math.inf
-        return -begun.count(trial.number), len(trial.configuration.knobs()), ours_j
-
-    return min((t for t in able if (energy_j(t) or math.inf) <= least_j * _AS_LITTLE), key=rank)
+    levels = ([t for t in able if hold[t.number] >= chance] for chance in _CHANCES)
+    likely = sure or next((level for level in levels if level), list(able))
+    least_j = min(energy_j(t) or math.inf for t in likely)
+    going_on = [
+        t
+        for t in likely
+        if t.number in begun and (energy_j(t) or math.inf) <= least_j * _CLEARLY_MORE
+    ]
+    if going_on:
+        return max(going_on, key=lambda t: begun.count(t.number))
+    equals = [t for t in likely if (energy_j(t) or math.inf) <= least_j * _AS_LITTLE]
+    return min(equals, key=lambda t: (len(t.configuration.knobs()), energy_j(t) or math.inf))
 
 
 def _in_their_place(trials: Sequence[TrialRow], simpler: Mapping[int, TrialRow]) -> list[TrialRow]:
@@ -149,39 +177,46 @@ def _in_their_place(trials: Sequence[TrialRow], simpler: Mapping[int, TrialRow])
     ]
 
 
-def _elsewhere(
-    trial: TrialRow, slos: Sequence[Slo], needed: Mapping[str, float], shift: float
+def _with_energies(
+    trials: Sequence[TrialRow], default: TrialRow | None, known: Mapping[int, Confirmation]
+) -> list[tuple[TrialRow, float | None]]:
+    """Return the measured trials, each with the energy that is expected on the search's stretch, J.
+
+    It is the default's times the ratio on the same unseen traffic, or what the search measured and
+    what others lost against that.
+    """
+    ratios = {
+        n: 1.0 + found.energy.difference
+        for n, found in known.items()
+        if found.energy is not None and found.energy.difference > -1.0
+    }
+    lost, default_j = math.exp(energy_shift(trials, ratios)), energy_j(default)
+    found: list[tuple[TrialRow, float | None]] = []
+    cut_short = {t.number for t in ended_early(trials)}  # whose figures are lower bounds
+    for trial in measured(trials):
+        if trial.number in cut_short:
+            continue
+        ratio, searched_j = ratios.get(trial.number), energy_j(trial)
+        if default_j is not None and ratio is not None:
+            found.append((trial, default_j * ratio))
+        else:
+            found.append((trial, None if searched_j is None else searched_j * lost))
+    return found
+
+
+def _expected(
+    trial: TrialRow,
+    slos: Sequence[Slo],
+    violations: Mapping[str, float],
+    expected_j: float | None,
 ) -> TrialRow:
-    """Return the trial with what its window would have to show on unseen traffic."""
+    """Return the trial with what is expected of it; an SLO that may be met counts as met."""
     assert trial.measurement is not None
     metrics = dict(trial.measurement.metrics)
     for slo in slos:
-        if slo.metric in metrics:
+        if slo.metric in violations:
             sign = 1.0 if slo.direction is Direction.MIN else -1.0
-            metrics[slo.metric] *= math.exp(sign * needed[str(slo)])
-    name = kind_of(metrics).energy
-    if not trial.baseline and name in metrics:
-        metrics[name] *= math.exp(shift)
+            metrics[slo.metric] = slo.bound * math.exp(sign * min(violations[slo.metric], 0.0))
+    if expected_j is not None:
+        metrics[kind_of(metrics).energy] = expected_j
     return replace(trial, measurement=replace(trial.measurement, metrics=metrics))
-
-
-def _as_repeated(
-    trial: TrialRow, found: Confirmation, expected_j: float | None, slos: Sequence[Slo]
-) -> TrialRow:
-    """Return the trial with the means of its repeats, and its energy beside the default's.
-
-    Means of energy over different stretches could not be compared.
-    Where it is uncertain whether an SLO is met, it counts as met: one window decides nothing.
-    """
-    assert trial.measurement is not None
-    metrics = {name: estimate.mean for name, estimate in found.estimates.items()}
-    for slo in slos:
-        if slo.metric in metrics and slo.violation(metrics[slo.metric]) > 0.0:
-            metrics[slo.metric] = slo.bound
-    name = kind_of(metrics).energy
-    if expected_j is not None and name in metrics:
-        metrics[name] = expected_j
-    return replace(
-        trial,
-        measurement=replace(trial.measurement, metrics=metrics or trial.measurement.metrics),
-    )

@@ -11,26 +11,28 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, measured, point_of
-from tuner.analysis.verdicts import confirmations
-from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
+from tuner.analysis.outlook import Outlook
+from tuner.analysis.verdicts import Confirmation, confirmations
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
 from tuner.store import RepeatKind, RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
-# Members in a round, once the one that would be recommended is decided; before that it is alone in
-# every other round, since it matters most.
+# Members in a round, once the one that would be recommended is decided; before that it is alone:
+# each further stretch tells of all.
 ROUND = 3
 # A would-be recommendation in doubt may be repeated this many times as often as the others.
 LEADER_REPEATS = 6
 # So many of them, once this share of the search is over.
-AIMS = ((0.35, 3), (0.7, 5))
+AIMS = ((0.35, 3), (0.7, 5), (0.95, 4))
 _LEAST_TRIALS_TO_AIM = 24
-_SHARE_OF_HOURS = 0.4
+_DOUBTFUL = 2.0 * (1.0 - LEVEL)  # a chance to miss an SLO
+_SHARE_OF_HOURS = 0.5
 _SHARE_OF_TRIALS = 0.4
 _LEAST_MEASUREMENTS = 12
 _MEMBERS = (2, 8)  # repeats that the reserved time covers
@@ -76,6 +78,7 @@ class _Plan:
     ) -> None:
         self._goal = goal
         self._known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
+        self._outlook = Outlook(goal.slos, trials, repeats)
         self._repeats = repeats
         self._left_out = left_out
         default = baseline_of(trials)
@@ -97,7 +100,7 @@ class _Plan:
         default = self._default
         if default is not None and default.number not in done | self._left_out:
             others = in_round - {default.number}
-            wants_pair = any(not self._knows_energy(n) for n in others)
+            wants_pair = any(self._wants_pair(n) for n in others)
             if (wants_pair or self._default_is_alone(waiting)) and (number % 2 == 0 or not waiting):
                 return Step(default, RepeatKind.BASELINE, number)
         return Step(waiting[0], RepeatKind.CONFIRMATION, number) if waiting else None
@@ -105,7 +108,7 @@ class _Plan:
     def _waiting(self, number: int, done: set[int]) -> list[TrialRow]:
         """Return the members that this round has still to measure."""
         default = None if self._default is None else self._default.number
-        size = ROUND if self._leader is None else 1 + number % 2
+        size = ROUND if self._leader is None else 1
         room = size - len(done - {default})
         return [t for t in self._undecided() if t.number not in done][: max(room, 0)]
 
@@ -158,9 +161,24 @@ class _Plan:
             default is not None and trial.configuration == default.configuration
         )
 
-    def _knows_energy(self, number: int) -> bool:
+    def _members(self) -> Iterator[Confirmation]:
+        """Return the verdicts on all but the default."""
+        default = None if self._default is None else self._default.number
+        return (found for number, found in self._known.items() if number != default)
+
+    def _wants_pair(self, number: int) -> bool:
+        """Say whether a member's energy is to be compared with the default's on this stretch.
+
+        Where one is confirmed already, not while this one may miss an SLO: two more stretches tell
+        more of that.
+        """
+        is_held = any(
+            found.slo is SloVerdict.MET and found.is_confirmed for found in self._members()
+        )
+        if is_held and self._outlook.miss_chance(number) > _DOUBTFUL:
+            return False
         found = self._known.get(number)
-        return found is not None and (found.knows_energy or found.is_dropped)
+        return found is None or not (found.knows_energy or found.is_dropped)
 
 
 def aim_step(
@@ -173,7 +191,7 @@ def aim_step(
     """Return what to measure on unseen traffic during the search, so that it aims right.
 
     `share` of the budget is spent; of a budget in hours the search has only a part. It is what
-    would be recommended by now; see `tuner.analysis.margins`.
+    would be recommended by now; see `tuner.analysis.outlook`.
     """
     if budget_trials is None:
         share /= 1.0 - _SHARE_OF_HOURS
@@ -229,15 +247,17 @@ def may_go_on(
     spent_s: float,
     repeats: Sequence[RepeatRow],
     each_s: float | None,
+    simplified_s: float = 0.0,
 ) -> bool:
     """Say whether the budget has room for one more repeat.
 
     A budget in hours lasts to its end, and always gives the confirmation its reserved share, so a
-    study that was cut short can be confirmed later. A budget in trials allows two fifths of them as
+    study that was cut short can be confirmed later; `simplified_s` is what the trials without a
+    knob took of it. A budget in trials allows two fifths of them as
     extra repeats, plus those of the default.
     """
     if math.isfinite(budget_s):
-        own_s = _spent_s(repeats)
+        own_s = _spent_s(repeats) + simplified_s
         next_s = each_s or 0.0
         return spent_s + next_s <= budget_s or own_s + next_s <= _SHARE_OF_HOURS * budget_s
     most = max(_LEAST_MEASUREMENTS, math.ceil((budget_trials or 0) * _SHARE_OF_TRIALS))

@@ -53,6 +53,7 @@ class ConfirmationRun:
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
+        self._simplified_s = 0.0  # in this run
 
     @property
     def reserve_s(self) -> float:
@@ -91,7 +92,7 @@ class ConfirmationRun:
         """
         is_told = False
         while (step := self._next()) is not None:
-            if simplify is not None and await simplify():
+            if simplify is not None and await self._simplifies(simplify):
                 continue
             if not is_told:
                 self._listener.note(
@@ -101,6 +102,12 @@ class ConfirmationRun:
                 is_told = True
             await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
             await self._measure(step)
+
+    async def _simplifies(self, simplify: Callable[[], Awaitable[bool]]) -> bool:
+        before_s = self._store.study(self._name).spent_s
+        has_tried = await simplify()
+        self._simplified_s += self._store.study(self._name).spent_s - before_s
+        return has_tried
 
     def reconcile(self) -> None:
         """Delete the repeat that a killed or interrupted tuner was measuring."""
@@ -116,7 +123,8 @@ class ConfirmationRun:
         step = next_step(
             self._goal, self._store.trials(self._name), repeats, left_out=self._left_out
         )
-        if step is None or may_go_on(*budget, spent_s, repeats, self._each_s()):
+        each_s = self._each_s()
+        if step is None or may_go_on(*budget, spent_s, repeats, each_s, self._simplified_s):
             return step
         # a budget in trials counts members only: the default still completes the last pairs
         is_paid = self._spec.hours is None and step.kind is RepeatKind.BASELINE

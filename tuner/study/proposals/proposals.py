@@ -86,7 +86,7 @@ class Proposals:
     `is_warm_for` says whether the warm server can serve a configuration, `may_fit` is False for one
     that surely does not start. `gpus` is how many GPUs the study may use, None if that is not
     known. `baseline` sets what the user's own baseline sets of the knobs; by default nothing.
-    `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.margins`.
+    `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.outlook`.
     """
 
     def __init__(

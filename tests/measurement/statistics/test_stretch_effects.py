@@ -1,0 +1,87 @@
+"""What further traffic does to a metric is learned from the windows of all configurations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.measurement.statistics.stretch_effects import StretchEffects, Window
+
+PRIOR = 0.1
+# As a night measures: the best by then alone on stretches of their own, then three on three more.
+NIGHT = [(1, n) for n in range(3)] + [(2, n) for n in range(3, 8)]
+NIGHT += [(which, n) for n in range(8, 11) for which in (3, 4)]
+
+
+def drawn(
+    rng: np.random.Generator, configuration: float, stretch: float, rest: float, shift: float
+) -> tuple[list[Window], dict[int, float]]:
+    """Return windows of a night, and the mean of each configuration."""
+    means = {c: shift + rng.normal(0.0, configuration) for c, _ in NIGHT}
+    heavy = {n: rng.normal(0.0, stretch) for _, n in NIGHT}
+    return [Window(c, n, means[c] + heavy[n] + rng.normal(0.0, rest)) for c, n in NIGHT], means
+
+
+@pytest.mark.parametrize(
+    ("configuration", "stretch", "rest"),
+    [(0.02, 0.16, 0.035), (0.05, 0.10, 0.05), (0.0, 0.08, 0.01), (0.1, 0.1, 0.1)],
+)
+def test_95_of_100_further_windows_are_below_the_quantile(
+    configuration: float, stretch: float, rest: float
+) -> None:
+    """Also those of a configuration with three windows of its own."""
+    rng = np.random.default_rng(7)
+    spread, within = math.hypot(stretch, rest), []
+    for _ in range(150):
+        windows, means = drawn(rng, configuration, stretch, rest, rng.normal(0.0, 0.1))
+        bound = StretchEffects(windows, PRIOR).forecast(3).quantile(0.95)
+        within.append(0.5 * math.erfc((means[3] - bound) / spread / math.sqrt(2.0)))
+    assert np.mean(within) == pytest.approx(0.945, abs=0.025)
+
+
+def test_all_windows_together_say_more_than_the_own_ones() -> None:
+    rng = np.random.default_rng(2)
+    windows, _ = drawn(rng, 0.01, 0.1, 0.02, 0.05)
+    own = [w for w in windows if w.configuration == 3]
+    together, alone = (StretchEffects(rows, PRIOR).forecast(3) for rows in (windows, own))
+    assert together.quantile(0.95) - together.mean < 0.8 * (alone.quantile(0.95) - alone.mean)
+
+
+def test_before_anything_was_measured_the_spread_is_the_prior() -> None:
+    forecast = StretchEffects([], PRIOR).forecast()
+    assert forecast.mean == 0.0
+    assert forecast.spread == pytest.approx(PRIOR)
+    assert forecast.chance_above(0.0) == pytest.approx(0.5)
+
+
+def test_one_stretch_that_is_far_off_counts_as_one() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(0.0, 0.05, 20)
+    calm = [Window(1, n, float(v)) for n, v in enumerate(values)]
+    hit = [*calm[:-1], Window(1, 19, 2.0)]
+    before, after = (StretchEffects(rows, PRIOR).forecast(1).spread for rows in (calm, hit))
+    assert before < after < 1.6 * before
+
+
+@given(st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=8), st.floats(-0.5, 0.5))
+def test_chances_fall_with_the_value_and_agree_with_the_quantile(
+    differences: list[float], value: float
+) -> None:
+    windows = [Window(n % 2, n, d) for n, d in enumerate(differences)]
+    forecast = StretchEffects(windows, PRIOR).forecast(0)
+    assert 0.0 <= forecast.chance_above(value + 0.1) <= forecast.chance_above(value) <= 1.0
+    assert forecast.chance_above(forecast.quantile(0.9)) == pytest.approx(0.1, abs=1e-3)
+    holds = [forecast.chance_that_95_of_100_are_below(value + more) for more in (0.0, 0.1)]
+    assert 0.0 <= holds[0] <= holds[1] <= 1.0
+
+
+def test_what_cannot_hold_is_told_from_what_may() -> None:
+    rng = np.random.default_rng(4)
+    windows, means = drawn(rng, 0.01, 0.08, 0.01, 0.0)
+    forecast = StretchEffects(windows, PRIOR).forecast(3)
+    assert forecast.chance_that_95_of_100_are_below(means[3] + 0.02) < 0.1
+    assert forecast.chance_that_95_of_100_are_below(means[3] + 0.25) > 0.9
