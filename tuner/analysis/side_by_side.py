@@ -13,11 +13,11 @@ from tuner.analysis.recommendation.recommend import recommend
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError
+from tuner.metrics import kind_of
 from tuner.spec.stored import StoredSpec
 from tuner.store import Store
 from tuner.store.rows import StudyIdentity, TrialRow
 
-ENERGIES = ("energy_per_output_token_j", "energy_per_request_j")
 _CARD_TO_CARD_PERCENT = 10  # power of two cards of one host on the same work: docs/h200.md
 
 
@@ -110,7 +110,9 @@ def _figures(found: ConfirmedFront, trial: TrialRow | None) -> dict[str, Figure]
     if trial is None or trial.measurement is None:
         return {}
     intervals = found.summary(trial).intervals
-    names = (*ENERGIES, "p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power_w")
+    kind = kind_of(trial.measurement.metrics)
+    energies = (kind.energy, "energy_per_request_j")
+    names = (*energies, *kind.columns, kind.throughput, "mean_power_w")
     return {
         name: Figure(value, intervals.get(name))
         for name in names

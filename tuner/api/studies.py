@@ -19,6 +19,7 @@ from tuner.store import ComparisonPoint, Store, StudySummary
 if TYPE_CHECKING:
     from tuner.analysis.recommendation.recommend import Recommendation
     from tuner.analysis.side_by_side import SideBySide
+    from tuner.analysis.tasks.gpu_tasks import GpuTasks
     from tuner.analysis.tasks.task_energy import TaskTable
     from tuner.report.terminal.status_table import Status
 
@@ -168,6 +169,17 @@ def task_tables(
 
     with Store.open(store, create=False) as opened:
         return tables(opened, model, mfu)
+
+
+def gpu_tasks(gpu: str, store: str = DEFAULT_STORE) -> GpuTasks:
+    """Compare the tasks of one GPU, whatever model each was tuned for, with chat.
+
+    `gpu` is its name, or a part of it. Raises `UsageError`.
+    """
+    from tuner.analysis.tasks.gpu_tasks import gpu_tasks as tasks
+
+    with Store.open(store, create=False) as opened:
+        return tasks(opened, gpu)
 
 
 def comparison_points(study: str, store: str = DEFAULT_STORE) -> list[ComparisonPoint]:

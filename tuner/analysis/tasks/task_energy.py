@@ -9,10 +9,11 @@ import numpy as np
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import baseline_of, emulated, energy_j, metric
+from tuner.analysis.outcomes import baseline_of, emulated, energy_j, kind_of_study, metric
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
+from tuner.metrics import Output
 from tuner.records import RequestState
 from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
 
@@ -30,7 +31,8 @@ class TaskEnergy:
         output_tokens: the same; J/request divided by J/token.
         default_j: energy per request of vLLM's default, J.
         recommended_j: of the recommended configuration, J.
-        headroom_percent: what that saves of the default's energy per output token.
+        headroom_percent: what that saves of the default's energy per token, image or second of
+            video.
         estimated_j: per request, what an estimate from FLOPs says, J.
         token_multiplier: output tokens, over those of chat.
         energy_multiplier: J/request of the recommended configurations, over that of chat.
@@ -123,8 +125,11 @@ def _task(
     best = None if found is None else found.best
     shown = None if found is None or best is None else found.summary_of(best)
     of_default = None if found is None or default is None else found.summary_of(default)
-    prompt_tokens = None if default is None else _prompt_tokens(store, study.name, default.number)
-    output_tokens = _over(metric(default, _PER_REQUEST), energy_j(default))
+    prompt_tokens = output_tokens = None
+    if kind_of_study(study).output is Output.TEXT:
+        if default is not None:
+            prompt_tokens = _prompt_tokens(store, study.name, default.number)
+        output_tokens = _over(metric(default, _PER_REQUEST), energy_j(default))
     trials = tuple(t for t in (default, best) if t is not None)
     estimated_j = None
     if basis is not None and prompt_tokens is not None and output_tokens is not None:

@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.tasks.flops_estimate import DEFAULT_MFU, FORMULA, SOURCE, FlopsBasis
+from tuner.analysis.tasks.gpu_tasks import GpuTask, GpuTasks
 from tuner.analysis.tasks.task_energy import CHAT, TaskEnergy, TaskTable
+from tuner.metrics import OUTPUT_KINDS, Output
 from tuner.report.labels import UNKNOWN, emulated_label, number, percent
 from tuner.report.terminal.front_table import heading
 
@@ -44,6 +46,66 @@ def tasks_json(tables: Sequence[TaskTable]) -> list[dict[str, Any]]:
         }
         for table in tables
     ]
+
+
+def gpu_tasks_json(found: GpuTasks) -> dict[str, Any]:
+    """Return the tasks of a GPU as plain data."""
+    tasks = [asdict(task) | {"emulated": list(task.emulated)} for task in found.tasks]
+    return {"gpu": found.gpu, "tasks": tasks, "notes": list(found.notes)}
+
+
+_GPU_COLUMNS = (
+    "a request\ngets",
+    "steps\nx chat",
+    "J/request\ndefault",
+    "recom-\nmended",
+    "J x\nchat",
+    "more\nload",
+    "saving",
+    "energy\nis",
+)
+
+
+def show_gpu_tasks(console: Console, found: GpuTasks) -> None:
+    """Print the tasks of a GPU, whatever model each was tuned for."""
+    console.print(heading(f"Tasks on {found.gpu}", ""))
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("task", min_width=9, overflow="fold", vertical="bottom")
+    for title in _GPU_COLUMNS:
+        shown.add_column(Text(title), justify="right", vertical="bottom")
+    for task in found.tasks:
+        shown.add_row(Text(task.task), *_gpu_cells(task))
+    console.print(shown)
+    for task in found.tasks:
+        console.print(Text(f"{task.task}: {task.model}, {task.study}, {task.load}", style="dim"))
+    for note in found.notes:
+        console.print(Text(note, style="yellow"))
+    if all(task.task != CHAT for task in found.tasks):
+        console.print(Text("no study of the workload chat, so nothing is relative to it"))
+    console.print(
+        Text(
+            "steps: passes of the model one after another, which are the tokens of an answer or "
+            "the sampler's steps; more load: until an SLO is missed; saving: energy per token, "
+            "image or second of video, against the default",
+            style="dim",
+        )
+    )
+
+
+def _gpu_cells(task: GpuTask) -> tuple[str, ...]:
+    tied = " tied" if task.tied_with_default else ""
+    kind = OUTPUT_KINDS[Output(task.output)]
+    unit = {Output.TEXT: "tok", Output.IMAGE: "image", Output.VIDEO: "s video"}[kind.output]
+    return (
+        f"{number(task.amount)} {unit}",
+        _times(task.step_multiplier),
+        number(task.default_j),
+        number(task.recommended_j),
+        _times(task.energy_multiplier),
+        percent(task.load_headroom_percent),
+        f"{percent(task.saving_percent)}{tied}",
+        "emulated" if "energy" in task.emulated else "measured",
+    )
 
 
 def show_tasks(console: Console, tables: Sequence[TaskTable]) -> None:
@@ -92,8 +154,8 @@ def _about(task: TaskEnergy) -> str:
 
 def _foot(table: TaskTable) -> list[str]:
     lines = [
-        "headroom: energy per output token that the recommended configuration saves against "
-        "vLLM's default",
+        "headroom: energy per output token, image or second of video that the recommended "
+        "configuration saves against vLLM's default",
         f"by FLOPs, estimated, not measured: {FORMULA}",
     ]
     if all(task.workload != CHAT for task in table.tasks):

@@ -31,13 +31,14 @@ def _files(spec: StudySpec, space: SearchSpace) -> Iterator[StudyFile]:
     written = yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False)
     yield StudyFile(SPACE, "space.yaml", written.encode())
     workload = find_yaml("workloads", spec.workload)
-    trace = read_yaml(workload, WorkloadSpec).trace
-    if trace is None:
+    beside = _beside(read_yaml(workload, WorkloadSpec))
+    if beside is None:
         yield _read(WORKLOAD, workload)
     else:  # wherever it is, it is put beside the workload
-        file = _read(TRACE, workload.parent / trace.file)
+        part, field, name = beside
+        file = _read(TRACE, workload.parent / name)
         data = read_mapping(workload)
-        data["trace"] = {**data["trace"], "file": file.name}
+        data[part] = {**data[part], field: file.name}
         yield StudyFile(WORKLOAD, workload.name, yaml.safe_dump(data, sort_keys=False).encode())
         yield file
     if spec.quality is not None:
@@ -50,6 +51,15 @@ def _files(spec: StudySpec, space: SearchSpace) -> Iterator[StudyFile]:
         for name in MODEL_FILES:
             if (path := Path(spec.model) / name).is_file():
                 yield _read(name, path)
+
+
+def _beside(spec: WorkloadSpec) -> tuple[str, str, str] | None:
+    """Return where a workload names the file beside it, a trace or prompts, and that name."""
+    if spec.trace is not None:
+        return ("trace", "file", spec.trace.file)
+    if spec.generation is not None and spec.generation.prompts is not None:
+        return ("generation", "prompts", spec.generation.prompts)
+    return None
 
 
 def gpu_file(name: str | None) -> Path | None:
