@@ -1,9 +1,8 @@
 """How long reading takes, start-up included: `tuner recommend` on a large store, `tuner --help`.
 
-The store has 20 studies of 500 trials, each with raw records, and is just small enough to be
-checked whole when it is opened. Every command runs in a new process. The shortest of several runs
-is what the command needs; the others also waited for somebody else. Beside it stands its processor
-time, and how long a bare `python -c pass` takes on this machine.
+The store has 20 studies of 500 trials, each with raw records. Every command runs in a new process.
+The shortest of several runs is what the command needs; the others also waited for somebody else.
+Beside it stands its processor time, and how long a bare `python -c pass` takes on this machine.
 
 Usage: python benchmarks/bench_reading.py [--repeats 7] [--store FILE]
 """
@@ -34,7 +33,7 @@ from tuner.store.raw import encode
 from tuner.store.schema import RawRunRecord, StudyRecord, TrialRecord
 
 STUDIES, TRIALS = 20, 500
-SAMPLES = 900  # with them the file stays below the 256 MiB that are checked whole
+SAMPLES = 900
 TARGETS_S = {"recommend": 1.5, "recommend --format json": 1.5, "--help": 0.4}
 
 

@@ -81,6 +81,25 @@ def recommend(
         return recommend_from(opened, model, study, bounds, trial)
 
 
+def recommend_compared(
+    model: str | None = None,
+    *,
+    study: str | None = None,
+    slo: Sequence[str] | None = None,
+    trial: int | None = None,
+    store: str = DEFAULT_STORE,
+) -> tuple[Recommendation, list[ComparisonPoint]]:
+    """Return what `recommend` does, and what other tools measured of the same study's model.
+
+    The store is opened, and with that checked, once for both.
+    """
+    from tuner.analysis.recommendation.recommend import recommend as recommend_from
+
+    with Store.open(store, create=False) as opened:
+        found = recommend_from(opened, model, study, _parsed(slo), trial)
+        return found, opened.comparisons.of(found.study.name)
+
+
 def deployment_text(recommendation: Recommendation, form: str) -> str:
     """Return a recommendation as a file of a deployment tool; `form` is one of `names.EXPORTS`."""
     from tuner.report.exports.deployment import deployment

@@ -30,8 +30,9 @@ _CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 120_000,  # ms
 }
-_WHOLE_CHECK_BYTES = 256 * 2**20  # above it, the raw records are left out of the check
 _LONGEST_NAME = 230  # bytes of a store's file; those beside it have names up to 18 bytes longer
+# Above it, the check leaves out raw records: each has a checksum, and is checked when it is read.
+_WHOLE_CHECK_BYTES = 16 * 2**20
 _RAW_TABLE = "tuner_raw_runs"
 
 

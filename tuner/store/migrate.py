@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, insert, inspect, select, text, update
+from sqlalchemy import Connection, Engine, insert, select, text, update
 
 from tuner.errors import PreflightError, UsageError
 from tuner.host.process import whole_number
@@ -41,7 +41,7 @@ def _require_no_newer(version: int | None, shown: str) -> None:
 
 
 def _stored_version(connection: Connection) -> int | None:
-    if not inspect(connection).has_table(SchemaRecord.__tablename__):
+    if not connection.dialect.has_table(connection, SchemaRecord.__tablename__):
         return None
     version = connection.scalar(select(SchemaRecord.version))
     with readable("the table tuner_schema"):

@@ -111,14 +111,14 @@ def recommend_one(
     Another --slo filters the same measurements. Examples: tuner recommend Llama-3.1-8B-Instruct
     --price 0.30; tuner recommend --format systemd > vllm.service
     """
-    import tuner
-    from tuner.api.studies import comparison_points, deployment_text
+    from tuner.api.studies import deployment_text, recommend_compared
     from tuner.report.price import Price
     from tuner.report.terminal.comparison_table import comparison_json, show_comparison
 
     cost = None if price is None else Price(price, currency)
-    recommendation = tuner.recommend(model, study=study, slo=slo, trial=trial, store=store_url)
-    points = comparison_points(recommendation.study.name, store_url)
+    recommendation, points = recommend_compared(
+        model, study=study, slo=slo, trial=trial, store=store_url
+    )
     if output == "table":
         from tuner.report.terminal.recommendation_table import show_recommendation
 
