@@ -39,6 +39,8 @@ from tuner.study.durability.recovery import recover
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.proposals.stopping import stagnation
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 SPEC = StudySpec(
     model="m", slo=("p99_tpot_ms<=40", "p99_ttft_ms<=500"), trials=20_000, space="power"
@@ -149,12 +151,13 @@ def steps(
     )
     assert isinstance(proposals, Proposals)
     timed("resume: is there a default?", lambda: proposals.has_baseline)
-    run = StudyRun("s", SPEC, store, proposals, ScriptedEvaluator(), OWNER, listener)
+    fleet = Fleet([Worker(ScriptedEvaluator(), OWNER)])
+    run = StudyRun("s", SPEC, store, proposals, fleet, listener)
     timed("resume: what only the log knows", lambda: recover("s", SPEC, store, log, listener.note))
     timed("resume: reconcile", run.reconcile)
     points = timed("resume: points for the stop rule", run._points)
     timed("loop: the stop rule", lambda: stagnation(points))  # type: ignore[arg-type]
-    confirmation = ConfirmationRun("s", SPEC, store, ScriptedEvaluator(), OWNER, listener)
+    confirmation = ConfirmationRun("s", SPEC, store, fleet, listener)
     timed("loop: the confirmation's reserve", lambda: confirmation.reserve_s)
     timed("loop: how much is spent", lambda: run.progress)
     timed("loop: probe the store", store.probe)

@@ -57,6 +57,10 @@ class Configuration:
         for section in ("flags", "environment", "device", "load"):
             object.__setattr__(self, section, _frozen(getattr(self, section)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the values: a mapping that cannot be changed cannot be pickled."""
+        return Configuration.from_json, (self.to_json(),)
+
     def knobs(self) -> dict[str, Value]:
         """Every value by its knob's name, flags first."""
         return {**self.flags, **self.environment, **self.device, **self.load}

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import aiohttp
 import pytest
+from helpers.benches import virtual_order
 from helpers.live_servers import evaluator as launched_evaluator
 
 from tuner.catalog.gpu import load_gpu
@@ -22,9 +23,12 @@ from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import IDLE_POWER, Evaluation, Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.remote.local_process import LocalProcess
+from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
+from tuner.measurement.listener import NOBODY
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Load, Measurement
 from tuner.slo import Slo
@@ -94,10 +98,16 @@ async def wait_until_ready(port: int) -> None:
                 await asyncio.sleep(0.1)
 
 
+@asynccontextmanager
+async def remote(folder: Path) -> AsyncIterator[Evaluator]:
+    yield RemoteEvaluator(LocalProcess(virtual_order(folder), NOBODY, "0"))
+
+
 MEMBERS: dict[str, Callable[[Path], Opened]] = {
     "virtual": virtual,
     "launched": launched,
     "attached": attached,
+    "remote": remote,
 }
 
 

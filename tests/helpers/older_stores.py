@@ -22,6 +22,7 @@ ADDED_COLUMNS = {
     7: {"tuner_repeats": ["grades"]},
     8: {"tuner_repeats": ["load"]},
     9: {"tuner_studies": ["note"]},
+    10: {"tuner_repeats": ["owner_card"], "tuner_trials": ["owner_card"]},
 }
 
 

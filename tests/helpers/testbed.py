@@ -14,6 +14,8 @@ from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 OWNER = TrialOwner(pid=1, boot_id="boot", host="here", run_tag="tag")
 SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=40",), trials=8, sampler="random")
@@ -48,7 +50,12 @@ class Testbed:
         )
         if not proposals.has_baseline:
             proposals.enqueue_baseline({})
-        return StudyRun("s", self.spec, self.store, proposals, self.evaluator, OWNER, self.listener)
+        return StudyRun("s", self.spec, self.store, proposals, self.fleet, self.listener)
+
+    @property
+    def fleet(self) -> Fleet:
+        """One worker, without a card of its own."""
+        return Fleet([Worker(self.evaluator, OWNER)])
 
     def run(self) -> None:
         run = self.start()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from helpers.scripted import physics
-from helpers.testbed import OWNER, SPEC, Died, Testbed
+from helpers.testbed import SPEC, Died, Testbed
 
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.configuration import Configuration
@@ -20,11 +20,9 @@ WIDE = SPEC.model_copy(update={"trials": 30, "slos": (Slo("p99_tpot_ms", 85.0),)
 
 
 def start(bed: Testbed) -> tuple[StudyRun, ConfirmationRun]:
-    confirmation = ConfirmationRun("s", bed.spec, bed.store, bed.evaluator, OWNER, bed.listener)
+    confirmation = ConfirmationRun("s", bed.spec, bed.store, bed.fleet, bed.listener)
     proposals = bed.start()._proposals
-    run = StudyRun(
-        "s", bed.spec, bed.store, proposals, bed.evaluator, OWNER, bed.listener, confirmation
-    )
+    run = StudyRun("s", bed.spec, bed.store, proposals, bed.fleet, bed.listener, confirmation)
     run.reconcile()
     confirmation.reconcile()
     return run, confirmation

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from tuner.analysis.cards.figures import card_figures
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.host.finding import Finding, ok, problem, warning
 from tuner.store import Store, TrialState
@@ -32,6 +33,7 @@ def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) 
             check_file(path, create=False)
         with Store.open(store_url, create=False) as store:
             studies = [s.identity.name for s in store.studies()]
+            outliers = [found for name in studies for found in _outlier_cards(store, name)]
             interrupted = [name for name in studies if _has_running(store, name)]
     except TunerError as error:
         return [problem("store", str(error), _fix(url, error))]
@@ -52,7 +54,20 @@ def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) 
         for name in interrupted
         if name not in running
     ]
-    return found
+    return [*found, *outliers]
+
+
+def _outlier_cards(store: Store, name: str) -> list[Finding]:
+    figures = card_figures(store.trials(name), store.repeats.probes(name))
+    return [
+        warning(
+            "cards",
+            f"card {one.card} of study '{name}' is an outlier: {one.outlier}; it is left out",
+            "nvidia-smi -q -d PERFORMANCE,POWER,TEMPERATURE",
+        )
+        for one in figures
+        if one.outlier is not None
+    ]
 
 
 def _has_running(store: Store, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
@@ -21,6 +22,13 @@ IDLE_POWER = "idle_power_w"
 IDLE_S = 60.0  # of a window without requests
 
 EvaluationKind = Literal["live", "attached", "virtual"]
+
+
+class BenchLostError(Exception):
+    """What evaluates is gone: its process was killed, its node lost, or it cannot be reached.
+
+    Nothing is known of the configuration, which is to be evaluated again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,8 @@ class Evaluation:
 class LoadRun:
     """One load to measure: what is sent, for how long, and how the records become a result.
 
-    `requests` returns the same requests each time: a window that is discarded is repeated.
+    `requests` returns the same requests each time: a window that is discarded is repeated. Both
+    functions can be pickled, because the load may run in another process.
     """
 
     requests: Callable[[], Iterator[Request]]
@@ -98,7 +107,8 @@ class Evaluator(Protocol):
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Evaluate; a configuration that does not work is a `Failure`, not an exception.
 
-        Raises `OperatorNeededError` if no further evaluation makes sense.
+        Raises `OperatorNeededError` if no further evaluation makes sense, and `BenchLostError` if
+        it runs in another process, which is gone.
         """
 
     def is_warm_for(self, configuration: Configuration) -> bool:
@@ -208,7 +218,7 @@ class MeasurementPlan:
         """Return a configuration's load on a stretch of traffic; see `Traffic.requests`."""
         load = load_of(configuration, self.load)
         return LoadRun(
-            requests=lambda: self.traffic.requests(load, unseen),
+            requests=partial(self.traffic.requests, load, unseen),
             load=load,
             window=self.window_for(configuration, unseen),
             reduce=self.reduce,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from tuner.analysis.deployment.headroom import Headroom, Probe, headroom_of, next_load
 from tuner.evaluation.evaluator import LoadRun, MeasurementPlan
@@ -43,7 +44,7 @@ def headroom_run(plan: MeasurementPlan, load: Load, traffic: int) -> LoadRun:
         window_s = max(window.longest_window_s, wanted_s)
         window = replace(window, precision=None, window_s=window_s)
     return LoadRun(
-        requests=lambda: plan.traffic.requests(load, traffic),
+        requests=partial(plan.traffic.requests, load, traffic),
         load=load,
         window=replace(window, slos=plan.slos),
         reduce=plan.reduce,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 
@@ -114,7 +113,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
     if early is not None and early.missed is not None:
         metrics |= _at_least(run, finished, Slo.parse(early.missed))
     return Measurement(
-        metrics=MappingProxyType(metrics),
+        metrics=metrics,
         window_start_s=start_s,
         window_end_s=end_s,
         latency_source=run.latency_source,

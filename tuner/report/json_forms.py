@@ -7,11 +7,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
+from tuner.analysis.cards.fleet_energy import fleet_energy
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, confirmed_front
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import emulated, emulator_errors, measured
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.checks_text import checks_json
+from tuner.report.fleet_text import fleet_json
 from tuner.report.price import Price
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
@@ -70,6 +72,7 @@ def recommendation_json(
         "price": None if price is None else _price(r, price),
         "outputs": r.confirmed.outputs(r.best),
         "checks": checks_json(r),
+        "fleet": fleet_json(fleet_energy(r)),
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
     }

@@ -97,11 +97,7 @@ class GaussianProcess:
         scale: tuple[float, float],
         solved: tuple[Floats, Floats] | None = None,
     ) -> None:
-        """Condition on the data.
-
-        `scale` is the centre and spread that standardise y; `solved` the Cholesky factor and the
-        weights, where they are known already.
-        """
+        """Condition on data; `scale`: y's centre and spread, `solved`: factor, weights if known."""
         self.data = data
         self.parameters = parameters
         self.scale = scale
@@ -125,6 +121,10 @@ class GaussianProcess:
     def noise_sd(self) -> float:
         """Standard deviation of one observation around the function."""
         return math.sqrt(self.parameters.noise) * self.scale[1]
+
+    def solve(self, y: Floats) -> Floats:
+        """Return K^-1 y, shape (N,) or (N, F) as y."""
+        return cho_solve((self._factor, True), y)
 
     def condition_on(self, x: Floats, values: Floats) -> GaussianProcess:
         """Return the process given exact values at rows of `x` (N, D) instead of its data.

@@ -24,6 +24,7 @@ class Observation:
         at_least: indices of violations that are lower bounds, of an evaluation that ended early.
         launch_s: how long the launch took; None if the server was warm.
         wall_s: how long it took altogether, with the launch; None if unknown.
+        card: what it was evaluated on, where several are compared.
     """
 
     point: Point
@@ -35,6 +36,7 @@ class Observation:
     wall_s: float | None = None
     cause: str | None = None
     overload: float | None = None
+    card: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import log_ndtr
 
+from tuner.search.cards.card_effects import ENERGY_SD, SPEED_SD, without_card_effects
 from tuner.search.censoring import fit_censored
 from tuner.search.failures.capacity import Capacity
 from tuner.search.failures.feasibility import Feasibility
@@ -144,17 +145,19 @@ class _Column:
 def _column(
     space: Space, working: Sequence[Observation], k: int, *, of_objectives: bool
 ) -> _Column:
-    points, values, censored = [], [], []
+    points, values, censored, cards = [], [], [], []
     for observation in working:
         outputs = observation.objectives if of_objectives else observation.violations
         value = outputs[k] if outputs else None
         if value is None:
             continue
         points.append(observation.point)
+        cards.append(observation.card)
         values.append(float(value) if of_objectives else float(bilog(np.array(value))))
         censored.append(not of_objectives and k in observation.at_least)
     no_known_noise = np.zeros(len(points))
     data = Data(space.coordinates_of(points), np.array(values), no_known_noise, space.unordered)
+    data = without_card_effects(data, cards, ENERGY_SD if of_objectives else SPEED_SD)
     return _Column(data, np.array(censored, dtype=np.bool_))
 
 

@@ -124,6 +124,8 @@ def gpus_for(spec: StudySpec) -> int | None:
     """
     if spec.base_url is not None:
         return None
+    if spec.has_cards:
+        return spec.gpus or 1
     if spec.emulate is not None:
         there: int | None = load_gpu(spec.emulate).max_gpus
     else:

@@ -91,7 +91,9 @@ class StudySpec(BaseModel):
     engine: str | None = None  # profile of the emulated server; the newest one without
     live: bool = False
     base_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    gpus: int | None = Field(default=None, ge=1, le=4096)  # the server may use; None: all
+    gpus: int | None = Field(default=None, ge=1, le=4096)  # a server may use; None: all
+    cards: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] | None = None  # workers
+    ray: str | None = Field(default=None, min_length=1)  # address of a Ray cluster
     baseline: Baseline | None = None
     allow_output_changes: bool = False
     quality: str | None = None
@@ -150,11 +152,12 @@ class StudySpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _share_of_capacity(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("gpus") == "all":  # a worker on each
+            data = {**data, "gpus": None, "cards": "all"}
         rate = data.get("request_rate") if isinstance(data, dict) else None
         if not isinstance(rate, str) or not rate.endswith("x"):
             return data
-        others = {k: v for k, v in data.items() if k != "request_rate"}
-        return {**others, "request_rate_share": rate.removesuffix("x")}
+        return {**data, "request_rate": None, "request_rate_share": rate.removesuffix("x")}
 
     @field_validator("loads", mode="before")
     @classmethod
@@ -240,6 +243,8 @@ class StudySpec(BaseModel):
                 "request_rate, leave --no-confirm and --no-checks out, and let the tuner launch "
                 "the server"
             )
+        if self.has_cards and (self.base_url is not None or self.port is not None):
+            raise ValueError("each card has a server and a port of its own; leave both out")
         if self.live and self.emulate is None:
             raise ValueError(
                 "live is for the emulator (--emulate GPU); a real vLLM always runs in real time"
@@ -247,6 +252,11 @@ class StudySpec(BaseModel):
         if self.engine is not None and self.emulate is None:
             raise ValueError("engine is a profile of the emulator; give --emulate GPU too")
         return self
+
+    @property
+    def has_cards(self) -> bool:
+        """Whether each worker has cards of its own, so that figures of several are compared."""
+        return self.cards is not None or self.ray is not None
 
     @property
     def access(self) -> Access:

@@ -160,6 +160,7 @@ def set_owner(record: TrialRecord | RepeatRecord, owner: TrialOwner) -> None:
     record.owner_boot_id = owner.boot_id
     record.owner_host = owner.host
     record.owner_run_tag = owner.run_tag
+    record.owner_card = owner.card
 
 
 def set_measurement(
@@ -278,7 +279,8 @@ def _timing(row: Row[Any]) -> Timing | None:
 
 
 def _owner(row: Row[Any]) -> TrialOwner:
-    return TrialOwner(row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag)
+    process = (row.owner_pid, row.owner_boot_id, row.owner_host, row.owner_run_tag)
+    return TrialOwner(*process, card=row.owner_card)
 
 
 def _measurement(row: Row[Any]) -> Measurement | None:

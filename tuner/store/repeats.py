@@ -91,6 +91,13 @@ class RepeatTables:
             if encoded is not None:
                 session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
 
+    def drop(self, study: str, number: int) -> None:
+        """Delete a running repeat whose evaluator is gone; it will be measured again."""
+        with self._session() as session:
+            repeat = _repeat(session, study_of(session, study).id, number)
+            if repeat is not None and repeat.state == TrialState.RUNNING:
+                session.delete(repeat)
+
     def drop_running(self, study: str) -> list[int]:
         """Delete the repeats that a killed tuner left running; return the trials they repeated."""
         with self._session() as session:

@@ -47,12 +47,16 @@ class StudyIdentity:
 
 @dataclass(frozen=True, slots=True)
 class TrialOwner:
-    """The process that runs a trial. A pid is only valid under the same `boot_id`."""
+    """The process that runs a trial. A pid is only valid under the same `boot_id`.
+
+    `card` names the GPU or GPUs that it is measured on, in a study on several; None in others.
+    """
 
     pid: int
     boot_id: str
     host: str
     run_tag: str
+    card: str | None = None
 
 
 class TrialState(StrEnum):
@@ -94,13 +98,14 @@ class RepeatKind(StrEnum):
 
 
 class ProbeKind(StrEnum):
-    """What a configuration was probed for, at another load than the study's."""
+    """What a configuration was probed for, beside search and confirmation."""
 
     HEADROOM = "headroom"  # another rate or concurrency
     STRESS = "stress"  # the longest requests, as many as run at once
     IDLE = "idle"  # no load: the power of a loaded server
     LOAD = "load"  # an operating point: a share of the load that it can take under the SLO
     SWITCHING = "switching"  # a start, and sleep and waking where the server has them
+    CARD = "card"  # the study's own load: the default on one more card
 
 
 def kind_named(name: str) -> RepeatKind | ProbeKind:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -139,6 +139,7 @@ class _Outcome:
     owner_boot_id: Mapped[str] = mapped_column(Text)
     owner_host: Mapped[str] = mapped_column(Text)
     owner_run_tag: Mapped[str] = mapped_column(Text)
+    owner_card: Mapped[str | None] = mapped_column(Text)
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     window_start_s: Mapped[float | None]
     window_end_s: Mapped[float | None]

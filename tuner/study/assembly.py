@@ -14,19 +14,18 @@ from datetime import UTC, datetime
 from tuner.analysis.outlook import margins
 from tuner.configuration import Configuration, Value
 from tuner.errors import TunerError
-from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
+from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.factory import (
     RunContext,
     baseline_configuration,
     fixed_configuration,
-    make_evaluator,
     measurement_plan,
     space_knobs,
 )
 from tuner.evaluation.rate_share import resolved_rate
-from tuner.evaluation.supervision import supervised
 from tuner.host.process import boot_id
 from tuner.load.workload import Workload
+from tuner.search.observation import Observation
 from tuner.spec.device_ranges import gpus_for
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
@@ -45,6 +44,7 @@ from tuner.study.durability.durable_evaluator import (
     StoreTimeouts,
     retry_store_faults,
 )
+from tuner.study.durability.left_over import keep_left_over
 from tuner.study.durability.recovery import recover
 from tuner.study.identity import identity_of, require_same
 from tuner.study.inputs.keeping import files_to_keep
@@ -55,6 +55,11 @@ from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.run_files import RunFiles
 from tuner.study.study_log import LoggedListener
+from tuner.study.workers.benches import Bench, left_over_of, opened_benches, prepared
+from tuner.study.workers.card_baselines import CardBaselines
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.other_cards import default_elsewhere
+from tuner.study.workers.worker import Worker
 
 
 class Run:
@@ -109,15 +114,13 @@ class Run:
             self._spec, self._capacity = await resolved_rate(
                 self._spec, share, self._plan(), self._context
             )
-        evaluator = await asyncio.to_thread(  # it may take a minute to ask vLLM for its flags
-            make_evaluator,
-            self._spec,
-            self._plan(),
-            space_knobs(self._space, self._gpus),
-            self._context,
-        )
-        async with supervised(evaluator, self._context):
-            testbed = await evaluator.prepare()
+        knobs = space_knobs(self._space, self._gpus)
+        async with opened_benches(
+            self._name, self._spec, self._plan(), knobs, self._context
+        ) as opened:
+            left_over = [] if new else await left_over_of(opened)
+            testbed, benches = await prepared(opened)
+            evaluator = benches[0].evaluator
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(
                 self._name, self._spec, self._space, self._workload, testbed, self._capacity
@@ -138,7 +141,8 @@ class Run:
                 self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
             stored = self._store.study(self._name)
             self._files.log_identity(stored, defaults)
-            await self._loop(evaluator, defaults, older)
+            keep_left_over(self._name, self._store, self._files.log, left_over)
+            await self._loop(benches, defaults, older)
 
     def _plan(self) -> MeasurementPlan:
         plan = measurement_plan(self._spec, self._workload, self._fixed, self._baseline)
@@ -146,7 +150,7 @@ class Run:
 
     async def _loop(
         self,
-        evaluator: Evaluator,
+        benches: Sequence[Bench],
         defaults: Mapping[str, Value],
         older: Sequence[Configuration],
     ) -> None:
@@ -158,7 +162,6 @@ class Run:
             self._spec.objectives,
             self._spec.sampler,
             self._spec.seed,
-            evaluator.is_warm_for,
             fitting(
                 self._spec.model,
                 self._store.study(self._name).gpu,
@@ -167,31 +170,34 @@ class Run:
             self._gpus,
             self._baseline,
             self._margins,
+            self._on_other_cards,
         )
         if not proposals.has_baseline:
-            defaults = defaults or await evaluator.defaults()
+            defaults = defaults or await benches[0].evaluator.defaults()
             await self._enqueue_first_points(proposals, defaults, older)
-        kept = self._kept(evaluator)
-        confirmation = self._confirmation(kept) if self._spec.confirm else None
-        prober = self._prober(kept) if self._spec.makes_checks else None
+        patience = StoreTimeouts()
+        gate = Gate(self._store, self._lock, self._listener.note, patience)
+        fleet = self._fleet(benches, gate, patience)
+        confirmation = self._confirmation(fleet) if self._spec.confirm else None
+        prober = self._prober(fleet) if self._spec.makes_checks else None
         run = StudyRun(
             self._name,
             self._spec.before_checks(),
             self._store,
             proposals,
-            kept,
-            self._owner,
+            fleet,
             self._listener,
             confirmation,
             self._question,
+            CardBaselines(self._name, self._plan(), self._store, fleet, self._listener),
         )
         self._reconcile(run, confirmation)
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
             await retry_store_faults(
-                kept.gate,
-                lambda: self._to_the_end(run, confirmation, prober),
+                gate,
+                lambda: self._to_the_end(run, fleet, confirmation, prober),
                 lambda: self._reconcile(run, confirmation),
             )
         except BaseException:
@@ -199,6 +205,13 @@ class Run:
                 self._lock.check()
                 self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
             raise
+
+    def _on_other_cards(self) -> list[Observation]:
+        """Return what the default gave on cards that no trial of it is from."""
+        if not self._spec.has_cards:
+            return []
+        probes = self._store.repeats.probes(self._name)
+        return default_elsewhere(probes, self._spec.objectives, self._spec.slos)
 
     def _margins(self) -> dict[str, float]:
         """Return how far within each SLO the search aims; nowhere if nothing is confirmed."""
@@ -209,7 +222,11 @@ class Run:
         return {key: margin.needed for key, margin in found.items()}
 
     async def _to_the_end(
-        self, run: StudyRun, confirmation: ConfirmationRun | None, prober: Prober | None
+        self,
+        run: StudyRun,
+        fleet: Fleet,
+        confirmation: ConfirmationRun | None,
+        prober: Prober | None,
     ) -> None:
         with self._store.optuna_faults():
             await run.run()
@@ -217,8 +234,8 @@ class Run:
                 await confirmation.run(run.simplify)
             if prober is not None:
                 checks = FinalChecks(prober)
-                await checks.run()
-                await OperatingPoints(prober, checks).run()
+                await fleet.run_on_one(checks.run)
+                await fleet.run_on_one(OperatingPoints(prober, checks).run)
             self._store.set_finished(self._name, datetime.now(UTC))
 
     async def _enqueue_first_points(
@@ -252,36 +269,37 @@ class Run:
         assert self._files.lock is not None  # the files are opened first
         return self._files.lock
 
-    def _kept(self, evaluator: Evaluator) -> DurableEvaluator:
-        note, patience = self._listener.note, StoreTimeouts()
+    def _fleet(self, benches: Sequence[Bench], gate: Gate, patience: StoreTimeouts) -> Fleet:
+        """Return a worker for each bench, whose results go to one log in front of one store."""
         counts = next(s for s in self._store.studies() if s.identity.name == self._name)
-        return DurableEvaluator(
-            evaluator,
-            self._files.log,
-            Gate(self._store, self._lock, note, patience),
-            self._store,
-            self._name,
-            self._owner,
-            patience,
-            Backups(self._store, counts.measured + counts.failed, note),
+        backups = Backups(self._store, counts.measured + counts.failed, self._listener.note)
+        owners = [dataclasses.replace(self._owner, card=bench.card) for bench in benches]
+        return Fleet(
+            [
+                Worker(
+                    DurableEvaluator(
+                        bench.evaluator,
+                        self._files.log,
+                        gate,
+                        self._store,
+                        self._name,
+                        owner,
+                        patience,
+                        backups,
+                    ),
+                    owner,
+                )
+                for bench, owner in zip(benches, owners, strict=True)
+            ],
+            self._listener.note,
         )
 
-    def _confirmation(self, evaluator: Evaluator) -> ConfirmationRun:
+    def _confirmation(self, fleet: Fleet) -> ConfirmationRun:
         spec = self._spec.before_checks()
-        return ConfirmationRun(
-            self._name, spec, self._store, evaluator, self._owner, self._listener
-        )
+        return ConfirmationRun(self._name, spec, self._store, fleet, self._listener)
 
-    def _prober(self, evaluator: Evaluator) -> Prober:
-        return Prober(
-            self._name,
-            self._spec,
-            self._plan(),
-            self._store,
-            evaluator,
-            self._owner,
-            self._listener,
-        )
+    def _prober(self, fleet: Fleet) -> Prober:
+        return Prober(self._name, self._spec, self._plan(), self._store, fleet, self._listener)
 
 
 def _this_process(run_tag: str) -> TrialOwner:

@@ -1,5 +1,7 @@
 """Ask-and-tell loop: propose, evaluate, store, tell, until the budget is spent.
 
+Each worker asks when it is free, and is told what the others have measured by then.
+
 A crash at any line loses no result. A measurement is on disk before Optuna is told: first in the
 measurement log (see `tuner.study.durability.durable_evaluator`), then in the store. `reconcile`
 completes or undoes what a killed tuner left half done.
@@ -7,24 +9,27 @@ completes or undoes what a killed tuner left half done.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import statistics
 import time
 
 from tuner.errors import OperatorNeededError
-from tuner.evaluation.evaluator import Evaluation, Evaluator
-from tuner.records import Failure, FailureKind, Measurement
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
+from tuner.records import Failure, FailureKind, Measurement, Timing
 from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
-from tuner.store import Store, TrialOwner, TrialState
+from tuner.store import Store, TrialState
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
+from tuner.study.proposals.search_task import Asker
 from tuner.study.proposals.stopping import Point, stop_reason
+from tuner.study.workers.card_baselines import CardBaselines
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 _LEAST_TRIALS_TO_SIMPLIFY = 24
@@ -43,21 +48,24 @@ class StudyRun:
         spec: StudySpec,
         store: Store,
         proposals: Proposals,
-        evaluator: Evaluator,
-        owner: TrialOwner,
+        fleet: Fleet,
         listener: Listener,
         confirmation: ConfirmationRun | None = None,
         question: EarlyQuestion | None = None,
+        card_baselines: CardBaselines | None = None,
     ) -> None:
         self._name = name
         self._spec = spec
         self._store = store
         self._proposals = proposals
-        self._evaluator = evaluator
-        self._owner = owner
+        self._fleet = fleet
         self._listener = listener
         self._confirmation = confirmation
         self._question = question
+        self._card_baselines = card_baselines
+        self._under_way = 0
+        self._has_stopped = False  # by the stopping rule
+        self._simplifies = False
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
@@ -78,16 +86,40 @@ class StudyRun:
         """
         self._require_no_doubt()
         points = self._points()
-        while self._has_budget() and not self._is_flat(points):
-            points.append(self._point(await self._evaluate_next()))
-            if self._confirmation is not None:
-                self._spent_s += await self._confirmation.aim(self.progress.share)
 
-    async def simplify(self) -> bool:
+        async def next_of(worker: Worker) -> bool:
+            if not self._has_budget() or self._is_flat(points):
+                return False
+            if (cards := self._card_baselines) is not None:
+                if cards.lacks(worker):
+                    passed_s = await cards.measure(worker)
+                    self._spent_s += passed_s  # which others have added to meanwhile
+                    return True
+                if cards.leave_out_an_outlier(worker):
+                    return False
+            points.append(self._point(await self._evaluate_next(worker)))
+            if self._confirmation is not None:
+                passed_s = await self._confirmation.aim(worker, self.progress.share)
+                self._spent_s += passed_s
+            return True
+
+        await self._fleet.work_off(next_of)
+
+    async def simplify(self, worker: Worker) -> bool:
         """Try the next knob of what would be recommended at the baseline's value.
 
         Returns whether there was one. As the repeats do, it comes on top of a budget in trials.
+        Only one worker tries at a time, because what it finds decides which knob is next.
         """
+        if self._simplifies:
+            return False
+        self._simplifies = True
+        try:
+            return await self._try_next_return(worker)
+        finally:
+            self._simplifies = False
+
+    async def _try_next_return(self, worker: Worker) -> bool:
         is_short = self._spec.trials is not None and self._spec.trials < _LEAST_TRIALS_TO_SIMPLIFY
         if self._confirmation is None or self._spec.traffic == "drawn" or is_short:
             return False
@@ -102,27 +134,37 @@ class StudyRun:
         if step is None:
             return False
         self._proposals.enqueue_return(step.trial, step.name)
-        await self._evaluate_next()
+        await self._evaluate_next(worker)
         return True
 
-    async def _evaluate_next(self) -> Measurement | Failure:
+    async def _evaluate_next(self, worker: Worker) -> Measurement | Failure:
         """Evaluate the next proposal, store the result and tell it; return it."""
-        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        self._under_way += 1
+        try:
+            return await self._evaluate(worker)
+        finally:
+            self._under_way -= 1
+
+    async def _evaluate(self, worker: Worker) -> Measurement | Failure:
         began_s = time.monotonic()
-        proposal = self._proposals.ask()
+        proposal = self._proposals.ask(Asker(worker.card, worker.evaluator.is_warm_for))
         self._store.begin_trial(
             self._name,
             proposal.number,
             proposal.configuration,
             baseline=proposal.baseline,
-            owner=self._owner,
+            owner=worker.owner,
         )
         self._listener.trial_started(proposal)
-        evaluation = await self._evaluator.evaluate(proposal.configuration, proposal.number)
+        try:
+            evaluation = await worker.evaluator.evaluate(proposal.configuration, proposal.number)
+        except BenchLostError:
+            self._put_back(proposal.number, known=True)
+            raise
+        passed_s = await self._fleet.passed_s(evaluation, began_s)
         result = self._record(proposal, evaluation)
-        wall_s = time.monotonic() - began_s
-        spent = evaluation.spent(wall_s)
-        self._spend(spent.elapsed_s)
+        spent = evaluation.spent(time.monotonic() - began_s)
+        self._spend(passed_s, spent)
         self._proposals.note_timing(proposal.number, spent)
         self._tell(proposal, result)
         self._listener.trial_ended(proposal, result, self.progress)
@@ -149,11 +191,12 @@ class StudyRun:
         return costs(self._spec.objectives, result.metrics)
 
     def _is_flat(self, points: list[Point | None]) -> bool:
-        if not self._spec.stops_when_flat:
-            return False
+        if not self._spec.stops_when_flat or self._has_stopped:
+            return self._has_stopped
         reason = stop_reason(points, self._proposals.expected_gains())
         if reason is None:
             return False
+        self._has_stopped = True
         message = f"the search stops: {reason}"
         self._store.add_event(self._name, "flat", message)
         self._listener.note(message)
@@ -161,7 +204,8 @@ class StudyRun:
 
     def _has_budget(self) -> bool:
         progress = self.progress
-        if progress.budget_trials is not None and progress.trials >= progress.budget_trials:
+        begun = progress.trials + self._under_way
+        if progress.budget_trials is not None and begun >= progress.budget_trials:
             return False
         # a trial that would end after the last hour is not begun
         next_s, reserve_s = self._next_s, 0.0
@@ -177,10 +221,10 @@ class StudyRun:
         """How long the next trial is expected to take, s."""
         return statistics.median(self._durations_s) if self._durations_s else 0.0
 
-    def _spend(self, elapsed_s: float) -> None:
-        self._store.add_spent_s(self._name, elapsed_s)  # which may fail, and is then begun again
-        self._durations_s.append(elapsed_s)
-        self._spent_s += elapsed_s
+    def _spend(self, passed_s: float, own: Timing) -> None:
+        self._store.add_spent_s(self._name, passed_s)  # which may fail, and is then begun again
+        self._durations_s.append(own.elapsed_s)
+        self._spent_s += passed_s
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store the result before Optuna or a listener is told; return what was stored."""

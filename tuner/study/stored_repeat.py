@@ -6,9 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tuner.evaluation.evaluator import Evaluation
-from tuner.records import Load, Timing
-from tuner.store import ProbeKind, RepeatKind, Store, TrialOwner
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
+from tuner.records import Load
+from tuner.store import ProbeKind, RepeatKind, Store
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,23 +19,29 @@ class RepeatStore:
 
     name: str
     store: Store
-    owner: TrialOwner
+    fleet: Fleet
 
     async def measure(
         self,
+        worker: Worker,
         trial: int,
         kind: RepeatKind | ProbeKind,
         evaluate: Callable[[int], Awaitable[Evaluation]],
         traffic: int | None,
         load: Load | None = None,
-    ) -> tuple[Evaluation, Timing]:
-        """Run `evaluate` with the repeat's number and store its result; return both and the time.
+    ) -> tuple[Evaluation, float]:
+        """Run `evaluate` with the repeat's number and store its result; return it and the time.
 
         The time is what it takes from the budget, s (virtual on the emulator).
         """
         began_s = time.monotonic()
-        repeat = self.store.repeats.begin(self.name, trial, kind, self.owner, traffic, load)
-        evaluation = await evaluate(repeat)
+        repeat = self.store.repeats.begin(self.name, trial, kind, worker.owner, traffic, load)
+        try:
+            evaluation = await evaluate(repeat)
+        except BenchLostError:
+            self.store.repeats.drop(self.name, repeat)
+            raise
+        passed_s = await self.fleet.passed_s(evaluation, began_s)
         spent = evaluation.spent(time.monotonic() - began_s)
         self.store.repeats.save(
             self.name,
@@ -45,5 +53,5 @@ class RepeatStore:
             answers=evaluation.answers,
             grades=evaluation.grades,
         )
-        self.store.add_spent_s(self.name, spent.elapsed_s)
-        return evaluation, spent
+        self.store.add_spent_s(self.name, passed_s)
+        return evaluation, passed_s

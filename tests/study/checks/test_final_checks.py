@@ -26,6 +26,8 @@ from tuner.store import ProbeKind, RepeatKind, Store
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 STUDIED = Load(request_rate=4.0)
 NIGHT = SPEC.model_copy(
@@ -91,9 +93,8 @@ class Night:
             WindowPlan(window_s=60.0),
             Configuration(),
         )
-        checks = FinalChecks(
-            Prober("s", self.spec, plan, self.store, self.evaluator, OWNER, self.listener)
-        )
+        fleet = Fleet([Worker(self.evaluator, OWNER)])
+        checks = FinalChecks(Prober("s", self.spec, plan, self.store, fleet, self.listener))
         asyncio.run(checks.run())
 
     def checks_of(self, trial: int) -> DeploymentChecks:
@@ -108,7 +109,7 @@ def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store.open(folder / "tuner.db", create=True) as store:
         bed = Testbed(store, spec=NIGHT)
         bed.run()
-        run = ConfirmationRun("s", NIGHT, store, bed.evaluator, OWNER, bed.listener)
+        run = ConfirmationRun("s", NIGHT, store, bed.fleet, bed.listener)
         asyncio.run(run.run())
     return folder
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from helpers.scripted import measurement, physics
-from helpers.testbed import OWNER, Testbed
+from helpers.testbed import Testbed
 
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.configuration import Configuration
@@ -64,7 +64,7 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
     bed = Testbed(store, measured)
     bed.run()
     bed.evaluator.again = measured
-    run = ConfirmationRun("s", bed.spec, store, bed.evaluator, OWNER, bed.listener)
+    run = ConfirmationRun("s", bed.spec, store, bed.fleet, bed.listener)
     asyncio.run(run.run())
 
     trials = store.trials("s")

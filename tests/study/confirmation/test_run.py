@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from helpers.scripted import infrastructure, measurement, physics
-from helpers.testbed import OWNER, SPEC, Died, Testbed
+from helpers.testbed import SPEC, Died, Testbed
 
 from tuner.analysis.verdicts import confirmations
 from tuner.configuration import Configuration
@@ -27,7 +27,7 @@ def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:
 
 def confirming(bed: Testbed) -> ConfirmationRun:
     bed.evaluator.again = noisy
-    return ConfirmationRun("s", bed.spec, bed.store, bed.evaluator, OWNER, bed.listener)
+    return ConfirmationRun("s", bed.spec, bed.store, bed.fleet, bed.listener)
 
 
 def searched(store: Store, spec: StudySpec = SPEC) -> Testbed:
@@ -131,8 +131,7 @@ def test_hours_leave_room_for_the_confirmation(store: Store) -> None:
         spec,
         store,
         plain._proposals,
-        bed.evaluator,
-        OWNER,
+        bed.fleet,
         bed.listener,
         confirmation,
     )

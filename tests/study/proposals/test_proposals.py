@@ -13,7 +13,7 @@ from tuner.spec.objective import Objective
 from tuner.spec.search_space import SearchSpace
 from tuner.study.proposals.gp_sampler import SearchSampler
 from tuner.study.proposals.proposals import Proposals
-from tuner.study.proposals.search_task import LAUNCH_OK
+from tuner.study.proposals.search_task import LAUNCH_OK, Asker
 
 SLOS = (Slo("p99_tpot_ms", 40.0), Slo("p99_ttft_ms", 500.0))
 OBJECTIVES = (Objective.parse("energy_per_output_token_j"), Objective.parse("p99_tpot_ms"))
@@ -190,12 +190,13 @@ def test_time_is_told_and_the_warm_server_is_asked_for(
         warm_for.append(configuration)
         return True
 
-    asked = Proposals(storage, "s", SPACE, SLOS, OBJECTIVES, "gp", 0, is_warm)
-    number = asked.ask().number
+    asked = Proposals(storage, "s", SPACE, SLOS, OBJECTIVES, "gp", 0)
+    asker = Asker(is_warm_for=is_warm)
+    number = asked.ask(asker).number
     asked.note_timing(number, Timing(elapsed_s=250.0, launch_s=150.0))
     asked.tell_measured(number, point(1.0, 30.0))
     told = asked.proposal(number).configuration
-    asked.ask()
+    asked.ask(asker)
     assert warm_for == [told]
     (trial,) = asked._trials(optuna.trial.TrialState.COMPLETE)
     assert (trial.user_attrs["wall_s"], trial.user_attrs["launch_s"]) == (250.0, 150.0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tuner.analysis.cards.figures import CardFigures, card_figures, on_mean_card
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
 from tuner.analysis.deployment.night_energy import night_energy_j
@@ -53,6 +54,7 @@ class Recommendation:
     other_studies: tuple[str, ...]
     probes: tuple[RepeatRow, ...] = ()  # and the repeats
     night_energy_j: float | None = None
+    cards: tuple[CardFigures, ...] = ()  # of a study on several
 
     @property
     def is_default(self) -> bool:
@@ -110,7 +112,12 @@ def recommend(
         trials, repeats = store.trials(name), store.repeats.of(name)
         probes = store.repeats.probes(name)
         found = confirmed_front(summary.identity, trials, repeats, slos, probes)
-        best = _best(found) if trial is None else _asked_for(found, trial)
+        figures = card_figures(trials, probes)
+        even = found  # as if one card had measured every trial
+        if figures:
+            rows = on_mean_card(trials, figures)
+            even = confirmed_front(summary.identity, rows, repeats, slos, probes)
+        best = _as_measured(_best(even), found) if trial is None else _asked_for(found, trial)
         if best is None:
             sentences.append(nothing_met(summary.identity, trials, found.slos))
             continue
@@ -137,6 +144,7 @@ def recommend(
             other_studies=tuple(s.identity.name for s in chosen if s is not summary),
             probes=(*repeats, *probes),
             night_energy_j=night_energy_j([*trials, *repeats, *probes]),
+            cards=tuple(figures),
         )
     raise NoFeasibleConfigurationError(sentences[0])
 
@@ -169,6 +177,11 @@ def _best(found: ConfirmedFront) -> TrialRow | None:
     ours, theirs = _expected_energy_j(found, best), energy_j(default)
     assert ours is not None and theirs is not None
     return default if theirs <= ours else best
+
+
+def _as_measured(chosen: TrialRow | None, found: ConfirmedFront) -> TrialRow | None:
+    """Return the chosen trial with its own figures."""
+    return next((t for t in found.trials if chosen and t.number == chosen.number), None)
 
 
 def _doubt(found: ConfirmedFront, trial: TrialRow) -> int:

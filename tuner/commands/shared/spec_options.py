@@ -135,7 +135,28 @@ class StudyOptions(SpecOptions):
         typer.Option("--set", help="FLAG=VALUE or VARIABLE=VALUE of the baseline; repeatable."),
     ] = None
     gpus: Annotated[
-        int | None, typer.Option(help="How many GPUs a server may use (default: all).")
+        str | None,
+        typer.Option(
+            help="How many GPUs a server may use (default: all; one with --cards). `all` is short "
+            "for --cards all.",
+            metavar="N|all",
+        ),
+    ] = None
+    cards: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on so many cards at the same time, each with servers of its own: a "
+            "number, or all.",
+            metavar="N|all",
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on the GPUs of the Ray cluster at this address (HOST:6379, or auto), "
+            "all of them unless --cards says how many.",
+            metavar="ADDRESS",
+        ),
     ] = None
     allow_output_changes: Annotated[
         bool | None,

@@ -7,12 +7,14 @@ from datetime import timedelta
 from rich.console import Console
 from rich.text import Text
 
+from tuner.analysis.cards.fleet_energy import fleet_energy
 from tuner.analysis.load_text import is_open_loop, load_text
-from tuner.analysis.outcomes import with_errors
+from tuner.analysis.outcomes import kind_of_study, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS
 from tuner.report.checks_text import check_lines, has_less_headroom
+from tuner.report.fleet_text import fleet_text
 from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.price import Price
 from tuner.report.terminal.front_table import heading, note_default, trial_tables
@@ -43,6 +45,8 @@ def show_recommendation(
     if default is not None and not r.is_default:
         console.print(_latency_cost(best, default))
     console.print(_energy_cost(best, default, price), highlight=False)
+    if (fleet := fleet_energy(r)) is not None:
+        console.print(Text(fleet_text(fleet, kind_of_study(r.study).unit)))
     console.print(_checks(r), end="\n\n")
     shown = _worth_showing(r)
     rows = [best, *map(r.summary_of, shown)]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.analysis.cards.workers import WorkerState, worker_states
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.configuration import Value
 from tuner.records import LoadSnapshot
@@ -67,6 +68,7 @@ class Status:
     left_s: float | None
     confirmed: ConfirmedFront
     faults: tuple[Fault, ...]
+    workers: tuple[WorkerState, ...] = ()  # of a study on several cards
 
 
 def status(store: Store, name: str, now: datetime) -> Status:
@@ -89,6 +91,7 @@ def status(store: Store, name: str, now: datetime) -> Status:
         left_s=None if holder is None else _left_s(study, ended, typical_s),
         confirmed=confirmed_front(study, trials, repeats),
         faults=_faults(rows, store.events(name)),
+        workers=tuple(worker_states(trials, store.repeats.every(name), now)),
     )
 
 
@@ -155,6 +158,7 @@ def status_json(found: Status) -> dict[str, Any]:
         "budget_s": study.budget_s,
         "left_s": found.left_s,
         "running": None if found.running is None else asdict(found.running),
+        "workers": [asdict(worker) for worker in found.workers],
         "faults": [
             {"at": f.at.astimezone(UTC).isoformat(), "trial": f.trial, "what": f.what}
             for f in found.faults
@@ -184,7 +188,8 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
     if found.left_s is not None:
         then = ", then the confirmation" if StoredSpec.of(found.study).confirms else ""
         lines.append(("time left", f"about {duration(found.left_s)}{then}"))
-    if found.running is not None:
+    lines += [(f"card {worker.card}", _worker(worker, found)) for worker in found.workers]
+    if found.running is not None and not found.workers:
         lines.append(("now", _now(found.running)))
         if found.running.load is not None:
             lines.append(("", snapshot_text(found.running.load)))
@@ -211,6 +216,16 @@ def _progress(study: StudyIdentity, ended: int) -> str:
     hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
     virtual = "virtual " if study.evaluation == "virtual" else ""
     return f"{trials}, {study.spent_s / 3600.0:.2f}{hours} {virtual}hours"
+
+
+def _worker(worker: WorkerState, found: Status) -> str:
+    """Return what a card does; nobody does anything in a study that is not running."""
+    parts = [f"{worker.measured} measured"]
+    if found.holder is not None and worker.runs is not None and worker.for_s is not None:
+        parts.insert(0, f"{worker.runs} for {duration(worker.for_s)}")
+    if worker.outlier is not None:
+        parts.append(f"left out: {worker.outlier}")
+    return "; ".join(parts)
 
 
 def _now(running: Running) -> str:

@@ -41,7 +41,6 @@ class FinalChecks:
         self._prober = prober
         self._spec = prober.spec
         self._plan = prober.plan
-        self._evaluator = prober.evaluator
 
     async def run(self) -> None:
         """Measure what is not measured yet, as far as the hours last.
@@ -71,7 +70,7 @@ class FinalChecks:
     async def _stress(self, trial: TrialRow) -> None:
         load = Load(concurrency=self._most_at_once(trial))
         run = LoadRun(
-            requests=lambda: longest_requests(self._plan.workload),
+            requests=partial(longest_requests, self._plan.workload),
             load=load,
             window=WindowPlan(
                 window_s=_STRESS_S, watches_backlog=False, begins_after_s=_STRESS_FILLS_S
@@ -84,7 +83,7 @@ class FinalChecks:
                 trial,
                 ProbeKind.STRESS,
                 load,
-                lambda repeat: self._evaluator.probe(trial.configuration, repeat, run),
+                lambda repeat: self._prober.evaluator.probe(trial.configuration, repeat, run),
             )
             if result is None:
                 return
@@ -102,7 +101,7 @@ class FinalChecks:
                 trial,
                 ProbeKind.IDLE,
                 None,
-                lambda repeat: self._evaluator.idle(trial.configuration, repeat),
+                lambda repeat: self._prober.evaluator.idle(trial.configuration, repeat),
             )
             if result is None or not is_machines_fault(result):
                 return
@@ -148,7 +147,7 @@ class FinalChecks:
                 trial,
                 ProbeKind.HEADROOM,
                 load,
-                lambda repeat: self._evaluator.probe(
+                lambda repeat: self._prober.evaluator.probe(
                     trial.configuration, repeat, headroom_run(self._plan, load, traffic)
                 ),
                 traffic,

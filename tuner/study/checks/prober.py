@@ -11,9 +11,10 @@ from tuner.analysis.deployment.switching import START_S
 from tuner.evaluation.evaluator import Evaluation, Evaluator, MeasurementPlan
 from tuner.records import Failure, Load, Measurement
 from tuner.spec.study import StudySpec
-from tuner.store import ProbeKind, RepeatRow, Store, TrialOwner, TrialRow
+from tuner.store import ProbeKind, RepeatRow, Store, TrialRow
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
+from tuner.study.workers.fleet import Fleet
 
 _MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
 
@@ -27,18 +28,22 @@ class Prober:
         spec: StudySpec,
         plan: MeasurementPlan,
         store: Store,
-        evaluator: Evaluator,
-        owner: TrialOwner,
+        fleet: Fleet,
         listener: Listener,
     ) -> None:
         self.name = name
         self.spec = spec
         self.plan = plan
         self.store = store
-        self.evaluator = evaluator
-        self._repeats = RepeatStore(name, store, owner)
+        self._fleet = fleet
+        self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The evaluator that probes are measured by; another one if its card is lost."""
+        return self._fleet.first.evaluator
 
     @property
     def is_closed_loop(self) -> bool:
@@ -63,7 +68,9 @@ class Prober:
             return None
         self._attempts[key] = self._attempts.get(key, 0) + 1
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        evaluation, _ = await self._repeats.measure(trial.number, kind, evaluate, traffic, load)
+        evaluation, _ = await self._repeats.measure(
+            self._fleet.first, trial.number, kind, evaluate, traffic, load
+        )
         self._listener.note(self._told(trial, kind, load, evaluation.result))
         return evaluation.result
 

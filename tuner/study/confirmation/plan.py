@@ -20,7 +20,7 @@ from tuner.analysis.verdicts import Confirmation, confirmations
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
-from tuner.store import RepeatKind, RepeatRow, TrialRow
+from tuner.store import RepeatKind, RepeatRow, TrialRow, TrialState
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
 # Members in a round, once the one that would be recommended is decided; before that it is alone:
@@ -53,17 +53,25 @@ def next_step(
     goal: Goal,
     trials: Sequence[TrialRow],
     repeats: Sequence[RepeatRow],
+    card: str | None = None,
     *,
     left_out: frozenset[int] = frozenset(),
 ) -> Step | None:
-    """Return what to measure next, or None when every member is decided.
+    """Return what to measure next on a card, or None when every member is decided.
 
-    Those in `left_out` are skipped.
+    All of a round is measured on one card, whose own power then cancels out of its pairs. Members
+    in `left_out` are skipped.
     """
-    rounds = [r for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
-    latest = max((r.traffic for r in rounds if r.traffic is not None), default=0)
-    plan = _Plan(goal, trials, repeats, left_out)
-    return plan.step(latest) or plan.step(latest + 1)
+    cards = {
+        r.traffic: r.owner.card for r in repeats if r.traffic is not None and r.traffic < AIM_FROM
+    }
+    new = max(cards, default=-1) + 1
+    latest = max((number for number, owner in cards.items() if owner == card), default=None)
+    ended = [r for r in repeats if r.state is not TrialState.RUNNING]  # other workers' still run
+    plan = _Plan(goal, trials, ended, left_out)
+    if latest is None:
+        return plan.step(new) or plan.step(new + 1)
+    return plan.step(latest) or plan.step(new)
 
 
 class _Plan:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
+from tuner.analysis.cards.figures import card_figures, on_mean_card
 from tuner.analysis.outcomes import front_of
 from tuner.errors import OperatorNeededError
-from tuner.evaluation.evaluator import Evaluator
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.study import StudySpec
-from tuner.store import RepeatKind, Store, TrialOwner
+from tuner.store import RepeatKind, Store, TrialRow, TrialState
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import (
     Step,
@@ -23,6 +22,8 @@ from tuner.study.confirmation.plan import (
 from tuner.study.confirmation.returns import KnobReturn, Order, next_return
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
+from tuner.study.workers.fleet import Fleet, Job
+from tuner.study.workers.worker import Worker
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
@@ -39,20 +40,20 @@ class ConfirmationRun:
         name: str,
         spec: StudySpec,
         store: Store,
-        evaluator: Evaluator,
-        owner: TrialOwner,
+        fleet: Fleet,
         listener: Listener,
     ) -> None:
         self._name = name
         self._spec = spec
         self._store = store
-        self._evaluator = evaluator
-        self._repeats = RepeatStore(name, store, owner)
+        self._fleet = fleet
+        self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, spec.quality_drop)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
+        self._is_aiming = False
         self._simplified_s = 0.0  # in this run
 
     @property
@@ -63,49 +64,66 @@ class ConfirmationRun:
         repeats = self._store.repeats.of(self._name)
         return reserve_s(self._spec.budget_s, size, self._each_s(), repeats)
 
-    async def aim(self, share: float) -> float:
+    async def aim(self, worker: Worker, share: float) -> float:
         """Measure the best so far on unseen traffic if that is due at this share of the budget.
 
-        Returns how long it took, s.
+        Returns how long it took, s. One worker does so at a time.
         """
         took_s = 0.0
-        while (step := self._next_aim(share)) is not None:
-            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-            took_s += await self._measure(step)
+        if self._is_aiming:
+            return took_s
+        self._is_aiming = True
+        try:
+            while (step := self._next_aim(share)) is not None:
+                await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+                took_s += await self._measure(worker, step)
+        finally:
+            self._is_aiming = False
         return took_s
 
     def next_return(self, order: Order) -> KnobReturn | None:
         """Return which knob of what would be recommended goes back next, see `returns`."""
-        trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
-        return next_return(self._goal, trials, repeats, order)
+        trials, repeats = self._trials(), self._store.repeats.of(self._name)
+        ended = [r for r in repeats if r.state is not TrialState.RUNNING]
+        return next_return(self._goal, trials, ended, order)
 
     def _next_aim(self, share: float) -> Step | None:
-        trials, repeats = self._store.trials(self._name), self._store.repeats.of(self._name)
+        trials, repeats = self._trials(), self._store.repeats.of(self._name)
         step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
-    async def run(self, simplify: Callable[[], Awaitable[bool]] | None = None) -> None:
+    async def run(self, simplify: Job | None = None) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
-        `simplify` tries the next knob of what would be recommended, and says whether there was one.
+        Each worker measures rounds of its own: what is compared is measured on one card. `simplify`
+        tries the next knob of what would be recommended, and says whether there was one.
         Raises `OperatorNeededError` when the machine keeps failing.
         """
         is_told = False
-        while (step := self._next()) is not None:
-            if simplify is not None and await self._simplifies(simplify):
-                continue
+
+        async def next_of(worker: Worker) -> bool:
+            nonlocal is_told
+            if self._next(worker) is None:
+                return False
+            if simplify is not None and await self._simplifies(simplify, worker):
+                return True
+            step = self._next(worker)
+            if step is None:
+                return False
             if not is_told:
                 self._listener.note(
                     "confirmation: the front is measured again on traffic that the search did not "
                     "see, on launches of its own, beside the default"
                 )
                 is_told = True
-            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-            await self._measure(step)
+            await self._measure(worker, step)
+            return True
 
-    async def _simplifies(self, simplify: Callable[[], Awaitable[bool]]) -> bool:
+        await self._fleet.work_off(next_of)
+
+    async def _simplifies(self, simplify: Job, worker: Worker) -> bool:
         before_s = self._store.study(self._name).spent_s
-        has_tried = await simplify()
+        has_tried = await simplify(worker)
         self._simplified_s += self._store.study(self._name).spent_s - before_s
         return has_tried
 
@@ -116,13 +134,11 @@ class ConfirmationRun:
             self._store.add_event(self._name, "interrupted", message, trial=trial)
             self._listener.note(message)
 
-    def _next(self) -> Step | None:
+    def _next(self, worker: Worker) -> Step | None:
         repeats = self._store.repeats.of(self._name)
         spent_s = self._store.study(self._name).spent_s
         budget = (self._spec.budget_s, self._spec.trials)
-        step = next_step(
-            self._goal, self._store.trials(self._name), repeats, left_out=self._left_out
-        )
+        step = next_step(self._goal, self._trials(), repeats, worker.card, left_out=self._left_out)
         each_s = self._each_s()
         if step is None or may_go_on(*budget, spent_s, repeats, each_s, self._simplified_s):
             return step
@@ -131,22 +147,31 @@ class ConfirmationRun:
         has_members = any(r.traffic == step.traffic for r in repeats)
         return step if is_paid and has_members else None
 
+    def _trials(self) -> list[TrialRow]:
+        """Return the trials, which compare as if one card had measured them."""
+        trials = self._store.trials(self._name)
+        if all(trial.owner.card is None for trial in trials):
+            return trials
+        figures = card_figures(trials, self._store.repeats.probes(self._name))
+        return on_mean_card(trials, figures)
+
     def _each_s(self) -> float | None:
         repeats = [r.timing for r in self._store.repeats.of(self._name) if r.timing is not None]
         trials = [t.timing for t in self._store.trials(self._name) if t.timing is not None]
         return clean_s(repeats or trials)
 
-    async def _measure(self, step: Step) -> float:
-        """Measure, store, count; return the duration, s (virtual on the emulator)."""
-        evaluation, spent = await self._repeats.measure(
+    async def _measure(self, worker: Worker, step: Step) -> float:
+        """Measure, store, count; return the time that passed, s (virtual on the emulator)."""
+        evaluation, passed_s = await self._repeats.measure(
+            worker,
             step.trial.number,
             step.kind,
-            lambda n: self._evaluator.confirm(step.trial.configuration, n, step.traffic),
+            lambda n: worker.evaluator.confirm(step.trial.configuration, n, step.traffic),
             step.traffic,
         )
         self._listener.repeat_ended(step, evaluation.result)
         self._count_fault(step, evaluation.result)
-        return spent.elapsed_s
+        return passed_s
 
     def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
         """Leave out, for this run, a member that keeps failing for a reason outside it."""

@@ -67,6 +67,7 @@ class Gate:
         self._lock = lock
         self._note = note
         self._patience = patience
+        self._one_at_a_time = asyncio.Lock()
         self.has_given_up = False  # the time-out has passed
 
     def end_connections(self) -> None:
@@ -79,8 +80,9 @@ class Gate:
         Raises `StoreAwayError` if the study's lock was lost, even for a moment: what another
         process may have written has to be looked at first.
         """
-        await asyncio.to_thread(self._lock.check)
-        await self.wait_until_writable()
+        async with self._one_at_a_time:
+            await asyncio.to_thread(self._lock.check)
+            await self.wait_until_writable()
 
     async def wait_until_writable(self) -> None:
         """Return when the store can be written and the lock is held; raise after the time-out."""

@@ -34,7 +34,7 @@ from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.inputs.keeping import files_to_keep
 from tuner.study.loop import MAX_ATTEMPTS, has_crashed, is_configurations_fault
 from tuner.study.proposals.proposals import Proposal, Proposals
-from tuner.study.proposals.search_task import BASELINE
+from tuner.study.proposals.search_task import BASELINE, Asker
 from tuner.study.proposals.start_points import parameters_of
 
 
@@ -210,7 +210,7 @@ def _told_again(
         attempt = 1 if before is None else before.attempt + 1
         attributes = _attributes(record, attempt, baseline)
         study.enqueue_trial(parameters, user_attrs=attributes)
-        asked = proposals.ask()
+        asked = proposals.ask(Asker(record.owner.card))
         assert asked.number == number
         if _tell(proposals, record, asked):
             failed[key] = _Failed(record, parameters, attempt)

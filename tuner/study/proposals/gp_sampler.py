@@ -55,8 +55,7 @@ class SearchSampler(BaseSampler):
             is_possible=task.is_possible,
             seed=self._seed,
         )
-        last = told[-1].params if told else None
-        warm = last if last is not None and task.is_warm_for(last) else None
+        warm = task.warm(study)
         observations, causes = task.observations(study), task.causes(study)
         try:
             # the matrices are small: on a busy machine BLAS threads mostly wait for each other

@@ -31,13 +31,16 @@ from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
 from tuner.study.proposals.search_task import (
     BASELINE,
+    CARD,
     CRASHED,
     ENDED_EARLY,
     FAILED_ONCE,
     LAUNCH_OK,
     LAUNCH_S,
+    NOBODY,
     REASON,
     WALL_S,
+    Asker,
     SearchTask,
     suggested,
 )
@@ -69,10 +72,6 @@ class Proposal:
     attempt: int
 
 
-def _never(_: Configuration) -> bool:
-    return False
-
-
 def _always(_: Configuration) -> bool:
     return True
 
@@ -83,10 +82,11 @@ class Proposals:
     Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
     imputed values, so that the sampler avoids its region; imputed values exist in Optuna only.
-    `is_warm_for` says whether the warm server can serve a configuration, `may_fit` is False for one
-    that surely does not start. `gpus` is how many GPUs the study may use, None if that is not
-    known. `baseline` sets what the user's own baseline sets of the knobs; by default nothing.
-    `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.outlook`.
+    `may_fit` is False for a configuration that surely does not start. `gpus` is how many GPUs the
+    study may use, None if that is not known. `baseline` sets what the user's own baseline sets of
+    the knobs; by default nothing.
+    `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.outlook`;
+    `on_other_cards` what the baseline gave on cards that no trial of it is from.
     """
 
     def __init__(
@@ -98,15 +98,16 @@ class Proposals:
         objectives: tuple[Objective, ...],
         sampler: SamplerName,
         seed: int,
-        is_warm_for: Callable[[Configuration], bool] = _never,
         may_fit: Callable[[Configuration], bool] = _always,
         gpus: int | None = None,
         baseline: Configuration | None = None,
         margins: Callable[[], Mapping[str, float]] = dict,
+        on_other_cards: Callable[[], Sequence[Observation]] = list,
     ) -> None:
         self._margins = margins
+        self._on_other_cards = on_other_cards
         self._space = space
-        self._is_warm_for = is_warm_for
+        self._asker = NOBODY
         self._may_fit = may_fit
         self._gpus = gpus
         self._baseline = baseline or Configuration()
@@ -153,7 +154,9 @@ class Proposals:
             ),
             constraints=tuple(map(str, self._slos)),
             is_possible=self._is_possible,
-            is_warm_for=lambda p: self._is_warm_for(self._space.configuration(p)),
+            is_warm_for=lambda p: self._asker.is_warm_for(self._space.configuration(p)),
+            card=lambda: self._asker.card,
+            on_other_cards=self._on_other_cards,
             conditions={
                 one.name: Condition(*one.under) for one in parameters if one.under is not None
             },
@@ -245,13 +248,16 @@ class Proposals:
         found = None if default is None else parameters_without(self._space, trial, default, name)
         return found if found is not None and self._is_possible(found) else None
 
-    def ask(self) -> Proposal:
-        """Return the next configuration: a queued one, else the sampler's.
+    def ask(self, asker: Asker = NOBODY) -> Proposal:
+        """Return the next configuration for a worker: a queued one, else the sampler's.
 
         A queued one that is known to fail by now is given up.
         """
+        self._asker = asker
         while True:
             trial = self._study.ask()
+            if asker.card is not None:
+                trial.set_user_attr(CARD, asker.card)
             parameters: dict[str, Value] = {}
             for one in self._space.parameters:
                 if one.is_active(parameters):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from tuner.configuration import Configuration
 from tuner.load.overload import served_share
 from tuner.search.candidates import Candidates
 from tuner.search.failures.causes import FailureCauses
@@ -33,8 +34,24 @@ WALL_S = "wall_s"
 REASON = "reason"  # why the configuration failed
 CRASHED = "crashed"  # the same, of one that did not start or died; not of one that is too slow
 FAILED_ONCE = "failed_once"  # the same, of a failure that is tried again
+CARD = "card"  # that it was measured on, in a study on several
 
 PointTest = Callable[[Point], bool]
+
+
+def _never(_: Configuration) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for a point: a worker's card, and which configurations its warm server can serve."""
+
+    card: str | None = None
+    is_warm_for: Callable[[Configuration], bool] = _never
+
+
+NOBODY = Asker()
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,9 @@ class SearchTask:
         restarts: the parameters whose change costs a launch.
         constraints: the keys of the constraints besides `launch_ok`, in order.
         is_possible: whether these parameters can work at all.
-        is_warm_for: whether the warm server can serve these parameters.
+        is_warm_for: whether the warm server of the worker that asks can serve these parameters.
+        card: the card of the worker that asks.
+        on_other_cards: what the default gave on cards that no trial of it is from.
         conditions: of a parameter that exists under one value of an earlier one, that one.
         discrete: ordered parameters of which one value may fail by itself.
         margins: by key, how far below 0 each constraint has to be; what is not named has none.
@@ -59,6 +78,8 @@ class SearchTask:
     is_warm_for: PointTest
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     discrete: frozenset[str] = frozenset()
+    card: Callable[[], str | None] = lambda: None
+    on_other_cards: Callable[[], Sequence[Observation]] = list
     margins: Callable[[], Mapping[str, float]] = dict
 
     @cached_property
@@ -78,6 +99,12 @@ class SearchTask:
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [trial for trial in trials if self.has_all_parameters(trial.params)]
 
+    def warm(self, study: Study) -> Point | None:
+        """Return what the warm server of the worker that asks was asked for last, if it has one."""
+        card = self.card()
+        own = [trial for trial in self.told(study) if trial.user_attrs.get(CARD) == card]
+        return own[-1].params if own and self.is_warm_for(own[-1].params) else None
+
     def causes(self, study: Study, also: Sequence[Observation] = ()) -> FailureCauses:
         """Return what is known of failures: told ones, those that are tried again, and `also`."""
         given_up = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
@@ -96,15 +123,23 @@ class SearchTask:
         )
 
     def observations(self, study: Study) -> list[Observation]:
-        """Return the told trials as the search reads them, in order; by the present margins."""
-        margins = self.margins()
-        return [self.observation(trial, margins) for trial in self.told(study)]
+        """Return the told trials as the search reads them, in order; by the present margins.
+
+        In a study on several cards the default's measurements on the other cards follow.
+        """
+        margins, told = self.margins(), self.told(study)
+        found = [self.observation(trial, margins) for trial in told]
+        default = next((t.params for t in told if t.user_attrs.get(BASELINE)), None)
+        if default is None:
+            return found
+        return [*found, *(replace(other, point=default) for other in self.on_other_cards())]
 
     def observation(
         self, trial: FrozenTrial, margins: Mapping[str, float] | None = None
     ) -> Observation:
         """Return a told trial as the search reads it."""
         launch_s, wall_s = trial.user_attrs.get(LAUNCH_S), trial.user_attrs.get(WALL_S)
+        card = trial.user_attrs.get(CARD)
         constraints = trial.constraints
         if constraints.get(LAUNCH_OK, 0.0) > 0.0:
             return Observation(
@@ -112,6 +147,7 @@ class SearchTask:
                 works=False,
                 launch_s=launch_s,
                 wall_s=wall_s,
+                card=card,
                 cause=trial.user_attrs.get(CRASHED),
                 overload=_overload(trial.user_attrs.get(REASON, "")),
             )
@@ -125,6 +161,7 @@ class SearchTask:
                 launch_s=launch_s,
                 wall_s=wall_s,
                 overload=0.0,
+                card=card,
             )
         return Observation(
             trial.params,
@@ -133,6 +170,7 @@ class SearchTask:
             at_least=tuple(k for k, v in enumerate(violations) if v > 0.0),
             launch_s=launch_s,
             wall_s=wall_s,
+            card=card,
         )
 
     def _knob(self, name: str, distribution: BaseDistribution) -> Knob:

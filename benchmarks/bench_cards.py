@@ -1,0 +1,376 @@
+"""Several cards in virtual time: speed, quality, whether cards mislead, and where it breaks.
+
+python -m benchmarks.bench_cards speed    # 8 workers beside one, on the emulator
+python -m benchmarks.bench_cards studies  # what is recommended on cards that differ
+python -m benchmarks.bench_cards scale    # the driver's own work with up to 64 workers
+python -m benchmarks.bench_cards ray      # what Ray adds to one evaluation
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from helpers.benches import plan, virtual_order
+from helpers.ray_cluster import ray_cluster
+from helpers.scripted import Recorder, ScriptedEvaluator, measurement
+from helpers.testbed import OWNER, identity
+
+from tuner.analysis.recommendation.recommend import recommend
+from tuner.catalog.gpu import card_factor
+from tuner.configuration import Configuration
+from tuner.errors import NoFeasibleConfigurationError
+from tuner.evaluation.evaluator import Evaluation, LoadRun
+from tuner.evaluation.remote.ray_carrier import RayCarrier, connect
+from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
+from tuner.pareto import hypervolume
+from tuner.records import Failure, Measurement, Timing
+from tuner.search import posterior
+from tuner.spec.search_space import SearchSpace
+from tuner.spec.study import StudySpec
+from tuner.store import Store
+from tuner.study.confirmation import run as confirmation_run
+from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.loop import StudyRun
+from tuner.study.proposals.proposals import Proposals
+from tuner.study.run import start_study
+from tuner.study.workers.card_baselines import CardBaselines
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.other_cards import default_elsewhere
+from tuner.study.workers.worker import Worker
+
+ENERGY, TPOT = "energy_per_output_token_j", "p99_tpot_ms"
+SPEED = StudySpec(
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    emulate="H100-SXM",
+    space="power",
+    slo=(f"{TPOT}<=25",),
+    request_rate=4.0,
+    trials=64,
+    max_window_s=40.0,
+    confirm=False,
+    checks=False,
+    study="s",
+)
+
+
+@contextmanager
+def _new_store() -> Iterator[Store]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(f"{folder}/s.db", create=True) as store,
+    ):
+        yield store
+
+
+def speed(seeds: int, workers: int = 8) -> None:
+    """Print evaluations per hour, hypervolume and time to the front beside one worker's."""
+    rates, volumes, times = [], [], []
+    for seed in range(seeds):
+        one, many = (_night(seed, cards) for cards in (1, workers))
+        rates.append(many[-1][0] and (len(many) / many[-1][0]) / (len(one) / one[-1][0]))
+        grown = [_grown(night) for night in (one, many)]
+        volumes.append(grown[1][-1][1] / grown[0][-1][1])
+        goal = 0.98 * grown[0][-1][1]
+        reached = [next((t for t, v in g if v >= goal), math.inf) for g in grown]
+        times.append(reached[0] / reached[1])
+        print(
+            f"seed {seed}: {rates[-1]:.2f} times the evaluations per hour, hypervolume "
+            f"{volumes[-1]:.3f} of one worker's after {len(one)}, 0.98 of its front in 1/"
+            f"{times[-1]:.2f} of the time",
+            flush=True,
+        )
+    print(
+        f"{workers} workers beside one, median of {seeds}: {statistics.median(rates):.2f} times "
+        f"the evaluations per hour (7.2 wanted), hypervolume {statistics.median(volumes):.3f} "
+        f"(0.95), time to 0.98 of the front 1/{statistics.median(times):.2f} (1/5)"
+    )
+
+
+def _night(seed: int, cards: int) -> list[tuple[float, float, float]]:
+    """Return when each trial ended, s, and its objectives; energy as card 0 would have taken."""
+    ends: list[tuple[int, float]] = []
+
+    class Clock(Recorder):
+        def trial_ended(self, proposal: Any, result: Any, progress: Any) -> None:
+            ends.append((proposal.number, progress.spent_s))
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(f"{folder}/s.db", create=True) as store,
+    ):
+        spec = SPEED.model_copy(update={"seed": seed, "cards": cards})
+        asyncio.run(start_study(spec, store, Clock(), yes=True))
+        rows = {t.number: t for t in store.trials("s")}
+    night = []
+    for number, at_s in ends:
+        row = rows[number]
+        metrics: Mapping[str, float] = {} if row.measurement is None else row.measurement.metrics
+        kind, _, card = str(row.owner.card).rpartition(":")
+        is_met = metrics.get(TPOT, math.inf) <= 25.0 and row.measurement is not None
+        energy = metrics.get(ENERGY, math.inf) / card_factor(kind, int(card))
+        night.append((at_s, energy if is_met else math.inf, metrics.get(TPOT, math.inf)))
+    return night
+
+
+def _grown(night: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """Return the hypervolume after each trial, in logs, beside a fixed reference."""
+    reference = (math.log(0.3), math.log(30.0))
+    points: list[tuple[float, float]] = []
+    grown = []
+    for at_s, energy, tpot in night:
+        if math.isfinite(energy):
+            points.append((math.log(energy), math.log(tpot)))
+        grown.append((at_s, hypervolume(points, reference) if points else 0.0))
+    return grown
+
+
+SPACE = SearchSpace.model_validate(
+    {
+        "name": "cards",
+        "flags": {"max_num_seqs": {"type": "power_of_two", "low": 8, "high": 512, "default": 256}},
+        "device": {
+            "power_limit_w": {"type": "int", "low": 200, "high": 700, "step": 25},
+            "sm_clock_mhz": {"type": "int", "low": 600, "high": 1980, "step": 60},
+        },
+    }
+)
+GRID = [
+    Configuration(flags={"max_num_seqs": s}, device={"power_limit_w": w, "sm_clock_mhz": c})
+    for s, w, c in itertools.product(
+        (8, 16, 32, 64, 128, 256, 512), range(200, 701, 25), range(600, 1981, 60)
+    )
+]
+STUDY = StudySpec(model="m", slo=(f"{TPOT}<=25",), trials=32, checks=False)
+
+
+def truth(configuration: Configuration) -> tuple[float, float]:
+    """Return energy, J/token, and p99 TPOT, ms, of a made-up card."""
+    seqs = float(configuration.flags.get("max_num_seqs", 256))
+    limit = float(configuration.device.get("power_limit_w", 700.0)) / 700.0
+    clock = float(configuration.device.get("sm_clock_mhz", 1980.0)) / 1980.0
+    clock = min(clock, 0.35 + 0.75 * limit)  # a cap throttles
+    dynamic = 0.35 + 0.65 * clock**2.4
+    batch = 1.0 + 14.0 / seqs
+    return 0.14 * batch * (dynamic + 0.22 / clock), (6.0 + 0.012 * seqs) * (
+        0.45 + 0.55 / clock**1.4
+    )
+
+
+class Card(ScriptedEvaluator):
+    """A card with a power of its own; windows have 1 % of noise, 2 % in latency."""
+
+    def __init__(self, factor: float, seed: int) -> None:
+        self._factor = factor
+        self._noise = np.random.default_rng(seed)
+        super().__init__(self._measured)
+
+    def _measured(self, configuration: Configuration, _: int) -> Measurement | Failure:
+        energy, tpot = truth(configuration)
+        a, b = self._noise.standard_normal(2)
+        tpot *= 1.0 + 0.02 * b
+        return measurement(
+            energy_per_output_token_j=energy * self._factor * (1.0 + 0.01 * a),
+            p99_tpot_ms=tpot,
+            mean_tpot_ms=0.7 * tpot,
+        )
+
+    async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
+        took_s = 40.0 + 5.0 * float(self._noise.random())
+        result = self.script(configuration, trial)
+        return Evaluation(result, None, (), Timing(took_s), is_virtual=True)
+
+    async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
+        return await self.evaluate(configuration, repeat)
+
+
+def studies(count: int, workers: int = 8) -> None:
+    """Print how often the recommended configuration is the true best within 1 %."""
+    feasible = [truth(c)[0] for c in GRID if truth(c)[1] <= 25.0 * 0.98]
+    best_j = min(feasible)
+    arms = {
+        "with the card model, confirmed": (nullcontext, True),
+        "with the card model, not confirmed": (nullcontext, False),
+        "as if the cards were one": (_without_cards, False),
+    }
+    for name, (arm, confirm) in arms.items():
+        excess = []
+        for seed in range(count):
+            with arm():
+                excess.append(_recommended(seed, workers, confirm=confirm) / best_j - 1.0)
+        right = sum(e <= 0.01 for e in excess)
+        print(
+            f"{name}: the true best within 1 % in {right} of {count} studies; excess energy "
+            f"median {100 * statistics.median(excess):.2f} %, worst {100 * max(excess):.2f} %",
+            flush=True,
+        )
+
+
+@contextmanager
+def _without_cards() -> Iterator[None]:
+    """Compare windows of different cards as if they were of one."""
+
+    def as_they_are(data: Any, *_: Any) -> Any:
+        return data
+
+    with (
+        mock.patch.object(posterior, "without_card_effects", as_they_are),
+        mock.patch.object(confirmation_run, "on_mean_card", as_they_are),
+        mock.patch("tuner.analysis.recommendation.recommend.card_figures", lambda *_: []),
+    ):
+        yield
+
+
+def _recommended(seed: int, workers: int, *, confirm: bool) -> float:
+    """Return the true energy of what one study recommends, J/token."""
+    draw = random.Random(seed)
+    factors = [1.0 + min(max(draw.gauss(0.0, 0.05), -0.1), 0.1) for _ in range(workers)]
+    spec = STUDY.model_copy(update={"seed": seed, "confirm": confirm})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(f"{folder}/s.db", create=True) as store,
+    ):
+        store.create_study(identity(spec))
+        cards = [
+            Worker(Card(f, 1000 * seed + k), replace(OWNER, card=f"card {k}"))
+            for k, f in enumerate(factors)
+        ]
+        asyncio.run(_study(spec, store, Fleet(cards)))
+        try:
+            return truth(recommend(store, study="s").best.configuration)[0]
+        except NoFeasibleConfigurationError:
+            return math.inf
+
+
+async def _study(spec: StudySpec, store: Store, fleet: Fleet) -> None:
+    proposals = _proposals(spec, store)
+    listener = Recorder()
+    cards = CardBaselines("s", plan(), store, fleet, listener)
+    confirmation = ConfirmationRun("s", spec, store, fleet, listener) if spec.confirm else None
+    search = StudyRun("s", spec, store, proposals, fleet, listener, confirmation, None, cards)
+    await search.run()
+    if confirmation is not None:
+        await confirmation.run(search.simplify)
+
+
+def _proposals(spec: StudySpec, store: Store) -> Proposals:
+    proposals = Proposals(
+        store.optuna_storage(),
+        "s",
+        SPACE,
+        spec.slos,
+        spec.objectives,
+        spec.sampler,
+        spec.seed,
+        on_other_cards=lambda: default_elsewhere(
+            store.repeats.probes("s"), spec.objectives, spec.slos
+        ),
+    )
+    proposals.enqueue_baseline({"power_limit_w": 700, "sm_clock_mhz": 1980})
+    return proposals
+
+
+def scale(counts: tuple[int, ...] = (8, 16, 32, 64), each: int = 4) -> None:
+    """Print the driver's CPU time per evaluation, by part, and how many workers it can serve."""
+    for workers in counts:
+        spec = STUDY.model_copy(update={"trials": workers * each, "confirm": False})
+        with _new_store() as store:
+            store.create_study(identity(spec))
+            fleet = Fleet(
+                [Worker(Card(1.0, k), replace(OWNER, card=f"card {k}")) for k in range(workers)]
+            )
+            asked_s, written_s = [], []
+            began_s = time.process_time()
+            with (
+                _timed(Proposals, "ask", asked_s),
+                _timed(Store, "save_measurement", written_s),
+            ):
+                asyncio.run(_study(spec, store, fleet))
+            total_s = time.process_time() - began_s
+        per = total_s / (workers * each)
+        print(
+            f"{workers} workers, {workers * each} evaluations: {per:.3f} s of the driver's CPU per "
+            f"evaluation; the last proposals took {statistics.median(asked_s[-workers:]):.3f} s, a "
+            f"write {1e3 * statistics.median(written_s):.1f} ms; with evaluations of 60 s it can "
+            f"serve {60.0 / per:.0f} workers",
+            flush=True,
+        )
+
+
+@contextmanager
+def _timed(owner: Any, name: str, took_s: list[float]) -> Iterator[None]:
+    function = getattr(owner, name)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began_s = time.process_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            took_s.append(time.process_time() - began_s)
+
+    with mock.patch.object(owner, name, timed):
+        yield
+
+
+def ray(evaluations: int = 20) -> None:
+    """Print how much longer an evaluation takes through Ray than in this process."""
+    with ray_cluster(gpus=1) as cluster, mock.patch.dict("os.environ", cluster.environment):
+        connect(cluster.address)
+        print(asyncio.run(_overhead(evaluations)))
+
+
+async def _overhead(evaluations: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        order = virtual_order(Path(folder))
+        remote = RemoteEvaluator(RayCarrier(order, Recorder(), "bench", "0", gpus=1))
+        await remote.prepare()
+        fast = Configuration(flags={"max_num_seqs": 64})
+        await remote.evaluate(fast, 0)
+        from tuner.evaluation.factory import RunContext, make_evaluator
+
+        here = make_evaluator(order.spec, order.plan, order.knobs, RunContext("here", Path(folder)))
+        await here.prepare()
+        took: dict[str, list[float]] = {"here": [], "ray": []}
+        for trial in range(evaluations):
+            for name, evaluator in (("here", here), ("ray", remote)):
+                began_s = time.monotonic()
+                await evaluator.evaluate(fast, trial)
+                took[name].append(time.monotonic() - began_s)
+        await remote.close()
+    medians = {name: statistics.median(values) for name, values in took.items()}
+    return (
+        f"an evaluation takes {medians['here']:.3f} s here and {medians['ray']:.3f} s through Ray: "
+        f"{medians['ray'] - medians['here']:+.3f} s (at most 1 s wanted), median of {evaluations}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("speed", "studies", "scale", "ray"))
+    parser.add_argument("--count", type=int, help="seeds, studies or evaluations")
+    asked = parser.parse_args()
+    if asked.part == "speed":
+        speed(asked.count or 5)
+    elif asked.part == "studies":
+        studies(asked.count or 40)
+    elif asked.part == "scale":
+        scale()
+    else:
+        ray(asked.count or 20)
+
+
+if __name__ == "__main__":
+    main()

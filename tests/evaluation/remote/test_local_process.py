@@ -1,0 +1,126 @@
+"""A bench in a process of its own: the same results, and what a kill of either side leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.alive import ends, lives
+from helpers.benches import SPEC, plan, virtual_order
+from helpers.scripted import Recorder
+from helpers.subprocesses import environment_with_helpers
+
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
+from tuner.errors import UsageError
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
+from tuner.evaluation.headroom import headroom_run
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.remote.local_process import LocalProcess
+from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
+from tuner.evaluation.virtual import VirtualEvaluator
+from tuner.records import Load, Measurement
+
+CAPPED = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
+
+
+@pytest.fixture
+async def carrier(tmp_path: Path) -> AsyncIterator[LocalProcess]:
+    made = LocalProcess(virtual_order(tmp_path), Recorder(), "H100-SXM:3")
+    yield made
+    await made.close()
+
+
+def metrics(evaluation: Evaluation) -> dict[str, float]:
+    assert isinstance(evaluation.result, Measurement)
+    return dict(evaluation.result.metrics)
+
+
+async def test_it_returns_what_the_same_evaluator_returns_here(carrier: LocalProcess) -> None:
+    remote = RemoteEvaluator(carrier)
+    here = VirtualEvaluator(
+        load_model(SPEC.model), load_gpu("H100-SXM:3"), plan(), SPEC.seed, LiveKnobs({})
+    )
+    assert await remote.prepare() == await here.prepare()
+    assert await remote.defaults() == await here.defaults()
+    there = await remote.evaluate(CAPPED, 3)
+    assert metrics(there) == metrics(await here.evaluate(CAPPED, 3))
+    assert there.raw is not None and len(there.raw.requests) > 8
+    assert remote.is_warm_for(CAPPED) and not remote.is_warm_for(Configuration())
+    probe = headroom_run(plan(), Load(concurrency=4), 1)
+    assert metrics(await remote.probe(CAPPED, 0, probe)) == metrics(
+        await here.probe(CAPPED, 0, probe)
+    )
+
+
+async def test_it_raises_what_the_evaluator_raises(tmp_path: Path) -> None:
+    order = virtual_order(tmp_path)
+    broken = order.spec.model_copy(update={"emulate": "H1000"})
+    remote = RemoteEvaluator(LocalProcess(replace(order, spec=broken), Recorder(), "0"))
+    try:
+        with pytest.raises(UsageError, match="H1000"):
+            await remote.prepare()
+    finally:
+        await remote.close()
+
+
+async def test_a_killed_bench_is_told_and_opens_again(carrier: LocalProcess) -> None:
+    remote = RemoteEvaluator(carrier)
+    await remote.prepare()
+    assert carrier.pid is not None
+    os.kill(carrier.pid, signal.SIGKILL)
+    with pytest.raises(BenchLostError, match="code -9"):
+        for trial in range(10_000):
+            await remote.evaluate(CAPPED, trial)
+    assert not remote.is_warm_for(CAPPED)
+    assert metrics(await remote.evaluate(CAPPED, 3))
+
+
+async def test_a_call_may_be_cancelled(carrier: LocalProcess) -> None:
+    remote = RemoteEvaluator(carrier)
+    await remote.prepare()
+    task = asyncio.create_task(remote.evaluate(CAPPED, 1))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert metrics(await remote.evaluate(CAPPED, 1))  # it answers
+
+
+DRIVER = """
+import asyncio, sys, pathlib
+from helpers.benches import virtual_order
+from helpers.scripted import Recorder
+from helpers.subprocesses import environment_with_helpers
+from tuner.evaluation.remote.local_process import LocalProcess
+
+async def main():
+    carrier = LocalProcess(virtual_order(pathlib.Path(sys.argv[1])), Recorder(), "0")
+    await carrier.call("prepare")
+    print(carrier.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_bench_ends_with_its_driver(tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, tmp_path],
+        stdout=subprocess.PIPE,
+        env=environment_with_helpers(),
+    )
+    assert driver.stdout is not None
+    bench = int(driver.stdout.readline())
+    assert lives(bench)
+    driver.kill()
+    driver.communicate()
+    assert ends(bench, within_s=20.0)

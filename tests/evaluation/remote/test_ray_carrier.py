@@ -1,0 +1,130 @@
+"""Benches on a Ray cluster: the same results, what is refused, and what outlives whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.alive import ends
+from helpers.benches import SPEC, plan, virtual_order
+from helpers.ray_cluster import RayCluster, ray_cluster
+from helpers.scripted import Recorder
+
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
+from tuner.errors import PreflightError
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.remote.ray_carrier import RayCarrier, connect, room_for
+from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
+from tuner.evaluation.virtual import VirtualEvaluator
+from tuner.records import Measurement
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+CAPPED = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'tuner[ray]'")
+    patch = pytest.MonkeyPatch()
+    with ray_cluster(gpus=2) as made:
+        for name, value in made.environment.items():
+            patch.setenv(name, value)
+        connect(made.address)  # Ray reads the token when it is imported
+        yield made
+        import ray
+
+        ray.shutdown()
+        patch.undo()
+
+
+@pytest.fixture
+async def carrier(cluster: RayCluster, tmp_path: Path) -> AsyncIterator[RayCarrier]:
+    made = RayCarrier(virtual_order(tmp_path), Recorder(), "s", "H100-SXM:3", gpus=1)
+    yield made
+    await made.close()
+
+
+def metrics(evaluation: Evaluation) -> dict[str, float]:
+    assert isinstance(evaluation.result, Measurement)
+    return dict(evaluation.result.metrics)
+
+
+async def test_it_returns_what_the_same_evaluator_returns_here(carrier: RayCarrier) -> None:
+    remote = RemoteEvaluator(carrier)
+    here = VirtualEvaluator(
+        load_model(SPEC.model), load_gpu("H100-SXM:3"), plan(), SPEC.seed, LiveKnobs({})
+    )
+    assert await remote.prepare() == await here.prepare()
+    there = await remote.evaluate(CAPPED, 3)
+    assert metrics(there) == metrics(await here.evaluate(CAPPED, 3))
+    assert remote.is_warm_for(CAPPED)
+
+
+async def test_a_killed_actor_is_told_and_opens_again(carrier: RayCarrier) -> None:
+    remote = RemoteEvaluator(carrier)
+    await remote.prepare()
+    assert carrier.facts is not None
+    os.kill(carrier.facts.pid, signal.SIGKILL)
+    with pytest.raises(BenchLostError):
+        for trial in range(1000):
+            await remote.evaluate(CAPPED, trial)
+    assert metrics(await remote.evaluate(CAPPED, 3))
+
+
+DRIVER = """
+import asyncio, pathlib, sys
+from helpers.benches import virtual_order
+from helpers.scripted import Recorder
+from tuner.configuration import Configuration
+from tuner.evaluation.remote.ray_carrier import RayCarrier, connect
+
+async def main():
+    connect(sys.argv[1])
+    carrier = RayCarrier(virtual_order(pathlib.Path(sys.argv[2])), Recorder(), "left", "0", gpus=1)
+    await carrier.call("evaluate", Configuration(), 7)
+    print(carrier.facts.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_result_outlives_its_driver(cluster: RayCluster, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path)]
+    driver = subprocess.Popen(words, stdout=subprocess.PIPE)  # noqa: ASYNC220
+    assert driver.stdout is not None
+    bench = int(driver.stdout.readline())
+    driver.kill()
+    driver.communicate()
+    carrier = RayCarrier(virtual_order(tmp_path), Recorder(), "left", "0", gpus=1)
+    found = await carrier.left_over()
+    assert found is not None and (found.method, found.number) == ("evaluate", 7)
+    assert metrics(found.evaluation)
+    await carrier.close()
+    assert ends(bench, within_s=30.0)
+
+
+def test_a_cluster_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(PreflightError, match="RAY_AUTH_MODE=token"):
+        connect("127.0.0.1:1")
+
+
+def test_a_server_over_several_nodes_is_refused(cluster: RayCluster) -> None:
+    assert room_for(1) == 2 and room_for(2) == 1
+    with pytest.raises(PreflightError, match="several nodes is not built"):
+        room_for(3)

@@ -1,0 +1,86 @@
+"""A study on several emulated cards: who measures what, on which card, and what a kill leaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from helpers.scripted import Recorder
+
+from tuner.errors import UsageError
+from tuner.spec.study import StudySpec
+from tuner.store import ProbeKind, Store
+from tuner.study.run import resume_study, start_study
+from tuner.study.workers.cards import cards_of
+
+SPEC = StudySpec(
+    study="s",
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    emulate="H100-SXM",
+    space="power",
+    slo=("p99_tpot_ms<=40",),
+    request_rate=4.0,
+    trials=6,
+    sampler="random",
+    window_s=2.0,
+    confirm_window_s=4.0,
+    confirm_repeats=2,
+    checks=False,
+    cards=3,
+)
+CARDS = {"H100-SXM:0", "H100-SXM:1", "H100-SXM:2"}
+
+
+def test_every_card_measures_the_default_and_takes_part(store: Store) -> None:
+    asyncio.run(start_study(SPEC, store, Recorder(), yes=True))
+    trials, repeats = store.trials("s"), store.repeats.of("s")
+    assert len(trials) >= 6 and {t.owner.card for t in trials} == CARDS
+    probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
+    first = trials[0]
+    assert first.baseline and {p.owner.card for p in probes} == CARDS - {first.owner.card}
+    assert all(p.trial == first.number and p.measurement for p in probes)
+    # all of a round are compared with each other, so one card measures it
+    cards = {r.traffic: set[str | None]() for r in repeats if r.measurement}
+    for row in repeats:
+        if row.measurement:
+            cards[row.traffic].add(row.owner.card)
+    rounds = [owners for number, owners in cards.items() if number is not None and number < 1000]
+    assert all(len(owners) == 1 for owners in rounds)
+    assert len(set.union(*rounds)) >= 2
+    assert store.study("s").gpu == "H100-SXM"
+
+
+def test_a_fleet_takes_the_time_of_its_slowest_part(store: Store) -> None:
+    asyncio.run(start_study(SPEC.model_copy(update={"confirm": False}), store, Recorder()))
+    rows = [*store.trials("s"), *store.repeats.every("s")]
+    sums = dict.fromkeys(CARDS, 0.0)
+    for row in rows:
+        assert row.timing is not None and row.owner.card is not None
+        sums[row.owner.card] += row.timing.elapsed_s
+    assert store.study("s").spent_s == pytest.approx(max(sums.values()))
+
+
+def test_a_study_goes_on_with_other_cards(store: Store) -> None:
+    few = SPEC.model_copy(update={"confirm": False, "trials": 4})
+    asyncio.run(start_study(few, store, Recorder()))
+    asyncio.run(resume_study("s", store, Recorder(), more_trials=4))
+    assert len({t.number for t in store.trials("s")}) == 8
+    probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
+    assert len(probes) == len(CARDS) - 1  # not measured again
+
+
+@pytest.mark.parametrize(("asked", "count"), [(2, 2), ("all", 8), ("3", 3)])
+def test_cards_of_an_emulated_host(asked: object, count: int) -> None:
+    spec = StudySpec.model_validate({**SPEC.model_dump(), "cards": asked})
+    assert [card.name for card in cards_of(spec)] == [f"H100-SXM:{k}" for k in range(count)]
+
+
+def test_all_gpus_is_a_worker_on_each() -> None:
+    spec = StudySpec.model_validate({"model": "m", "emulate": "H100-SXM", "gpus": "all"})
+    assert spec.cards == "all" and spec.gpus is None and len(cards_of(spec)) == 8
+
+
+def test_more_cards_than_a_host_has_are_refused() -> None:
+    spec = SPEC.model_copy(update={"cards": 5, "gpus": 2})
+    with pytest.raises(UsageError, match="4 workers of 2 GPUs"):
+        cards_of(spec)

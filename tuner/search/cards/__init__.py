@@ -1,0 +1,1 @@
+"""Cards: one function measured on several of them."""

@@ -1,0 +1,1 @@
+"""Workers: the evaluators of a study, one for each card or group of cards."""

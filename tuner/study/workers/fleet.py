@@ -1,0 +1,171 @@
+"""Fleet: the workers of a run, what they do side by side, and the time that passes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tuner.errors import OperatorNeededError
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
+from tuner.study.workers.worker import Worker
+
+MOST_LOSSES = 2  # of one worker in a row; then the study goes on without it
+BACK_OFF_S = 2.0
+
+Job = Callable[[Worker], Awaitable[bool]]
+
+
+def _unheard(_: str) -> None:
+    pass
+
+
+@dataclass(slots=True, eq=False)
+class _Pause:
+    """A worker on the virtual clock, which ends its evaluation in `left_s`."""
+
+    left_s: float
+    passed_s: asyncio.Future[float]
+
+
+class Fleet:
+    """Workers that evaluate side by side, in real time or each on a virtual clock of its own.
+
+    A virtual evaluation is computed at once and then waits for its turn: the evaluation whose
+    virtual time is over first is the next to end, as on real cards. With one worker nothing waits.
+    """
+
+    def __init__(self, workers: Sequence[Worker], note: Callable[[str], object] = _unheard) -> None:
+        self.workers = list(workers)
+        self._note = note
+        self._losses: dict[Worker, int] = {}
+        self._busy = 0
+        self._pauses: list[_Pause] = []
+        self._idle: list[asyncio.Future[bool]] = []
+        self._last_end_s = 0.0  # on the monotonic clock
+
+    @property
+    def first(self) -> Worker:
+        """The worker of what is measured on one card only."""
+        return self.workers[0]
+
+    async def work_off(self, job: Job) -> None:
+        """Run `job` on every worker, again and again, until no worker finds anything to do.
+
+        `job` says whether it did something. A worker that found nothing is asked again when another
+        one has ended its own. The first exception ends the others.
+        """
+        self._busy = len(self.workers)
+        tasks = [asyncio.create_task(self._keep_busy(worker, job)) for worker in self.workers]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._busy = 0
+            self._pauses.clear()
+            self._idle.clear()
+        failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
+        for task in failed:
+            task.result()
+
+    def leave_out(self, worker: Worker) -> None:
+        """Use a worker no more; what it does at the moment comes to its end."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    async def run_on_one(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work`, which uses the first worker, and run it again if that was lost."""
+        while True:
+            worker = self.first
+            try:
+                return await work()
+            except BenchLostError as lost:
+                await self._is_lost_for_good(worker, lost)
+
+    async def passed_s(self, evaluation: Evaluation, began_s: float) -> float:
+        """Return when an evaluation has ended: how much time has passed for the fleet, s.
+
+        The times of all evaluations add up to the time that the fleet took. `began_s` is when the
+        evaluation began, on the monotonic clock.
+        """
+        if evaluation.is_virtual:
+            pause = _Pause(evaluation.timing.elapsed_s, asyncio.get_running_loop().create_future())
+            self._pauses.append(pause)
+            self._advance()
+            return await pause.passed_s
+        now_s = time.monotonic()
+        passed_s = now_s - max(began_s, self._last_end_s)
+        self._last_end_s = now_s
+        return passed_s
+
+    async def _keep_busy(self, worker: Worker, job: Job) -> None:
+        while True:
+            await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+            try:
+                is_done = await job(worker)
+            except BenchLostError as lost:
+                if await self._is_lost_for_good(worker, lost):
+                    self._ask_the_idle_again()
+                    self._busy -= 1
+                    self._advance()
+                    return
+                is_done = True  # what it had is to be done again
+            else:
+                self._losses.pop(worker, None)
+            if is_done:
+                self._ask_the_idle_again()
+            elif not await self._others_end_something():
+                return
+
+    async def _is_lost_for_good(self, worker: Worker, lost: BenchLostError) -> bool:
+        """Wait before a lost worker is used again; say whether it was lost too often in a row.
+
+        Raises `OperatorNeededError` when none is left.
+        """
+        self._losses[worker] = losses = self._losses.get(worker, 0) + 1
+        if losses < MOST_LOSSES:
+            self._note(f"card {worker.card} was lost ({lost}); its point is measured again")
+            self._ask_the_idle_again()
+            await asyncio.sleep(BACK_OFF_S)
+            return False
+        self._note(
+            f"card {worker.card} was lost {losses} times in a row ({lost}); the study goes on "
+            "without it"
+        )
+        self.leave_out(worker)
+        if not self.workers:
+            raise OperatorNeededError(
+                f"every card was lost, the last one so: {lost}; fix that, then resume the study"
+            )
+        return True
+
+    async def _others_end_something(self) -> bool:
+        """Wait, and return True to ask again; False once every worker is idle."""
+        self._busy -= 1
+        if not self._busy:
+            for waiting in self._idle:
+                waiting.set_result(False)
+            return False
+        asked_again = asyncio.get_running_loop().create_future()
+        self._idle.append(asked_again)
+        self._advance()
+        return bool(await asked_again)
+
+    def _ask_the_idle_again(self) -> None:
+        self._busy += len(self._idle)
+        for waiting in self._idle:
+            waiting.set_result(True)
+        self._idle.clear()
+
+    def _advance(self) -> None:
+        """Let the virtual clocks run to the next end, once every busy worker waits for it."""
+        if not self._pauses or len(self._pauses) < self._busy:
+            return
+        first = min(self._pauses, key=lambda pause: pause.left_s)
+        self._pauses.remove(first)
+        for pause in self._pauses:
+            pause.left_s -= first.left_s
+        first.passed_s.set_result(first.left_s)
