@@ -32,10 +32,10 @@ from tuner.store import Store
 from tuner.study.calibrate_gpu import MeasuredTrial, fitted, measured_trials, predicted
 
 MODEL = Path(__file__).parent / "llama-3.1-8b"
-LOADS: Mapping[str, Mapping[str, Any]] = {
-    "night": {"request_rate": 10.0},
-    "slow": {"request_rate": 2.0},
-    "busy": {"concurrency": 256},
+LOADS: Mapping[str, Mapping[str, Any]] = {  # the SLO decides when a window begins
+    "night": {"request_rate": 10.0, "slo": ["p99_tpot_ms<=25", "p99_ttft_ms<=300"]},
+    "slow": {"request_rate": 2.0, "slo": ["p99_tpot_ms<=15", "p99_ttft_ms<=300"]},
+    "busy": {"concurrency": 256, "slo": ["p99_tpot_ms<=60", "p99_ttft_ms<=1000"]},
 }
 SHOWN = (
     "energy_per_output_token_j",

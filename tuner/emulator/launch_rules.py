@@ -23,7 +23,6 @@ _KV_BYTES: Mapping[str, int] = {
     "fp8_e5m2": 1,
 }
 EMULATED_FLAGS: Mapping[str, type] = {
-    MODEL: str,
     "max_num_seqs": int,
     "max_num_batched_tokens": int,
     "max_model_len": int,
@@ -74,7 +73,7 @@ class Launch:
 def check_flags(names: Iterable[str]) -> None:
     """Raise `UsageError` for the first flag whose effect is not emulated."""
     for name in names:
-        if name not in EMULATED_FLAGS:
+        if name not in EMULATED_FLAGS and name != MODEL:
             raise UsageError(unknown_name("emulated flag", name, EMULATED_FLAGS))
 
 
@@ -120,7 +119,7 @@ def resolve(model: ModelShape, gpu: Gpu, flags: Mapping[str, Value]) -> Launch:
     a configuration that vLLM refuses.
     """
     check_flags(flags)
-    given = {name: _typed(name, value) for name, value in flags.items()}
+    given = {name: _typed(name, value) for name, value in flags.items() if name != MODEL}
     model = in_format(served_model(model, flags), quantization_of(flags))
     values = {**default_flags(gpu), **given}
     max_model_len = int(values.get("max_model_len", model.max_position))
