@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable audit chaos fuzz soak fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -67,6 +67,9 @@ bench-spaces: $(VENV)/installed-dev  ## what each search space saves, and how so
 bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen, in virtual time
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_deployable.py
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_headroom.py
+
+bench-plan: $(VENV)/installed-dev  ## plans of three days, judged on other days (half an hour)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_plan.py
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

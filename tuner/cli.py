@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tuner import __version__
-from tuner.commands import calibrate, doctor, editing, gpu, measure, run, store, workload
+from tuner.commands import calibrate, doctor, editing, gpu, measure, plan, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.errors import InterruptedBySignalError, TunerError, UsageError
@@ -37,6 +37,7 @@ app.command()(editing.delete)
 app.command()(editing.note)
 app.command()(status.status)
 app.command()(tasks.tasks)
+app.command()(plan.plan)
 app.command()(measure.measure)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)

@@ -1,0 +1,201 @@
+"""Plans of three days, each made from one day and judged on another: `make bench-plan`.
+
+The days are *synthetic*: Azure's traces of 2024 (github.com/Azure/AzurePublicDataset, 44 million
+requests) are in no package. Of each service's weekdays the ratio of the highest to the lowest hour
+and the deviation / mean of the hours are the published trace's: conversation 2.0 and 0.185, code
+10.0 and 0.716. The shape between them, and the noise of days, hours and five minutes, are made up.
+The third is a diurnal curve of a chat service. `tuner plan --load FILE --judge OTHER` does the same
+with the files themselves.
+
+The energy is emulated. About `--requests` are simulated for each proof.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import tuner
+from tuner.analysis.plan.operating_plan import PlanOptions, make_plan
+from tuner.analysis.plan.operating_points import replica_types
+from tuner.analysis.plan.proved_plan import PlanRequest, ProvedPlan, proved_plan
+from tuner.emulator.fleet.routing import Routing
+from tuner.errors import TunerError
+from tuner.load.day.rate_curve import RateCurve
+from tuner.load.day.read import DayFormat
+from tuner.records import FloatArray
+from tuner.store import Store
+
+GPUS = 8
+STEP_S = 300.0
+PEAK_SHARE = 0.75  # of what 8 GPUs take: the day is scaled to that
+STUDY = {
+    "model": "meta-llama/Llama-3.1-8B-Instruct",
+    "emulate": "H100-SXM",
+    "space": "power",
+    "slo": ["p99_tpot_ms<=30", "p99_ttft_ms<=1000"],
+    "trials": 12,
+    "max_window_s": 40,
+    "loads": "0.25x,0.5x,0.75x,1x",
+}
+SAVED, ATTAINED = 0.25, 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service whose days are planned: its workload, and the shape of its weekdays."""
+
+    name: str
+    workload: str
+    rate: float  # at which its configuration is searched, requests/s
+    peak_to_trough: float
+    deviation: float  # of the hours, / their mean
+
+
+SERVICES = (
+    Service("conversation", "chat", 5.0, 2.0, 0.185),
+    Service("code", "code", 5.0, 10.0, 0.716),
+    Service("diurnal chat", "chat", 5.0, 5.0, 0.5),
+)
+
+
+def shape(service: Service) -> FloatArray:
+    """Return 288 rates with a peak of 1: a cosine, to the power that gives the deviation."""
+    hours = np.arange(288) / 12.0
+    wave = 0.5 - 0.5 * np.cos(2.0 * np.pi * (hours - 3.0) / 24.0)
+    trough = 1.0 / service.peak_to_trough
+    powers = np.geomspace(0.1, 10.0, 400)
+    days = trough + (1.0 - trough) * wave ** powers[:, None]
+    deviations = days.std(axis=1) / days.mean(axis=1)
+    return np.asarray(days[np.abs(deviations - service.deviation).argmin()], dtype=np.float64)
+
+
+def synthetic_day(service: Service, peak: float, seed: int) -> RateCurve:
+    """Return one day: its level, its hours and its five minutes differ from other days'."""
+    rng = np.random.default_rng([seed, len(service.name)])
+    level = 1.0 + 0.03 * float(rng.standard_normal())
+    hourly = np.repeat(1.0 + 0.03 * rng.standard_normal(24), 12)
+    noise = 1.0 + 0.03 * rng.standard_normal(288)
+    rates = peak * shape(service) * level * hourly * noise
+    return RateCurve(STEP_S, np.maximum(rates, 0.0), f"synthetic {service.name}, day {seed}")
+
+
+def written(curve: RateCurve, folder: Path, name: str) -> Path:
+    """Write a curve as `tuner plan` reads it."""
+    rows = "".join(f"{i * curve.step_s:.0f},{rate:.5f}\n" for i, rate in enumerate(curve.rates))
+    path = folder / name
+    path.write_text("time,requests_per_s\n" + rows)
+    return path
+
+
+def study_of(service: Service, store: str) -> str:
+    """Run the study of a workload unless it is there; return its name."""
+    name = f"plan-{service.workload}"
+    known = {s.identity.name for s in tuner.list_studies(store)} if Path(store).exists() else set()
+    if name not in known:
+        asked = {**STUDY, "workload": service.workload, "request_rate": service.rate}
+        spec = tuner.study_spec(None, {**asked, "study": name})
+        tuner.run(spec, store=store, yes=True)
+    return name
+
+
+def judged(
+    service: Service, store: str, folder: Path, requests: int, routing: Routing | None
+) -> ProvedPlan:
+    """Plan day 1 and judge it on day 2."""
+    study = study_of(service, store)
+    with Store.open(store, create=False) as opened:
+        best = max(t.capacity / t.gpus for t in replica_types(opened, study))
+        peak = PEAK_SHARE * GPUS * best
+        days = [
+            written(synthetic_day(service, peak, day), folder, f"{service.name} {day}.csv")
+            for day in (1, 2)
+        ]
+        return proved_plan(
+            opened,
+            PlanRequest(
+                studies=[study],
+                load=days[0],
+                judge=days[1],
+                gpus=GPUS,
+                load_format=DayFormat.CURVE,
+                simulated=requests,
+                routing=routing,
+                note=print,
+            ),
+        )
+
+
+def show(service: Service, found: ProvedPlan, took_s: float) -> bool:
+    """Print a plan's figures; return whether it saved and attained as much as wanted."""
+    proof, static, all_on = found.proof, found.static_proof, found.all_on_proof
+    assert proof is not None and static is not None and all_on is not None
+    saved, of_all = 1 - proof.energy_j / static.energy_j, 1 - proof.energy_j / all_on.energy_j
+    print(
+        f"{service.name:13} plan {proof.energy_j / 3.6e6:6.1f} kWh, best fixed fleet "
+        f"{static.energy_j / 3.6e6:6.1f} ({saved:.1%} less), all on {all_on.energy_j / 3.6e6:6.1f} "
+        f"({of_all:.1%} less); worst hour {proof.worst.attainment:.2%} (fixed: "
+        f"{static.worst.attainment:.2%}); router {proof.routing}; by the operating points "
+        f"{found.plan.saved or 0:.1%} less; {proof.requests} requests, {took_s:.0f} s"
+    )
+    for one in sorted(found.routings, key=lambda r: r.energy_j):
+        print(
+            f"    {one.routing:12} {one.energy_j / 3.6e6:6.1f} kWh, worst hour "
+            f"{one.worst.attainment:.2%}, p99 TTFT {one.p99_ttft_ms:.0f} ms, p99 TPOT "
+            f"{one.p99_tpot_ms:.1f} ms"
+        )
+    return saved >= SAVED and proof.worst.attainment >= ATTAINED
+
+
+def week_of_64(store: str) -> None:
+    """Plan a week of 64 GPUs at 5-minute steps, and print time and memory."""
+    with Store.open(store, create=False) as opened:
+        types = replica_types(opened, "plan-chat")
+    peak = 0.8 * 64 * max(t.capacity / t.gpus for t in types)
+    days = [synthetic_day(SERVICES[0], peak, day).rates for day in range(7)]
+    curve = RateCurve(STEP_S, np.concatenate(days), "a synthetic week")
+    began_s = time.process_time()
+    plan = make_plan(types, curve, PlanOptions(gpus=64))
+    took_s = time.process_time() - began_s
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000.0
+    print(
+        f"64 GPUs, a week, {plan.demand.intervals} intervals, {len(types)} configurations: "
+        f"{took_s:.1f} s of CPU, {peak_mb:.0f} MB at most in this process; "
+        f"{plan.saved or 0:.1%} less than the best fixed fleet; exact: {plan.is_exact}"
+    )
+
+
+def main() -> None:
+    """Plan and judge each day."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("results/bench-plan"))
+    parser.add_argument("--requests", type=int, default=30_000)
+    parser.add_argument("--only", nargs="*", choices=[s.name for s in SERVICES])
+    parser.add_argument("--routing", type=Routing, help="do not compare routers; takes a third")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    store = str(asked.folder / "plan.db")
+    held = []
+    for service in SERVICES:
+        if asked.only and service.name not in asked.only:
+            continue
+        began_s = time.monotonic()
+        try:
+            found = judged(service, store, asked.folder, asked.requests, asked.routing)
+        except TunerError as error:
+            print(f"{service.name}: {error}")
+            held.append(False)
+            continue
+        held.append(show(service, found, time.monotonic() - began_s))
+    if not asked.only:
+        week_of_64(store)
+    print(f"at least {SAVED:.0%} saved and {ATTAINED:.0%} in each hour: {sum(held)} of {len(held)}")
+
+
+if __name__ == "__main__":
+    main()

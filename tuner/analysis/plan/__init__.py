@@ -1,0 +1,1 @@
+"""Operating plan: how many replicas of which configuration run in each interval of a day."""

@@ -1,0 +1,66 @@
+"""Demand: the load of each interval of a plan, and the capacity that has to stand ready for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.errors import UsageError
+from tuner.load.day.rate_curve import RateCurve
+from tuner.records import FloatArray
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """Per interval of `step_s`: the mean rate, and the rate to be ready for, requests/s."""
+
+    step_s: float
+    rates: FloatArray
+    needs: FloatArray
+
+    @property
+    def intervals(self) -> int:
+        """How many there are."""
+        return len(self.rates)
+
+    @property
+    def hours(self) -> int:
+        """How many hours are begun."""
+        return math.ceil(self.intervals * self.step_s / HOUR_S)
+
+    def hour_of(self, interval: int) -> int:
+        """Return the hour that an interval begins in, from 0."""
+        return int(interval * self.step_s / HOUR_S)
+
+
+def demand_of(curve: RateCurve, step_s: float, reserve: float) -> Demand:
+    """Return the demand of a curve.
+
+    The need is the highest rate of the interval and of the two beside it, since a load comes
+    earlier or later on another day, times 1 + `reserve`. Raises `UsageError` for a step that does
+    not divide the curve.
+    """
+    per_step = step_s / curve.step_s
+    if per_step >= 1.0:
+        count = round(per_step)
+        if abs(per_step - count) > 1e-9:
+            raise UsageError(
+                f"--step {step_s:g}: it must be a multiple of the load's own {curve.step_s:g} s"
+            )
+        whole = -(-len(curve.rates) // count) * count
+        padded = np.concatenate([curve.rates, np.full(whole - len(curve.rates), np.nan)])
+        rows = padded.reshape(-1, count)
+        rates, peaks = np.nanmean(rows, axis=1), np.nanmax(rows, axis=1)
+    else:
+        count = round(1.0 / per_step)
+        if abs(count * step_s - curve.step_s) > 1e-6:
+            raise UsageError(
+                f"--step {step_s:g}: the load's own {curve.step_s:g} s must be a multiple of it"
+            )
+        rates = peaks = np.repeat(curve.rates, count)
+    beside = np.maximum(np.roll(peaks, 1), np.roll(peaks, -1))
+    return Demand(step_s, rates, np.maximum(peaks, beside) * (1.0 + reserve))

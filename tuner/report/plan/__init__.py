@@ -1,0 +1,1 @@
+"""An operating plan as files: a page, timers, and Kubernetes objects."""

@@ -1,0 +1,1 @@
+"""An operating plan for a terminal."""

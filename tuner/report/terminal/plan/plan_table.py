@@ -1,0 +1,234 @@
+"""An operating plan for a terminal, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.analysis.plan.operating_plan import Action, Constant, OperatingPlan
+from tuner.analysis.plan.proof import Proof
+from tuner.analysis.plan.proved_plan import ProvedPlan
+from tuner.analysis.plan.replica_type import ReplicaType
+from tuner.report.terminal.front_table import heading
+
+_J_PER_KWH = 3.6e6
+_SHORT = 60  # actions in a table; JSON has all
+
+
+def plan_json(found: ProvedPlan) -> dict[str, Any]:
+    """Return the plan as plain data. Powers are W, energies J, rates requests/s, times s."""
+    plan = found.plan
+    return {
+        "gpus": plan.options.gpus,
+        "load": plan.curve.source,
+        "starts_at": None if plan.curve.starts_at is None else plan.curve.starts_at.isoformat(),
+        "step_s": plan.demand.step_s,
+        "dwell_s": plan.options.dwell_s,
+        "reserve": plan.options.reserve,
+        "power_budget_w": plan.options.power_budget_w,
+        "exact": plan.is_exact,
+        "slos": [slo.text for slo in found.slos],
+        "types": [_type_json(kind) for kind in plan.types],
+        "intervals": [
+            {
+                "start_s": number * plan.demand.step_s,
+                "request_rate": float(plan.demand.rates[number]),
+                "served_rate": float(plan.served[number]),
+                "running": plan.running[number].tolist(),
+                "asleep": plan.asleep[number].tolist(),
+                "power_w": float(plan.power_w[number]),
+            }
+            for number in range(plan.demand.intervals)
+        ],
+        "actions": [{**asdict(one), "type": plan.types[one.kind].name} for one in plan.actions],
+        "by_operating_points": {
+            "energy_j": plan.energy_j,
+            "static": _constant_json(plan.static),
+            "all_on": _constant_json(plan.all_on),
+        },
+        "simulation": None if found.proof is None else _simulation_json(found),
+        "saved": found.saved,
+        "notes": list(found.notes),
+        "emulated": found.emulated,
+    }
+
+
+def show_plan(console: Console, found: ProvedPlan) -> None:
+    """Print what runs when, what it saves, and how it did in simulation."""
+    plan = found.plan
+    where = f"{plan.curve.source}, {plan.options.gpus} GPUs"
+    console.print(heading(f"Operating plan for {where}", "emulated" if found.emulated else ""))
+    for line in _summary(found):
+        console.print(line, highlight=False)
+    console.print(_hours_table(found))
+    console.print(_actions_table(plan))
+    if len(found.routings) > 1:
+        console.print(_routing_table(found.routings))
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False)
+
+
+def replicas_text(types: Sequence[ReplicaType], counts: Sequence[int]) -> str:
+    """Return how many replicas of each type there are, in words."""
+    said = [f"{n} x {t.name}" for n, t in zip(counts, types, strict=True) if n]
+    return " + ".join(said) or "none"
+
+
+def action_text(plan: OperatingPlan, action: Action) -> str:
+    """Return an action in words."""
+    replicas = "replica" if action.count == 1 else "replicas"
+    return f"{action.move} {action.count} {replicas} of {plan.types[action.kind].name}"
+
+
+def clock(plan: OperatingPlan, at_s: float) -> str:
+    """Return a time of the plan; one before its begin is that of the day before."""
+    length_s = plan.curve.length_s
+    return plan.curve.clock(at_s if at_s >= 0.0 else at_s + length_s)
+
+
+def kwh(energy_j: float) -> str:
+    """Return an energy in kWh, for people."""
+    return f"{energy_j / _J_PER_KWH:.3g} kWh"
+
+
+def _summary(found: ProvedPlan) -> Iterator[str]:
+    plan, proof = found.plan, found.proof
+    yield f"by the operating points: {kwh(plan.energy_j)}; {_beside(plan.static, plan.all_on)}"
+    if proof is not None:
+        static = found.static_proof
+        saved = (
+            ""
+            if found.saved is None or static is None
+            else (
+                f", {found.saved:.0%} less than the best fleet that stays as it is "
+                f"({kwh(static.energy_j)})"
+            )
+        )
+        all_on = found.all_on_proof
+        on = "" if all_on is None else f", all on {kwh(all_on.energy_j)}"
+        yield f"in simulation (emulated): {kwh(proof.energy_j)}{saved}{on}"
+        worst = proof.worst
+        yield (
+            f"SLO: met by {worst.attainment:.2%} of the requests in the worst hour "
+            f"({worst.number}), {proof.needed:.0%} are needed; {sum(h.late for h in proof.hours)} "
+            f"late and {sum(h.dropped for h in proof.hours)} dropped of {proof.requests}"
+        )
+        share = proof.simulated_s / proof.day_s
+        yield (
+            f"simulated: {proof.simulated_s / 3600:.1f} h of {proof.day_s / 3600:.0f} h "
+            f"({share:.1%}: of each hour the stretch that fills the fleet most), "
+            f"on {found.judged_on}"
+        )
+        yield f"router: {proof.routing}"
+    if plan.options.power_budget_w is not None:
+        part = float(plan.served.sum() / plan.demand.rates.sum())
+        yield f"power budget {plan.options.power_budget_w:g} W: {part:.1%} of the load is served"
+    if not plan.is_exact:
+        yield "mixes of more than two configurations were not tried"
+
+
+def _beside(static: Constant | None, all_on: Constant) -> str:
+    still = "no fleet holds all day" if static is None else f"never changed {kwh(static.energy_j)}"
+    return f"{still}, all on {kwh(all_on.energy_j)}"
+
+
+def _hours_table(found: ProvedPlan) -> Table:
+    """One row for each stretch of the same fleet."""
+    plan = found.plan
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title, justify in (("from", "left"), ("requests/s", "right"), ("running", "left")):
+        shown.add_column(title, justify=justify)  # type: ignore[arg-type]
+    has_sleep = bool(plan.asleep.any())
+    if has_sleep:
+        shown.add_column("asleep")
+    shown.add_column("power W", justify="right")
+    states = [(tuple(r), tuple(a)) for r, a in zip(plan.running, plan.asleep, strict=True)]
+    for (running, asleep), group in groupby(range(len(states)), key=states.__getitem__):
+        own = list(group)
+        rates = plan.demand.rates[own]
+        row = [
+            plan.curve.clock(own[0] * plan.demand.step_s),
+            f"{rates.min():.3g}-{rates.max():.3g}",
+            replicas_text(plan.types, running),
+        ]
+        if has_sleep:
+            row.append(replicas_text(plan.types, asleep))
+        shown.add_row(*row, f"{plan.power_w[own].mean():.0f}")
+    return shown
+
+
+def _actions_table(plan: OperatingPlan) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown.add_column("begin at")
+    shown.add_column("action")
+    for action in plan.actions[:_SHORT]:
+        shown.add_row(clock(plan, action.at_s), action_text(plan, action))
+    if len(plan.actions) > _SHORT:
+        shown.add_row("...", f"{len(plan.actions) - _SHORT} more; --format json has them")
+    return shown
+
+
+def _routing_table(routings: Sequence[Proof]) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    titles = ("router", "energy", "worst hour", "p50 TTFT ms", "p99 TTFT ms", "p99 TPOT ms")
+    for title in titles:
+        shown.add_column(title, justify="left" if title == "router" else "right")
+    for one in sorted(routings, key=lambda r: r.energy_j):
+        shown.add_row(
+            one.routing,
+            kwh(one.energy_j),
+            f"{one.worst.attainment:.2%}",
+            f"{one.p50_ttft_ms:.0f}",
+            f"{one.p99_ttft_ms:.0f}",
+            f"{one.p99_tpot_ms:.1f}",
+        )
+    return shown
+
+
+def _type_json(kind: ReplicaType) -> dict[str, Any]:
+    return {
+        "name": kind.name,
+        "study": kind.study,
+        "trial": kind.trial,
+        "configuration": kind.configuration.to_json(),
+        "gpus": kind.gpus,
+        "capacity": kind.capacity,
+        "points": [
+            {"request_rate": p.rate, "power_w": p.power_w, "low_w": p.low_w, "high_w": p.high_w}
+            for p in kind.points
+        ],
+        "idle_w": kind.idle_w,
+        "off_w": kind.off_w,
+        "start_s": kind.start_s,
+        "start_energy_j": kind.start_energy_j,
+        "sleep": None if kind.sleep is None else asdict(kind.sleep),
+        "estimated": list(kind.estimated),
+    }
+
+
+def _constant_json(constant: Constant | None) -> dict[str, Any] | None:
+    return None if constant is None else asdict(constant)
+
+
+def _simulation_json(found: ProvedPlan) -> dict[str, Any]:
+    proofs = {"plan": found.proof, "static": found.static_proof, "all_on": found.all_on_proof}
+    return {
+        "judged_on": found.judged_on,
+        **{name: None if one is None else _proof_json(one) for name, one in proofs.items()},
+        "routings": [_proof_json(one) for one in found.routings],
+    }
+
+
+def _proof_json(proof: Proof) -> dict[str, Any]:
+    return {
+        **asdict(proof),
+        "hours": [{**asdict(hour), "attainment": hour.attainment} for hour in proof.hours],
+        "requests": proof.requests,
+        "holds": proof.holds,
+    }
