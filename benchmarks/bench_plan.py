@@ -156,7 +156,7 @@ def week_of_64(store: str) -> None:
     """Plan a week of 64 GPUs at 5-minute steps, and print time and memory."""
     with Store.open(store, create=False) as opened:
         types = replica_types(opened, "plan-chat")
-    peak = 0.8 * 64 * max(t.capacity / t.gpus for t in types)
+    peak = 0.65 * 64 * max(t.capacity / t.gpus for t in types)
     days = [synthetic_day(SERVICES[0], peak, day).rates for day in range(7)]
     curve = RateCurve(STEP_S, np.concatenate(days), "a synthetic week")
     began_s = time.process_time()

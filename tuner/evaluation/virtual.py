@@ -125,7 +125,7 @@ class VirtualEvaluator:
         """Return a start by the rules of the virtual clock; emulated engines do not sleep here."""
         full = self._plan.full(configuration)
         idle_w = self._emulation.idle_w(full, repeat)
-        off_w = idle_w / self._gpu.loaded_idle_w * self._gpu.idle_w
+        off_w = self._gpu.idle_w * self._live.rules.gpus_used(full)
         found = Switching(LAUNCH_S, LAUNCH_S * idle_w, off_w)
         self._launch = self._live.clean(full)
         emulated = Source.EMULATED, Source.EMULATED

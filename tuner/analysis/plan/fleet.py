@@ -54,12 +54,14 @@ class _Edges:
 class Fleet:
     """Every state of a fleet of at most `gpus` GPUs.
 
-    `running` and `asleep` have the shape (states, types).
+    `running` and `asleep` have the shape (states, types). `off_w` is the power of a GPU without a
+    server, by default as these types were measured.
     """
 
-    def __init__(self, types: Sequence[ReplicaType], gpus: int) -> None:
+    def __init__(self, types: Sequence[ReplicaType], gpus: int, off_w: float | None = None) -> None:
         self.types = tuple(types)
         self.gpus = gpus
+        self.off_w = gpu_off_w(types) if off_w is None else off_w
         sizes = [(t.gpus, t.sleep is not None) for t in self.types]
         states = np.array(list(_states(sizes, gpus)), dtype=np.int64)
         self.running: Counts = states[:, 0::2]
@@ -90,11 +92,6 @@ class Fleet:
             total = total + self.running[:, place] * kind.power_w(share * kind.capacity)
             total = total + self.asleep[:, place] * kind.asleep_w
         return np.asarray(total, dtype=np.float64)
-
-    @property
-    def off_w(self) -> float:
-        """Power of a GPU without a server: the highest that a type was measured with, W."""
-        return max(t.off_w / t.gpus for t in self.types)
 
     def relaxed(self, costs_j: FloatArray) -> FloatArray:
         """Return for each state the least cost of being there after moves from any state."""
@@ -146,6 +143,11 @@ class Fleet:
                         found.append(_Edges(sources, targets, cost_j * count))
                     count *= 2
         return tuple(found)
+
+
+def gpu_off_w(types: Sequence[ReplicaType]) -> float:
+    """Return the power of a GPU without a server: the highest that was measured, W."""
+    return max(t.off_w / t.gpus for t in types)
 
 
 def cost_of(kind: ReplicaType, move: Move) -> float:

@@ -10,7 +10,7 @@ from math import ceil, inf
 import numpy as np
 
 from tuner.analysis.plan.demand import Demand, demand_of
-from tuner.analysis.plan.fleet import Counts, Fleet, Move, cost_of, states_in
+from tuner.analysis.plan.fleet import Counts, Fleet, Move, cost_of, gpu_off_w, states_in
 from tuner.analysis.plan.replica_type import ReplicaType
 from tuner.analysis.plan.schedule import Goal, Schedule, best_schedule, constant_costs
 from tuner.errors import UsageError
@@ -98,7 +98,7 @@ class OperatingPlan:
     @property
     def off_w(self) -> float:
         """Power of a GPU without a server, W."""
-        return max(t.off_w / t.gpus for t in self.types)
+        return gpu_off_w(self.types)
 
     @property
     def saved(self) -> float | None:
@@ -149,9 +149,10 @@ def _best(
     mixes = [mix for mix in mixes if states_in(mix, options.gpus) <= most]
     if is_exact and len(types) > _PAIR:
         mixes.append(tuple(types))
+    off_w = gpu_off_w(types)
     found: dict[int, Schedule] = {}
     for mix in mixes:
-        one = best_schedule(Fleet(mix, options.gpus), demand, dwell, goal, repeats=repeats)
+        one = best_schedule(Fleet(mix, options.gpus, off_w), demand, dwell, goal, repeats=repeats)
         known = found.get(len(mix))
         if one is not None and (known is None or one.cost_j < known.cost_j):
             found[len(mix)] = one
@@ -217,7 +218,7 @@ def _static(
     if states_in(awake, options.gpus) > _MOST_STATES:
         mixes = [mix for size in (1, 2) for mix in combinations(awake, size)]
     for mix in mixes:
-        fleet = Fleet(mix, options.gpus)
+        fleet = Fleet(mix, options.gpus, gpu_off_w(types))
         costs_j = constant_costs(fleet, demand, goal)
         state = int(costs_j.argmin())
         cost_j = float(costs_j[state])
@@ -232,7 +233,7 @@ def _all_on(
 ) -> Constant:
     """Return every GPU with the first type, which is the recommendation."""
     count = options.gpus // types[0].gpus
-    fleet = Fleet([replace(types[0], sleep=None)], options.gpus)
+    fleet = Fleet([replace(types[0], sleep=None)], options.gpus, gpu_off_w(types))
     state = np.full(demand.intervals, fleet.place_of([count], [0]))
     _, power_w = goal.outcome(fleet, demand, state)
     rest = (0,) * (len(types) - 1)
