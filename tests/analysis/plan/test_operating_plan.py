@@ -89,3 +89,15 @@ def test_an_interval_is_as_long_as_a_start() -> None:
     curve = RateCurve(300.0, np.full(288, 5.0), "made up")
     plan = make_plan(slow, curve, PlanOptions(gpus=2, step_s=300.0))
     assert plan.demand.step_s == 1200.0
+
+
+@pytest.mark.parametrize("step_s", [900.0, STEP_S, 3600.0])
+def test_a_power_budget_lets_in_what_is_served(step_s: float) -> None:
+    plan = planned([4.0] * 24 + [20.0] * 24, power_budget_w=900.0)
+    count = round(86_400.0 / step_s)
+    rates = np.repeat([4.0, 20.0], count // 2)
+    let_in = plan.admitted(RateCurve(step_s, rates, "made up"))
+    assert let_in.length_s == 86_400.0
+    hours = let_in.rates.reshape(24, -1).mean(axis=1)
+    assert hours == pytest.approx(plan.served.reshape(24, -1).mean(axis=1))
+    assert let_in.rates.max() < 20.0

@@ -105,6 +105,16 @@ class OperatingPlan:
         """Share of the static fleet's energy that the plan saves, by the operating points."""
         return None if self.static is None else 1.0 - self.energy_j / self.static.energy_j
 
+    def admitted(self, curve: RateCurve) -> RateCurve:
+        """Return a load; under a power budget what the plan lets in of it."""
+        if self.options.power_budget_w is None:
+            return curve
+        step_s = min(curve.step_s, self.demand.step_s)
+        rates = np.repeat(curve.rates, round(curve.step_s / step_s))
+        served = np.repeat(self.served, round(self.demand.step_s / step_s))
+        count = min(len(rates), len(served))
+        return replace(curve, step_s=step_s, rates=np.minimum(rates[:count], served[:count]))
+
 
 def make_plan(
     types: Sequence[ReplicaType], curve: RateCurve, options: PlanOptions

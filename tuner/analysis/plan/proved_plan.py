@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from tuner.analysis.plan.operating_plan import DWELL_S, RESERVE, STEP_S, OperatingPlan, PlanOptions
 from tuner.analysis.plan.operating_plan import make_plan as planned
 from tuner.analysis.plan.operating_points import replica_types
@@ -110,11 +108,11 @@ def proved_plan(store: Store, request: PlanRequest) -> ProvedPlan:
         return ProvedPlan(plan, slos, None, None, None, (), "", tuple(said), is_emulated)
     routings: tuple[Proof, ...] = ()
     if request.routing is None:
-        routings = _compared(plan, scene, _offered(plan, judge))
+        routings = _compared(plan, scene, plan.admitted(judge))
     routing = request.routing or _best(routings)
     reserve = request.reserve
     for _ in range(_MOST_ATTEMPTS):
-        offered = _offered(plan, judge)
+        offered = plan.admitted(judge)
         proof = prove(plan, scene, offered, routing)
         if proof.holds:
             static: Proof | None = None
@@ -190,15 +188,6 @@ def _scene(
     ]
     seed = request.seed + _OTHER_SEED
     return Scene(model, gpu, workload, slos, request.simulated, seed), notes
-
-
-def _offered(plan: OperatingPlan, judge: RateCurve) -> RateCurve:
-    """Return the load; under a power budget what the plan lets in of it."""
-    if plan.options.power_budget_w is None:
-        return judge
-    each = np.repeat(plan.served, max(1, round(plan.demand.step_s / judge.step_s)))
-    count = min(len(each), len(judge.rates))
-    return replace(judge, rates=np.minimum(judge.rates[:count], each[:count]))
 
 
 def _compared(plan: OperatingPlan, scene: Scene, judge: RateCurve) -> tuple[Proof, ...]:
