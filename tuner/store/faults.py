@@ -91,7 +91,7 @@ def readable(what: str) -> Iterator[None]:
 
 
 def _unreadable(what: str, why: str) -> OperatorNeededError:
-    first_line = " ".join(why.split())[:200]
+    first_line, what = " ".join(why.split())[:200], what[:100]
     return OperatorNeededError(
         f"{what} of the store cannot be read ({first_line}): it is damaged, or another program "
         "wrote it; restore a backup, or make a new store with `tuner store rebuild NEW.db`"
