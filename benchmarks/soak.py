@@ -110,7 +110,8 @@ def soak(folder: Path, studies: int, trials: int) -> list[Soaked]:
             measured = run.measured()
             due = (len(run.samples) + 1) * trials // STEPS
             # the last row a little before the end, while there is a process to look at
-            if run.process.poll() is None and measured >= min(due, trials - max(trials // 100, 1)):
+            is_due = len(run.samples) < STEPS and run.process.poll() is None
+            if is_due and measured >= min(due, trials - max(trials // 100, 1)):
                 run.sample(measured)
         time.sleep(POLL_S)
     return runs
