@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan audit chaos fuzz soak fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -70,6 +70,16 @@ bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen,
 
 bench-plan: $(VENV)/installed-dev  ## plans of three days, judged on other days (half an hour)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_plan.py
+
+bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what Ray costs (an hour)
+	for part in speed studies scale ray; do \
+	    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=tests:. \
+	        $(BIN)/python -m benchmarks.bench_cards $$part || exit 1; \
+	done
+
+test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host (pip install ray)
+	$(BIN)/pip install --quiet 'ray>=2.60'
+	$(BIN)/pytest -m ray
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos

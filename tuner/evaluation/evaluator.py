@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from tuner.configuration import Configuration, Value
-from tuner.errors import PreflightError, UsageError
+from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
 from tuner.measurement.quality.questions import Question
@@ -24,7 +24,7 @@ IDLE_S = 60.0  # of a window without requests
 EvaluationKind = Literal["live", "attached", "virtual"]
 
 
-class BenchLostError(Exception):
+class BenchLostError(OperatorNeededError):
     """What evaluates is gone: its process was killed, its node lost, or it cannot be reached.
 
     Nothing is known of the configuration, which is to be evaluated again.

@@ -119,7 +119,7 @@ class Run:
             self._name, self._spec, self._plan(), knobs, self._context
         ) as opened:
             left_over = [] if new else await left_over_of(opened)
-            testbed, benches = await prepared(opened)
+            testbed, benches = await prepared(opened, self._listener.note)
             evaluator = benches[0].evaluator
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(

@@ -23,6 +23,7 @@ it in `tuner.study.workers.benches`.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +60,13 @@ class BenchOrder:
     access: Access
     gpu_uuids: tuple[str, ...] = ()
     cores: frozenset[int] = frozenset()
+
+    @property
+    def identity(self) -> str:
+        """What a bench that is found again has to have been opened for."""
+        spec = self.spec.model_dump_json(exclude={"study", "trials", "hours"})
+        told = f"{spec} {self.plan.workload.sha256} {self.plan.fixed.to_json()}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

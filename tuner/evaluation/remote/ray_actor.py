@@ -31,6 +31,7 @@ class Facts:
     host: str
     pid: int
     needs_token: bool
+    identity: str  # of the order that it was opened from
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class RayBench:
         self._needs_token = os.environ.get("RAY_AUTH_MODE") == "token"
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             del os.environ[name]  # they are not the servers'
+        self._identity = order.identity
         self._inbox = _Inbox()
         self._bench = HostedBench(order, self._inbox)
         self._alone_s = alone_s
@@ -80,7 +82,7 @@ class RayBench:
         self._heard()
         if self._watch is None:
             self._watch = asyncio.create_task(self._end_when_alone())
-        return Facts(socket.gethostname(), os.getpid(), self._needs_token)
+        return Facts(socket.gethostname(), os.getpid(), self._needs_token, self._identity)
 
     async def call(self, method: Method, arguments: tuple[Any, ...]) -> Reply | TunerError:
         """Run a method to its end, whatever becomes of the driver; return what it raises."""

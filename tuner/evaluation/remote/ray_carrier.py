@@ -8,6 +8,7 @@ interfaces, so a cluster without token authentication is refused (`docs/cards.md
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,9 @@ class RayCarrier:
         self._order = order
         self._listener = listener
         self._name = name
-        self._actor_name = f"{study}/{name}"
+        # studies of one name in other stores have other folders
+        folder = hashlib.sha256(str(order.log_folder).encode()).hexdigest()[:12]
+        self._actor_name = f"{study}/{name}/{folder}"
         self._gpus = gpus
         self._actor: Any = None
         self._news: asyncio.Task[None] | None = None
@@ -91,7 +94,7 @@ class RayCarrier:
         try:
             await self._greet(actor)
             found: LeftOver | None = await actor.left_over.remote()
-        except (ray.exceptions.RayError, TimeoutError):
+        except (ray.exceptions.RayError, TimeoutError, BenchLostError):
             return None
         return found
 
@@ -165,6 +168,9 @@ class RayCarrier:
                 "the Ray cluster runs without token authentication: whoever reaches its ports can "
                 "run programs on it; start every node with RAY_AUTH_MODE=token"
             )
+        if self.facts.identity != self._order.identity:
+            _ray().kill(actor)  # an earlier study's; its guardian stops what it left
+            raise BenchLostError(f"{self._actor_name} was left by another study")
         self._actor = actor
         if self._news is None:
             self._news = asyncio.create_task(self._fetch_news())

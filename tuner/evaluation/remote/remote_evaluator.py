@@ -79,7 +79,8 @@ class RemoteEvaluator:
         self._warm_for = None
         if self._was_lost:
             self._was_lost = False
-            await self._require_same_gpus()
+            if self._gpu_uuids:
+                await self._require_same_gpus()
         try:
             reply = await self._carrier.call(method, *arguments)
         except BenchLostError:

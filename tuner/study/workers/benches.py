@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from tuner.errors import PreflightError
-from tuner.evaluation.evaluator import Evaluator, MeasurementPlan, Testbed
+from tuner.evaluation.evaluator import BenchLostError, Evaluator, MeasurementPlan, Testbed
 from tuner.evaluation.factory import Knobs, RunContext, make_evaluator
 from tuner.evaluation.remote.local_process import LocalProcess
 from tuner.evaluation.remote.protocol import BenchOrder, Carrier, LeftOver
@@ -23,6 +23,7 @@ from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.evaluation.supervision import supervised
 from tuner.spec.study import StudySpec
 from tuner.study.workers.cards import Card, cards_of, ray_cards
+from tuner.study.workers.fleet import MOST_LOSSES
 
 _CORES = 2  # of a bench: one for the client, one for the server's own
 
@@ -113,14 +114,21 @@ async def left_over_of(benches: Sequence[Bench]) -> list[LeftOver]:
     return [one for one in found if one is not None]
 
 
-async def prepared(benches: Sequence[Bench]) -> tuple[Testbed, list[Bench]]:
+async def prepared(
+    opened: Sequence[Bench], note: Callable[[str], None]
+) -> tuple[Testbed, list[Bench]]:
     """Prepare every bench; return what they have in common, and each with its card's own name.
 
-    Raises `PreflightError` if a study could not compare what they measure.
+    One that is lost is left out. Raises `PreflightError` if all are, or if a study could not
+    compare what they measure.
     """
-    testbeds = await asyncio.gather(*(bench.evaluator.prepare() for bench in benches))
+    found = await asyncio.gather(*(_prepared(bench, note) for bench in opened))
+    benches = [bench for bench, one in zip(opened, found, strict=True) if one is not None]
+    testbeds = [one for one in found if one is not None]
+    if not benches:
+        raise PreflightError("no card can be used; what is wrong with each is said above")
     if benches[0].card is None:
-        return testbeds[0], list(benches)
+        return testbeds[0], benches
     common = [
         dataclasses.replace(testbed, gpu=_kind(bench, testbed), gpu_uuids=())
         for bench, testbed in zip(benches, testbeds, strict=True)
@@ -138,6 +146,17 @@ async def prepared(benches: Sequence[Bench]) -> tuple[Testbed, list[Bench]]:
                 "one kind; choose them with CUDA_VISIBLE_DEVICES"
             )
     return common[0], named
+
+
+async def _prepared(bench: Bench, note: Callable[[str], None]) -> Testbed | None:
+    lost: BenchLostError | None = None
+    for _ in range(MOST_LOSSES):
+        try:
+            return await bench.evaluator.prepare()
+        except BenchLostError as error:
+            lost = error
+    note(f"card {bench.card} is left out: {lost}")
+    return None
 
 
 def _kind(bench: Bench, testbed: Testbed) -> str:
