@@ -25,13 +25,29 @@ from tuner.catalog.model import ModelShape, load_model
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.load.client.client import ClientLimits, Exchange, open_session
-from tuner.records import Failure, FailureKind, Message, Request, RequestState, TextRequest
+from tuner.records import (
+    Failure,
+    FailureKind,
+    GenerationRequest,
+    Message,
+    Request,
+    RequestState,
+    TextRequest,
+)
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.processes import stop_tagged, tagged_processes
 from tuner.servers.registry import emulated_server
-from tuner.servers.server import FlagRules, Flags, HttpApi, LogReader, Server
+from tuner.servers.server import (
+    FlagRules,
+    Flags,
+    HttpApi,
+    LogReader,
+    NotAnsweredError,
+    Server,
+)
 from tuner.servers.vllm.api import VllmApi
+from tuner.servers.vllm_omni.server import OmniServer
 
 MODEL = "Qwen/Qwen3-8B"
 TOY = r"""
@@ -160,9 +176,15 @@ class Member:
     api: HttpApi
     reserved: str
     refused: Flags
+    asks: tuple[str, ...] = ("ids", "text", "chat")
+
+    @property
+    def makes_tokens(self) -> bool:
+        """Whether its answers are text."""
+        return "ids" in self.asks
 
 
-@pytest.fixture(params=["vllm", "toy"])
+@pytest.fixture(params=["vllm", "omni", "toy"])
 def member(request: pytest.FixtureRequest, tmp_path: Path) -> Member:
     if request.param == "vllm":
         command = (sys.executable, "-m", "tuner.emulator")
@@ -170,6 +192,12 @@ def member(request: pytest.FixtureRequest, tmp_path: Path) -> Member:
         return Member(
             server, server.api, "port", {"max_num_seqs": 64, "max_num_batched_tokens": 16}
         )
+    if request.param == "omni":
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        omni = OmniServer(
+            (sys.executable, "-m", "helpers.omni_standin"), "0.30.0", None, {"PYTHONPATH": path}
+        )
+        return Member(omni, omni.api, "port", {"vae_use_tiling": False}, ("image", "video"))
     script = tmp_path / "toy.py"
     script.write_text(TOY)
     toy = ToyServer(script)
@@ -193,6 +221,10 @@ async def running(
 
 def asked(kind: str) -> Request:
     ids = np.full(9, 300, dtype=np.int32)
+    if kind in ("image", "video"):
+        clip = {"frames": 9, "fps": 8.0} if kind == "video" else {}
+        size = {"height": 64, "width": 96}
+        return GenerationRequest(1, 0.0, ids, 1, "a boat", **size, steps=2, seed=3, **clip)
     if kind == "ids":
         return Request(1, 0.0, ids, 4)
     prompt = "Once upon" if kind == "text" else (Message("user", "Hello"),)
@@ -206,19 +238,25 @@ async def test_what_is_launched_answers_and_counts(member: Member, tmp_path: Pat
         assert await api.is_ready(session, url)
         assert await api.models(session, url) == (name,)
         assert await api.generates(session, url, name)
-        answer = await api.greedy_answer(session, url, name, (5, 6, 7), 4)
-        assert len(answer) == 4 and all(isinstance(token, int) for token in answer)
+        if member.makes_tokens:
+            answer = await api.greedy_answer(session, url, name, (5, 6, 7), 4)
+            assert len(answer) == 4 and all(isinstance(token, int) for token in answer)
+        else:
+            with pytest.raises(NotAnsweredError):
+                await api.greedy_answer(session, url, name, (5, 6, 7), 4)
         sample = await api.sample(session, url)
         assert sample.running in (0.0, None)
         assert isinstance(await api.version(session, url), str | None)
         assert await api.reset_prefix_cache(session, url) in (True, False)
         async with open_session(ClientLimits(first_token_s=20.0)) as client:
-            for kind in ("ids", "text", "chat"):
-                exchange = Exchange(asked(kind), ready, asyncio.get_running_loop().time())
+            for kind in member.asks:
+                request = asked(kind)
+                exchange = Exchange(request, ready, asyncio.get_running_loop().time())
                 await exchange.run(client, ClientLimits(first_token_s=20.0))
                 record = exchange.record(0.0)
                 assert record.state is RequestState.DONE, (kind, record.error)
-                assert len(record.token_times_s) == 4 and record.prompt_tokens > 0
+                assert len(record.token_times_s) == request.output_tokens
+                assert record.prompt_tokens > 0
 
 
 async def test_what_is_known_to_be_refused_is_refused(member: Member, tmp_path: Path) -> None:

@@ -170,10 +170,11 @@ def _settings(spec: StudySpec, context: RunContext) -> LaunchSettings:
 def _served_model(
     spec: StudySpec, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> ServedEvaluator:
-    _require_model_folder(spec.model, plan.workload)
+    if plan.workload.spec.output is Output.TEXT:
+        _require_model_folder(spec.model, plan.workload)
     if device := knobs.of("device"):
         _require_allowed(spec, device)
-    server = installed_server(spec.vllm)
+    server = installed_server(spec.vllm, plan.workload.spec.output)
     for name in [*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")]:
         if reason := server.unknown_flag(name):
             raise UsageError(reason)

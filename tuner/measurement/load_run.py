@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import aiohttp
@@ -13,12 +14,15 @@ import numpy as np
 
 from tuner.devices.emulated.activity import Activity, ActivityDriven
 from tuner.devices.meter import Meter, PowerReading
+from tuner.load.client.client import ClientLimits
 from tuner.load.client.drive import drive
 from tuner.measurement.client_verdict import judge_client, too_few_requests
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.steady_window import SteadyWindow, WindowPlan
+from tuner.metrics import Output
 from tuner.records import (
     DraftCounts,
+    GenerationRequest,
     Load,
     LoadSnapshot,
     PowerTimeline,
@@ -103,12 +107,16 @@ async def run_load(
     """
     watch = SteadyWindow(plan)
     samples = _Samples()
+    first = next(requests)
+    requests = chain([first], requests)
+    output = first.output if isinstance(first, GenerationRequest) else Output.TEXT
+    limits = ClientLimits.of(output)
     async with aiohttp.ClientSession() as session:
         await _look_at_server(session, target, samples, meter)
         power = asyncio.create_task(_sample_power(meter, samples))
         server = asyncio.create_task(_sample_server(session, target, samples, meter, watch))
         driving = asyncio.create_task(
-            drive(target, requests, load, watch, is_sampled=samples.reach)
+            drive(target, requests, load, watch, limits=limits, is_sampled=samples.reach)
         )
         showing = asyncio.create_task(
             _show((meter.source, latency_source), samples, watch, listener)
@@ -144,6 +152,7 @@ async def run_load(
         ended_early=watch.ended_early,
         invalid=invalid,
         preemptions=samples.preempted(),
+        output=output,
     )
     warnings = () if invalid is not None else watch.warnings
     return run, warnings if client.warning is None else (*warnings, client.warning)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tuner.configuration import Value
+from tuner.metrics import Output
 from tuner.servers.server import FlagRules, HttpApi, Server
 from tuner.servers.vllm_omni.flags import OmniFlags
 
@@ -24,11 +25,15 @@ def flag_rules() -> FlagRules:
     return OmniFlags()
 
 
-def installed_server(executable: str | None) -> Server:
-    """Return the server of this machine: `executable`, or the one that is found.
+def installed_server(executable: str | None, output: Output = Output.TEXT) -> Server:
+    """Return the server of this machine for what is asked for: `executable`, or what is found.
 
     It is asked for its version and its flags, which may take a minute. Raises `PreflightError`.
     """
+    if output is not Output.TEXT:
+        from tuner.servers.vllm_omni.server import OmniServer
+
+        return OmniServer.of(executable, output)
     from tuner.servers.vllm.server import VllmServer
 
     return VllmServer.installed(executable)

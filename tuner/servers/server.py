@@ -53,7 +53,7 @@ class NotReusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """A request to be posted: the route, from the first slash, and the JSON body.
+    """A request to be posted: the route, from the first slash, and the body, JSON as a rule.
 
     Without `keeps_connection` the server ends the connection after its answer.
     """
@@ -61,6 +61,7 @@ class HttpCall:
     route: str
     body: bytes
     keeps_connection: bool = True
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

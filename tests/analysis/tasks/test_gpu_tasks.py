@@ -94,7 +94,7 @@ def test_the_table_says_what_each_request_gets(three: Store) -> None:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     show_gpu_tasks(console, gpu_tasks(three, "H100"))
     text = console.file.getvalue()
-    assert "400 tok" in text and "1 image" in text and "5.4 s video" in text
+    assert "400 tok" in text and "1 image" in text and "5.4 s" in text
     assert "measured" in text and "emulated" not in text
     data = json.loads(json.dumps(gpu_tasks_json(gpu_tasks(three, "H100"))))
     assert [t["output"] for t in data["tasks"]] == ["text", "image", "video"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import aiohttp
 
 from tuner.load.client.body_stream import Body, StreamedResponse, StreamingConnector
-from tuner.records import Request, RequestRecord, RequestState
+from tuner.metrics import Output
+from tuner.records import GenerationRequest, Request, RequestRecord, RequestState
 from tuner.servers.openai.stream import SHOWN_CHARACTERS
 from tuner.servers.server import Endpoint
 
@@ -18,6 +19,7 @@ from tuner.servers.server import Endpoint
 # into a connection that is being closed.
 _KEEP_ALIVE_S = 2.0
 _CLOSING_S = 1.0
+_WHOLE_ANSWER_S = 7200.0
 _BODY_BYTES = 4096
 
 
@@ -32,6 +34,13 @@ class ClientLimits:
     connect_s: float = 10.0
     first_token_s: float = 600.0
     silence_s: float = 120.0
+
+    @classmethod
+    def of(cls, output: Output) -> ClientLimits:
+        """Return the limits for what is asked for: a video arrives after an hour, all at once."""
+        if output is Output.TEXT:
+            return cls()
+        return cls(first_token_s=_WHOLE_ANSWER_S, silence_s=_WHOLE_ANSWER_S)
 
     def __post_init__(self) -> None:
         if min(self.connect_s, self.first_token_s, self.silence_s) <= 0:
@@ -58,7 +67,9 @@ class Exchange:
         self.refused = False  # nobody listens at the server's address
         call = server.api.completion(request, server.served_name)
         self._url, self._body = server.url(call), call.body
-        self._headers = {} if call.keeps_connection else {"Connection": "close"}
+        self._headers = {"Content-Type": call.content_type}
+        if not call.keeps_connection:
+            self._headers["Connection"] = "close"
         self._stream = server.api.stream(request)
         self._state = RequestState.CUT
         self.error: str | None = None  # why it failed
@@ -101,6 +112,7 @@ class Exchange:
             ended_s=now_s if self._ended_s is None else self._ended_s,
             state=self._state,
             error=self.error,
+            units=self.request.units if isinstance(self.request, GenerationRequest) else None,
         )
 
     def _output_tokens(self) -> int:

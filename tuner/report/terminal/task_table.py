@@ -57,7 +57,7 @@ def gpu_tasks_json(found: GpuTasks) -> dict[str, Any]:
 _GPU_COLUMNS = (
     "a request\ngets",
     "steps\nx chat",
-    "J/request\ndefault",
+    "J/req.\ndefault",
     "recom-\nmended",
     "J x\nchat",
     "more\nload",
@@ -95,7 +95,7 @@ def show_gpu_tasks(console: Console, found: GpuTasks) -> None:
 def _gpu_cells(task: GpuTask) -> tuple[str, ...]:
     tied = " tied" if task.tied_with_default else ""
     kind = OUTPUT_KINDS[Output(task.output)]
-    unit = {Output.TEXT: "tok", Output.IMAGE: "image", Output.VIDEO: "s video"}[kind.output]
+    unit = {Output.TEXT: "tok", Output.IMAGE: "image", Output.VIDEO: "s"}[kind.output]
     return (
         f"{number(task.amount)} {unit}",
         _times(task.step_multiplier),

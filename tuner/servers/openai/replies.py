@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,11 @@ _PACKED = {"gzip": 16 + zlib.MAX_WBITS, "deflate": 32 + zlib.MAX_WBITS}
 
 @asynccontextmanager
 async def reply_to(
-    session: aiohttp.ClientSession, method: str, url: str, **options: Any
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """Ask, and yield the reply; `body_of` reads it. Raises `aiohttp.ClientError`.
 
@@ -28,7 +32,7 @@ async def reply_to(
         url,
         allow_redirects=False,
         auto_decompress=False,  # aiohttp would unpack without a limit
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "identity", **(headers or {})},
         **options,
     ) as reply:
         if 300 <= reply.status < 400:

@@ -19,21 +19,22 @@ _OPTION_LINE = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)", re.MULTILINE)
 _FLAG = re.compile(r"--([a-zA-Z][\w-]*)")
 
 
-def find_vllm(explicit: str | None) -> tuple[str, ...]:
+def find_vllm(explicit: str | None, program: str = "vllm") -> tuple[str, ...]:
     """Return the words that start vLLM: `explicit`, else beside this Python, else on the PATH.
 
+    `program` is what is looked for, and the name of its package.
     Raises `PreflightError` saying what to install or to pass.
     """
     if explicit is not None:
         return _explicit_command(explicit)
-    beside = Path(sys.executable).parent / "vllm"
+    beside = Path(sys.executable).parent / program
     if os.access(beside, os.X_OK) and beside.is_file():
         return (str(beside),)
-    on_path = shutil.which("vllm")
+    on_path = shutil.which(program)
     if on_path is None:
         raise PreflightError(
-            "no vLLM found beside this Python or on the PATH; install it here "
-            "(pip install vllm) or name the executable of another environment"
+            f"no {program} found beside this Python or on the PATH; install it here "
+            f"(pip install {program}) or name the executable of another environment"
         )
     return (on_path,)
 
@@ -59,9 +60,12 @@ def vllm_version(command: tuple[str, ...]) -> str:
     return words[-1]
 
 
-def known_flags(command: tuple[str, ...]) -> frozenset[str]:
-    """Return the flags of this vLLM's `serve` in their Python spelling (`max_num_seqs`)."""
-    flags = parse_flags(_ask(command, "serve", "--help=all"))
+def known_flags(command: tuple[str, ...], *words: str) -> frozenset[str]:
+    """Return the flags of this vLLM's `serve` in their Python spelling (`max_num_seqs`).
+
+    `words` stand between `serve` and the question.
+    """
+    flags = parse_flags(_ask(command, "serve", *words, "--help=all"))
     if "max_num_seqs" not in flags:
         raise PreflightError(
             f"{shlex.join(command)} serve --help=all lists no --max-num-seqs; "

@@ -16,6 +16,8 @@ from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
 _FIELDS = {
     b"vllm:num_requests_running": "running",
     b"vllm:num_requests_waiting": "waiting",
+    b"vllm_omni:num_requests_running": "running",
+    b"vllm_omni:num_requests_waiting": "waiting",
     b"vllm:prompt_tokens_total": "prompt_tokens",
     b"vllm:generation_tokens_total": "generation_tokens",
     b"vllm:num_preemptions_total": "preemptions",

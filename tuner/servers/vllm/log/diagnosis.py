@@ -19,7 +19,7 @@ from tuner.servers.vllm.log.lines import LogLine, log_lines
 
 _QUOTE_CHARS = 300
 
-_USAGE = re.compile(r"^vllm[\w ]*: error: (.*)$")
+_USAGE = re.compile(r"^vllm[\w -]*: error: (.*)$")
 _PYDANTIC = re.compile(r"\d+ validation errors? for [\w\[\], ]+$")
 _DIED = re.compile(
     r"^(Worker proc|Engine core proc|RayWorkerProc|DP Coordinator)\b.* died unexpectedly"
