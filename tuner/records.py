@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class Request:
     `arrival_s` is the offset from the start of the load at a mean rate of one request per second;
     an open load of R req/s divides it by R, a closed load ignores it. With `stops` the answer ends
     where the model ends it, after at most `output_tokens`; else it has exactly so many.
+    `chat_fields` are sent with messages beside them.
     """
 
     request_id: int
@@ -42,6 +43,7 @@ class Request:
     prompt_token_ids: TokenArray
     output_tokens: int
     stops: bool = field(default=False, kw_only=True)
+    chat_fields: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tuner.load.generations.generation_stream import GenerationStream
 from tuner.load.synthetic import ConversationStream, PlainStream
 from tuner.load.traces.part import TracePart, search_part, unseen_part
 from tuner.load.traces.trace import TraceFacts, TraceStream
-from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, WorkloadSpec
+from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, Thinking, WorkloadSpec
 from tuner.records import GenerationRequest, Load, Request, TextRequest
 
 __all__ = ["FIRST_TOKEN_ID", "LoadSpec", "Workload", "WorkloadSpec", "load_workload"]
@@ -79,7 +79,8 @@ class Workload:
     @property
     def max_request_tokens(self) -> int:
         """The most tokens that one request can have: prompt and output."""
-        return self._stream.max_request_tokens
+        longest = self._stream.max_request_tokens
+        return longest if self.spec.thinking is None else self.spec.thinking.longer(longest)
 
     @property
     def facts(self) -> TraceFacts | None:
@@ -99,6 +100,8 @@ class Workload:
         requests: Iterator[Request] = self._stream.requests()
         if self.spec.stop == "natural":
             requests = (replace(request, stops=True) for request in requests)
+        if (thinking := self.spec.thinking) is not None:
+            requests = map(partial(_thinking, thinking), requests)
         if arrivals in ("poisson", "trace"):
             return requests
         # The prompts stay the same under any arrivals.
@@ -141,6 +144,12 @@ def _stream(
     if spec.shared_prefix is not None or spec.turns is not None:
         return ConversationStream(spec, draws)
     return PlainStream(spec, draws)
+
+
+def _thinking(how: Thinking, request: Request) -> Request:
+    """Return a request that asks for thinking, and whose answer is longer for it."""
+    longer = how.longer(request.output_tokens)
+    return replace(request, output_tokens=longer, chat_fields=how.chat_fields or None)
 
 
 def load_workload(name_or_path: str) -> Workload:

@@ -20,6 +20,7 @@ COUNTING_TOKENS = 4
 # Defaults of these fields; a file without them keeps its hash.
 _UNWRITTEN = {
     "generation": None,
+    "thinking": None,
     "trace": None,
     "shared_prefix": None,
     "turns": None,
@@ -98,6 +99,35 @@ class TraceSource(_Part):
         return file
 
 
+class Thinking(_Part):
+    """How chats ask the model to think; what is not written is left to the server.
+
+    `enabled` is the chat template's `enable_thinking`, `effort` the API's `reasoning_effort`,
+    `budget_tokens` vLLM's `thinking_token_budget`. `token_multiplier` is how many times as long the
+    answers become: drawn lengths, and the most of a trace, are multiplied by it.
+    """
+
+    enabled: bool | None = None
+    effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    budget_tokens: Annotated[int, Field(ge=0, le=2**20)] | None = None
+    token_multiplier: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+
+    @property
+    def chat_fields(self) -> dict[str, Any]:
+        """The fields of a chat's body."""
+        kwargs = None if self.enabled is None else {"enable_thinking": self.enabled}
+        fields = {
+            "chat_template_kwargs": kwargs,
+            "reasoning_effort": self.effort,
+            "thinking_token_budget": self.budget_tokens,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def longer(self, tokens: int) -> int:
+        """Return how long an answer of so many tokens becomes, at least one token."""
+        return max(1, round(tokens * self.token_multiplier))
+
+
 class WorkloadSpec(_Part):
     """A workload file.
 
@@ -119,6 +149,7 @@ class WorkloadSpec(_Part):
     load: LoadSpec
     stop: Literal["length", "natural"] = "length"
     acceptance: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = None
+    thinking: Thinking | None = None
     seed: int = Field(default=0, ge=0)
     vocab_size: int = Field(default=32000, ge=2 * FIRST_TOKEN_ID, le=2**30)
 
@@ -166,7 +197,8 @@ class WorkloadSpec(_Part):
 
     def _require_no_tokens(self) -> None:
         """Raise `ValueError` for a field that images and videos do not have."""
-        fields = ("prompt_tokens", "output_tokens", "trace", "shared_prefix", "turns", "acceptance")
+        asked = ("trace", "shared_prefix", "turns", "acceptance", "thinking")
+        fields = ("prompt_tokens", "output_tokens", *asked)
         if written := [name for name in fields if getattr(self, name) is not None]:
             raise ValueError(f"generation has no {', '.join(written)}; remove them")
         if self.stop == "natural" or self.load.arrivals == "trace":

@@ -71,6 +71,7 @@ def recommendation_json(
         "roles": {role.value: number for role, number in r.roles.items()},
         "price": None if price is None else _price(r, price),
         "outputs": r.confirmed.outputs(r.best),
+        "energy_per_correct_answer_j": r.energy_per_correct_j(r.best),
         "checks": checks_json(r),
         "fleet": fleet_json(fleet_energy(r)),
         "warnings": list(r.warnings),

@@ -86,6 +86,16 @@ class Recommendation:
             return None
         return self.night_energy_j / ((default - best) * made_per_s) / 3600.0
 
+    def energy_per_correct_j(self, trial: TrialRow) -> float | None:
+        """Return energy per request / share of right answers to the study's questions, J.
+
+        Wrong answers cost energy too. None without questions, or with no right answer.
+        """
+        known = self.confirmed.confirmations.get(trial.number)
+        per_request = metric(trial, "energy_per_request_j")
+        share = None if known is None or known.quality is None else known.quality.ours.share
+        return per_request / share if per_request is not None and share else None
+
     def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
         return self.confirmed.summary(trial)

@@ -45,6 +45,8 @@ def show_recommendation(
     if default is not None and not r.is_default:
         console.print(_latency_cost(best, default))
     console.print(_energy_cost(best, default, price), highlight=False)
+    if (correct_j := r.energy_per_correct_j(r.best)) is not None:
+        console.print(f"{number(correct_j)} J per correct answer, wrong ones included")
     if (fleet := fleet_energy(r)) is not None:
         console.print(Text(fleet_text(fleet, kind_of_study(r.study).unit)))
     console.print(_checks(r), end="\n\n")

@@ -52,7 +52,7 @@ class OpenAiApi:
         if isinstance(request.prompt, str):
             return _call(COMPLETIONS, {**body, "prompt": request.prompt})
         messages = [{"role": m.role, "content": m.content} for m in request.prompt]
-        return _call(CHAT, {**body, "messages": messages})
+        return _call(CHAT, {**body, **(request.chat_fields or {}), "messages": messages})
 
     def stream(self, request: Request) -> CompletionStream:
         """Return what reads the answer; of a text the server counts the prompt's tokens."""
