@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 
 import aiohttp
+import numpy as np
 
 from tuner.metrics import Output
 from tuner.records import GenerationRequest, Prompt, Request
@@ -120,13 +121,11 @@ def _generation(request: Request) -> GenerationRequest:
 
 
 def _small(output: Output) -> GenerationRequest:
-    from tuner.load.text_request import stand_in_ids
-
     is_video = output is Output.VIDEO
     return GenerationRequest(
         request_id=0,
         arrival_s=0.0,
-        prompt_token_ids=stand_in_ids(1),
+        prompt_token_ids=np.zeros(1, dtype=np.int32),
         output_tokens=1,
         prompt="a boat",
         height=256,
