@@ -162,7 +162,9 @@ def _best(
     off_w = gpu_off_w(types)
     found: dict[int, Schedule] = {}
     for mix in mixes:
-        one = best_schedule(Fleet(mix, options.gpus, off_w), demand, dwell, goal, repeats=repeats)
+        fleet = Fleet(mix, options.gpus, off_w)
+        near = min((one.cost_j for one in found.values()), default=inf) * _NEAR
+        one = best_schedule(fleet, demand, dwell, goal, repeats=repeats, at_most_j=near)
         known = found.get(len(mix))
         if one is not None and (known is None or one.cost_j < known.cost_j):
             found[len(mix)] = one

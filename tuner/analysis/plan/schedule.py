@@ -80,15 +80,19 @@ def best_schedule(
     goal: Goal = ALL_OF_IT,
     *,
     repeats: bool = False,
+    at_most_j: float = inf,
 ) -> Schedule | None:
     """Return the schedule of least energy; None if no state has the capacity that is needed.
 
     After a change there is none for `dwell` intervals in all. The first state is free of charge.
     A plan that `repeats` pays for the change from its end to its begin: the best is taken that
     begins as the open one does, as that ends, or as the best constant fleet; no other is tried.
+    None also if it is known early that it would cost more than `at_most_j`.
     """
     open_end = _solved(fleet, demand, dwell, goal, None)
-    if open_end is None or not repeats:
+    if open_end is None or open_end.cost_j > at_most_j:
+        return None
+    if not repeats:
         return open_end
     constant = int(constant_costs(fleet, demand, goal).argmin())
     begins = dict.fromkeys((int(open_end.states[0]), int(open_end.states[-1]), constant))
