@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
-	    $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
+	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
 	    -m "not vllm and not chromium and not chaos and not fuzz and not package and not ray"
 
 test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used
