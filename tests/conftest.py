@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 from helpers.nvml_standin.standin import library_folder
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # the same examples in every run: a failure is there for everybody, or for nobody
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],  # as is every test on a busy machine
+)
 settings.load_profile("repeatable")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background job; is inherited

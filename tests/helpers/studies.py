@@ -61,6 +61,7 @@ class CommandLine:
             out, err = process.communicate(timeout=deadline_s)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.communicate()  # or its pipes would fail a test that comes later
             raise
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
