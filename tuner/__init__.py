@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner import plot
-    from tuner.api.runs import aresume, arun, measure, resume, run, study_spec
+    from tuner.api.runs import aresume, arun, measure, preview, resume, run, study_spec
     from tuner.api.studies import compare_studies, list_studies, recommend, write_report
     from tuner.configuration import Configuration
     from tuner.devices.meter import Meter
@@ -44,6 +44,7 @@ _HOMES = {
     "list_studies": "tuner.api.studies",
     "measure": "tuner.api.runs",
     "parse_settings": "tuner.spec.settings",
+    "preview": "tuner.api.runs",
     "recommend": "tuner.api.studies",
     "resume": "tuner.api.runs",
     "run": "tuner.api.runs",
@@ -71,6 +72,7 @@ __all__ = [
     "measure",
     "parse_settings",
     "plot",
+    "preview",
     "recommend",
     "resume",
     "run",

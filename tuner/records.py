@@ -328,8 +328,12 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no measurement."""
+    """Why there is no measurement.
+
+    `passes` says that the machine was only busy: it is worth while to wait and try again.
+    """
 
     kind: FailureKind
     reason: str
     log_path: Path | None = None
+    passes: bool = False

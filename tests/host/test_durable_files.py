@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tuner.host.durable_files import remove_durably, replacing, sync, write_durably
+from tuner.host.durable_files import (
+    _is_of_the_kernel,
+    remove_durably,
+    replacing,
+    sync,
+    write_durably,
+)
 
 
 def test_it_takes_the_name_at_the_end(tmp_path: Path) -> None:
@@ -55,3 +63,18 @@ def test_what_cannot_be_written_durably_leaves_the_old_one(tmp_path: Path) -> No
     with pytest.raises(OSError):
         write_durably(path, "two")
     assert path.read_text() == "one"
+
+
+def test_stdout_that_is_a_file_is_written_to_and_stays_a_link(tmp_path: Path) -> None:
+    """As root, `tuner export --csv - > night.csv` put a file in place of /dev/stdout."""
+    code = (
+        "from pathlib import Path\n"
+        "from tuner.host.durable_files import replacing\n"
+        "with replacing(Path('/proc/self/fd/1')) as file: file.write(b'second')\n"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        out.write(b"first ")
+        out.flush()
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "first second"
+    assert _is_of_the_kernel(Path("/dev/stdout")) and not _is_of_the_kernel(tmp_path / "out")

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tuner.metrics import OUTPUT_KINDS, Direction, OutputKind, kind_of
 from tuner.pareto import pareto_front
-from tuner.records import Measurement, Source
+from tuner.records import FailureKind, Measurement, Source
 from tuner.slo import Slo, meets_all
 from tuner.spec.emulated_errors import emulated_errors
 from tuner.spec.objective import Objective
 from tuner.spec.stored import StoredSpec
-from tuner.store import StudyIdentity, TrialRow
+from tuner.store import StudyIdentity, TrialRow, TrialState
 
 
 def kind_of_study(study: StudyIdentity) -> OutputKind:
@@ -48,6 +48,26 @@ def finished_requests(measurement: Measurement) -> int | None:
 def measured(trials: Iterable[TrialRow]) -> list[TrialRow]:
     """Return the trials that have a measurement and did not fail."""
     return [t for t in trials if t.measurement is not None and t.failure is None]
+
+
+def trials_text(trials: Iterable[TrialRow], budget: int | None) -> str:
+    """Return how many of the budget's trials have ended, and what came on top, in words.
+
+    What the machine spoiled is tried again and takes nothing of the budget. Knobs that are taken
+    back after the search come on top of it.
+    """
+    ended = [t for t in trials if t.state is not TrialState.RUNNING]
+    spoiled = sum(
+        t.failure is not None and t.failure.kind is FailureKind.INFRASTRUCTURE for t in ended
+    )
+    counted = len(ended) - spoiled
+    if budget is None:
+        text = f"{counted} trials"
+    else:
+        text = f"{min(counted, budget)} of {budget} trials"
+        if counted > budget:
+            text += f" and {counted - budget} after the search"
+    return f"{text}, {spoiled} attempts spoiled by the machine" if spoiled else text
 
 
 def ended_early(trials: Iterable[TrialRow]) -> list[TrialRow]:

@@ -12,15 +12,31 @@ from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
 from tuner.host.signals import run_interruptible
 from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.report.notify.notifier import Notifier
+from tuner.report.notify.target import target
 from tuner.report.study_results import StudyResults, load_study
 from tuner.spec.settings import configuration_of
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store
 from tuner.study.inputs.moved import MovedTo
 from tuner.study.listener import Broadcast, Listener
+from tuner.study.preview import run_preview
+from tuner.study.preview.run_preview import RunPreview
 from tuner.study.proposals.start_points import asked_like
 from tuner.study.run import check_names, resume_study, start_study
-from tuner.study.run_files import share_results
+from tuner.study.run_files import log_folder, share_results
+
+__all__ = [
+    "aresume",
+    "arun",
+    "log_folder",
+    "measure",
+    "preview",
+    "require_targets",
+    "resume",
+    "run",
+    "study_spec",
+]
 
 
 def study_spec(
@@ -42,6 +58,23 @@ def study_spec(
         with Store.open(store, create=False) as opened:
             said = asked_like(opened.study(like), said)
     return spec_from(None if path is None else Path(path), said)
+
+
+def require_targets(notify: Sequence[str]) -> None:
+    """Raise `UsageError` if one of `notify` can be neither a webhook nor a command here."""
+    for text in notify:
+        target(text)
+
+
+def preview(spec: StudySpec, *, store: str = DEFAULT_STORE) -> RunPreview:
+    """Return what a run of `spec` would do: knobs, windows, evaluations, when it ends.
+
+    Nothing is started, stored or set. Raises `UsageError` as `run` does.
+
+    Example: `tuner.preview(spec).evaluations`
+    """
+    check_names(spec)
+    return run_preview.preview(spec, store)
 
 
 async def arun(
@@ -81,23 +114,29 @@ def run(
     from_study: str | None = None,
     readable_by: str | None = None,
     yes: bool = False,
+    notify: Sequence[str] = (),
 ) -> StudyResults:
     """Run a new study as `arun` does, from a script. Ctrl-C stops it cleanly.
+
+    Each of `notify`, the URL of a webhook or a command, is told when the run ends.
 
     Example:
         spec = tuner.StudySpec(model="meta-llama/Llama-3.1-8B-Instruct", emulate="H100-SXM",
                                request_rate=4, slos=[tuner.Slo.parse("p99_tpot_ms<=25")], hours=8)
         study = tuner.run(spec, store="results/tuner.db")
     """
-    running = arun(
-        spec,
-        store=store,
-        listeners=listeners,
-        from_study=from_study,
-        readable_by=readable_by,
-        yes=yes,
-    )
-    return run_interruptible(running)
+    with Notifier(notify, Broadcast(listeners).note) as notifier:
+        running = arun(
+            spec,
+            store=store,
+            listeners=[*listeners, notifier],
+            from_study=from_study,
+            readable_by=readable_by,
+            yes=yes,
+        )
+        study = run_interruptible(running)
+        notifier.finished(study)
+    return study
 
 
 async def aresume(
@@ -151,24 +190,30 @@ def resume(
     yes: bool = False,
     model: str | None = None,
     vllm: str | None = None,
+    notify: Sequence[str] = (),
 ) -> StudyResults:
     """Resume a study as `aresume` does, from a script. Ctrl-C stops it cleanly.
 
+    `notify` is as for `run`.
+
     Example: `tuner.resume("night", hours=4)`
     """
-    resuming = aresume(
-        name,
-        store=store,
-        listeners=listeners,
-        trials=trials,
-        hours=hours,
-        confirm=confirm,
-        loads=loads,
-        yes=yes,
-        model=model,
-        vllm=vllm,
-    )
-    return run_interruptible(resuming)
+    with Notifier(notify, Broadcast(listeners).note) as notifier:
+        resuming = aresume(
+            name,
+            store=store,
+            listeners=[*listeners, notifier],
+            trials=trials,
+            hours=hours,
+            confirm=confirm,
+            loads=loads,
+            yes=yes,
+            model=model,
+            vllm=vllm,
+        )
+        study = run_interruptible(resuming)
+        notifier.finished(study)
+    return study
 
 
 def measure(

@@ -49,6 +49,7 @@ def named_study(name: str | None, store: str = DEFAULT_STORE) -> str:
 def study_status(name: str | None = None, store: str = DEFAULT_STORE) -> Status:
     """Return the progress of a study that may be running elsewhere; None is the newest one."""
     from tuner.report.terminal.status_table import status
+    from tuner.study.run_files import log_folder
 
     with Store.open(store, create=False) as opened:
         if name is None:
@@ -56,7 +57,7 @@ def study_status(name: str | None = None, store: str = DEFAULT_STORE) -> Status:
             if not studies:
                 raise UsageError("the store holds no study yet; start one with `tuner run`")
             name = studies[-1].identity.name
-        return status(opened, name, datetime.now(UTC))
+        return status(opened, name, datetime.now(UTC), log_folder(store, name))
 
 
 def recommend(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.option_groups import with_option_groups
-from tuner.commands.shared.options import Format, Name, Output, StoreUrl, Yes
+from tuner.commands.shared.options import Format, Name, Notify, Output, StoreUrl, Yes
 from tuner.commands.shared.output import print_json, store_option
 from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
@@ -37,6 +39,10 @@ def run(
         str | None,
         typer.Option(help="A group that may read the results; else only this user may."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what the run would do, and when it ends.")
+    ] = False,
+    notify: Notify = None,
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -46,12 +52,24 @@ def run(
     --slo 'p99_tpot_ms<=50' --hours 8
     """
     import tuner
+    from tuner.api.runs import log_folder, require_targets
+    from tuner.report.terminal.preview.preview_table import preview_json, show_preview
     from tuner.report.terminal.progress import RunDisplay
 
     like = from_study if study_file is None else None
     spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
+    would, now = tuner.preview(spec, store=store_url), datetime.now(UTC)
+    require_targets(notify or ())
+    if dry_run:
+        if output is Format.JSON:
+            print_json(preview_json(would, now))
+        else:
+            show_preview(stdout_console(), would, now)
+        return
     console, named = stderr_console(), store_option(store_url)
-    with RunDisplay(console, spec.slos, spec.objectives, named) as display:
+    logs = partial(log_folder, store_url)
+    show_preview(console, would, now)
+    with RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display:
         study = tuner.run(
             spec,
             store=store_url,
@@ -59,6 +77,7 @@ def run(
             from_study=from_study,
             readable_by=readable_by,
             yes=yes,
+            notify=notify or (),
         )
     _finish(study, as_json=output is Format.JSON)
 
@@ -84,6 +103,7 @@ def resume(
     vllm: Annotated[
         str | None, typer.Option(help="The vllm executable, if it lies elsewhere than in the run.")
     ] = None,
+    notify: Notify = None,
     yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
@@ -95,15 +115,17 @@ def resume(
     Example: tuner resume my-study --hours 4
     """
     import tuner
+    from tuner.api.runs import log_folder
     from tuner.api.studies import named_study
     from tuner.report.terminal.progress import RunDisplay
 
     name = named_study(name, store_url)
     before = tuner.load_study(name, store_url)
     console, named = stderr_console(), store_option(store_url)
+    logs = partial(log_folder, store_url)
     known = before.rows if console.is_terminal else ()  # a log shows no front
     slos, objectives = before.spec.slos, before.spec.objectives
-    with RunDisplay(console, slos, objectives, named, known) as display:
+    with RunDisplay(console, slos, objectives, named, known, logs) as display:
         study = tuner.resume(
             name,
             store=store_url,
@@ -113,6 +135,7 @@ def resume(
             confirm=confirm,
             loads=loads,
             yes=yes,
+            notify=notify or (),
             model=None if model is None else str(model),
             vllm=vllm,
         )

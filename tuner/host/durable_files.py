@@ -18,8 +18,14 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     It has the suffix of `path`, and `mode` less the umask. Its name is always the same, so the
     next write removes the leftover of a killed process. It is written by its descriptor: a link
     that somebody puts in its place meanwhile is not followed. Nothing is synced: after a power cut
-    the file may be the old one or empty. Raises `OSError`.
+    the file may be the old one or empty. What stands under /dev or /proc is written to as it is:
+    root would rename its file over `/dev/stdout`, which is a link to a file wherever a shell
+    redirects to one. Raises `OSError`.
     """
+    if _is_of_the_kernel(path):
+        with path.open("ab") as file:
+            yield file
+        return
     new = path.with_name(f".partial-{path.name}")
     new.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,6 +38,10 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         with suppress(OSError):  # if it could not be created, it cannot be removed
             new.unlink(missing_ok=True)
         raise
+
+
+def _is_of_the_kernel(path: Path) -> bool:
+    return path.absolute().parts[1:2] in (("dev",), ("proc",)) and path.exists()
 
 
 def write_durably(path: Path, content: str) -> None:

@@ -70,6 +70,13 @@ _KNOWN_FORMS = re.compile(
     r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # a JWT, RFC 7519
     r")"
 )
+# what follows the host is the whole secret of a webhook: api.slack.com/messaging/webhooks,
+# discord.com/developers/docs/resources/webhook, core.telegram.org/bots/api
+_WEBHOOK = re.compile(
+    r"(\bhttps?://(?:hooks\.slack\.com/|(?:\w+\.)?discord(?:app)?\.com/api/webhooks/"
+    r"|[\w.-]*webhook\.office\.com/|api\.telegram\.org/bot))[^\s'\"]+",
+    re.IGNORECASE,
+)
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
 )
@@ -122,6 +129,7 @@ def redacted(text: str) -> str:
     text = _PRIVATE_KEY.sub(HIDDEN, text)
     text = _URL_TOKEN.sub(rf"\1{HIDDEN}@", text)
     text = _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+    text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
     text = _URL_QUERY.sub(rf"\1={HIDDEN}", text)
     text = _SCHEME.sub(rf"\1{HIDDEN}", text)
     text = _QUOTED.sub(rf"\1\2{HIDDEN}\2", text)

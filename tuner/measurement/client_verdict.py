@@ -66,7 +66,8 @@ def judge_client(
         used = "" if busy_share is None else f", and it computed for {busy_share:.0%} of the time"
         return ClientVerdict(
             f"the client, not the server, was the bottleneck: {what} (a request takes "
-            f"{life_ms:.0f} ms){used}; lower the load, or give the tuner a core of its own",
+            f"{life_ms:.0f} ms){used}; lower the load, or give the tuner a core of its own "
+            "(`taskset -c 0 tuner ...`; for root --client-priority does it)",
             None,
         )
     return ClientVerdict(

@@ -73,7 +73,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
         return Failure(FailureKind.UNSTABLE, reason)
     if run.invalid is not None:
-        return Failure(FailureKind.INFRASTRUCTURE, run.invalid)
+        return Failure(FailureKind.INFRASTRUCTURE, run.invalid, passes=True)
     early = run.ended_early
     if early is not None and early.missed is None:
         return Failure(FailureKind.CONFIGURATION, early.reason)

@@ -32,7 +32,7 @@ async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: Read
     end_s = time.monotonic() + DEADLINE_S
     while problem := _problem(await asyncio.to_thread(states), memory_bytes):
         if time.monotonic() >= end_s:
-            raise LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, problem))
+            raise LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, problem, passes=True))
         await asyncio.sleep(_POLL_S)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,9 +35,7 @@ from tuner.spec.objective import Objective
 _CHECKS_SHARE = 0.1  # of the hours
 _LOADS_SHARE = 0.3  # with operating points
 _WARMUP_SHARE = 1.0  # of the longest window: the limit for the load to become steady
-
-# A confirmation's windows are so much longer than the search's, up to so many seconds: what p99 is
-# on traffic not seen cannot be said from windows with a hundred requests each.
+# Times the search's window: a hundred requests do not tell p99 on traffic not seen.
 _CONFIRM_TIMES = 4.5
 _CONFIRM_WINDOW_S = 180.0
 
@@ -112,6 +111,8 @@ class StudySpec(BaseModel):
     precision: float = Field(default=0.02, gt=0, lt=1)
     percentile_precision: float = Field(default=0.05, gt=0, lt=1)
     startup_deadline_s: float = Field(default=1800.0, gt=0)
+    patience_s: float = Field(default=3600.0, ge=0, le=86400.0)  # with a machine that is busy
+    client_priority: bool = True  # of the load client over other processes, where that is allowed
     sampler: SamplerName = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)
     confirm: bool = True
@@ -394,7 +395,6 @@ def _absolute(data: Mapping[str, Any], folder: Path, is_served: bool) -> dict[st
 
 
 def _is_folder(path: Path) -> bool:
-    try:
+    with suppress(OSError, ValueError):  # too long for a path, or with a NUL
         return path.is_dir()
-    except (OSError, ValueError):  # too long for a path, or with a NUL
-        return False
+    return False

@@ -23,7 +23,7 @@ from tuner.evaluation.factory import (
     space_knobs,
 )
 from tuner.evaluation.rate_share import resolved_rate
-from tuner.host.process import boot_id
+from tuner.host.process import boot_id, prefer_this_thread
 from tuner.load.workload import Workload
 from tuner.search.observation import Observation
 from tuner.spec.device_ranges import gpus_for
@@ -109,6 +109,8 @@ class Run:
             await self._go(new=False, older=())
 
     async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
+        if self._spec.client_priority and (self._spec.emulate is None or self._spec.live):
+            prefer_this_thread()
         self._gpus = await asyncio.to_thread(gpus_for, self._spec)
         if (share := self._spec.request_rate_share) is not None:
             self._spec, self._capacity = await resolved_rate(

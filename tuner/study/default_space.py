@@ -22,6 +22,7 @@ from tuner.evaluation.factory import space_knobs
 from tuner.host.state_folder import state_folder
 from tuner.spec.device_ranges import example_ranges, ranges_of_devices
 from tuner.spec.search_space import load_space
+from tuner.spec.study import StudySpec
 
 _WITHOUT_DEVICE_KNOBS = "default"
 _WITH_DEVICE_KNOBS = "power"
@@ -64,6 +65,17 @@ def default_space(*, allowed: bool) -> ChosenSpace:
     return ChosenSpace(
         _WITH_DEVICE_KNOBS, "power limit and SM clock of the GPU are searched too (--space power)"
     )
+
+
+def named_space(spec: StudySpec) -> StudySpec:
+    """Return the spec with the space that `default_space` would choose where all may be set.
+
+    Nothing is tried on a GPU.
+    """
+    if "space" in spec.model_fields_set or spec.emulate is not None or spec.base_url is not None:
+        return spec
+    name = _WITH_DEVICE_KNOBS if spec.allow_gpu_settings else _WITHOUT_DEVICE_KNOBS
+    return spec.model_copy(update={"space": name})
 
 
 def _obstacle(gpus: Sequence[DeviceState], extremes: Sequence[Configuration]) -> str | None:

@@ -22,6 +22,7 @@ from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialState
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.durability.patience import Patience
 from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
@@ -34,7 +35,7 @@ from tuner.study.workers.worker import Worker
 MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure fault
 _LEAST_TRIALS_TO_SIMPLIFY = 24
 _RETURNS_PER_KNOB = 3  # in one study, however often another configuration leads
-_SHARE_TO_SIMPLIFY = 0.08  # of the hours, kept for it
+SHARE_TO_SIMPLIFY = 0.08  # of the hours, kept for it
 _KEPT_OF_RESERVE = 0.6  # for the repeats, if it takes longer
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and the run stops for a person
 
@@ -69,6 +70,7 @@ class StudyRun:
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
+        self._patience = Patience(spec.patience_s, listener.note)
 
     @property
     def progress(self) -> Progress:
@@ -139,6 +141,9 @@ class StudyRun:
 
     async def _evaluate_next(self, worker: Worker) -> Measurement | Failure:
         """Evaluate the next proposal, store the result and tell it; return it."""
+        if waited_s := await self._patience.wait():
+            self._store.add_spent_s(self._name, waited_s)
+            self._spent_s += waited_s
         self._under_way += 1
         try:
             return await self._evaluate(worker)
@@ -213,7 +218,7 @@ class StudyRun:
             reserve_s = self._confirmation.reserve_s
             # the knobs of what is recommended are tried once more
             simplifying_s = self._proposals.knob_count * next_s
-            reserve_s += min(simplifying_s, _SHARE_TO_SIMPLIFY * progress.budget_s)
+            reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * progress.budget_s)
         return self._spent_s + next_s < progress.budget_s - reserve_s
 
     @property
@@ -244,6 +249,7 @@ class StudyRun:
         """Tell Optuna the stored result. Every branch is safe to repeat after a crash."""
         number = proposal.number
         if isinstance(result, Measurement):
+            self._patience.bears(result)
             self._proposals.tell_measured(number, result)
             self._given_up.clear()
         elif is_configurations_fault(result, proposal.attempt) or (
@@ -254,6 +260,9 @@ class StudyRun:
             crashed = has_crashed(result, measured=measured)
             self._proposals.tell_infeasible(number, result.reason, crashed=crashed)
             self._given_up.clear()
+        elif self._patience.bears(result):
+            self._store.add_event(self._name, "waiting", result.reason, trial=number)
+            self._proposals.retry(number, attempt=proposal.attempt)
         elif proposal.attempt < MAX_ATTEMPTS:
             self._store.add_event(self._name, "retry", result.reason, trial=number)
             unstable = result.reason if result.kind is FailureKind.UNSTABLE else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from helpers.records import IDENTITY, OWNER
 from helpers.stored_study import add_night, configuration
 from helpers.studies import InProcess
 
-from tuner.records import LoadSnapshot, Source
+from tuner.records import Failure, FailureKind, LoadSnapshot, Source
 from tuner.report.terminal.status_table import duration, status
 from tuner.store import Store, study_lock
 from tuner.store.log.now_file import NowFile
@@ -104,3 +105,26 @@ def test_without_a_study_it_says_what_to_do(tuner: InProcess) -> None:
 )
 def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_a_launch_says_where_its_log_is_and_what_it_does(store: Store, tuner: InProcess) -> None:
+    logs = tuner.folder / "results" / "logs" / "night"
+    logs.mkdir(parents=True)
+    (logs / "older.log").write_text("of another launch\n")
+    os.utime(logs / "older.log", (1.0, 1.0))
+    (logs / "trial-7.log").write_text("Loading weights\ntoken=hf_abcdefghijklmnop1\n")
+    with study_lock(store.url, "night"):
+        shown = " ".join(tuner("status").stdout.split())
+        told = json.loads(tuner("status", "--format", "json").stdout)
+    assert "no load yet; log" in shown and "trial-7.log" in shown and "hf_abc" not in shown
+    assert told["running"]["launch"].endswith("***")
+
+
+def test_no_count_is_above_its_budget(store: Store, tuner: InProcess) -> None:
+    for number in range(8, 26):
+        store.begin_trial("night", number, configuration(64, 300), baseline=False, owner=OWNER)
+        kind = FailureKind.INFRASTRUCTURE if number < 12 else FailureKind.CONFIGURATION
+        store.save_failure("night", number, Failure(kind, "x"))
+    for words in (("status",), ("show",)):
+        text = " ".join(tuner(*words).stdout.split())
+        assert "20 of 20 trials and 1 after the search, 4 attempts spoiled by the machine" in text

@@ -45,4 +45,12 @@ Yes = Annotated[
         "--yes", help="Go on although the default's measurement speaks against the SLO or the load."
     ),
 ]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="URL of a webhook (JSON with `text`, as Slack takes) or a command, told when the run "
+        "ends or needs you; may be repeated.",
+        metavar="URL|COMMAND",
+    ),
+]
 Vllm = Annotated[str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")]

@@ -194,6 +194,18 @@ class StudyOptions(SpecOptions):
     startup_deadline_s: Annotated[
         float | None, typer.Option(help="Time limit for a server start, s (default: 1800).")
     ] = None
+    patience_s: Annotated[
+        float | None,
+        typer.Option(help="Longest wait in a row for a busy machine, s (default: 3600)."),
+    ] = None
+    client_priority: Annotated[
+        bool | None,
+        typer.Option(
+            "--client-priority/--no-client-priority",
+            help="Let the load client run before other processes on its core, where the user may "
+            "(default: do).",
+        ),
+    ] = None
     confirm: Annotated[
         bool | None,
         typer.Option(

@@ -237,7 +237,7 @@ class ServedEvaluator:
             _require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
         except PreflightError as error:  # a port that is taken for a moment must not end the study
-            failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
+            failure = Failure(FailureKind.INFRASTRUCTURE, str(error), passes=True)
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
         try:
             judged = await self._measure(warm, power_limit_w, run)
@@ -291,6 +291,7 @@ class ServedEvaluator:
                 FailureKind.INFRASTRUCTURE,
                 f"the energy of the window cannot be believed: {'; '.join(verdict.reasons)}",
                 server.log_path,
+                passes=True,
             )
         return result
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console, Group
@@ -18,6 +19,7 @@ from tuner.metrics import LATENCIES, metric_named
 from tuner.pareto import pareto_front
 from tuner.records import Failure, LoadSnapshot, Measurement
 from tuner.report.labels import metric_label, number
+from tuner.report.launch_text import launch_text
 from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.status_table import duration
 from tuner.slo import Slo, meets_all
@@ -36,7 +38,8 @@ _REFRESHES_PER_S = 2.0
 class RunDisplay:
     """A `Listener` that writes a line per trial to stderr, and on a terminal how it all stands.
 
-    `known` are the trials that a resumed study has already.
+    `known` are the trials that a resumed study has already. `logs` returns the folder of a study's
+    server logs.
     """
 
     def __init__(
@@ -46,9 +49,13 @@ class RunDisplay:
         objectives: tuple[Objective, ...],
         store_option: str = "",
         known: Sequence[TrialRow] = (),
+        logs: Callable[[str], Path] | None = None,
     ) -> None:
         self._console = console
         self._store_option = store_option
+        self._logs = logs
+        self._log_folder: Path | None = None  # once the study has begun
+        self._created_s = time.monotonic()
         self._slos = slos
         self._objectives = objectives
         self._shown = tuple(
@@ -60,6 +67,7 @@ class RunDisplay:
                 self._keep_if_good(trial.number, trial.measurement)
         self._faults: deque[str] = deque(maxlen=_MOST_FAULTS)
         self._now: tuple[Proposal, float] | None = None  # what runs, and since when (monotonic)
+        self._trial_began_s = 0.0  # since 1970, as the times of files
         self._snapshot: tuple[LoadSnapshot, float] | None = None  # and when (monotonic)
         self._began: tuple[float, float] | None = None  # when, and the share spent by then
         self._share = 0.0
@@ -90,6 +98,10 @@ class RunDisplay:
     def screen(self) -> Group:
         """Return how the study stands now: progress, what runs, the front, the last faults."""
         parts: list[Progress | Table | Text] = [self._bar]
+        if self._began is None:
+            since = duration(time.monotonic() - self._created_s)
+            line = f"preparing for {since}: asking for the server's version and flags, and the GPUs"
+            parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
         if self._now is not None:
             proposal, since_s = self._now
             since = duration(time.monotonic() - since_s)
@@ -97,6 +109,8 @@ class RunDisplay:
             parts.append(Text(line, no_wrap=True, overflow="ellipsis"))
         if self._snapshot is not None and time.monotonic() - self._snapshot[1] < FRESH_S:
             parts.append(Text(f"     {snapshot_text(self._snapshot[0])}", style="cyan"))
+        elif self._now is not None and (launch := self._launch()) is not None:
+            parts.append(Text(f"     no load yet; {launch}", style="cyan", overflow="fold"))
         if self._good:
             parts.append(self._front())
         parts += [
@@ -104,6 +118,12 @@ class RunDisplay:
             for fault in self._faults
         ]
         return Group(*parts)
+
+    def _launch(self) -> str | None:
+        """Return which server log is written, while no load runs."""
+        if self._log_folder is None or self._now is None:
+            return None
+        return launch_text(self._log_folder, self._trial_began_s)
 
     def _front(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -136,11 +156,13 @@ class RunDisplay:
         if not self._slos:
             self.note("no SLO: the least energy may come with any latency (see --slo)")
         self._began = (time.monotonic(), progress.share)
+        self._log_folder = None if self._logs is None else self._logs(name)
         self._update("study started", progress)
 
     def trial_started(self, proposal: Proposal) -> None:
         """Show what is being evaluated."""
         self._now = (proposal, time.monotonic())
+        self._trial_began_s = time.time()
         self._bar.update(self._task, description=f"trial {proposal.number}")
 
     def trial_ended(
@@ -197,7 +219,9 @@ class RunDisplay:
         parts = []
         self._share = progress.share
         if progress.budget_trials is not None:
-            parts.append(f"{progress.trials}/{progress.budget_trials} trials")
+            over = progress.trials - progress.budget_trials
+            done = f"{min(progress.trials, progress.budget_trials)}/{progress.budget_trials} trials"
+            parts.append(f"{done} + {over}" if over > 0 else done)
         if math.isfinite(progress.budget_s):
             parts.append(f"{progress.spent_s / 3600:.1f}/{progress.budget_s / 3600:g} h")
         left_s = self._left_s()

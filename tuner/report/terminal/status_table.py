@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +15,11 @@ from rich.text import Text
 
 from tuner.analysis.cards.workers import WorkerState, worker_states
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
+from tuner.analysis.outcomes import trials_text
 from tuner.configuration import Value
 from tuner.records import LoadSnapshot
 from tuner.report.json_forms import front_json
+from tuner.report.launch_text import launch_text
 from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.front_table import heading, show_front
 from tuner.spec.stored import StoredSpec
@@ -42,7 +45,7 @@ class Fault:
 class Running:
     """The evaluation that runs; `typical_s` is what the last ones took, None if none has ended.
 
-    `load` is how its load goes, None while there is none.
+    `load` is how its load goes, None while there is none; `launch` then says which log is written.
     """
 
     trial: int
@@ -51,6 +54,7 @@ class Running:
     for_s: float
     typical_s: float | None
     load: LoadSnapshot | None
+    launch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Status:
     study: StudyIdentity
     holder: str | None
     ended: int
+    trials: str
     running: Running | None
     left_s: float | None
     confirmed: ConfirmedFront
@@ -71,8 +76,11 @@ class Status:
     workers: tuple[WorkerState, ...] = ()  # of a study on several cards
 
 
-def status(store: Store, name: str, now: datetime) -> Status:
-    """Return how far the study is at `now`; raises `UsageError` if there is no such study."""
+def status(store: Store, name: str, now: datetime, logs: Path | None = None) -> Status:
+    """Return how far the study is at `now`; raises `UsageError` if there is no such study.
+
+    `logs` is the folder of its servers' logs.
+    """
     study = store.study(name)
     trials, repeats = store.trials(name), store.repeats.of(name)
     holder = study_holder(store.url, name)
@@ -83,10 +91,11 @@ def status(store: Store, name: str, now: datetime) -> Status:
         study=study,
         holder=holder,
         ended=ended,
+        trials=trials_text(trials, study.budget_trials),
         running=(
             None
             if holder is None
-            else _running(rows, trials, now, typical_s, NowFile(store.url, name))
+            else _running(rows, trials, now, typical_s, NowFile(store.url, name), logs)
         ),
         left_s=None if holder is None else _left_s(study, ended, typical_s),
         confirmed=confirmed_front(study, trials, repeats),
@@ -101,6 +110,7 @@ def _running(
     now: datetime,
     typical_s: float | None,
     now_file: NowFile,
+    logs: Path | None,
 ) -> Running | None:
     """Return the newest evaluation that has not ended; one that a dead tuner left is older."""
     open_rows = [row for row in rows if row.state is TrialState.RUNNING]
@@ -111,17 +121,20 @@ def _running(
     knobs = next((t.configuration.knobs() for t in trials if t.number == number), {})
     for_s = max(0.0, (now - row.started_at).total_seconds())  # the clock may have been set back
     load = now_file.read(now, since=row.started_at)
-    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s, load)
+    launch = None
+    if load is None and logs is not None:
+        launch = launch_text(logs, row.started_at.timestamp())
+    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s, load, launch)
 
 
 def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
-    """Return the median wall time of the last evaluations, s."""
+    """Return the mean wall time of the last evaluations, s: their launches count."""
     ended = sorted(
         (row.ended_at, (row.ended_at - row.started_at).total_seconds())
         for row in rows
         if row.ended_at is not None and row.ended_at >= row.started_at
     )
-    return statistics.median(s for _, s in ended[-_LAST:]) if ended else None
+    return statistics.fmean(s for _, s in ended[-_LAST:]) if ended else None
 
 
 def _left_s(study: StudyIdentity, ended: int, typical_s: float | None) -> float | None:
@@ -183,7 +196,7 @@ def show_status(console: Console, found: Status, store_option: str = "") -> None
 def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
     lines = [
         ("tuner", _who(found, store_option)),
-        ("progress", _progress(found.study, found.ended)),
+        ("progress", _progress(found.study, found.trials)),
     ]
     if found.left_s is not None:
         then = ", then the confirmation" if StoredSpec.of(found.study).confirms else ""
@@ -193,6 +206,8 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
         lines.append(("now", _now(found.running)))
         if found.running.load is not None:
             lines.append(("", snapshot_text(found.running.load)))
+        elif found.running.launch is not None:
+            lines.append(("", f"no load yet; {found.running.launch}"))
     for fault in found.faults:
         trial = "" if fault.trial is None else f" trial {fault.trial}:"
         lines.append(("fault", f"{fault.at:%H:%M:%S} UTC{trial} {fault.what}"))
@@ -207,12 +222,7 @@ def _who(found: Status, store_option: str) -> str:
     return f"not running, and not finished; `tuner resume {found.study.name}{store_option}`"
 
 
-def _progress(study: StudyIdentity, ended: int) -> str:
-    trials = (
-        f"{ended} trials"
-        if study.budget_trials is None
-        else f"{ended} of {study.budget_trials} trials"
-    )
+def _progress(study: StudyIdentity, trials: str) -> str:
     hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
     virtual = "virtual " if study.evaluation == "virtual" else ""
     return f"{trials}, {study.spent_s / 3600.0:.2f}{hours} {virtual}hours"

@@ -19,6 +19,7 @@ from tuner.analysis.outcomes import (
     kind_of_study,
     measured,
     metric,
+    trials_text,
     with_errors,
 )
 from tuner.analysis.trial_summary import TrialSummary
@@ -116,10 +117,10 @@ def _identity(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
 
 
 def _budget(study: StudyIdentity, trials: Sequence[TrialRow]) -> str:
-    of_trials = "" if study.budget_trials is None else f" of {study.budget_trials}"
     of_hours = "" if study.budget_s is None else f" of {study.budget_s / 3600.0:g}"
     hours = "virtual hours" if study.evaluation == "virtual" else "hours"
-    return f"{len(trials)}{of_trials} trials, {study.spent_s / 3600.0:.2f}{of_hours} {hours} spent"
+    counted = trials_text(trials, study.budget_trials)
+    return f"{counted}, {study.spent_s / 3600.0:.2f}{of_hours} {hours} spent"
 
 
 def _is_confirmed(found: ConfirmedFront, trial: TrialRow) -> bool:

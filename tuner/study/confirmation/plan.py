@@ -30,9 +30,10 @@ ROUND = 3
 LEADER_REPEATS = 6
 # So many of them, once this share of the search is over.
 AIMS = ((0.35, 3), (0.7, 5), (0.95, 4))
+AIM_REPEATS = sum(count for _, count in AIMS)
 _LEAST_TRIALS_TO_AIM = 24
 _DOUBTFUL = 2.0 * (1.0 - LEVEL)  # a chance to miss an SLO
-_SHARE_OF_HOURS = 0.5
+SHARE_OF_HOURS = 0.5
 _SHARE_OF_TRIALS = 0.4
 _LEAST_MEASUREMENTS = 12
 _MEMBERS = (2, 8)  # repeats that the reserved time covers
@@ -202,7 +203,7 @@ def aim_step(
     would be recommended by now; see `tuner.analysis.outlook`.
     """
     if budget_trials is None:
-        share /= 1.0 - _SHARE_OF_HOURS
+        share /= 1.0 - SHARE_OF_HOURS
     elif budget_trials < _LEAST_TRIALS_TO_AIM:
         return None
     aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
@@ -241,7 +242,7 @@ def reserve_s(
     count = min(max(front_size, _MEMBERS[0]), _MEMBERS[1])
     planned = count * _REPEATS_PLANNED + _LEADER_REPEATS_PLANNED
     evaluations = planned * (1.0 + 1.0 / ROUND) + 1.0
-    all_s = min(evaluations * each_s, _SHARE_OF_HOURS * budget_s)
+    all_s = min(evaluations * each_s, SHARE_OF_HOURS * budget_s)
     return max(0.0, all_s - _spent_s(repeats))
 
 
@@ -267,9 +268,14 @@ def may_go_on(
     if math.isfinite(budget_s):
         own_s = _spent_s(repeats) + simplified_s
         next_s = each_s or 0.0
-        return spent_s + next_s <= budget_s or own_s + next_s <= _SHARE_OF_HOURS * budget_s
-    most = max(_LEAST_MEASUREMENTS, math.ceil((budget_trials or 0) * _SHARE_OF_TRIALS))
-    return sum(r.kind is RepeatKind.CONFIRMATION and not _is_machines(r) for r in repeats) < most
+        return spent_s + next_s <= budget_s or own_s + next_s <= SHARE_OF_HOURS * budget_s
+    counted = sum(r.kind is RepeatKind.CONFIRMATION and not _is_machines(r) for r in repeats)
+    return counted < most_repeats(budget_trials or 0)
+
+
+def most_repeats(budget_trials: int) -> int:
+    """Return how many repeats of members come on top of a budget in trials, at most."""
+    return max(_LEAST_MEASUREMENTS, math.ceil(budget_trials * _SHARE_OF_TRIALS))
 
 
 def _is_machines(repeat: RepeatRow) -> bool:

@@ -1,0 +1,70 @@
+"""A dry run says what a run does: its bounds hold for the run itself, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from helpers.studies import InProcess
+
+MODEL = ["--emulate", "H100-SXM", "--model", "Qwen/Qwen3-8B"]
+STUDY = [*MODEL, "--workload", "chat", "--request-rate", "4", "--max-window-s", "20"]
+SLO = ["--slo", "p99_tpot_ms<=60"]
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> InProcess:
+    return InProcess(tmp_path)
+
+
+def test_a_dry_run_leaves_nothing(tuner: InProcess) -> None:
+    shown = tuner("run", *STUDY, *SLO, "--trials", "4", "--space", "power", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert list(tuner.folder.iterdir()) == []
+    text = " ".join(shown.stdout.split())
+    for says in (
+        "max_num_seqs: 8 to 1024 (changed in the running server)",
+        "power_limit_w: 200 to 700 (a GPU's setting)",
+        "emulated H100-SXM; no real GPU is touched",
+        "a launch 2 min (assumed)",
+        "evaluations 4,",
+        "at most 12, beside the default's",
+    ):
+        assert says in text
+
+
+def test_its_bounds_hold_for_the_run(tuner: InProcess) -> None:
+    """And a study begun prints the same summary."""
+    words = [*MODEL, *SLO, "--request-rate", "0.5", "--space", "power", "--yes", "--no-confirm"]
+    asked = [*words, "--hours", "0.6", "--max-window-s", "90", "--sampler", "random"]
+    said = json.loads(tuner("run", *asked, "--dry-run", "--format", "json").stdout)
+    done = tuner("run", *asked)
+    assert "evaluations" in done.stderr and "(a GPU's setting)" in done.stderr
+    fewest, most = said["evaluations"]
+    (study,) = json.loads(tuner("list", "--format", "json").stdout)
+    assert fewest <= study["trials_measured"] + study["trials_failed"] <= most
+    assert said["lasts_s"][0] <= study["spent_s"] <= 1.05 * said["lasts_s"][1]
+    again = json.loads(tuner("run", *asked, "--dry-run", "--format", "json").stdout)
+    assert again["launch_is_measured"] and not said["launch_is_measured"]
+    assert again["evaluations"][1] - again["evaluations"][0] < most - fewest
+
+
+def test_settings_of_real_gpus_are_named_only_where_they_are_changed(tuner: InProcess) -> None:
+    real = ["--model", "Qwen/Qwen3-8B", "--hours", "8", "--space", "power", "--dry-run"]
+    allowed = tuner("run", *real, "--allow-gpu-settings")
+    text = " ".join(allowed.stdout.split())
+    assert "power_limit_w and sm_clock_mhz are changed, and put back at the end" in text
+    assert re.search(r"ends between \w+ \d\d:\d\d and \w+ \d\d:\d\d UTC", text)
+    untouched = tuner("run", *real[:4], "--space", "default", "--dry-run")
+    assert "no setting of theirs is changed" in " ".join(untouched.stdout.split())
+
+
+def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:
+    for words, says in (
+        (["--space", "nope"], "unknown search space"),
+        (["--trials", "4", "--notify", "ftp://x"], "--notify"),
+    ):
+        refused = tuner("run", *STUDY, *SLO, "--trials", "4", *words, "--dry-run")
+        assert refused.returncode == 2 and says in refused.stderr

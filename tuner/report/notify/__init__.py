@@ -1,0 +1,1 @@
+"""Notifications: a webhook or a command hears how a night ended."""

@@ -1,0 +1,1 @@
+"""What a run would do, for a terminal."""

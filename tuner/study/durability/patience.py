@@ -1,0 +1,57 @@
+"""Patience: a machine that is only busy is waited for, longer each time, up to an hour in a row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tuner.records import Failure, Measurement
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 600.0
+
+
+class Patience:
+    """Counts the waits since something was measured; `limit_s` is the longest they may take.
+
+    `sleep` is for tests.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        note: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._limit_s = limit_s
+        self._note = note
+        self._sleep = sleep
+        self._waited_s = 0.0
+        self._waits = 0
+        self._next_s: float | None = None
+
+    def bears(self, result: Measurement | Failure) -> bool:
+        """Say whether to wait and try again, which `wait` then does; a measurement ends the row."""
+        self._next_s = None
+        if isinstance(result, Measurement):
+            self._waited_s, self._waits = 0.0, 0
+            return False
+        if not result.passes or self._waited_s >= self._limit_s:
+            return False
+        wanted_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._waits)
+        self._next_s = min(wanted_s, self._limit_s - self._waited_s)
+        return True
+
+    async def wait(self) -> float:
+        """Wait if the last result asked for it; return for how long, s."""
+        wait_s = self._next_s
+        if wait_s is None:
+            return 0.0
+        self._next_s = None
+        self._note(
+            f"the machine is busy: waiting {wait_s:.0f} s, then the same point is tried again "
+            f"({self._waited_s / 60.0:.0f} of at most {self._limit_s / 60.0:.0f} min waited)"
+        )
+        await self._sleep(wait_s)
+        self._waited_s += wait_s
+        self._waits += 1
+        return wait_s
