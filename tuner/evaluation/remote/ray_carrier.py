@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,12 @@ def connect(address: str) -> None:
         )
     if not ray.is_initialized():
         try:
-            ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False)
+            ray.init(
+                address=address,
+                namespace=_NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except Exception as error:
             first = str(error).strip().splitlines()[:1]
             raise PreflightError(

@@ -1,0 +1,98 @@
+"""A study on several cards as a process, killed and resumed, and what it must not lose."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from tuner.store import ProbeKind, Store
+from tuner.store.log.log_records import LoggedResult
+from tuner.store.log.measurement_log import read_log
+
+
+class CardsNight:
+    """One study in a folder of its own, whose processes are known by their state folder."""
+
+    def __init__(self, folder: Path, words: str, environment: Mapping[str, str]) -> None:
+        self.words = f"{words} --study s --yes"
+        self.environment = environment
+        self.store = folder / "s.db"
+        self.state = folder / "state"
+        self.log = folder / "out.log"
+
+    def start(self, words: str | None = None) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as out:
+            return subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tuner",
+                    *(words or self.words).split(),
+                    "--store",
+                    str(self.store),
+                ],
+                env={**self.environment, "TUNER_STATE_DIR": str(self.state)},
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """Return the study's processes whose command line has a word."""
+        ours = processes_with("TUNER_STATE_DIR", str(self.state))
+        return [process for process in ours if word in " ".join(process.cmdline())]
+
+    def logged(self) -> int:
+        """Return how many results are in the measurement log."""
+        return sum(len(path.read_bytes().splitlines()) for path in self._logs())
+
+    def _logs(self) -> list[Path]:
+        return list(self.store.with_name(f"{self.store.name}.measured").glob("*.jsonl"))
+
+    def finish(self) -> None:
+        """Resume until the study is finished; a run may end because its guardian was killed."""
+        for _ in range(5):
+            run = self.start("resume s --yes" if self.is_stored() else None)
+            if run.wait(600) == 0:
+                return
+        raise AssertionError(self.log.read_text())
+
+    def is_stored(self) -> bool:
+        if not self.store.exists():
+            return False
+        with Store.open(self.store, create=False) as store:
+            return any(s.identity.name == "s" for s in store.studies())
+
+
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Return the processes that were started with a variable of this value."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def require_nothing_lost(night: CardsNight, trials_asked: int) -> None:
+    with Store.open(night.store, create=False) as store:
+        trials, probes = store.trials("s"), store.repeats.probes("s")
+        assert store.study("s").finished_at is not None
+        (path,) = store.log_path("s", night.state).parent.glob("*.jsonl")
+    records = [r.record for r in read_log(path) if isinstance(r.record, LoggedResult)]
+    logged = [r for r in records if r.repeat is None]
+    numbers = [r.number for r in logged]
+    assert len(numbers) == len(set(numbers))  # each trial was measured once
+    kept = {t.number for t in trials if t.measurement is not None}
+    ended = kept | {t.number for t in trials if t.failure is not None}
+    assert set(numbers) <= ended  # nothing measured is lost
+    assert len(ended) >= trials_asked
+    assert not [t for t in trials if t.state == "running"]
+    assert len({t.owner.card for t in trials}) > 1
+    assert all(p.kind is ProbeKind.CARD for p in probes)
