@@ -34,12 +34,14 @@ def test_a_result_outlives_its_driver(store: Store, tmp_path: Path) -> None:
     store.begin_trial("s", 0, ASKED, baseline=False, owner=owner)
     repeat = store.repeats.begin("s", 0, ProbeKind.CARD, replace(OWNER, card="b"))
     keep_left_over("s", store, log, [left(0), left(repeat, "probe")])
+    size = log.path.stat().st_size
+    keep_left_over("s", store, log, [left(0), left(repeat, "probe")])
+    assert log.path.stat().st_size == size  # the log has them, the store not yet
     assert recover("s", bed.spec, store, log, bed.listener.note) == 2
     trial = store.trial("s", 0)
     assert trial is not None and trial.state is TrialState.MEASURED
     assert (trial.owner.card, trial.configuration) == ("a", ASKED)
     (probe,) = store.repeats.probes("s")
     assert probe.measurement is not None and probe.owner.card == "b"
-    size = log.path.stat().st_size
     keep_left_over("s", store, log, [left(0), left(repeat, "probe"), left(7)])
     assert log.path.stat().st_size == size  # known, or of no trial

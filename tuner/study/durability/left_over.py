@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tuner.evaluation.remote.protocol import LeftOver
 from tuner.store import RepeatRow, Store, TrialRow, TrialState, raw
 from tuner.store.log.log_records import LoggedResult, RepeatOf
-from tuner.store.log.measurement_log import MeasurementLog
+from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study.durability.results import without_secrets
+
+_LATEST = 256  # records: more than there are benches
 
 
 def keep_left_over(name: str, store: Store, log: MeasurementLog, found: Sequence[LeftOver]) -> None:
@@ -17,9 +20,10 @@ def keep_left_over(name: str, store: Store, log: MeasurementLog, found: Sequence
 
     Raises `OSError` as the log does.
     """
+    logged = _latest_numbers(log) if found else set()
     for one in found:
         row = _open_row(name, store, one)
-        if row is None:
+        if row is None or (one.method == "evaluate", one.number) in logged:
             continue
         evaluation = without_secrets(one.evaluation)
         trial = row if isinstance(row, TrialRow) else store.trial(name, row.trial)
@@ -41,6 +45,15 @@ def keep_left_over(name: str, store: Store, log: MeasurementLog, found: Sequence
                 grades=evaluation.grades,
             )
         )
+
+
+def _latest_numbers(log: MeasurementLog) -> set[tuple[bool, int]]:
+    """Return the numbers of what was logged last, and whether each is a trial's.
+
+    The killed driver may have logged a result and not stored it.
+    """
+    records = itertools.islice(latest(log.path), _LATEST)
+    return {(r.repeat is None, r.number) for r in records if isinstance(r, LoggedResult)}
 
 
 def _open_row(name: str, store: Store, found: LeftOver) -> TrialRow | RepeatRow | None:
