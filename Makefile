@@ -85,7 +85,7 @@ chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
 	$(BIN)/pytest -m chaos
 
 # The law of each kind of fault met in the field, where it is told apart: more than hostile input.
-LAWS := tests/servers/vllm/log/test_any_version.py tests/servers/vllm/test_numbers.py \
+LAWS := tests/servers/vllm/log/test_any_version.py tests/emulator/http/test_flag_numbers.py \
     tests/servers/openai/test_text_stream.py tests/store/imports/test_bench_serve.py
 
 soak: $(VENV)/installed-dev  ## 2,000 trials on one study, three studies at once: memory and disk

@@ -43,6 +43,21 @@ def test_what_is_not_given_stays_at_the_servers_default() -> None:
     assert (arguments.gpu, arguments.devices) == ("H100-SXM", None)
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("16k", 16_000), ("16K", 16_384), ("1.5k", 1500), ("4096", 4096)]
+)
+def test_a_number_with_a_unit(text: str, tokens: int) -> None:
+    words = ["serve", "m", f"--max-model-len={text}", "--max-num-batched-tokens", text]
+    flags = parse(words, "v").configuration.flags
+    assert flags == {"max_model_len": tokens, "max_num_batched_tokens": tokens}
+
+
+def test_the_longest_context() -> None:
+    for text in ("auto", "-1"):
+        flags = parse(["serve", "m", f"--max-model-len={text}"], "v").configuration.flags
+        assert flags == {"max_model_len": -1}
+
+
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNER_EMULATED_GPU", "L4")
     monkeypatch.setenv("TUNER_EMULATED_DEVICES", "/tmp/gpus")
@@ -67,6 +82,8 @@ def test_speed_must_be_positive() -> None:
         (["--max-num-sequences", "3"], "unrecognized arguments: --max-num-sequences 3"),
         (["--max-num", "3"], "unrecognized arguments"),
         (["--max-num-seqs", "many"], "invalid int value: 'many'"),
+        (["--max-num-seqs", "1k"], "invalid int value: '1k'"),  # not one of these flags of vLLM's
+        (["--max-model-len", "1.5K"], "did you mean 1.5k (1500)?"),
         (["--enable-prefix-cache"], "unrecognized arguments"),
     ],
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
+from tuner.emulator.http.flag_numbers import as_number
 from tuner.emulator.launch_rules import EMULATED_FLAGS
 from tuner.errors import UsageError
 
@@ -105,7 +106,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
         if kind is bool:
             serve.add_argument(_flag(name), action=argparse.BooleanOptionalAction)
         else:
-            serve.add_argument(_flag(name), type=kind)
+            serve.add_argument(_flag(name), type=_reader(name, kind))
     for name in _HARMLESS_VALUES:
         serve.add_argument(f"--{name}")
     for name in _HARMLESS_SWITCHES:
@@ -118,6 +119,20 @@ def _parser(version: str) -> argparse.ArgumentParser:
     serve.add_argument("--emulated-die-after-tokens", type=int)
     serve.add_argument("--emulated-fail-after-tokens", type=int)
     return parser
+
+
+def _reader(name: str, kind: type) -> Callable[[str], Value]:
+    """Return what reads a flag's text: also `16k` and `auto`, where vLLM takes them."""
+
+    def read(text: str) -> Value:
+        try:
+            value: Value = kind(as_number(name, text))
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    read.__name__ = kind.__name__  # argparse: invalid int value
+    return read
 
 
 def _flag(name: str) -> str:

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuner.configuration import Configuration, Value
+from tuner.emulator.http.flag_numbers import as_number
 from tuner.servers.server import AdjustableLimits, Flags
 from tuner.servers.vllm.adjustable import SEQS, TOKENS, VllmLimits
 from tuner.servers.vllm.memory_fit import fits
-from tuner.servers.vllm.numbers import as_number
 
 if TYPE_CHECKING:
     from tuner.catalog.model import ModelShape

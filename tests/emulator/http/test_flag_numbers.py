@@ -7,8 +7,8 @@ from helpers.hostile import ODD_NUMBERS, ODD_WORDS, cases, one_sentence_at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.emulator.http.flag_numbers import as_number
 from tuner.errors import UsageError
-from tuner.servers.vllm.numbers import as_number
 
 
 @pytest.mark.parametrize(
