@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from tuner.servers.openai.text_stream import TextStream
 
-RECORDED = Path(__file__).parents[1] / "streams"  # of llama.cpp b1-7e4c0a9, a random tiny model
+# llama.cpp's were recorded (b1-7e4c0a9, a random tiny model); the others are written after the code
+# that sends them: serving_completions.py of SGLang 004c82e, postprocess_handlers.py of TensorRT-LLM
+# 01bf192, middleware/openai.go of Ollama 077a50b
+STREAMS = Path(__file__).parents[1] / "streams"
 
 
 def event(**fields: Any) -> bytes:
@@ -42,14 +45,30 @@ def judged(asked: int, *parts: bytes, stops: bool = False) -> TextStream:
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "prompt"), [("llama_cpp_completion", 4, 22), ("llama_cpp_chat", 3, 56)]
+    ("name", "asked", "prompt"),
+    [
+        ("llama_cpp_completion", 4, 22),
+        ("llama_cpp_chat", 3, 56),
+        ("sglang_completion", 4, 22),
+        ("tensorrt_llm_completion", 4, 22),
+        ("ollama_completion", 4, 22),
+    ],
 )
-def test_a_recorded_stream(name: str, asked: int, prompt: int) -> None:
+def test_the_stream_of_a_server(name: str, asked: int, prompt: int) -> None:
     """A token without text, such as half a character, is counted all the same."""
-    whole = (RECORDED / f"{name}.sse").read_bytes()
+    whole = (STREAMS / f"{name}.sse").read_bytes()
     stream = judged(asked, *[part + b"\n\n" for part in whole.split(b"\n\n") if part])
     assert stream.problem is None
     assert (stream.received, stream.prompt_tokens) == (asked, prompt)
+
+
+def test_a_chunk_of_zeros_says_nothing_of_the_tokens() -> None:
+    """Ollama's completions send a usage of zeros with each chunk, and the counts after the last."""
+    whole = (STREAMS / "ollama_completion.sse").read_bytes()
+    stream = judged(4, *[part + b"\n\n" for part in whole.split(b"\n\n") if part])
+    assert stream.token_times_s().tolist() == [0.0, 1.0, 2.0, 2.0]
+    lost = judged(4, *[part + b"\n\n" for part in whole.split(b"\n\n") if b":22" not in part])
+    assert lost.problem is not None
 
 
 def test_tokens_are_spread_over_the_text_that_arrived() -> None:
