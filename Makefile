@@ -81,8 +81,8 @@ test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host (pip i
 	$(BIN)/pip install --quiet 'ray>=2.60'
 	$(BIN)/pytest -m ray
 
-chaos: $(VENV)/installed-dev  ## processes killed at seeded instants
-	$(BIN)/pytest -m chaos
+chaos: $(VENV)/installed-dev  ## processes killed at seeded instants (make chaos CHAOS_KILLS=300)
+	$(if $(CHAOS_KILLS),CHAOS_KILLS=$(CHAOS_KILLS)) $(BIN)/pytest -m chaos
 
 # The law of each kind of fault met in the field, where it is told apart: more than hostile input.
 LAWS := tests/servers/vllm/log/test_any_version.py tests/emulator/http/test_flag_numbers.py \
