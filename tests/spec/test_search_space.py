@@ -106,6 +106,7 @@ def test_the_baseline_takes_own_defaults_first_and_must_lie_inside(tmp_path: Pat
             "name: a\nflags: {x: {type: int, low: 5, high: 2}}\n",
             "low (5) must be less than high (2)",
         ),
+        (f"name: a\nflags: {{x: {{type: int, low: 1{400 * '0'}, high: 2}}}}\n", "between -2**63"),
         ("name: a\nflags: {x: {type: power_of_two, low: 3, high: 8}}\n", "3, which is not a power"),
         ("name: a\nflags: {x: {type: int, low: 0, high: 5, step: 2}}\n", "a multiple of step"),
         ("name: a\nflags: {x: {type: float, low: 0, high: 1, log: true}}\n", "log needs low > 0"),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tuner.configuration import UNSET, Value
 
 _SAMPLES = 32  # of a range without steps, where single values are looked at
+_LARGEST = 2**63  # what Optuna's tables, and vLLM, can hold
 
 
 class SpaceModel(BaseModel):
@@ -37,6 +38,8 @@ class _Range(_Knob):
 
     @model_validator(mode="after")
     def _ordered(self) -> _Range:
+        if max(abs(self.low), abs(self.high)) > _LARGEST:
+            raise ValueError("low and high must be between -2**63 and 2**63")
         if self.low >= self.high:
             raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
         return self

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
-from tuner.host.files.private import private_folder
+from tuner.host.files.private import open_private, private_folder
 from tuner.records import Failure
 from tuner.servers.server import Flags, Limits, NotReusableError
 from tuner.servers.vllm import live_limits
@@ -73,7 +73,8 @@ class VllmLimits:
         elif own.exists():
             shutil.rmtree(own)
         own.mkdir(mode=0o700)
-        (own / f"{_MODULE}.py").write_bytes(_source())
+        with os.fdopen(open_private(own / f"{_MODULE}.py", os.O_WRONLY), "wb") as copy:
+            copy.write(_source())
         return VllmLimitsChannel(LimitsFile.create(own / f"{name}.limits"), configuration)
 
 

@@ -78,6 +78,7 @@ class LimitsFile:
     @classmethod
     def create(cls, path: Path) -> LimitsFile:
         """Write a new file: no limits asked for, and no server yet."""
+        path.touch(mode=0o600)
         path.write_bytes(_MAGIC.to_bytes(8, "little").ljust(_SIZE, b"\0"))
         return cls(path)
 
