@@ -22,6 +22,7 @@ _SAME_ENERGY = 0.005  # a logarithm
 _SAME_BEHAVIOUR = {"mean_tpot_ms": 0.01, "mean_ttft_ms": 0.05}
 _SENSOR_NOISE = 0.03  # of the energies of two windows that behaved the same
 _SAME_VIOLATION = 0.02  # of a percentile, from launch to launch
+_SAME_IF_MEANS_ARE = 0.05  # where the mean latencies are the same: a p99 has more noise
 _FLOATING = 1e-9
 
 
@@ -80,10 +81,15 @@ def is_no_worse(
     if simpler.failure is not None or simpler.measurement is None or fuller.measurement is None:
         return False
     ours, theirs = simpler.measurement.metrics, fuller.measurement.metrics
+    behaves = all(
+        name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
+        for name, share in _SAME_BEHAVIOUR.items()
+    )
     for slo in slos:
         if slo.metric not in ours or slo.metric not in theirs:
             return False
-        same = slo.violation(theirs[slo.metric]) + _SAME_VIOLATION
+        noise = _SAME_IF_MEANS_ARE if behaves else _SAME_VIOLATION
+        same = slo.violation(theirs[slo.metric]) + noise
         allowed = max(same, -margins.get(str(slo), math.inf))
         if slo.violation(ours[slo.metric]) > allowed + _FLOATING:
             return False
@@ -91,10 +97,6 @@ def is_no_worse(
     if ours_j <= 0.0 or theirs_j <= 0.0:
         return False
     change = math.log(ours_j / theirs_j)
-    behaves = all(
-        name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
-        for name, share in _SAME_BEHAVIOUR.items()
-    )
     return change <= (_SENSOR_NOISE if behaves else _SAME_ENERGY)
 
 
@@ -108,15 +110,38 @@ def simplified(
 
     `margins` says, by the text of an SLO, how far within it a window has to be to hold elsewhere.
     """
-    index = by_configuration(trials)
+    known = [(t, returnable(t.configuration, baseline)) for t in by_configuration(trials).values()]
+    known.sort(key=lambda entry: len(entry[1]))
     found: dict[int, TrialRow] = {}
     for trial in measured(trials):
-        for name in returnable(trial.configuration, baseline):
-            simpler = index.get(key_of(returned(trial.configuration, name, baseline)))
-            if simpler is not None and is_no_worse(simpler, trial, slos, margins):
+        names = returnable(trial.configuration, baseline)
+        for simpler, kept in known:
+            if len(kept) >= len(names):
+                break
+            if _is_returned(simpler, kept, trial, names, baseline) and is_no_worse(
+                simpler, trial, slos, margins
+            ):
                 found[trial.number] = simpler
                 break
     return {number: _end_of(simpler, found) for number, simpler in found.items()}
+
+
+def _is_returned(
+    simpler: TrialRow,
+    kept: Sequence[str],
+    fuller: TrialRow,
+    names: Sequence[str],
+    baseline: Configuration,
+) -> bool:
+    """Say whether one trial is the other with some knobs as the baseline has them."""
+    ours, theirs = simpler.configuration.knobs(), fuller.configuration.knobs()
+    if any(name not in names or ours[name] != theirs[name] for name in kept):
+        return False
+    configuration = fuller.configuration
+    for name in names:
+        if name not in kept:
+            configuration = returned(configuration, name, baseline)
+    return configuration == simpler.configuration
 
 
 def _end_of(trial: TrialRow, found: dict[int, TrialRow]) -> TrialRow:

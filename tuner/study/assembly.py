@@ -232,10 +232,12 @@ class Run:
     ) -> None:
         with self._store.optuna_faults():
             await run.run()
+            checks = None if prober is None else FinalChecks(prober)
             if confirmation is not None:
-                await confirmation.run(run.simplify)
-            if prober is not None:
-                checks = FinalChecks(prober)
+                is_asked = self._spec.headroom is not None
+                required = checks.required if checks is not None and is_asked else None
+                await confirmation.run(run.simplify, required)
+            if prober is not None and checks is not None:
                 await fleet.run_on_one(checks.run)
                 await fleet.run_on_one(OperatingPoints(prober, checks).run)
             self._store.set_finished(self._name, datetime.now(UTC))

@@ -135,7 +135,7 @@ class StudyRun:
         step = self._confirmation.next_return(self._proposals.order_of_returns)
         if step is None:
             return False
-        self._proposals.enqueue_return(step.trial, step.name)
+        self._proposals.enqueue_return(step.trial, step.names)
         await self._evaluate_next(worker)
         return True
 

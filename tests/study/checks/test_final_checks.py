@@ -23,6 +23,7 @@ from tuner.records import Failure, FailureKind, Load, Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatKind, Store
+from tuner.store.repeats import study_of
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
@@ -84,7 +85,8 @@ class Night:
         self.spec, self.store, self.evaluator = NIGHT, store, evaluator
         self.listener = Recorder()
 
-    def check(self) -> None:
+    @property
+    def checks(self) -> FinalChecks:
         plan = MeasurementPlan(
             "m",
             Traffic(load_workload("chat")),
@@ -94,8 +96,10 @@ class Night:
             Configuration(),
         )
         fleet = Fleet([Worker(self.evaluator, OWNER)])
-        checks = FinalChecks(Prober("s", self.spec, plan, self.store, fleet, self.listener))
-        asyncio.run(checks.run())
+        return FinalChecks(Prober("s", self.spec, plan, self.store, fleet, self.listener))
+
+    def check(self) -> None:
+        asyncio.run(self.checks.run())
 
     def checks_of(self, trial: int) -> DeploymentChecks:
         rows = self.store.repeats.every("s")
@@ -207,20 +211,44 @@ def test_dying_once_may_be_the_machines_fault(night: Night, deaths: int) -> None
     assert (recommend(night.store, study="s").best.number == first.number) is (deaths == 1)
 
 
+def store_spec(night: Night) -> None:
+    with night.store.session() as session:
+        study_of(session, "s").spec_json = night.spec.model_dump(mode="json")
+
+
 def test_headroom_that_is_asked_for_is_measured_and_decides(night: Night) -> None:
     asked = {"headroom": 1.3}
     plain = recommend(night.store, study="s").best
     assert truth(plain.configuration) < 1.3 * 4.0
     night.spec = night.spec.model_copy(update=asked)
-    with night.store.session() as session:
-        from tuner.store.repeats import study_of
-
-        study_of(session, "s").spec_json = night.spec.model_dump(mode="json")
+    store_spec(night)
     night.check()
     found = recommend(night.store, study="s")
     assert found.best.number != plain.number
     assert truth(found.best.configuration) >= 1.3 * 4.0
     assert any("--headroom asks for 5.2" in warning for warning in found.warnings)
+
+
+def test_headroom_that_is_asked_for_steers_the_confirmation(tmp_path: Path) -> None:
+    """What misses an SLO there is not confirmed; the next is, and is sure to hold at both loads."""
+    asked = NIGHT.model_copy(update={"headroom": 1.3})
+    with Store.open(tmp_path / "tuner.db", create=True) as store:
+        bed = Testbed(store, spec=asked)
+        bed.run()
+        night = Night(store, Probed())
+        night.spec = asked
+        store_spec(night)
+        fleet = Fleet([Worker(night.evaluator, OWNER)])
+        run = ConfirmationRun("s", asked, store, fleet, bed.listener)
+        asyncio.run(run.run(require=night.checks.required))
+        found = recommend(store, study="s")
+        assert truth(found.best.configuration) >= 1.3 * 4.0
+        assert found.summary_of(found.best).confirmed
+        members = {r.trial for r in store.repeats.of("s") if r.kind is RepeatKind.CONFIRMATION}
+        by_number = {t.number: t.configuration for t in store.trials("s")}
+        assert all(truth(by_number[n]) >= 1.3 * 4.0 for n in members)
+        probed = [c for c, load in night.evaluator.probed if load.request_rate == 1.3 * 4.0]
+        assert len(probed) >= 2  # at least one of them failed
 
 
 def test_hours_keep_a_tenth_for_the_checks() -> None:

@@ -122,7 +122,7 @@ def test_a_member_that_keeps_failing_is_left_out() -> None:
 def test_the_search_learns_on_unseen_traffic_where_to_aim() -> None:
     assert aim_step(GOAL, 0.3, 60, TRIALS, []) is None
     rows: list[RepeatRow] = []
-    for share, count in ((0.36, 3), (0.5, 3), (0.71, 8), (1.0, 12)):
+    for share, count in ((0.36, 3), (0.5, 3), (0.71, 8), (1.0, 8)):
         while step := aim_step(GOAL, share, 60, TRIALS, rows):
             assert step.trial.number == 2 and step.traffic == AIM_FROM + len(rows)
             rows.append(measured_on(step, len(rows)))

@@ -15,7 +15,7 @@ from tuner.spec.objective import Objective
 from tuner.store import TrialRow
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import next_step
-from tuner.study.confirmation.returns import KnobReturn, next_return
+from tuner.study.confirmation.returns import KnobReturn, Names, next_return
 
 GOAL = Goal((Slo("p99_tpot_ms", 50.0),), (Objective.parse("energy_per_output_token_j"),), 4)
 BASE = Configuration()
@@ -24,15 +24,31 @@ DEFAULT = replace(trial_row(0, values(0.4, 20.0), BASE), baseline=True)
 BEST = trial_row(1, values(0.25, 35.0), FULL)
 
 
-def backwards(_: int, names: Sequence[str]) -> Sequence[str]:
-    return sorted(names)[::-1]
+def backwards(_: int, groups: Sequence[Names]) -> Sequence[Names]:
+    return sorted(groups)[::-1]
 
 
 def test_the_model_gives_the_order_and_what_was_tried_is_not_tried_again() -> None:
-    assert next_return(GOAL, [DEFAULT, BEST], [], backwards) == KnobReturn(1, "power_limit_w")
+    assert next_return(GOAL, [DEFAULT, BEST], [], backwards) == KnobReturn(1, ("power_limit_w",))
     worse = trial_row(2, values(0.3, 30.0), returned(FULL, "power_limit_w", BASE))
     found = next_return(GOAL, [DEFAULT, BEST, worse], [], backwards)
-    assert found == KnobReturn(1, "max_num_seqs")
+    assert found == KnobReturn(1, ("max_num_seqs",))
+
+
+def test_all_but_the_knob_that_matters_most_go_back_at_once_and_then_one_by_one() -> None:
+    full = Configuration(
+        flags={"max_num_seqs": 64, "max_num_batched_tokens": 8192}, device={"power_limit_w": 400}
+    )
+    best = trial_row(1, values(0.25, 35.0), full)
+    # the last in the order is expected to matter most
+    first = next_return(GOAL, [DEFAULT, best], [], backwards)
+    assert first == KnobReturn(1, ("power_limit_w", "max_num_seqs"))
+    seqs_alone = Configuration(flags={"max_num_batched_tokens": 8192})
+    same = trial_row(2, values(0.25, 35.0), seqs_alone)
+    assert _first_member([DEFAULT, best, same]).number == 2
+    worse = trial_row(2, values(0.35, 35.0), seqs_alone)
+    found = next_return(GOAL, [DEFAULT, best, worse], [], backwards)
+    assert found == KnobReturn(1, ("power_limit_w",))
 
 
 def test_what_is_no_worse_takes_the_place_and_is_confirmed() -> None:
@@ -49,10 +65,10 @@ def test_a_member_under_confirmation_stays_as_it_is() -> None:
 
 
 def test_a_knob_that_cannot_go_back_is_passed_over() -> None:
-    def only_seqs(_: int, names: Sequence[str]) -> Sequence[str]:
-        return [name for name in names if name == "max_num_seqs"]
+    def only_seqs(_: int, groups: Sequence[Names]) -> Sequence[Names]:
+        return [names for names in groups if names == ("max_num_seqs",)]
 
-    assert next_return(GOAL, [DEFAULT, BEST], [], only_seqs) == KnobReturn(1, "max_num_seqs")
+    assert next_return(GOAL, [DEFAULT, BEST], [], only_seqs) == KnobReturn(1, ("max_num_seqs",))
     assert next_return(GOAL, [DEFAULT, BEST], [], lambda *_: ()) is None
 
 

@@ -26,7 +26,7 @@ from tuner.load.longest import longest_requests
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, RawRun, RequestState
 from tuner.servers.registry import flag_rules
-from tuner.store import ProbeKind, TrialRow
+from tuner.store import ProbeKind, RepeatKind, TrialRow
 from tuner.study.checks.prober import Prober
 
 _STRESS_S = 120.0
@@ -52,7 +52,7 @@ class FinalChecks:
         while (found := self._recommended()) is not None and found.best.number not in tested:
             tested.add(found.best.number)
             await self._stress(found.best)
-            await self._required(found.best)
+            await self.required(found.best)
         if found is None:
             return
         await self.idle(found.best)
@@ -113,8 +113,8 @@ class FinalChecks:
             measure = partial(self._margin, trial, traffic)
             await find_headroom(measure, first, whole=self._prober.is_closed_loop)
 
-    async def _required(self, trial: TrialRow) -> None:
-        """Measure the load that `--headroom` asks for."""
+    async def required(self, trial: TrialRow) -> None:
+        """Measure the load that `--headroom` asks for, unless it was measured."""
         times = self._spec.headroom
         if times is None or trial.configuration.load:
             return
@@ -126,15 +126,17 @@ class FinalChecks:
     def hardest_stretch(self, trial: TrialRow) -> int:
         """Return the unseen traffic on which the trial came nearest to its SLOs.
 
-        What holds there holds on most stretches. A search that was begun stays on its own.
+        What holds there holds on most stretches. A search that was begun stays on its own. Of one
+        that was not repeated it is where others came nearest.
         """
-        own = [r for r in self._prober.rows() if r.trial == trial.number and r.traffic is not None]
+        rows = [r for r in self._prober.rows() if r.traffic is not None]
+        own = [r for r in rows if r.trial == trial.number]
         if begun := [r for r in own if r.kind is ProbeKind.HEADROOM]:
             return begun[0].traffic or 0
         margins = [
             (margin(r.measurement, self._spec.slos), r.traffic or 0)
-            for r in own
-            if r.measurement is not None
+            for r in own or rows
+            if r.measurement is not None and isinstance(r.kind, RepeatKind)
         ]
         return min(margins)[1] if margins else 0
 

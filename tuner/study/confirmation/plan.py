@@ -29,8 +29,9 @@ ROUND = 3
 # A would-be recommendation in doubt may be repeated this many times as often as the others.
 LEADER_REPEATS = 6
 # So many of them, once this share of the search is over.
-AIMS = ((0.35, 3), (0.7, 5), (0.95, 4))
-AIM_REPEATS = sum(count for _, count in AIMS)
+AIMS: tuple[tuple[float, int], ...] = ((0.35, 3), (0.7, 5))
+AIMS_OF_HOURS = (*AIMS, (0.95, 4))  # a budget in trials has few repeats
+AIM_REPEATS = sum(count for _, count in AIMS)  # of a budget in trials
 _LEAST_TRIALS_TO_AIM = 24
 _DOUBTFUL = 2.0 * (1.0 - LEVEL)  # a chance to miss an SLO
 SHARE_OF_HOURS = 0.5
@@ -202,12 +203,13 @@ def aim_step(
     `share` of the budget is spent; of a budget in hours the search has only a part. It is what
     would be recommended by now; see `tuner.analysis.outlook`.
     """
+    due = AIMS
     if budget_trials is None:
-        share /= 1.0 - SHARE_OF_HOURS
+        share, due = share / (1.0 - SHARE_OF_HOURS), AIMS_OF_HOURS
     elif budget_trials < _LEAST_TRIALS_TO_AIM:
         return None
     aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
-    if len(aims) >= sum(count for at, count in AIMS if share >= at):
+    if len(aims) >= sum(count for at, count in due if share >= at):
         return None
     front = members(
         goal, trials, repeats, confirmations(trials, repeats, goal.slos, goal.quality_drop)

@@ -1,8 +1,9 @@
 """Knob returns of a study: what is tried before a configuration is confirmed.
 
-Each knob of the configuration that would be recommended goes back to the baseline's value, one at a
-time, as an ordinary trial on the search's stretch of traffic. What is no worse takes its place. The
-next step depends only on what is stored and on the order that the search's model gives.
+Knobs of the configuration that would be recommended go back to the baseline's value, as an ordinary
+trial on the search's stretch of traffic: first all but the one that is expected to matter most,
+then one at a time. What is no worse takes its place. The next step depends only on what is stored
+and on the order that the search's model gives.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from tuner.analysis.verdicts import confirmations
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
-# The knobs of a trial that can go back, the one that is expected to change least first.
-Order = Callable[[int, Sequence[str]], Sequence[str]]
+Names = tuple[str, ...]
+# The groups of a trial's knobs that can go back, the one that is expected to change least first.
+Order = Callable[[int, Sequence[Names]], Sequence[Names]]
 
 
 @dataclass(frozen=True, slots=True)
 class KnobReturn:
-    """A trial and the knob of it that goes back to the baseline's value next."""
+    """A trial and the knobs of it that go back to the baseline's value next."""
 
     trial: int
-    name: str
+    names: Names
 
 
 def next_return(
@@ -42,10 +44,16 @@ def next_return(
     if leader.number in is_begun:
         return None
     tried = by_configuration(trials)
-    left = [
-        name
-        for name in returnable(leader.configuration, baseline.configuration)
-        if key_of(returned(leader.configuration, name, baseline.configuration)) not in tried
-    ]
-    ordered = order(leader.number, left) if left else ()
-    return KnobReturn(leader.number, ordered[0]) if ordered else None
+
+    def is_new(names: Names) -> bool:
+        configuration = leader.configuration
+        for name in names:
+            configuration = returned(configuration, name, baseline.configuration)
+        return key_of(configuration) not in tried
+
+    knobs = returnable(leader.configuration, baseline.configuration)
+    ordered = order(leader.number, [(name,) for name in knobs]) if knobs else ()
+    but_one = tuple(name for names in ordered[:-1] for name in names)
+    groups = order(leader.number, [but_one]) if len(but_one) > 1 and is_new(but_one) else ()
+    step = next((names for names in (*groups, *ordered) if is_new(names)), None)
+    return None if step is None else KnobReturn(leader.number, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from tuner.analysis.cards.figures import card_figures, on_mean_card
 from tuner.analysis.outcomes import front_of
@@ -19,6 +20,7 @@ from tuner.study.confirmation.plan import (
     next_step,
     reserve_s,
 )
+from tuner.study.confirmation.requirement import able_trials
 from tuner.study.confirmation.returns import KnobReturn, Order, next_return
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
@@ -83,7 +85,7 @@ class ConfirmationRun:
 
     def next_return(self, order: Order) -> KnobReturn | None:
         """Return which knob of what would be recommended goes back next, see `returns`."""
-        trials, repeats = self._trials(), self._store.repeats.of(self._name)
+        trials, repeats = self._able(), self._store.repeats.of(self._name)
         ended = [r for r in repeats if r.state is not TrialState.RUNNING]
         return next_return(self._goal, trials, ended, order)
 
@@ -92,14 +94,20 @@ class ConfirmationRun:
         step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
-    async def run(self, simplify: Job | None = None) -> None:
+    async def run(
+        self,
+        simplify: Job | None = None,
+        require: Callable[[TrialRow], Awaitable[None]] | None = None,
+    ) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
         Each worker measures rounds of its own: what is compared is measured on one card. `simplify`
-        tries the next knob of what would be recommended, and says whether there was one.
+        tries the next knob of what would be recommended, and says whether there was one. `require`
+        measures a trial at the load of `--headroom` with the first worker, once; what misses an SLO
+        there makes room for the next.
         Raises `OperatorNeededError` when the machine keeps failing.
         """
-        is_told = False
+        is_told, required = False, set[int]()
 
         async def next_of(worker: Worker) -> bool:
             nonlocal is_told
@@ -110,6 +118,11 @@ class ConfirmationRun:
             step = self._next(worker)
             if step is None:
                 return False
+            is_new = step.kind is RepeatKind.CONFIRMATION and step.trial.number not in required
+            if require is not None and is_new and worker is self._fleet.first:
+                required.add(step.trial.number)
+                await require(step.trial)
+                return True
             if not is_told:
                 self._listener.note(
                     "confirmation: the front is measured again on traffic that the search did not "
@@ -138,7 +151,7 @@ class ConfirmationRun:
         repeats = self._store.repeats.of(self._name)
         spent_s = self._store.study(self._name).spent_s
         budget = (self._spec.budget_s, self._spec.trials)
-        step = next_step(self._goal, self._trials(), repeats, worker.card, left_out=self._left_out)
+        step = next_step(self._goal, self._able(), repeats, worker.card, left_out=self._left_out)
         each_s = self._each_s()
         if step is None or may_go_on(*budget, spent_s, repeats, each_s, self._simplified_s):
             return step
@@ -146,6 +159,11 @@ class ConfirmationRun:
         is_paid = self._spec.hours is None and step.kind is RepeatKind.BASELINE
         has_members = any(r.traffic == step.traffic for r in repeats)
         return step if is_paid and has_members else None
+
+    def _able(self) -> list[TrialRow]:
+        """Return the trials that the probes leave for a recommendation."""
+        rows = self._store.repeats.every(self._name)
+        return able_trials(self._store.study(self._name), self._trials(), rows, self._goal.slos)
 
     def _trials(self) -> list[TrialRow]:
         """Return the trials, which compare as if one card had measured them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from optuna import Study
 from optuna.trial import FrozenTrial
@@ -15,9 +15,9 @@ from tuner.study.proposals.search_task import SearchTask
 
 
 def parameters_without(
-    space: SearchSpace, trial: FrozenTrial, default: FrozenTrial, name: str
+    space: SearchSpace, trial: FrozenTrial, default: FrozenTrial, names: Collection[str]
 ) -> dict[str, Value] | None:
-    """Return a trial's parameters with those of one knob from the baseline's trial.
+    """Return a trial's parameters with those of some knobs from the baseline's trial.
 
     None if one of them is not known.
     """
@@ -26,7 +26,7 @@ def parameters_without(
     for one in space.parameters:
         if not one.is_active(parameters):
             continue
-        source = theirs if one.setting == name else trial.params
+        source = theirs if one.setting in names else trial.params
         if one.name not in source:
             return None
         parameters[one.name] = source[one.name]

@@ -217,35 +217,39 @@ class Proposals:
         """Put a point at the end of the queue."""
         self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
 
-    def enqueue_return(self, number: int, name: str) -> None:
-        """Queue trial `number` with one more knob as the baseline has it, unless it is queued."""
-        parameters = self._parameters_without(self._trial(number), name)
+    def enqueue_return(self, number: int, knobs: Sequence[str]) -> None:
+        """Queue trial `number` with more knobs as the baseline has them, unless it is queued."""
+        parameters = self._parameters_without(self._trial(number), knobs)
         assert parameters is not None
-        names = [*self._trial(number).user_attrs.get(RETURNED, ()), name]
+        names = [*self._trial(number).user_attrs.get(RETURNED, ()), *knobs]
         waiting = self._trials(TrialState.WAITING)
         if not any(t.user_attrs.get(RETURNED) == names for t in waiting):
             attrs = {"attempt": 1, RETURNED: names}
             self._study.enqueue_trial(parameters, user_attrs=attrs)
 
-    def order_of_returns(self, number: int, names: Sequence[str]) -> list[str]:
-        """Return the knobs of a trial that can go back, the least expected change first.
+    def order_of_returns(
+        self, number: int, groups: Sequence[tuple[str, ...]]
+    ) -> list[tuple[str, ...]]:
+        """Return the groups of a trial's knobs that can go back, the least expected change first.
 
-        The change is that of the first objective's model. A knob without which the configuration
+        The change is that of the first objective's model. A group without which the configuration
         cannot work is left out.
         """
         trial = self._trial(number)
         points = {
-            name: point
-            for name in names
-            if (point := self._parameters_without(trial, name)) is not None
+            names: point
+            for names in groups
+            if (point := self._parameters_without(trial, names)) is not None
         }
         change = expected_changes(self._task, self._study, trial.params, list(points.values()))
-        by_name = dict(zip(points, change, strict=True))
-        return sorted(points, key=lambda name: abs(by_name[name]))
+        by_names = dict(zip(points, change, strict=True))
+        return sorted(points, key=lambda names: abs(by_names[names]))
 
-    def _parameters_without(self, trial: FrozenTrial, name: str) -> dict[str, Value] | None:
+    def _parameters_without(
+        self, trial: FrozenTrial, names: Sequence[str]
+    ) -> dict[str, Value] | None:
         default = next((t for t in self._trials() if t.user_attrs.get(BASELINE)), None)
-        found = None if default is None else parameters_without(self._space, trial, default, name)
+        found = None if default is None else parameters_without(self._space, trial, default, names)
         return found if found is not None and self._is_possible(found) else None
 
     def ask(self, asker: Asker = NOBODY) -> Proposal:
