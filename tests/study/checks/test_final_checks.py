@@ -230,7 +230,7 @@ def test_headroom_that_is_asked_for_is_measured_and_decides(night: Night) -> Non
 
 
 def test_headroom_that_is_asked_for_steers_the_confirmation(tmp_path: Path) -> None:
-    """What misses an SLO there is not confirmed; the next is, and is sure to hold at both loads."""
+    """What misses an SLO there is not repeated, nor what would lose as much by that load."""
     asked = NIGHT.model_copy(update={"headroom": 1.3})
     with Store.open(tmp_path / "tuner.db", create=True) as store:
         bed = Testbed(store, spec=asked)
@@ -241,14 +241,11 @@ def test_headroom_that_is_asked_for_steers_the_confirmation(tmp_path: Path) -> N
         fleet = Fleet([Worker(night.evaluator, OWNER)])
         run = ConfirmationRun("s", asked, store, fleet, bed.listener)
         asyncio.run(run.run(require=night.checks.required))
-        found = recommend(store, study="s")
-        assert truth(found.best.configuration) >= 1.3 * 4.0
-        assert found.summary_of(found.best).confirmed
-        members = {r.trial for r in store.repeats.of("s") if r.kind is RepeatKind.CONFIRMATION}
-        by_number = {t.number: t.configuration for t in store.trials("s")}
-        assert all(truth(by_number[n]) >= 1.3 * 4.0 for n in members)
-        probed = [c for c, load in night.evaluator.probed if load.request_rate == 1.3 * 4.0]
-        assert len(probed) >= 2  # at least one of them failed
+        fails = {t.number for t in store.trials("s") if truth(t.configuration) < 1.3 * 4.0}
+        assert len(night.evaluator.probed) == 1 < len(fails)
+        assert fails.isdisjoint(r.trial for r in store.repeats.of("s"))
+        night.check()
+        assert truth(recommend(store, study="s").best.configuration) >= 1.3 * 4.0
 
 
 def test_hours_keep_a_tenth_for_the_checks() -> None:

@@ -31,7 +31,7 @@ LEADER_REPEATS = 6
 # So many of them, once this share of the search is over.
 AIMS: tuple[tuple[float, int], ...] = ((0.35, 3), (0.7, 5))
 AIMS_OF_HOURS = (*AIMS, (0.95, 4))  # a budget in trials has few repeats
-AIM_REPEATS = sum(count for _, count in AIMS)  # of a budget in trials
+AIM_REPEATS = sum(count for _, count in AIMS_OF_HOURS)
 _LEAST_TRIALS_TO_AIM = 24
 _DOUBTFUL = 2.0 * (1.0 - LEVEL)  # a chance to miss an SLO
 SHARE_OF_HOURS = 0.5
