@@ -84,7 +84,9 @@ def members(
         ]
         begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
         first = (
-            _improvement(able, held, hold, begun) if held else _leader(able, hold, outlook, begun)
+            _improvement(able, held, hold, outlook, begun)
+            if held
+            else _leader(able, hold, outlook, begun)
         )
         front = [first, *(t for t in front if t.number != first.number)]
     return [by_number[t.number] for t in front]
@@ -102,11 +104,13 @@ def _improvement(
     able: Sequence[TrialRow],
     held: Sequence[TrialRow],
     hold: Mapping[int, float],
+    outlook: Outlook,
     begun: Sequence[int],
 ) -> TrialRow:
     """Return what promises to save most over what is confirmed, or that itself.
 
-    What counts is the saving, times the chance that it holds; what was begun is rather finished.
+    First it is the least energy of what is expected to be met. Else what counts is the saving,
+    times the chance that it holds; what was begun is rather finished.
     """
     best = min(held, key=lambda t: energy_j(t) or math.inf)
     best_j = energy_j(best) or math.inf
@@ -122,6 +126,9 @@ def _improvement(
         if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT)
         and hold[t.number] >= _LEAST_CHANCE
     ]
+    sure = [t for t in worth if outlook.miss_chance(t.number) <= 1.0 - LEVEL]
+    if sure:
+        return min(sure, key=lambda t: energy_j(t) or math.inf)
     return max(worth, key=promise, default=best)
 
 
