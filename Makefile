@@ -11,6 +11,8 @@ demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	    --workload chat --request-rate 4 --space power --slo 'p99_tpot_ms<=25' \
 	    --slo 'p99_ttft_ms<=500' --trials 60 --max-window-s 40 \
 	    --store results/demo.db
+	@echo "next: $(BIN)/tuner recommend --store results/demo.db"
+	@echo "      $(BIN)/tuner report --store results/demo.db"
 
 # One thread each for the matrices of three workers on two cores: more only wait for one another.
 test: $(VENV)/installed-dev  ## lint, types, and every test that needs no service of its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,19 @@ def test_every_option_that_the_readme_names_alone_exists() -> None:
     known |= {"--config"}  # vLLM's own
     named = set(re.findall(r"`(--[a-z][\w-]*)", README))
     assert named - known == set()
+
+
+def test_the_study_file_of_the_readme_is_its_command(tmp_path: Path) -> None:
+    """Both ask for the same study."""
+    (block,) = re.findall(r"`tuner run night.yaml`:\n\n```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "night.yaml").write_text(block)
+    spec = tuner.study_spec(tmp_path / "night.yaml")
+    (line,) = re.findall(
+        r"^tuner run (--model meta.*?--hours 8)$", README, re.DOTALL | re.MULTILINE
+    )
+    words = shlex.split(line.replace("\\\n", " "))
+    asked: dict[str, Any] = {"slo": []}
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        name = option.removeprefix("--").replace("-", "_")
+        asked[name] = [*asked["slo"], value] if name == "slo" else value
+    assert spec == tuner.study_spec(options=asked)

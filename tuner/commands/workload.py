@@ -22,6 +22,22 @@ app = typer.Typer(
 )
 
 
+@app.command("list")
+def list_all(output: Output = Format.TABLE) -> None:
+    """List the shipped workloads.
+
+    Example: tuner workload list
+    """
+    from tuner.api.workloads import shipped
+
+    found = {workload.name: workload.spec.description for workload in shipped()}
+    if output is Format.JSON:
+        print_json(found)
+        return
+    for name, description in found.items():
+        stdout_console().print(f"{name}: {' '.join(description.split())}", highlight=False)
+
+
 @app.command("show")
 def show(
     name: WorkloadName,
