@@ -81,11 +81,18 @@ class ProvedPlan:
     emulated: bool
 
     @property
+    def fixed_proof(self) -> Proof | None:
+        """The fleet that stays as it is and used less in simulation: the static one, or all on."""
+        known = [one for one in (self.static_proof, self.all_on_proof) if one is not None]
+        holding = [one for one in known if one.holds] or known
+        return min(holding, key=lambda one: one.energy_j, default=None)
+
+    @property
     def saved(self) -> float | None:
-        """The share of the static fleet's energy that is saved; in simulation if there is one."""
-        if self.proof is None or self.static_proof is None:
+        """The share of the best fixed fleet's energy saved; in simulation if there is one."""
+        if self.proof is None or self.fixed_proof is None:
             return self.plan.saved
-        return 1.0 - self.proof.energy_j / self.static_proof.energy_j
+        return 1.0 - self.proof.energy_j / self.fixed_proof.energy_j
 
 
 def proved_plan(store: Store, request: PlanRequest) -> ProvedPlan:

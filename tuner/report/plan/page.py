@@ -60,7 +60,7 @@ def page(found: ProvedPlan) -> str:
 
 
 def _summary(found: ProvedPlan) -> str:
-    plan, proof, static = found.plan, found.proof, found.static_proof
+    plan, proof, static = found.plan, found.proof, found.fixed_proof
     said = [f"By the operating points: {kwh(plan.energy_j)}."]
     if proof is not None:
         said.append(

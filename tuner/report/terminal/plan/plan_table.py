@@ -101,15 +101,13 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
     plan, proof = found.plan, found.proof
     yield f"by the operating points: {kwh(plan.energy_j)}; {_beside(plan.static, plan.all_on)}"
     if proof is not None:
-        static = found.static_proof
-        saved = (
-            ""
-            if found.saved is None or static is None
-            else (
+        fixed = found.fixed_proof
+        saved = ""
+        if found.saved is not None and fixed is not None:
+            saved = (
                 f", {found.saved:.0%} less than the best fleet that stays as it is "
-                f"({kwh(static.energy_j)})"
+                f"({kwh(fixed.energy_j)})"
             )
-        )
         all_on = found.all_on_proof
         on = "" if all_on is None else f", all on {kwh(all_on.energy_j)}"
         yield f"in simulation (emulated): {kwh(proof.energy_j)}{saved}{on}"
