@@ -103,7 +103,12 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
     if proof is not None:
         fixed = found.fixed_proof
         saved = ""
-        if found.saved is not None and fixed is not None:
+        if found.saved is not None and fixed is not None and found.saved <= 0.0:
+            saved = (
+                f"; a fleet that stays as it is uses no more ({kwh(fixed.energy_j)}): leave it as "
+                "it is"
+            )
+        elif found.saved is not None and fixed is not None:
             saved = (
                 f", {found.saved:.0%} less than the best fleet that stays as it is "
                 f"({kwh(fixed.energy_j)})"
