@@ -81,7 +81,7 @@ bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what R
 
 test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host (pip install ray)
 	$(BIN)/pip install --quiet 'ray>=2.60'
-	$(BIN)/pytest -m ray
+	$(BIN)/pytest -m "ray and not chaos"
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants (make chaos CHAOS_KILLS=300)
 	$(if $(CHAOS_KILLS),CHAOS_KILLS=$(CHAOS_KILLS)) $(BIN)/pytest -m chaos
