@@ -57,7 +57,7 @@ def test_a_kill_costs_what_it_interrupts(tmp_path: Path, seed: int) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'tuner[ray]'")
+        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
     with ray_cluster(gpus=4) as made:
         yield made
 

@@ -10,7 +10,7 @@ TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "docs" / "fault-tolerance.md"
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
-FAULTS = range(1, 46)
+FAULTS = range(1, 47)
 WALL_CLOCK = re.compile(r"\btime\.time\(|\bdatetime\.now\(\)")
 MEASURES = ("devices", "load", "measurement", "search", "servers", "evaluation", "study")
 

@@ -69,7 +69,15 @@ def test_workloads_spaces_gpus_and_files(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "chat.txt").write_text("")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "deeper.yml").write_text("")
-    assert complete_workload("") == ["chat", "code", "reasoning", "smoke", "mine.yaml"]
+    assert complete_workload("") == [
+        "chat",
+        "code",
+        "image",
+        "reasoning",
+        "smoke",
+        "video",
+        "mine.yaml",
+    ]
     assert complete_workload("ch") == ["chat"]
     assert complete_space("deep/") == ["deep/deeper.yml"]
     assert complete_gpu("h100") == ["H100-SXM"]

@@ -38,7 +38,7 @@ CAPPED = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'tuner[ray]'")
+        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
     patch = pytest.MonkeyPatch()
     with ray_cluster(gpus=2) as made:
         for name, value in made.environment.items():

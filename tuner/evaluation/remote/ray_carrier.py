@@ -217,7 +217,7 @@ def _ray() -> ModuleType:
         import ray.exceptions
     except ImportError:
         raise PreflightError(
-            "--ray needs Ray, which is not installed: pip install 'tuner[ray]'"
+            "--ray needs Ray, which is not installed: pip install 'ray>=2.60'"
         ) from None
     module: ModuleType = ray
     return module

@@ -82,7 +82,7 @@ def read_prometheus(path: Path, answer: object) -> list[Point]:
     except (TypeError, KeyError, ValueError, OverflowError):
         raise UsageError(
             f"'{path}' is no answer to a Prometheus range query; save that of "
-            "/api/v1/query_range, which has data.result with values"
+            "its query_range, which has data.result with values"
         ) from None
     times = sorted({time for one in series for time in one})
     return [(time, sum(one.get(time, 0.0) for one in series)) for time in times]
