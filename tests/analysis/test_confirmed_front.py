@@ -211,7 +211,7 @@ def test_what_may_miss_the_slo_takes_nothing_off_the_front_that_does_not() -> No
         trial_row(1, values(0.3, 30.0), Configuration(flags={"max_num_seqs": 64})),
         trial_row(2, values(0.29, 29.0), Configuration(flags={"max_num_seqs": 32})),
     ]
-    measured_on = [(0, 0.4, 20.0, 4), (1, 0.3, 30.0, 4), (2, 0.29, 29.0, 3)]  # three are too few
+    measured_on = [(0, 0.4, 20.0, 4), (1, 0.3, 30.0, 4), (2, 0.29, 29.0, 2)]  # two are too few
     rows = [
         replace(
             night_rows.repeat(10 * trial + n, trial, values(energy_j, tpot_ms * (1 + 0.01 * n))),

@@ -17,7 +17,7 @@ from tuner.analysis.outcomes import (
 from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
 from tuner.measurement.outputs import clearly_below
-from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.stored import StoredSpec
@@ -128,7 +128,9 @@ def confirmed_front(
     confirmed = [t for t in left if t.number in known and known[t.number].is_confirmed]
     members = {r.trial for r in repeats if r.kind is RepeatKind.CONFIRMATION}
     is_confirmed = bool(feasible(confirmed, bounds)) and bool(
-        members & {t.number for t in confirmed} or all(t.baseline for t in front(study, left, slos))
+        members & {t.number for t in confirmed}
+        or any(_is_repeated_alone(t, known) for t in confirmed)
+        or all(t.baseline for t in front(study, left, slos))
     )
     pool = tuple(confirmed if is_confirmed else left)
     searched = {t.number for t in front(study, left, slos)} - set(unfit)
@@ -146,6 +148,11 @@ def confirmed_front(
         requests=_requests(rows, repeats, known),
         unfit=unfit,
     )
+
+
+def _is_repeated_alone(trial: TrialRow, known: Mapping[int, Confirmation]) -> bool:
+    """Say whether it is the default, repeated as it is where nothing promises to beat it."""
+    return trial.baseline and known[trial.number].repeats >= LEAST_WINDOWS
 
 
 def _requests(

@@ -53,14 +53,19 @@ def run(
     """
     import tuner
     from tuner.api.runs import log_folder, require_targets
-    from tuner.report.terminal.preview.preview_table import preview_json, show_preview
+    from tuner.report.terminal.preview.preview_table import (
+        PreviewListener,
+        preview_json,
+        show_preview,
+    )
     from tuner.report.terminal.progress import RunDisplay
 
     like = from_study if study_file is None else None
     spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
-    would, now = tuner.preview(spec, store=store_url), datetime.now(UTC)
+    would = tuner.preview(spec, store=store_url)
     require_targets(notify or ())
     if dry_run:
+        now = datetime.now(UTC)
         if output is Format.JSON:
             print_json(preview_json(would, now))
         else:
@@ -68,12 +73,11 @@ def run(
         return
     console, named = stderr_console(), store_option(store_url)
     logs = partial(log_folder, store_url)
-    show_preview(console, would, now)
     with RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display:
         study = tuner.run(
             spec,
             store=store_url,
-            listeners=[display],
+            listeners=[PreviewListener(console, would), display],
             from_study=from_study,
             readable_by=readable_by,
             yes=yes,

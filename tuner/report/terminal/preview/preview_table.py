@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tuner.analysis.load_text import offered_text
 from tuner.report.terminal.status_table import duration
+from tuner.study.listener import NullListener, Progress
 from tuner.study.preview.run_preview import RunPreview
 
 _HEADROOM_CHECKS = "a stress test, idle power and the headroom"
@@ -25,6 +26,18 @@ def show_preview(console: Console, found: RunPreview, now: datetime) -> None:
     for name, value in _lines(found, now):
         table.add_row(name, Text(value))
     console.print(table, highlight=False)
+
+
+class PreviewListener(NullListener):
+    """Prints what a run does when it starts, once nothing is in its way."""
+
+    def __init__(self, console: Console, found: RunPreview) -> None:
+        self._console = console
+        self._found = found
+
+    def study_started(self, name: str, progress: Progress) -> None:
+        """Print it."""
+        show_preview(self._console, self._found, datetime.now(UTC))
 
 
 def _lines(found: RunPreview, now: datetime) -> list[tuple[str, str]]:
