@@ -41,7 +41,10 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 
 def _is_of_the_kernel(path: Path) -> bool:
-    return path.absolute().parts[1:2] in (("dev",), ("proc",)) and path.exists()
+    folder = (
+        path.absolute().parent.resolve()
+    )  # /dev/fd is a link; /dev/shm has files like any other
+    return (folder == Path("/dev") or folder.parts[1:2] == ("proc",)) and path.exists()
 
 
 def write_durably(path: Path, content: str) -> None:

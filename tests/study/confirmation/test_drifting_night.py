@@ -17,11 +17,13 @@ from helpers.testbed import Testbed
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
+from tuner.spec.study import StudySpec
 from tuner.store import Store, convert
 from tuner.study.confirmation.run import ConfirmationRun
 
 ENERGY = "energy_per_output_token_j"
 EVENING = datetime(2026, 1, 1, 22, tzinfo=UTC)
+SPEC = StudySpec(model="m", slo=("p99_tpot_ms<=30",), trials=12, sampler="random")
 DRIFT, NIGHT = 0.03, timedelta(minutes=80)  # about what the repeats take
 
 
@@ -61,7 +63,7 @@ def test_a_drift_is_taken_out_of_every_saving_and_reported(
         factor *= clock.drift if drifts else 1.0
         return measurement(**{**found.metrics, ENERGY: factor * found.metrics[ENERGY]})
 
-    bed = Testbed(store, measured)
+    bed = Testbed(store, measured, spec=SPEC)
     bed.run()
     bed.evaluator.again = measured
     run = ConfirmationRun("s", bed.spec, store, bed.fleet, bed.listener)
