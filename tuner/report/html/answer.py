@@ -10,7 +10,7 @@ from tuner.analysis.outcomes import emulated, measured, metric, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
-from tuner.metrics import METRICS, Direction, OutputKind
+from tuner.metrics import METRICS, WHOLE_ANSWER, Direction, OutputKind
 from tuner.report.checks_text import check_lines
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
@@ -158,7 +158,7 @@ def _tiles_after(kind: OutputKind) -> tuple[tuple[str, _Figure], ...]:
     means = [name for name in kind.costs if name.startswith("mean_")]
     throughput = f"Throughput, {METRICS[kind.throughput].unit}"
     return (
-        *((_capital(f"{metric_label(name)}, s"), _seconds_of(name)) for name in means),
+        *(_mean_latency(name) for name in means),
         ("Offered, requests/s", lambda f: f.offered_rate_req_s),
         (throughput, lambda f: f.metrics.get(kind.throughput)),
         ("Mean power, W", lambda f: f.mean_power_w),
@@ -169,8 +169,14 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _seconds_of(name: str) -> _Figure:
-    return lambda f: None if (ms := f.metrics.get(name)) is None else ms / 1e3
+def _mean_latency(name: str) -> tuple[str, _Figure]:
+    """Return a mean latency: of whole answers in seconds, of tokens in milliseconds."""
+    is_whole = name.removeprefix("mean_") in WHOLE_ANSWER
+    unit, per_ms = ("s", 1e-3) if is_whole else ("ms", 1.0)
+    return (
+        _capital(f"{metric_label(name)}, {unit}"),
+        lambda f: None if (ms := f.metrics.get(name)) is None else ms * per_ms,
+    )
 
 
 def _beside(default: TrialSummary | None, of: _Figure) -> str:
