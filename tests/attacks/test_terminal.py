@@ -11,10 +11,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from helpers.studies import CommandLine
 
 
-def test_a_closed_terminal_gives_129(tmp_path: Path) -> None:
+def test_a_closed_terminal_gives_129(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Break 20: everything was put back, and the exit code was 1."""
     tuner = CommandLine(tmp_path)
     ours, theirs = pty.openpty()
@@ -34,6 +35,7 @@ def test_a_closed_terminal_gives_129(tmp_path: Path) -> None:
         start_new_session=True,
     )
     os.close(theirs)
+    request.addfinalizer(run.kill)
     os.set_blocking(ours, False)
     deadline_s = time.monotonic() + 60.0
     said = b""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,20 +72,28 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def prefer_this_thread() -> bool:
-    """Let this thread run before others on its core; False if this user may not.
+@contextmanager
+def preferred_thread() -> Iterator[bool]:
+    """Let this thread run before others on its core meanwhile; yields False if this user may not.
 
     What it starts is not preferred (`SCHED_RESET_ON_FORK`): servers keep their usual priority. One
     that was given another priority keeps it.
     """
     if os.sched_getscheduler(0) != os.SCHED_OTHER or os.getpriority(os.PRIO_PROCESS, 0) != 0:
-        return False
+        yield False
+        return
     try:
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
         os.setpriority(os.PRIO_PROCESS, 0, -5)
     except OSError:
-        return False
-    return True
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        with suppress(OSError):  # clearing the flag takes a right that may be gone
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def whole_number(value: object) -> int:

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 
 from tuner.analysis.outlook import margins
@@ -23,7 +23,7 @@ from tuner.evaluation.factory import (
     space_knobs,
 )
 from tuner.evaluation.rate_share import resolved_rate
-from tuner.host.process import boot_id, prefer_this_thread
+from tuner.host.process import boot_id, preferred_thread
 from tuner.load.workload import Workload
 from tuner.search.observation import Observation
 from tuner.spec.device_ranges import gpus_for
@@ -100,17 +100,19 @@ class Run:
 
     async def start(self, older: Sequence[Configuration] = ()) -> None:
         """Run a new study to the end of its budget; `older` configurations are measured first."""
-        with self._files.opened():
+        with self._files.opened(), self._priority():
             await self._go(new=True, older=older)
 
     async def resume(self) -> None:
         """Run a stored study on to the end of its budget."""
-        with self._files.opened():
+        with self._files.opened(), self._priority():
             await self._go(new=False, older=())
 
+    def _priority(self) -> AbstractContextManager[object]:
+        is_real_time = self._spec.emulate is None or self._spec.live
+        return preferred_thread() if self._spec.client_priority and is_real_time else nullcontext()
+
     async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
-        if self._spec.client_priority and (self._spec.emulate is None or self._spec.live):
-            prefer_this_thread()
         self._gpus = await asyncio.to_thread(gpus_for, self._spec)
         if (share := self._spec.request_rate_share) is not None:
             self._spec, self._capacity = await resolved_rate(

@@ -81,13 +81,15 @@ def test_a_machine_that_stays_busy_needs_a_person(store: Store, waits: list[floa
 def test_what_a_preferred_thread_starts_is_not_preferred() -> None:
     code = (
         "import os, subprocess, sys\n"
-        "from tuner.host.process import prefer_this_thread\n"
+        "from tuner.host.process import preferred_thread\n"
         "if os.getpriority(0, 0): sys.exit(77)\n"
-        "if not prefer_this_thread(): sys.exit(78)\n"
         "child = [sys.executable, '-c', 'import os; print(os.getpriority(0, 0))']\n"
-        "print(os.getpriority(0, 0), subprocess.check_output(child, text=True))\n"
+        "with preferred_thread() as may:\n"
+        "    if not may: sys.exit(78)\n"
+        "    print(os.getpriority(0, 0), subprocess.check_output(child, text=True))\n"
+        "print(os.getpriority(0, 0), os.sched_getscheduler(0))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode in (77, 78):
         pytest.skip("this machine's priorities are set already, or may not be set")
-    assert done.stdout.split() == ["-5", "0"], done.stderr
+    assert done.stdout.split() == ["-5", "0", "0", "0"], done.stderr
