@@ -20,6 +20,7 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError
+from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import BenchLostError, Evaluation
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.remote.ray_carrier import RayCarrier, connect, room_for
@@ -65,9 +66,9 @@ def metrics(evaluation: Evaluation) -> dict[str, float]:
 
 async def test_it_returns_what_the_same_evaluator_returns_here(carrier: RayCarrier) -> None:
     remote = RemoteEvaluator(carrier)
-    here = VirtualEvaluator(
-        load_model(SPEC.model), load_gpu("H100-SXM:3"), plan(), SPEC.seed, LiveKnobs({})
-    )
+    gpu = load_gpu("H100-SXM:3")
+    model = TextEmulation(load_model(SPEC.model), gpu)
+    here = VirtualEvaluator(model, gpu, plan(), SPEC.seed, LiveKnobs({}))
     assert await remote.prepare() == await here.prepare()
     there = await remote.evaluate(CAPPED, 3)
     assert metrics(there) == metrics(await here.evaluate(CAPPED, 3))
