@@ -62,6 +62,18 @@ def test_a_renamed_study_is_another_nowhere(tuner: InProcess) -> None:
     assert studies[-1].identity.name == "before-the-upgrade"
 
 
+def test_a_name_that_is_taken_keeps_its_log(tuner: InProcess) -> None:
+    with Store.open(tuner.store_path, create=False) as store:
+        add_night(store, replace(IDENTITY, name="other"))
+    theirs = LoggedStudy(replace(IDENTITY, name="other"), {})
+    MeasurementLog(log_of(tuner, "other")).append(theirs)
+    before = {path: path.read_bytes() for path in log_of(tuner, "other").parent.iterdir()}
+    refused = tuner("rename", "night", "other")
+    assert refused.returncode == 2 and "a study 'other' already" in refused.stderr
+    after = {path: path.read_bytes() for path in log_of(tuner, "other").parent.iterdir()}
+    assert after == before
+
+
 def test_a_deleted_study_leaves_nothing(tuner: InProcess) -> None:
     asked = tuner("delete", "night")
     assert asked.returncode == 2 and "say --yes" in asked.stderr

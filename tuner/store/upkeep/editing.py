@@ -38,6 +38,8 @@ def rename_study(store: Store, old: str, new: str, state_folder: Path) -> None:
     """
     with _held(store, old, new):
         identity = store.study(old)
+        with store.session() as session:
+            _require_free(session, new)  # before the log of that name is touched
         before, after = store.log_path(old, state_folder), store.log_path(new, state_folder)
         had_log = before.exists()
         if had_log:
