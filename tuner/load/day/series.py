@@ -12,7 +12,7 @@ import numpy as np
 
 from tuner.errors import UsageError
 from tuner.load.day.rate_curve import RateCurve
-from tuner.load.traces.trace_file import at_line, read_lines, shown
+from tuner.load.traces.trace_file import at_line, moment_s, read_lines, shown
 
 _TIME_NAMES = ("time", "timestamp", "_time")
 _DAY_S = 86_400.0
@@ -131,9 +131,8 @@ def _time_s(field: str) -> float:
         if hours <= 24 and minutes < 60 and (not rest or rest[0] < 60):
             return hours * 3600.0 + minutes * 60.0 + (rest[0] if rest else 0)
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+        return moment_s(text)
+    except ValueError:
         raise ValueError(
             f"a time must be seconds, HH:MM or like 2024-05-10T18:00:00Z, found {shown(field)}"
         ) from None

@@ -6,13 +6,12 @@ Format: AzureLLMInferenceTrace_code.csv and _conv.csv in github.com/Azure/AzureP
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tuner.load.importers.importer import Importer
 from tuner.load.importers.reading import Reading
 from tuner.load.importers.rows.rows_of_lines import csv_rows, tokens_in
-from tuner.load.traces.trace_file import BadRowError, TraceRow, shown
+from tuner.load.traces.trace_file import BadRowError, TraceRow, moment_s, shown
 
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -43,9 +42,8 @@ def _row(fields: Sequence[str]) -> TraceRow:
 
 def _moment_s(field: str) -> float:
     try:
-        moment = datetime.fromisoformat(field)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
+        return moment_s(field)
+    except ValueError:
         raise BadRowError(
             f"TIMESTAMP must look like 2023-11-16 18:15:46.68, found {shown(field)}"
         ) from None

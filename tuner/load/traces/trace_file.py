@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -100,6 +101,18 @@ def time_s(value: object, what: str, unit_s: float = 1.0) -> float:
     if not number or not 0 <= cast(float, value) <= _MAX_TIME_S / unit_s:
         raise BadRowError(f"{what} must be a time of at least 0, found {shown(value)}")
     return cast(float, value) * unit_s
+
+
+def moment_s(text: str) -> float:
+    """Return the seconds since 1970 of an ISO 8601 time, in UTC unless it has a zone.
+
+    Raises `ValueError`.
+    """
+    moment = datetime.fromisoformat(text)
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
 
 
 def text(value: object, what: str) -> str:
