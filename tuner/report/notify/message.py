@@ -16,7 +16,7 @@ from tuner.errors import (
 )
 from tuner.host.redaction import redacted, redacted_json
 from tuner.report.json_forms import recommendation_json
-from tuner.report.labels import emulated_label, number
+from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.study_results import StudyResults
 
 
@@ -93,9 +93,10 @@ def _answer(found: Recommendation) -> str:
     if best.saving_interval_percent is not None:
         low, high = best.saving_interval_percent
         saving += f" ({low:.1f} to {high:.1f})"
+    latency = best.kind.columns[0]
     sure = "confirmed" if best.confirmed else "unconfirmed"
     return (
-        f"trial {best.number} saves {saving} of the energy per output token, p99 TPOT "
-        f"{number(best.p99_tpot_ms)} ms, {sure}{emulated}; `tuner recommend --study "
-        f"{found.study.name}`"
+        f"trial {best.number} saves {saving} of the energy per {best.kind.unit}, "
+        f"{metric_label(latency)} {number(best.metrics.get(latency))} ms, {sure}{emulated}; "
+        f"`tuner recommend --study {found.study.name}`"
     )
