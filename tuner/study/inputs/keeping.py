@@ -73,12 +73,13 @@ def gpu_file(name: str | None) -> Path | None:
 
 def _read(role: str, path: Path) -> StudyFile:
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MOST_BYTES else b""
     except OSError as error:
         raise UsageError(f"cannot read '{path}' ({error.strerror}); make it readable") from None
-    if len(content) > MOST_BYTES:
+    if size > MOST_BYTES:
         raise UsageError(
-            f"'{path}' has {len(content) / 2**20:.0f} MB, which the store cannot hold (at most "
+            f"'{path}' has {size / 2**20:.0f} MB, which the store cannot hold (at most "
             f"{MOST_BYTES / 2**20:.0f}); import fewer requests with `tuner workload import --limit`"
         )
     return StudyFile(role, path.name, content)
