@@ -13,24 +13,14 @@ from pathlib import Path
 
 import pytest
 from helpers.alive import ends, lives
-from helpers.benches import SPEC, plan, virtual_order
+from helpers.benches import CAPPED, check_same_as_here, metrics, virtual_order
 from helpers.scripted import Recorder
 from helpers.subprocesses import environment_with_helpers
 
-from tuner.catalog.gpu import load_gpu
-from tuner.catalog.model import load_model
-from tuner.configuration import Configuration
 from tuner.errors import UsageError
-from tuner.evaluation.emulated.emulation import TextEmulation
-from tuner.evaluation.evaluator import BenchLostError, Evaluation
-from tuner.evaluation.headroom import headroom_run
-from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.evaluator import BenchLostError
 from tuner.evaluation.remote.local_process import LocalProcess
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
-from tuner.evaluation.virtual import VirtualEvaluator
-from tuner.records import Load, Measurement
-
-CAPPED = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
 
 
 @pytest.fixture
@@ -40,26 +30,9 @@ async def carrier(tmp_path: Path) -> AsyncIterator[LocalProcess]:
     await made.close()
 
 
-def metrics(evaluation: Evaluation) -> dict[str, float]:
-    assert isinstance(evaluation.result, Measurement)
-    return dict(evaluation.result.metrics)
-
-
 async def test_it_returns_what_the_same_evaluator_returns_here(carrier: LocalProcess) -> None:
-    remote = RemoteEvaluator(carrier)
-    gpu = load_gpu("H100-SXM:3")
-    model = TextEmulation(load_model(SPEC.model), gpu)
-    here = VirtualEvaluator(model, gpu, plan(), SPEC.seed, LiveKnobs({}))
-    assert await remote.prepare() == await here.prepare()
-    assert await remote.defaults() == await here.defaults()
-    there = await remote.evaluate(CAPPED, 3)
-    assert metrics(there) == metrics(await here.evaluate(CAPPED, 3))
+    there = await check_same_as_here(RemoteEvaluator(carrier))
     assert there.raw is not None and len(there.raw.requests) > 8
-    assert remote.is_warm_for(CAPPED) and not remote.is_warm_for(Configuration())
-    probe = headroom_run(plan(), Load(concurrency=4), 1)
-    assert metrics(await remote.probe(CAPPED, 0, probe)) == metrics(
-        await here.probe(CAPPED, 0, probe)
-    )
 
 
 async def test_it_raises_what_the_evaluator_raises(tmp_path: Path) -> None:

@@ -12,28 +12,20 @@ from pathlib import Path
 
 import pytest
 from helpers.alive import ends
-from helpers.benches import SPEC, plan, virtual_order
+from helpers.benches import CAPPED, check_same_as_here, metrics, virtual_order
 from helpers.ray_cluster import RayCluster, ray_cluster
 from helpers.scripted import Recorder
 
-from tuner.catalog.gpu import load_gpu
-from tuner.catalog.model import load_model
-from tuner.configuration import Configuration
 from tuner.errors import PreflightError
-from tuner.evaluation.emulated.emulation import TextEmulation
-from tuner.evaluation.evaluator import BenchLostError, Evaluation
-from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.evaluator import BenchLostError
 from tuner.evaluation.remote.ray_carrier import RayCarrier, connect, room_for
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
-from tuner.evaluation.virtual import VirtualEvaluator
-from tuner.records import Measurement
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
-CAPPED = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +51,8 @@ async def carrier(cluster: RayCluster, tmp_path: Path) -> AsyncIterator[RayCarri
     await made.close()
 
 
-def metrics(evaluation: Evaluation) -> dict[str, float]:
-    assert isinstance(evaluation.result, Measurement)
-    return dict(evaluation.result.metrics)
-
-
 async def test_it_returns_what_the_same_evaluator_returns_here(carrier: RayCarrier) -> None:
-    remote = RemoteEvaluator(carrier)
-    gpu = load_gpu("H100-SXM:3")
-    model = TextEmulation(load_model(SPEC.model), gpu)
-    here = VirtualEvaluator(model, gpu, plan(), SPEC.seed, LiveKnobs({}))
-    assert await remote.prepare() == await here.prepare()
-    there = await remote.evaluate(CAPPED, 3)
-    assert metrics(there) == metrics(await here.evaluate(CAPPED, 3))
-    assert remote.is_warm_for(CAPPED)
+    await check_same_as_here(RemoteEvaluator(carrier))
 
 
 async def test_a_killed_actor_is_told_and_opens_again(carrier: RayCarrier) -> None:
