@@ -15,7 +15,7 @@ from tuner.evaluation.headroom import headroom_run
 from tuner.records import Load
 from tuner.store import ProbeKind, TrialRow
 from tuner.study.checks.final_checks import FinalChecks
-from tuner.study.checks.prober import Prober
+from tuner.study.checks.prober import Evaluate, Prober
 
 _DIGITS = 4
 
@@ -52,29 +52,35 @@ class OperatingPoints:
             await self._load(trial, traffic, float(f"{share * headroom.holds:.{_DIGITS}g}"))
 
     async def _load(self, trial: TrialRow, traffic: int, rate: float) -> None:
-        load, prober = Load(request_rate=rate), self._prober
-        run = headroom_run(prober.plan, load, traffic)
-        while not self._is_known(trial, ProbeKind.LOAD, load):
-            result = await prober.measure(
-                trial,
-                ProbeKind.LOAD,
-                load,
-                lambda repeat: prober.evaluator.probe(trial.configuration, repeat, run),
-                traffic,
-            )
-            if result is None:
-                return
+        load = Load(request_rate=rate)
+        run = headroom_run(self._prober.plan, load, traffic)
+        await self._measure(
+            trial,
+            ProbeKind.LOAD,
+            load,
+            lambda repeat: self._prober.evaluator.probe(trial.configuration, repeat, run),
+            traffic,
+        )
 
     async def _switching(self, trial: TrialRow) -> None:
-        prober = self._prober
-        while not self._is_known(trial, ProbeKind.SWITCHING, None):
-            result = await prober.measure(
-                trial,
-                ProbeKind.SWITCHING,
-                None,
-                lambda repeat: prober.evaluator.switching(trial.configuration, repeat),
-            )
-            if result is None:
+        await self._measure(
+            trial,
+            ProbeKind.SWITCHING,
+            None,
+            lambda repeat: self._prober.evaluator.switching(trial.configuration, repeat),
+        )
+
+    async def _measure(
+        self,
+        trial: TrialRow,
+        kind: ProbeKind,
+        load: Load | None,
+        evaluate: Evaluate,
+        traffic: int | None = None,
+    ) -> None:
+        """Measure it unless it is stored, again after a fault of the machine, while time lasts."""
+        while not self._is_known(trial, kind, load):
+            if await self._prober.measure(trial, kind, load, evaluate, traffic) is None:
                 return
 
     def _is_known(self, trial: TrialRow, kind: ProbeKind, load: Load | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from tuner.analysis.deployment.checks import IDLE_POWER, is_machines_fault, load_value
 from tuner.analysis.deployment.headroom import margin
@@ -15,6 +16,8 @@ from tuner.store import ProbeKind, RepeatRow, Store, TrialRow
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
+
+Evaluate: TypeAlias = Callable[[int], Awaitable[Evaluation]]  # by the number of the probe
 
 _MOST_ATTEMPTS = 2  # of one probe, after faults of the machine
 
@@ -59,7 +62,7 @@ class Prober:
         trial: TrialRow,
         kind: ProbeKind,
         load: Load | None,
-        evaluate: Callable[[int], Awaitable[Evaluation]],
+        evaluate: Evaluate,
         traffic: int | None = None,
     ) -> Measurement | Failure | None:
         """Measure and store one probe; None if there is no time, or the machine keeps failing."""
