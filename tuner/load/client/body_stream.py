@@ -142,8 +142,9 @@ class _Handler(ResponseHandler):
             if odd is None:
                 return
             self._chunks, data = None, odd
+        payload = self._payload  # the end of a response can take it away with the connection
         super().data_received(data)
-        self._drain(self._payload, arrived_s)
+        self._drain(payload, arrived_s)
         if self._streams and (problem := self.exception()) is not None:
             self.body.end(aiohttp.ClientPayloadError(f"this is not HTTP: {problem}"))
 
