@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tuner.errors import PreflightError
 
-# Importing vLLM takes 15 s on two slow cores, minutes on a cold network file system.
-_ASK_DEADLINE_S = 180.0
+# Importing vLLM takes 15 s on two slow cores, minutes on busy ones or a cold network file system.
+_ASK_DEADLINE_S = 600.0
 
 _OPTION_LINE = re.compile(r"^ {2}(-\S.*?)(?: {2,}|$)", re.MULTILINE)
 _FLAG = re.compile(r"--([a-zA-Z][\w-]*)")

@@ -11,8 +11,9 @@ from tuner.errors import UsageError, unknown_name
 from tuner.servers.server import FlagRules, HttpApi, LogReader
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.api import VllmApi
-from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
+from tuner.servers.vllm.command import find_vllm
 from tuner.servers.vllm.flags import VllmFlags
+from tuner.servers.vllm.installed import inspect
 from tuner.servers.vllm.log.diagnosis import VllmLog
 from tuner.servers.vllm.sources import VllmSources, read_sources
 
@@ -43,9 +44,8 @@ class VllmServer:
         command = find_vllm(executable)
         # opens /server_info on 127.0.0.1, which says what the default of each flag is
         variables = {"VLLM_SERVER_DEV_MODE": "1"}
-        return cls(
-            command, vllm_version(command), known_flags(command), variables, read_sources(command)
-        )
+        found = inspect(command)
+        return cls(command, found.version, found.flags, variables, read_sources(command))
 
     def unknown_flag(self, name: str) -> str | None:
         """Say that this version does not take a flag or one of its fields; None if it does."""
