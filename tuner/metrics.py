@@ -164,6 +164,9 @@ def latency_label(name: str) -> str:
     return _LATENCY_LABELS.get(name, name.removesuffix("_ms").upper())
 
 
+# As vLLM numbers them; a deeper draft has the first of them.
+DRAFT_POSITIONS = tuple(f"draft_acceptance_rate_pos_{position}" for position in range(8))
+
 _SCALARS = (
     Metric(
         "energy_per_output_token_j",
@@ -273,6 +276,16 @@ _SCALARS = (
         Direction.MAX,
         "1 + accepted tokens / drafts: what a step yields of a sequence that has a draft",
     ),
+    *(
+        Metric(
+            name,
+            f"draft acceptance at {position}",
+            "share",
+            Direction.MAX,
+            f"accepted tokens at position {position} of drafts, from 0 / drafts",
+        )
+        for position, name in enumerate(DRAFT_POSITIONS)
+    ),
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -302,7 +315,10 @@ _OWNERS: Mapping[str, frozenset[Output]] = MappingProxyType(
             for statistic in STATISTICS
         },
         **dict.fromkeys(
-            ("energy_per_input_token_j", "draft_acceptance_rate", "mean_acceptance_length"),
+            (
+                *("energy_per_input_token_j", "draft_acceptance_rate", "mean_acceptance_length"),
+                *DRAFT_POSITIONS,
+            ),
             frozenset((Output.TEXT,)),
         ),
     }

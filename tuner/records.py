@@ -159,12 +159,13 @@ class DraftCounts:
     """Running counts of speculative decoding, at the times of a `ServerTimeline`.
 
     `drafts` counts what was drafted for a sequence in a step, `drafted` its tokens, `accepted`
-    those that the model kept.
+    those that the model kept; `accepted_at` has a column of those for each position of a draft.
     """
 
     drafts: FloatArray
     drafted: FloatArray
     accepted: FloatArray
+    accepted_at: tuple[FloatArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tuner
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
@@ -47,6 +48,23 @@ def test_a_step_yields_what_the_formula_says(depth: int, acceptance: float) -> N
     found = Speculation("ngram", depth, acceptance)
     assert found.tokens == pytest.approx((1 - acceptance ** (depth + 1)) / (1 - acceptance))
     assert 1.0 <= found.tokens <= depth + 1
+
+
+def test_acceptance_by_position_is_measured_as_the_workload_says_it() -> None:
+    flags = {"speculative_config.method": "ngram", "speculative_config.num_speculative_tokens": 3}
+    options = {
+        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "emulate": "H200-SXM",
+        "workload": "chat",
+        "concurrency": 4,
+        "window_s": 10.0,
+        "trials": 1,
+    }
+    found = tuner.measure(flags, tuner.study_spec(options=options)).measurement.metrics
+    at = [found[f"draft_acceptance_rate_pos_{position}"] for position in range(3)]
+    assert at == pytest.approx([0.5, 0.25, 0.125])
+    assert found["mean_acceptance_length"] == pytest.approx(1.0 + sum(at))
+    assert "draft_acceptance_rate_pos_3" not in found
 
 
 def test_more_accepted_drafts_cost_less() -> None:

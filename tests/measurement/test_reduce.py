@@ -296,12 +296,15 @@ def test_acceptance_is_that_of_the_window() -> None:
         drafts=np.array([0.0, 100.0, 200.0, 900.0]),
         drafted=np.array([0.0, 400.0, 800.0, 3600.0]),
         accepted=np.array([0.0, 390.0, 490.0, 3000.0]),
+        accepted_at=(np.array([0.0, 95.0, 170.0, 900.0]), np.array([0.0, 90.0, 115.0, 700.0])),
     )
     none = np.zeros(4)
     server = ServerTimeline(times_s, none, none, counts)
     assert acceptance(server, 10.0, 70.0) == {
         "draft_acceptance_rate": pytest.approx(0.25),
         "mean_acceptance_length": pytest.approx(2.0),
+        "draft_acceptance_rate_pos_0": pytest.approx(0.75),
+        "draft_acceptance_rate_pos_1": pytest.approx(0.25),
     }
     assert acceptance(ServerTimeline(times_s, none, none), 10.0, 70.0) == {}
     still = DraftCounts(none, none, none)

@@ -137,10 +137,11 @@ def test_valid_zlib_with_wrong_content_is_said_to_be_damaged() -> None:
 
 def test_counts_of_drafts_are_kept() -> None:
     times_s = np.array([0.0, 0.25])
-    counts = DraftCounts(times_s + 1.0, times_s + 4.0, times_s + 2.0)
+    counts = DraftCounts(times_s + 1.0, times_s + 4.0, times_s + 2.0, (times_s, times_s + 0.5))
     server = ServerTimeline(times_s, times_s, times_s, counts)
     back = decode(encode(raw_run(server=server))).server.drafts
     assert back is not None
     assert back.drafts.tolist() == counts.drafts.tolist()
     assert back.drafted.tolist() == counts.drafted.tolist()
     assert back.accepted.tolist() == counts.accepted.tolist()
+    assert [at.tolist() for at in back.accepted_at] == [at.tolist() for at in counts.accepted_at]

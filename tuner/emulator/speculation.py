@@ -67,7 +67,12 @@ class Speculation:
     @property
     def accepted(self) -> float:
         """Drafted tokens that a step accepts on average."""
-        return sum(self.acceptance**i for i in range(1, self.depth + 1))
+        return sum(self.accepted_at)
+
+    @property
+    def accepted_at(self) -> tuple[float, ...]:
+        """Share of drafts whose token at each position, from the first one on, is accepted."""
+        return tuple(self.acceptance**i for i in range(1, self.depth + 1))
 
     @property
     def tokens(self) -> float:

@@ -47,4 +47,5 @@ def _drafts(engines: Sequence[Engine], times_s: FloatArray) -> DraftCounts | Non
         made = np.concatenate([[0.0], np.cumsum(engine.log.running)])  # one for each in a step
         tokens += np.interp(times_s, np.concatenate([[0.0], engine.log.ends_s]), made)
     drafts = tokens / how.tokens
-    return DraftCounts(drafts, drafts * how.depth, drafts * how.accepted)
+    accepted_at = tuple(drafts * share for share in how.accepted_at)
+    return DraftCounts(drafts, drafts * how.depth, drafts * how.accepted, accepted_at)

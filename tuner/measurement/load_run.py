@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -47,7 +47,7 @@ class _Samples:
     first_reading: PowerReading | None = None
     newest_reading: PowerReading | None = None
     server: list[tuple[float, float, float]] = field(default_factory=list)
-    drafts: list[tuple[float, float, float]] = field(default_factory=list)  # as long, or empty
+    drafts: list[tuple[float, ...]] = field(default_factory=list)  # as long, or empty
     computed: list[tuple[float, float]] = field(default_factory=list)  # CPU time of this thread
     report: Activity | None = None
     preemptions: list[float] = field(default_factory=list)  # since the server started
@@ -85,8 +85,14 @@ class _Samples:
         columns = np.array(self.server, dtype=np.float64).reshape(-1, 3).T
         drafts = None
         if self.drafts and len(self.drafts) == len(self.server):
-            drafts = DraftCounts(*np.array(self.drafts, dtype=np.float64).reshape(-1, 3).T)
+            drafts = _draft_counts(self.drafts)
         return ServerTimeline(columns[0], columns[1], columns[2], drafts)
+
+
+def _draft_counts(rows: Sequence[tuple[float, ...]]) -> DraftCounts:
+    """Return the columns that every row has."""
+    drafts, drafted, accepted, *accepted_at = map(np.array, zip(*rows, strict=False))
+    return DraftCounts(drafts, drafted, accepted, tuple(accepted_at))
 
 
 async def run_load(
@@ -270,7 +276,7 @@ async def _look_at_server(
     samples.server.append((now_s, report.running, report.waiting))
     drafts = (report.drafts, report.drafted_tokens, report.accepted_tokens)
     if drafts[0] is not None and drafts[1] is not None and drafts[2] is not None:
-        samples.drafts.append((drafts[0], drafts[1], drafts[2]))
+        samples.drafts.append((drafts[0], drafts[1], drafts[2], *report.accepted_at))
     if report.preemptions is not None:
         samples.preemptions.append(report.preemptions)
     if report.prompt_tokens is not None and report.generation_tokens is not None:

@@ -69,6 +69,7 @@ class ServerSample:
     """Counters of one scrape, summed over engines; None for what the server does not report.
 
     Running and waiting are requests now; tokens, preemptions and drafts count from the start.
+    `accepted_at` are the accepted tokens by their position in a draft.
     """
 
     running: float | None = None
@@ -79,6 +80,7 @@ class ServerSample:
     drafts: float | None = None
     drafted_tokens: float | None = None
     accepted_tokens: float | None = None
+    accepted_at: tuple[float, ...] = ()
     emulated_energy_j: float | None = None
     emulated_power_w: float | None = None
     emulated_sm_clock_mhz: float | None = None

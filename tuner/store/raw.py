@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
+from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,7 @@ def _drafts(counts: DraftCounts | None) -> dict[str, NDArray[np.int64]]:
         "drafts": _bits(counts.drafts),
         "drafted": _bits(counts.drafted),
         "accepted": _bits(counts.accepted),
+        **{f"accepted_at_{i}": _bits(column) for i, column in enumerate(counts.accepted_at)},
     }
 
 
@@ -166,9 +168,7 @@ def _run(header: dict[str, Any], body: bytearray) -> RawRun:
             floats["server_times_s"],
             floats["running"],
             floats["waiting"],
-            DraftCounts(floats["drafts"], floats["drafted"], floats["accepted"])
-            if "drafts" in floats
-            else None,
+            _draft_counts(floats) if "drafts" in floats else None,
         ),
         window_start_s=header["window_s"][0],
         window_end_s=header["window_s"][1],
@@ -177,6 +177,16 @@ def _run(header: dict[str, Any], body: bytearray) -> RawRun:
         invalid=header.get("invalid"),
         preemptions=header.get("preemptions"),
         output=Output(header.get("output", Output.TEXT)),
+    )
+
+
+def _draft_counts(floats: dict[str, FloatArray]) -> DraftCounts:
+    positions = takewhile(floats.__contains__, (f"accepted_at_{i}" for i in count()))
+    return DraftCounts(
+        floats["drafts"],
+        floats["drafted"],
+        floats["accepted"],
+        tuple(floats[name] for name in positions),
     )
 
 

@@ -55,6 +55,18 @@ def serving(path: str, response: web.Response | float) -> TestServer:
     return TestServer(app)
 
 
+def test_accepted_drafts_by_position_are_summed_over_engines() -> None:
+    name = "vllm:spec_decode_num_accepted_tokens_per_pos"
+    lines = [  # of vLLM 0.32.0, which has no order of the positions
+        f'{name}_total{{engine="{engine}",model_name="a}}b",position="{position}"}} {value}'
+        for engine, position, value in (("0", 1, 3.0), ("0", 0, 5.0), ("1", 0, 2.0), ("1", 3, 9.0))
+    ]
+    created = f'{name}_created{{engine="0",model_name="a}}b",position="0"}} 1.79e+09'
+    page = "\n".join([*lines, created, ""]).encode()
+    assert parse_metrics(page).accepted_at == (7.0, 3.0)  # of position 2 nothing is known
+    assert parse_metrics(PAGE).accepted_at == ()
+
+
 def test_a_real_page() -> None:
     assert parse_metrics(PAGE) == ServerSample(
         running=3.0, waiting=2.0, prompt_tokens=1.5e6, generation_tokens=321.0, preemptions=0.0

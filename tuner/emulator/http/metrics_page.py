@@ -86,6 +86,7 @@ def page(live: ServedReplicas, metrics: Iterable[CopyMetrics], model_name: str) 
         engine = f'engine="{index}"'
         lines += known.lines(engine, model)
         lines += _samples(_of_engine(copy), f"{{{engine},{model}}}")
+        lines += _accepted_at(copy, f"{engine},{model}")
     lines += _samples(_of_gpus(live), f"{{{model}}}")
     return "\n".join(lines) + "\n"
 
@@ -111,6 +112,18 @@ def _of_engine(live: ServedEngine) -> Iterator[tuple[str, str, float]]:
         yield "vllm:spec_decode_num_drafts_total", "counter", drafts
         yield "vllm:spec_decode_num_draft_tokens_total", "counter", drafts * how.depth
         yield "vllm:spec_decode_num_accepted_tokens_total", "counter", drafts * how.accepted
+
+
+def _accepted_at(live: ServedEngine, labels: str) -> Iterator[str]:
+    """Return the lines of what was accepted at each position of a draft."""
+    how = speculation_in(live.engine.steps)
+    if how is None:
+        return
+    name = "vllm:spec_decode_num_accepted_tokens_per_pos"
+    drafts = live.engine.counters.generation_tokens / how.tokens
+    yield f"# TYPE {name} counter"
+    for position, share in enumerate(how.accepted_at):
+        yield f'{name}_total{{{labels},position="{position}"}} {drafts * share}'
 
 
 def _of_gpus(live: ServedReplicas) -> Iterator[tuple[str, str, float]]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import count, takewhile
+from typing import TypeVar
 
 import aiohttp
 
 from tuner.configuration import Value
 from tuner.servers.openai.replies import body_of, reply_to
 from tuner.servers.server import Flags, ServerSample, ServerUnreachableError
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 _FIELDS = {
     b"vllm:num_requests_running": "running",
@@ -34,6 +38,10 @@ _LABELS = rb"""(?:\{(?:[^"}\n]|"(?:\\.|[^"\\\n])*")*\})?"""
 _SAMPLE_LINE = re.compile(
     b"^(" + b"|".join(map(re.escape, _FIELDS)) + b")" + _LABELS + rb" +(\S+)", re.MULTILINE
 )
+_ACCEPTED_AT_LINE = re.compile(
+    b"^vllm:spec_decode_num_accepted_tokens_per_pos_total(" + _LABELS + rb") +(\S+)", re.MULTILINE
+)
+_POSITION = re.compile(rb'[{,]position="(\d{1,3})"')
 _SAID_CHARS = 200
 # The flags whose resolved values are read, each with its part of vLLM's configuration.
 _SETTINGS: Mapping[str, tuple[str, Callable[[float], Value]]] = {
@@ -57,15 +65,26 @@ async def scrape(
 
 def parse_metrics(page: bytes) -> ServerSample:
     """Sum each metric over its labels; a value that is not finite counts as not reported."""
-    sums: dict[str, float] = {}
-    for name, text in _SAMPLE_LINE.findall(page):
+    samples = ((_FIELDS[name], text) for name, text in _SAMPLE_LINE.findall(page))
+    at = _sums(
+        (int(position[1]), text)
+        for labels, text in _ACCEPTED_AT_LINE.findall(page)
+        if (position := _POSITION.search(labels))
+    )
+    accepted_at = tuple(at[i] for i in takewhile(at.__contains__, count()))
+    return ServerSample(**_sums(samples), accepted_at=accepted_at)
+
+
+def _sums(samples: Iterable[tuple[_Name, bytes]]) -> dict[_Name, float]:
+    sums: dict[_Name, float] = {}
+    for name, text in samples:
         try:
             value = float(text)
         except ValueError:
             continue
         if math.isfinite(value):
-            sums[_FIELDS[name]] = sums.get(_FIELDS[name], 0.0) + value
-    return ServerSample(**sums)
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 async def resolved_settings(
