@@ -260,6 +260,7 @@ def test_longest_context(scaling: object, longest: int) -> None:
         ({"dtype": "float8_e4m3fn"}, "'dtype' is 'float8_e4m3fn'"),
         ({"layer_types": ["full_attention", "magic"] * 2}, "unknown kind in 'layer_types'"),
         ({"layer_types": ["full_attention"]}, "1 entries for 4 layers"),
+        ({"num_hidden_layers": 0}, "'num_hidden_layers' is 0"),
     ],
 )
 def test_refusals_name_the_field(change: dict[str, Any], message: str) -> None:

@@ -49,6 +49,8 @@ def layer_kinds(architecture: str, text: Mapping[str, Any]) -> LayerKinds:
         blocks = [_LETTERS[letter] for letter in _pattern(text)]
         return LayerKinds(tuple(m for m, _ in blocks), tuple(c for _, c in blocks))
     layers = int(text["num_hidden_layers"])
+    if layers < 1:
+        raise UsageError(f"'num_hidden_layers' is {layers}: a model has at least one layer")
     mixers = tuple(_mixers(architecture, text, layers))
     if len(mixers) != layers:
         raise UsageError(f"'layer_types' has {len(mixers)} entries for {layers} layers")
