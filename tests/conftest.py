@@ -29,6 +29,7 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
 def no_real_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNER_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("TUNER_CONFIG", "")  # the settings of whoever runs the tests stay out
         patch.delenv("NVML_STANDIN_STATE", raising=False)
         if shutil.which("cc"):  # the stand-in is built with it
             patch.setenv("LD_LIBRARY_PATH", str(library_folder()))

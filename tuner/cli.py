@@ -14,13 +14,17 @@ from tuner import __version__
 from tuner.commands import calibrate, doctor, editing, gpu, measure, plan, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
 from tuner.commands.shared.output import ReaderGoneError
+from tuner.commands.shared.settings_group import SettingsGroup
 from tuner.errors import InterruptedBySignalError, TunerError, UsageError
 
 app = typer.Typer(
+    cls=SettingsGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find the vLLM configurations that use the least energy while meeting a latency SLO.",
     epilog=(
+        "Every option may come from a variable (TUNER_RUN_SLO is --slo of run) or from "
+        "~/.config/tuner/config.toml (slo in the table run); the command line comes first. "
         "Exit codes: 0 done, 2 usage, 3 preflight failed, 4 no feasible configuration, "
         "5 needs an operator, 130/143 interrupted."
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import DEFAULT_STORE
+from tuner.catalog.yaml_files import read_mapping
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
@@ -39,16 +40,21 @@ __all__ = [
 ]
 
 
+_LOADS = {"request_rate", "concurrency"}  # one excludes the other
+
+
 def study_spec(
     path: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
     *,
     like: str | None = None,
     store: str = DEFAULT_STORE,
+    defaults: Mapping[str, Any] | None = None,
 ) -> StudySpec:
     """Return the spec of a STUDY.yaml, with `options` over it.
 
-    `like` names an older study in `store`, whose options are the defaults.
+    `like` names an older study in `store`, whose options are the defaults. `defaults` are used for
+    what none of them says.
     Raises `UsageError`.
 
     Example: `tuner.study_spec("night.yaml", {"hours": 2})`
@@ -57,7 +63,12 @@ def study_spec(
     if like is not None:
         with Store.open(store, create=False) as opened:
             said = asked_like(opened.study(like), said)
-    return spec_from(None if path is None else Path(path), said)
+    file = None if path is None else Path(path)
+    known = {*said} if file is None or not defaults else {*said, *read_mapping(file)}
+    if known & _LOADS:
+        known |= _LOADS
+    weaker = {name: value for name, value in (defaults or {}).items() if name not in known}
+    return spec_from(file, weaker | said)
 
 
 def require_targets(notify: Sequence[str]) -> None:

@@ -73,8 +73,12 @@ def validate(origin: str, data: dict[str, Any], model: type[Model]) -> Model:
         raise UsageError(_sentence(origin, error)) from None
 
 
+_FOLLOWED = ("default_factory_not_called",)
+
+
 def _sentence(origin: str, error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
+    # a default that was made of a wrong field says nothing more about that field
+    problems = [p for p in error.errors(include_url=False) if p["type"] not in _FOLLOWED]
     shown = [_problem(dict(p)) for p in problems[:3]]
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return f"'{origin}': " + "; ".join(shown) + more

@@ -14,6 +14,7 @@ from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.option_groups import with_option_groups
 from tuner.commands.shared.options import Format, Name, Notify, Output, StoreUrl, Yes
 from tuner.commands.shared.output import print_json, store_option
+from tuner.commands.shared.settings_group import settings_of
 from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 @with_option_groups
 def run(
+    context: typer.Context,
     options: StudyOptions,
     study_file: Annotated[
         Path | None, typer.Argument(help="STUDY.yaml with any of the options below.")
@@ -61,7 +63,9 @@ def run(
     from tuner.report.terminal.progress import RunDisplay
 
     like = from_study if study_file is None else None
-    spec = tuner.study_spec(study_file, options.given(), like=like, store=store_url)
+    given, of_file = options.given(), settings_of(context).of_file("run")
+    defaults = {name: given.pop(name) for name in of_file & given.keys()}
+    spec = tuner.study_spec(study_file, given, like=like, store=store_url, defaults=defaults)
     would = tuner.preview(spec, store=store_url)
     require_targets(notify or ())
     if dry_run:

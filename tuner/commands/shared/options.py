@@ -19,7 +19,7 @@ class Format(StrEnum):
 
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", envvar="TUNER_STORE", help="SQLite file or database URL."),
+    typer.Option("--store", help="SQLite file or database URL (or in TUNER_STORE)."),
 ]
 Name = Annotated[
     str | None,
@@ -53,4 +53,4 @@ Notify = Annotated[
         metavar="URL|COMMAND",
     ),
 ]
-Vllm = Annotated[str | None, typer.Option(envvar="TUNER_VLLM", help="The vllm executable.")]
+Vllm = Annotated[str | None, typer.Option(help="The vllm executable (or in TUNER_VLLM).")]

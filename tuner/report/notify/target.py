@@ -77,11 +77,11 @@ class Command:
         try:
             self._words = shlex.split(text)
         except ValueError as error:
-            raise UsageError(f"--notify: '{text}' is no command ({error})") from None
+            raise UsageError(f"--notify: this is no command ({error})") from None
         if not self._words or shutil.which(self._words[0]) is None:
             raise UsageError(
-                f"--notify: there is no command '{text}' here; give one that is on the PATH, or "
-                "the URL of a webhook"
+                f"--notify: there is no command '{_shown(self._words)}' here; give one that is on "
+                "the PATH, or the URL of a webhook, which begins with https://"
             )
         self.name = f"the command {self._words[0]}"
 
@@ -110,6 +110,13 @@ class Command:
         except (OSError, ValueError) as error:
             return type(error).__name__
         return None if done.returncode == 0 else f"it ended with status {done.returncode}"
+
+
+def _shown(words: list[str]) -> str:
+    """Return the first word; of a webhook without its https:// only the host."""
+    first = words[0] if words else ""
+    host, slash, _ = first.partition("/")
+    return f"{host}/..." if slash and "." in host.strip(".") else first
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
