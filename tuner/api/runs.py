@@ -162,6 +162,9 @@ async def aresume(
     yes: bool = False,
     model: str | None = None,
     vllm: str | None = None,
+    cards: str | int | None = None,
+    gpus: str | int | None = None,
+    ray: str | None = None,
 ) -> StudyResults:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
@@ -169,8 +172,9 @@ async def aresume(
     again; None keeps the study's setting. `loads`, such as `0.25x,0.5x,1x`, adds operating points.
     `yes` goes on although the default's measurement speaks against the request. The store is
     enough: the search space, workload, trace and other files are in it. `model` is the folder of
-    the same model, and `vllm` the executable, if they lie elsewhere now. Raises `PreflightError` if
-    the machine, server, model or search space has changed.
+    the same model, and `vllm` the executable, if they lie elsewhere now. `cards`, `gpus` and `ray`
+    are as in a spec, for a study on several cards that goes on with others; `ray="none"` is this
+    host. Raises `PreflightError` if the machine, server, model or search space has changed.
 
     Example: `study = await tuner.aresume("night", hours=4)`
     """
@@ -184,7 +188,7 @@ async def aresume(
             confirm=confirm,
             loads=loads,
             yes=yes,
-            moved=MovedTo(model, vllm),
+            moved=MovedTo(model, vllm, cards, gpus, ray),
         )
     return load_study(name, store)
 
@@ -201,6 +205,9 @@ def resume(
     yes: bool = False,
     model: str | None = None,
     vllm: str | None = None,
+    cards: str | int | None = None,
+    gpus: str | int | None = None,
+    ray: str | None = None,
     notify: Sequence[str] = (),
 ) -> StudyResults:
     """Resume a study as `aresume` does, from a script. Ctrl-C stops it cleanly.
@@ -221,6 +228,9 @@ def resume(
             yes=yes,
             model=model,
             vllm=vllm,
+            cards=cards,
+            gpus=gpus,
+            ray=ray,
         )
         study = run_interruptible(resuming)
         notifier.finished(study)

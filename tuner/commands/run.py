@@ -111,6 +111,21 @@ def resume(
     vllm: Annotated[
         str | None, typer.Option(help="The vllm executable, if it lies elsewhere than in the run.")
     ] = None,
+    cards: Annotated[
+        str | None,
+        typer.Option(help="Go on with so many cards (default: as in the run).", metavar="N|all"),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="`all` is short for --cards all; N as in the run.", metavar="N|all"),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with the Ray cluster at this address; none: with this host.",
+            metavar="ADDRESS|none",
+        ),
+    ] = None,
     notify: Notify = None,
     yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
@@ -146,6 +161,9 @@ def resume(
             notify=notify or (),
             model=None if model is None else str(model),
             vllm=vllm,
+            cards=cards,
+            gpus=gpus,
+            ray=ray,
         )
     _finish(study, as_json=output is Format.JSON)
 

@@ -12,7 +12,7 @@ from helpers.testbed import OWNER, Testbed
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation
 from tuner.evaluation.remote.protocol import LeftOver
-from tuner.records import Timing
+from tuner.records import Failure, Timing
 from tuner.store import ProbeKind, Store, TrialState
 from tuner.store.log.measurement_log import MeasurementLog
 from tuner.study.durability.left_over import keep_left_over
@@ -45,3 +45,19 @@ def test_a_result_outlives_its_driver(store: Store, tmp_path: Path) -> None:
     assert probe.measurement is not None and probe.owner.card == "b"
     keep_left_over("s", store, log, [left(0), left(repeat, "probe"), left(7)])
     assert log.path.stat().st_size == size  # known, or of no trial
+
+
+def test_workers_may_store_in_another_order_than_they_log(store: Store, tmp_path: Path) -> None:
+    """A kill amid them leaves an older result that is only in the log."""
+    bed = Testbed(store)
+    log = MeasurementLog(tmp_path / "log" / "s.jsonl", reserve_bytes=4096)
+    log.open()
+    for number in range(6):
+        store.begin_trial("s", number, ASKED, baseline=False, owner=OWNER)
+    found = [left(number) for number in range(6)]
+    keep_left_over("s", store, log, found)
+    for one in found[1:]:
+        assert not isinstance(one.evaluation.result, Failure)
+        store.save_measurement("s", one.number, one.evaluation.result, None)
+    assert recover("s", bed.spec, store, log, bed.listener.note) == 1
+    assert store.states("s")[0] is TrialState.MEASURED

@@ -10,6 +10,7 @@ from helpers.scripted import Recorder
 from tuner.errors import UsageError
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, Store
+from tuner.study.inputs.moved import MovedTo
 from tuner.study.run import resume_study, start_study
 from tuner.study.workers.cards import cards_of
 
@@ -63,10 +64,13 @@ def test_a_fleet_takes_the_time_of_its_slowest_part(store: Store) -> None:
 def test_a_study_goes_on_with_other_cards(store: Store) -> None:
     few = SPEC.model_copy(update={"confirm": False, "trials": 4})
     asyncio.run(start_study(few, store, Recorder()))
-    asyncio.run(resume_study("s", store, Recorder(), more_trials=4))
-    assert len({t.number for t in store.trials("s")}) == 8
+    moved = MovedTo(cards=len(CARDS) + 2)
+    asyncio.run(resume_study("s", store, Recorder(), more_trials=6, moved=moved))
+    trials = store.trials("s")
+    assert len({t.number for t in trials}) == 10
+    assert {t.owner.card for t in trials} == CARDS | {"H100-SXM:3", "H100-SXM:4"}
     probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
-    assert len(probes) == len(CARDS) - 1  # not measured again
+    assert len(probes) == len(CARDS) + 1  # the first cards did not measure it again
 
 
 @pytest.mark.parametrize(("asked", "count"), [(2, 2), ("all", 8), ("3", 3)])

@@ -5,17 +5,18 @@ A store misses results after a kill, a lock or a full disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from tuner.errors import OperatorNeededError
 from tuner.records import Measurement
 from tuner.spec.study import StudySpec
-from tuner.store import Store, TrialState
+from tuner.store import RepeatRow, Store, TrialState
 from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import MeasurementLog, latest
 from tuner.study.durability.results import all_warnings, require_metrics
 
-_KNOWN_IN_A_ROW = 3  # then all earlier ones are stored too: a study has one writer
+_KNOWN_IN_A_ROW = 3
 
 
 def recover(
@@ -26,7 +27,9 @@ def recover(
     Safe to repeat. Raises `OperatorNeededError` for a log that cannot be read.
     """
     trials = store.states(name)
-    repeats = {r.number: r.state for r in store.repeats.every(name)}
+    rows = store.repeats.every(name)
+    repeats = {r.number: r.state for r in rows}
+    open_since = _open_since(name, store, trials, rows)
     missed: list[LoggedResult] = []
     known = 0
     try:
@@ -40,7 +43,9 @@ def recover(
                 missed.append(record)
             else:
                 known += 1
-            if known == _KNOWN_IN_A_ROW:
+            # several workers store in another order than they log
+            is_older = open_since is None or record.ended_at < open_since
+            if known >= _KNOWN_IN_A_ROW and is_older:
                 break
     except OSError as error:
         raise OperatorNeededError(
@@ -56,6 +61,16 @@ def recover(
         what = "trial" if record.repeat is None else "repeat"
         note(f"{what} {record.number} was measured but not stored: taken from the measurement log")
     return len(missed)
+
+
+def _open_since(
+    name: str, store: Store, trials: Mapping[int, TrialState], repeats: Sequence[RepeatRow]
+) -> datetime | None:
+    """Return when the oldest evaluation without a stored result began; None if there is none."""
+    open_trials = (store.trial(name, n) for n, s in trials.items() if s is TrialState.RUNNING)
+    began = [row.started_at for row in open_trials if row is not None]
+    began += [row.started_at for row in repeats if row.state is TrialState.RUNNING]
+    return min(began, default=None)
 
 
 def _behind(name: str, store: Store, record: LoggedResult) -> OperatorNeededError:
