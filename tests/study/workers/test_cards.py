@@ -65,12 +65,12 @@ def test_a_study_goes_on_with_other_cards(store: Store) -> None:
     few = SPEC.model_copy(update={"confirm": False, "trials": 4})
     asyncio.run(start_study(few, store, Recorder()))
     moved = MovedTo(cards=len(CARDS) + 2)
-    asyncio.run(resume_study("s", store, Recorder(), more_trials=6, moved=moved))
+    asyncio.run(resume_study("s", store, Recorder(), more_trials=4, moved=moved))
     trials = store.trials("s")
-    assert len({t.number for t in trials}) == 10
-    assert {t.owner.card for t in trials} == CARDS | {"H100-SXM:3", "H100-SXM:4"}
-    probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
-    assert len(probes) == len(CARDS) + 1  # the first cards did not measure it again
+    assert len({t.number for t in trials}) == 8
+    cards = [p.owner.card for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
+    assert len(cards) == len(CARDS) + 1  # the first cards did not measure it again
+    assert {"H100-SXM:3", "H100-SXM:4"} < set(cards)
 
 
 @pytest.mark.parametrize(("asked", "count"), [(2, 2), ("all", 8), ("3", 3)])
