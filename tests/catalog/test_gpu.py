@@ -6,6 +6,8 @@ import yaml
 from tuner.catalog.gpu import Gpu, gpu_names, load_gpu
 from tuner.errors import UsageError
 
+WARM = {"coolant_c": 38, "kelvin_per_w": 0.025, "leakage_w_per_k": 2, "slowdown_c": 87}
+
 
 def test_every_promised_gpu_is_shipped_with_a_source() -> None:
     promised = {"A100-SXM-80G", "H100-SXM", "H200-SXM", "B200-SXM", "L40S", "L4", "RTX-PRO-6000"}
@@ -43,6 +45,10 @@ def test_a_users_own_gpu(tmp_path: Path, h100: Gpu) -> None:
         ({"knee_mhz": 5000}, "min_clock_mhz <= knee_mhz"),
         ({"idle_w": 500}, "idle_w <= loaded_idle_w"),
         ({"memory_efficiency": 1.5}, "memory_efficiency"),
+        (
+            {"thermal": {**WARM, "coolant_c": 60, "warmer_k": 30}},
+            r"coolant_c \+ warmer_k < slowdown_c",
+        ),
         ({"memroy_efficiency": 0.5}, "there is no such field"),
     ],
 )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,18 @@ def test_the_power_reading_is_the_mean_of_a_second_and_changes_ten_times_in_one(
     assert at(start_s + 3.25) == pytest.approx(0.8 * 500 + 0.2 * 70)
     assert device.mean_power_w(start_s + 0.12, UPDATE_S) == pytest.approx(500)
     assert device.mean_power_w(start_s + 3.12, UPDATE_S) == pytest.approx(70)
+
+
+def test_the_temperature_is_the_one_in_balance_with_the_power(tmp_path: Path) -> None:
+    warm = replace(FACTS, coolant_c=38.0, kelvin_per_w=0.025)
+    made = DeviceFile.create(tmp_path / "warm", warm, 1)
+    device, start_s = made.devices[0], math.ceil(time.monotonic())
+    assert device.facts == warm
+    device.add(start_s, device.energy_j(start_s), 0.0, 70.0)
+    device.add(start_s + 3, device.energy_j(start_s) + 3 * 600, 3.0, 70.0)
+    assert device.temperature_c(start_s + 2) == pytest.approx(38.0 + 15.0, abs=0.1)
+    assert device.temperature_c(start_s + 9) == pytest.approx(38.0 + 1.75)
+    made.close()
 
 
 def test_what_is_older_than_all_points_is_at_the_oldest(device: Device) -> None:

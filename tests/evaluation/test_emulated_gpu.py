@@ -141,6 +141,9 @@ async def test_nvmls_counter_is_the_energy_of_the_engine(
     verdict = await asyncio.to_thread(meter.judge, raw.window_start_s, raw.window_end_s, context)
     assert engine.log is not None
     edges_s = np.array([raw.window_start_s, raw.window_end_s])
+    for one in await asyncio.to_thread(meter.states):  # an H100: 38.3 C, and 0.0249 K for each W
+        assert one.temperature_c is not None
+        assert 41 <= one.temperature_c <= 56
     used_j = np.interp(edges_s - origin_s, engine.log.ends_s, engine.log.energies_j)
     true_j = float(np.diff(used_j)[0])
     assert true_j > 5.0 * 2 * 150  # it was busy

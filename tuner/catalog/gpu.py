@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuner.catalog.engine import EngineConstants, load_engine
 from tuner.catalog.shipped import shipped_folder, shipped_names
@@ -21,6 +21,38 @@ _WITHOUT_DATA = {
 }
 _CARD_DEVIATION = 0.04
 _MOST_CARD_DEVIATION = 0.10
+
+
+class Thermal(BaseModel):
+    """How warm a card gets, once it is in balance, and what that costs.
+
+    A GPU's watts are those of the coolant that its rows were measured in; leakage grows with each
+    kelvin above it. A card is kept below `slowdown_c` by its clock.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coolant_c: float = Field(gt=-50, lt=90)  # of a card without power, where its rows were measured
+    warmer_k: float = Field(default=0.0, gt=-60, lt=60)  # the coolant here, than there
+    kelvin_per_w: float = Field(gt=0, lt=1)  # of the card, above its coolant
+    leakage_w_per_k: float = Field(ge=0)  # at the highest voltage
+    slowdown_c: float = Field(gt=50, le=120)
+
+    @model_validator(mode="after")
+    def _cool_enough(self) -> Thermal:
+        if self.coolant_c + self.warmer_k >= self.slowdown_c:
+            raise ValueError("coolant_c + warmer_k < slowdown_c must hold")
+        return self
+
+    @property
+    def leakage_w(self) -> float:
+        """Power beside that of where the rows were measured, at the highest voltage."""
+        return self.leakage_w_per_k * self.warmer_k
+
+    @property
+    def limit_w(self) -> float:
+        """Power at which the card is as warm as it may be."""
+        return (self.slowdown_c - self.coolant_c - self.warmer_k) / self.kelvin_per_w
 
 
 class Gpu(EngineConstants):
@@ -66,6 +98,7 @@ class Gpu(EngineConstants):
     knee_mhz: int = Field(gt=0)
     knee_voltage: float = Field(gt=0, le=1)
     full_bandwidth_mhz: int = Field(gt=0)
+    thermal: Thermal | None = None  # None: no temperature of it was measured under a known power
 
     @model_validator(mode="after")
     def _ordered(self) -> Gpu:

@@ -14,6 +14,7 @@ d: double, s: text that ends with a zero byte):
     27, 28 u  lowest, highest SM clock, MHz                     29     u  step of SM clocks, MHz
     30     u  memory, bytes           31      d  power with nothing loaded, W
     32     u  power limit, mW         33      u  locked SM clock, MHz, 0 if it is not locked
+    34     d  temperature without power, degrees C              35     d  kelvin per W above it
     40     u  pid of the server on it, 0 if there is none        41     u  its memory, bytes
     42     u  SM clock, MHz           43      u  1 while the power limit holds the clock down
     44     u  points written so far   64-     d  the newest 4,096 points, four words each:
@@ -51,6 +52,7 @@ _DEFAULT_AT, _MIN_LIMIT_AT, _MAX_LIMIT_AT = 24, 25, 26
 _MIN_CLOCK_AT, _MAX_CLOCK_AT, _CLOCK_STEP_AT = 27, 28, 29
 _MEMORY_AT, _IDLE_AT = 30, 31
 _LIMIT_AT, _LOCKED_AT = 32, 33
+_COOLANT_AT, _KELVIN_PER_W_AT = 34, 35
 _PID_AT, _USED_AT, _CLOCK_AT, _HELD_AT, _WRITTEN_AT = 40, 41, 42, 43, 44
 _POINTS_AT, _POINT_WORDS = 64, 4
 _POINT = struct.Struct("=4d")
@@ -59,7 +61,10 @@ _DEVICE_WORDS = _POINTS_AT + POINTS * _POINT_WORDS
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The fixed properties of a GPU. `idle_w` is what it draws with nothing loaded."""
+    """The fixed properties of a GPU. `idle_w` is what it draws with nothing loaded.
+
+    Without power it has the temperature of its coolant; 0 kelvin per W: nothing more is known.
+    """
 
     name: str
     default_limit_w: float
@@ -70,6 +75,8 @@ class Facts:
     clock_step_mhz: int
     memory_bytes: int
     idle_w: float
+    coolant_c: float = 45.0
+    kelvin_per_w: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,8 @@ class Device:
         words[_CLOCK_STEP_AT] = facts.clock_step_mhz
         words[_MEMORY_AT] = facts.memory_bytes
         self._doubles[_IDLE_AT] = facts.idle_w
+        self._doubles[_COOLANT_AT] = facts.coolant_c
+        self._doubles[_KELVIN_PER_W_AT] = facts.kelvin_per_w
         self.add(time.monotonic() - AVERAGE_S - UPDATE_S, 0.0, 0.0, facts.idle_w)
 
     @property
@@ -188,6 +197,8 @@ class Device:
             clock_step_mhz=words[_CLOCK_STEP_AT],
             memory_bytes=words[_MEMORY_AT],
             idle_w=self._doubles[_IDLE_AT],
+            coolant_c=self._doubles[_COOLANT_AT],
+            kelvin_per_w=self._doubles[_KELVIN_PER_W_AT],
         )
 
     @property
@@ -279,6 +290,14 @@ class Device:
         """
         end_s = math.floor(time_s / UPDATE_S) * UPDATE_S
         return (self.energy_j(end_s) - self.energy_j(end_s - over_s)) / over_s
+
+    def temperature_c(self, time_s: float) -> float:
+        """Temperature as NVML reads it: the one in balance with the averaged power.
+
+        How long a card takes to warm up is in no data that we know.
+        """
+        facts = self.facts
+        return facts.coolant_c + facts.kelvin_per_w * self.mean_power_w(time_s, AVERAGE_S)
 
     # -- points
 

@@ -170,3 +170,37 @@ def test_what_the_gpu_would_refuse_is_a_usage_error(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         PowerModel.under(load_gpu("H100-SXM"), device)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, batches(), shares, st.floats(-30, 40), st.floats(-30, 40))
+def test_a_warmer_card_leaks_more_and_is_never_faster(
+    shape: str, batch: Batch, share: float, a: float, b: float
+) -> None:
+    gpu = GPUS["H200-SXM"]
+    assert gpu.thermal is not None
+    parts = StepModel(MODELS[shape], gpu).parts(batch)
+    costs, at_top = [], []
+    for warmer_k in sorted((a, b)):
+        thermal = gpu.thermal.model_copy(update={"warmer_k": warmer_k})
+        limit_w = gpu.min_limit_w + share * (gpu.max_limit_w - gpu.min_limit_w)
+        here = gpu.model_copy(update={"thermal": thermal})
+        power = PowerModel.under(here, {"power_limit_w": limit_w})
+        costs.append(power.step(parts))
+        at_top.append(power.at_clock(parts, gpu.max_clock_mhz).power_w)
+        celsius = thermal.coolant_c + warmer_k + thermal.kelvin_per_w * costs[-1].power_w
+        assert celsius <= thermal.slowdown_c + 1e-6 or costs[-1].clock_mhz == gpu.min_clock_mhz
+    assert at_top[1] - at_top[0] == pytest.approx(gpu.thermal.leakage_w_per_k * abs(a - b))
+    assert costs[0].duration_s <= costs[1].duration_s * (1 + 1e-9)
+
+
+def test_temperatures_are_those_of_the_rows_and_change_nothing_where_these_were_measured() -> None:
+    h200, pro = GPUS["H200-SXM"].thermal, GPUS["RTX-PRO-6000"].thermal
+    assert h200 is not None and pro is not None
+    for thermal, power_w, celsius in ((h200, 713, 57), (h200, 280, 45.2), (pro, 450, 69.2)):
+        found_c = thermal.coolant_c + thermal.kelvin_per_w * power_w
+        assert found_c == pytest.approx(celsius, abs=2)
+    gpu = GPUS["H200-SXM"]
+    plain = PowerModel.under(gpu.model_copy(update={"thermal": None}), {})
+    parts = parts_of("H200-SXM", Batch(64, 64_000, sampled_sequences=64, scheduled_sequences=64))
+    assert PowerModel.under(gpu, {}).step(parts) == plain.step(parts)

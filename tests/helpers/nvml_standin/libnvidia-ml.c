@@ -63,7 +63,9 @@ typedef struct { double time_s, energy_j, busy_s, after_w; } point_t;
 typedef struct {
     char uuid[96], name[96];
     uint64_t facts[8];
-    uint64_t limit_mw, locked_mhz, unused[6];
+    uint64_t limit_mw, locked_mhz;
+    double coolant_c, kelvin_per_w;
+    uint64_t unused[4];
     uint64_t pid, memory_used_bytes, sm_clock_mhz, is_held_back, written, unused_too[19];
     point_t points[POINTS];
 } emulated_t;
@@ -453,6 +455,10 @@ int nvmlDeviceGetTemperature(handle_t d, unsigned sensor, unsigned *celsius) {
     ENTER(d, "nvmlDeviceGetTemperature");
     (void)sensor;
     *celsius = d->temperature_c;
+    if (d->emulated_path[0]) { /* in balance with the power of the last second */
+        const emulated_t *e = emulated(d);
+        *celsius = (unsigned)(e->coolant_c + e->kelvin_per_w * emulated_w(e, now_s(), 1.0) + 0.5);
+    }
     return OK;
 }
 int nvmlDeviceGetUtilizationRates(handle_t d, unsigned *gpu_and_memory) {

@@ -117,7 +117,7 @@ class PowerModel:
         return AtClock(
             slower,
             max(1.0, gpu.full_bandwidth_mhz / clock_mhz),
-            gpu.idle_w + (gpu.loaded_idle_w - gpu.idle_w + gpu.active_w) * voltage_squared,
+            gpu.idle_w + (self._awake_w + gpu.active_w) * voltage_squared,
             voltage_squared / slower,
         )
 
@@ -164,14 +164,22 @@ class PowerModel:
 
     @property
     def allowed_w(self) -> float:
-        """The most power that a step may draw: what a board uses of its limit."""
-        return self.limit_w * self.gpu.limit_use
+        """The most power that a step may draw: what a board uses of its limit, and can cool."""
+        allowed_w = self.limit_w * self.gpu.limit_use
+        thermal = self.gpu.thermal
+        return allowed_w if thermal is None else min(allowed_w, thermal.limit_w)
 
     @property
     def idle_w(self) -> float:
         """Power with the model loaded and nothing to do, at the highest allowed clock."""
-        awake_w = self.gpu.loaded_idle_w - self.gpu.idle_w
-        return self.gpu.idle_w + awake_w * self.voltage(self.highest_clock_mhz) ** 2
+        return self.gpu.idle_w + self._awake_w * self.voltage(self.highest_clock_mhz) ** 2
+
+    @property
+    def _awake_w(self) -> float:
+        """What a loaded model and the card's warmth add, at the highest voltage."""
+        gpu = self.gpu
+        leakage_w = 0.0 if gpu.thermal is None else gpu.thermal.leakage_w
+        return gpu.loaded_idle_w - gpu.idle_w + leakage_w
 
 
 def roofline_s(compute_s: float, memory_s: float, shared: float) -> float:

@@ -40,6 +40,15 @@ def open_devices(path: Path, gpu: Gpu) -> DeviceFile:
 
 
 def _facts(gpu: Gpu) -> Facts:
+    thermal = gpu.thermal
+    warmth = (
+        {}
+        if thermal is None
+        else {
+            "coolant_c": thermal.coolant_c + thermal.warmer_k,
+            "kelvin_per_w": thermal.kelvin_per_w,
+        }
+    )
     return Facts(
         name=gpu.name,
         default_limit_w=gpu.default_limit_w,
@@ -50,6 +59,7 @@ def _facts(gpu: Gpu) -> Facts:
         clock_step_mhz=CLOCK_STEP_MHZ,
         memory_bytes=round(gpu.memory_gib * _GIB),
         idle_w=gpu.idle_w,
+        **warmth,
     )
 
 
