@@ -217,8 +217,9 @@ def confirmation_notes(found: ConfirmedFront) -> list[str]:
             f"{how_to_confirm(found.study)} measures the front again, on launches of its own"
         )
     elif found.unconfirmed:
-        numbers = ", ".join(map(str, found.unconfirmed))
-        notes.append(f"not confirmed, so not shown: trial {numbers}, on the front of the search")
+        first, *more = found.unconfirmed
+        which = f"{1 + len(more)} trials" if more else f"trial {first}"
+        notes.append(f"not confirmed, so not shown: {which} on the front of the search")
     notes += [f"trial {number} is off the front: {why}" for number, why in found.unfit.items()]
     notes += [f"trial {n} is off the front: {_why_dropped(found, n)}" for n in found.dropped]
     uncertain = [

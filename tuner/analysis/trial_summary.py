@@ -26,8 +26,9 @@ class TrialSummary:
     before that of the search's window, also where too few of them confirm it. Intervals are 95 %
     ones; `intervals` are those of every repeated metric, by its name and in its unit.
     `changes_percent` is 100 x (value / default - 1) of what else a reader weighs. `same_outputs` is
-    a share, see `tuner.measurement`. `requests` is how many finished in the windows that the
-    percentiles are taken from.
+    a share, see `tuner.measurement`. `slo_miss_chance` is how likely a window on traffic not seen
+    misses an SLO: the verdict *met* allows 0.05. `requests` is how many finished in the windows
+    that the percentiles are taken from.
     """
 
     number: int
@@ -51,6 +52,7 @@ class TrialSummary:
     saving_interval_percent: tuple[float, float] | None = None
     tied_with_default: bool | None = None
     slo_verdict: str | None = None
+    slo_miss_chance: float | None = None
     same_outputs: float | None = None
     same_outputs_prefix: float | None = None
     mean_tpot_ms: float | None = None
@@ -135,6 +137,7 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
             if e.interval is not None
         },
         slo_verdict=known.slo.value,
+        slo_miss_chance=known.miss_chance,
         same_outputs=None if known.agreement is None else known.agreement.identical,
         same_outputs_prefix=None if known.agreement is None else known.agreement.common_prefix,
     )

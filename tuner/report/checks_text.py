@@ -9,6 +9,7 @@ from tuner.analysis.deployment.headroom import CLOSE_ENOUGH, Headroom
 from tuner.analysis.recommendation.recommend import Recommendation
 
 _J_PER_KWH = 3.6e6
+_A_WINDOW, _ALLOWED = 0.01, 0.05  # of 100 windows
 
 
 def check_lines(r: Recommendation) -> list[str]:
@@ -23,6 +24,24 @@ def check_lines(r: Recommendation) -> list[str]:
             f"after {r.pays_after_h:.2g} h at this load"
         )
     return [line for line in lines if line is not None]
+
+
+def slo_sentence(r: Recommendation) -> str | None:
+    """Return whether the SLO is met on other traffic, and the chance that says so; None if unknown.
+
+    The verdict and the chance are of the same level: at most 5 of 100 windows may miss it.
+    """
+    shown = r.summary_of(r.best)
+    what = {"met": "every SLO is met", "uncertain": "unsure whether the SLO is met"}
+    if not r.slos or not shown.confirmed or shown.slo_verdict not in what:
+        return None
+    said, chance = what[shown.slo_verdict], shown.slo_miss_chance
+    if chance is None:
+        return said
+    if shown.slo_verdict == "uncertain" and chance <= _ALLOWED:
+        return f"{said}: {shown.repeats} windows are too few to say"
+    expected = f"{100.0 * chance:.2g}" if chance >= _A_WINDOW else "fewer than 1"
+    return f"{said}: of 100 windows on other traffic {expected} are expected to miss it, 5 may"
 
 
 def headroom_sentence(r: Recommendation) -> str | None:

@@ -88,10 +88,10 @@ def test_every_figure_by_hand(two: Store) -> None:
     chat, code = table.tasks
     assert (chat.prompt_tokens, chat.output_tokens) == (1000.0, pytest.approx(400.0))
     assert (chat.default_j, chat.recommended_j) == (pytest.approx(80.0), pytest.approx(60.0))
-    assert (chat.headroom_percent, chat.energy_multiplier) == (pytest.approx(25.0), 1.0)
+    assert (chat.saving_percent, chat.energy_multiplier) == (pytest.approx(25.0), 1.0)
     assert code.token_multiplier == pytest.approx(0.1)
     assert code.energy_multiplier == pytest.approx(16.0 / 60.0)
-    assert code.headroom_percent == pytest.approx(20.0)
+    assert code.saving_percent == pytest.approx(20.0)
     # 2 x 7.504658432e9 x 1400 / (989e12 x 0.1) x 700 W
     assert chat.estimated_j == pytest.approx(148.725, rel=1e-4)
     assert chat.estimate_ratio == pytest.approx(148.725 / 80.0, rel=1e-4)
@@ -159,7 +159,7 @@ def test_a_task_without_a_recommendation_says_why(two: Store) -> None:
     add(two, hopeless, [(0.1, 5000.0)], raw(200))
     (table,) = task_tables(two, None, 0.1)
     task = by_workload(table)["reasoning"]
-    assert (task.recommended_j, task.headroom_percent) == (None, None)
+    assert (task.recommended_j, task.saving_percent) == (None, None)
     assert task.default_j == pytest.approx(500.0)
     assert task.note is not None and "p99_tpot_ms" in task.note
 

@@ -31,7 +31,7 @@ class TaskEnergy:
         output_tokens: the same; J/request divided by J/token.
         default_j: energy per request of vLLM's default, J.
         recommended_j: of the recommended configuration, J.
-        headroom_percent: what that saves of the default's energy per token, image or second of
+        saving_percent: what that saves of the default's energy per token, image or second of
             video.
         estimated_j: per request, what an estimate from FLOPs says, J.
         token_multiplier: output tokens, over those of chat.
@@ -50,7 +50,7 @@ class TaskEnergy:
     output_tokens: float | None
     default_j: float | None
     recommended_j: float | None
-    headroom_percent: float | None
+    saving_percent: float | None
     tied_with_default: bool | None
     estimated_j: float | None
     token_multiplier: float | None = None
@@ -145,7 +145,7 @@ def _task(
         output_tokens=output_tokens,
         default_j=metric(default, _PER_REQUEST),
         recommended_j=metric(best, _PER_REQUEST),
-        headroom_percent=None if shown is None else shown.saving_percent,
+        saving_percent=None if shown is None else shown.saving_percent,
         tied_with_default=None if shown is None else shown.tied_with_default,
         estimated_j=estimated_j,
     )

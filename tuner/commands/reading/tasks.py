@@ -28,7 +28,7 @@ def tasks(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
 ) -> None:
-    """Compare the tasks that a model was tuned for: energy per request, headroom, and an estimate.
+    """Compare the tasks that a model was tuned for: energy per request, saving, and an estimate.
 
     Uses the newest study of each workload on one GPU. It shows the measured energy beside an
     estimate from FLOPs. With `--gpu` it shows chat, code, image, video and reasoning on one GPU,

@@ -41,13 +41,23 @@ def front_figure(confirmed: ConfirmedFront, best: int | None) -> Figure:
     ]
     others = [t for t in confirmed.front if t.number != best and not t.baseline]
     stage = "confirmed front" if confirmed.is_confirmed else "front, unconfirmed"
-    met = points("SLO met", [t for t in searched if _met(confirmed, t)], axes, _met_marker())
+    is_behind = (
+        confirmed.is_confirmed
+    )  # what was measured once leaves the front to what was repeated
+    met = points(
+        "SLO met", [t for t in searched if _met(confirmed, t)], axes, _met_marker(is_behind)
+    )
     met["meta"]["has_knob_colours"] = True
     traces = [
-        points("SLO missed", [t for t in searched if not _met(confirmed, t)], axes, _missed()),
+        points(
+            "SLO missed",
+            [t for t in searched if not _met(confirmed, t)],
+            axes,
+            _missed(is_behind),
+        ),
         met,
         *_line(confirmed, axes),
-        points(stage, others, axes, _marker(11, GOOD, "circle"), has_bars=True),
+        points(stage, others, axes, _marker(13, GOOD, "circle"), has_bars=True),
         points(
             StoredSpec.of(confirmed.study).baseline_row,
             [t for t in confirmed.trials if t.baseline and t.number != best],
@@ -64,6 +74,8 @@ def front_figure(confirmed: ConfirmedFront, best: int | None) -> Figure:
         ),
     ]
     x_range = near_range(confirmed, axes.x)
+    for rank, trace in enumerate(reversed(traces), start=1):
+        trace["legendrank"] = rank  # the answer first, though it is drawn last, on top
     return Figure(
         data=traces,
         layout=layout(
@@ -75,11 +87,16 @@ def front_figure(confirmed: ConfirmedFront, best: int | None) -> Figure:
 
 
 def near_range(confirmed: ConfirmedFront, name: str) -> list[float] | None:
-    """Return the range of an axis that is seen first: good points, default and bounds.
+    """Return the range of an axis that is seen first: the front, the default and the bounds.
 
-    Trials that miss the SLO by far lie outside. None for fewer than two values.
+    The front is what is confirmed, else all that met the SLOs. None for fewer than two values.
     """
-    near = [t for t in confirmed.trials if t.baseline or _met(confirmed, t)]
+    good = {
+        number
+        for number, known in confirmed.confirmations.items()
+        if known.is_confirmed and confirmed.is_confirmed
+    } or {t.number for t in confirmed.trials if _met(confirmed, t)}
+    near = [t for t in confirmed.trials if t.baseline or t.number in good]
     values = [v for t in near if (v := metric(t, name)) is not None]
     values += [slo.bound for slo in confirmed.slos if slo.metric == name]
     if len(values) < 2:
@@ -149,7 +166,7 @@ def _line(confirmed: ConfirmedFront, axes: Axes) -> list[Trace]:
             mode="lines",
             meta={"x": axes.x, "y": axes.y, "is_line": True},
             customdata=[t.number for t in confirmed.front],
-            line={"color": GOOD, "width": 1.5, "shape": "hv"},
+            line={"color": GOOD, "width": 2.5, "shape": "hv"},
             hoverinfo="skip",
             showlegend=False,
         )
@@ -165,9 +182,10 @@ def _marker(size: float, colour: str, symbol: str) -> dict[str, Json]:
     return {"symbol": symbol, "size": size, "color": colour, "line": _RIM}
 
 
-def _missed() -> dict[str, Json]:
-    return {"symbol": "x-thin", "size": 7, "line": {"color": FAINT, "width": 1.5}}
+def _missed(is_behind: bool) -> dict[str, Json]:
+    line = {"color": FAINT, "width": 1 if is_behind else 1.5}
+    return {"symbol": "x-thin", "size": 5 if is_behind else 7, "line": line}
 
 
-def _met_marker() -> dict[str, Json]:
-    return {"size": 7.5, "color": DOT, "opacity": 0.85}
+def _met_marker(is_behind: bool) -> dict[str, Json]:
+    return {"size": 5 if is_behind else 7.5, "color": DOT, "opacity": 0.45 if is_behind else 0.85}

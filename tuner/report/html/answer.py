@@ -11,7 +11,7 @@ from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, WHOLE_ANSWER, Direction, OutputKind
-from tuner.report.checks_text import check_lines
+from tuner.report.checks_text import check_lines, slo_sentence
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
@@ -85,11 +85,8 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
     if best.saving_interval_percent is not None:
         low, high = best.saving_interval_percent
         text += f"; the saving is {low:.1f} to {high:.1f} % with 95 % confidence"
-    slo = {"met": "every SLO is met", "uncertain": "<b>unsure whether the SLO is met</b>"}
-    if r.slos and best.slo_verdict in slo:
-        text += f"; {slo[best.slo_verdict]}, the intervals included"
-        if best.slo_verdict == "uncertain":
-            text = text.removesuffix(", the intervals included")
+    if (verdict := slo_sentence(r)) is not None:
+        text += f"; {escape(verdict)}"
     return f"{text}; {escape(r.confirmed.outputs(r.best))}."
 
 

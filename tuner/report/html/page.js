@@ -63,9 +63,10 @@ function filled(trace, rows, axes) {
   return made;
 }
 
-// The good points, the default and the bounds decide what is seen first; far misses lie outside.
+// What is confirmed (else what met the SLOs), the default and the bounds decide what is seen first.
 function viewRange(name, rows) {
-  const near = rows.filter((i) => trials.met[i] || trials.baseline[i]).map((i) => value(name, i)).filter((v) => v !== null);
+  const isConfirmed = trials.confirmed.some((count, i) => count && !trials.baseline[i]);
+  const near = rows.filter((i) => trials.baseline[i] || (isConfirmed ? trials.confirmed[i] : trials.met[i])).map((i) => value(name, i)).filter((v) => v !== null);
   const all = [...near, ...data.slos.filter((s) => s.metric === name).map((s) => s.bound)];
   if (all.length < 2) return undefined;
   const low = Math.min(...all), high = Math.max(...all), pad = 0.12 * (high - low || high || 1);
@@ -215,9 +216,9 @@ function table() {
   heads.push(element("th", { scope: "col" }, "SLO"), element("th", { scope: "col" }, "configuration, and why it failed"));
   const body = rows.slice(0, state.limit).map((i) => {
     const role = data.recommendation && data.recommendation.recommended.number === trials.number[i] ? "recommended" : trials.baseline[i] ? "default" : "";
-    const cells = data.shown_metrics.map((name) => element("td", {}, number(value(name, i))));
+    const cells = data.shown_metrics.map((name) => element("td", { "data-label": withUnit(name) }, number(value(name, i))));
     const standing = trials.outcome[i], mark = { "SLO met": "met", "SLO missed": "missed", failed: "failed" }[standing];
-    cells.push(element("td", {}, element("span", { class: mark || "" }, mark || standing)));
+    cells.push(element("td", { "data-label": "SLO" }, element("span", { class: mark || "" }, mark || standing)));
     cells.push(element("td", {}, (configuration(i).join(" ") || "all defaults") + (trials.reason[i] ? ": " + trials.reason[i] : "")));
     return element("tr", { class: role }, element("th", { scope: "row" }, element("button", { type: "button", class: "pick", "data-trial": trials.number[i] }, trials.number[i])), ...cells);
   });

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.host.finding import Finding, Level
+from tuner.report.terminal.layout.narrow import Parts
 
 _STYLES = {Level.OK: "green", Level.NOTE: "dim", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
@@ -44,7 +45,7 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for finding in findings:
-        text = Text(finding.message)
+        text = Parts(finding.message)
         if finding.fix is not None:
             text.append(f"\n$ {finding.fix}", style="cyan")
         table.add_row(Text(finding.level.value, style=_STYLES[finding.level]), finding.check, text)

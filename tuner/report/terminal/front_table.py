@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,11 +18,13 @@ from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.configuration import Value
 from tuner.metrics import METRICS, TEXT
 from tuner.report.labels import emulated_label, metric_label, number, percent
+from tuner.report.terminal.layout.narrow import fits, tables_that_fit
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import StudyIdentity, TrialRow
 
 _Column: TypeAlias = tuple[str, Callable[[TrialSummary], str]]
+_ANSWER = 2  # figures that come first where a table is in parts: energy, and what it saves
 
 
 def show_front(console: Console, found: ConfirmedFront) -> None:
@@ -96,14 +98,13 @@ def trial_tables(
     figures = _figures(shown)
     end = (("SLO", _slo_mark), *((("runs", _repeats),) if any(r.repeats for r in shown) else ()))
     tables = [_table(shown, look, (*knobs, *figures, *end))]
-    if not _fits(console, tables[0]):
-        tables = [_table(shown, look, (*figures, *end))]
-        while knobs:
-            count = len(knobs)
-            while count > 1 and not _fits(console, _table(shown, look, knobs[:count])):
-                count -= 1
-            tables.append(_table(shown, look, knobs[:count]))
-            knobs = knobs[count:]
+    if not fits(console, tables[0]):
+        make = partial(_table, shown, look)
+        answer, others = figures[:_ANSWER], figures[_ANSWER:]
+        in_order = (
+            (*figures, *end) if fits(console, make((*figures, *end))) else (*answer, *end, *others)
+        )
+        tables = [*tables_that_fit(console, in_order, make), *tables_that_fit(console, knobs, make)]
     fixed = ", ".join(f"{n}={_knob(shown[0], n)}" for n in names if n in same)
     note = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
     return Group(*tables, *note)
@@ -138,11 +139,6 @@ def column_title(name: str) -> str:
 
 def _metric_of(name: str) -> Callable[[TrialSummary], str]:
     return lambda row: number(row.metrics.get(name))
-
-
-def _fits(console: Console, table: Table) -> bool:
-    unlimited = console.options.update(width=10_000)
-    return Measurement.get(console, unlimited, table).maximum <= console.width
 
 
 def _table(

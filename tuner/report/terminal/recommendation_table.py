@@ -13,7 +13,7 @@ from tuner.analysis.outcomes import kind_of_study, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS
-from tuner.report.checks_text import check_lines, has_less_headroom
+from tuner.report.checks_text import check_lines, has_less_headroom, slo_sentence
 from tuner.report.fleet_text import fleet_text
 from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.price import Price
@@ -117,6 +117,8 @@ def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> Non
         console.print(_headline(best, r))
     if best.confirmed:
         console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
+        if (verdict := slo_sentence(r)) is not None:
+            console.print(Text(verdict))
 
 
 def _headline(best: TrialSummary, r: Recommendation) -> Text:

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tuner.analysis.cards.workers import WorkerState, worker_states
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
@@ -22,6 +21,7 @@ from tuner.report.json_forms import front_json
 from tuner.report.launch_text import launch_text
 from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.front_table import heading, show_front
+from tuner.report.terminal.layout.narrow import Parts
 from tuner.spec.stored import StoredSpec
 from tuner.store import Store
 from tuner.store.lock.study_lock import study_holder
@@ -187,7 +187,7 @@ def show_status(console: Console, found: Status, store_option: str = "") -> None
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in _lines(found, store_option):
-        table.add_row(name, Text(value))
+        table.add_row(name, Parts(value))
     console.print(table)
     console.print()
     show_front(console, found.confirmed)

@@ -27,8 +27,10 @@ from tuner.configuration import Configuration, Value
 from tuner.metrics import METRICS, OutputKind
 from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import column_title, heading
+from tuner.report.terminal.layout.narrow import Parts, fits
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
+_WIDE = 76  # characters: figures, and the longest setting beside them
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
 
 
@@ -61,7 +63,30 @@ def show_studies(console: Console, summaries: Sequence[StudySummary]) -> None:
             f"{summary.measured}{failed}",
             Text(state),
         )
-    console.print(table)
+    if fits(console, table):
+        console.print(table)
+    else:
+        for summary in summaries:
+            console.print(_summary_lines(summary))
+
+
+def _summary_lines(summary: StudySummary) -> Text:
+    """Return a study on lines of its own, for a terminal that is too narrow for the table."""
+    study = summary.identity
+    label = emulated_label(with_errors(study, emulated(study, ())))
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    state = "finished" if summary.is_finished else "open"
+    state += ", confirmed" if summary.confirmations else ", unconfirmed"
+    counted = f"{summary.measured} measured{failed}"
+    facts = (study.workload_name, f"{study.created_at:%Y-%m-%d}", counted, state)
+    lines = [study.model, " \u00b7 ".join(facts)]
+    return Text.assemble(
+        (study.name, "bold"),
+        *(f"\n  {line}" for line in lines),
+        (f"\n  {study.note}" if study.note else "", "italic"),
+        (f"\n  {label}" if label else "", "magenta"),
+        "\n",
+    )
 
 
 def show_study(
@@ -77,7 +102,8 @@ def show_study(
     console.print(heading(study.name, label))
     console.print(_identity(study, trials))
     if trials:
-        console.print(_trials(found))
+        for table in _trials(found, in_one=console.width >= _WIDE):
+            console.print(table)
     for warning in _warnings(found.trials):
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if repeats:
@@ -112,7 +138,7 @@ def _identity(study: StudyIdentity, trials: Sequence[TrialRow]) -> Table:
         ("budget", _budget(study, trials)),
         ("fixed knobs", _knobs(_fixed(trials)) or "none"),
     ):
-        table.add_row(name, Text(value))
+        table.add_row(name, Parts(value))
     return table
 
 
@@ -133,10 +159,10 @@ def _repeats(
 ) -> Table:
     """Return each window of the trials whose figures are of several, the search's first."""
     table = _table()
-    for title in ("repeat", "of trial", "state"):
+    for title in ("repeat", "trial", "state"):
         table.add_column(Text(title), no_wrap=True)
     _add_figures(table, kind)
-    table.add_column("why", overflow="fold")
+    table.add_column("why", overflow="fold", min_width=12)
     for trial in confirmed:
         table.add_row(
             UNKNOWN,
@@ -160,26 +186,34 @@ def _repeats(
     return table
 
 
-def _trials(found: ConfirmedFront) -> Table:
-    """Return the trials with the figures that every report shows: of a confirmed one, repeated."""
-    on_front = {t.number for t in found.front}
-    table = _table()
-    table.add_column("trial", no_wrap=True)
+def _trials(found: ConfirmedFront, *, in_one: bool) -> list[Table]:
+    """Return the trials with the figures that every report shows: of a confirmed one, repeated.
+
+    Where a terminal is too narrow for one table, the configurations are another.
+    """
+    figures = _table()
+    details = figures if in_one else _table()
+    for table in (figures,) if in_one else (figures, details):
+        table.add_column("trial", no_wrap=True)
     kind = kind_of_study(found.study)
-    _add_figures(table, kind)
-    table.add_column("SLO", no_wrap=True)
-    table.add_column("configuration, and reason of a failure", overflow="fold")
-    fixed = _fixed(found.trials)
+    _add_figures(figures, kind)
+    figures.add_column("SLO", no_wrap=True)
+    details.add_column("configuration, and reason of a failure", overflow="fold")
+    on_front, fixed = {t.number for t in found.front}, _fixed(found.trials)
     for trial in found.trials:
-        shown = found.summary(trial)
-        table.add_row(
-            f"{trial.number} default" if trial.baseline else str(trial.number),
+        name = f"{trial.number} default" if trial.baseline else str(trial.number)
+        cells = (
             number(energy_j(trial)),
             number(metric(trial, kind.columns[0])),
-            _verdict(shown, trial, is_on_front=trial.number in on_front),
-            _detail(trial, fixed),
+            _verdict(found.summary(trial), trial, is_on_front=trial.number in on_front),
         )
-    return table
+        detail = _detail(trial, fixed)
+        if in_one:
+            figures.add_row(name, *cells, detail)
+        else:
+            figures.add_row(name, *cells)
+            details.add_row(name, detail)
+    return [figures] if in_one else [figures, details]
 
 
 def _add_figures(table: Table, kind: OutputKind) -> None:
@@ -235,7 +269,7 @@ def _knobs(knobs: Mapping[str, Value]) -> str:
 
 def _detail(trial: TrialRow, fixed: Mapping[str, Value]) -> Text:
     knobs = {n: v for n, v in trial.configuration.knobs().items() if n not in fixed}
-    text = Text(_knobs(knobs) or "all defaults")
+    text = Parts(_knobs(knobs) or "all defaults")
     if trial.failure is not None:
         text.append(f"\n{trial.failure.kind.value}: {trial.failure.reason}", style="red")
         if trial.failure.log_path is not None:
@@ -253,6 +287,6 @@ def _events(events: Sequence[EventRow]) -> Table:
             f"{event.at:%m-%d %H:%M:%S}",
             Text(event.kind),
             UNKNOWN if event.trial is None else str(event.trial),
-            Text(event.message),
+            Parts(event.message),
         )
     return table

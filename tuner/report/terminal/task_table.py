@@ -17,6 +17,7 @@ from tuner.analysis.tasks.task_energy import CHAT, TaskEnergy, TaskTable
 from tuner.metrics import OUTPUT_KINDS, Output
 from tuner.report.labels import UNKNOWN, emulated_label, number, percent
 from tuner.report.terminal.front_table import heading
+from tuner.report.terminal.layout.narrow import tables_that_fit
 
 _COLUMNS = (
     "tokens\nin+out",
@@ -24,7 +25,7 @@ _COLUMNS = (
     "J/request\ndefault",
     "recom-\nmended",
     "J x\nchat",
-    "head-\nroom",
+    "saving",
     "by\nFLOPs",
     "FLOPs /\ndefault",
 )
@@ -69,13 +70,9 @@ _GPU_COLUMNS = (
 def show_gpu_tasks(console: Console, found: GpuTasks) -> None:
     """Print the tasks of a GPU, whatever model each was tuned for."""
     console.print(heading(f"Tasks on {found.gpu}", ""))
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("task", min_width=9, overflow="fold", vertical="bottom")
-    for title in _GPU_COLUMNS:
-        shown.add_column(Text(title), justify="right", vertical="bottom")
-    for task in found.tasks:
-        shown.add_row(Text(task.task), *_gpu_cells(task))
-    console.print(shown)
+    _print_columns(
+        console, _GPU_COLUMNS, [(Text(task.task), _gpu_cells(task)) for task in found.tasks]
+    )
     for task in found.tasks:
         console.print(Text(f"{task.task}: {task.model}, {task.study}, {task.load}", style="dim"))
     for note in found.notes:
@@ -90,6 +87,24 @@ def show_gpu_tasks(console: Console, found: GpuTasks) -> None:
             style="dim",
         )
     )
+
+
+def _print_columns(
+    console: Console, titles: Sequence[str], rows: Sequence[tuple[Text, Sequence[str]]]
+) -> None:
+    """Print a row per task, in as many tables as the terminal is too narrow for."""
+
+    def table(which: Sequence[int]) -> Table:
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        shown.add_column("task", no_wrap=True, vertical="bottom")
+        for at in which:
+            shown.add_column(Text(titles[at]), justify="right", no_wrap=True, vertical="bottom")
+        for name, cells in rows:
+            shown.add_row(name, *(cells[at] for at in which))
+        return shown
+
+    for part in tables_that_fit(console, range(len(titles)), table):
+        console.print(part)
 
 
 def _gpu_cells(task: GpuTask) -> tuple[str, ...]:
@@ -117,13 +132,8 @@ def show_tasks(console: Console, tables: Sequence[TaskTable]) -> None:
 def _show(console: Console, table: TaskTable) -> None:
     which = tuple(dict.fromkeys(name for task in table.tasks for name in task.emulated))
     console.print(heading(f"Tasks of {table.model} on {table.gpu}", emulated_label(which)))
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown.add_column("task", min_width=9, overflow="fold", vertical="bottom")
-    for title in _COLUMNS:
-        shown.add_column(Text(title), justify="right", no_wrap=True, vertical="bottom")
-    for task in table.tasks:
-        shown.add_row(Text(task.workload), *_cells(task))
-    console.print(shown)
+    rows = [(Text(task.workload), _cells(task)) for task in table.tasks]
+    _print_columns(console, _COLUMNS, rows)
     for task in table.tasks:
         console.print(Text(f"{task.workload}: {task.study}, {_about(task)}", style="dim"))
         if task.note is not None:
@@ -140,7 +150,7 @@ def _cells(task: TaskEnergy) -> tuple[str, ...]:
         number(task.default_j),
         number(task.recommended_j),
         _times(task.energy_multiplier),
-        f"{percent(task.headroom_percent)}{tied}",
+        f"{percent(task.saving_percent)}{tied}",
         number(task.estimated_j),
         _times(task.estimate_ratio),
     )
@@ -154,8 +164,7 @@ def _about(task: TaskEnergy) -> str:
 
 def _foot(table: TaskTable) -> list[str]:
     lines = [
-        "headroom: energy per output token, image or second of video that the recommended "
-        "configuration saves against vLLM's default",
+        "saving: energy per output token, image or second of video, against vLLM's default",
         f"by FLOPs, estimated, not measured: {FORMULA}",
     ]
     if all(task.workload != CHAT for task in table.tasks):

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tuner.analysis.load_text import offered_text
+from tuner.report.terminal.layout.narrow import Parts
 from tuner.report.terminal.status_table import duration
 from tuner.study.listener import NullListener, Progress
 from tuner.study.preview.run_preview import RunPreview
@@ -24,7 +24,7 @@ def show_preview(console: Console, found: RunPreview, now: datetime) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _lines(found, now):
-        table.add_row(name, Text(value))
+        table.add_row(name, Parts(value))
     console.print(table, highlight=False)
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tuner.analysis.side_by_side import SideBySide
 from tuner.report.side_by_side import Row, rows_of, side_by_side_json
+from tuner.report.terminal.layout.narrow import Parts
 
 __all__ = ["show_side_by_side", "side_by_side_json"]
 
@@ -42,10 +43,10 @@ def _columns(names: list[str], rows: list[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", style="dim", overflow="fold")
     for name in names:
-        table.add_column(Text(name, style="bold"), overflow="fold")
+        table.add_column(Parts(name, style="bold"), overflow="fold")
     for row in rows:
         if row.cells:
-            table.add_row(Text(row.name), *map(Text, row.cells))
+            table.add_row(Parts(row.name), *map(Parts, row.cells))
         else:
             table.add_section()
             table.add_row(Text(row.name, style="bold"))
@@ -59,7 +60,7 @@ def _block(name: str, rows: list[Row], at: int) -> Table:
     table.add_column(style="dim", overflow="fold")
     table.add_column(overflow="fold")
     for row in rows:
-        cells = [Text(row.cells[at])] if row.cells else []
+        cells = [Parts(row.cells[at])] if row.cells else []
         table.add_row(Text(row.name, style="" if row.cells else "bold"), *cells)
     table.add_row("")
     return table

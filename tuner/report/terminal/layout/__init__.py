@@ -1,0 +1,1 @@
+"""How tables fit the width of a terminal."""
