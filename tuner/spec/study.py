@@ -260,6 +260,11 @@ class StudySpec(BaseModel):
         return self.cards is not None or self.ray is not None
 
     @property
+    def is_real_time(self) -> bool:
+        """Whether servers run and time passes; on the emulator's virtual clock neither does."""
+        return self.emulate is None or self.live
+
+    @property
     def access(self) -> Access:
         """What the run may do to real GPUs, including the restore after a crash."""
         return Access.READ if self.read_only_device else Access.SET

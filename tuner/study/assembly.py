@@ -109,8 +109,8 @@ class Run:
             await self._go(new=False, older=())
 
     def _priority(self) -> AbstractContextManager[object]:
-        is_real_time = self._spec.emulate is None or self._spec.live
-        return preferred_thread() if self._spec.client_priority and is_real_time else nullcontext()
+        is_asked = self._spec.client_priority and self._spec.is_real_time
+        return preferred_thread() if is_asked else nullcontext()
 
     async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
         self._gpus = await asyncio.to_thread(gpus_for, self._spec)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.alive import ends
 from helpers.benches import CAPPED, check_same_as_here, metrics, virtual_order
@@ -64,6 +65,20 @@ async def test_a_killed_actor_is_told_and_opens_again(carrier: RayCarrier) -> No
         for trial in range(1000):
             await remote.evaluate(CAPPED, trial)
     assert metrics(await remote.evaluate(CAPPED, 3))
+
+
+async def test_its_client_and_servers_are_no_background_work(carrier: RayCarrier) -> None:
+    await carrier.call("prepare")
+    assert carrier.facts is not None
+    assert psutil.Process(carrier.facts.pid).nice() <= psutil.Process().nice()
+
+
+async def test_a_fault_of_a_node_is_told(cluster: RayCluster) -> None:
+    """As a full disk, where the bench keeps its logs."""
+    made = RayCarrier(virtual_order(Path("/dev/null")), Recorder(), "s", "full", gpus=1)
+    with pytest.raises(BenchLostError, match=r"NotADirectoryError .*/dev/null"):
+        await made.call("prepare")
+    await made.close()
 
 
 DRIVER = """

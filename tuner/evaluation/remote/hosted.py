@@ -13,6 +13,7 @@ from tuner.evaluation.factory import RunContext, make_evaluator
 from tuner.evaluation.remote.protocol import BenchOrder, Method, Reply
 from tuner.evaluation.supervision import supervised
 from tuner.host.files.private import private_folder
+from tuner.host.process import preferred_thread
 from tuner.measurement.listener import LoadListener
 
 
@@ -46,5 +47,7 @@ class HostedBench:
         evaluator = await asyncio.to_thread(
             make_evaluator, order.spec, order.plan, order.knobs, self._context
         )
+        if order.spec.client_priority and order.spec.is_real_time:
+            self._stack.enter_context(preferred_thread())
         await self._stack.enter_async_context(supervised(evaluator, self._context))
         return evaluator

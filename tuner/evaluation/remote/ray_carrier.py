@@ -28,8 +28,9 @@ CORES = 2  # of a bench, for the client and the server's own; a virtual one need
 _OPEN_S = 120.0  # for the cluster to place an actor and start its process
 _CLOSE_S = 60.0
 _NEWS_S = 2.0
-# A worker of Ray that ends kills its children, and the guardian has to outlive it.
-_ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "0"}
+# A worker of Ray that ends kills its children, and the guardian has to outlive it. It also runs
+# after every other process of the host (nice 15) with its servers, and its client would be late.
+_ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "0", "RAY_worker_niceness": "0"}
 
 
 def connect(address: str) -> None:
@@ -118,11 +119,9 @@ class RayCarrier:
                 await asyncio.wait([pending])
                 pending.exception()
             raise
-        except ray.exceptions.RayTaskError:
-            raise
         except ray.exceptions.RayError as error:
             await self._give_up()
-            raise BenchLostError(f"{type(error).__name__} of {self._actor_name}") from error
+            raise BenchLostError(f"{_reason(error)} of {self._actor_name}") from error
         if isinstance(reply, TunerError):
             raise reply
         return reply
@@ -148,7 +147,7 @@ class RayCarrier:
                 lifetime="detached",
                 get_if_exists=True,
                 num_gpus=self._gpus,
-                num_cpus=0 if self._is_virtual else CORES,
+                num_cpus=CORES if self._order.spec.is_real_time else 0,
                 max_concurrency=8,
                 runtime_env={"env_vars": _ENVIRONMENT},
             )
@@ -202,9 +201,11 @@ class RayCarrier:
                     self._listener.load_sampled(news.snapshot)
                 await asyncio.sleep(_NEWS_S)
 
-    @property
-    def _is_virtual(self) -> bool:
-        return self._order.spec.emulate is not None and not self._order.spec.live
+
+def _reason(error: Exception) -> str:
+    """Return what ended a bench: an error of its own, such as a full disk of its node, or Ray's."""
+    cause = getattr(error, "cause", None)
+    return type(error).__name__ if cause is None else f"{type(cause).__name__} ({cause})"
 
 
 async def _awaited(reference: Any) -> Any:

@@ -75,7 +75,7 @@ class RunPreview:
     @property
     def is_virtual(self) -> bool:
         """Whether it runs on the emulator's virtual clock, on which a night takes minutes."""
-        return self.spec.emulate is not None and not self.spec.live
+        return not self.spec.is_real_time
 
     def ends_at(self, now: datetime) -> tuple[datetime, datetime]:
         """Return when it ends if it begins at `now`, at the earliest and at the latest."""

@@ -55,7 +55,7 @@ async def opened_benches(
         cards = ray_cards(spec, room_for(spec.gpus or 1))
     else:
         cards = await asyncio.to_thread(cards_of, spec)
-        if spec.emulate is not None and not spec.live:
+        if not spec.is_real_time:
             yield [_virtual(spec, card, plan, knobs, context) for card in cards]
             return
     async with AsyncExitStack() as stack:
