@@ -1,8 +1,10 @@
-"""Whether a process still runs."""
+"""Whether a process still runs, and which ones do."""
 
 import os
 import time
 from pathlib import Path
+
+import psutil
 
 
 def lives(pid: int) -> bool:
@@ -33,3 +35,15 @@ def wait_until_stopped(pid: int, deadline_s: float = 5.0) -> None:
     while any("\nState:\tT" not in (t / "status").read_text() for t in tasks.iterdir()):
         assert time.monotonic() < end_s, f"{pid} does not stop"
         time.sleep(0.01)
+
+
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Return the processes that were started with a variable of this value."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -11,75 +11,120 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
+from helpers.alive import processes_with
 from helpers.subprocesses import environment_with_helpers
 
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
-class RayCluster:
-    """Its address, and the environment of those who may use it."""
+_GPUS = """
+import logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+print(ray.cluster_resources().get("GPU", 0))
+"""
 
-    def __init__(self, address: str, environment: dict[str, str]) -> None:
-        self.address = address
-        self.environment = environment
+
+class RayCluster:
+    """Its address, the environment of those who may use it, and its nodes, all on this host."""
+
+    def __init__(self, folder: str) -> None:
+        port = 20_000 + os.getpid() % 20_000
+        self.address = f"127.0.0.1:{port}"
+        self.environment = {
+            **environment_with_helpers(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray waits a minute for a head that is gone
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+            "TUNER_STATE_DIR": f"{folder}/state",
+        }
+        self._folder = folder
+        self._port = port
+        self.head: subprocess.Popen[bytes] | None = None
+        self.nodes: list[subprocess.Popen[bytes]] = []
+
+    def start_head(self, gpus: int) -> None:
+        """Start a head, whose node has so many GPUs."""
+        self.head = self._started(
+            "head",
+            f"--head --include-dashboard=false --num-cpus=4 --object-store-memory=100000000 "
+            f"--num-gpus={gpus} --port={self._port}",
+        )
+        deadline_s = time.monotonic() + 90.0
+        while True:
+            assert self.head.poll() is None and time.monotonic() < deadline_s, "no head"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.2)
 
     def add_node(self, gpus: int) -> None:
-        """Start one more raylet on this host."""
-        self._ray("start", f"--address={self.address}", f"--num-gpus={gpus}", "--num-cpus=4")
+        """Start one more raylet on this host; it joins after a while."""
+        words = f"--address={self.address} --num-gpus={gpus} --num-cpus=4"
+        self.nodes.append(self._started(f"node-{len(self.nodes)}", words))
 
-    def _ray(self, *words: str) -> None:
-        subprocess.run(
-            [_RAY, *words],
+    def gpus(self) -> int:
+        """Return how many GPUs the living nodes have, asked for by a process of its own."""
+        asked = subprocess.run(
+            [sys.executable, "-c", _GPUS, self.address],
             env=self.environment,
-            check=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
         )
+        return int(float(asked.stdout.split()[-1]))
 
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """Return the processes of Ray whose name has a word; drivers are none of them."""
+        found = processes_with("RAY_TMPDIR", self._folder)
+        return [p for p in found if "tuner" not in p.cmdline() and word in p.cmdline()[0]]
 
-def _wait_for(port: int, head: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + 90.0
-    while True:
-        assert head.poll() is None and time.monotonic() < deadline_s, "the head does not start"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
+    def kill_all(self) -> None:
+        """Kill every process of Ray."""
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+        for started in filter(None, [self.head, *self.nodes]):
+            started.wait()
+        self.head, self.nodes = None, []
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        for started in filter(None, [*self.nodes, self.head]):
+            started.terminate()  # with --block it stops all that it started
+            try:
+                started.wait(30)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+    def _started(self, name: str, words: str) -> subprocess.Popen[bytes]:
+        with Path(self._folder, f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [_RAY, "start", "--block", "--disable-usage-stats", *words.split()],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
 
 @contextmanager
 def ray_cluster(gpus: int) -> Iterator[RayCluster]:
-    """Start a head; at the end every process of the cluster is stopped, by its session."""
+    """Start a head; at the end every process of the cluster is stopped."""
     folder = tempfile.mkdtemp(prefix="ry", dir="/tmp")  # a socket's path has to be short
-    environment = {
-        **environment_with_helpers(),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_TMPDIR": folder,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TUNER_STATE_DIR": f"{folder}/state",
-    }
-    port = 20_000 + os.getpid() % 20_000
-    words = (
-        "start --head --block --include-dashboard=false --num-cpus=4 --disable-usage-stats "
-        f"--object-store-memory=100000000 --num-gpus={gpus} --port={port}"
-    )
-    log = Path(folder, "head.log").open("wb")  # noqa: SIM115
-    head = subprocess.Popen(
-        [_RAY, *words.split()], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-    )
+    cluster = RayCluster(folder)
     try:
-        _wait_for(port, head)
-        yield RayCluster(f"127.0.0.1:{port}", environment)
+        cluster.start_head(gpus)
+        yield cluster
     finally:
-        head.terminate()  # with --block it stops all that it started
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            head.kill()
-            head.wait()
-        log.close()
+        cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)

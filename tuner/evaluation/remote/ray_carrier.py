@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _NAMESPACE = "tuner"
 CORES = 2  # of a bench, for the client and the server's own; a virtual one needs none
 _OPEN_S = 120.0  # for the cluster to place an actor and start its process
+_OPEN_TRIES = 5
+_AGAIN_S = 1.0  # between them
 _CLOSE_S = 60.0
 _NEWS_S = 2.0
 # A worker of Ray that ends kills its children, and the guardian has to outlive it. It also runs
@@ -99,9 +101,10 @@ class RayCarrier:
         except ValueError:
             return None
         try:
-            await self._greet(actor)
+            if not await self._greet(actor):
+                return None
             found: LeftOver | None = await actor.left_over.remote()
-        except (ray.exceptions.RayError, TimeoutError, BenchLostError):
+        except (ray.exceptions.RayError, BenchLostError):
             return None
         return found
 
@@ -137,9 +140,30 @@ class RayCarrier:
         await self._give_up()
 
     async def _open(self) -> None:
-        """Place the actor, or take the one that an earlier driver left."""
+        """Place the actor, or take the one that an earlier driver left.
+
+        The name of an actor that was just killed may be taken for a moment, or lead to it.
+        """
+        errors = _ray().exceptions
+        for _ in range(_OPEN_TRIES):
+            try:
+                if await self._greet(self._placed()):
+                    return
+                failed = "it was left by another study"
+            except (errors.RayActorError, ValueError) as error:
+                failed = _reason(error)
+            except errors.RayError as error:
+                raise BenchLostError(f"{_reason(error)} of {self._actor_name}") from error
+            await asyncio.sleep(_AGAIN_S)
+        raise BenchLostError(f"{self._actor_name} cannot be opened: {failed}")
+
+    def _placed(self) -> Any:
+        """Return the actor of this name, a new one if there is none.
+
+        Raises `ValueError` while one of this name comes or goes.
+        """
         ray = _ray()
-        actor = (
+        return (
             ray.remote(RayBench)
             .options(
                 name=self._actor_name,
@@ -153,32 +177,33 @@ class RayCarrier:
             )
             .remote(self._order)
         )
+
+    async def _greet(self, actor: Any) -> bool:
+        """Take the actor if it was opened for this study, else end it; say which.
+
+        Raises `BenchLostError` if it does not answer, mostly because it found no place.
+        """
         try:
-            await self._greet(actor)
+            async with asyncio.timeout(_OPEN_S):
+                self.facts = await actor.facts.remote()
         except TimeoutError:
-            ray.kill(actor)
+            _kill(actor)
             raise BenchLostError(
                 f"no node had {self._gpus} GPUs and {CORES} CPU cores free within {_OPEN_S:.0f} s"
             ) from None
-        except ray.exceptions.RayError as error:
-            ray.kill(actor)
-            raise BenchLostError(f"{type(error).__name__} of {self._actor_name}") from error
-
-    async def _greet(self, actor: Any) -> None:
-        async with asyncio.timeout(_OPEN_S):
-            self.facts = await actor.facts.remote()
         if not self.facts.needs_token:
-            _ray().kill(actor)
+            _kill(actor)
             raise PreflightError(
                 "the Ray cluster runs without token authentication: whoever reaches its ports can "
                 "run programs on it; start every node with RAY_AUTH_MODE=token"
             )
         if self.facts.identity != self._order.identity:
-            _ray().kill(actor)  # an earlier study's; its guardian stops what it left
-            raise BenchLostError(f"{self._actor_name} was left by another study")
+            _kill(actor)  # its guardian stops what it left
+            return False
         self._actor = actor
         if self._news is None:
             self._news = asyncio.create_task(self._fetch_news())
+        return True
 
     async def _give_up(self) -> None:
         """Leave the actor: it is gone, or out of reach and then ends by itself."""
@@ -186,8 +211,7 @@ class RayCarrier:
             self._news.cancel()
             await asyncio.wait([self._news])
             self._news = None
-        with suppress(_ray().exceptions.RayError, ValueError):
-            _ray().kill(self._actor)
+        _kill(self._actor)
         self._actor = None
 
     async def _fetch_news(self) -> None:
@@ -206,6 +230,13 @@ def _reason(error: Exception) -> str:
     """Return what ended a bench: an error of its own, such as a full disk of its node, or Ray's."""
     cause = getattr(error, "cause", None)
     return type(error).__name__ if cause is None else f"{type(cause).__name__} ({cause})"
+
+
+def _kill(actor: Any) -> None:
+    """End an actor, if it can be reached; it ends by itself where it has no driver."""
+    ray = _ray()
+    with suppress(ray.exceptions.RayError, ValueError):
+        ray.kill(actor)
 
 
 async def _awaited(reference: Any) -> Any:

@@ -1,0 +1,69 @@
+"""A study on two real vLLMs (CPU build) through Ray, one of whose workers is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.chaos.cards_night import CardsNight, require_nothing_lost
+from helpers.ray_cluster import RayCluster, ray_cluster
+from helpers.studies import TINY_LLAMA
+from helpers.tiny_vllm import needs_vllm
+
+from tuner.servers.processes import tagged_processes
+from tuner.store import Store
+
+pytestmark = [*needs_vllm(1200), pytest.mark.ray]
+
+TRIALS = 8
+ACTOR = "ray::RayBench"
+# Limits of a running server only: a worker launches once, and again after its death.
+SPACE = """
+name: limits
+fixed:
+  flags: {load_format: dummy, skip_tokenizer_init: true, enforce_eager: true, dtype: float32,
+          max_model_len: 256}
+  environment: {VLLM_CPU_KVCACHE_SPACE: 1, HF_HUB_OFFLINE: 1}
+flags:
+  max_num_seqs: {type: int, low: 1, high: 128}
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[RayCluster]:
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
+    with ray_cluster(gpus=2) as made:
+        yield made
+
+
+def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
+    model, space = tmp_path / "tiny", tmp_path / "limits.yaml"
+    model.mkdir()
+    (model / "config.json").write_text(TINY_LLAMA)
+    space.write_text(SPACE)
+    words = (
+        f"run --model {model} --vllm {os.environ['TUNER_VLLM']} --space {space} --workload smoke "
+        f"--concurrency 2 --slo p99_e2el_ms<=60000 --window-s 4 --trials {TRIALS} --sampler random "
+        f"--no-confirm --no-checks --ray {cluster.address}"
+    )
+    night = CardsNight(tmp_path, words, cluster.environment)
+    run = night.start()
+    deadline_s = time.monotonic() + 600.0
+    while night.logged() < 4:
+        assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
+        time.sleep(0.2)
+    random.choice(cluster.processes(ACTOR)).kill()
+    assert run.wait(600) == 0, night.log.read_text()
+    require_nothing_lost(night, TRIALS)
+    with Store.open(night.store, create=False) as store:
+        trials = store.trials("s")
+    assert sum(trial.measurement is not None for trial in trials) >= TRIALS
+    tags = {f"{trial.owner.run_tag}-{worker}" for trial in trials for worker in range(2)}
+    assert not [one for tag in tags for one in tagged_processes(tag)]
+    assert not cluster.processes(ACTOR)
