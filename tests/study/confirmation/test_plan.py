@@ -158,3 +158,21 @@ def test_how_long_it_may_go_on() -> None:
     assert may_go_on(float("inf"), 4, 0.0, twelve[:11], None)
     assert not may_go_on(float("inf"), 4, 0.0, twelve, None)
     assert may_go_on(float("inf"), 60, 0.0, twelve, None)
+
+
+def test_the_recommended_is_confirmed_on_two_cards() -> None:
+    def on_card(rows: list[RepeatRow], card: str) -> list[RepeatRow]:
+        """Return the rows with all that this card still measures, as one of several."""
+        while step := next_step(GOAL, TRIALS, rows, card, is_one_of_several=True):
+            row = measured_on(step, len(rows))
+            rows = [*rows, replace(row, owner=replace(row.owner, card=card))]
+            assert len(rows) < 200
+        return rows
+
+    first = on_card([], "a")
+    best = {r.trial for r in first if r.traffic is not None} - {0}
+    assert 2 in best
+    rows = on_card(first, "b")
+    more = rows[len(first) :]
+    assert {r.trial for r in more if r.traffic == more[0].traffic} == {0, 2}  # with its pair
+    assert on_card(rows, "a") == rows and on_card(rows, "c") == rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from helpers.scripted import ScriptedEvaluator, measurement
@@ -10,8 +12,9 @@ from helpers.testbed import OWNER
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.evaluation.evaluator import Evaluation
+from tuner.evaluation.evaluator import BenchLostError, Evaluation
 from tuner.records import Timing
+from tuner.study.workers import fleet as fleet_module
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
@@ -157,3 +160,52 @@ def test_real_time_that_overlaps_counts_once() -> None:
     wall_s = asyncio.run(timed())
     assert len(passed) == 4
     assert 0.09 <= sum(passed) <= wall_s + 0.001
+
+
+def test_a_worker_that_was_lost_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "BACK_OFF_S", 0.0)
+    monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)
+
+    class Away(ScriptedEvaluator):
+        """Its node is away until it was looked for three times."""
+
+        looks = 0
+
+        async def prepare(self) -> Any:
+            self.looks += 1
+            if self.looks < 3:
+                raise BenchLostError("no route to host")
+            return await super().prepare()
+
+    away, notes = Away(), list[str]()
+    lost = Worker(away, replace(OWNER, card="b"))
+    fleet = Fleet([Worker(ScriptedEvaluator(), replace(OWNER, card="a")), lost], notes.append)
+    done: list[str | None] = []
+
+    async def job(worker: Worker) -> bool:
+        if worker is lost and away.looks < 3:
+            raise BenchLostError("killed")
+        if done.count("b") == 5:
+            return False
+        await asyncio.sleep(0.001)
+        done.append(worker.card)
+        return True
+
+    asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
+    assert done.count("b") == 5 and len(fleet.workers) == 2
+    assert notes[-1] == "card b is back" and "until it is back" in notes[-2]
+
+
+def test_the_others_do_not_wait_for_a_lost_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "BACK_OFF_S", 0.0)
+
+    lost = Worker(ScriptedEvaluator(), replace(OWNER, card="b"))
+    fleet, left = Fleet([Worker(ScriptedEvaluator(), OWNER), lost]), [1, 2, 3]
+
+    async def job(worker: Worker) -> bool:
+        if worker is lost:
+            raise BenchLostError("killed")
+        return bool(left) and bool(left.pop())
+
+    asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
+    assert not left and lost not in fleet.workers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,11 +77,16 @@ class RayBench:
         self._work: asyncio.Task[Reply] | None = None
         self._latest: tuple[Method, tuple[Any, ...], datetime] | None = None
         self._watch: asyncio.Task[None] | None = None
+        # a driver may be killed before it says a word to this bench
+        self._unheard = threading.Timer(alone_s, os._exit, (0,))
+        self._unheard.daemon = True
+        self._unheard.start()
 
     async def facts(self) -> Facts:
         """Say where it runs; from now on it watches for its driver."""
         self._heard()
         if self._watch is None:
+            self._unheard.cancel()
             self._watch = asyncio.create_task(self._end_when_alone())
         return Facts(socket.gethostname(), os.getpid(), self._needs_token, self._identity)
 

@@ -186,6 +186,10 @@ class RayCarrier:
         try:
             async with asyncio.timeout(_OPEN_S):
                 self.facts = await actor.facts.remote()
+        except asyncio.CancelledError:
+            if self._actor is None:
+                _kill(actor)  # it may not even have a place
+            raise
         except TimeoutError:
             _kill(actor)
             raise BenchLostError(

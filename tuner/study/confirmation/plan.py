@@ -58,11 +58,13 @@ def next_step(
     card: str | None = None,
     *,
     left_out: frozenset[int] = frozenset(),
+    is_one_of_several: bool = False,
 ) -> Step | None:
     """Return what to measure next on a card, or None when every member is decided.
 
-    All of a round is measured on one card, whose own power then cancels out of its pairs. Members
-    in `left_out` are skipped.
+    All of a round is measured on one card, whose own power then cancels out of its pairs. What
+    would be recommended is confirmed on two cards at least, if this is one of several. Members in
+    `left_out` are skipped.
     """
     cards = {
         r.traffic: r.owner.card for r in repeats if r.traffic is not None and r.traffic < AIM_FROM
@@ -70,7 +72,7 @@ def next_step(
     new = max(cards, default=-1) + 1
     latest = max((number for number, owner in cards.items() if owner == card), default=None)
     ended = [r for r in repeats if r.state is not TrialState.RUNNING]  # other workers' still run
-    plan = _Plan(goal, trials, ended, left_out)
+    plan = _Plan(goal, trials, ended, left_out, card if is_one_of_several else None)
     if latest is None:
         return plan.step(new) or plan.step(new + 1)
     return plan.step(latest) or plan.step(new)
@@ -85,8 +87,10 @@ class _Plan:
         trials: Sequence[TrialRow],
         repeats: Sequence[RepeatRow],
         left_out: frozenset[int],
+        card: str | None = None,
     ) -> None:
         self._goal = goal
+        self._card = card
         self._known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
         self._outlook = Outlook(goal.slos, trials, repeats)
         self._repeats = repeats
@@ -110,7 +114,7 @@ class _Plan:
         default = self._default
         if default is not None and default.number not in done | self._left_out:
             others = in_round - {default.number}
-            wants_pair = any(self._wants_pair(n) for n in others)
+            wants_pair = any(self._wants_pair(n, number) for n in others)
             if (wants_pair or self._default_is_alone(waiting)) and (number % 2 == 0 or not waiting):
                 return Step(default, RepeatKind.BASELINE, number)
         return Step(waiting[0], RepeatKind.CONFIRMATION, number) if waiting else None
@@ -152,10 +156,22 @@ class _Plan:
             if found is None:
                 return trial.number
             if found.slo is SloVerdict.MET and found.knows_energy:
-                return None
+                return trial.number if self._wants_this_card(trial.number) else None
             if found.repeats < LEADER_REPEATS * self._goal.most_repeats:
                 return trial.number
         return None
+
+    def _wants_this_card(self, member: int, but: int | None = None) -> bool:
+        """Say whether one other card has confirmed a member, and this one only in round `but`."""
+        cards = {
+            r.owner.card
+            for r in self._repeats
+            if r.trial == member
+            and r.traffic != but
+            and r.kind is RepeatKind.CONFIRMATION
+            and r.measurement is not None
+        }
+        return self._card is not None and len(cards) == 1 and self._card not in cards
 
     def _default_is_alone(self, waiting: Sequence[TrialRow]) -> bool:
         """Say whether only the default stands, and too little is known of it."""
@@ -176,7 +192,7 @@ class _Plan:
         default = None if self._default is None else self._default.number
         return (found for number, found in self._known.items() if number != default)
 
-    def _wants_pair(self, number: int) -> bool:
+    def _wants_pair(self, number: int, stretch: int) -> bool:
         """Say whether a member's energy is to be compared with the default's on this stretch.
 
         Where one is confirmed already, not while this one may miss an SLO: two more stretches tell
@@ -188,7 +204,8 @@ class _Plan:
         if is_held and self._outlook.miss_chance(number) > _DOUBTFUL:
             return False
         found = self._known.get(number)
-        return found is None or not (found.knows_energy or found.is_dropped)
+        is_known = found is not None and (found.knows_energy or found.is_dropped)
+        return not is_known or self._wants_this_card(number, stretch)
 
 
 def aim_step(

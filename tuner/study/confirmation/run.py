@@ -151,7 +151,14 @@ class ConfirmationRun:
         repeats = self._store.repeats.of(self._name)
         spent_s = self._store.study(self._name).spent_s
         budget = (self._spec.budget_s, self._spec.trials)
-        step = next_step(self._goal, self._able(), repeats, worker.card, left_out=self._left_out)
+        step = next_step(
+            self._goal,
+            self._able(),
+            repeats,
+            worker.card,
+            left_out=self._left_out,
+            is_one_of_several=len(self._fleet.workers) > 1,
+        )
         each_s = self._each_s()
         if step is None or may_go_on(*budget, spent_s, repeats, each_s, self._simplified_s):
             return step

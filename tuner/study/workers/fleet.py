@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from tuner.errors import OperatorNeededError
+from tuner.errors import OperatorNeededError, TunerError
 from tuner.evaluation.evaluator import BenchLostError, Evaluation
 from tuner.study.workers.worker import Worker
 
 MOST_LOSSES = 2  # of one worker in a row; then the study goes on without it
 BACK_OFF_S = 2.0
+REJOIN_S = 300.0  # between two looks whether such a worker is back
 
 Job = Callable[[Worker], Awaitable[bool]]
 
@@ -40,6 +42,8 @@ class Fleet:
         self.workers = list(workers)
         self._note = note
         self._losses: dict[Worker, int] = {}
+        self._absent: list[Worker] = []  # lost too often
+        self._is_over = asyncio.Event()
         self._busy = 0
         self._pauses: list[_Pause] = []
         self._idle: list[asyncio.Future[bool]] = []
@@ -57,7 +61,9 @@ class Fleet:
         one has ended its own. The first exception ends the others.
         """
         self._busy = len(self.workers)
-        tasks = [asyncio.create_task(self._keep_busy(worker, job)) for worker in self.workers]
+        self._is_over.clear()
+        everyone = [*self.workers, *self._absent]
+        tasks = [asyncio.create_task(self._attend(worker, job)) for worker in everyone]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -101,6 +107,44 @@ class Fleet:
         self._last_end_s = now_s
         return passed_s
 
+    async def _attend(self, worker: Worker, job: Job) -> None:
+        """Keep a worker busy, and again each time that it comes back after it was lost."""
+        if worker not in self._absent:
+            await self._keep_busy(worker, job)
+        while worker in self._absent and await self._comes_back(worker):
+            await self._keep_busy(worker, job)
+
+    async def _comes_back(self, worker: Worker) -> bool:
+        """Wait until a lost worker can be used; False once the others have done everything."""
+        while not self._is_over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_over.wait(), REJOIN_S)
+            if await self._is_ready(worker) and not self._is_over.is_set():
+                self._absent.remove(worker)
+                self.workers.append(worker)
+                self._busy += 1
+                self._losses.pop(worker, None)
+                self._note(f"card {worker.card} is back")
+                return True
+        return False
+
+    async def _is_ready(self, worker: Worker) -> bool:
+        """Say whether a worker can be used, or False once the others have done everything."""
+        over = asyncio.create_task(self._is_over.wait())
+        tried = asyncio.create_task(worker.evaluator.prepare())
+        try:
+            await asyncio.wait([over, tried], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            tried.cancel()
+            await asyncio.wait([over, tried])
+        if tried.cancelled():
+            return False
+        error = tried.exception()
+        if error is not None and not isinstance(error, TunerError):
+            raise error
+        return error is None
+
     async def _keep_busy(self, worker: Worker, job: Job) -> None:
         while True:
             await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
@@ -133,9 +177,10 @@ class Fleet:
             return False
         self._note(
             f"card {worker.card} was lost {losses} times in a row ({lost}); the study goes on "
-            "without it"
+            "without it until it is back"
         )
         self.leave_out(worker)
+        self._absent.append(worker)
         if not self.workers:
             raise OperatorNeededError(
                 f"every card was lost, the last one so: {lost}; fix that, then resume the study"
@@ -146,6 +191,7 @@ class Fleet:
         """Wait, and return True to ask again; False once every worker is idle."""
         self._busy -= 1
         if not self._busy:
+            self._is_over.set()
             for waiting in self._idle:
                 waiting.set_result(False)
             return False
