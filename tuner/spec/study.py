@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -393,13 +393,8 @@ def _absolute(data: Mapping[str, Any], folder: Path, is_served: bool) -> dict[st
         value = found.get(field)
         if isinstance(value, str):
             path = folder / Path(value).expanduser()
-            is_file = value.endswith(_FILES)
-            is_path = _is_folder(path) and not is_served if field == "model" else is_file
+            is_path = value.endswith(_FILES)
+            if field == "model":  # pathlib raises for what is too long for a path
+                is_path = not is_served and os.path.isdir(path)  # noqa: PTH112
             found[field] = str(path) if is_path else value
     return found
-
-
-def _is_folder(path: Path) -> bool:
-    with suppress(OSError, ValueError):  # too long for a path, or with a NUL
-        return path.is_dir()
-    return False
