@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 Value: TypeAlias = bool | int | float | str
 
 DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz", "power_profile")
-LOAD_KNOBS = ("request_rate", "concurrency")
+OFFERED_KNOBS = ("request_rate", "concurrency")
+THINKING = "thinking"  # a level of the workload: how its chats ask the model to think
+LOAD_KNOBS = (*OFFERED_KNOBS, THINKING)
 
 MODEL = "model"  # a flag: the checkpoint that is served instead of the study's model
 UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
@@ -35,6 +37,13 @@ def check_name(section: str, name: str) -> None:
         raise ValueError(f"{section}: {name[:_LONGEST_NAME]!r} is not the name of one")
 
 
+def level_name(name: object) -> object:
+    """Return a level of thinking as it is named: YAML reads `off` and `on` as false and true."""
+    if isinstance(name, bool):
+        return "on" if name else "off"
+    return str(name) if isinstance(name, int) else name
+
+
 def _frozen(values: Mapping[str, Value]) -> Mapping[str, Value]:
     return MappingProxyType(dict(values))
 
@@ -45,7 +54,7 @@ class Configuration:
 
     `flags` are `vllm serve` flags in their Python spelling (`max_num_seqs`), `environment` are
     variables of the server process, `device` holds `power_limit_w`, `sm_clock_mhz` and
-    `power_profile`, `load` holds `request_rate` or `concurrency`.
+    `power_profile`, `load` holds `request_rate` or `concurrency`, and `thinking`.
     """
 
     flags: Mapping[str, Value] = field(default_factory=dict)
@@ -64,6 +73,17 @@ class Configuration:
     def knobs(self) -> dict[str, Value]:
         """Every value by its knob's name, flags first."""
         return {**self.flags, **self.environment, **self.device, **self.load}
+
+    @property
+    def offered(self) -> dict[str, Value]:
+        """The load knobs that say how requests are offered: `request_rate` or `concurrency`."""
+        return {name: value for name, value in self.load.items() if name in OFFERED_KNOBS}
+
+    @property
+    def thinking(self) -> str | None:
+        """The level of thinking; None leaves it to the workload."""
+        level = self.load.get(THINKING)
+        return None if level is None else str(level)
 
     def with_fixed(self, fixed: Configuration) -> Configuration:
         """Return the full configuration: this one's knobs over the settings that all share.

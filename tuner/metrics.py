@@ -29,11 +29,17 @@ class Metric:
 
 
 class Output(StrEnum):
-    """What the answers of a workload are."""
+    """What the answers of a workload are, and so what energy is counted for."""
 
     TEXT = "text"
+    ANSWER = "answer"  # text that counts by whole answers, because their length is a knob
     IMAGE = "image"
     VIDEO = "video"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether answers are made of tokens."""
+        return self in (Output.TEXT, Output.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,19 @@ class OutputKind:
 
 OUTPUT_KINDS: Mapping[Output, OutputKind] = MappingProxyType(
     {
+        Output.ANSWER: OutputKind(
+            Output.ANSWER,
+            unit="answer",
+            energy="energy_per_answer_j",
+            throughput="answers_per_s",
+            latencies=("e2el_ms", "ttft_ms", "tpot_ms", "itl_ms"),
+            columns=("p99_e2el_ms", "p99_ttft_ms"),
+            costs=("p99_e2el_ms", "mean_e2el_ms", "p99_ttft_ms", "mean_tpot_ms", "answers_per_s"),
+            many="1,000 answers",
+            many_units=1e3,
+            window_s=(60.0, 600.0),
+            space="thinking",
+        ),
         Output.TEXT: OutputKind(
             Output.TEXT,
             unit="output token",
@@ -131,6 +150,7 @@ OUTPUT_KINDS: Mapping[Output, OutputKind] = MappingProxyType(
     }
 )
 TEXT = OUTPUT_KINDS[Output.TEXT]
+_TOKENS = frozenset((Output.TEXT, Output.ANSWER))
 
 # Of a whole answer, whatever it is made of; those of text also have latencies of its tokens.
 WHOLE_ANSWER = frozenset(("e2el_ms", "image_latency_ms", "video_latency_ms"))
@@ -191,6 +211,13 @@ _SCALARS = (
         "(frames / frame rate) after the first",
     ),
     Metric(
+        "energy_per_answer_j",
+        "energy per answer",
+        "J/answer",
+        Direction.MIN,
+        "energy per request, of a workload whose answers think more or less by a knob",
+    ),
+    Metric(
         "energy_per_request_j",
         "energy per request",
         "J/request",
@@ -233,6 +260,13 @@ _SCALARS = (
         "s of video/s",
         Direction.MAX,
         "seconds of video received in the window / its length",
+    ),
+    Metric(
+        "answers_per_s",
+        "answer throughput",
+        "answers/s",
+        Direction.MAX,
+        "answers finished in the window / its length",
     ),
     Metric(
         "request_throughput_req_s",
@@ -309,24 +343,31 @@ _OWNERS: Mapping[str, frozenset[Output]] = MappingProxyType(
         **{k.energy: frozenset((k.output,)) for k in OUTPUT_KINDS.values()},
         **{k.throughput: frozenset((k.output,)) for k in OUTPUT_KINDS.values()},
         **{
-            f"{statistic}_{latency}": frozenset((k.output,))
+            f"{statistic}_{latency}": _TOKENS if k.output.is_text else frozenset((k.output,))
             for k in OUTPUT_KINDS.values()
             for latency in k.latencies
             for statistic in STATISTICS
         },
         **dict.fromkeys(
             (
-                *("energy_per_input_token_j", "draft_acceptance_rate", "mean_acceptance_length"),
+                TEXT.energy,
+                TEXT.throughput,
+                "energy_per_input_token_j",
+                "draft_acceptance_rate",
+                "mean_acceptance_length",
                 *DRAFT_POSITIONS,
             ),
-            frozenset((Output.TEXT,)),
+            _TOKENS,
         ),
     }
 )
 
 
 def kind_of(metrics: Mapping[str, float]) -> OutputKind:
-    """Return what a measurement's answers were, by the energy that it has; text if it has none."""
+    """Return what a measurement's answers were, by the energy that it has; text if it has none.
+
+    What counts by answers has the energy per token too, and comes first.
+    """
     return next((k for k in OUTPUT_KINDS.values() if k.energy in metrics), TEXT)
 
 

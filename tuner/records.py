@@ -35,7 +35,8 @@ class Request:
     `arrival_s` is the offset from the start of the load at a mean rate of one request per second;
     an open load of R req/s divides it by R, a closed load ignores it. With `stops` the answer ends
     where the model ends it, after at most `output_tokens`; else it has exactly so many.
-    `chat_fields` are sent with messages beside them.
+    `chat_fields` are sent with messages beside them. With `counts_whole` energy is counted by
+    answers rather than by tokens.
     """
 
     request_id: int
@@ -44,6 +45,12 @@ class Request:
     output_tokens: int
     stops: bool = field(default=False, kw_only=True)
     chat_fields: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    counts_whole: bool = field(default=False, kw_only=True)
+
+    @property
+    def output(self) -> Output:
+        """What it asks for."""
+        return Output.ANSWER if self.counts_whole else Output.TEXT
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,16 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tuner.errors import UsageError
+from tuner.load.thinking import Thinking
 from tuner.load.workload import Workload, WorkloadSpec, load_workload
+from tuner.metrics import Output
+from tuner.records import Message, TextRequest
 from tuner.servers.vllm.api import VllmApi
 
 DRAWN = {
@@ -68,3 +73,35 @@ def test_images_do_not_think(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError, match="generation has no thinking"):
         load_workload(str(tmp_path / "mine.yaml"))
+
+
+LEVELS = {"off": {"enabled": False}, "high": {"effort": "high", "token_multiplier": 4}}
+
+
+def test_a_level_takes_the_place_of_the_workloads_own_thinking() -> None:
+    spec = DRAWN | {"thinking": LEVELS["off"], "thinking_levels": LEVELS}
+    workload = Workload("drawn", WorkloadSpec.model_validate(spec))
+    assert workload.spec.default_level == "off"
+    plain, high = (next(workload.requests(level)) for level in (None, "high"))
+    assert high.output_tokens == 4 * plain.output_tokens
+    assert high.chat_fields == {"reasoning_effort": "high"}
+    assert plain.output is high.output is Output.ANSWER
+    assert workload.max_request_tokens >= 4 * 30
+    with pytest.raises(UsageError, match="no level of thinking 'low'; it has: off, high"):
+        next(workload.requests("low"))
+
+
+def test_yaml_reads_off_as_false() -> None:
+    written = yaml.safe_load(yaml.safe_dump(DRAWN) + "thinking_levels: {off: {}, on: {}}")
+    assert set(WorkloadSpec.model_validate(written).thinking_levels or {}) == {"off", "on"}
+    with pytest.raises(ValidationError, match="at least two levels"):
+        WorkloadSpec.model_validate(DRAWN | {"thinking_levels": {"off": {}}})
+
+
+def test_a_system_message_stands_in_front() -> None:
+    thinking = Thinking(system="Think step by step.")
+    asked = TextRequest(0, 0.0, np.zeros(5, np.int32), 8, (Message("user", "2+2?"),))
+    request = thinking.applied_to(asked)
+    assert isinstance(request, TextRequest)
+    assert [m.role for m in request.prompt if isinstance(m, Message)] == ["system", "user"]
+    assert request.prompt_token_ids.size > 5

@@ -41,7 +41,7 @@ class KnobContribution:
 
 def returnable(configuration: Configuration, baseline: Configuration) -> list[str]:
     """Return the knobs that differ from the baseline's; the load is not one of them."""
-    theirs, load = baseline.knobs(), configuration.load
+    theirs, load = baseline.knobs(), configuration.offered
     return [
         name
         for name, value in configuration.knobs().items()

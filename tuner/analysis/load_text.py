@@ -75,7 +75,7 @@ def _load(asked: StoredSpec, configuration: Configuration) -> Load | None:
 def _share(asked: StoredSpec, configuration: Configuration) -> str:
     """Return which share of the default's capacity the rate is, if it was asked for as one."""
     rate = None if asked.load is None else asked.load.request_rate
-    if asked.capacity is None or rate is None or configuration.load:
+    if asked.capacity is None or rate is None or configuration.offered:
         return ""
     most = asked.capacity.request_rate
     return f", {rate / most:.2g} of the {most:.3g} that the default sustains"

@@ -24,7 +24,6 @@ from tuner.evaluation.evaluator import (
     LoadRun,
     MeasurementPlan,
     Testbed,
-    load_defaults,
 )
 from tuner.evaluation.launched.idle_power import idle_power
 from tuner.load.workload import FIRST_TOKEN_ID
@@ -85,7 +84,7 @@ class AttachedEvaluator:
 
     async def defaults(self) -> Mapping[str, Value]:
         """Return the study's load as the defaults of the load knobs."""
-        return load_defaults(self._plan.load)
+        return self._plan.load_defaults
 
     async def _models(self) -> tuple[str, ...]:
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol
 
-from tuner.configuration import Configuration, Value
+from tuner.configuration import THINKING, Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
@@ -153,7 +153,7 @@ def load_of(configuration: Configuration, otherwise: Load) -> Load:
 
     Raises `UsageError`.
     """
-    load = configuration.load
+    load = configuration.offered
     if not load:
         return otherwise
     try:
@@ -218,11 +218,17 @@ class MeasurementPlan:
         """Return a configuration's load on a stretch of traffic; see `Traffic.requests`."""
         load = load_of(configuration, self.load)
         return LoadRun(
-            requests=partial(self.traffic.requests, load, unseen),
+            requests=partial(self.traffic.requests, load, unseen, configuration.thinking),
             load=load,
             window=self.window_for(configuration, unseen),
             reduce=self.reduce,
         )
+
+    @property
+    def load_defaults(self) -> dict[str, Value]:
+        """The values of the load knobs that are not set."""
+        level = self.workload.spec.default_level
+        return load_defaults(self.load) | ({} if level is None else {THINKING: level})
 
     def full(self, configuration: Configuration) -> Configuration:
         """Return the full configuration: with the fixed settings, as a server is launched."""

@@ -38,7 +38,6 @@ from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.quality.questions import read_questions
-from tuner.metrics import Output
 from tuner.records import Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
@@ -151,7 +150,7 @@ def make_evaluator(
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # raises for limits that this GPU does not have
     if spec.live:
-        if plan.workload.spec.output is not Output.TEXT:
+        if not plan.workload.spec.output.is_text:
             raise UsageError("--live serves text only; images and videos are emulated without it")
         return _served_emulator(spec, gpu, plan, knobs, context)
     return VirtualEvaluator(emulation, gpu, plan, spec.seed, knobs.live)
@@ -170,7 +169,7 @@ def _settings(spec: StudySpec, context: RunContext) -> LaunchSettings:
 def _served_model(
     spec: StudySpec, plan: MeasurementPlan, knobs: Knobs, context: RunContext
 ) -> ServedEvaluator:
-    if plan.workload.spec.output is Output.TEXT:
+    if plan.workload.spec.output.is_text:
         _require_model_folder(spec.model, plan.workload)
     if device := knobs.of("device"):
         _require_allowed(spec, device)

@@ -32,11 +32,13 @@ async def find_headroom(
     return headroom_of(probes)
 
 
-def headroom_run(plan: MeasurementPlan, load: Load, traffic: int) -> LoadRun:
+def headroom_run(
+    plan: MeasurementPlan, load: Load, traffic: int, thinking: str | None = None
+) -> LoadRun:
     """Return the measurement of a load on a stretch of unseen traffic, the same for every load.
 
     It is as long as those of the confirmation, and long enough for a 99th percentile. A load that
-    clearly misses an SLO is cut short.
+    clearly misses an SLO is cut short. `thinking` is the level of the workload's.
     """
     window = plan.unseen_window or plan.window
     if load.request_rate is not None:
@@ -44,7 +46,7 @@ def headroom_run(plan: MeasurementPlan, load: Load, traffic: int) -> LoadRun:
         window_s = max(window.longest_window_s, wanted_s)
         window = replace(window, precision=None, window_s=window_s)
     return LoadRun(
-        requests=partial(plan.traffic.requests, load, traffic),
+        requests=partial(plan.traffic.requests, load, traffic, thinking),
         load=load,
         window=replace(window, slos=plan.slos),
         reduce=plan.reduce,

@@ -29,26 +29,33 @@ class Traffic:
     _compared: dict[int, Workload] = field(default_factory=dict)
     _unseen: dict[int, Workload] = field(default_factory=dict)
 
-    def compared_on(self, load: Load) -> Iterator[Request]:
+    def compared_on(self, load: Load, thinking: str | None = None) -> Iterator[Request]:
         """Return the same requests for every configuration under this load."""
         if self.kind == "drawn":
-            return self.workload.requests()
+            return self.workload.requests(thinking)
         block = self.block_requests(load)
         if block not in self._compared:
             self._compared.clear()  # it keeps prompts in memory
             self._compared[block] = self.workload.representative(block)
-        return self._compared[block].requests()
+        return self._compared[block].requests(thinking)
 
-    def unseen(self, number: int) -> Iterator[Request]:
+    def unseen(self, number: int, thinking: str | None = None) -> Iterator[Request]:
         """Return requests that `compared_on` does not have; others for each number from 0 on."""
         if number not in self._unseen:
             self._unseen.clear()
             self._unseen[number] = self.workload.unseen(number)
-        return self._unseen[number].requests()
+        return self._unseen[number].requests(thinking)
 
-    def requests(self, load: Load, unseen: int | None) -> Iterator[Request]:
-        """Return the requests of unseen stretch number `unseen`; None is the compared one."""
-        return self.compared_on(load) if unseen is None else self.unseen(unseen)
+    def requests(
+        self, load: Load, unseen: int | None, thinking: str | None = None
+    ) -> Iterator[Request]:
+        """Return the requests of unseen stretch number `unseen`; None is the compared one.
+
+        `thinking` is the level at which they think; None leaves that to the workload.
+        """
+        if unseen is None:
+            return self.compared_on(load, thinking)
+        return self.unseen(unseen, thinking)
 
     def block_requests(self, load: Load) -> int:
         """Return how many requests half a window is offered."""

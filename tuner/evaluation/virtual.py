@@ -80,7 +80,7 @@ class VirtualEvaluator:
             ) from None
         self._launch = self._live.clean(full)  # trial 0 is measured on it
         device = device_defaults(self._gpu)
-        return {**self._emulation.defaults(), **device, **load_defaults(self._plan.load)}
+        return {**self._emulation.defaults(), **device, **self._plan.load_defaults}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Simulate; the noise depends on the study's seed and the trial only."""

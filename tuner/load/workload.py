@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from tuner.load.generations.generation_stream import GenerationStream
 from tuner.load.synthetic import ConversationStream, PlainStream
 from tuner.load.traces.part import TracePart, search_part, unseen_part
 from tuner.load.traces.trace import TraceFacts, TraceStream
-from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, Thinking, WorkloadSpec
+from tuner.load.workload_spec import FIRST_TOKEN_ID, LoadSpec, WorkloadSpec
+from tuner.metrics import Output
 from tuner.records import GenerationRequest, Load, Request, TextRequest
 
 __all__ = ["FIRST_TOKEN_ID", "LoadSpec", "Workload", "WorkloadSpec", "load_workload"]
@@ -78,9 +79,10 @@ class Workload:
 
     @property
     def max_request_tokens(self) -> int:
-        """The most tokens that one request can have: prompt and output."""
-        longest = self._stream.max_request_tokens
-        return longest if self.spec.thinking is None else self.spec.thinking.longer(longest)
+        """The most tokens that one request can have at any level: prompt and output."""
+        longest, levels = self._stream.max_request_tokens, self.spec.thinking_levels or {}
+        ways = [how for how in (self.spec.thinking, *levels.values()) if how is not None]
+        return max((how.longer(longest) for how in ways), default=longest)
 
     @property
     def facts(self) -> TraceFacts | None:
@@ -94,14 +96,19 @@ class Workload:
             concurrency=self.spec.load.concurrency, request_rate=self.spec.load.request_rate
         )
 
-    def requests(self) -> Iterator[Request]:
-        """Return a fresh iterator from the first request; it does not end."""
+    def requests(self, level: str | None = None) -> Iterator[Request]:
+        """Return a fresh iterator from the first request; it does not end.
+
+        `level` is one of `thinking_levels`; None is the workload's own thinking.
+        """
         arrivals = self.spec.load.arrivals
         requests: Iterator[Request] = self._stream.requests()
         if self.spec.stop == "natural":
             requests = (replace(request, stops=True) for request in requests)
-        if (thinking := self.spec.thinking) is not None:
-            requests = map(partial(_thinking, thinking), requests)
+        if (thinking := self.spec.thinking_at(level)) is not None:
+            requests = map(thinking.applied_to, requests)
+        if self.spec.output is Output.ANSWER:
+            requests = (replace(request, counts_whole=True) for request in requests)
         if arrivals in ("poisson", "trace"):
             return requests
         # The prompts stay the same under any arrivals.
@@ -115,6 +122,12 @@ class Workload:
     def is_text(self) -> bool:
         """Whether prompts are sent as text rather than as random token ids."""
         return isinstance(next(self._stream.requests()), TextRequest)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether prompts are sent as messages."""
+        first = next(self._stream.requests())
+        return isinstance(first, TextRequest) and not isinstance(first.prompt, str)
 
     def _digest(self) -> str:
         """Hash what is sent: the spec without its prose, and what this numpy draws from it."""
@@ -144,12 +157,6 @@ def _stream(
     if spec.shared_prefix is not None or spec.turns is not None:
         return ConversationStream(spec, draws)
     return PlainStream(spec, draws)
-
-
-def _thinking(how: Thinking, request: Request) -> Request:
-    """Return a request that asks for thinking, and whose answer is longer for it."""
-    longer = how.longer(request.output_tokens)
-    return replace(request, output_tokens=longer, chat_fields=how.chat_fields or None)
 
 
 def load_workload(name_or_path: str) -> Workload:

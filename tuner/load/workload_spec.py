@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tuner.errors import UsageError
 from tuner.load.arrivals import Arrivals
 from tuner.load.generations.generation_spec import GenerationSpec
 from tuner.load.lengths import Lengths, Tokens
+from tuner.load.thinking import Levels, Thinking
 from tuner.metrics import OUTPUT_KINDS, Output, OutputKind
 
 # Special and byte tokens have low ids in most vocabularies.
@@ -21,6 +23,7 @@ COUNTING_TOKENS = 4
 _UNWRITTEN = {
     "generation": None,
     "thinking": None,
+    "thinking_levels": None,
     "trace": None,
     "shared_prefix": None,
     "turns": None,
@@ -99,35 +102,6 @@ class TraceSource(_Part):
         return file
 
 
-class Thinking(_Part):
-    """How chats ask the model to think; what is not written is left to the server.
-
-    `enabled` is the chat template's `enable_thinking`, `effort` the API's `reasoning_effort`,
-    `budget_tokens` vLLM's `thinking_token_budget`. `token_multiplier` is how many times as long the
-    answers become: drawn lengths, and the most of a trace, are multiplied by it.
-    """
-
-    enabled: bool | None = None
-    effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
-    budget_tokens: Annotated[int, Field(ge=0, le=2**20)] | None = None
-    token_multiplier: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-
-    @property
-    def chat_fields(self) -> dict[str, Any]:
-        """The fields of a chat's body."""
-        kwargs = None if self.enabled is None else {"enable_thinking": self.enabled}
-        fields = {
-            "chat_template_kwargs": kwargs,
-            "reasoning_effort": self.effort,
-            "thinking_token_budget": self.budget_tokens,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
-
-    def longer(self, tokens: int) -> int:
-        """Return how long an answer of so many tokens becomes, at least one token."""
-        return max(1, round(tokens * self.token_multiplier))
-
-
 class WorkloadSpec(_Part):
     """A workload file.
 
@@ -135,7 +109,8 @@ class WorkloadSpec(_Part):
     for the emulator: by speculative method, the probability that a drafted token is accepted if
     those before it were. With `stop: natural` an answer ends where the model ends it, and
     `output_tokens` of the trace is the most that it may have. With `generation` it asks for images
-    or videos instead of tokens.
+    or videos instead of tokens. `thinking_levels` are those of the knob `thinking`, by name; energy
+    is then counted by answers.
     """
 
     description: str = Field(min_length=1)
@@ -150,6 +125,7 @@ class WorkloadSpec(_Part):
     stop: Literal["length", "natural"] = "length"
     acceptance: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = None
     thinking: Thinking | None = None
+    thinking_levels: Levels | None = None
     seed: int = Field(default=0, ge=0)
     vocab_size: int = Field(default=32000, ge=2 * FIRST_TOKEN_ID, le=2**30)
 
@@ -197,7 +173,8 @@ class WorkloadSpec(_Part):
 
     def _require_no_tokens(self) -> None:
         """Raise `ValueError` for a field that images and videos do not have."""
-        asked = ("trace", "shared_prefix", "turns", "acceptance", "thinking")
+        thinking = ("thinking", "thinking_levels")
+        asked = ("trace", "shared_prefix", "turns", "acceptance", *thinking)
         fields = ("prompt_tokens", "output_tokens", *asked)
         if written := [name for name in fields if getattr(self, name) is not None]:
             raise ValueError(f"generation has no {', '.join(written)}; remove them")
@@ -207,7 +184,25 @@ class WorkloadSpec(_Part):
     @property
     def output(self) -> Output:
         """What the answers are."""
-        return Output.TEXT if self.generation is None else self.generation.kind
+        if self.generation is not None:
+            return self.generation.kind
+        return Output.TEXT if self.thinking_levels is None else Output.ANSWER
+
+    @property
+    def default_level(self) -> str | None:
+        """The level that the workload's own thinking is; None if it is none of them."""
+        levels = (self.thinking_levels or {}).items()
+        return next((name for name, how in levels if how == self.thinking), None)
+
+    def thinking_at(self, level: str | None) -> Thinking | None:
+        """Return how a level thinks; None is the workload's own. Raises `UsageError`."""
+        if level is None:
+            return self.thinking
+        levels = self.thinking_levels or {}
+        if level not in levels:
+            known = ", ".join(levels) or "none"
+            raise UsageError(f"the workload has no level of thinking '{level}'; it has: {known}")
+        return levels[level]
 
     @property
     def kind(self) -> OutputKind:

@@ -30,7 +30,7 @@ from tuner.measurement.requests.latencies import (
 )
 from tuner.measurement.requests.made import made_per_batch, units_of, whole_answers
 from tuner.measurement.statistics.student_t import student_t_quantile
-from tuner.metrics import OUTPUT_KINDS, Output
+from tuner.metrics import OUTPUT_KINDS, TEXT, Output
 from tuner.records import FloatArray, RawRun
 
 LEVEL = 0.95
@@ -297,12 +297,13 @@ class _Window:
     def long_enough(self) -> bool:
         """Say whether enough requests, and enough of their lifetimes, are in the window."""
         # up to one lifetime went where the window was cut to whole answers
-        least = LEAST_LIFETIMES - (self._run.output is not Output.TEXT)
+        least = LEAST_LIFETIMES - (not self._run.output.is_text)
         return len(self._finished) >= _LEAST_REQUESTS and self._lifetimes >= least
 
     def rates(self) -> dict[str, Interval | None]:
         """Intervals of energy, power and throughput."""
         kind = OUTPUT_KINDS[self._run.output]
+        counted = TEXT if kind.output.is_text else kind
         edges_s = np.linspace(self._start_s, self._end_s, self._batches + 1)
         tokens = made_per_batch(self._run, edges_s)
         output_tokens = np.array([units_of(r) for r in self._finished])
@@ -310,21 +311,24 @@ class _Window:
         joules = np.diff(np.interp(edges_s, power.times_s, power.energy_j))
         seconds, done, output = self._seconds, self._done, self._sums(self._ends_s, output_tokens)
         used, made = joules.sum(), tokens.sum()
-        per_request = float(used / made * output.sum() / done.sum())
+        per_request = product_interval(
+            float(used / made * output.sum() / done.sum()), [joules, output], [tokens, done]
+        )
+        requests_per_s = product_interval(done.sum() / self._length_s, [done], [seconds])
+        of_answers = {kind.energy: per_request, kind.throughput: requests_per_s}
         return {
-            kind.energy: product_interval(used / made, [joules], [tokens]),
-            "energy_per_request_j": product_interval(per_request, [joules, output], [tokens, done]),
+            **(of_answers if kind.output is Output.ANSWER else {}),
+            counted.energy: product_interval(used / made, [joules], [tokens]),
+            "energy_per_request_j": per_request,
             **self._input_energy(joules),
             "mean_power_w": product_interval(used / self._length_s, [joules], [seconds]),
-            kind.throughput: product_interval(made / self._length_s, [tokens], [seconds]),
-            "request_throughput_req_s": product_interval(
-                done.sum() / self._length_s, [done], [seconds]
-            ),
+            counted.throughput: product_interval(made / self._length_s, [tokens], [seconds]),
+            "request_throughput_req_s": requests_per_s,
         }
 
     def _input_energy(self, joules: FloatArray) -> dict[str, Interval | None]:
         """Interval of the energy per prompt token; `joules` is the energy of each batch."""
-        if self._run.output is not Output.TEXT:
+        if not self._run.output.is_text:
             return {}
         started = started_within(self._run.requests, self._start_s, self._end_s)
         firsts_s = np.array([r.token_times_s[0] for r in started])
@@ -361,7 +365,7 @@ class _Window:
 
     def _samples(self) -> dict[str, Samples]:
         whole = _present(self._ends_s, [e2el_ms(r) for r in self._finished])
-        if self._run.output is not Output.TEXT:
+        if not self._run.output.is_text:
             return dict.fromkeys(OUTPUT_KINDS[self._run.output].latencies, whole)
         started = started_within(self._run.requests, self._start_s, self._end_s)
         firsts_s = np.array([r.token_times_s[0] for r in started])

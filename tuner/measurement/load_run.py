@@ -19,10 +19,8 @@ from tuner.load.client.drive import drive
 from tuner.measurement.client_verdict import judge_client, too_few_requests
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.steady_window import SteadyWindow, WindowPlan
-from tuner.metrics import Output
 from tuner.records import (
     DraftCounts,
-    GenerationRequest,
     Load,
     LoadSnapshot,
     PowerTimeline,
@@ -115,7 +113,7 @@ async def run_load(
     samples = _Samples()
     first = next(requests)
     requests = chain([first], requests)
-    output = first.output if isinstance(first, GenerationRequest) else Output.TEXT
+    output = first.output
     limits = ClientLimits.of(output)
     async with aiohttp.ClientSession() as session:
         await _look_at_server(session, target, samples, meter)

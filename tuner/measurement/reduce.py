@@ -25,7 +25,7 @@ from tuner.measurement.requests.latencies import (
     waits_at,
 )
 from tuner.measurement.requests.made import made_within, units_of, whole_answers
-from tuner.metrics import OUTPUT_KINDS, STATISTICS, Output, OutputKind
+from tuner.metrics import OUTPUT_KINDS, STATISTICS, TEXT, Output, OutputKind
 from tuner.records import (
     Failure,
     FailureKind,
@@ -104,7 +104,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
             f"the energy counter moved by {energy_j:.3f} J in the window",
         )
     metrics = _throughput(kind, made, finished, energy_j, end_s - start_s)
-    if run.output is Output.TEXT:
+    if run.output.is_text:
         metrics |= _input_energy(run.requests, energy_j, start_s, end_s)
     metrics["offered_rate_req_s"] = _offered_rate(run.requests, start_s, end_s)
     metrics |= acceptance(run.server, start_s, end_s)
@@ -211,13 +211,19 @@ def _offered_rate(requests: Iterable[RequestRecord], start_s: float, end_s: floa
 def _throughput(
     kind: OutputKind, made: float, finished: list[RequestRecord], energy_j: float, window_s: float
 ) -> dict[str, float]:
+    """Return energy and throughput; what counts by answers has them of tokens and of answers."""
+    counted = TEXT if kind.output.is_text else kind
     per_unit_j = energy_j / made
+    per_request_j = per_unit_j * float(np.mean([units_of(r) for r in finished]))
+    requests_per_s = len(finished) / window_s
+    of_answers = {kind.energy: per_request_j, kind.throughput: requests_per_s}
     return {
-        kind.energy: per_unit_j,
-        "energy_per_request_j": per_unit_j * float(np.mean([units_of(r) for r in finished])),
+        **(of_answers if kind.output is Output.ANSWER else {}),
+        counted.energy: per_unit_j,
+        "energy_per_request_j": per_request_j,
         "mean_power_w": energy_j / window_s,
-        kind.throughput: made / window_s,
-        "request_throughput_req_s": len(finished) / window_s,
+        counted.throughput: made / window_s,
+        "request_throughput_req_s": requests_per_s,
     }
 
 

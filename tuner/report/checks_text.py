@@ -7,6 +7,7 @@ from typing import Any
 from tuner.analysis.deployment.checks import DeploymentChecks, Stress
 from tuner.analysis.deployment.headroom import CLOSE_ENOUGH, Headroom
 from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.report.thinking_text import thinking_lines
 
 _J_PER_KWH = 3.6e6
 _A_WINDOW, _ALLOWED = 0.01, 0.05  # of 100 windows
@@ -23,7 +24,7 @@ def check_lines(r: Recommendation) -> list[str]:
             f"the study used about {r.night_energy_j / _J_PER_KWH:.2g} kWh itself, saved again "
             f"after {r.pays_after_h:.2g} h at this load"
         )
-    return [line for line in lines if line is not None]
+    return [*(line for line in lines if line is not None), *thinking_lines(r)]
 
 
 def slo_sentence(r: Recommendation) -> str | None:

@@ -15,6 +15,7 @@ from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.checks_text import checks_json
 from tuner.report.fleet_text import fleet_json
 from tuner.report.price import Price
+from tuner.report.thinking_text import levels_json
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 
@@ -72,6 +73,7 @@ def recommendation_json(
         "price": None if price is None else _price(r, price),
         "outputs": r.confirmed.outputs(r.best),
         "energy_per_correct_answer_j": r.energy_per_correct_j(r.best),
+        "thinking": levels_json(r.levels),
         "checks": checks_json(r),
         "fleet": fleet_json(fleet_energy(r)),
         "warnings": list(r.warnings),

@@ -30,7 +30,7 @@ def installed_server(executable: str | None, output: Output = Output.TEXT) -> Se
 
     It is asked for its version and its flags, which may take a minute. Raises `PreflightError`.
     """
-    if output is not Output.TEXT:
+    if not output.is_text:
         from tuner.servers.vllm_omni.server import OmniServer
 
         return OmniServer.of(executable, output)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tuner.configuration import Configuration, Value
 from tuner.records import Failure, Prompt, Request
@@ -223,8 +223,11 @@ class HttpApi(Protocol):
         served_name: str,
         prompt: Prompt,
         max_tokens: int,
+        chat_fields: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the greedy answer to a text or to messages, up to where the model ends it.
+
+        `chat_fields` are sent beside messages; they say how to think.
 
         Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from optuna.distributions import (
     BaseDistribution,
@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tuner.configuration import UNSET, Value
+from tuner.configuration import THINKING, UNSET, Value, level_name
 
 _SAMPLES = 32  # of a range without steps, where single values are looked at
 _LARGEST = 2**63  # what Optuna's tables, and vLLM, can hold
@@ -235,6 +235,28 @@ class Variants(_Knob):
 
 Knob: TypeAlias = Scalar | Variants
 KnobType = Annotated[Knob, Field(discriminator="type")]
+
+
+def with_level_names(load: Any) -> Any:
+    """Return a file's load knobs with levels of thinking as texts: YAML reads `off` as false."""
+    knob = load.get(THINKING) if isinstance(load, Mapping) else None
+    if not isinstance(knob, Mapping):
+        return load
+    named = {**knob}
+    if isinstance(named.get("choices"), list | tuple):
+        named["choices"] = [level_name(choice) for choice in named["choices"]]
+    if named.get("default") is not None:
+        named["default"] = level_name(named["default"])
+    return {**load, THINKING: named}
+
+
+def check_load_knob(name: str, knob: Knob) -> None:
+    """Raise `ValueError` for a load knob of another form."""
+    if name == THINKING:
+        if not isinstance(knob, Choice) or not all(isinstance(c, str) for c in knob.choices):
+            raise ValueError("load.thinking: needs choices, names of the workload's levels")
+    elif isinstance(knob, Choice | Variants) or knob.low <= 0:
+        raise ValueError(f"load.{name}: needs a range above 0")
 
 
 def parameter_name(name: str, knob: Knob) -> str:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from optuna.distributions import BaseDistribution
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, UNSET, Configuration, Value
@@ -25,9 +25,11 @@ from tuner.spec.knobs import (
     PowerOfTwo,
     SpaceModel,
     Variants,
+    check_load_knob,
     contains,
     is_unset_option,
     parameter_name,
+    with_level_names,
 )
 from tuner.spec.relations import GPUS, Relation
 from tuner.spec.settings import SECTIONS, Section, check_names, check_settings, flat_fields
@@ -105,7 +107,7 @@ class SearchSpace(SpaceModel):
     flags: dict[str, KnobType] = Field(default={})
     environment: dict[str, KnobType] = Field(default={})
     device: dict[str, KnobType] = Field(default={})
-    load: dict[str, KnobType] = Field(default={})
+    load: Annotated[dict[str, KnobType], BeforeValidator(with_level_names)] = Field(default={})
     relations: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -122,8 +124,7 @@ class SearchSpace(SpaceModel):
         if profile is not None and not isinstance(profile, Choice):
             raise ValueError("device.power_profile: needs choices, the names of profiles")
         for name, knob in self.load.items():
-            if isinstance(knob, Choice | Variants) or knob.low <= 0:
-                raise ValueError(f"load.{name}: needs a range above 0")
+            check_load_knob(name, knob)
         names = [name for _, name, _ in self.knobs()]
         if not names:
             raise ValueError("there is no knob; write at least one under flags, environment, ...")

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 import yaml
 
-from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, MODEL, Configuration, Value, check_name
+from tuner.configuration import (
+    DEVICE_KNOBS,
+    LOAD_KNOBS,
+    MODEL,
+    THINKING,
+    Configuration,
+    Value,
+    check_name,
+)
 from tuner.errors import UsageError
 from tuner.host.plain_text import plain_text
 from tuner.host.redaction import is_secret_name, redacted
@@ -35,7 +43,7 @@ def parse_settings(settings: Iterable[str]) -> Configuration:
         if name in GPU_VARIABLES or is_secret_name(name):
             raise UsageError(f"--set: set {name} in the environment of the tuner instead")
         section = section_of(name)
-        found = _flat(setting, name, text)
+        found = {name: text} if name == THINKING else _flat(setting, name, text)
         try:
             check_name(section, name)
             for inner, value in found.items():

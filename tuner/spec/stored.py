@@ -15,6 +15,8 @@ from tuner.store import StudyIdentity
 from tuner.store.faults import readable
 
 _FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT = "fixed", "capacity", "workload_load", "output"
+_RESOLVED = (_FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT)
+_LEVELS, _DEFAULT_LEVEL, _WRITTEN_OUT = "thinking_levels", "thinking_level", "baseline_values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class StoredSpec:
         capacity: the capacity that the load is a share of, if it was given as a share.
         workload_load: the load that the workload states; None in an older store.
         output: what the workload asks for.
+        levels: the workload's levels of thinking, and what each asks for.
+        default_level: that of a trial that sets none; None if it has no name.
+        written_out: the baseline with the value of every knob, where `thinking` is one.
     """
 
     asked: Mapping[str, Any]
@@ -60,6 +65,9 @@ class StoredSpec:
     capacity: Capacity | None = None
     workload_load: Load | None = None
     output: Output = Output.TEXT
+    levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    default_level: str | None = None
+    written_out: Configuration | None = None
 
     @classmethod
     def of(cls, study: StudyIdentity) -> StoredSpec:
@@ -73,13 +81,17 @@ class StoredSpec:
     def from_json(cls, data: Mapping[str, Any]) -> StoredSpec:
         """Build from the result of `to_json`, of this or an older version."""
         capacity, own = data.get(_CAPACITY), data.get(_OWN_LOAD)
-        resolved = (_FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT)
+        written = data.get(_WRITTEN_OUT)
+        resolved = (*_RESOLVED, _LEVELS, _DEFAULT_LEVEL, _WRITTEN_OUT)
         return cls(
             asked={name: value for name, value in data.items() if name not in resolved},
             fixed=Configuration.from_json(data.get(_FIXED) or {}),
             capacity=None if capacity is None else _capacity(capacity),
             workload_load=None if own is None else Load(**own),
             output=Output(data.get(_OUTPUT, Output.TEXT)),
+            levels=data.get(_LEVELS) or {},
+            default_level=_text(data.get(_DEFAULT_LEVEL)),
+            written_out=Configuration.from_json(written) if written else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +101,9 @@ class StoredSpec:
             **self.asked,
             **({} if own is None else {_OWN_LOAD: asdict(own)}),
             **({} if self.output is Output.TEXT else {_OUTPUT: self.output.value}),
+            **({_LEVELS: dict(self.levels)} if self.levels else {}),
+            **({} if self.default_level is None else {_DEFAULT_LEVEL: self.default_level}),
+            **({} if self.written_out is None else {_WRITTEN_OUT: self.written_out.to_json()}),
             _FIXED: self.fixed.to_json(),
             _CAPACITY: None if self.capacity is None else asdict(self.capacity),
         }

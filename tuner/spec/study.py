@@ -26,7 +26,7 @@ from tuner.host.plain_text import plain_text
 from tuner.host.redaction import redacted
 from tuner.measurement.precision import Precision, watched_percentiles
 from tuner.measurement.steady_window import WindowPlan
-from tuner.metrics import OUTPUT_KINDS, TEXT, OutputKind
+from tuner.metrics import OUTPUT_KINDS, TEXT, Output, OutputKind
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.spec.baseline import Baseline, baseline_of
@@ -344,11 +344,11 @@ def _kind(known: Mapping[str, Any]) -> OutputKind:
     `known` are the fields that were validated before.
     """
     try:
-        path = find_yaml("workloads", str(known.get("workload")))
-        generation = read_mapping(path).get("generation")
+        written = read_mapping(find_yaml("workloads", str(known.get("workload"))))
     except UsageError:
         return TEXT
-    name = generation.get("output") if isinstance(generation, dict) else None
+    generation, thinks = written.get("generation"), written.get("thinking_levels") is not None
+    name = generation.get("output") if isinstance(generation, dict) else thinks and Output.ANSWER
     return next((k for k in OUTPUT_KINDS.values() if k.output == name), TEXT)
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 
 from tuner.analysis.outlook import margins
-from tuner.configuration import Configuration, Value
+from tuner.configuration import THINKING, Configuration, Value
 from tuner.errors import TunerError
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.factory import (
@@ -50,7 +50,7 @@ from tuner.study.identity import identity_of, require_same
 from tuner.study.inputs.keeping import files_to_keep
 from tuner.study.listener import Listener
 from tuner.study.loop import StudyRun
-from tuner.study.proposals.first_points import enqueue_emulated, enqueue_older
+from tuner.study.proposals.first_points import enqueue_emulated, enqueue_levels, enqueue_older
 from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.run_files import RunFiles
@@ -127,7 +127,13 @@ class Run:
             evaluator = benches[0].evaluator
             defaults = await evaluator.defaults() if new else {}
             identity = identity_of(
-                self._name, self._spec, self._space, self._workload, testbed, self._capacity
+                self._name,
+                self._spec,
+                self._space,
+                self._workload,
+                testbed,
+                self._capacity,
+                self._written_out(defaults) if new else None,
             )
             self._files.study_log.write("bench", **dataclasses.asdict(testbed))
             if new:
@@ -147,6 +153,12 @@ class Run:
             self._files.log_identity(stored, defaults)
             keep_left_over(self._name, self._store, self._files.log, left_over)
             await self._loop(benches, defaults, older)
+
+    def _written_out(self, defaults: Mapping[str, Value]) -> Configuration | None:
+        if THINKING not in self._space.load:
+            return None
+        parameters = self._space.baseline_parameters(defaults, self._baseline)
+        return self._space.configuration(parameters)
 
     def _plan(self) -> MeasurementPlan:
         plan = measurement_plan(self._spec, self._workload, self._fixed, self._baseline)
@@ -251,6 +263,7 @@ class Run:
         older: Sequence[Configuration],
     ) -> None:
         proposals.enqueue_baseline(defaults)
+        enqueue_levels(proposals, self._space, defaults, self._baseline)
         if older:
             enqueue_older(proposals, self._space, older, defaults, self._listener.note)
             return

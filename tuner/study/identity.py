@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tuner.configuration import Configuration
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import Testbed
 from tuner.evaluation.factory import fixed_configuration
@@ -44,8 +45,9 @@ def identity_of(
     workload: Workload,
     testbed: Testbed,
     capacity: Capacity | None = None,
+    written_out: Configuration | None = None,
 ) -> StudyIdentity:
-    """Return the identity of a new study."""
+    """Return the identity of a new study; the last two are as in `StoredSpec`."""
     return StudyIdentity(
         name=name,
         created_at=datetime.now(UTC),
@@ -71,6 +73,12 @@ def identity_of(
             capacity,
             workload.default_load,
             workload.spec.output,
+            {
+                name: how.model_dump(mode="json", exclude_defaults=True)
+                for name, how in (workload.spec.thinking_levels or {}).items()
+            },
+            workload.spec.default_level,
+            written_out,
         ).to_json(),
         gpu_uuids=testbed.gpu_uuids,
         model_revision=(

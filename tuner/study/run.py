@@ -16,7 +16,6 @@ from tuner.errors import UsageError
 from tuner.evaluation.emulated.emulation import emulation_of
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.quality.questions import read_questions
-from tuner.metrics import Output
 from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
 from tuner.spec.search_space import load_space
 from tuner.spec.stored import spec_of
@@ -62,7 +61,7 @@ async def start_study(
     Raises the error tree of `tuner.errors`; on cancellation everything started is stopped.
     """
     workload = load_workload(spec.workload)
-    is_open = "space" not in spec.model_fields_set and workload.spec.output is Output.TEXT
+    is_open = "space" not in spec.model_fields_set and workload.spec.output.is_text
     if is_open and spec.emulate is None and spec.base_url is None:
         chosen = await asyncio.to_thread(default_space, allowed=spec.allow_gpu_settings)
         if chosen.reason is not None:

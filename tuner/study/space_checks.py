@@ -6,7 +6,7 @@ import itertools
 import math
 
 from tuner.catalog.model import load_model
-from tuner.configuration import MODEL, UNSET, Value
+from tuner.configuration import MODEL, THINKING, UNSET, Value
 from tuner.errors import UsageError
 from tuner.evaluation.factory import baseline_configuration, fixed_configuration
 from tuner.load.workload import Workload
@@ -42,6 +42,7 @@ def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> N
     Drafts are those that a real server would make of random token ids.
     """
     _require_metrics(spec, workload)
+    _require_levels(space, spec, workload)
     rules = flag_rules()
     drafts = [name for _, name in space.settings() if rules.needs_text(name)]
     if drafts and spec.emulate is None and not workload.is_text:
@@ -63,9 +64,31 @@ def _require_metrics(spec: StudySpec, workload: Workload) -> None:
         )
 
 
+def _require_levels(space: SearchSpace, spec: StudySpec, workload: Workload) -> None:
+    """Raise `UsageError` if the knob `thinking` and the workload's levels do not fit."""
+    knob, levels = space.load.get(THINKING), workload.spec.thinking_levels
+    if knob is None:
+        return
+    if levels is None:
+        raise UsageError(
+            f"the knob '{THINKING}' needs a workload that says what its levels are "
+            "(`thinking_levels`; the shipped workload 'thinking' has off, low and high)"
+        )
+    for level in knob.values():
+        if level != UNSET:
+            workload.spec.thinking_at(str(level))
+    if spec.emulate is None and not workload.is_chat:
+        raise UsageError(
+            f"workload '{workload.name}' sends no chats, and only a chat can say how to think; "
+            "give --workload a trace of messages (`tuner workload import`) with `thinking_levels`"
+        )
+
+
 def _require_same_outputs(space: SearchSpace) -> None:
     rules = flag_rules()
-    changing = [name for section, name in space.settings() if rules.changes_outputs(name)]
+    changing = [
+        name for _, name in space.settings() if name == THINKING or rules.changes_outputs(name)
+    ]
     if changing:
         raise UsageError(
             f"{' and '.join(changing)} may change the model's answers; "

@@ -83,7 +83,7 @@ def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) 
     found = []
     if not meets_slo(baseline, slos):
         found.append("the default itself does not meet the SLO")
-    if dict(baseline.configuration.load) != dict(best.configuration.load):
+    if baseline.configuration.offered != best.configuration.offered:
         found.append("the default was measured at another load than this configuration")
     return found
 

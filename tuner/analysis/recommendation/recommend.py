@@ -19,6 +19,7 @@ from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
 from tuner.analysis.recommendation.range_edges import edges
+from tuner.analysis.tasks.levels import LevelEnergy, thinking_levels
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.measurement.statistics.unseen_traffic import LEVEL, SloVerdict
@@ -85,6 +86,11 @@ class Recommendation:
         if best is None or default is None or made_per_s is None or default <= best:
             return None
         return self.night_energy_j / ((default - best) * made_per_s) / 3600.0
+
+    @property
+    def levels(self) -> tuple[LevelEnergy, ...]:
+        """What answers take at each level of thinking; none without that knob."""
+        return thinking_levels(self.confirmed)
 
     def energy_per_correct_j(self, trial: TrialRow) -> float | None:
         """Return energy per request / share of right answers to the study's questions, J.

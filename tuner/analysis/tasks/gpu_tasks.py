@@ -12,10 +12,10 @@ from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.task_energy import CHAT
 from tuner.errors import NoFeasibleConfigurationError, TunerError, UsageError
 from tuner.load.workload import load_workload
-from tuner.metrics import Output
+from tuner.metrics import TEXT, Output, OutputKind
 from tuner.records import Source
 from tuner.spec.stored import StoredSpec
-from tuner.store import Store, StudyIdentity, StudySummary
+from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
 
 _ORDER = (CHAT, "code", "image", "video", "reasoning")
 _PER_REQUEST = "energy_per_request_j"
@@ -77,8 +77,8 @@ def gpu_tasks(store: Store, gpu: str) -> GpuTasks:
     for name in sorted(of_task, key=lambda n: (_ORDER.index(n) if n in _ORDER else 99, n)):
         found = _first(store, of_task[name], notes)
         if found is not None:
-            tasks.append(_task(found))
-    chat = next((task for task in tasks if task.task == CHAT), None)
+            tasks += [_task(found), *_more_thinking(found)]
+    chat = next((task for task in tasks if task.task.partition(",")[0] == CHAT), None)
     shown = tuple(_beside(task, chat) for task in tasks)
     return GpuTasks(summaries[0].identity.gpu, shown, tuple(notes))
 
@@ -119,14 +119,14 @@ def _task(found: Recommendation) -> GpuTask:
     trials = tuple(t for t in (default, best) if t is not None)
     per_request = metric(best, _PER_REQUEST)
     return GpuTask(
-        task=study.workload_name,
+        task=_named(study.workload_name, _own_level(found) if found.levels else None),
         model=study.model,
         study=study.name,
         load=resolved_load_text(study, best.configuration),
         emulated=emulated(study, trials),
         output=kind.output.value,
-        amount=_over(per_request, energy_j(best)),
-        steps=None if kind.output is Output.TEXT else _steps(study),
+        amount=_over(per_request, _unit_j(best, kind)),
+        steps=None if kind.output.is_text else _steps(study),
         default_j=metric(default, _PER_REQUEST),
         recommended_j=per_request,
         load_headroom_percent=_load_headroom_percent(found),
@@ -135,10 +135,46 @@ def _task(found: Recommendation) -> GpuTask:
     )
 
 
+def _unit_j(trial: TrialRow, kind: OutputKind) -> float | None:
+    """Return the energy of a token, also of what counts by answers, an image, or a second, J."""
+    return metric(trial, TEXT.energy) if kind.output.is_text else energy_j(trial)
+
+
+def _more_thinking(found: Recommendation) -> list[GpuTask]:
+    """Return a task for each level of thinking but the recommended one: extended reasoning."""
+    task, own = replace(_task(found), task=found.study.workload_name), _own_level(found)
+    return [
+        replace(
+            task,
+            task=_named(task.task, one.level),
+            amount=one.tokens,
+            default_j=one.unchanged_j,
+            recommended_j=one.energy_per_answer_j,
+            load_headroom_percent=None,
+            saving_percent=_saving_percent(one.energy_per_answer_j, one.unchanged_j),
+            tied_with_default=None,
+        )
+        for one in found.levels
+        if one.level != own
+    ]
+
+
+def _own_level(found: Recommendation) -> str | None:
+    return found.best.configuration.thinking or StoredSpec.of(found.study).default_level
+
+
+def _named(workload: str, level: str | None) -> str:
+    return workload if level is None else f"{workload}, {level}"
+
+
+def _saving_percent(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or not theirs else 100.0 * (1.0 - ours / theirs)
+
+
 def _beside(task: GpuTask, chat: GpuTask | None) -> GpuTask:
     if chat is None:
         return task
-    passes = task.amount if task.output == Output.TEXT else task.steps
+    passes = task.amount if Output(task.output).is_text else task.steps
     return replace(
         task,
         energy_multiplier=_over(task.recommended_j, chat.recommended_j),

@@ -9,16 +9,15 @@ import numpy as np
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import baseline_of, emulated, energy_j, kind_of_study, metric
+from tuner.analysis.outcomes import baseline_of, emulated, kind_of_study, metric
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
-from tuner.metrics import Output
 from tuner.records import RequestState
 from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
 
 CHAT = "chat"
-_PER_REQUEST = "energy_per_request_j"
+_PER_REQUEST, _PER_TOKEN = "energy_per_request_j", "energy_per_output_token_j"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +125,10 @@ def _task(
     shown = None if found is None or best is None else found.summary_of(best)
     of_default = None if found is None or default is None else found.summary_of(default)
     prompt_tokens = output_tokens = None
-    if kind_of_study(study).output is Output.TEXT:
+    if kind_of_study(study).output.is_text:
         if default is not None:
             prompt_tokens = _prompt_tokens(store, study.name, default.number)
-        output_tokens = _over(metric(default, _PER_REQUEST), energy_j(default))
+        output_tokens = _over(metric(default, _PER_REQUEST), metric(default, _PER_TOKEN))
     trials = tuple(t for t in (default, best) if t is not None)
     estimated_j = None
     if basis is not None and prompt_tokens is not None and output_tokens is not None:

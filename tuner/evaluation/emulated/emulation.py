@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 from tuner.catalog.diffusion.constants import diffusion_constants
@@ -72,16 +74,19 @@ class TextEmulation:
 
     def run(self, full: Configuration, run: LoadRun, watch: SteadyWindow, seed: int) -> RawRun:
         """Run a load until the watch ends it; raises as `launch`."""
-        return simulate(
+        requests = run.requests()
+        first = next(requests)
+        raw = simulate(
             self._model,
             self._gpu,
             full,
-            run.requests(),
+            chain([first], requests),
             run.load,
             watch,
             seed=seed,
             acceptance=self._acceptance,
         )
+        return replace(raw, output=first.output)
 
     def idle_w(self, full: Configuration, seed: int) -> float:
         """Return the power of the engines without requests; it has no noise."""
@@ -127,7 +132,7 @@ def emulation_of(model_name: str, gpu: Gpu, workload: Workload) -> Emulation:
     what the workload asks for.
     """
     output = workload.spec.output
-    if not is_diffusion_model(model_name) and output is Output.TEXT:
+    if not is_diffusion_model(model_name) and output.is_text:
         return TextEmulation(load_model(model_name), gpu, workload.spec.acceptance)
     if is_diffusion_model(model_name):
         model = load_diffusion_model(model_name)
@@ -143,4 +148,4 @@ def emulation_of(model_name: str, gpu: Gpu, workload: Workload) -> Emulation:
 
 
 def _asked(output: Output) -> str:
-    return "text" if output is Output.TEXT else f"{output.value}s"
+    return "text" if output.is_text else f"{output.value}s"

@@ -27,7 +27,6 @@ from tuner.evaluation.evaluator import (
     LoadRun,
     MeasurementPlan,
     Testbed,
-    load_defaults,
 )
 from tuner.evaluation.launched.idle_power import idle_power
 from tuner.evaluation.launched.switch_costs import switching
@@ -121,7 +120,7 @@ class ServedEvaluator:
         known = self._spec.defaults
         flags = await _reported_defaults(warm.server) if known is None else known
         self._plan.require_room(flags, self._spec.server.rules.context_flag)
-        return {**flags, **device_defaults(self._gpus), **load_defaults(self._plan.load)}
+        return {**flags, **device_defaults(self._gpus), **self._plan.load_defaults}
 
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         """Measure on the warm server if it can serve this configuration, else launch one."""
@@ -167,7 +166,8 @@ class ServedEvaluator:
         if not questions or configuration in self._graded:
             return found
         try:
-            grades = await graded_answers(server, questions)
+            thinking = self._plan.workload.spec.thinking_at(configuration.thinking)
+            grades = await graded_answers(server, questions, thinking)
         except* NotAnsweredError as group:
             warning = f"the questions were not answered: {group.exceptions[0]}"
             found = dataclasses.replace(found, warnings=(*found.warnings, warning))

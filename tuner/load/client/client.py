@@ -38,7 +38,7 @@ class ClientLimits:
     @classmethod
     def of(cls, output: Output) -> ClientLimits:
         """Return the limits for what is asked for: a video arrives after an hour, all at once."""
-        if output is Output.TEXT:
+        if output.is_text:
             return cls()
         return cls(first_token_s=_WHOLE_ANSWER_S, silence_s=_WHOLE_ANSWER_S)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from tuner.load.thinking import Thinking
 from tuner.measurement.quality.questions import Question
 from tuner.servers.server import Endpoint, NotAnsweredError
 
@@ -12,14 +13,18 @@ _AT_ONCE = 16
 _ANSWER_S = 600.0
 
 
-async def graded_answers(server: Endpoint, questions: Sequence[Question]) -> tuple[bool, ...]:
+async def graded_answers(
+    server: Endpoint, questions: Sequence[Question], thinking: Thinking | None = None
+) -> tuple[bool, ...]:
     """Return of each question whether the server's greedy answer is right.
 
-    Raises `NotAnsweredError` if one got no answer.
+    Chats are asked to think as the configuration's do, and may be as much longer. Raises
+    `NotAnsweredError` if one got no answer.
     """
     # here, because reports read grades, and should not wait for an HTTP client's import
     import aiohttp
 
+    how = Thinking() if thinking is None else thinking
     turn = asyncio.Semaphore(_AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
     async with (
@@ -34,8 +39,9 @@ async def graded_answers(server: Endpoint, questions: Sequence[Question]) -> tup
                         session,
                         server.base_url,
                         server.served_name,
-                        question.asked,
-                        question.max_tokens,
+                        how.asked(question.asked),
+                        how.longer(question.max_tokens),
+                        how.chat_fields,
                     )
                 except TimeoutError:
                     raise NotAnsweredError(f"no answer within {_ANSWER_S:g} s") from None

@@ -72,7 +72,7 @@ def samples_ms(
 ) -> dict[str, FloatArray]:
     """TTFT by first token in the window, TPOT and E2EL by last, ITL by the gap's end."""
     whole = present(e2el_ms(r) for r in finished)
-    if output is not Output.TEXT:
+    if not output.is_text:
         return dict.fromkeys(OUTPUT_KINDS[output].latencies, whole)
     first_in_window = started_within(requests, start_s, end_s)
     return {

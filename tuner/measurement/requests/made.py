@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from tuner.measurement.requests.latencies import finished_within
-from tuner.metrics import Output
 from tuner.records import FloatArray, RawRun, RequestRecord, RequestState
 
 
@@ -21,7 +20,7 @@ def whole_answers(run: RawRun) -> RawRun:
     work, several of them at once, and a window cut anywhere would count work that it did not see.
     What arrives with the first one belongs to the time before.
     """
-    if run.output is Output.TEXT:
+    if run.output.is_text:
         return run
     ends_s = _ends_s(run.requests)
     inside = ends_s[(ends_s >= run.window_start_s) & (ends_s <= run.window_end_s)]
@@ -32,7 +31,7 @@ def whole_answers(run: RawRun) -> RawRun:
 
 def made_within(run: RawRun, start_s: float, end_s: float) -> float:
     """Return how much arrived in (start, end]: tokens, or the units of whole answers."""
-    if run.output is Output.TEXT:
+    if run.output.is_text:
         times_s = np.concatenate([np.empty(0), *(r.token_times_s for r in run.requests)])
         return int(np.count_nonzero((times_s > start_s) & (times_s <= end_s)))
     return sum(units_of(r) for r in finished_within(run.requests, start_s, end_s))
@@ -49,7 +48,7 @@ def made_per_batch(run: RawRun, edges_s: FloatArray) -> FloatArray:
     A token counts where it arrives. The work for an image or a video is spread evenly over the time
     since the answer before it.
     """
-    if run.output is Output.TEXT:
+    if run.output.is_text:
         times_s = np.concatenate([np.empty(0), *(r.token_times_s for r in run.requests)])
         times_s = times_s[(times_s > edges_s[0]) & (times_s <= edges_s[-1])]
         batch = np.clip(np.searchsorted(edges_s, times_s, side="left") - 1, 0, edges_s.size - 2)

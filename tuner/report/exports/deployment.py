@@ -12,7 +12,7 @@ from tuner.analysis.outcomes import kind_of_study
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.configuration import MODEL, Value
 from tuner.host.redaction import is_secret_name, redacted
-from tuner.metrics import METRICS, Metric, Output
+from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
 from tuner.report.checks_text import check_lines
 from tuner.servers.registry import flag_rules
@@ -121,7 +121,7 @@ def deployment(recommendation: Recommendation) -> Deployment:
         release=None if release is None else release[1],
         about=_about(r),
         figures=_figures(r.best),
-        is_omni=kind_of_study(r.study).output is not Output.TEXT,
+        is_omni=not kind_of_study(r.study).output.is_text,
     )
 
 

@@ -13,7 +13,6 @@ import yaml
 
 from tuner.analysis.outcomes import ended_early, kind_of_study
 from tuner.analysis.report_data.report_data import ReportData
-from tuner.metrics import Output
 from tuner.report.labels import number
 from tuner.store.rows import TrialState
 
@@ -65,7 +64,7 @@ def provenance(report: ReportData) -> str:
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in rows)
     kind = kind_of_study(study)
     of_text = "TTFT and end-to-end latency count"
-    counted = of_text if kind.output is Output.TEXT else f"The {kind.output} latency counts"
+    counted = of_text if kind.output.is_text else f"The {kind.output} latency counts"
     texts = (text.format(latencies=counted) for text in _METHOD)
     method = "".join(f"<p>{escape(text)}</p>" for text in texts)
     spec = yaml.safe_dump(study.spec_json, sort_keys=False, allow_unicode=True)

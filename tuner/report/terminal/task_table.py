@@ -110,7 +110,7 @@ def _print_columns(
 def _gpu_cells(task: GpuTask) -> tuple[str, ...]:
     tied = " tied" if task.tied_with_default else ""
     kind = OUTPUT_KINDS[Output(task.output)]
-    unit = {Output.TEXT: "tok", Output.IMAGE: "image", Output.VIDEO: "s"}[kind.output]
+    unit = "tok" if kind.output.is_text else {Output.IMAGE: "image", Output.VIDEO: "s"}[kind.output]
     return (
         f"{number(task.amount)} {unit}",
         _times(task.step_multiplier),

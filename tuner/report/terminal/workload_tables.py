@@ -19,7 +19,6 @@ from tuner.load.summary import (
     spread,
 )
 from tuner.load.workload import Workload
-from tuner.metrics import Output
 from tuner.records import FloatArray
 
 _BARS = 16
@@ -121,7 +120,7 @@ def _arrivals(workload: Workload) -> str:
 
 def _columns(workload: Workload, summary: WorkloadSummary) -> dict[str, FloatArray]:
     estimated = ", estimated" if summary.is_text else ""
-    is_text = workload.spec.output is Output.TEXT
+    is_text = workload.spec.output.is_text
     columns = {
         f"prompt tokens{estimated}": summary.prompt_tokens,
         **({"output tokens": summary.output_tokens} if is_text else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aiohttp
 
@@ -92,6 +93,7 @@ class OpenAiApi:
         served_name: str,
         prompt: Prompt,
         max_tokens: int,
+        chat_fields: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the greedy answer to a text or to messages, up to where the model ends it.
 
@@ -108,7 +110,8 @@ class OpenAiApi:
             said = choice.get("text")
         else:
             messages = [{"role": m.role, "content": m.content} for m in prompt]
-            choice = await _first_choice(session, root + CHAT, {**body, "messages": messages})
+            chat = {**body, **(chat_fields or {}), "messages": messages}
+            choice = await _first_choice(session, root + CHAT, chat)
             message = choice.get("message")
             said = message.get("content") if isinstance(message, dict) else None
         if said is not None and not isinstance(said, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -77,6 +78,7 @@ class OmniApi(VllmApi):
         served_name: str,
         prompt: Prompt,
         max_tokens: int,
+        chat_fields: Mapping[str, Any] | None = None,
     ) -> str:
         """Raise `NotAnsweredError`: there is no text."""
         raise NotAnsweredError(_NO_IDS)

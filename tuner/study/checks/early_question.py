@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuner.analysis.baseline_doubts import doubts
 from tuner.analysis.outcomes import baseline_of
+from tuner.configuration import OFFERED_KNOBS
 from tuner.errors import DoubtfulRequestError
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
@@ -17,7 +18,7 @@ class EarlyQuestion:
         self._name = name
         self._spec = spec
         # with another load in each trial, the baseline's says little about the rest
-        self._asks = not any(section == "load" for section, _, _ in space.knobs())
+        self._asks = not any(name in OFFERED_KNOBS for _, name, _ in space.knobs())
         self._store = store
 
     def require_no_doubt(self) -> None:

@@ -108,7 +108,7 @@ class FinalChecks:
 
     async def headroom(self, trial: TrialRow, traffic: int) -> None:
         """Measure loads on a stretch of traffic until the headroom is known."""
-        if self._spec.slos and not trial.configuration.load:
+        if self._spec.slos and not trial.configuration.offered:
             first = load_value(self._plan.load)
             measure = partial(self._margin, trial, traffic)
             await find_headroom(measure, first, whole=self._prober.is_closed_loop)
@@ -116,7 +116,7 @@ class FinalChecks:
     async def required(self, trial: TrialRow) -> None:
         """Measure the load that `--headroom` asks for, unless it was measured."""
         times = self._spec.headroom
-        if times is None or trial.configuration.load:
+        if times is None or trial.configuration.offered:
             return
         value = times * load_value(self._plan.load)
         if self._prober.is_closed_loop:
@@ -150,7 +150,9 @@ class FinalChecks:
                 ProbeKind.HEADROOM,
                 load,
                 lambda repeat: self._prober.evaluator.probe(
-                    trial.configuration, repeat, headroom_run(self._plan, load, traffic)
+                    trial.configuration,
+                    repeat,
+                    headroom_run(self._plan, load, traffic, trial.configuration.thinking),
                 ),
                 traffic,
             )

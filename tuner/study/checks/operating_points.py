@@ -53,7 +53,8 @@ class OperatingPoints:
 
     async def _load(self, trial: TrialRow, traffic: int, rate: float) -> None:
         load = Load(request_rate=rate)
-        run = headroom_run(self._prober.plan, load, traffic)
+        thinking = trial.configuration.thinking
+        run = headroom_run(self._prober.plan, load, traffic, thinking)
         await self._measure(
             trial,
             ProbeKind.LOAD,
@@ -97,6 +98,6 @@ def _deployable(found: Recommendation) -> Iterator[TrialRow]:
     baseline = () if found.baseline is None or found.is_default else (found.baseline,)
     known: dict[int, TrialRow] = {}
     for trial in (found.best, *baseline, *found.alternatives):
-        if trial.number not in found.confirmed.unfit and not trial.configuration.load:
+        if trial.number not in found.confirmed.unfit and not trial.configuration.offered:
             known.setdefault(trial.number, trial)
     yield from known.values()

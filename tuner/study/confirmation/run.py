@@ -9,8 +9,10 @@ from tuner.analysis.cards.figures import card_figures, on_mean_card
 from tuner.analysis.outcomes import front_of
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
+from tuner.spec.stored import StoredSpec
 from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store, TrialRow, TrialState
+from tuner.study.confirmation.levels import level_steps
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import (
     Step,
@@ -133,6 +135,17 @@ class ConfirmationRun:
             return True
 
         await self._fleet.work_off(next_of)
+        if self._spec.quality is not None:
+            await self._fleet.run_on_one(self._ask_every_level)
+
+    async def _ask_every_level(self) -> None:
+        """Measure levels of thinking that have not answered the questions, once each."""
+        stored = StoredSpec.of(self._store.study(self._name))
+        repeats = self._store.repeats.of(self._name)
+        steps = level_steps(self._trials(), repeats, self._goal.slos, stored.default_level)
+        for step in steps if stored.levels else ():
+            self._listener.note(f"the questions are asked of trial {step.trial.number} too")
+            await self._measure(self._fleet.first, step)
 
     async def _simplifies(self, simplify: Job, worker: Worker) -> bool:
         before_s = self._store.study(self._name).spent_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tuner.catalog.gpu_names import emulated_gpu
-from tuner.configuration import Configuration, Value
+from tuner.configuration import THINKING, Configuration, Value
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
@@ -31,6 +31,19 @@ def enqueue_older(
     if left := len(found) - len(fit):
         message += f"; {left} are outside the search space"
     note(message)
+
+
+def enqueue_levels(
+    proposals: Proposals,
+    space: SearchSpace,
+    defaults: Mapping[str, Value],
+    baseline: Configuration,
+) -> None:
+    """Queue the baseline at every other level of thinking: what thinking alone takes."""
+    knob, own = space.load.get(THINKING), space.baseline_parameters(defaults, baseline)
+    for level in () if knob is None else knob.values():
+        if level != own[THINKING]:
+            proposals.enqueue({**own, THINKING: level})
 
 
 async def enqueue_emulated(
