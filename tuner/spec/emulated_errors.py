@@ -11,7 +11,7 @@ from tuner.catalog.diffusion.model import is_diffusion_model
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 from tuner.errors import UsageError
-from tuner.metrics import METRICS, OUTPUT_KINDS, TEXT
+from tuner.metrics import METRICS, OUTPUT_KINDS
 
 _ENERGY_ONLY = ("energy_per_", "mean_power_w")
 
@@ -44,7 +44,7 @@ def emulated_errors(asked: Mapping[str, Any], *, energy: bool, latency: bool) ->
 def _of_generations(gpu: Gpu) -> dict[str, float]:
     """Return the errors of images and videos: power has those of energy and of latency."""
     known = diffusion_constants(gpu.name).errors
-    kinds = [kind for kind in OUTPUT_KINDS.values() if kind is not TEXT]
+    kinds = [kind for kind in OUTPUT_KINDS.values() if not kind.output.is_text]
     own = [name for name in METRICS if not all(kind.lacks(name) for kind in kinds)]
     of_energy = [name for name in own if name.startswith(_ENERGY_ONLY)]
     rates = {"request_throughput_req_s", "goodput_req_s", *(kind.throughput for kind in kinds)}
