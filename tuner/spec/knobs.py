@@ -250,12 +250,14 @@ def with_level_names(load: Any) -> Any:
     return {**load, THINKING: named}
 
 
-def check_load_knob(name: str, knob: Knob) -> None:
-    """Raise `ValueError` for a load knob of another form."""
+def check_form(section: str, name: str, knob: Knob) -> None:
+    """Raise `ValueError` for a device or load knob that needs choices, or a range, and has none."""
+    if name == "power_profile" and not isinstance(knob, Choice):
+        raise ValueError("device.power_profile: needs choices, the names of profiles")
     if name == THINKING:
         if not isinstance(knob, Choice) or not all(isinstance(c, str) for c in knob.choices):
             raise ValueError("load.thinking: needs choices, names of the workload's levels")
-    elif isinstance(knob, Choice | Variants) or knob.low <= 0:
+    elif section == "load" and (isinstance(knob, Choice | Variants) or knob.low <= 0):
         raise ValueError(f"load.{name}: needs a range above 0")
 
 

@@ -18,14 +18,13 @@ from tuner.errors import UsageError, unknown_name
 from tuner.servers.registry import flag_rules
 from tuner.spec.device_ranges import DeviceRanges
 from tuner.spec.knobs import (
-    Choice,
     Integer,
     Knob,
     KnobType,
     PowerOfTwo,
     SpaceModel,
     Variants,
-    check_load_knob,
+    check_form,
     contains,
     is_unset_option,
     parameter_name,
@@ -120,11 +119,7 @@ class SearchSpace(SpaceModel):
         check_settings(self.fixed.flags, self.fixed.environment)
         for section, name, knob in self.knobs():
             _check_kind(section, name, knob)
-        profile = self.device.get("power_profile")
-        if profile is not None and not isinstance(profile, Choice):
-            raise ValueError("device.power_profile: needs choices, the names of profiles")
-        for name, knob in self.load.items():
-            check_load_knob(name, knob)
+            check_form(section, name, knob)
         names = [name for _, name, _ in self.knobs()]
         if not names:
             raise ValueError("there is no knob; write at least one under flags, environment, ...")
