@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,10 +34,11 @@ from tuner.catalog.gpu import card_factor
 from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.evaluation.evaluator import Evaluation, LoadRun
+from tuner.evaluation.factory import RunContext, make_evaluator
 from tuner.evaluation.remote.ray_carrier import RayCarrier, connect
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.pareto import hypervolume
-from tuner.records import Failure, Measurement, Timing
+from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.search import posterior
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
@@ -53,14 +54,16 @@ from tuner.study.workers.other_cards import default_elsewhere
 from tuner.study.workers.worker import Worker
 
 ENERGY, TPOT = "energy_per_output_token_j", "p99_tpot_ms"
+HOURS = 0.5
 SPEED = StudySpec(
     model="meta-llama/Llama-3.1-8B-Instruct",
     emulate="H100-SXM",
     space="power",
     slo=(f"{TPOT}<=25",),
     request_rate=4.0,
-    trials=64,
+    hours=HOURS,
     max_window_s=40.0,
+    stop_when_flat=False,
     confirm=False,
     checks=False,
     study="s",
@@ -76,66 +79,108 @@ def _new_store() -> Iterator[Store]:
         yield store
 
 
+@dataclass(frozen=True)
+class Night:
+    """One study: its trials as they ended, and what its cards did, s of one card.
+
+    A trial is its end, s, and its objectives; the energy is what card 0 would have taken.
+    """
+
+    trials: list[tuple[float, float, float]]
+    spent_s: float
+    parts: dict[str, float]
+
+    @property
+    def per_hour(self) -> float:
+        return 3600.0 * len(self.trials) / self.spent_s
+
+    def grown(self) -> list[tuple[float, float]]:
+        """Return the hypervolume after each trial, in logs, beside a fixed reference."""
+        reference = (math.log(0.3), math.log(30.0))
+        points: list[tuple[float, float]] = []
+        grown = []
+        for at_s, energy, tpot in self.trials:
+            if math.isfinite(energy):
+                points.append((math.log(energy), math.log(tpot)))
+            grown.append((at_s, hypervolume(points, reference) if points else 0.0))
+        return grown
+
+
 def speed(seeds: int, workers: int = 8) -> None:
-    """Print evaluations per hour, hypervolume and time to the front beside one worker's."""
-    rates, volumes, times = [], [], []
+    """Print evaluations per hour, hypervolume and time to the front beside one worker's.
+
+    Both have the same hours. Proposals cost no virtual time: what they take is in `scale`.
+    """
+    found: dict[str, list[float]] = {"rate": [], "volume": [], "time": [], "trials": []}
     for seed in range(seeds):
         one, many = (_night(seed, cards) for cards in (1, workers))
-        rates.append(many[-1][0] and (len(many) / many[-1][0]) / (len(one) / one[-1][0]))
-        grown = [_grown(night) for night in (one, many)]
-        volumes.append(grown[1][-1][1] / grown[0][-1][1])
-        goal = 0.98 * grown[0][-1][1]
-        reached = [next((t for t, v in g if v >= goal), math.inf) for g in grown]
-        times.append(reached[0] / reached[1])
+        alone, beside = one.grown(), many.grown()
+        goal = 0.98 * alone[-1][1]
+        (one_s, one_trials), (many_s, many_trials) = (_reached(g, goal) for g in (alone, beside))
+        found["rate"].append(many.per_hour / one.per_hour)
+        found["volume"].append(beside[len(alone) - 1][1] / alone[-1][1])
+        found["time"].append(one_s / many_s)
+        found["trials"].append(many_trials / one_trials)
         print(
-            f"seed {seed}: {rates[-1]:.2f} times the evaluations per hour, hypervolume "
-            f"{volumes[-1]:.3f} of one worker's after {len(one)}, 0.98 of its front in 1/"
-            f"{times[-1]:.2f} of the time",
+            f"seed {seed}: {found['rate'][-1]:.2f} times the evaluations per hour, hypervolume "
+            f"{found['volume'][-1]:.3f} of one worker's after the same {len(alone)} trials, 0.98 "
+            f"of its front after {many_s:.0f} s and {many_trials} trials instead of {one_s:.0f} s "
+            f"and {one_trials}: 1/{found['time'][-1]:.2f} of the time",
             flush=True,
         )
+        for name, night, cards in (("one", one, 1), ("many", many, workers)):
+            shares = ", ".join(
+                f"{what} {100 * part / (cards * night.spent_s):.1f} %"
+                for what, part in night.parts.items()
+            )
+            print(f"  {name}: of the cards' {night.spent_s:.0f} s {shares}", flush=True)
+    medians = {name: statistics.median(values) for name, values in found.items()}
     print(
-        f"{workers} workers beside one, median of {seeds}: {statistics.median(rates):.2f} times "
-        f"the evaluations per hour (7.2 wanted), hypervolume {statistics.median(volumes):.3f} "
-        f"(0.95), time to 0.98 of the front 1/{statistics.median(times):.2f} (1/5)"
+        f"{workers} workers beside one for {HOURS:g} h, median of {seeds}: {medians['rate']:.2f} "
+        f"times the evaluations per hour (7.2 wanted), hypervolume {medians['volume']:.3f} (0.95), "
+        f"time to 0.98 of the front 1/{medians['time']:.2f} (1/5) with {medians['trials']:.2f} "
+        "times the trials"
     )
 
 
-def _night(seed: int, cards: int) -> list[tuple[float, float, float]]:
-    """Return when each trial ended, s, and its objectives; energy as card 0 would have taken."""
+def _reached(grown: list[tuple[float, float]], goal: float) -> tuple[float, float]:
+    """Return when a hypervolume was reached, s, and after how many trials."""
+    found = ((at_s, n) for n, (at_s, volume) in enumerate(grown, 1) if volume >= goal)
+    return next(found, (math.inf, math.inf))
+
+
+def _night(seed: int, cards: int) -> Night:
     ends: list[tuple[int, float]] = []
 
     class Clock(Recorder):
         def trial_ended(self, proposal: Any, result: Any, progress: Any) -> None:
             ends.append((proposal.number, progress.spent_s))
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Store.open(f"{folder}/s.db", create=True) as store,
-    ):
+    with _new_store() as store:
         spec = SPEED.model_copy(update={"seed": seed, "cards": cards})
         asyncio.run(start_study(spec, store, Clock(), yes=True))
         rows = {t.number: t for t in store.trials("s")}
-    night = []
+        probes = store.repeats.probes("s")
+        spent_s = store.study("s").spent_s
+    trials = []
     for number, at_s in ends:
         row = rows[number]
         metrics: Mapping[str, float] = {} if row.measurement is None else row.measurement.metrics
         kind, _, card = str(row.owner.card).rpartition(":")
         is_met = metrics.get(TPOT, math.inf) <= 25.0 and row.measurement is not None
         energy = metrics.get(ENERGY, math.inf) / card_factor(kind, int(card))
-        night.append((at_s, energy if is_met else math.inf, metrics.get(TPOT, math.inf)))
-    return night
-
-
-def _grown(night: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
-    """Return the hypervolume after each trial, in logs, beside a fixed reference."""
-    reference = (math.log(0.3), math.log(30.0))
-    points: list[tuple[float, float]] = []
-    grown = []
-    for at_s, energy, tpot in night:
-        if math.isfinite(energy):
-            points.append((math.log(energy), math.log(tpot)))
-        grown.append((at_s, hypervolume(points, reference) if points else 0.0))
-    return grown
+        trials.append((at_s, energy if is_met else math.inf, metrics.get(TPOT, math.inf)))
+    took = [(row, row.timing) for row in (*rows.values(), *probes) if row.timing is not None]
+    launches_s = sum(timing.launch_s or 0.0 for _, timing in took)
+    all_s = sum(timing.elapsed_s for _, timing in took)
+    defaults_s = sum(t.elapsed_s - (t.launch_s or 0.0) for row, t in took if row in probes)
+    parts = {
+        "launches": launches_s,
+        "the default for each card": defaults_s,
+        "trials": all_s - launches_s - defaults_s,
+        "idle at the end": cards * spent_s - all_s,
+    }
+    return Night(trials, spent_s, parts)
 
 
 SPACE = SearchSpace.model_validate(
@@ -171,10 +216,14 @@ def truth(configuration: Configuration) -> tuple[float, float]:
 
 
 class Card(ScriptedEvaluator):
-    """A card with a power of its own; windows have 1 % of noise, 2 % in latency."""
+    """A card with a power of its own; windows have 1 % of noise, 2 % in latency.
 
-    def __init__(self, factor: float, seed: int) -> None:
+    `raw` is what each of them ships, if anything.
+    """
+
+    def __init__(self, factor: float, seed: int, raw: RawRun | None = None) -> None:
         self._factor = factor
+        self._raw = raw
         self._noise = np.random.default_rng(seed)
         super().__init__(self._measured)
 
@@ -191,32 +240,34 @@ class Card(ScriptedEvaluator):
     async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
         took_s = 40.0 + 5.0 * float(self._noise.random())
         result = self.script(configuration, trial)
-        return Evaluation(result, None, (), Timing(took_s), is_virtual=True)
+        return Evaluation(result, self._raw, (), Timing(took_s), is_virtual=True)
 
     async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
         return await self.evaluate(configuration, repeat)
 
 
-def studies(count: int, workers: int = 8) -> None:
-    """Print how often the recommended configuration is the true best within 1 %."""
-    feasible = [truth(c)[0] for c in GRID if truth(c)[1] <= 25.0 * 0.98]
-    best_j = min(feasible)
+def studies(count: int, workers: int = 8, each: int = 10) -> None:
+    """Print how often the recommended configuration is the true best within 1 %, as it goes."""
+    best_j = min(truth(c)[0] for c in GRID if truth(c)[1] <= 25.0 * 0.98)
     arms = {
         "with the card model, confirmed": (nullcontext, True),
         "with the card model, not confirmed": (nullcontext, False),
-        "as if the cards were one": (_without_cards, False),
+        "as if the cards were one, not confirmed": (_without_cards, False),
     }
-    for name, (arm, confirm) in arms.items():
-        excess = []
-        for seed in range(count):
+    excess: dict[str, list[float]] = {name: [] for name in arms}
+    for seed in range(count):
+        for name, (arm, confirm) in arms.items():
             with arm():
-                excess.append(_recommended(seed, workers, confirm=confirm) / best_j - 1.0)
-        right = sum(e <= 0.01 for e in excess)
-        print(
-            f"{name}: the true best within 1 % in {right} of {count} studies; excess energy "
-            f"median {100 * statistics.median(excess):.2f} %, worst {100 * max(excess):.2f} %",
-            flush=True,
-        )
+                excess[name].append(_recommended(seed, workers, confirm=confirm) / best_j - 1.0)
+        if (seed + 1) % each and seed + 1 < count:
+            continue
+        for name, values in excess.items():
+            right = sum(e <= 0.01 for e in values)
+            print(
+                f"{name}: the true best within 1 % in {right} of {seed + 1} studies; excess energy "
+                f"median {100 * statistics.median(values):.2f} %, worst {100 * max(values):.2f} %",
+                flush=True,
+            )
 
 
 @contextmanager
@@ -239,10 +290,7 @@ def _recommended(seed: int, workers: int, *, confirm: bool) -> float:
     draw = random.Random(seed)
     factors = [1.0 + min(max(draw.gauss(0.0, 0.05), -0.1), 0.1) for _ in range(workers)]
     spec = STUDY.model_copy(update={"seed": seed, "confirm": confirm})
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Store.open(f"{folder}/s.db", create=True) as store,
-    ):
+    with _new_store() as store:
         store.create_study(identity(spec))
         cards = [
             Worker(Card(f, 1000 * seed + k), replace(OWNER, card=f"card {k}"))
@@ -285,12 +333,16 @@ def _proposals(spec: StudySpec, store: Store) -> Proposals:
 
 def scale(counts: tuple[int, ...] = (8, 16, 32, 64), each: int = 4) -> None:
     """Print the driver's CPU time per evaluation, by part, and how many workers it can serve."""
+    raw = asyncio.run(_raw_window())
     for workers in counts:
         spec = STUDY.model_copy(update={"trials": workers * each, "confirm": False})
         with _new_store() as store:
             store.create_study(identity(spec))
             fleet = Fleet(
-                [Worker(Card(1.0, k), replace(OWNER, card=f"card {k}")) for k in range(workers)]
+                [
+                    Worker(Card(1.0, k, raw), replace(OWNER, card=f"card {k}"))
+                    for k in range(workers)
+                ]
             )
             asked_s, written_s = [], []
             began_s = time.process_time()
@@ -303,11 +355,22 @@ def scale(counts: tuple[int, ...] = (8, 16, 32, 64), each: int = 4) -> None:
         per = total_s / (workers * each)
         print(
             f"{workers} workers, {workers * each} evaluations: {per:.3f} s of the driver's CPU per "
-            f"evaluation; the last proposals took {statistics.median(asked_s[-workers:]):.3f} s, a "
-            f"write {1e3 * statistics.median(written_s):.1f} ms; with evaluations of 60 s it can "
+            f"evaluation; a proposal took {statistics.median(asked_s[-workers:]):.3f} s (median of "
+            f"the last {workers}), one {max(asked_s):.3f} s, a write "
+            f"{1e3 * statistics.median(written_s):.1f} ms; with evaluations of 60 s it can "
             f"serve {60.0 / per:.0f} workers",
             flush=True,
         )
+
+
+async def _raw_window() -> RawRun | None:
+    """Return the raw records of one emulated window."""
+    with tempfile.TemporaryDirectory() as folder:
+        order = virtual_order(Path(folder))
+        context = RunContext("here", Path(folder))
+        here = make_evaluator(order.spec, order.plan, order.knobs, context)
+        await here.prepare()
+        return (await here.evaluate(Configuration(flags={"max_num_seqs": 64}), 0)).raw
 
 
 @contextmanager
@@ -339,8 +402,6 @@ async def _overhead(evaluations: int) -> str:
         await remote.prepare()
         fast = Configuration(flags={"max_num_seqs": 64})
         await remote.evaluate(fast, 0)
-        from tuner.evaluation.factory import RunContext, make_evaluator
-
         here = make_evaluator(order.spec, order.plan, order.knobs, RunContext("here", Path(folder)))
         await here.prepare()
         took: dict[str, list[float]] = {"here": [], "ray": []}
@@ -360,14 +421,14 @@ async def _overhead(evaluations: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("speed", "studies", "scale", "ray"))
-    parser.add_argument("--count", type=int, help="seeds, studies or evaluations")
+    parser.add_argument("--count", type=int, help="seeds, studies, workers or evaluations")
     asked = parser.parse_args()
     if asked.part == "speed":
         speed(asked.count or 5)
     elif asked.part == "studies":
         studies(asked.count or 40)
     elif asked.part == "scale":
-        scale()
+        scale((8, 16, 32, 64) if asked.count is None else (asked.count,))
     else:
         ray(asked.count or 20)
 

@@ -117,7 +117,7 @@ class RayKiller:
 
     def _resume(self) -> None:
         """Once the driver has ended, which a lost head ends too."""
-        self.run.wait(180)
+        self.night.say(f"--- the driver ended with code {self.run.wait(180)}")
         if self.cluster.head is None or self.cluster.head.poll() is not None:
             self.cluster.kill_all()
             self.cluster.start_head(gpus=0)
@@ -130,9 +130,11 @@ def add_nodes(cluster: RayCluster) -> None:
     """Add two nodes, and wait until the cluster has their GPUs."""
     for _ in range(2):
         cluster.add_node(WORKERS // 2)
-    end_s = time.monotonic() + 120.0
+    end_s = time.monotonic() + 300.0
     while cluster.gpus() < WORKERS:
         assert time.monotonic() < end_s
+        for _ in cluster.ended_nodes():  # a busy host takes too long for Ray
+            cluster.add_node(WORKERS // 2)
         time.sleep(1.0)
 
 

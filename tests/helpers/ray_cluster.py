@@ -70,6 +70,12 @@ class RayCluster:
         words = f"--address={self.address} --num-gpus={gpus} --num-cpus=4"
         self.nodes.append(self._started(f"node-{len(self.nodes)}", words))
 
+    def ended_nodes(self) -> list[subprocess.Popen[bytes]]:
+        """Forget the nodes that have ended, and return them."""
+        ended = [node for node in self.nodes if node.poll() is not None]
+        self.nodes = [node for node in self.nodes if node not in ended]
+        return ended
+
     def gpus(self) -> int:
         """Return how many GPUs the living nodes have, asked for by a process of its own."""
         asked = subprocess.run(
