@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
 from tuner.host.signals import run_interruptible
 from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.report.metrics.publisher import MetricsPublisher
 from tuner.report.notify.notifier import Notifier
 from tuner.report.notify.target import target
 from tuner.report.study_results import StudyResults, load_study
@@ -33,6 +35,7 @@ __all__ = [
     "log_folder",
     "measure",
     "preview",
+    "publishing",
     "require_targets",
     "resume",
     "run",
@@ -75,6 +78,27 @@ def require_targets(notify: Sequence[str]) -> None:
     """Raise `UsageError` if one of `notify` can be neither a webhook nor a command here."""
     for text in notify:
         target(text)
+
+
+@contextmanager
+def publishing(
+    store: str,
+    note: Callable[[str], None],
+    *,
+    file: Path | None = None,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[list[MetricsPublisher]]:
+    """Publish what runs to a file or a port for Prometheus; yield the listener to give the run.
+
+    `note` is told once if that does not work any more. Raises `UsageError` for a file in no folder,
+    `PreflightError` for a port that cannot be opened.
+    """
+    if file is None and port is None:
+        yield []
+        return
+    with MetricsPublisher(store, note, file=file, port=port, host=host) as publisher:
+        yield [publisher]
 
 
 def preview(spec: StudySpec, *, store: str = DEFAULT_STORE) -> RunPreview:

@@ -12,7 +12,17 @@ import typer
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.option_groups import with_option_groups
-from tuner.commands.shared.options import Format, Name, Notify, Output, StoreUrl, Yes
+from tuner.commands.shared.options import (
+    Format,
+    MetricsFile,
+    MetricsHost,
+    MetricsPort,
+    Name,
+    Notify,
+    Output,
+    StoreUrl,
+    Yes,
+)
 from tuner.commands.shared.output import print_json, store_option
 from tuner.commands.shared.settings_group import settings_of
 from tuner.commands.shared.spec_options import StudyOptions
@@ -20,6 +30,8 @@ from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
     from tuner import StudyResults
+
+LOOPBACK = "127.0.0.1"
 
 
 @with_option_groups
@@ -45,6 +57,9 @@ def run(
         bool, typer.Option("--dry-run", help="Only show what the run would do, and when it ends.")
     ] = False,
     notify: Notify = None,
+    metrics_file: MetricsFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -54,7 +69,7 @@ def run(
     --slo 'p99_tpot_ms<=50' --hours 8
     """
     import tuner
-    from tuner.api.runs import log_folder, require_targets
+    from tuner.api.runs import log_folder, publishing, require_targets
     from tuner.report.terminal.preview.preview_table import (
         PreviewListener,
         preview_json,
@@ -77,11 +92,16 @@ def run(
         return
     console, named = stderr_console(), store_option(store_url)
     logs = partial(log_folder, store_url)
-    with RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display:
+    with (
+        RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display,
+        publishing(
+            store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
+        ) as metrics,
+    ):
         study = tuner.run(
             spec,
             store=store_url,
-            listeners=[PreviewListener(console, would), display],
+            listeners=[PreviewListener(console, would), display, *metrics],
             from_study=from_study,
             readable_by=readable_by,
             yes=yes,
@@ -127,6 +147,9 @@ def resume(
         ),
     ] = None,
     notify: Notify = None,
+    metrics_file: MetricsFile = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
     yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
@@ -138,7 +161,7 @@ def resume(
     Example: tuner resume my-study --hours 4
     """
     import tuner
-    from tuner.api.runs import log_folder
+    from tuner.api.runs import log_folder, publishing
     from tuner.api.studies import named_study
     from tuner.report.terminal.progress import RunDisplay
 
@@ -148,11 +171,16 @@ def resume(
     logs = partial(log_folder, store_url)
     known = before.rows if console.is_terminal else ()  # a log shows no front
     slos, objectives = before.spec.slos, before.spec.objectives
-    with RunDisplay(console, slos, objectives, named, known, logs) as display:
+    with (
+        RunDisplay(console, slos, objectives, named, known, logs) as display,
+        publishing(
+            store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
+        ) as metrics,
+    ):
         study = tuner.resume(
             name,
             store=store_url,
-            listeners=[display],
+            listeners=[display, *metrics],
             trials=trials,
             hours=hours,
             confirm=confirm,

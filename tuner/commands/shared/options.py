@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,5 +53,20 @@ Notify = Annotated[
         "ends or needs you; may be repeated.",
         metavar="URL|COMMAND",
     ),
+]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep Prometheus metrics of the run in this file, e.g. for node_exporter's textfile "
+        "collector (NAME.prom).",
+        metavar="FILE",
+    ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Serve Prometheus metrics of the run on this port."),
+]
+MetricsHost = Annotated[
+    str, typer.Option(help="The address that --metrics-port listens on.", metavar="ADDRESS")
 ]
 Vllm = Annotated[str | None, typer.Option(help="The vllm executable (or in TUNER_VLLM).")]

@@ -16,6 +16,7 @@ from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
 from tuner.report.checks_text import check_lines
 from tuner.servers.registry import flag_rules
+from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
@@ -51,6 +52,8 @@ class Deployment:
         about: lines about where this comes from, without line breaks.
         figures: every metric of the trial, in the order of `METRICS`.
         is_omni: whether vLLM-Omni serves it, which makes images and videos.
+        slos: what was asked for.
+        energy_high_j: per unit of output, the upper end of its 95 % interval; without, the value.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Deployment:
     about: tuple[str, ...]
     figures: tuple[MeasuredFigure, ...] = ()
     is_omni: bool = False
+    slos: tuple[Slo, ...] = ()
+    energy_high_j: float | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -122,7 +127,15 @@ def deployment(recommendation: Recommendation) -> Deployment:
         about=_about(r),
         figures=_figures(r.best),
         is_omni=not kind_of_study(r.study).output.is_text,
+        slos=r.slos,
+        energy_high_j=_energy_high_j(r),
     )
+
+
+def _energy_high_j(r: Recommendation) -> float | None:
+    shown = r.summary_of(r.best)
+    interval = shown.energy_interval_j
+    return shown.energy_per_unit_j if interval is None else interval[1]
 
 
 def comments(lines: tuple[str, ...]) -> str:

@@ -38,6 +38,7 @@ EXPORTS: Mapping[str, str] = MappingProxyType(
         "k8s": "kubernetes:kubernetes_objects",
         "helm-values": "helm:helm_values",
         "recipe": "recipe:recipe",
+        "prometheus-rules": "alerts.prometheus:alert_rules",
     }
 )
 

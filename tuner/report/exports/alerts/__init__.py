@@ -1,0 +1,1 @@
+"""What watches a deployment: whether it still does what was confirmed."""
