@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -56,7 +57,9 @@ async def test_it_returns_what_the_same_evaluator_returns_here(carrier: RayCarri
     await check_same_as_here(RemoteEvaluator(carrier))
 
 
-async def test_a_killed_actor_is_told_and_opens_again(carrier: RayCarrier) -> None:
+async def test_a_killed_actor_is_told_and_opens_again(
+    carrier: RayCarrier, capfd: pytest.CaptureFixture[str]
+) -> None:
     remote = RemoteEvaluator(carrier)
     await remote.prepare()
     assert carrier.facts is not None
@@ -65,6 +68,8 @@ async def test_a_killed_actor_is_told_and_opens_again(carrier: RayCarrier) -> No
         for trial in range(1000):
             await remote.evaluate(CAPPED, trial)
     assert metrics(await remote.evaluate(CAPPED, 3))
+    await asyncio.sleep(1.0)  # Ray would print its own message here
+    assert capfd.readouterr().out == ""
 
 
 async def test_its_client_and_servers_are_no_background_work(carrier: RayCarrier) -> None:

@@ -45,6 +45,7 @@ def connect(address: str) -> None:
             "in RAY_AUTH_TOKEN or ~/.ray/auth_token (`ray get-auth-token --generate`)"
         )
     if not ray.is_initialized():
+        _keep_stdout(ray)
         try:
             ray.init(
                 address=address,
@@ -58,6 +59,14 @@ def connect(address: str) -> None:
                 f"cannot join the Ray cluster at {address} ({''.join(first)}); see that it runs, "
                 "that its port can be reached, and that its token is this one"
             ) from error
+
+
+def _keep_stdout(ray: ModuleType) -> None:
+    """Keep Ray from printing its nodes' errors to stdout, which is for results.
+
+    It does, with `log_to_driver=False` too, and has no option for it; a lost bench is told anyway.
+    """
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def room_for(gpus_each: int) -> int:
