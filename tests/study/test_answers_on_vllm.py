@@ -88,7 +88,7 @@ def test_drafts_are_measured_and_a_broken_configuration_leaves_the_front(tmp_pat
             "objective": ["energy_per_output_token_j"],
             "window_s": 6.0,
             "seed": 1,
-            "confirm_repeats": 1,
+            "confirm_repeats": 2,
         },
     )
     study = tuner.run(spec, store=str(tmp_path / "tuner.db"), yes=True)
