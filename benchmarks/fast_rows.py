@@ -74,7 +74,8 @@ class Experts:
         mean_rows = tokens * active / groups
         rows = mean_rows * (1.0 + gpu.expert_skew * doublings)
         rows = np.maximum(touched * tile, rows + touched * tile / 2)
-        mean_rows = np.maximum(mean * tile, mean_rows + mean * tile / 2)
+        padding = np.maximum(mean * tile, mean_rows + mean * tile / 2) - mean_rows
+        switching = mean_rows + gpu.padding_energy * padding
         peak = np.where(fp8, gpu.fp8_tflops or gpu.bf16_tflops, gpu.bf16_tflops)
         flop_s = peak * 1e12 * gpu.matrix_efficiency
         flop = 2.0 * layers * parameters / slices
@@ -85,7 +86,7 @@ class Experts:
         parts[:, 2] = flop * rows / (flop_s * gpu.expert_matrix_share) + unpack_s * touched
         parts[:, 3] = read_s / np.where(wide, gpu.expert_tile_share, 1.0)
         parts[:, 10] += each * mean
-        parts[:, 11] += flop * mean_rows / flop_s * np.where(fp8, gpu.eight_bit_energy, 1.0)
+        parts[:, 11] += flop * switching / flop_s * np.where(fp8, gpu.eight_bit_energy, 1.0)
         parts[:, 11] += unpack_s * mean
         parts[:, 12] = mean / touched
 

@@ -33,6 +33,7 @@ ENGINE: Mapping[str, Prior] = {
     "routing_spread": Prior(0.05, 1, 0.7, 0.4),
     "expert_skew": Prior(0.001, 1, 0.2, 0.7),
     "expert_matrix_share": Prior(0.1, 1, 0.5, 0.4),
+    "padding_energy": Prior(0.01, 1, 0.5, 0.8),
     "expert_tile_share": Prior(0.3, 1, 0.67, 0.2),
     "roofline_overlap": Prior(0.05, 1, 0.75, 0.3),
     "prefill_layer_us": Prior(1, 800, 80, 0.8),

@@ -24,6 +24,7 @@ class EngineConstants(BaseModel):
     roofline_overlap: float = Field(ge=0, le=1)  # of compute and memory time of the same operators
     expert_matrix_share: float = Field(gt=0, le=1)  # of matrix_efficiency, experts
     expert_tile_share: float = Field(gt=0, le=1)  # of expert_efficiency, more tokens than experts
+    padding_energy: float = Field(ge=0, le=1)  # of a row that pads a tile / that of a token's
     expert_skew: float = Field(ge=0)  # more tokens on the busiest GPU per doubling of them
     routing_spread: float = Field(gt=0, le=1)  # of a batch's tokens, as far as experts differ
     layer_us: float = Field(ge=0)  # short kernels of a layer

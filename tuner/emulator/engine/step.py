@@ -265,7 +265,9 @@ class StepModel:
         tile = BLOCK_TILE if moe.reads_all else WIDE_TILE if wide else EXPERT_TILE
         each_flop = 2.0 * moe.layers * moe.parameters / slices
         rows = _tiled(everywhere * moe.active / groups * busiest, touched, tile)
-        mean_rows = _tiled(everywhere * moe.active / groups, mean, tile)
+        mean_rows = everywhere * moe.active / groups
+        padding = _tiled(mean_rows, mean, tile) - mean_rows
+        switching = mean_rows + gpu.padding_energy * padding
         each = moe.layers * moe.parameters * moe.weights.bytes / slices
         memory_s = each * touched / (gpu.memory_tb_s * 1e12 * gpu.expert_efficiency)
         if wide:
@@ -276,7 +278,7 @@ class StepModel:
             compute_s=each_flop * rows / (flop_s * gpu.expert_matrix_share) + unpack_s * touched,
             memory_s=memory_s,
             bytes=each * mean,
-            matrix_s=each_flop * mean_rows * self._flop_energy_s(moe.weights.fp8) + unpack_s * mean,
+            matrix_s=each_flop * switching * self._flop_energy_s(moe.weights.fp8) + unpack_s * mean,
             balance=mean / touched,
         )
 
