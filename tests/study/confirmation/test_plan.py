@@ -20,6 +20,7 @@ from tuner.study.confirmation.plan import (
     Step,
     aim_step,
     clean_s,
+    may_aim,
     may_go_on,
     next_step,
     reserve_s,
@@ -106,6 +107,8 @@ def test_a_default_that_nothing_beats_is_confirmed_itself() -> None:
     rows = all_steps([trial(0, 0.2, 20.0), trial(1, 0.3, 30.0)])
     assert [r.trial for r in rows] == [0] * 3
     assert all(r.kind is RepeatKind.BASELINE for r in rows)
+    faster = all_steps([trial(0, 0.2, 30.0), trial(1, 0.3, 20.0)])
+    assert [r.trial for r in faster] == [0] * 3  # its knob goes back
 
 
 def test_where_nothing_is_within_the_margin_what_met_the_slo_is_tried() -> None:
@@ -131,6 +134,7 @@ def test_the_search_learns_on_unseen_traffic_where_to_aim() -> None:
     assert step is not None and step.traffic == 0  # the confirmation has its own stretches
     assert aim_step(GOAL, 0.9, 12, TRIALS, []) is None  # too short a study
     assert aim_step(GOAL, 0.18, None, TRIALS, []) is not None  # the search has half of the hours
+    assert may_aim(3600.0, rows[:2], 240.0) and not may_aim(3600.0, rows[:3], 240.0)
 
 
 def test_time_is_learned_and_reserved_up_to_half_of_the_hours() -> None:
@@ -151,9 +155,10 @@ def test_how_long_it_may_go_on() -> None:
     hour_s = 3600.0
     assert may_go_on(hour_s, None, 3000.0, rows, 240.0)
     assert not may_go_on(hour_s, None, 3500.0, rows, 240.0)
-    # the hours are spent, the share for a confirmation is not
-    assert may_go_on(hour_s, None, 3700.0, rows[:2], 240.0)
-    assert not may_go_on(hour_s, None, 3700.0, rows[:2], 240.0, simplified_s=1200.0)
+    assert not may_go_on(hour_s, None, 3700.0, rows[:2], 240.0)
+    # the hours were spent before: a confirmation gets its share on top
+    assert may_go_on(hour_s, None, 3700.0, rows[:2], 240.0, is_late=True)
+    assert not may_go_on(hour_s, None, 3700.0, rows, 240.0, is_late=True)
     twelve = [repeat(i, 1, values(1, 1)) for i in range(12)]
     assert may_go_on(float("inf"), 4, 0.0, twelve[:11], None)
     assert not may_go_on(float("inf"), 4, 0.0, twelve, None)

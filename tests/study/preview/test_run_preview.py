@@ -51,6 +51,17 @@ def test_its_bounds_hold_for_the_run(tuner: InProcess) -> None:
     assert again["evaluations"][1] - again["evaluations"][0] < most - fewest
 
 
+def test_short_hours_end_in_time_and_say_that_nothing_is_confirmed(tuner: InProcess) -> None:
+    words = [*MODEL, *SLO, "--request-rate", "0.5", "--space", "power", "--yes"]
+    asked = [*words, "--hours", "0.4", "--max-window-s", "60", "--sampler", "random"]
+    shown = " ".join(tuner("run", *asked, "--dry-run").stdout.split())
+    assert "too little to confirm anything: take --hours 1.4" in shown
+    done = tuner("run", *asked)
+    (study,) = json.loads(tuner("list", "--format", "json").stdout)
+    assert study["spent_s"] <= 1.02 * 0.4 * 3600.0
+    assert "unconfirmed" in tuner("recommend").stdout, done.stderr
+
+
 def test_settings_of_real_gpus_are_named_only_where_they_are_changed(tuner: InProcess) -> None:
     real = ["--model", "Qwen/Qwen3-8B", "--hours", "8", "--space", "power", "--dry-run"]
     allowed = tuner("run", *real, "--allow-gpu-settings")

@@ -10,6 +10,7 @@ from tuner.analysis.deployment.checks import IDLE_POWER, is_machines_fault, load
 from tuner.analysis.deployment.headroom import margin
 from tuner.analysis.deployment.switching import START_S
 from tuner.evaluation.evaluator import Evaluation, Evaluator, MeasurementPlan
+from tuner.evaluation.headroom import headroom_run
 from tuner.records import Failure, Load, Measurement
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatRow, Store, TrialRow
@@ -42,6 +43,9 @@ class Prober:
         self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
+        window = plan.unseen_window or plan.window
+        least_s = window.latest_start_s + window.longest_window_s
+        self._is_late = store.study(name).spent_s + least_s > spec.budget_s  # before this run
 
     @property
     def evaluator(self) -> Evaluator:
@@ -67,7 +71,7 @@ class Prober:
     ) -> Measurement | Failure | None:
         """Measure and store one probe; None if there is no time, or the machine keeps failing."""
         key = (trial.number, kind, 0.0 if load is None else load_value(load))
-        if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time():
+        if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time(kind, load):
             return None
         self._attempts[key] = self._attempts.get(key, 0) + 1
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
@@ -102,13 +106,26 @@ class Prober:
             return f"idle power of {who}: {result.metrics[IDLE_POWER]:.0f} W"
         return f"stress of {who}: {result.metrics['requests']:.0f} long requests, none failed"
 
-    def _has_time(self) -> bool:
-        """Say whether the hours have room for one more probe; a budget in trials always has."""
+    def _has_time(self, kind: ProbeKind, load: Load | None) -> bool:
+        """Say whether the hours have room for one more probe; a budget in trials always has.
+
+        Probes of a study whose hours were spent before this run get their share on top.
+        """
         if self.spec.hours is None:
             return True
-        own = [p.timing.elapsed_s for p in self.store.repeats.probes(self.name) if p.timing]
-        window = self.plan.unseen_window or self.plan.window
-        next_s = max(own, default=window.latest_start_s + window.longest_window_s)
+        if self._is_late:
+            own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
+            return own_s + self._next_s(kind, load) <= self.spec.checks_s
         spent_s = self.store.study(self.name).spent_s
-        is_within = spent_s + next_s <= self.spec.budget_s
-        return is_within or sum(own) + next_s <= self.spec.checks_s
+        return spent_s + self._next_s(kind, load) <= self.spec.budget_s
+
+    def _next_s(self, kind: ProbeKind, load: Load | None) -> float:
+        """Return how long a probe takes, s: its window, or as long as the longest of its kind."""
+        window = self.plan.unseen_window or self.plan.window
+        if load is not None and load.request_rate is not None:
+            window = headroom_run(self.plan, load, 0).window
+        own = [p.timing.elapsed_s for p in self._probes() if p.timing and p.kind is kind]
+        return max([window.latest_start_s + window.longest_window_s, *own])
+
+    def _probes(self) -> list[RepeatRow]:
+        return self.store.repeats.probes(self.name)

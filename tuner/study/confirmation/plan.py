@@ -33,6 +33,7 @@ AIMS: tuple[tuple[float, int], ...] = ((0.35, 3), (0.7, 5))
 AIMS_OF_HOURS = (*AIMS, (0.95, 4))  # a budget in trials has few repeats
 AIM_REPEATS = sum(count for _, count in AIMS_OF_HOURS)
 _LEAST_TRIALS_TO_AIM = 24
+AIM_SHARE_OF_HOURS = 0.2  # at most: in a short study the rest of the half confirms
 _DOUBTFUL = 2.0 * (1.0 - LEVEL)  # a chance to miss an SLO
 SHARE_OF_HOURS = 0.5
 _SHARE_OF_TRIALS = 0.4
@@ -237,6 +238,12 @@ def aim_step(
     return Step(leader, RepeatKind.CONFIRMATION, AIM_FROM + len(aims))
 
 
+def may_aim(budget_s: float, repeats: Sequence[RepeatRow], each_s: float | None) -> bool:
+    """Say whether the hours have room for one more `aim_step`."""
+    aims_s = _spent_s(r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM)
+    return aims_s + (each_s or 0.0) <= AIM_SHARE_OF_HOURS * budget_s
+
+
 def clean_s(tooks: Sequence[Timing]) -> float | None:
     """Return how long a measurement on a clean launch takes, s, from this study's own trials.
 
@@ -275,19 +282,20 @@ def may_go_on(
     spent_s: float,
     repeats: Sequence[RepeatRow],
     each_s: float | None,
-    simplified_s: float = 0.0,
+    *,
+    is_late: bool = False,
 ) -> bool:
     """Say whether the budget has room for one more repeat.
 
-    A budget in hours lasts to its end, and always gives the confirmation its reserved share, so a
-    study that was cut short can be confirmed later; `simplified_s` is what the trials without a
-    knob took of it. A budget in trials allows two fifths of them as
-    extra repeats, plus those of the default.
+    A budget in hours lasts to its end. If it was spent when the run began (`is_late`), the
+    confirmation gets its reserved share on top, so that a finished study can be confirmed. A budget
+    in trials allows two fifths of them as extra repeats, plus those of the default.
     """
     if math.isfinite(budget_s):
-        own_s = _spent_s(repeats) + simplified_s
         next_s = each_s or 0.0
-        return spent_s + next_s <= budget_s or own_s + next_s <= SHARE_OF_HOURS * budget_s
+        if is_late:
+            return _spent_s(repeats) + next_s <= SHARE_OF_HOURS * budget_s
+        return spent_s + next_s <= budget_s
     counted = sum(r.kind is RepeatKind.CONFIRMATION and not _is_machines(r) for r in repeats)
     return counted < most_repeats(budget_trials or 0)
 

@@ -18,6 +18,7 @@ from tuner.study.confirmation.plan import (
     Step,
     aim_step,
     clean_s,
+    may_aim,
     may_go_on,
     next_step,
     reserve_s,
@@ -58,7 +59,7 @@ class ConfirmationRun:
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
         self._is_aiming = False
-        self._simplified_s = 0.0  # in this run
+        self._is_late = self._is_spent()  # before this run began
 
     @property
     def reserve_s(self) -> float:
@@ -93,6 +94,8 @@ class ConfirmationRun:
 
     def _next_aim(self, share: float) -> Step | None:
         trials, repeats = self._trials(), self._store.repeats.of(self._name)
+        if not may_aim(self._spec.budget_s, repeats, self._each_s()):
+            return None
         step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
@@ -115,7 +118,7 @@ class ConfirmationRun:
             nonlocal is_told
             if self._next(worker) is None:
                 return False
-            if simplify is not None and await self._simplifies(simplify, worker):
+            if simplify is not None and await simplify(worker):
                 return True
             step = self._next(worker)
             if step is None:
@@ -147,12 +150,6 @@ class ConfirmationRun:
             self._listener.note(f"the questions are asked of trial {step.trial.number} too")
             await self._measure(self._fleet.first, step)
 
-    async def _simplifies(self, simplify: Job, worker: Worker) -> bool:
-        before_s = self._store.study(self._name).spent_s
-        has_tried = await simplify(worker)
-        self._simplified_s += self._store.study(self._name).spent_s - before_s
-        return has_tried
-
     def reconcile(self) -> None:
         """Delete the repeat that a killed or interrupted tuner was measuring."""
         for trial in self._store.repeats.drop_running(self._name):
@@ -173,7 +170,7 @@ class ConfirmationRun:
             is_one_of_several=len(self._fleet.workers) > 1,
         )
         each_s = self._each_s()
-        if step is None or may_go_on(*budget, spent_s, repeats, each_s, self._simplified_s):
+        if step is None or may_go_on(*budget, spent_s, repeats, each_s, is_late=self._is_late):
             return step
         # a budget in trials counts members only: the default still completes the last pairs
         is_paid = self._spec.hours is None and step.kind is RepeatKind.BASELINE
@@ -192,6 +189,11 @@ class ConfirmationRun:
             return trials
         figures = card_figures(trials, self._store.repeats.probes(self._name))
         return on_mean_card(trials, figures)
+
+    def _is_spent(self) -> bool:
+        """Say whether the hours have no room for a repeat."""
+        spent_s = self._store.study(self._name).spent_s
+        return spent_s + (self._each_s() or 0.0) > self._spec.budget_s
 
     def _each_s(self) -> float | None:
         repeats = [r.timing for r in self._store.repeats.of(self._name) if r.timing is not None]

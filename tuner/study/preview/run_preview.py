@@ -15,20 +15,25 @@ from functools import partial
 
 from tuner.errors import TunerError
 from tuner.load.workload import load_workload
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS
 from tuner.records import Load
 from tuner.spec.device_ranges import gpus_for, ranges_for
 from tuner.spec.knobs import Choice, Knob, Variants
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec
 from tuner.store import Store
-from tuner.study.confirmation.plan import AIM_REPEATS, SHARE_OF_HOURS, most_repeats
+from tuner.study.confirmation.plan import (
+    AIM_REPEATS,
+    AIM_SHARE_OF_HOURS,
+    SHARE_OF_HOURS,
+    most_repeats,
+)
 from tuner.study.default_space import named_space
 from tuner.study.loop import SHARE_TO_SIMPLIFY
 from tuner.study.proposals.stopping import LEAST_EVALUATIONS
 
 ASSUMED_LAUNCH_S = 90.0  # an 8B model with CUDA graphs, files in the page cache
 _DEVICE = "device"
-_MOST_TO_AIM = 0.2  # of the hours
 _SPREAD = 0.2  # of a median evaluation: between studies of one model
 
 
@@ -54,6 +59,7 @@ class RunPreview:
         evaluations: the fewest and the most of the search.
         most_repeats: on top of a budget in trials; None for one in hours, which they are part of.
         kept_s: the time of the hours kept for confirmation and checks, at most.
+        enough_hours: so many would confirm a recommendation, if these are too few; else None.
         lasts_s: how long it takes at least and at most, s; virtual on the virtual clock.
     """
 
@@ -70,6 +76,7 @@ class RunPreview:
     evaluations: tuple[int, int]
     most_repeats: int | None
     kept_s: float
+    enough_hours: float | None
     lasts_s: tuple[float, float]
 
     @property
@@ -114,6 +121,7 @@ def preview(spec: StudySpec, store: str) -> RunPreview:
         evaluations=evaluations,
         most_repeats=repeats,
         kept_s=kept_s,
+        enough_hours=_enough_hours(spec, launch_s, kept_s),
         lasts_s=_lasts_s(spec, evaluations, each_s, confirm_s),
     )
 
@@ -189,6 +197,16 @@ def _kept_s(spec: StudySpec) -> float:
     return confirmed_s + spec.checks_s
 
 
+def _enough_hours(spec: StudySpec, launch_s: float, kept_s: float) -> float | None:
+    """Return the hours that confirm one member beside the default, None if there are as many."""
+    if spec.hours is None or not spec.confirm:
+        return None
+    each_s = launch_s + 1.5 * spec.confirm_window_plan.window_s
+    needed_s = 2 * LEAST_WINDOWS * each_s
+    has_s = kept_s - spec.checks_s
+    return None if has_s >= needed_s else math.ceil(10.0 * spec.hours * needed_s / has_s) / 10.0
+
+
 def _evaluations(
     spec: StudySpec, each_s: tuple[float, float], kept_s: float, launch_s: float
 ) -> tuple[int, int]:
@@ -198,7 +216,7 @@ def _evaluations(
     taken_s = kept_s + SHARE_TO_SIMPLIFY * spec.budget_s + launch_s
     if spec.confirm:  # repeats during the search, which tell it how far within the SLO to aim
         each_aim_s = launch_s + 1.5 * spec.confirm_window_plan.window_s
-        taken_s += min(AIM_REPEATS * each_aim_s, _MOST_TO_AIM * spec.budget_s)
+        taken_s += min(AIM_REPEATS * each_aim_s, AIM_SHARE_OF_HOURS * spec.budget_s)
     fewest = (spec.budget_s - taken_s) / each_s[1]
     most = spec.budget_s / each_s[0]
     return max(1, int(min(trials, fewest))), max(1, int(min(trials, most)))

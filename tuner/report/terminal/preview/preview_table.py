@@ -109,6 +109,8 @@ def _after(found: RunPreview) -> str:
         text += f": at most {found.most_repeats}, beside the default's"
     else:
         text += f"; at most {duration(found.kept_s)} are kept for what follows the search"
+    if found.enough_hours is not None:
+        text += f"; too little to confirm anything: take --hours {found.enough_hours:g}"
     return f"{text}; {_HEADROOM_CHECKS}" if found.spec.makes_checks else text
 
 
@@ -145,6 +147,7 @@ def preview_json(found: RunPreview, now: datetime) -> dict[str, Any]:
         "confirm_window_s": found.confirm_window_s,
         "evaluations": list(found.evaluations),
         "most_repeats": found.most_repeats,
+        "enough_hours": found.enough_hours,
         "virtual": found.is_virtual,
         "lasts_s": list(found.lasts_s),
         "ends_at": None if found.is_virtual else [_iso(first), _iso(last)],
