@@ -27,10 +27,12 @@ from deployable_truth import Truth
 from tuner.analysis.outcomes import energy_j, feasible, slos_of
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.configuration import Configuration
+from tuner.load.workload import load_workload
 from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store, TrialRow
+from tuner.study.defaults.windows import fitted_windows
 from tuner.study.listener import NullListener
 from tuner.study.run import start_study
 
@@ -67,7 +69,8 @@ class Verdict:
 
 def spec_of(scenario: Scenario, seed: int, hours: float, space: Path) -> StudySpec:
     options = {**scenario.options, "hours": hours, "seed": seed, "study": f"{scenario.name}-{seed}"}
-    return spec_from(None, {**options, "space": str(space)})
+    spec = spec_from(None, {**options, "space": str(space)})
+    return fitted_windows(spec, load_workload(spec.workload)).spec
 
 
 def space_of(spec: StudySpec) -> SearchSpace:

@@ -7,7 +7,7 @@ from helpers.records import measured, trial_row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analysis.baseline_doubts import HOPELESS, doubts, reach_of
+from tuner.analysis.baseline_doubts import HOPELESS, doubts, little_room, reach_of
 from tuner.metrics import METRICS, Direction
 from tuner.records import Failure, FailureKind
 from tuner.slo import Slo
@@ -87,3 +87,11 @@ def test_a_fault_of_the_machine_says_nothing_about_the_request(kind: FailureKind
 
 def test_without_an_slo_there_is_nothing_to_ask() -> None:
     assert doubts(trial_row(0, measured({"p99_tpot_ms": 10.0})), []) == []
+
+
+@pytest.mark.parametrize(("value", "says"), [(16.0, "misses"), (14.0, "is near"), (12.0, None)])
+def test_a_default_with_little_room_is_told_early(value: float, says: str | None) -> None:
+    baseline = trial_row(0, measured({"p99_tpot_ms": value}))
+    found = little_room(baseline, [Slo("p99_tpot_ms", 15.0)])
+    assert [says in sentence for sentence in found if says] == ([True] if says else [])
+    assert doubts(baseline, [Slo("p99_tpot_ms", 15.0)]) == []

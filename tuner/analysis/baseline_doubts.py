@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.analysis.outcomes import metric
+from tuner.analysis.outlook import margins
 from tuner.metrics import LATENCIES, METRICS, Direction
 from tuner.records import FailureKind
 from tuner.slo import Slo
@@ -45,6 +46,31 @@ def doubts(baseline: TrialRow, slos: Sequence[Slo]) -> list[str]:
     if len(slack) == len(slos) and all(slack[slo] > reach_of(slo) for slo in slack):
         return [_never_binds(known)]
     return []
+
+
+def little_room(baseline: TrialRow, slos: Sequence[Slo]) -> list[str]:
+    """Return one sentence for each SLO that the default misses, or may miss on other traffic.
+
+    An hour has heavier minutes than a window does. What saves energy is mostly slower.
+    """
+    sentences = []
+    needed = margins(slos, [baseline], [])
+    for slo in slos:
+        value = metric(baseline, slo.metric)
+        if value is None:
+            continue
+        has, beyond = f"{value:.4g} {METRICS[slo.metric].unit}", slo.violation(value)
+        if beyond > 0.0:
+            sentences.append(
+                f"the default misses {slo} at this load, with {has}: what saves energy is mostly "
+                "slower still, so a lower --request-rate or a wider bound may be needed"
+            )
+        elif beyond > -needed[str(slo)].needed:
+            sentences.append(
+                f"the default is near {slo}, with {has}: on other stretches of this traffic, or "
+                "over an hour, it may miss it, and little can be saved"
+            )
+    return sentences
 
 
 def reach_of(slo: Slo) -> float:

@@ -13,6 +13,8 @@ import math
 import statistics
 import time
 
+from tuner.analysis.baseline_doubts import little_room
+from tuner.analysis.outcomes import baseline_of
 from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import BenchLostError, Evaluation
 from tuner.records import Failure, FailureKind, Measurement, Timing
@@ -175,11 +177,18 @@ class StudyRun:
         self._listener.trial_ended(proposal, result, self.progress)
         if proposal.baseline:
             self._require_no_doubt()
+            self._say_what_has_little_room()
         return result
 
     def _require_no_doubt(self) -> None:
         if self._question is not None:
             self._question.require_no_doubt()
+
+    def _say_what_has_little_room(self) -> None:
+        baseline = baseline_of(self._store.trials(self._name))
+        for sentence in [] if baseline is None else little_room(baseline, self._spec.slos):
+            self._store.add_event(self._name, "little_room", sentence)
+            self._listener.note(sentence)
 
     def _points(self) -> list[Point | None]:
         """Return the costs of earlier evaluations, for the stopping rule if there is one."""

@@ -23,6 +23,7 @@ from tuner.spec.study import LONGEST_STUDY_NAME, StudySpec
 from tuner.store import Store, StudyIdentity
 from tuner.study.assembly import Run
 from tuner.study.default_space import default_space
+from tuner.study.defaults.windows import fitted_windows
 from tuner.study.inputs.finding import InputFinder
 from tuner.study.inputs.moved import NOT_MOVED, MovedTo
 from tuner.study.listener import Listener
@@ -67,6 +68,10 @@ async def start_study(
         if chosen.reason is not None:
             listener.note(chosen.reason)
         spec = spec.model_copy(update={"space": chosen.name})
+    fitted = fitted_windows(spec, workload)
+    if fitted.reason is not None:
+        listener.note(fitted.reason)
+    spec = fitted.spec
     space = load_space(spec.space, partial(ranges_for, spec))
     name = spec.study or _free_name(spec, workload, store)
     if name in {s.identity.name for s in store.studies()}:

@@ -35,6 +35,12 @@ def test_a_dry_run_leaves_nothing(tuner: InProcess) -> None:
         assert says in text
 
 
+def test_windows_of_long_answers_are_longer_and_it_says_why(tuner: InProcess) -> None:
+    words = [*MODEL, "--workload", "reasoning", "--request-rate", "0.3", "--slo", "p99_tpot_ms<=15"]
+    shown = tuner("run", *words, "--hours", "8", "--dry-run")
+    assert "windows last 340 s, not 180" in " ".join(shown.stdout.split())
+
+
 def test_its_bounds_hold_for_the_run(tuner: InProcess) -> None:
     """And a study begun prints the same summary."""
     words = [*MODEL, *SLO, "--request-rate", "0.5", "--space", "power", "--yes", "--no-confirm"]

@@ -52,8 +52,9 @@ def members(
     """Return the front that is expected on unseen traffic, the one to be measured next first.
 
     Each stands with what all repeats together say of it (`tuner.analysis.outlook`), unless its own
-    reject it. Those are on the front that are likely to hold, or as likely as any is. What uses more
-    energy than a default within the SLOs is not: its knobs go back (`tuner.analysis.knob_returns`).
+    reject it. Those are on the front that are likely to hold, or as likely as any is. What uses
+    more energy than a default within the SLOs is not: its knobs go back, see
+    `tuner.analysis.knob_returns`.
     """
     by_number = {t.number: t for t in trials}
     outlook = Outlook(goal.slos, trials, repeats)

@@ -29,6 +29,7 @@ from tuner.study.confirmation.plan import (
     most_repeats,
 )
 from tuner.study.default_space import named_space
+from tuner.study.defaults.windows import fitted_windows
 from tuner.study.loop import SHARE_TO_SIMPLIFY
 from tuner.study.proposals.stopping import LEAST_EVALUATIONS
 
@@ -55,6 +56,7 @@ class RunPreview:
         device_knobs: settings of real GPUs that would be changed, and put back.
         launch_s: of one launch; `launch_is_measured` says whether it is more than an assumption.
         window_s: the shortest and the longest window of the search, s.
+        window_reason: why they are longer than usual, None if they are not.
         confirm_window_s: of a repeat on traffic not seen, s; None without a confirmation.
         evaluations: the fewest and the most of the search.
         most_repeats: on top of a budget in trials; None for one in hours, which they are part of.
@@ -72,6 +74,7 @@ class RunPreview:
     launch_s: float
     launch_is_measured: bool
     window_s: tuple[float, float]
+    window_reason: str | None
     confirm_window_s: float | None
     evaluations: tuple[int, int]
     most_repeats: int | None
@@ -92,9 +95,10 @@ class RunPreview:
 
 def preview(spec: StudySpec, store: str) -> RunPreview:
     """Return what a run of `spec` would do. Raises `UsageError` as the run would."""
-    spec = named_space(spec)
-    space = load_space(spec.space, partial(ranges_for, spec))
     workload = load_workload(spec.workload)
+    fitted = fitted_windows(named_space(spec), workload)
+    spec = fitted.spec
+    space = load_space(spec.space, partial(ranges_for, spec))
     known = _history(spec, store)
     load = spec.load or workload.default_load
     plan = spec.window_plan
@@ -117,6 +121,7 @@ def preview(spec: StudySpec, store: str) -> RunPreview:
         launch_s=launch_s,
         launch_is_measured=known.launch_s is not None,
         window_s=(shortest_s, longest_s),
+        window_reason=fitted.reason,
         confirm_window_s=_confirm_window_s(spec, is_open_loop) if spec.confirm else None,
         evaluations=evaluations,
         most_repeats=repeats,

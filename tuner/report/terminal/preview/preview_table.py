@@ -51,6 +51,7 @@ def _lines(found: RunPreview, now: datetime) -> list[tuple[str, str]]:
         *_knob_lines(found),
         ("GPUs", _gpus(found)),
         ("a window", _windows(found)),
+        *([("", found.window_reason)] if found.window_reason is not None else []),
         ("evaluations", _evaluations(found)),
     ]
     if after := _after(found):
@@ -144,6 +145,7 @@ def preview_json(found: RunPreview, now: datetime) -> dict[str, Any]:
         "launch_s": found.launch_s,
         "launch_is_measured": found.launch_is_measured,
         "window_s": list(found.window_s),
+        "window_reason": found.window_reason,
         "confirm_window_s": found.confirm_window_s,
         "evaluations": list(found.evaluations),
         "most_repeats": found.most_repeats,

@@ -1,0 +1,1 @@
+"""Defaults of a study that depend on what it is asked."""
