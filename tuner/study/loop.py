@@ -135,9 +135,12 @@ class StudyRun:
         if self._proposals.returned_count >= _RETURNS_PER_KNOB * self._proposals.knob_count:
             return False
         step = self._confirmation.next_return(self._proposals.order_of_returns)
-        if step is None:
-            return False
-        self._proposals.enqueue_return(step.trial, step.names)
+        if step is not None:
+            self._proposals.enqueue_return(step.trial, step.names)
+        else:
+            pair = self._confirmation.next_between()
+            if pair is None or not self._proposals.enqueue_between(*pair):
+                return False
         await self._evaluate_next(worker)
         return True
 

@@ -12,10 +12,10 @@ from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import TrialRow
+from tuner.store import RepeatKind, TrialRow
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import next_step
-from tuner.study.confirmation.returns import KnobReturn, Names, next_return
+from tuner.study.confirmation.returns import KnobReturn, Names, next_between, next_return
 
 GOAL = Goal((Slo("p99_tpot_ms", 50.0),), (Objective.parse("energy_per_output_token_j"),), 4)
 BASE = Configuration()
@@ -77,3 +77,23 @@ def _first_member(trials: list[TrialRow]) -> TrialRow:
     step = next_step(GOAL, trials, rows)
     assert step is not None
     return step.trial
+
+
+def test_between_what_holds_and_what_would_save_more_the_best_may_lie() -> None:
+    clocks = [Configuration(device={"sm_clock_mhz": mhz}) for mhz in (1440, 1200)]
+    holds, may_miss = (
+        trial_row(n + 1, values(*found), clock)
+        for n, (found, clock) in enumerate(zip([(0.3, 35.0), (0.25, 40.0)], clocks, strict=True))
+    )
+    trials = [DEFAULT, holds, may_miss]
+    assert next_between(GOAL, trials, []) is None  # nothing holds yet
+    heavy = (1.0, 1.02, 0.98, 1.01, 0.97, 1.05, 0.99)
+    rows = [
+        replace(repeat(2 * n + d, number, values(joule * by, tpot * by)), traffic=n, kind=kind)
+        for n, by in enumerate(heavy)
+        for d, (number, joule, tpot, kind) in enumerate(
+            [(0, 0.4, 20.0, RepeatKind.BASELINE), (1, 0.3, 35.0, RepeatKind.CONFIRMATION)]
+        )
+    ]
+    assert next_between(GOAL, trials, rows) == (1, 2)
+    assert next_between(GOAL, [DEFAULT, holds], rows) is None  # nothing saves more

@@ -2,8 +2,9 @@
 
 Knobs of the configuration that would be recommended go back to the baseline's value, as an ordinary
 trial on the search's stretch of traffic: first all but the one that is expected to matter most,
-then one at a time. What is no worse takes its place. The next step depends only on what is stored
-and on the order that the search's model gives.
+then one at a time. What is no worse takes its place. Once something holds, and what would save more
+may not, the value between theirs is tried. The next step depends only on what is stored and on the
+order that the search's model gives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
 from tuner.analysis.outcomes import baseline_of
 from tuner.analysis.verdicts import confirmations
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
@@ -28,6 +30,29 @@ class KnobReturn:
 
     trial: int
     names: Names
+
+
+def next_between(
+    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+) -> tuple[int, int] | None:
+    """Return what holds, and what would save more but may not: between them the best may lie.
+
+    None if nothing holds yet, or nothing would save more.
+    """
+    known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
+    front = members(goal, trials, repeats, known)
+    baseline = baseline_of(trials)
+    holds = {
+        number: found.energy.difference
+        for number, found in known.items()
+        if found.is_confirmed
+        and found.slo is SloVerdict.MET
+        and found.energy is not None
+        and (baseline is None or number != baseline.number)
+    }
+    if not holds or not front or front[0].baseline or front[0].number in holds:
+        return None
+    return min(holds, key=lambda number: holds[number]), front[0].number
 
 
 def next_return(

@@ -11,7 +11,7 @@ from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.stored import StoredSpec
 from tuner.spec.study import StudySpec
-from tuner.store import RepeatKind, Store, TrialRow, TrialState
+from tuner.store import RepeatKind, RepeatRow, Store, TrialRow, TrialState
 from tuner.study.confirmation.levels import level_steps
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import (
@@ -24,7 +24,7 @@ from tuner.study.confirmation.plan import (
     reserve_s,
 )
 from tuner.study.confirmation.requirement import able_trials
-from tuner.study.confirmation.returns import KnobReturn, Order, next_return
+from tuner.study.confirmation.returns import KnobReturn, Order, next_between, next_return
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet, Job
@@ -88,9 +88,15 @@ class ConfirmationRun:
 
     def next_return(self, order: Order) -> KnobReturn | None:
         """Return which knob of what would be recommended goes back next, see `returns`."""
-        trials, repeats = self._able(), self._store.repeats.of(self._name)
-        ended = [r for r in repeats if r.state is not TrialState.RUNNING]
-        return next_return(self._goal, trials, ended, order)
+        return next_return(self._goal, self._able(), self._ended(), order)
+
+    def next_between(self) -> tuple[int, int] | None:
+        """Return two trials between which the best may lie, see `returns`."""
+        return next_between(self._goal, self._able(), self._ended())
+
+    def _ended(self) -> list[RepeatRow]:
+        repeats = self._store.repeats.of(self._name)
+        return [r for r in repeats if r.state is not TrialState.RUNNING]
 
     def _next_aim(self, share: float) -> Step | None:
         trials, repeats = self._trials(), self._store.repeats.of(self._name)

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration, Value
 from tuner.host.collector import collector_paused
-from tuner.metrics import OUTPUT_KINDS
 from tuner.records import Measurement, Timing
 from tuner.search.observation import Observation
 from tuner.search.space import Condition
@@ -26,7 +25,12 @@ from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import SamplerName
 from tuner.study.proposals.gp_sampler import GAIN, SearchSampler
-from tuner.study.proposals.knob_returns import expected_changes, parameters_without
+from tuner.study.proposals.knob_returns import (
+    RETURNED,
+    expected_changes,
+    parameters_between,
+    parameters_without,
+)
 from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
 from tuner.study.proposals.search_task import (
@@ -39,25 +43,15 @@ from tuner.study.proposals.search_task import (
     LAUNCH_S,
     NOBODY,
     REASON,
+    SHOWN_METRICS,
     WALL_S,
     Asker,
     SearchTask,
     suggested,
 )
 
-RETURNED = "returned"  # the knobs that a trial leaves as the baseline has them
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
-# optuna-dashboard shows these beside the metrics of objectives and SLOs. Not more: each is a row
-# per trial that is written once and read at every resume. Our own tables have all metrics.
-SHOWN_METRICS = (
-    *(kind.energy for kind in OUTPUT_KINDS.values()),
-    "energy_per_request_j",
-    "mean_power_w",
-    *(kind.throughput for kind in OUTPUT_KINDS.values()),
-    *(name for kind in OUTPUT_KINDS.values() for name in kind.columns),
-    "slo_attainment",
-)
 _UNKNOWN_VIOLATION = 1.0  # of an SLO without any measured violation; as a log ratio
 _MET, _VIOLATED = -1.0, 1.0
 
@@ -224,8 +218,16 @@ class Proposals:
         names = [*self._trial(number).user_attrs.get(RETURNED, ()), *knobs]
         waiting = self._trials(TrialState.WAITING)
         if not any(t.user_attrs.get(RETURNED) == names for t in waiting):
-            attrs = {"attempt": 1, RETURNED: names}
-            self._study.enqueue_trial(parameters, user_attrs=attrs)
+            self._study.enqueue_trial(parameters, user_attrs={"attempt": 1, RETURNED: names})
+
+    def enqueue_between(self, number: int, other: int) -> bool:
+        """Queue a trial between two that differ in one knob; say whether there is a new one."""
+        found = parameters_between(self._trial(number), self._trial(other), self._trials())
+        if found is None or not self._is_possible(found):
+            return False
+        names = self._trial(number).user_attrs.get(RETURNED, [])
+        self._study.enqueue_trial(found, user_attrs={"attempt": 1, RETURNED: names})
+        return True
 
     def order_of_returns(
         self, number: int, groups: Sequence[tuple[str, ...]]

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuner.configuration import Configuration
 from tuner.load.overload import served_share
+from tuner.metrics import OUTPUT_KINDS
 from tuner.search.candidates import Candidates
 from tuner.search.failures.causes import FailureCauses
 from tuner.search.observation import Observation
@@ -35,6 +36,17 @@ REASON = "reason"  # why the configuration failed
 CRASHED = "crashed"  # the same, of one that did not start or died; not of one that is too slow
 FAILED_ONCE = "failed_once"  # the same, of a failure that is tried again
 CARD = "card"  # that it was measured on, in a study on several
+
+# optuna-dashboard shows these beside the metrics of objectives and SLOs. Not more: each is a row
+# per trial that is written once and read at every resume. Our own tables have all metrics.
+SHOWN_METRICS = (
+    *(kind.energy for kind in OUTPUT_KINDS.values()),
+    "energy_per_request_j",
+    "mean_power_w",
+    *(kind.throughput for kind in OUTPUT_KINDS.values()),
+    *(name for kind in OUTPUT_KINDS.values() for name in kind.columns),
+    "slo_attainment",
+)
 
 PointTest = Callable[[Point], bool]
 

@@ -1,0 +1,40 @@
+"""A value between two trials' is on the knob's own grid, and is tried once."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.study.proposals.knob_returns import RETURNED, parameters_between
+
+GRID = {"clock": IntDistribution(780, 1980, step=60), "share": FloatDistribution(0.0, 1.0)}
+
+
+def ended(clock: int, share: float = 0.5, back: tuple[str, ...] = ()) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        params={"clock": clock, "share": share},
+        distributions=GRID,
+        value=0.0,
+        state=TrialState.COMPLETE,
+        user_attrs={RETURNED: list(back)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "between"), [(1440, 1200, 1320), (1260, 1440, 1320), (1320, 1260, None)]
+)
+def test_it_is_half_way_on_the_grid(one: int, other: int, between: int | None) -> None:
+    trials = [ended(one), ended(other)]
+    found = parameters_between(*trials, trials)
+    assert found == (None if between is None else {"clock": between, "share": 0.5})
+
+
+def test_only_what_differs_in_one_knob_has_a_middle_and_only_once() -> None:
+    holds, may_miss = ended(1440), ended(1200)
+    assert parameters_between(holds, ended(1200, share=0.6), []) is None
+    assert parameters_between(holds, ended(1200, back=("share",)), []) is None
+    assert parameters_between(holds, ended(1440, share=0.6), []) is None  # no grid
+    assert parameters_between(holds, may_miss, [ended(1320)]) is None
+    assert parameters_between(holds, may_miss, [ended(1320, back=("share",))]) is not None
