@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tuner.load.answer_times import fills_in_s
 from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.metrics import Output
 from tuner.spec.study import StudySpec
+from tuner.study.defaults.answer_times import fills_in_s
 
 _FILLED = 0.9  # at the SLO's bound, which most answers are faster than
 _LONGEST_S = 600.0

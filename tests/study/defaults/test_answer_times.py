@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuner.load.answer_times import fills_in_s
+from tuner.study.defaults.answer_times import fills_in_s
 
 
 def test_answers_of_one_length_fill_the_server_evenly() -> None:
