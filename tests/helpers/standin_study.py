@@ -22,9 +22,11 @@ from tuner.catalog.gpu import load_gpu
 from tuner.devices.leases.lease_book import LeaseBook
 from tuner.emulator.device_file import Device, Settings
 from tuner.emulator.http.served_devices import create_devices
+from tuner.errors import TunerError
 from tuner.host.process import Owner
 from tuner.servers.guardian.run_records import registered
 from tuner.servers.processes import stop_tagged, tagged_processes
+from tuner.store import Store, StudySummary
 
 FOUND_W = 610.0  # neither the default nor within what the study sets
 SPACE = """
@@ -57,11 +59,12 @@ class StandinStudy:
     seen_tags: set[str] = field(default_factory=set)
 
     def run_words(self, *more: str) -> list[str]:
+        store = ("--store", self.tuner.database) if self.tuner.database else ()
         words = (
             f"run --model Qwen/Qwen3-8B --workload smoke --vllm {self.tuner.folder / 'vllm'} "
             "--window-s 0.3 --sampler random --study night --no-checks"
         )
-        return [*words.split(), *more]
+        return [*words.split(), *store, *more]
 
     def space(self) -> list[str]:
         """Words that ask for device knobs."""
@@ -79,6 +82,8 @@ class StandinStudy:
 
     def is_stored(self) -> bool:
         """Say whether the study can be resumed, maybe before its first trial."""
+        if self.tuner.database:
+            return "night" in {found.identity.name for found in studies(self.tuner.database)}
         if not self.tuner.store_path.exists():
             return False
         with closing(sqlite3.connect(self.tuner.store_path)) as database:
@@ -109,7 +114,8 @@ class StandinStudy:
         found = [] if self.is_as_found() else [f"{device.limit_w:g} W, {device.locked_mhz} MHz"]
         found += [str(entry.path) for entry in LeaseBook(self.state).entries()]
         found += [str(owner) for owner in registered(self.state)]
-        tagged = [p for tag in self.run_tags() for p in tagged_processes(tag)]
+        tags = self.run_tags()
+        tagged = [p for p in tagged_processes() if p.run_tag in tags]
         return found + [f"{p.name} of {p.run_tag}" for p in tagged]
 
     def run_tags(self) -> set[str]:
@@ -123,14 +129,23 @@ class StandinStudy:
         return sum(self.standin.device(0).calls(f"nvmlDevice{name}") for name in names)
 
     def assert_store_is_whole(self) -> None:
-        if self.tuner.store_path.exists():
+        if self.tuner.store_path.exists() and not self.tuner.database:
             with closing(sqlite3.connect(self.tuner.store_path)) as database:
                 assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
                 assert database.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+def studies(database: str) -> list[StudySummary]:
+    """The studies in a store, maybe before it is one."""
+    try:
+        with Store.open(database, create=False) as store:
+            return store.studies()
+    except TunerError:
+        return []
+
+
 @contextmanager
-def standin_study(folder: Path) -> Iterator[StandinStudy]:
+def standin_study(folder: Path, database: str = "") -> Iterator[StandinStudy]:
     """Make the machine; whatever the test leaves running on it is ended."""
     gpus = create_devices(folder / "gpus", load_gpu("H100-SXM"), 1)
     standin = Standin.create(folder / "nvml.state", n_devices=1)
@@ -146,7 +161,8 @@ def standin_study(folder: Path) -> Iterator[StandinStudy]:
         "TUNER_EMULATED_GPU": "H100-SXM",
         "TUNER_EMULATED_DEVICES": str(gpus.path),
     }
-    made = StandinStudy(CommandLine(folder, environment), standin, gpus.devices[0], state)
+    line = CommandLine(folder, environment, database=database)
+    made = StandinStudy(line, standin, gpus.devices[0], state)
     try:
         yield made
     finally:

@@ -32,11 +32,13 @@ class CommandLine:
     """`tuner` in a folder of its own.
 
     With `comes_first` it is never kept from a core, as far as that is allowed; its servers may be.
+    `database` is the URL of a store on PostgreSQL, which is no option of every command.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     comes_first: bool = False
+    database: str = ""
 
     @property
     def store_path(self) -> Path:
@@ -73,7 +75,8 @@ class CommandLine:
 
     def trials(self, study: str) -> list[TrialRow]:
         try:
-            return Store.open(self.store_path, create=False).trials(study)
+            with Store.open(self.database or self.store_path, create=False) as store:
+                return store.trials(study)
         except TunerError:
             return []  # not there yet
 

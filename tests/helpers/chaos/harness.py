@@ -62,13 +62,7 @@ class MortalCommandLine(CommandLine):
         process = subprocess.Popen(
             [sys.executable, str(MORTAL), *words],
             cwd=self.folder,
-            env={
-                **os.environ,
-                "COLUMNS": "160",
-                **self.environment,
-                "CHAOS": self.plan.to_text(),
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
+            env=self.mortal_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -76,6 +70,15 @@ class MortalCommandLine(CommandLine):
         if self.comes_first:
             let_come_first(process.pid)
         return process
+
+    def mortal_environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "COLUMNS": "160",
+            **self.environment,
+            "CHAOS": self.plan.to_text(),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
 
 
 @dataclass
@@ -97,6 +100,10 @@ class Night:
     killed_in: Counter[str] = field(default_factory=Counter)
 
     @property
+    def store(self) -> Path | str:
+        return self.machine.tuner.database or self.machine.tuner.store_path
+
+    @property
     def journal(self) -> Path:
         return self.machine.tuner.folder / "journal.jsonl"
 
@@ -112,20 +119,26 @@ class Night:
         return process.returncode, errors
 
     def start(self, plan: Plan | None = None) -> subprocess.Popen[str]:
-        words = ["resume", "night", "--no-confirm", "--yes"]
-        if not self.machine.is_stored():
-            limits = (
-                *("--trials", str(self.trials), "--no-confirm"),
-                *("--slo", "p99_tpot_ms<=1000", "--yes"),
-            )
-            words = self.machine.run_words(
-                *self.space(), "--allow-gpu-settings", *limits, *self.options, "--objective",
-                "energy_per_output_token_j", "--objective", "output_throughput_tok_s",
-            )  # fmt: skip
-        plan = plan or Plan(str(self.journal))
-        tuner = self.machine.tuner
-        line = MortalCommandLine(tuner.folder, tuner.environment, self.comes_first, plan)
-        return line.start(*words)
+        return self.line(plan).start(*self.words())
+
+    def line(self, plan: Plan | None = None) -> MortalCommandLine:
+        plan, tuner = plan or Plan(str(self.journal)), self.machine.tuner
+        return MortalCommandLine(tuner.folder, tuner.environment, self.comes_first, plan=plan)
+
+    def words(self) -> list[str]:
+        """Return the words that begin the study, or go on with it."""
+        if self.machine.is_stored():
+            database = self.machine.tuner.database
+            words = ["resume", "night", "--no-confirm", "--yes"]
+            return [*words, "--store", database] if database else words
+        limits = (
+            *("--trials", str(self.trials), "--no-confirm"),
+            *("--slo", "p99_tpot_ms<=1000", "--yes"),
+        )
+        return self.machine.run_words(
+            *self.space(), "--allow-gpu-settings", *limits, *self.options, "--objective",
+            "energy_per_output_token_j", "--objective", "output_throughput_tok_s",
+        )  # fmt: skip
 
     def be_served_with(self, fault: str, *, always: bool = False) -> None:
         """Have every second server misbehave, or each of them."""
@@ -209,10 +222,11 @@ class Night:
             assert dict(measurement.metrics) == metrics
         measured = [n for n, row in rows.items() if row.measurement is not None]
         assert len(measured) == self.trials
+        knobs = [json.dumps(rows[n].configuration.knobs(), sort_keys=True) for n in measured]
+        assert len(set(knobs)) == len(knobs), "a point is measured twice"
         assert not [row for row in rows.values() if row.state == "running"]
-        url = f"sqlite:///{self.machine.tuner.store_path}"
-        told = optuna.load_study(study_name="night", storage=url).trials
-        with Store.open(self.machine.tuner.store_path, create=False) as store:
+        with Store.open(self.store, create=False) as store:
+            told = optuna.load_study(study_name="night", storage=store.optuna_storage()).trials
             found = check_studies(store, self.machine.state)  # the measurement log beside it
         assert not [finding.message for finding in found if finding.is_problem]
         assert {t.number for t in told if t.state is TrialState.COMPLETE} == set(measured)
@@ -226,7 +240,7 @@ class Night:
         from tuner.analysis.outcomes import front_of
         from tuner.spec.objective import Objective
 
-        with Store.open(self.machine.tuner.store_path, create=False) as store:
+        with Store.open(self.store, create=False) as store:
             study, trials = store.study("night"), store.trials("night")
         objectives = [Objective.parse(text) for text in study.objectives]
         found = front_of(trials, (), objectives)
@@ -241,8 +255,8 @@ class Night:
 
 
 @contextmanager
-def night_in(folder: Path, trials: int = TRIALS) -> Iterator[Night]:
-    with standin_study(folder) as machine:
+def night_in(folder: Path, trials: int = TRIALS, database: str = "") -> Iterator[Night]:
+    with standin_study(folder, database) as machine:
         for name in SETTERS:  # so that some kills fall between what is written down and what is set
             machine.standin.device(0).delay(name, 0.05)
         yield Night(machine, trials)

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import tuner.evaluation.launched.warm_server
 import tuner.load.client.drive
 import tuner.load.client.health
 import tuner.servers.ready
+from helpers.chaos.forks import serve_forks
 from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation
@@ -40,6 +42,12 @@ from tuner.servers.launch import LaunchPlan
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals
 
+IMPORTED_LATE = (
+    *("tuner.api.runs", "tuner.devices.nvidia.nvml_meter", "tuner.servers.vllm.server"),
+    *("tuner.report.terminal.progress", "tuner.report.terminal.preview.preview_table"),
+    *("tuner.commands.run", "alembic.command", "optuna.storages", "psycopg"),
+    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg"),
+)
 PHASES = ("ask", "launch", "measure", "tell", "restore")
 
 
@@ -49,7 +57,8 @@ class Plan:
 
     "restore" is brought about by a SIGTERM in the middle of that measurement.
 
-    `journal` gets a line for each evaluation that began, and for each one that was stored.
+    `journal` gets a line for each phase and each evaluation that began, and for each one that was
+    stored.
     """
 
     journal: str
@@ -94,6 +103,12 @@ class EachPointOnce(optuna.samplers.BaseSampler):
         raise AssertionError("every parameter is proposed with the others")
 
 
+def note(path: Path, **what: object) -> None:
+    """Add a line to the journal."""
+    with path.open("a") as journal:
+        journal.write(json.dumps(what) + "\n")
+
+
 class _Bomb:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -101,6 +116,7 @@ class _Bomb:
 
     def at(self, phase: str) -> None:
         """Come to the beginning of a phase."""
+        note(Path(self._plan.journal), at=phase)
         if self._plan.phase == "restore" and phase == "measure" and self._is_due():
             os.kill(os.getpid(), signal.SIGTERM)  # which makes the tuner put everything back
             self._light()
@@ -133,12 +149,8 @@ def _write_a_journal(path: Path) -> None:
     evaluate = tuner.evaluation.launched.launched.ServedEvaluator._evaluate
     record = StudyRun._record
 
-    def note(**what: object) -> None:
-        with path.open("a") as journal:
-            journal.write(json.dumps(what) + "\n")
-
     async def evaluated(self: Any, configuration: Configuration, get: Any, run: Any) -> Evaluation:
-        note(began=configuration.knobs())
+        note(path, began=configuration.knobs())
         found = await evaluate(self, configuration, get, run)
         if not isinstance(found.result, Measurement):
             return found
@@ -148,7 +160,7 @@ def _write_a_journal(path: Path) -> None:
     def recorded(self: Any, proposal: Any, evaluation: Evaluation) -> Any:
         result = record(self, proposal, evaluation)
         if isinstance(result, Measurement):
-            note(stored=proposal.number, metrics=dict(result.metrics))
+            note(path, stored=proposal.number, metrics=dict(result.metrics))
         return result
 
     tuner.evaluation.launched.launched.ServedEvaluator._evaluate = evaluated  # type: ignore[method-assign]
@@ -170,7 +182,8 @@ def _be_quick() -> None:
     )
 
 
-if __name__ == "__main__":
+def live() -> None:
+    """Be `tuner` with the words of `sys.argv`, until the plan in the environment."""
     plan = Plan(**json.loads(os.environ["CHAOS"]))
     bomb = _Bomb(plan)
     _be_quick()
@@ -182,5 +195,14 @@ if __name__ == "__main__":
     _before(tuner.evaluation.launched.warm_server, "launched", "launch", bomb.at)
     _before(tuner.evaluation.launched.launched, "run_load", "measure", bomb.at)
     _before(StudyRun, "_record", "tell", bomb.at)
-    sys.argv[0] = "tuner"
     main()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--fork-server"]:
+        for name in IMPORTED_LATE:
+            import_module(name)
+        serve_forks(live)
+    else:
+        sys.argv[0] = "tuner"
+        live()
