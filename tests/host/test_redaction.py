@@ -84,6 +84,28 @@ def test_names_of_knobs_are_none(name: str) -> None:
         "github_pat_abcdefghijklmnopqrstu_v",
         "-----BEGIN RSA PRIVATE KEY-----\nabcdefghij\n-----END RSA PRIVATE KEY-----",
         "postgresql://u@db/t?password=abcdefghij&sslmode=disable",
+        f"non-default args: {{'model': 'm', 'api_key': ['{SECRET}', 'x']}}",  # as vLLM prints it
+        f"Namespace(api_key=['{SECRET}'], port=1)",
+        f"X-Api-Key: {SECRET}",
+        f"X-Auth-Token: {SECRET}",
+        f"Set-Cookie: sid={SECRET}; Path=/",
+        f"https://bucket/m?X-Amz-Signature={SECRET}&x=1",
+        f"https://ntfy.sh/topic?auth={SECRET}",
+        f"accessToken={SECRET}",
+        f'"clientSecret": "{SECRET}"',
+        f"AccountName=x;AccountKey={SECRET}==",
+        f"Password = {SECRET}",
+        f"pwd={SECRET}",
+        f"- name: HF_TOKEN\n  value: {SECRET}",
+        f'{{"name": "HF_TOKEN", "value": "{SECRET}"}}',
+        f"curl -u me:{SECRET} http://h",
+        "gsk_abcdefghijklmnopqrstuvwxyz",
+        "sk_live_abcdefghijklmnopqrst",
+        "dckr_pat_abcdefghijklmnopqrst",
+        "pypi-abcdefghijklmnopqrst",
+        "hvs.abcdefghijklmnopqrst",
+        "xapp-1-abcdefghij",
+        "SG.abcdefghijklmnopqrst.abcdefghijklmnopqrst",
     ],
 )
 def test_a_secret_is_hidden(text: str) -> None:
@@ -107,6 +129,10 @@ def test_a_secret_is_hidden(text: str) -> None:
         "KeyError: 'model'",
         "the prompt has 12 tokens: too long",
         "trial 3: p99_tpot_ms<=50 @ 4 req/s",
+        "sortKey=name, kv_cache_dtype='auto', stop_token_ids=[151645]",
+        "monkey=banana, the key-value cache; key: 12",
+        "name: tuner\n  value: 12",
+        "python -u -m x:y and docker run --user 1000:1000 image",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -141,3 +167,9 @@ def test_secrets_are_taken_out_of_a_file_that_another_program_wrote(tmp_path: Pa
         assert file.read_bytes() == text.replace(b"plain-and-long, plain", b"***, ***")
     with pytest.raises(FileNotFoundError):
         take_secrets_out_of(tmp_path / "none", environment)
+
+
+@pytest.mark.timeout(60)  # milliseconds; minutes if it were quadratic
+@pytest.mark.parametrize("piece", ["a-", "SECRET", "a.b", "A_", " name: api_key ", "[\"'"])
+def test_a_long_text_takes_no_time(piece: str) -> None:
+    assert len(redacted(piece * 20_000)) >= 20_000

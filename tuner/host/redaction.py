@@ -20,21 +20,49 @@ from tuner.host.plain_text import plain_text
 HIDDEN = "***"
 _SHORTEST_SECRET = 4
 
-# TOKEN and KEY only at the end: vLLM has variables such as VLLM_…_TOKEN_THRESHOLD
-_NAME = r"\w*(?:SECRET\w*|PASSWORD\w*|PASSWD\w*|PASSPHRASE\w*|CREDENTIAL\w*|TOKEN|KEY)(?:_?\d+)?"
+# TOKEN and KEY only at the end: vLLM has variables such as VLLM_…_TOKEN_THRESHOLD; bounded, so that
+# a long word takes no quadratic time
+_NAME = (
+    r"\w{0,80}(?:(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)\w{0,40}|TOKEN|KEY)(?:_?\d{1,9})?"
+)
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*):([^\s/'\"]+)@", re.IGNORECASE)
+_URL_PASSWORD = re.compile(
+    r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@'\"]*):([^\s/'\"]+)@", re.IGNORECASE
+)
 # https://TOKEN@host or TOKEN:x-oauth-basic@, as git takes them; letters alone are a user's name
 _URL_TOKEN = re.compile(
     r"(\bhttps?://)(?=[^\s/:@'\"]*[^a-z\s/:@'\"])[^\s/:@'\"]{8,}(?::[^\s/@'\"]*)?@", re.IGNORECASE
 )
-_URL_QUERY = re.compile(rf"([?&]{_NAME})=([^\s&'\"#]+)", re.IGNORECASE)
-_ASSIGNED = re.compile(
-    # NAME=value and 'NAME': 'value'; in lower case only behind a prefix: api_key, hf-token
-    r"(?<![\w-])((?:[A-Z0-9_]*(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|KEY)"
-    r"|(?:--)?(?:[A-Za-z0-9]+[_-])*(?:secret|password|passwd|passphrase)"
-    r"|(?:--)?(?:[A-Za-z0-9]+[_-])+(?:token|key))['\"]?)(\s*[=:]\s*['\"]?)([^\s'\",;}\]&]+)"
+_URL_QUERY = re.compile(
+    rf"([?&](?:{_NAME}|[\w-]*(?:auth|pass|pwd|sig|signature|token|key)))=([^\s&'\"#]+)",
+    re.IGNORECASE,
 )
+_ASSIGNED = re.compile(
+    # NAME=value and 'NAME': 'value'; a token or key in lower case only behind a prefix: api_key,
+    # hf-token, X-Auth-Token
+    r"(?<![\w-])((?:[A-Z0-9_]*(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|KEY)"
+    r"|(?:--)?(?:[A-Za-z0-9]+[_-])*(?i:secret|password|passwd|passphrase|credentials)"
+    r"|(?:--)?(?:[A-Za-z0-9]+[_-])+(?i:token|key))['\"]?)(\s*[=:]\s*['\"]?)([^\s'\",;}\]&]+)"
+)
+# accessToken, AccountKey; of a key or token only what is long: sortKey=name stays
+_CAMEL = re.compile(
+    r"(?<![\w-])([A-Za-z][A-Za-z0-9]*(?:Secret|Password|Passphrase|(?:Token|Key)"
+    r"(?=['\"]?\s*[=:]\s*['\"]?[^\s'\",;}\]&]{8}))['\"]?\s*[=:]\s*['\"]?)[^\s'\",;}\]&]+"
+)
+# vLLM prints its flag --api-key as 'api_key': ['…', '…']
+_LISTED = re.compile(
+    rf"((?<![\w-]){_NAME}['\"]?\s*[=:]\s*)([\[(])\s*['\"][^\])]*([\])])", re.IGNORECASE
+)
+# Kubernetes' and Docker's way to give a variable
+_NAMED = re.compile(
+    rf"(['\"]?\bname['\"]?\s*:\s*['\"]?{_NAME}['\"]?,?\s+['\"]?value['\"]?\s*:\s*['\"]?)"
+    r"[^\s'\",}]+",
+    re.IGNORECASE,
+)
+_COOKIE = re.compile(r"(\b(?:Set-)?Cookie['\"]?\s*:\s*)[^\n'\"]+", re.IGNORECASE)
+_USER_OPTION = re.compile(
+    r"((?:\s|^)(?:-u|--user)[\s=]+['\"]?[^\s:'\"/]+):(?!\d+\b)[^\s'\"]+"
+)  # curl's
 _OPTION = re.compile(
     r"(--(?:[a-z0-9]+[_-])*(?:secret|password|passwd|passphrase|token|key))(\s+)(?!-)(\S+)"
 )
@@ -49,7 +77,7 @@ _QUOTED = re.compile(
     rf"(['\"]?(?<![\w-]){_NAME}['\"]?\s*[=:]\s*)(['\"])((?:(?!\2).){{4,}})\2", re.IGNORECASE
 )
 _SHORT_NAMES = re.compile(
-    r"(?<![\w-])((?:[A-Z0-9]+_)*(?:PASS|PASSWD|PWD|AUTH|PAT|SAS)=)(?![/.~])(['\"]?)([^\s'\",;&]{4,})"
+    r"(?<![\w-])((?:[A-Z0-9]+_)*(?:PASS|PASSWD|PWD|AUTH|PAT|SAS)=|pwd=)(?![/.~])(['\"]?)([^\s'\",;&]{4,})"
 )
 _TOKEN = re.compile(
     r"(?<![\w-])((?:access_|auth_|id_|refresh_)?(?:token|apikey|sig)\s*[=:]\s*['\"]?)"
@@ -60,13 +88,21 @@ _TOKEN = re.compile(
 _KNOWN_FORMS = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"hf_[A-Za-z0-9]{16,}"  # huggingface.co/docs/hub/security-tokens
-    r"|sk-[\w-]{16,}"  # platform.openai.com
+    r"|(?:sk|csk)-[\w-]{16,}"  # platform.openai.com; cloud.cerebras.ai
     r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}"  # docs.github.com, token formats
-    r"|glpat-[\w-]{16,}"  # docs.gitlab.com/security/tokens
+    r"|gl(?:pat|ptt|dt|rt|cbt|soat)-[\w-]{16,}"  # docs.gitlab.com/security/tokens
     r"|nvapi-[\w-]{16,}"  # docs.nvidia.com/ngc
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # docs.aws.amazon.com, IAM identifiers
     r"|AIza[\w-]{35}"  # cloud.google.com/docs/authentication/api-keys
-    r"|xox[abeoprs]-[\w-]{10,}"  # api.slack.com/concepts/token-types
+    r"|(?:xox[abeoprs]|xapp)-[\w-]{10,}"  # api.slack.com/concepts/token-types
+    r"|(?:npm|gsk|r8|fw)_[A-Za-z0-9]{20,}"  # npm; Groq; Replicate; Fireworks
+    r"|(?:sk|rk|pk)_(?:live|test)_\w{16,}"  # docs.stripe.com/keys
+    r"|(?:tgp_v1|wandb_v1|dop_v1|lin_api|dckr_pat)_[\w-]{16,}"  # Together, W&B, and others
+    r"|pypi-[\w-]{16,}"  # pypi.org/help, API tokens
+    r"|hv[sb]\.[\w-]{16,}"  # developer.hashicorp.com/vault, tokens
+    r"|ya29\.[\w-]{16,}"  # developers.google.com/identity, access tokens
+    r"|dapi[0-9a-f]{32}"  # docs.databricks.com, personal access tokens
+    r"|SG\.[\w-]{16,}\.[\w-]{16,}"  # docs.sendgrid.com
     r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # a JWT, RFC 7519
     r")"
 )
@@ -132,9 +168,14 @@ def redacted(text: str) -> str:
     text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
     text = _URL_QUERY.sub(rf"\1={HIDDEN}", text)
     text = _SCHEME.sub(rf"\1{HIDDEN}", text)
+    text = _COOKIE.sub(rf"\1{HIDDEN}", text)
+    text = _USER_OPTION.sub(rf"\1:{HIDDEN}", text)
+    text = _LISTED.sub(rf"\1\2{HIDDEN}\3", text)
+    text = _NAMED.sub(rf"\1{HIDDEN}", text)
     text = _QUOTED.sub(rf"\1\2{HIDDEN}\2", text)
     text = _SHORT_NAMES.sub(rf"\1\2{HIDDEN}", text)
     text = _TOKEN.sub(rf"\1{HIDDEN}", text)
+    text = _CAMEL.sub(rf"\1{HIDDEN}", text)
     text = _ASSIGNED.sub(rf"\1\2{HIDDEN}", text)
     text = _OPTION.sub(rf"\1\2{HIDDEN}", text)
     return _KNOWN_FORMS.sub(HIDDEN, text)
