@@ -13,7 +13,9 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
 from tuner.host.signals import run_interruptible
+from tuner.load.workload import load_workload
 from tuner.measurement.listener import NOBODY, LoadListener
+from tuner.report.jobs import job as jobs
 from tuner.report.metrics.publisher import MetricsPublisher
 from tuner.report.notify.notifier import Notifier
 from tuner.report.notify.target import target
@@ -26,12 +28,13 @@ from tuner.study.listener import Broadcast, Listener
 from tuner.study.preview import run_preview
 from tuner.study.preview.run_preview import RunPreview
 from tuner.study.proposals.start_points import asked_like
-from tuner.study.run import check_names, resume_study, start_study
+from tuner.study.run import check_names, resume_study, start_study, usual_name
 from tuner.study.run_files import log_folder, share_results
 
 __all__ = [
     "aresume",
     "arun",
+    "job_text",
     "log_folder",
     "measure",
     "preview",
@@ -110,6 +113,16 @@ def preview(spec: StudySpec, *, store: str = DEFAULT_STORE) -> RunPreview:
     """
     check_names(spec)
     return run_preview.preview(spec, store)
+
+
+def job_text(would: RunPreview, form: str) -> str:
+    """Return what gives a run to a cluster: `sbatch`, a script, or `k8s-job`, objects.
+
+    Nothing is started. Raises `UsageError` for a run on a Ray cluster.
+    """
+    workload = load_workload(would.spec.workload).name
+    study = would.spec.study or usual_name(would.spec, workload)
+    return jobs.job_text(form, jobs.study_job(would, study))
 
 
 async def arun(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ from tuner.commands.shared.options import (
     StoreUrl,
     Yes,
 )
-from tuner.commands.shared.output import print_json, store_option
+from tuner.commands.shared.output import print_json, print_text, store_option
 from tuner.commands.shared.settings_group import settings_of
 from tuner.commands.shared.spec_options import StudyOptions
 from tuner.errors import NoFeasibleConfigurationError
@@ -31,6 +32,29 @@ from tuner.errors import NoFeasibleConfigurationError
 if TYPE_CHECKING:
     from tuner import StudyResults
 
+
+class RunFormat(StrEnum):
+    """Formats of the result, and of the job that gives the run to a cluster instead."""
+
+    TABLE = "table"
+    JSON = "json"
+    SBATCH = "sbatch"
+    K8S_JOB = "k8s-job"
+
+    @property
+    def is_job(self) -> bool:
+        """Whether nothing runs here."""
+        return self in (RunFormat.SBATCH, RunFormat.K8S_JOB)
+
+
+RunOutput = Annotated[
+    RunFormat,
+    typer.Option(
+        "--format",
+        help="Format of the result; sbatch and k8s-job run nothing, and write the job for Slurm or "
+        "Kubernetes that does.",
+    ),
+]
 LOOPBACK = "127.0.0.1"
 
 
@@ -61,7 +85,7 @@ def run(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = LOOPBACK,
     yes: Yes = False,
-    output: Output = Format.TABLE,
+    output: RunOutput = RunFormat.TABLE,
 ) -> None:
     """Run a study: find the configurations of least energy that meet the SLO.
 
@@ -69,7 +93,7 @@ def run(
     --slo 'p99_tpot_ms<=50' --hours 8
     """
     import tuner
-    from tuner.api.runs import log_folder, publishing, require_targets
+    from tuner.api.runs import job_text, log_folder, publishing, require_targets
     from tuner.report.terminal.preview.preview_table import (
         PreviewListener,
         preview_json,
@@ -83,9 +107,12 @@ def run(
     spec = tuner.study_spec(study_file, given, like=like, store=store_url, defaults=defaults)
     would = tuner.preview(spec, store=store_url)
     require_targets(notify or ())
+    if output.is_job:
+        print_text(job_text(would, output))
+        return
     if dry_run:
         now = datetime.now(UTC)
-        if output is Format.JSON:
+        if output is RunFormat.JSON:
             print_json(preview_json(would, now))
         else:
             show_preview(stdout_console(), would, now)
@@ -107,7 +134,7 @@ def run(
             yes=yes,
             notify=notify or (),
         )
-    _finish(study, as_json=output is Format.JSON)
+    _finish(study, as_json=output is RunFormat.JSON)
 
 
 def resume(

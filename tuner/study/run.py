@@ -151,11 +151,16 @@ def _with_more(
     return validate("the new budget", {**spec.model_dump(), **more}, StudySpec)
 
 
+def usual_name(spec: StudySpec, workload: str) -> str:
+    """Return the name of a study that says none, in an empty store: MODEL-WORKLOAD."""
+    stem = f"{Path(spec.model).name}-{workload}".lower()
+    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+    return stem.encode()[: LONGEST_STUDY_NAME - _NUMBER_BYTES].decode(errors="ignore")
+
+
 def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
     """Return MODEL-WORKLOAD, with a number if that name is taken."""
-    stem = f"{Path(spec.model).name}-{workload.name}".lower()
-    stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
-    stem = stem.encode()[: LONGEST_STUDY_NAME - _NUMBER_BYTES].decode(errors="ignore")
+    stem = usual_name(spec, workload.name)
     taken = {s.identity.name for s in store.studies()}
     names = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
     return next(name for name in names if name not in taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -75,17 +76,28 @@ def test_a_limit_that_is_refused_fails_the_start(here: Deployment, gpus: Path) -
 
 
 def test_a_container_holds_them_until_it_is_stopped(here: Deployment, gpus: Path) -> None:
-    holder = subprocess.Popen(
-        ["/bin/sh", "-c", "\n".join(limits.hold(here, limits.ALL_GPUS))],
-        env={"PATH": f"{gpus / 'bin'}:/usr/bin:/bin"},
-        start_new_session=True,
-    )
+    with (gpus / "said").open("w") as said:
+        holder = subprocess.Popen(
+            ["/bin/sh", "-c", "\n".join(limits.hold(here, limits.ALL_GPUS))],
+            env={"PATH": f"{gpus / 'bin'}:/usr/bin:/bin", "CHECK_EVERY_S": "0.05"},
+            start_new_session=True,
+            stdout=said,
+        )
     try:
         wait_for(lambda: (gpus / "ready").exists(), 20)
         assert state(gpus) == SET
+        # a driver's reload, or another hand; while the driver is away, it is waited for
+        (gpus / "broken").touch()
+        (gpus / "0.limit").write_text("700.00\n")
+        (gpus / "1.clocks").unlink()
+        wait_for(lambda: "could not be set" in (gpus / "said").read_text(), 20)
+        (gpus / "broken").unlink()
+        wait_for(lambda: state(gpus) == SET, 20)
+        assert "GPU 0 is at Enabled, 700.00; its limits" in (gpus / "said").read_text()
         holder.send_signal(signal.SIGTERM)
         assert holder.wait(20) == 0
         assert state(gpus) == FOUND
     finally:
-        os.killpg(holder.pid, signal.SIGKILL)  # its `sleep`, too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(holder.pid, signal.SIGKILL)  # its `sleep`, too
         holder.wait()

@@ -12,6 +12,9 @@ from tuner.report.exports.deployment import Deployment, plain
 
 ALL_GPUS = "$(nvidia-smi --query-gpu=index --format=csv,noheader)"
 READY_FILE = "/tmp/limits-are-set"
+_QUERY = (
+    'nvidia-smi -i "$gpu" --query-gpu=persistence_mode,power.limit --format=csv,noheader,nounits'
+)
 
 
 def found_folder(deployment: Deployment) -> str:
@@ -25,12 +28,6 @@ def note_and_set(deployment: Deployment, gpus: str) -> list[str]:
     Persistence mode goes on with them: without it the driver forgets a limit when nobody uses the
     GPU.
     """
-    settings = []
-    if deployment.power_limit_w is not None:
-        settings.append(f'nvidia-smi -i "$gpu" -pl {plain(deployment.power_limit_w)};')
-    if deployment.sm_clock_mhz is not None:
-        clock = deployment.sm_clock_mhz
-        settings.append(f'nvidia-smi -i "$gpu" -lgc {clock},{clock};')
     folder = found_folder(deployment)
     return [
         "set -eu;",
@@ -39,16 +36,25 @@ def note_and_set(deployment: Deployment, gpus: str) -> list[str]:
         "for gpu in $gpus; do",
         f'found="{folder}/$gpu" new="{folder}/.$gpu";',
         'if [ ! -s "$found" ]; then',
-        'nvidia-smi -i "$gpu" --query-gpu=persistence_mode,power.limit'
-        ' --format=csv,noheader,nounits > "$new";',
+        f'{_QUERY} > "$new";',
         'mv "$new" "$found";',
         "fi;",
         "done;",
         "for gpu in $gpus; do",
-        'nvidia-smi -i "$gpu" -pm 1;',
-        *settings,
+        *(f"{command};" for command in _settings(deployment)),
         "done;",
     ]
+
+
+def _settings(deployment: Deployment) -> list[str]:
+    """Return the commands that set one GPU."""
+    commands = ['nvidia-smi -i "$gpu" -pm 1']
+    if deployment.power_limit_w is not None:
+        commands.append(f'nvidia-smi -i "$gpu" -pl {plain(deployment.power_limit_w)}')
+    if deployment.sm_clock_mhz is not None:
+        clock = deployment.sm_clock_mhz
+        commands.append(f'nvidia-smi -i "$gpu" -lgc {clock},{clock}')
+    return commands
 
 
 def put_back(deployment: Deployment) -> list[str]:
@@ -74,7 +80,13 @@ def put_back(deployment: Deployment) -> list[str]:
 
 
 def hold(deployment: Deployment, gpus: str) -> list[str]:
-    """Return the lines of a container that holds the limits of `gpus` until it is stopped."""
+    """Return the lines of a container that holds the limits of `gpus` until it is stopped.
+
+    What a driver's reload or somebody else has changed is said and set again, once a minute
+    (`CHECK_EVERY_S`). A lock of the clocks cannot be read, so it is set again every time. While the
+    driver is away, the next minute is waited for.
+    """
+    again = " && ".join(f"{command} > /dev/null" for command in _settings(deployment))
     return [
         "put_back() {",
         *put_back(deployment),
@@ -82,6 +94,17 @@ def hold(deployment: Deployment, gpus: str) -> list[str]:
         "trap put_back EXIT;",
         'trap "exit 0" TERM INT;',
         *note_and_set(deployment, gpus),
+        "for gpu in $gpus; do",
+        f'{_QUERY} > "{READY_FILE}-$gpu";',
+        "done;",
         f"touch {READY_FILE};",
-        "while :; do sleep 3600 & wait; done;",
+        "while :; do",
+        'sleep "${CHECK_EVERY_S:-60}" & wait $! || true;',
+        "for gpu in $gpus; do",
+        f'now=$({_QUERY}) || {{ echo "GPU $gpu does not answer; waiting"; continue; }};',
+        f'[ "$now" = "$(cat "{READY_FILE}-$gpu")" ] ||'
+        ' echo "GPU $gpu is at $now; its limits are set again";',
+        f'{{ {again}; }} || echo "GPU $gpu: its limits could not be set; waiting";',
+        "done;",
+        "done;",
     ]
