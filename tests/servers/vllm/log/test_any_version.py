@@ -147,6 +147,15 @@ ROOTS: list[tuple[str, FailureKind, str]] = [
     ("ModuleNotFoundError: No module named 'vllm._C'", INFRASTRUCTURE, "vllm._C"),
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).",
      INFRASTRUCTURE, "too old"),
+    # broken tool chains and drivers
+    ("torch._inductor.exc.InductorError: CalledProcessError: Command '['/usr/bin/gcc', "
+     "'/tmp/t/main.c', '-O3', '-lcuda']' returned non-zero exit status 1.", INFRASTRUCTURE, "gcc"),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.",
+     INFRASTRUCTURE, "C compiler"),
+    ("pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch.",
+     INFRASTRUCTURE, "version mismatch"),
+    ("triton.runtime.errors.OutOfResources: out of resource: tensor memory, Required: 640, "
+     "Hardware limit: 512.", CONFIGURATION, "tensor memory"),
     # refusals, and what may be chance
     ("ValueError: Total number of attention heads (40) must be divisible by tensor parallel size "
      "(3).", CONFIGURATION, "(40)"),
@@ -203,9 +212,22 @@ def colours_spelled_out(process: str, level: str, text: str) -> str:
     return coloured(process, level, text).replace("\x1b", "#033")
 
 
+def with_the_kubelets_time(process: str, level: str, text: str) -> str:
+    return f"2026-09-10T08:29:04.123456789Z stderr F {plain(process, level, text)}"
+
+
+def with_mpis_rank(process: str, level: str, text: str) -> str:
+    return f"[1,0]<stderr>: {plain(process, level, text)}"
+
+
+def with_sruns_label(process: str, level: str, text: str) -> str:
+    return f"0: {plain(process, level, text)}"
+
+
 FORMS: list[Callable[[str, str, str], str]] = [
     plain, coloured, coloured_by_hand, without_bracket, without_process, rank_named,
     with_dockers_time, with_journals_time, colours_spelled_out,
+    with_the_kubelets_time, with_mpis_rank, with_sruns_label,
 ]  # fmt: skip
 
 WARNING = "WARNING"

@@ -61,7 +61,8 @@ _MEMORY = re.compile(
 
 # A kernel's tiles, which the settings choose, and the shared memory or registers of one SM.
 _SHARED_MEMORY = re.compile(
-    r"out of resources?: (shared memory|threads|registers)|too many resources requested for launch"
+    r"out of resources?: ((shared|tensor) memory|threads|registers)"
+    r"|too many resources requested for launch"
     r"|uses too much shared (data|memory)",
     re.IGNORECASE,
 )
@@ -80,11 +81,14 @@ _OF_THE_MACHINE = re.compile(
     r"|CUDA-capable device(s|\(s\) is/are| is| are)* (busy|unavailable)|No CUDA GPUs are available"
     r"|system not yet initialized|uncorrectable ECC|GPU is lost|fallen off the bus"
     r"|driver on your system is too old|driver version is insufficient|Found no NVIDIA driver"
-    r"|Driver/library version mismatch|unsupported toolchain|forward compatibility was attempted"
+    r"|Driver/library version mismatch|NVML/RM version mismatch|Driver Not Loaded"
+    r"|unsupported toolchain|forward compatibility was attempted"
     r"|CUDA unknown error|NVML Shared Library Not Found|Failed to infer device type"
     # a broken installation: a backend that is not installed is the configuration's, a symbol is not
     r"|cannot open shared object|undefined symbol|invalid ELF header|symbol lookup error"
     r"|version `?(GLIBC|GLIBCXX|CXXABI)\w*[\d.]*'? not found|torchvision::\w+ does not exist"
+    r"|Failed to find C compiler|Could not find nvcc|cannot find -l\w+|Python\.h: No such file"
+    r"|CalledProcessError: Command '\['[^']*/?(gcc|cc|g\+\+|c\+\+|clang(\+\+)?|ninja)'"
     r"|No module named '(vllm|torch|torchvision|triton|transformers|numpy)(\._?\w+)*'"
     # hub and network
     r"|couldn't connect to|error happened while trying to locate the file on the Hub"

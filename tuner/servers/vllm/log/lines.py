@@ -3,8 +3,8 @@
 Seen in vLLM 0.6 to 0.32: `ERROR 07-24 08:26:01 engine.py:389]` (without a bracket),
 `ERROR 12-13 10:41:28 [core.py:396]`, in front of it the process (`(EngineCore_DP0 pid=9)`,
 `(VllmWorker rank=0 pid=9)`, Ray's `(RayWorkerWrapper pid=9, ip=10.0.0.1)`), all of it coloured in
-files too (0.11 to 0.13, or `VLLM_LOGGING_COLOR=1`), torch's `[rank0]:`, and the time that Docker or
-journald puts before everything.
+files too (0.11 to 0.13, or `VLLM_LOGGING_COLOR=1`), torch's `[rank0]:` and `[default0]:`, and what
+Docker, Kubernetes, journald, `srun --label` or `mpirun --tag-output` put before everything.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 
 _WRAPPER = re.compile(
-    r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?: \| | |$)"
+    r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+    r"(?: std(?:out|err) [FP] | \[\w+\] \(\w+\) | \| | |$)"
     r"|^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ \S+\[\d+\]: "
     r"|^[\w.-]+(?:-\d+)?\s+\| "
+    r"|^\d{1,4}: |^\[\d+,\d+\]<std(?:out|err)>: ?|^\[pod/[\w./-]+\] "
 )
 _PROCESS = re.compile(r"^\((?P<name>[\w.:-]+(?: \w+=[\w.:-]+)*? pid=\d+)(?:, ip=[^)\s]*)?\) ?")
-_RANK = re.compile(r"^\[rank\d+\]:\s?")
+_RANK = re.compile(r"^\[rank\d+\]:\s?|^\[default\d+\]:")
 _LEVEL = re.compile(
     r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:.,]+ "
     r"(?P<source>\[[^]]*\]|[\w./]+:\d+\]) ?"
