@@ -18,10 +18,12 @@ def test_jsonl_with_texts_and_messages(write: Write) -> None:
         '{"prompt": "hello", "output_tokens": 5, "id": 3}\n'
         '{"messages": [{"role": "user", "content": "h\\u00e9\\ud800", "name": "x"}],'
         ' "max_tokens": 6}\n'
+        '{"prompt": "x", "max_tokens": null, "max_completion_tokens": 7}\n'
     )
     assert rows("jsonl", write(source)) == [
         TraceRow(None, 5, prompt="hello"),
         TraceRow(None, 6, prompt=(Message("user", "hé\ufffd"),)),
+        TraceRow(None, 7, prompt="x"),
     ]
 
 
@@ -30,7 +32,7 @@ def test_jsonl_with_texts_and_messages(write: Write) -> None:
     [
         ('{"output_tokens": 5}', "either 'prompt' or 'messages'"),
         ('{"prompt": "x", "messages": [], "output_tokens": 5}', "either 'prompt' or 'messages'"),
-        ('{"prompt": "x"}', "output_tokens (or max_tokens) is missing"),
+        ('{"prompt": "x"}', "output_tokens (or max_tokens, or max_completion_tokens) is missing"),
         ('{"prompt": "", "output_tokens": 5}', "prompt must be a text that is not empty"),
         ('{"prompt": 7, "output_tokens": 5}', "prompt must be a text"),
         ('{"messages": [], "output_tokens": 5}', "messages must be a list of messages"),

@@ -132,3 +132,20 @@ def test_a_conversation_that_is_no_text_is_left_out_if_asked(write: Write) -> No
     reading = Reading(skip_invalid=True)
     assert len(list(IMPORTER.rows(path, reading))) == 1
     assert reading.notes()[-1].startswith("1 rows were left out (the first: item 1: ")
+
+
+def test_what_a_conversation_has_beside_its_turns(write: Write) -> None:
+    """A system prompt is sent; tools and conversations without a request are said."""
+    talk = said(("human", "hi"), ("gpt", "x" * 40))
+    source = json.dumps([{**talk, "system": "Be brief.", "tools": "[]"}, said(("human", "hi"))])
+    reading = Reading()
+    (row,) = IMPORTER.rows(write(source), reading)
+    assert row.prompt == (Message("system", "Be brief."), Message("user", "hi"))
+    assert reading.notes() == (
+        "conversations without a question and its answer that were left out: 1",
+        "fields that were not used: tools",
+    )
+    with_image = json.dumps([{**talk, "image": "x.jpg"}])
+    assert "image is 'x.jpg': a request that is more than text" in refused(
+        "sharegpt", write(with_image)
+    )

@@ -1,4 +1,4 @@
-"""JSON lines of text: `prompt` or `messages`, and `output_tokens` or `max_tokens`."""
+"""JSON lines of text: `prompt` or `messages`, and one of `LENGTHS`, as OpenAI's API names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tuner.load.traces.trace_file import (
 )
 from tuner.records import Prompt
 
-_FIELDS = {"prompt", "messages", "output_tokens", "max_tokens"}
+LENGTHS = ("output_tokens", "max_tokens", "max_completion_tokens")
+_FIELDS = {"prompt", "messages", *LENGTHS}
 _MORE_ANSWERS = {"n", "best_of"}
 
 
@@ -55,9 +56,10 @@ def _row(reading: Reading, line: str) -> TraceRow:
     reading.unused(
         name for name in fields.keys() - _FIELDS - _MORE_ANSWERS if not says_other_work(name)
     )
-    names = [name for name in ("output_tokens", "max_tokens") if name in fields]
+    named = [name for name in LENGTHS if name in fields]
+    names = [name for name in named if fields[name] is not None] or named
     if not names:
-        raise BadRowError("output_tokens (or max_tokens) is missing")
+        raise BadRowError("output_tokens (or max_tokens, or max_completion_tokens) is missing")
     return TraceRow(None, tokens(fields[names[0]], names[0]), prompt=prompt)
 
 

@@ -14,6 +14,7 @@ from tuner.load.importers.importer import Importer
 from tuner.load.importers.reading import Reading
 from tuner.load.importers.rows.chat_turns import is_unsaid, role_and_text
 from tuner.load.importers.rows.json_items import json_items
+from tuner.load.importers.rows.other_work import refuse_other_work
 from tuner.load.text_request import estimated_tokens
 from tuner.load.traces.trace_file import (
     MAX_TOKENS,
@@ -28,6 +29,7 @@ from tuner.load.traces.trace_file import (
 from tuner.records import Message
 
 _LISTS = ("conversations", "conversation", "messages")
+_TOOLS = ("tools", "functions")  # their definitions, which a chat template writes into the prompt
 
 
 class ShareGptImporter:
@@ -76,7 +78,14 @@ def _requests(item: object, reading: Reading) -> Iterator[TraceRow]:
         spoken = next((item[name] for name in _LISTS if isinstance(item.get(name), list)), None)
     if spoken is None:
         raise BadRowError(f"expected an object with a list 'conversations', found {shown(item)}")
+    assert isinstance(item, dict)
+    for name, value in item.items():
+        refuse_other_work(name, value)
+    reading.unused(name for name in _TOOLS if item.get(name))
     said: list[Message] = []
+    if isinstance(system := item.get("system"), str) and system:
+        said.append(Message("system", system))
+    has_request = False
     for turn in spoken:
         role, content = role_and_text(turn, reading)
         if not content and is_unsaid(turn):
@@ -84,10 +93,13 @@ def _requests(item: object, reading: Reading) -> Iterator[TraceRow]:
             continue
         # An answer to nothing, as conversations cut out of longer ones begin with, asks nothing.
         if role == "assistant" and said and said[-1].role == "user":
+            has_request = True
             length = min(estimated_tokens(content), MAX_TOKENS)
             yield TraceRow(None, length, prompt=tuple(said))
         if content:
             said.append(Message(role, content))
+    if not has_request:
+        reading.count("conversations without a question and its answer that were left out")
 
 
 IMPORTER: Importer = ShareGptImporter()
