@@ -12,6 +12,7 @@ from helpers.scripted import SPACE, Recorder, Script, ScriptedEvaluator, physics
 from tuner.records import Source
 from tuner.spec.study import StudySpec
 from tuner.store import Store, StudyIdentity, TrialOwner
+from tuner.store.lock.one_writer_storage import OneWriterStorage
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.workers.fleet import Fleet
@@ -40,7 +41,7 @@ class Testbed:
 
     def start(self) -> StudyRun:
         proposals = Proposals(
-            self.store.optuna_storage(),
+            OneWriterStorage(self.store.optuna_storage()),
             "s",
             SPACE,
             self.spec.slos,

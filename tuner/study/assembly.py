@@ -31,6 +31,7 @@ from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialOwner
+from tuner.store.lock.one_writer_storage import OneWriterStorage
 from tuner.store.lock.protocol import StudyLock
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.checks.final_checks import FinalChecks
@@ -171,7 +172,7 @@ class Run:
         older: Sequence[Configuration],
     ) -> None:
         proposals = Proposals(
-            self._store.optuna_storage(),
+            OneWriterStorage(self._store.optuna_storage()),
             self._name,
             self._space,
             self._spec.slos,
