@@ -15,11 +15,12 @@ demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "      $(BIN)/tuner report --store results/demo.db"
 
 # One thread each for the matrices of three workers on two cores: more only wait for one another.
+# Compiled modules are kept, also where the environment says no: the tests start hundreds of tuners.
 test: $(VENV)/installed-dev  ## lint, types, and every test that needs no service of its own
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
 	    -m "not vllm and not chromium and not chaos and not fuzz and not package and not ray"
 

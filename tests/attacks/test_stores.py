@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.scripted import ScriptedEvaluator
-from helpers.studies import CommandLine
+from helpers.studies import CommandLine, wait_for
 from helpers.testbed import OWNER, SPEC, Testbed
 
 from tuner.configuration import Configuration
@@ -64,8 +64,8 @@ def test_a_store_that_goes_away_is_an_operators(
     """Break 16: a deleted or emptied store was a traceback, a replaced one a usage error."""
     tuner = CommandLine(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
     run = tuner.start(*NIGHT)
-    while len(tuner.trials("night")) < 3:
-        assert run.poll() is None, run.communicate()
+    wait_for(lambda: run.poll() is not None or len(tuner.trials("night")) >= 3, 100)
+    assert run.poll() is None, run.communicate()
     before = len([t for t in tuner.trials("night") if t.measurement])
     harm(tuner.store_path)
     _, err = run.communicate(timeout=60)
