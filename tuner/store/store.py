@@ -349,6 +349,9 @@ class Store:
             self._lock = lock
             try:
                 yield
+            except UsageError:  # the study may be unknown in a file that took the store's place
+                lock.check()
+                raise
             finally:
                 self._lock = None
 
