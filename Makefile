@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray image audit chaos fuzz soak fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray image docs audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -79,6 +79,9 @@ bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what R
 	    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=tests:. \
 	        $(BIN)/python -m benchmarks.bench_cards $$part || exit 1; \
 	done
+
+docs: $(VENV)/installed-dev  ## the documentation as a site, in build/site; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 
 image:  ## the container image, where docker or buildah can build one (downloads vLLM's, 10 GB)
 	@if docker info >/dev/null 2>&1; then docker build --tag tuner .; \

@@ -1,6 +1,7 @@
 """Run a command in a pseudo-terminal and save what it shows as an SVG: the README's pictures.
 
 Usage: python docs/terminal_picture.py docs/demo.svg tuner recommend --store results/demo.db
+COLUMNS=60 makes a narrow one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-WIDTH = 104
+WIDTH = int(os.environ.get("COLUMNS", "104"))
 
 
 def shown_by(command: list[str]) -> str:

@@ -18,7 +18,7 @@ from tuner.cli import app
 
 ROOT = Path(tuner.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-TEXTS = {str(p.relative_to(ROOT)): p.read_text() for p in [*ROOT.glob("docs/*.md")]}
+TEXTS = {str(p.relative_to(ROOT)): p.read_text() for p in [*ROOT.glob("docs/**/*.md")]}
 TEXTS["README.md"] = README
 
 

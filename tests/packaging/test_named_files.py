@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 TOP = ("tuner", "tests", "benchmarks", "docs", "search_spaces", "workloads", "results", ".ci")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # `tuner/metrics.py`, `tests/search/`, `tuner/catalog/gpus/*.yaml`; NAME stands for any name

@@ -31,7 +31,7 @@ EXTRAS = set(PROJECT["optional-dependencies"])
 
 def told() -> Iterator[tuple[str, str]]:
     """Yield (file, word) for each word that a message or a page tells to install."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tuner/**/*.py")]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tuner/**/*.py")]
     for path in pages:
         for found in TOLD.finditer(path.read_text(encoding="utf-8")):
             for word in found[1].replace("'", " ").replace('"', " ").split():

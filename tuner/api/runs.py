@@ -168,7 +168,8 @@ def run(
 
     Each of `notify`, the URL of a webhook or a command, is told when the run ends.
 
-    Example:
+    Example::
+
         spec = tuner.StudySpec(model="meta-llama/Llama-3.1-8B-Instruct", emulate="H100-SXM",
                                request_rate=4, slos=[tuner.Slo.parse("p99_tpot_ms<=25")], hours=8)
         study = tuner.run(spec, store="results/tuner.db")

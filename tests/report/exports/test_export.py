@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import string
+from pathlib import Path
 
 import pytest
 from helpers.export_cases import ENVIRONMENT, SECRET
 
+import tuner
 from tuner.commands.reading.studies import RECOMMEND_FORMATS
 from tuner.report.exports.deployment import Deployment
 from tuner.report.exports.export import EXPORTS, load_export
@@ -53,6 +56,15 @@ def test_what_is_emulated_says_so(emulated: Deployment, form: str) -> None:
 def test_without_limits_nothing_touches_the_gpu(simple: Deployment, form: str) -> None:
     assert "nvidia-smi" not in load_export(form)(simple)
     assert "--max-num-seqs=64" in load_export(form)(simple) or form == "vllm"
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_it_has_a_page(form: str) -> None:
+    folder = Path(tuner.__file__).parents[1] / "docs" / "exports"
+    page = (folder / f"{form}.md").read_text()
+    assert f"tuner recommend --format {form}" in page
+    assert f"_example/{form}.txt" in page  # which the site's build writes
+    assert re.search(rf"^{form}$", (folder / "index.md").read_text(), re.MULTILINE)
 
 
 def test_the_name_is_a_dns_label(awkward: Deployment) -> None:

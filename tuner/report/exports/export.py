@@ -6,7 +6,7 @@ How to add one:
    text of a file (`Export`). It computes nothing: what it needs and `Deployment` lacks goes there.
 2. Add a line to `EXPORTS`. The command's `--format`, its completion, the HTML report and the tests
    of `tests/report/exports/test_export.py` take it from there.
-3. Add a row to the table in docs/deploying.md.
+3. Add a row to the table in docs/deploying.md, and a page in docs/exports/.
 
 Every export
 - quotes each word of the command as its format demands: a model's name, a flag or a variable may
