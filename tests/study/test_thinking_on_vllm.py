@@ -89,7 +89,7 @@ def test_every_level_is_measured_and_graded(tmp_path: Path) -> None:
             "trials": 3,
             "checks": False,
             "window_s": 15.0,
-            "confirm_repeats": 1,
+            "confirm_repeats": 2,
         },
     )
     study = tuner.run(

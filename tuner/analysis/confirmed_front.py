@@ -18,6 +18,7 @@ from tuner.analysis.trial_summary import TrialSummary, trial_summary
 from tuner.analysis.verdicts import Confirmation, as_confirmed, confirmations
 from tuner.measurement.outputs import clearly_below
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
+from tuner.pictures import mean_ssim
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.spec.stored import StoredSpec
@@ -88,6 +89,8 @@ class ConfirmedFront:
         theirs = None if self.default is None else self.default.agreement
         if found is not None and found.quality is not None:
             return str(found.quality)
+        if found is not None and found.pictures:
+            return _pictures_text(found)
         if ours is None or theirs is None:
             return "outputs not compared"
         return (
@@ -108,6 +111,17 @@ class ConfirmedFront:
         )
 
 
+def _pictures_text(found: Confirmation) -> str:
+    """Return how much a trial's pictures resemble the default's of the same prompts and seeds."""
+    count, least_db = len(found.pictures), min(one.psnr_db for one in found.pictures)
+    what = "videos" if any(one.frames > 1 for one in found.pictures) else "pictures"
+    return (
+        f"{count} {what} beside the default's of the same seeds: mean SSIM "
+        f"{mean_ssim(found.pictures):.3f} (the default's own on another launch "
+        f"{found.own_ssim:.3f}), PSNR from {least_db:.0f} dB"
+    )
+
+
 def confirmed_front(
     study: StudyIdentity,
     trials: Sequence[TrialRow],
@@ -120,7 +134,8 @@ def confirmed_front(
     A trial that the `probes` found unfit is not on it, see `tuner.analysis.deployment.checks`.
     """
     bounds = slos_of(study, slos)
-    known = confirmations(trials, repeats, bounds, StoredSpec.of(study).quality_drop)
+    asked = StoredSpec.of(study)
+    known = confirmations(trials, repeats, bounds, asked.quality_drop, asked.picture_drop)
     dropped = {number for number, found in known.items() if found.is_dropped}
     rows = tuple(as_confirmed(t, known) for t in trials)
     unfit = unfit_trials(study, [*repeats, *probes], bounds)

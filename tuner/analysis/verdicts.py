@@ -34,6 +34,7 @@ from tuner.measurement.statistics.unseen_traffic import (
     slo_verdict,
 )
 from tuner.metrics import Direction, kind_of
+from tuner.pictures import Pictures, mean_ssim
 from tuner.records import FailureKind
 from tuner.slo import Slo
 from tuner.store import Answers, RepeatRow, TrialRow
@@ -58,6 +59,9 @@ class Confirmation:
         fault: why the configuration did not work when it was repeated.
         quality: its accuracy on the study's questions beside the baseline's.
         most_drop: of the accuracy that it may have.
+        pictures: beside the baseline's of the same prompts and seeds, the latest.
+        own_ssim: of the baseline with itself, on another launch; 1 if that is not known.
+        most_picture_drop: how much less than that its mean SSIM may be.
         warnings: of its repeats, each once.
         pairs: on how many stretches both it and the default were measured.
         miss_chance: how likely a further window misses an SLO, by the repeats of all trials; None
@@ -80,11 +84,17 @@ class Confirmation:
     is_unseen: bool = False
     quality: AccuracyChange | None = None
     most_drop: float = 0.0
+    pictures: Pictures = ()
+    own_ssim: float = 1.0
+    most_picture_drop: float = 1.0
 
     @property
     def loses_quality(self) -> bool:
-        """Whether it answers fewer questions right than the study allows."""
-        return self.quality is not None and self.quality.drop > self.most_drop
+        """Whether it answers fewer questions right, or changes pictures more, than is allowed."""
+        if self.quality is not None and self.quality.drop > self.most_drop:
+            return True
+        ssim = mean_ssim(self.pictures)
+        return ssim is not None and self.own_ssim - ssim > self.most_picture_drop
 
     @property
     def is_confirmed(self) -> bool:
@@ -119,10 +129,12 @@ def confirmations(
     repeats: Iterable[RepeatRow],
     slos: Sequence[Slo],
     most_drop: float = 0.0,
+    most_picture_drop: float = 1.0,
 ) -> dict[int, Confirmation]:
     """Return the verdict on every repeated trial, including the default.
 
-    `most_drop` is how much less of the study's questions it may answer right.
+    `most_drop` is how much less of the study's questions it may answer right, `most_picture_drop`
+    how much less its pictures may resemble the default's than those do each other.
     """
     by_trial: dict[int, list[RepeatRow]] = {}
     for repeat in _of_one_kind(_steadily(repeats)):
@@ -133,11 +145,15 @@ def confirmations(
     estimates = _estimates({number: _measured(rows) for number, rows in by_trial.items()})
     energies = _energies_beside({n: _measured(rows) for n, rows in by_trial.items()}, theirs)
     outlook = Outlook(slos, trials, [row for rows in by_trial.values() for row in rows])
+    own_ssim = mean_ssim(_pictures(theirs)) or 1.0
     return {
         number: replace(
             _confirmation(rows, theirs, slos, estimates[number], energies[number], outlook),
             quality=accuracy_change(_grades(rows), _grades(theirs)),
             most_drop=most_drop,
+            pictures=_pictures(rows),
+            own_ssim=own_ssim,
+            most_picture_drop=most_picture_drop,
         )
         for number, rows in by_trial.items()
     }
@@ -146,6 +162,11 @@ def confirmations(
 def _grades(rows: Iterable[RepeatRow]) -> tuple[bool, ...]:
     """Return the latest grades; none if the questions were not asked."""
     found = [row.grades for row in rows if row.grades is not None]
+    return found[-1] if found else ()
+
+
+def _pictures(rows: Iterable[RepeatRow]) -> Pictures:
+    found = [row.pictures for row in rows if row.pictures is not None]
     return found[-1] if found else ()
 
 

@@ -14,7 +14,17 @@ from tuner.load.workload import Workload
 from tuner.measurement.quality.questions import Question
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
-from tuner.records import Failure, Load, Measurement, RawRun, Request, Source, Timing
+from tuner.pictures import Pictures
+from tuner.records import (
+    Failure,
+    GenerationRequest,
+    Load,
+    Measurement,
+    RawRun,
+    Request,
+    Source,
+    Timing,
+)
 from tuner.slo import Slo, request_limits_ms
 from tuner.store import Answers, Grades
 
@@ -54,7 +64,8 @@ class Evaluation:
 
     With `is_virtual` the duration is on the virtual clock and counts against a budget in hours.
     `answers` are the answers to the probe prompts, and `grades` say which questions of a quality
-    file were answered right; None if the server was not asked.
+    file were answered right; None if the server was not asked. `pictures` are those of an image or
+    video server beside the baseline's.
     """
 
     result: Measurement | Failure
@@ -64,6 +75,7 @@ class Evaluation:
     is_virtual: bool = False
     answers: Answers | None = None
     grades: Grades | None = None
+    pictures: Pictures | None = None
 
     def spent(self, wall_s: float) -> Timing:
         """Return the time it takes from the budget, s; `wall_s` is its wall-clock time."""
@@ -177,7 +189,7 @@ class MeasurementPlan:
 
     `fixed` holds the settings that all configurations share, including the baseline, `baseline`
     those of its own that others need not have (none if it is the server's default). `questions` are
-    asked of what is confirmed. With
+    asked of what is confirmed, `pictures` are made by it and compared with the baseline's. With
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     `unseen_window` is the window on traffic that the search does not see, if it is another.
     """
@@ -191,6 +203,7 @@ class MeasurementPlan:
     ends_early: bool = False
     baseline: Configuration = field(default_factory=Configuration)
     questions: tuple[Question, ...] = ()
+    pictures: tuple[GenerationRequest, ...] = ()
     unseen_window: WindowPlan | None = None
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import UNSET, Configuration, Value
-from tuner.devices.emulated.meters import ActivityMeter
+from tuner.devices.emulated.meters import ActivityMeter, BusyMeter
 from tuner.devices.limit_control import Access
 from tuner.devices.meter import Meter
 from tuner.devices.open import open_meter
@@ -38,7 +38,8 @@ from tuner.load.summary import summarize
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.quality.questions import read_questions
-from tuner.records import Source
+from tuner.metrics import Output
+from tuner.records import GenerationRequest, Source
 from tuner.servers.registry import emulated_server, flag_rules, installed_server
 from tuner.slo import Slo
 from tuner.spec.baseline import Baseline
@@ -46,6 +47,7 @@ from tuner.spec.knobs import Choice, Integer, PowerOfTwo, Variants
 from tuner.spec.search_space import SearchSpace, names_searched
 from tuner.spec.study import StudySpec
 
+_PICTURES = {Output.IMAGE: 4, Output.VIDEO: 1}  # that a configuration makes to be compared
 _EMULATOR = (sys.executable, "-m", "tuner.emulator")
 
 
@@ -107,7 +109,14 @@ def measurement_plan(
         fixed=fixed,
         baseline=baseline or Configuration(),
         questions=() if spec.quality is None else read_questions(Path(spec.quality)),
+        pictures=_pictures(workload),
     )
+
+
+def _pictures(workload: Workload) -> tuple[GenerationRequest, ...]:
+    """Return the first requests of a workload of images or videos, whose pictures are compared."""
+    asked = itertools.islice(workload.requests(), _PICTURES.get(workload.spec.output, 0))
+    return tuple(request for request in asked if isinstance(request, GenerationRequest))
 
 
 def _fills_in_s(slos: Sequence[Slo], workload: Workload) -> float:
@@ -224,10 +233,10 @@ def _require_allowed(spec: StudySpec, device: list[str]) -> None:
         )
 
 
-def _activity_meter(
-    spec: StudySpec, plan: MeasurementPlan, names: Sequence[str] = ()
-) -> ActivityMeter:
+def _activity_meter(spec: StudySpec, plan: MeasurementPlan, names: Sequence[str] = ()) -> Meter:
     """Return a meter by the counters of a server, whose model may have several names."""
+    if not plan.workload.spec.output.is_text:
+        return BusyMeter(load_gpu(spec.energy_gpu))
     problem: UsageError | None = None
     model = None
     for name in (spec.model, *names):

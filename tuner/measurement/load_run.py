@@ -254,6 +254,8 @@ async def _sample_server(
         after, reading = samples.report, samples.newest_reading
         if watch is None or after is before or after is None or reading is None:
             continue
+        if after.generation_tokens is None:
+            continue
         # both as they were when the newer of them was read
         energy_j = reading.energy_j + reading.power_w * (after.time_s - reading.time_s)
         watch.sampled(after.time_s, energy_j, after.generation_tokens)
@@ -277,15 +279,14 @@ async def _look_at_server(
         samples.drafts.append((drafts[0], drafts[1], drafts[2], *report.accepted_at))
     if report.preemptions is not None:
         samples.preemptions.append(report.preemptions)
-    if report.prompt_tokens is not None and report.generation_tokens is not None:
-        samples.report = Activity(
-            time_s=now_s,
-            running=report.running,
-            prompt_tokens=report.prompt_tokens,
-            generation_tokens=report.generation_tokens,
-            energy_j=report.emulated_energy_j,
-            power_w=report.emulated_power_w,
-            sm_clock_mhz=report.emulated_sm_clock_mhz,
-        )
-        if isinstance(meter, ActivityDriven):
-            meter.follow(samples.report)
+    samples.report = Activity(
+        time_s=now_s,
+        running=report.running,
+        prompt_tokens=report.prompt_tokens,
+        generation_tokens=report.generation_tokens,
+        energy_j=report.emulated_energy_j,
+        power_w=report.emulated_power_w,
+        sm_clock_mhz=report.emulated_sm_clock_mhz,
+    )
+    if isinstance(meter, ActivityDriven):
+        meter.follow(samples.report)

@@ -72,6 +72,7 @@ def recommendation_json(
         "roles": {role.value: number for role, number in r.roles.items()},
         "price": None if price is None else _price(r, price),
         "outputs": r.confirmed.outputs(r.best),
+        "pictures": pictures_json(r),
         "energy_per_correct_answer_j": r.energy_per_correct_j(r.best),
         "thinking": levels_json(r.levels),
         "checks": checks_json(r),
@@ -79,6 +80,16 @@ def recommendation_json(
         "warnings": list(r.warnings),
         "other_studies": list(r.other_studies),
     }
+
+
+def pictures_json(r: Recommendation) -> list[dict[str, Any]]:
+    """Return the recommended trial's pictures beside the baseline's, without the pictures."""
+    known = r.confirmed.confirmations.get(r.best.number)
+    small = ("before", "after")
+    return [
+        {name: value for name, value in one.to_json().items() if name not in small}
+        for one in (() if known is None else known.pictures)
+    ]
 
 
 def _price(r: Recommendation, price: Price) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tuner.configuration import Configuration, Value
-from tuner.records import Failure, Prompt, Request
+from tuner.records import Failure, GenerationRequest, Prompt, Request
 
 if TYPE_CHECKING:  # reports read the rules of flags, and should not wait for an HTTP client
     import aiohttp
@@ -231,6 +231,15 @@ class HttpApi(Protocol):
 
         Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
         """
+
+    async def picture(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        request: GenerationRequest,
+    ) -> bytes:
+        """Return the image (PNG) or video (MP4) of a request; raises as `greedy_text`."""
 
     async def generates(
         self, session: aiohttp.ClientSession, base_url: str, served_name: str

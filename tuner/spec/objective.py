@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from tuner.catalog.yaml_files import find_yaml, read_mapping
 from tuner.errors import UsageError
-from tuner.metrics import Direction, metric_named
+from tuner.metrics import OUTPUT_KINDS, TEXT, Direction, Output, OutputKind, metric_named
 
 _SMALLEST = 1e-9  # a measured 0 (no goodput at all) stays finite in log space
 
@@ -61,3 +63,17 @@ def costs(
     values = [objective.cost(metrics) for objective in objectives]
     known = tuple(v for v in values if v is not None)
     return known if len(known) == len(values) else None
+
+
+def workload_kind(known: Mapping[str, Any]) -> OutputKind:
+    """Return what the workload of a spec asks for; text if it cannot be read, which is told later.
+
+    `known` are the fields that were validated before.
+    """
+    try:
+        written = read_mapping(find_yaml("workloads", str(known.get("workload"))))
+    except UsageError:
+        return TEXT
+    generation, thinks = written.get("generation"), written.get("thinking_levels") is not None
+    name = generation.get("output") if isinstance(generation, dict) else thinks and Output.ANSWER
+    return next((k for k in OUTPUT_KINDS.values() if k.output == name), TEXT)

@@ -74,7 +74,14 @@ class StoredSpec:
         """Return the spec of a stored study; `OperatorNeededError` for one that cannot be read."""
         with readable(f"the spec of study '{study.name}'"):
             found = cls.from_json(study.spec_json)
-            _ = (found.load, found.workload, found.quality_drop, found.emulate, found.confirms)
+            _ = (
+                found.load,
+                found.workload,
+                found.quality_drop,
+                found.picture_drop,
+                found.emulate,
+                found.confirms,
+            )
         return found
 
     @classmethod
@@ -141,6 +148,11 @@ class StoredSpec:
     def quality_drop(self) -> float:
         """How much less of the questions a configuration on the front may answer right."""
         return float(self.asked.get("quality_drop") or 0.0)
+
+    @property
+    def picture_drop(self) -> float:
+        """How much less than the baseline's own pictures those on the front may resemble them."""
+        return float(self.asked.get("picture_drop", 1.0))
 
     @property
     def emulate(self) -> str | None:

@@ -19,18 +19,17 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.catalog.yaml_files import find_yaml, joined_names, read_mapping, validate
+from tuner.catalog.yaml_files import joined_names, read_mapping, validate
 from tuner.devices.limit_control import Access
 from tuner.errors import UsageError
 from tuner.host.plain_text import plain_text
 from tuner.host.redaction import redacted
 from tuner.measurement.precision import Precision, watched_percentiles
 from tuner.measurement.steady_window import WindowPlan
-from tuner.metrics import OUTPUT_KINDS, TEXT, Output, OutputKind
 from tuner.records import Load
 from tuner.slo import Slo
 from tuner.spec.baseline import Baseline, baseline_of
-from tuner.spec.objective import Objective
+from tuner.spec.objective import Objective, workload_kind
 
 _CHECKS_SHARE = 0.1  # of the hours
 _LOADS_SHARE = 0.3  # with operating points
@@ -72,12 +71,12 @@ class StudySpec(BaseModel):
     study: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
     model: str = Field(min_length=1, max_length=4095)
     workload: str = "chat"
-    space: str = Field(default_factory=lambda known: _kind(known).space)
+    space: str = Field(default_factory=lambda known: workload_kind(known).space)
     slos: tuple[InstanceOf[Slo], ...] = Field(
         default=(), validation_alias="slo", serialization_alias="slo"
     )
     objectives: tuple[InstanceOf[Objective], ...] = Field(
-        default_factory=lambda known: tuple(map(Objective.parse, _kind(known).objectives)),
+        default_factory=lambda known: tuple(map(Objective.parse, workload_kind(known).objectives)),
         validation_alias="objective",
         serialization_alias="objective",
     )
@@ -97,16 +96,17 @@ class StudySpec(BaseModel):
     allow_output_changes: bool = False
     quality: str | None = None
     quality_drop: float = Field(default=0.01, ge=0, lt=1)
+    picture_drop: float = Field(default=0.3, ge=0, lt=1)  # of the mean SSIM to the baseline's
     energy_gpu: str = "H100-SXM"  # used to emulate energy where there is no NVML
     allow_gpu_settings: bool = False
     read_only_device: bool = False
     vllm: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     min_window_s: float = Field(
-        default_factory=lambda known: _kind(known).window_s[0], gt=0, le=86400.0
+        default_factory=lambda known: workload_kind(known).window_s[0], gt=0, le=86400.0
     )
     max_window_s: float = Field(
-        default_factory=lambda known: _kind(known).window_s[1], gt=0, le=86400.0
+        default_factory=lambda known: workload_kind(known).window_s[1], gt=0, le=86400.0
     )
     precision: float = Field(default=0.02, gt=0, lt=1)
     percentile_precision: float = Field(default=0.05, gt=0, lt=1)
@@ -336,20 +336,6 @@ class StudySpec(BaseModel):
     def budget_s(self) -> float:
         """The time budget, s; infinite if only trials are counted."""
         return math.inf if self.hours is None else self.hours * 3600.0
-
-
-def _kind(known: Mapping[str, Any]) -> OutputKind:
-    """Return what the workload of a spec asks for; text if it cannot be read, which is told later.
-
-    `known` are the fields that were validated before.
-    """
-    try:
-        written = read_mapping(find_yaml("workloads", str(known.get("workload"))))
-    except UsageError:
-        return TEXT
-    generation, thinks = written.get("generation"), written.get("thinking_levels") is not None
-    name = generation.get("output") if isinstance(generation, dict) else thinks and Output.ANSWER
-    return next((k for k in OUTPUT_KINDS.values() if k.output == name), TEXT)
 
 
 def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:

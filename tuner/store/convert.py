@@ -14,6 +14,7 @@ from sqlalchemy import Row
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.host.process import text, whole_number
+from tuner.pictures import pictures_of
 from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
 from tuner.slo import Slo
 from tuner.store.faults import readable
@@ -239,6 +240,7 @@ def _repeat_row(row: Row[Any]) -> RepeatRow:
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
         traffic=row.traffic,
         grades=None if row.grades is None else tuple(row.grades),
+        pictures=pictures_of(row.pictures),
         load=None if row.load is None else Load(**row.load),
     )
 

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError, unknown_name
+from tuner.pictures import Pictures
 from tuner.records import Failure, Load, Measurement, RawRun, Timing
 from tuner.store import convert, raw
 from tuner.store.faults import readable
@@ -68,6 +69,7 @@ class RepeatTables:
         warnings: Sequence[str] = (),
         answers: Answers | None = None,
         grades: Grades | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         """Save the result of a running repeat, with its raw records, in one transaction.
 
@@ -88,6 +90,7 @@ class RepeatTables:
             convert.set_timing(repeat, timing)
             repeat.answers = None if answers is None else [list(answer) for answer in answers]
             repeat.grades = None if grades is None else list(grades)
+            repeat.pictures = None if pictures is None else [one.to_json() for one in pictures]
             if encoded is not None:
                 session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
 

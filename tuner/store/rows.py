@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration
+from tuner.pictures import Pictures
 from tuner.records import Failure, Load, Measurement, Source, Timing
 
 
@@ -125,7 +126,8 @@ class RepeatRow(Outcome):
     answers to the probe prompts, None if it was not asked. `traffic` numbers the stretch of
     traffic, which the search did not see; None in an older store, where it was the search's.
     `grades` says of each question of the study's quality file whether the answer was right, None if
-    they were not asked.
+    they were not asked. `pictures` are those that it made of the baseline's prompts and seeds,
+    beside the baseline's.
     `load` is that of a probe at another load than the study's.
     """
 
@@ -135,6 +137,7 @@ class RepeatRow(Outcome):
     answers: Answers | None = None
     traffic: int | None = None
     grades: Grades | None = None
+    pictures: Pictures | None = None
     load: Load | None = None
 
 

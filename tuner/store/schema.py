@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -180,6 +180,7 @@ class RepeatRecord(_Outcome, Base):
     answers: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
     traffic: Mapped[int | None]
     grades: Mapped[list[bool] | None] = mapped_column(JSON(none_as_null=True))
+    pictures: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     load: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 

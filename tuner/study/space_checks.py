@@ -10,6 +10,8 @@ from tuner.configuration import MODEL, THINKING, UNSET, Value
 from tuner.errors import UsageError
 from tuner.evaluation.factory import baseline_configuration, fixed_configuration
 from tuner.load.workload import Workload
+from tuner.measurement.quality.likeness import require_tools
+from tuner.metrics import Output
 from tuner.servers.registry import flag_rules
 from tuner.spec.knobs import Choice
 from tuner.spec.search_space import Parameter, SearchSpace
@@ -43,6 +45,9 @@ def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> N
     """
     _require_metrics(spec, workload)
     _require_levels(space, spec, workload)
+    output = workload.spec.output
+    if not output.is_text and spec.emulate is None and spec.allow_output_changes:
+        require_tools(video=output is Output.VIDEO)
     rules = flag_rules()
     drafts = [name for _, name in space.settings() if rules.needs_text(name)]
     if drafts and spec.emulate is None and not workload.is_text:

@@ -52,6 +52,7 @@ class RepeatStore:
             warnings=evaluation.warnings,
             answers=evaluation.answers,
             grades=evaluation.grades,
+            pictures=evaluation.pictures,
         )
         self.store.add_spent_s(self.name, passed_s)
         return evaluation, passed_s

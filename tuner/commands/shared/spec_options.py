@@ -179,6 +179,13 @@ class StudyOptions(SpecOptions):
             "(default: 0.01)."
         ),
     ] = None
+    picture_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest drop of the mean SSIM to the baseline's images or videos of the same "
+            "seeds that stays on the front (default: 0.3)."
+        ),
+    ] = None
     objective: Annotated[
         list[str] | None,
         typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),

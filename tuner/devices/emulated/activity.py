@@ -10,14 +10,15 @@ from typing import Protocol, runtime_checkable
 class Activity:
     """What a server reports it is doing: running requests, and token counters since its start.
 
-    `time_s` is when, on `time.monotonic`. `energy_j`, `power_w` and `sm_clock_mhz` are known only
-    to the emulator's server, which has its GPU inside.
+    A server of images and videos counts no tokens. `time_s` is when, on `time.monotonic`.
+    `energy_j`, `power_w` and `sm_clock_mhz` are known only to the emulator's server, which has its
+    GPU inside.
     """
 
     time_s: float
     running: float
-    prompt_tokens: float
-    generation_tokens: float
+    prompt_tokens: float | None
+    generation_tokens: float | None
     energy_j: float | None = None
     power_w: float | None = None
     sm_clock_mhz: float | None = None

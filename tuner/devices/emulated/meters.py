@@ -134,8 +134,9 @@ class ActivityMeter(_EmulatedMeter):
         self._taken: Activity | None = None
 
     def follow(self, activity: Activity) -> None:
-        """Take the server's newest report."""
-        self._newest = activity
+        """Take the server's newest report, if it counts tokens."""
+        if activity.prompt_tokens is not None and activity.generation_tokens is not None:
+            self._newest = activity
 
     def _sample(self, now_s: float) -> PowerReading | None:
         """Advance the counter to `now_s` at the power of the newest report."""
@@ -153,8 +154,8 @@ class ActivityMeter(_EmulatedMeter):
         before = self._taken
         if before is not None:
             span_s = activity.time_s - before.time_s
-            generation_tok_s = (activity.generation_tokens - before.generation_tokens) / span_s
-            prompt_tok_s = (activity.prompt_tokens - before.prompt_tokens) / span_s
+            generation_tok_s = _grown(before.generation_tokens, activity.generation_tokens) / span_s
+            prompt_tok_s = _grown(before.prompt_tokens, activity.prompt_tokens) / span_s
         self._power_w = steady_power_w(
             self._model,
             self._gpu,
@@ -164,6 +165,37 @@ class ActivityMeter(_EmulatedMeter):
             mean_context_tokens=self._mean_context_tokens,
         )
         self._taken = activity
+
+
+class BusyMeter(_EmulatedMeter):
+    """A GPU at its power limit while a server of images or videos has requests, else idle.
+
+    Nothing is known of the model: energy then follows the time that the server is busy.
+    """
+
+    activity_period_s = 0.1
+
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__(gpu.name)
+        self._gpu = gpu
+        self._energy_j = 0.0
+        self._power_w = gpu.idle_w
+        self._read_s: float | None = None
+
+    def follow(self, activity: Activity) -> None:
+        """Take the server's newest report."""
+        self._power_w = self._gpu.default_limit_w if activity.running else self._gpu.idle_w
+
+    def _sample(self, now_s: float) -> PowerReading:
+        """Advance the counter to `now_s` at the power of the newest report."""
+        if self._read_s is not None:
+            self._energy_j += self._power_w * (now_s - self._read_s)
+        self._read_s = now_s
+        return PowerReading(now_s, power_w=self._power_w, energy_j=self._energy_j)
+
+
+def _grown(before: float | None, after: float | None) -> float:
+    return 0.0 if before is None or after is None else after - before
 
 
 def _or_nan(value: float | None) -> float:

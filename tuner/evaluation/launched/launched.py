@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tuner.evaluation.evaluator import (
     MeasurementPlan,
     Testbed,
 )
+from tuner.evaluation.launched.answers import AnswerChecks
 from tuner.evaluation.launched.idle_power import idle_power
 from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
@@ -39,8 +40,6 @@ from tuner.evaluation.launched.warm_server import (
 )
 from tuner.host.redaction import without_secrets
 from tuner.measurement.load_run import run_idle, run_load
-from tuner.measurement.outputs import probe_answers
-from tuner.measurement.quality.asking import graded_answers
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
 from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
@@ -84,7 +83,7 @@ class ServedEvaluator:
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
-        self._graded: list[Configuration] = []  # were asked the questions in this run
+        self._answers = AnswerChecks(plan, self._baseline_server)
 
     async def prepare(self) -> Testbed:
         """Return the testbed; takes the leases of the GPUs whose limits are knobs."""
@@ -117,6 +116,8 @@ class ServedEvaluator:
                 f"{log}; fix it, or set what it needs with --set, or under `fixed:` in the search "
                 "space"
             ) from error
+        with suppress(NotAnsweredError):  # the confirmation asks again
+            await self._answers.remember_baseline(warm.server)
         known = self._spec.defaults
         flags = await _reported_defaults(warm.server) if known is None else known
         self._plan.require_room(flags, self._spec.server.rules.context_flag)
@@ -149,32 +150,16 @@ class ServedEvaluator:
         found = await self._evaluate(configuration, get, run)
         if not launched or not isinstance(found.result, Measurement):
             return found
-        server = launched[0].server
-        try:
-            answers = await probe_answers(server)
-        except NotAnsweredError as error:
-            warning = f"the outputs could not be compared: {error}"
-            return dataclasses.replace(found, warnings=(*found.warnings, warning))
-        found = dataclasses.replace(found, answers=answers)
-        return await self._with_grades(found, configuration, server)
+        return await self._answers.asked(found, configuration, launched[0].server)
 
-    async def _with_grades(
-        self, found: Evaluation, configuration: Configuration, server: RunningServer
-    ) -> Evaluation:
-        """Ask the questions of the study's quality file, once of each configuration."""
-        questions = self._plan.questions
-        if not questions or configuration in self._graded:
-            return found
+    async def _baseline_server(self) -> RunningServer:
+        """Launch the baseline, whose pictures others are compared with."""
+        await self._set_device(Configuration())
+        full = self._plan.full(self._plan.baseline)
         try:
-            thinking = self._plan.workload.spec.thinking_at(configuration.thinking)
-            grades = await graded_answers(server, questions, thinking)
-        except* NotAnsweredError as group:
-            warning = f"the questions were not answered: {group.exceptions[0]}"
-            found = dataclasses.replace(found, warnings=(*found.warnings, warning))
-        else:
-            self._graded.append(configuration)
-            found = dataclasses.replace(found, grades=grades)
-        return found
+            return (await self._servers.get_clean(full, "baseline")).server
+        except (LaunchFailedError, PreflightError) as error:
+            raise NotAnsweredError(f"{self._plan.baseline_name} does not start: {error}") from None
 
     async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
         """Measure another load on the warm server if it can serve this configuration."""

@@ -6,11 +6,38 @@ import asyncio
 from collections.abc import Sequence
 
 from tuner.load.thinking import Thinking
+from tuner.measurement.quality.likeness import Picture
 from tuner.measurement.quality.questions import Question
+from tuner.records import GenerationRequest
 from tuner.servers.server import Endpoint, NotAnsweredError
 
 _AT_ONCE = 16
 _ANSWER_S = 600.0
+_PICTURE_S = 7200.0  # a video may take an hour
+
+
+async def made_pictures(
+    server: Endpoint, requests: Sequence[GenerationRequest]
+) -> tuple[Picture, ...]:
+    """Have the server make the image or video of each request, one after another.
+
+    One at a time, so that the batch is the same for every configuration. Raises
+    `NotAnsweredError`.
+    """
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=_PICTURE_S)
+    found = []
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        for request in requests:
+            try:
+                content = await server.api.picture(
+                    session, server.base_url, server.served_name, request
+                )
+            except TimeoutError:
+                raise NotAnsweredError(f"no picture within {_PICTURE_S:g} s") from None
+            found.append(Picture(request.prompt, request.seed, content))
+    return tuple(found)
 
 
 async def graded_answers(

@@ -10,6 +10,7 @@ from string import Template
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.errors import PreflightError
 from tuner.host.durable_files import replacing
+from tuner.report.figures.contact_sheet import contact_sheet
 from tuner.report.html.answer import answer, label_of
 from tuner.report.html.comparison import comparison
 from tuner.report.html.data import as_script, page_data
@@ -26,6 +27,7 @@ def page(report: ReportData) -> str:
         label=f'<span class="badge">{escape(label)}</span>' if label else "",
         answer=answer(report),
         comparison=comparison(report),
+        pictures=contact_sheet(report),
         events=events(report),
         provenance=provenance(report),
         style=_asset("page.css"),

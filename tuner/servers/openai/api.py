@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tuner.records import Prompt, Request, TextRequest
+from tuner.records import GenerationRequest, Prompt, Request, TextRequest
 from tuner.servers.openai.replies import body_of, json_of, reply_to
 from tuner.servers.openai.stream import CompletionStream
 from tuner.servers.server import (
@@ -117,6 +117,16 @@ class OpenAiApi:
         if said is not None and not isinstance(said, str):
             raise NotAnsweredError("the answer is no text")
         return said or ""
+
+    async def picture(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        request: GenerationRequest,
+    ) -> bytes:
+        """Raise `NotAnsweredError`: it makes text."""
+        raise NotAnsweredError("it makes text")
 
     async def generates(
         self, session: aiohttp.ClientSession, base_url: str, served_name: str

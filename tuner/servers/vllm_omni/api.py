@@ -27,6 +27,7 @@ from tuner.servers.vllm.api import VllmApi
 from tuner.servers.vllm.counters import scrape
 from tuner.servers.vllm_omni.answer import GenerationAnswer
 
+_QUOTE_BYTES = 200
 IMAGES, VIDEOS = "/v1/images/generations", "/v1/videos/sync"
 _NO_IDS = "it makes images and videos, which have no token ids"
 
@@ -82,6 +83,37 @@ class OmniApi(VllmApi):
     ) -> str:
         """Raise `NotAnsweredError`: there is no text."""
         raise NotAnsweredError(_NO_IDS)
+
+    async def picture(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        served_name: str,
+        request: GenerationRequest,
+    ) -> bytes:
+        """Return the image (PNG) or video (MP4) of a request.
+
+        Raises `NotAnsweredError`, and `TimeoutError` at the deadline of the session.
+        """
+        call, answer = self.completion(request, served_name), GenerationAnswer(request)
+        url, headers = base_url.rstrip("/") + call.route, {"Content-Type": call.content_type}
+        try:
+            async with reply_to(session, "POST", url, data=call.body, headers=headers) as reply:
+                if reply.status != 200:
+                    said = (await body_of(reply))[:_QUOTE_BYTES].decode(errors="replace")
+                    raise NotAnsweredError(f"HTTP {reply.status}: {said}")
+                async for piece in reply.content.iter_any():
+                    answer.feed(piece, 0.0)
+                    if answer.problem is not None:
+                        break
+        except TimeoutError:  # one of aiohttp's errors, too: how long to wait is the caller's
+            raise
+        except aiohttp.ClientError as error:
+            raise NotAnsweredError(f"no picture ({type(error).__name__})") from error
+        answer.close(0.0)
+        if answer.content is None or answer.problem is not None:
+            raise NotAnsweredError(answer.problem or "no picture")
+        return answer.content
 
     async def generates(
         self, session: aiohttp.ClientSession, base_url: str, served_name: str

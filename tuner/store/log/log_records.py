@@ -12,7 +12,16 @@ from typing import Any, TypeAlias
 
 from tuner.configuration import Configuration, Value
 from tuner.host.redaction import redacted
-from tuner.records import Failure, FailureKind, Load, Measurement, RawRun, Source, Timing
+from tuner.pictures import Pictures, pictures_of
+from tuner.records import (
+    Failure,
+    FailureKind,
+    Load,
+    Measurement,
+    RawRun,
+    Source,
+    Timing,
+)
 from tuner.store import raw
 from tuner.store.rows import (
     Answers,
@@ -68,6 +77,7 @@ class LoggedResult:
     repeat: RepeatOf | None = None
     answers: Answers | None = None
     grades: Grades | None = None
+    pictures: Pictures | None = None
 
     @property
     def raw(self) -> RawRun | None:
@@ -101,6 +111,11 @@ def to_json(record: LogRecord) -> dict[str, Any]:
         "warnings": [redacted(warning) for warning in record.warnings],
         "answers": record.answers,
         **({} if record.grades is None else {"grades": record.grades}),
+        **(
+            {}
+            if record.pictures is None
+            else {"pictures": [one.to_json() for one in record.pictures]}
+        ),
         "raw": None if encoded is None else base64.b85encode(encoded).decode(),
     }
 
@@ -126,6 +141,7 @@ def from_json(data: Mapping[str, Any]) -> LogRecord:
         repeat=None if repeat is None else _repeat_of(*repeat),
         answers=None if answers is None else tuple(tuple(answer) for answer in answers),
         grades=None if data.get("grades") is None else tuple(data["grades"]),
+        pictures=pictures_of(data.get("pictures")),
     )
 
 

@@ -69,4 +69,6 @@ def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRec
         record.answers = [list(answer) for answer in logged.answers]
     if isinstance(record, RepeatRecord) and logged.grades is not None:
         record.grades = list(logged.grades)
+    if isinstance(record, RepeatRecord) and logged.pictures is not None:
+        record.pictures = [one.to_json() for one in logged.pictures]
     return record

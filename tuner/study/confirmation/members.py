@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.knob_returns import simplified
 from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
 from tuner.analysis.outlook import Outlook, energy_shift
-from tuner.analysis.verdicts import Confirmation
+from tuner.analysis.verdicts import Confirmation, confirmations
 from tuner.configuration import Configuration
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.metrics import Direction, kind_of
@@ -34,13 +34,22 @@ _BEGUN = 1.5  # so many times what it promises, for what was begun
 class Goal:
     """The SLOs and objectives that define the front, and the maximum repeats per member.
 
-    `quality_drop` is how much less of the study's questions a member may answer right.
+    `quality_drop` is how much less of the study's questions a member may answer right,
+    `picture_drop` how much less its pictures may resemble the default's.
     """
 
     slos: tuple[Slo, ...]
     objectives: tuple[Objective, ...]
     most_repeats: int
     quality_drop: float = 0.0
+    picture_drop: float = 1.0
+
+    def verdicts(
+        self, trials: Sequence[TrialRow], repeats: Iterable[RepeatRow]
+    ) -> dict[int, Confirmation]:
+        """Return what the repeats say of each trial."""
+        drops = (self.quality_drop, self.picture_drop)
+        return confirmations(trials, repeats, self.slos, *drops)
 
 
 def members(

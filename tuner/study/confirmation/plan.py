@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, measured, point_of
 from tuner.analysis.outlook import Outlook
-from tuner.analysis.verdicts import Confirmation, confirmations
+from tuner.analysis.verdicts import Confirmation
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
@@ -92,7 +92,7 @@ class _Plan:
     ) -> None:
         self._goal = goal
         self._card = card
-        self._known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
+        self._known = goal.verdicts(trials, repeats)
         self._outlook = Outlook(goal.slos, trials, repeats)
         self._repeats = repeats
         self._left_out = left_out
@@ -229,9 +229,7 @@ def aim_step(
     aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
     if len(aims) >= sum(count for at, count in due if share >= at):
         return None
-    front = members(
-        goal, trials, repeats, confirmations(trials, repeats, goal.slos, goal.quality_drop)
-    )
+    front = members(goal, trials, repeats, goal.verdicts(trials, repeats))
     leader = next((t for t in front if not t.baseline), None)
     if leader is None:
         return None

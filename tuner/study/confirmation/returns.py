@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
 from tuner.analysis.outcomes import baseline_of
-from tuner.analysis.verdicts import confirmations
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
@@ -59,7 +58,7 @@ def next_return(
     goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], order: Order
 ) -> KnobReturn | None:
     """Return what to try next, or None if every knob of the leader was tried or is confirmed."""
-    known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
+    known = goal.verdicts(trials, repeats)
     baseline = baseline_of(trials)
     front = members(goal, trials, repeats, known)
     leader = front[0] if front else None

@@ -54,7 +54,8 @@ class ConfirmationRun:
         self._fleet = fleet
         self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
-        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, spec.quality_drop)
+        drops = (spec.quality_drop, spec.picture_drop)
+        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0

@@ -257,6 +257,7 @@ class DurableEvaluator:
                 repeat=repeat,
                 answers=evaluation.answers,
                 grades=evaluation.grades,
+                pictures=evaluation.pictures,
             )
         )
         await self.gate.pass_through()

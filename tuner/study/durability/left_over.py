@@ -43,6 +43,7 @@ def keep_left_over(name: str, store: Store, log: MeasurementLog, found: Sequence
                 repeat=_repeat_of(row),
                 answers=evaluation.answers,
                 grades=evaluation.grades,
+                pictures=evaluation.pictures,
             )
         )
 

@@ -105,4 +105,5 @@ def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
         warnings=record.warnings,
         answers=record.answers,
         grades=record.grades,
+        pictures=record.pictures,
     )
