@@ -5,12 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.catalog.shipped import shipped_names
+from tuner.load.generations.import_prompts import import_prompts
 from tuner.load.importers.import_workload import import_workload
 from tuner.load.importers.reading import Reading
 from tuner.load.summary import SUMMARY_REQUESTS, WorkloadSummary, summarize
 from tuner.load.workload import Workload, load_workload
 
-__all__ = ["Reading", "Workload", "WorkloadSummary", "import_workload", "shipped", "summarized"]
+__all__ = [
+    "Reading",
+    "Workload",
+    "WorkloadSummary",
+    "import_prompts",
+    "import_workload",
+    "shipped",
+    "summarized",
+]
 
 
 def summarized(

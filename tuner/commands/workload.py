@@ -12,6 +12,7 @@ from tuner.commands.shared.completion import complete_workload
 from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json
+from tuner.errors import UsageError
 
 WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
@@ -77,8 +78,17 @@ def preview(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The trace; .gz is unpacked.")],
-    form: Annotated[TraceFormat, typer.Option("--format", help="Format of the trace.")],
     out: Annotated[Path, typer.Option(help="New YAML file; the trace goes beside it.")],
+    form: Annotated[
+        TraceFormat | None, typer.Option("--format", help="Format of the trace.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="The file is a list of prompts for images or videos (.txt, .jsonl, .csv, .tsv); "
+            "sizes and steps are of this workload, such as image."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N requests.")] = None,
     time_unit: Annotated[
         TimeUnit | None,
@@ -97,19 +107,30 @@ def import_(
 ) -> None:
     """Make a workload of a trace: Azure, BurstGPT, Mooncake, ShareGPT, or JSONL with prompts.
 
-    Example: tuner workload import trace.csv.gz --format azure --out mine.yaml --limit 10000
+    Examples: tuner workload import trace.csv.gz --format azure --out mine.yaml --limit 10000;
+    tuner workload import prompts.tsv --like image --out mine.yaml
     """
-    from tuner.api.workloads import Reading, import_workload
+    from tuner.api.workloads import Reading, import_prompts, import_workload
 
+    if (form is None) == (like is None):
+        raise UsageError("say --format for a trace, or --like for a list of prompts")
+    if like is not None:
+        import_prompts(file, like, out, limit)
+        _told("the prompts", out)
+        return
+    assert form is not None
     reading = Reading(time_unit, block_tokens, skip_invalid)
     workload = import_workload(file, form, out, limit, reading)
     assert workload.facts is not None
     console = stderr_console()
     for note in reading.notes():
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"wrote {workload.facts.rows} requests to {out}; look at them with "
-        f"`tuner workload preview {out}`",
+    _told(f"{workload.facts.rows} requests", out)
+
+
+def _told(what: str, out: Path) -> None:
+    stderr_console().print(
+        f"wrote {what} to {out}; look at them with `tuner workload preview {out}`",
         highlight=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from tuner.errors import UsageError
 
 _MOST_BYTES = 64 * 2**20
-_LONGEST = 20_000  # characters
+LONGEST = 20_000  # characters
 
 _SUBJECTS = (
     "a lighthouse", "an old bicycle", "a red fox", "a harbour with fishing boats", "a steam train",
@@ -50,22 +50,18 @@ def drawn_prompt(rng: np.random.Generator) -> str:
     return f"{subject[0].upper()}{subject[1:]} {place} {light}, {style}"
 
 
+def read_text(path: Path) -> str:
+    """Read a text of a bounded size; raises `UsageError`."""
+    return _decoded(path, _bytes_of(path))
+
+
 def read_prompts(path: Path) -> PromptList:
     """Read a list of prompts; raises `UsageError` that names the line."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise UsageError(f"'{path}' has more than {_MOST_BYTES >> 20} MiB of prompts")
-        lines = data.decode("utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read the prompts '{path}': {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"the prompts '{path}' are not UTF-8 text") from None
-    read = _of_json if path.suffix == ".jsonl" else _of_text
+    data = _bytes_of(path)
+    read = _of_json if path.suffix == ".jsonl" else prompt_text
     prompts = tuple(
         read(f"'{path}', line {number}", line)
-        for number, line in enumerate(lines, 1)
+        for number, line in enumerate(_decoded(path, data).splitlines(), 1)
         if line.strip()
     )
     if not prompts:
@@ -73,10 +69,29 @@ def read_prompts(path: Path) -> PromptList:
     return PromptList(prompts, hashlib.sha256(data).hexdigest())
 
 
-def _of_text(where: str, line: str) -> str:
-    if len(line) > _LONGEST:
-        raise UsageError(f"{where}: a prompt of {len(line)} characters; {_LONGEST} are allowed")
+def prompt_text(where: str, line: str) -> str:
+    """Return a prompt without blanks around it; raises `UsageError` for one that is too long."""
+    if len(line) > LONGEST:
+        raise UsageError(f"{where}: a prompt of {len(line)} characters; {LONGEST} are allowed")
     return line.strip()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the prompts '{path}': {error.strerror or error}") from None
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"'{path}' has more than {_MOST_BYTES >> 20} MiB of prompts")
+    return data
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"the prompts '{path}' are not UTF-8 text") from None
 
 
 def _of_json(where: str, line: str) -> str:
@@ -87,4 +102,4 @@ def _of_json(where: str, line: str) -> str:
     prompt = found.get("prompt") if isinstance(found, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():
         raise UsageError(f"{where}: expected a JSON object with `prompt`, a text")
-    return _of_text(where, prompt)
+    return prompt_text(where, prompt)
