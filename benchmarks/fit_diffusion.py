@@ -1,6 +1,6 @@
 """Fit the constants of images and videos to measured rows, and print held-out errors.
 
-    python benchmarks/fit_diffusion.py ROWS.csv [--held-out] [--others ROWS.csv]
+    python benchmarks/fit_diffusion.py ROWS.csv [--held-out] [--others ROWS.csv] [--shipped]
 
 ROWS are those of the ML.ENERGY benchmark v3, text to image and text to video (xDiT): batches one
 after another, on one GPU or several. A constant is pulled to a prior by as much as one row.
@@ -15,14 +15,14 @@ import argparse
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from tuner.catalog.diffusion.constants import DiffusionConstants
+from tuner.catalog.diffusion.constants import DiffusionConstants, diffusion_constants
 from tuner.catalog.diffusion.model import DiffusionModel, load_diffusion_model
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.emulator.diffusion.cost import DiffusionCost, Picture
@@ -184,10 +184,14 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--others", type=Path)
+    parser.add_argument("--shipped", action="store_true", help="fit nothing; with measured_factor")
     asked = parser.parse_args()
     for short, name in GPUS.items():
         gpu, rows = load_gpu(name), read(asked.rows, short)
         power = PowerModel.under(gpu, {})
+        if asked.shipped:
+            _shipped(gpu, rows, power)
+            continue
         known = Fit(gpu, rows).run()
         print(f"{name}:")
         for field, value in known.model_dump(exclude={"errors"}).items():
@@ -199,6 +203,29 @@ def main() -> None:
             print(told("others", *errors(gpu, known, read(asked.others, short), power)))
         if asked.held_out:
             _held_out(gpu, rows, power)
+
+
+def _with_factor(row: Row, factor: float) -> Row:
+    return replace(row, model=row.model.model_copy(update={"measured_factor": factor}))
+
+
+def _shipped(gpu: Gpu, rows: Sequence[Row], power: PowerModel) -> None:
+    """Print the errors of what is shipped, and of factors on rows that they are not from.
+
+    Every other row of a model gives its factor, which is judged on the rest, and the reverse.
+    """
+    known = diffusion_constants(gpu.name)
+    own = {row.model.name: load_diffusion_model(row.model.name).measured_factor for row in rows}
+    shipped = [_with_factor(row, own[row.model.name]) for row in rows]
+    print(told(f"{gpu.name}, as shipped", *errors(gpu, known, shipped, power)))
+    parts = []
+    for half in (0, 1):
+        seen, unseen = rows[half::2], rows[1 - half :: 2]
+        found = factors(gpu, known, seen, power)
+        judged = [_with_factor(row, found[row.model.name]) for row in unseen]
+        parts.append(errors(gpu, known, judged, power))
+    latency, energy = (np.concatenate(part) for part in zip(*parts, strict=True))
+    print(told(f"{gpu.name}, factors of the other half", latency, energy))
 
 
 def _held_out(gpu: Gpu, rows: Sequence[Row], power: PowerModel) -> None:
