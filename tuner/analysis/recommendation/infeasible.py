@@ -55,7 +55,7 @@ def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo], of_whole: str) -> 
     violation, number, slo, value = min(worst, key=lambda w: (w[0], w[1]))
     unit = METRICS[slo.metric].unit
     return (
-        f"nearest{of_whole}: trial {number} with {slo.metric} {value:.4g} {unit}, "
+        f"nearest{of_whole}: trial {number} with {slo.metric} {_shown(value)} {unit}, "
         f"{_past(violation, slo)} {slo.bound:g} {unit}"
     )
 
@@ -80,3 +80,8 @@ def _past(violation: float, slo: Slo) -> str:
     percent = 100.0 * abs(share - 1.0)
     digits = 0 if percent >= 10.0 else 1
     return f"{percent:.{digits}f} % {'over' if slo.direction is Direction.MIN else 'under'}"
+
+
+def _shown(value: float) -> str:
+    """Return a value with four digits, and never with a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"

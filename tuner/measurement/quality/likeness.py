@@ -46,7 +46,7 @@ def require_tools(*, video: bool) -> None:
             import av  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"pictures cannot be compared without {error.name}; pip install 'tuner[images]'"
+            f"pictures cannot be compared without {error.name}; pip install scikit-image av"
         ) from None
 
 
@@ -109,7 +109,7 @@ def _video_frames(content: bytes) -> list[NDArray[Any]]:
     try:
         import av
     except ImportError:
-        raise NotComparedError("videos are compared with av: pip install 'tuner[images]'") from None
+        raise NotComparedError("videos are compared with av: pip install scikit-image av") from None
     try:
         with av.open(io.BytesIO(content), format="mp4") as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
