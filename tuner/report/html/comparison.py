@@ -70,7 +70,8 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
     if value is None or interval is None:
         return number(value)
     half = (interval[1] - interval[0]) / 2.0
-    return f'{number(value)}<span class="pm">±{half:.2g}</span>'
+    spread = f"{half:,.0f}" if half >= 10.0 else f"{half:.2g}"  # never with a power of ten
+    return f'{number(value)}<span class="pm">±{spread}</span>'
 
 
 def _saving(row: TrialSummary) -> str:

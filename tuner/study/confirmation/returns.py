@@ -38,7 +38,7 @@ def next_between(
 
     None if nothing holds yet, or nothing would save more.
     """
-    known = confirmations(trials, repeats, goal.slos, goal.quality_drop)
+    known = goal.verdicts(trials, repeats)
     front = members(goal, trials, repeats, known)
     baseline = baseline_of(trials)
     holds = {
