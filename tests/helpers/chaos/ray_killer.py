@@ -38,6 +38,10 @@ class RayKiller:
         elif victim == "head":
             (gcs,) = self._cluster.processes("gcs_server")
             gcs.kill()
+            self.run.wait(180)  # Ray ends it
+            self._cluster.kill_all()
+            self._cluster.start_head(gpus=0)
+            self._add_nodes()
             self._resume()
         elif victim == "guardian":
             self._draw.choice(self.on_nodes(GUARDIAN)).kill()
@@ -74,12 +78,8 @@ class RayKiller:
             time.sleep(0.05)
 
     def _resume(self) -> None:
-        """Go on once the driver has ended, which a lost head ends too."""
+        """Go on once the driver has ended."""
         self._night.say(f"--- the driver ended with code {self.run.wait(180)}")
-        if self._cluster.head is None or self._cluster.head.poll() is not None:
-            self._cluster.kill_all()
-            self._cluster.start_head(gpus=0)
-            self._add_nodes()
         self.run = self._night.start("resume s --yes" if self._night.is_stored() else None)
 
     def _add_nodes(self) -> None:
