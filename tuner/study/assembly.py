@@ -56,7 +56,7 @@ from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.run_files import RunFiles
 from tuner.study.study_log import LoggedListener
-from tuner.study.workers.benches import Bench, left_over_of, opened_benches, prepared
+from tuner.study.workers.benches import Bench, defaults_of, left_over_of, opened_benches, prepared
 from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.other_cards import default_elsewhere
@@ -125,8 +125,7 @@ class Run:
         ) as opened:
             left_over = [] if new else await left_over_of(opened)
             testbed, benches = await prepared(opened, self._listener.note)
-            evaluator = benches[0].evaluator
-            defaults = await evaluator.defaults() if new else {}
+            defaults = await defaults_of(benches, self._listener.note) if new else {}
             identity = identity_of(
                 self._name,
                 self._spec,

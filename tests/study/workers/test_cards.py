@@ -88,3 +88,12 @@ def test_more_cards_than_a_host_has_are_refused() -> None:
     spec = SPEC.model_copy(update={"cards": 5, "gpus": 2})
     with pytest.raises(UsageError, match="4 workers of 2 GPUs"):
         cards_of(spec)
+
+
+def test_every_card_starts_the_default_at_once(store: Store) -> None:
+    """Its launch is over on each when the first trial begins, as on one card."""
+    spec = SPEC.model_copy(update={"confirm": False, "trials": 3})
+    asyncio.run(start_study(spec, store, Recorder()))
+    probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
+    assert len(probes) == len(CARDS) - 1
+    assert all(p.timing is not None and p.timing.launch_s is None for p in probes)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from tuner.errors import PreflightError
+from tuner.configuration import Value
+from tuner.errors import PreflightError, TunerError
 from tuner.evaluation.evaluator import BenchLostError, Evaluator, MeasurementPlan, Testbed
 from tuner.evaluation.factory import Knobs, RunContext, make_evaluator
 from tuner.evaluation.remote.local_process import LocalProcess
@@ -146,6 +147,25 @@ async def prepared(
                 "one kind; choose them with CUDA_VISIBLE_DEVICES"
             )
     return common[0], named
+
+
+async def defaults_of(benches: Sequence[Bench], note: Callable[[str], None]) -> Mapping[str, Value]:
+    """Start the default configuration on every card at once; return the first one's values.
+
+    The servers stay warm for the measurement of the default on each card. What another card cannot
+    do is told, and its measurement fails. Raises what the first card's evaluator raises.
+    """
+    found = await asyncio.gather(
+        *(bench.evaluator.defaults() for bench in benches), return_exceptions=True
+    )
+    for bench, one in zip(benches[1:], found[1:], strict=True):
+        if isinstance(one, TunerError):
+            note(f"the default does not start on card {bench.card}: {one}")
+        elif isinstance(one, BaseException):
+            raise one
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 async def _prepared(bench: Bench, note: Callable[[str], None]) -> Testbed | None:
