@@ -74,6 +74,8 @@ bench-spaces: $(VENV)/installed-dev  ## what each search space saves, and how so
 bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen, in virtual time
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_deployable.py
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_headroom.py
+	PYTHONPATH=tests:. OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	    $(BIN)/python -m benchmarks.bench_confirmed
 
 bench-plan: $(VENV)/installed-dev  ## plans of three days, judged on other days (half an hour)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_plan.py

@@ -19,7 +19,7 @@ def spec(**more: object) -> StudySpec:
 
 def test_windows_of_reasoning_are_as_long_as_its_answers_ask() -> None:
     found = fitted_windows(spec(workload="reasoning"), load_workload("reasoning"))
-    assert found.spec.max_window_s == 340.0 and found.spec.confirm_window_plan.window_s == 340.0
+    assert found.spec.max_window_s == 340.0 and found.spec.confirm_window_plan.window_s == 580.0
     assert found.reason is not None
     assert "340 s, not 180" in found.reason and "grows for 16" in found.reason
     stored = StudySpec.model_validate(found.spec.model_dump(mode="json"))

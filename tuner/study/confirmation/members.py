@@ -154,15 +154,14 @@ def _leader(
     It is the least energy of what surely holds by what is known, or else, and while little is known
     of unseen traffic, of what is likely to hold. Of equals, as far as one window can tell, it is
     the one with the fewest knobs. One that was begun stays while it is likely to hold, unless
-    another saves clearly more.
+    another surely does, or saves clearly more.
     """
     sure = [
         t
         for t in able
         if (outlook.stretches > LEAST_WINDOWS and outlook.miss_chance(t.number) <= _SURE)
         or (t.number in begun and outlook.miss_chance(t.number) <= 1.0 - LEVEL)
-        or (t.number in begun and hold[t.number] >= _LIKELY)
-    ]
+    ] or [t for t in able if t.number in begun and hold[t.number] >= _LIKELY]
     levels = ([t for t in able if hold[t.number] >= chance] for chance in _CHANCES)
     likely = sure or next((level for level in levels if level), list(able))
     least_j = min(energy_j(t) or math.inf for t in likely)

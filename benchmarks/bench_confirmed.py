@@ -1,0 +1,183 @@
+"""How often does what is called met miss its SLO, and what does being sure cost? Prints a table.
+
+    PYTHONPATH=tests:. python -m benchmarks.bench_confirmed [--nights 24] [--repeats 35]
+
+The confirmation's own plan and verdict on nights without an engine: log(p99 TPOT / bound) of a
+window is a clock's mean, plus how heavy the stretch is, plus a rest. So the chance to miss of what
+a night recommends is known exactly. Means, spreads and savings are the emulator's, see
+docs/promise.md.
+The search has measured every second clock; `between` also tries the ones in the middle, as it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from helpers.night_rows import repeat, values
+from helpers.records import trial_row
+
+from tuner.analysis.verdicts import confirmations
+from tuner.configuration import Configuration
+from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.slo import Slo
+from tuner.spec.objective import Objective
+from tuner.store import RepeatRow, TrialRow
+from tuner.study.confirmation.members import Goal
+from tuner.study.confirmation.plan import AIM_REPEATS, Step, aim_step, next_step
+from tuner.study.confirmation.returns import next_between
+
+_BOUND_MS, _DEFAULT_J = 50.0, 0.4
+_SLOS = (Slo("p99_tpot_ms", _BOUND_MS),)
+_OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
+GOAL = Goal(_SLOS, tuple(map(Objective.parse, _OBJECTIVES)), 4)
+_ENERGY_SPREAD = 0.01
+_OWN_SPREAD = 0.03  # of a window, beside that of its stretch
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """A model's clocks: mean log(p99 TPOT / bound) and saving (%) of each, and the default's."""
+
+    name: str
+    means: dict[int, float]
+    savings: dict[int, float]
+    default: float
+    stretch_spread: float
+
+    def misses(self, mhz: int | None) -> float:
+        """Return the share of windows in which a clock (None: the default's) misses the SLO."""
+        mean = self.default if mhz is None else self.means[mhz]
+        return 0.5 * math.erfc(-mean / math.hypot(self.stretch_spread, _OWN_SPREAD) / math.sqrt(2))
+
+    @property
+    def best_saving(self) -> float:
+        """What could be saved by a clock that holds in 95 of 100 windows, %."""
+        return max([0.0, *(s for mhz, s in self.savings.items() if self.misses(mhz) <= 0.05)])
+
+
+CASES = (
+    Clocks(
+        "70B chat, 8 x H100",
+        {
+            1200: -0.088,
+            1260: -0.13,
+            1320: -0.176,
+            1380: -0.211,
+            1440: -0.25,
+            1500: -0.28,
+            1560: -0.31,
+        },
+        {1200: 33.9, 1260: 31.7, 1320: 29.3, 1380: 27.0, 1440: 24.5, 1500: 22.0, 1560: 19.6},
+        default=-0.52,
+        stretch_spread=0.118,
+    ),
+    Clocks(
+        "8B code, L40S",
+        {1320: -0.229, 1395: -0.299, 1470: -0.353, 1545: -0.40, 1620: -0.44, 1695: -0.47},
+        {1320: 35.2, 1395: 32.4, 1470: 29.6, 1545: 26.7, 1620: 23.7, 1695: 20.6},
+        default=-0.6,
+        stretch_spread=0.18,
+    ),
+)
+
+
+@dataclass
+class Night:
+    """One confirmation, from what the search measured to what it calls met."""
+
+    clocks: Clocks
+    rng: np.random.Generator
+    stretches: dict[int | None, float] = field(default_factory=dict)
+    trials: list[TrialRow] = field(default_factory=list)
+    rows: list[RepeatRow] = field(default_factory=list)
+    mhz: dict[int, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stretches[None] = self.rng.normal(0.0, 0.5 * self.clocks.stretch_spread)
+        self._try(None)
+        for mhz in list(self.clocks.means)[::2]:
+            self._try(mhz)
+
+    def run(self, repeats: int, *, between: bool) -> int | None:
+        """Return the clock that would be recommended, None if nothing is called met."""
+        for _ in range(AIM_REPEATS):
+            if (step := aim_step(GOAL, 0.99, None, self.trials, self.rows)) is not None:
+                self._measure(step)
+        while len(self.rows) < repeats:
+            if between and self._tries_between():
+                continue
+            if (step := next_step(GOAL, self.trials, self.rows)) is None:
+                break
+            self._measure(step)
+        known = confirmations(self.trials, self.rows, _SLOS)
+        met = {
+            number: found.energy.difference
+            for number, found in known.items()
+            if found.is_confirmed and found.slo is SloVerdict.MET and found.energy is not None
+        }
+        return self.mhz[min(met, key=lambda number: met[number])] if met else None
+
+    def _tries_between(self) -> bool:
+        pair = next_between(GOAL, self.trials, self.rows)
+        low, high = sorted(self.mhz[n] or 0 for n in pair) if pair else (0, 0)
+        inside = [mhz for mhz in self.clocks.means if low < mhz < high]
+        if not inside or (middle := inside[len(inside) // 2]) in self.mhz.values():
+            return False
+        self._try(middle)
+        return True
+
+    def _try(self, mhz: int | None) -> None:
+        number = len(self.trials)
+        self.mhz[number] = mhz
+        knobs = Configuration(device={} if mhz is None else {"sm_clock_mhz": mhz})
+        row = trial_row(number, values(*self._window(mhz, None)), knobs)
+        self.trials.append(replace(row, baseline=mhz is None))
+
+    def _measure(self, step: Step) -> None:
+        found = values(*self._window(self.mhz[step.trial.number], step.traffic))
+        row = repeat(len(self.rows), step.trial.number, found)
+        self.rows.append(replace(row, traffic=step.traffic, kind=step.kind))
+
+    def _window(self, mhz: int | None, stretch: int | None) -> tuple[float, float]:
+        """Return energy (J) and p99 TPOT (ms) of a window; `stretch` None is the search's."""
+        clocks, rng = self.clocks, self.rng
+        if stretch not in self.stretches:
+            self.stretches[stretch] = rng.normal(0.0, clocks.stretch_spread)
+        mean = clocks.default if mhz is None else clocks.means[mhz]
+        log_value = mean + self.stretches[stretch] + rng.normal(0.0, _OWN_SPREAD)
+        saving = 0.0 if mhz is None else clocks.savings[mhz]
+        energy_j = _DEFAULT_J * (1.0 - saving / 100.0) * math.exp(rng.normal(0.0, _ENERGY_SPREAD))
+        return energy_j, _BOUND_MS * math.exp(log_value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nights", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=35)
+    asked = parser.parse_args()
+    print("| clocks | between | recommended (nights) | windows that meet the SLO | saving | best |")
+    print("|---|---|---|---|---|---|")
+    for case in CASES:
+        for between in (False, True):
+            chosen = [
+                Night(case, np.random.default_rng(seed)).run(asked.repeats, between=between)
+                for seed in range(asked.nights)
+            ]
+            meets = 100.0 * (1.0 - statistics.fmean(map(case.misses, chosen)))
+            saving = statistics.fmean(0.0 if c is None else case.savings[c] for c in chosen)
+            counts = sorted(Counter(c or 0 for c in chosen).items())
+            shown = ", ".join(f"{mhz or 'default'}: {count}" for mhz, count in counts)
+            print(
+                f"| {case.name} | {'yes' if between else 'no'} | {shown} | {meets:.1f} % "
+                f"| {saving:.1f} % | {case.best_saving:.1f} % |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
