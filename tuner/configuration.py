@@ -13,7 +13,8 @@ Value: TypeAlias = bool | int | float | str
 DEVICE_KNOBS = ("power_limit_w", "sm_clock_mhz", "power_profile")
 OFFERED_KNOBS = ("request_rate", "concurrency")
 THINKING = "thinking"  # a level of the workload: how its chats ask the model to think
-LOAD_KNOBS = (*OFFERED_KNOBS, THINKING)
+STEPS = "steps"  # of the sampler, for each image or video
+LOAD_KNOBS = (*OFFERED_KNOBS, THINKING, STEPS)
 
 MODEL = "model"  # a flag: the checkpoint that is served instead of the study's model
 UNSET = "unset"  # the option of a choice that leaves the knob to the server's own default
@@ -54,7 +55,7 @@ class Configuration:
 
     `flags` are `vllm serve` flags in their Python spelling (`max_num_seqs`), `environment` are
     variables of the server process, `device` holds `power_limit_w`, `sm_clock_mhz` and
-    `power_profile`, `load` holds `request_rate` or `concurrency`, and `thinking`.
+    `power_profile`, `load` holds `request_rate` or `concurrency`, `thinking` and `steps`.
     """
 
     flags: Mapping[str, Value] = field(default_factory=dict)
@@ -84,6 +85,12 @@ class Configuration:
         """The level of thinking; None leaves it to the workload."""
         level = self.load.get(THINKING)
         return None if level is None else str(level)
+
+    @property
+    def steps(self) -> int | None:
+        """The sampler's steps of an image or video; None leaves them to the workload."""
+        steps = self.load.get(STEPS)
+        return None if steps is None else int(steps)
 
     def with_fixed(self, fixed: Configuration) -> Configuration:
         """Return the full configuration: this one's knobs over the settings that all share.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol
 
-from tuner.configuration import THINKING, Configuration, Value
+from tuner.configuration import STEPS, THINKING, Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
@@ -231,7 +231,9 @@ class MeasurementPlan:
         """Return a configuration's load on a stretch of traffic; see `Traffic.requests`."""
         load = load_of(configuration, self.load)
         return LoadRun(
-            requests=partial(self.traffic.requests, load, unseen, configuration.thinking),
+            requests=partial(
+                self.traffic.requests, load, unseen, configuration.thinking, configuration.steps
+            ),
             load=load,
             window=self.window_for(configuration, unseen),
             reduce=self.reduce,
@@ -240,8 +242,10 @@ class MeasurementPlan:
     @property
     def load_defaults(self) -> dict[str, Value]:
         """The values of the load knobs that are not set."""
-        level = self.workload.spec.default_level
-        return load_defaults(self.load) | ({} if level is None else {THINKING: level})
+        spec = self.workload.spec
+        steps = None if spec.generation is None else spec.generation.steps
+        own = {THINKING: spec.default_level, STEPS: steps}
+        return load_defaults(self.load) | {k: v for k, v in own.items() if v is not None}
 
     def full(self, configuration: Configuration) -> Configuration:
         """Return the full configuration: with the fixed settings, as a server is launched."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from tuner.analysis.deployment.headroom import Headroom, Probe, headroom_of, next_load
+from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import LoadRun, MeasurementPlan
 from tuner.records import Load
 
@@ -33,20 +34,22 @@ async def find_headroom(
 
 
 def headroom_run(
-    plan: MeasurementPlan, load: Load, traffic: int, thinking: str | None = None
+    plan: MeasurementPlan, load: Load, traffic: int, configuration: Configuration | None = None
 ) -> LoadRun:
     """Return the measurement of a load on a stretch of unseen traffic, the same for every load.
 
     It is as long as those of the confirmation, and long enough for a 99th percentile. A load that
-    clearly misses an SLO is cut short. `thinking` is the level of the workload's.
+    clearly misses an SLO is cut short. `configuration` says how requests ask: its
+    thinking and steps.
     """
+    asked = Configuration() if configuration is None else configuration
     window = plan.unseen_window or plan.window
     if load.request_rate is not None:
         wanted_s = min(_LEAST_REQUESTS / load.request_rate, _LONGEST_WINDOW_S)
         window_s = max(window.longest_window_s, wanted_s)
         window = replace(window, precision=None, window_s=window_s)
     return LoadRun(
-        requests=partial(plan.traffic.requests, load, traffic, thinking),
+        requests=partial(plan.traffic.requests, load, traffic, asked.thinking, asked.steps),
         load=load,
         window=replace(window, slos=plan.slos),
         reduce=plan.reduce,

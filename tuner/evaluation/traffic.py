@@ -29,33 +29,42 @@ class Traffic:
     _compared: dict[int, Workload] = field(default_factory=dict)
     _unseen: dict[int, Workload] = field(default_factory=dict)
 
-    def compared_on(self, load: Load, thinking: str | None = None) -> Iterator[Request]:
+    def compared_on(
+        self, load: Load, thinking: str | None = None, steps: int | None = None
+    ) -> Iterator[Request]:
         """Return the same requests for every configuration under this load."""
         if self.kind == "drawn":
-            return self.workload.requests(thinking)
+            return self.workload.requests(thinking, steps)
         block = self.block_requests(load)
         if block not in self._compared:
             self._compared.clear()  # it keeps prompts in memory
             self._compared[block] = self.workload.representative(block)
-        return self._compared[block].requests(thinking)
+        return self._compared[block].requests(thinking, steps)
 
-    def unseen(self, number: int, thinking: str | None = None) -> Iterator[Request]:
+    def unseen(
+        self, number: int, thinking: str | None = None, steps: int | None = None
+    ) -> Iterator[Request]:
         """Return requests that `compared_on` does not have; others for each number from 0 on."""
         if number not in self._unseen:
             self._unseen.clear()
             self._unseen[number] = self.workload.unseen(number)
-        return self._unseen[number].requests(thinking)
+        return self._unseen[number].requests(thinking, steps)
 
     def requests(
-        self, load: Load, unseen: int | None, thinking: str | None = None
+        self,
+        load: Load,
+        unseen: int | None,
+        thinking: str | None = None,
+        steps: int | None = None,
     ) -> Iterator[Request]:
         """Return the requests of unseen stretch number `unseen`; None is the compared one.
 
-        `thinking` is the level at which they think; None leaves that to the workload.
+        `thinking` is the level at which they think, `steps` those of an image or video; None leaves
+        that to the workload.
         """
         if unseen is None:
-            return self.compared_on(load, thinking)
-        return self.unseen(unseen, thinking)
+            return self.compared_on(load, thinking, steps)
+        return self.unseen(unseen, thinking, steps)
 
     def block_requests(self, load: Load) -> int:
         """Return how many requests half a window is offered."""

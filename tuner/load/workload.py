@@ -96,10 +96,11 @@ class Workload:
             concurrency=self.spec.load.concurrency, request_rate=self.spec.load.request_rate
         )
 
-    def requests(self, level: str | None = None) -> Iterator[Request]:
+    def requests(self, level: str | None = None, steps: int | None = None) -> Iterator[Request]:
         """Return a fresh iterator from the first request; it does not end.
 
-        `level` is one of `thinking_levels`; None is the workload's own thinking.
+        `level` is one of `thinking_levels`, `steps` those of an image or video; None is the
+        workload's own.
         """
         arrivals = self.spec.load.arrivals
         requests: Iterator[Request] = self._stream.requests()
@@ -107,6 +108,8 @@ class Workload:
             requests = (replace(request, stops=True) for request in requests)
         if (thinking := self.spec.thinking_at(level)) is not None:
             requests = map(thinking.applied_to, requests)
+        if steps is not None:
+            requests = (_with_steps(request, steps) for request in requests)
         if self.spec.output is Output.ANSWER:
             requests = (replace(request, counts_whole=True) for request in requests)
         if arrivals in ("poisson", "trace"):
@@ -157,6 +160,10 @@ def _stream(
     if spec.shared_prefix is not None or spec.turns is not None:
         return ConversationStream(spec, draws)
     return PlainStream(spec, draws)
+
+
+def _with_steps(request: Request, steps: int) -> Request:
+    return replace(request, steps=steps) if isinstance(request, GenerationRequest) else request
 
 
 def load_workload(name_or_path: str) -> Workload:

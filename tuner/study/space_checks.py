@@ -6,7 +6,7 @@ import itertools
 import math
 
 from tuner.catalog.model import load_model
-from tuner.configuration import MODEL, THINKING, UNSET, Value
+from tuner.configuration import MODEL, STEPS, THINKING, UNSET, Value
 from tuner.errors import UsageError
 from tuner.evaluation.factory import baseline_configuration, fixed_configuration
 from tuner.load.workload import Workload
@@ -45,6 +45,8 @@ def check_workload(space: SearchSpace, spec: StudySpec, workload: Workload) -> N
     """
     _require_metrics(spec, workload)
     _require_levels(space, spec, workload)
+    if STEPS in space.load and workload.spec.generation is None:
+        raise UsageError(f"the knob '{STEPS}' is of images and videos; take --workload image")
     output = workload.spec.output
     if not output.is_text and spec.emulate is None and spec.allow_output_changes:
         require_tools(video=output is Output.VIDEO)
@@ -92,7 +94,9 @@ def _require_levels(space: SearchSpace, spec: StudySpec, workload: Workload) -> 
 def _require_same_outputs(space: SearchSpace) -> None:
     rules = flag_rules()
     changing = [
-        name for _, name in space.settings() if name == THINKING or rules.changes_outputs(name)
+        name
+        for _, name in space.settings()
+        if name in (THINKING, STEPS) or rules.changes_outputs(name)
     ]
     if changing:
         raise UsageError(

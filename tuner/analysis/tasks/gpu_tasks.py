@@ -126,7 +126,7 @@ def _task(found: Recommendation) -> GpuTask:
         emulated=emulated(study, trials),
         output=kind.output.value,
         amount=_over(per_request, _unit_j(best, kind)),
-        steps=None if kind.output.is_text else _steps(study),
+        steps=None if kind.output.is_text else best.configuration.steps or _steps(study),
         default_j=metric(default, _PER_REQUEST),
         recommended_j=per_request,
         load_headroom_percent=_load_headroom_percent(found),

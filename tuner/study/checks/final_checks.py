@@ -152,7 +152,7 @@ class FinalChecks:
                 lambda repeat: self._prober.evaluator.probe(
                     trial.configuration,
                     repeat,
-                    headroom_run(self._plan, load, traffic, trial.configuration.thinking),
+                    headroom_run(self._plan, load, traffic, trial.configuration),
                 ),
                 traffic,
             )

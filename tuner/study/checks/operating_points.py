@@ -53,8 +53,7 @@ class OperatingPoints:
 
     async def _load(self, trial: TrialRow, traffic: int, rate: float) -> None:
         load = Load(request_rate=rate)
-        thinking = trial.configuration.thinking
-        run = headroom_run(self._prober.plan, load, traffic, thinking)
+        run = headroom_run(self._prober.plan, load, traffic, trial.configuration)
         await self._measure(
             trial,
             ProbeKind.LOAD,
