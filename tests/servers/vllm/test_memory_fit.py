@@ -24,8 +24,12 @@ QWEN, LLAMA = "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-8B-Instruct"
         ({"max_model_len": 40960, "gpu_memory_utilization": 0.85}, False),  # 10 GiB of cache
         ({"max_model_len": 40960, "kv_cache_dtype": "fp8"}, True),
         ({"max_model_len": 40960, "gpu_memory_utilization": 0.5, "tensor_parallel_size": 2}, True),
-        ({"gpu_memory_utilization": 0.5}, None),
-        ({"max_model_len": 4096, "gpu_memory_utilization": 0.5, "quantization": "fp8"}, None),
+        ({"gpu_memory_utilization": 0.5}, False),
+        ({"gpu_memory_utilization": 0.85}, False),  # its own 40,960 tokens
+        ({"gpu_memory_utilization": 0.85, "max_model_len": -1}, True),
+        ({"max_model_len": 4096, "gpu_memory_utilization": 0.5, "quantization": "fp8"}, True),
+        ({"max_model_len": 4096, "gpu_memory_utilization": 0.35, "quantization": "fp8"}, False),
+        ({"max_model_len": 4096, "gpu_memory_utilization": 0.35, "quantization": "awq"}, None),
     ],
 )
 def test_weights_and_one_request_have_to_fit(
@@ -36,14 +40,16 @@ def test_weights_and_one_request_have_to_fit(
 
 def test_nothing_that_starts_on_the_emulator_is_said_not_to_fit() -> None:
     gpu, refused = load_gpu("L40S"), 0
-    for name, share, length, kv_type in itertools.product(
-        (QWEN, LLAMA), (0.3, 0.4, 0.5, 0.92), (2048, 16384, 32768), ("auto", "fp8")
+    for name, share, length, kv_type, weights in itertools.product(
+        (QWEN, LLAMA, "google/gemma-3-27b-it"),
+        (0.3, 0.4, 0.5, 0.92),
+        (2048, 16384, 32768, None),
+        ("auto", "fp8"),
+        (None, "fp8"),
     ):
-        flags = {
-            "gpu_memory_utilization": share,
-            "max_model_len": length,
-            "kv_cache_dtype": kv_type,
-        }
+        flags: dict[str, Value] = {"gpu_memory_utilization": share, "kv_cache_dtype": kv_type}
+        flags |= {} if length is None else {"max_model_len": length}
+        flags |= {} if weights is None else {"quantization": weights}
         found = fits(load_model(name), gpu.memory_gib, flags)
         try:
             resolve(load_model(name), gpu, flags)

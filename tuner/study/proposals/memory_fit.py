@@ -25,8 +25,7 @@ def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configurati
     rules = flag_rules()
 
     def may_run(configuration: Configuration) -> bool:
-        # the weights have to fit in any case, and at the least a token
-        flags = {rules.context_flag: 1, **configuration.with_fixed(fixed).flags}
+        flags = configuration.with_fixed(fixed).flags
         if not rules.suits(flags, shape):
             return False
         return known_gpu is None or rules.fits(flags, shape, known_gpu.memory_gib) is not False
