@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -77,7 +78,14 @@ def trials_of(tuner: CommandLine) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    ["LOCK", "logs/night/study.jsonl", "tuner.db.measured/night.jsonl", "tuner.db"],
+    [
+        "LOCK",
+        "TABLES",
+        "tuner.db.measured/RESERVE",
+        "logs/night/study.jsonl",
+        "tuner.db.measured/night.jsonl",
+        "tuner.db",
+    ],
 )
 def test_links_planted_before_are_not_followed(tuner: CommandLine, name: str) -> None:
     """Break 2: seven of seven links were followed, and root's files overwritten."""
@@ -87,7 +95,12 @@ def test_links_planted_before_are_not_followed(tuner: CommandLine, name: str) ->
     results = tuner.folder / "results"
     results.mkdir()
     results.chmod(0o777)
-    place = lock_path(tuner.store_path, "night") if name == "LOCK" else results / name
+    reserve = f"tuner.db.measured/night-{sha256(b'night').hexdigest()[:8]}.reserve"
+    place = {
+        "LOCK": lock_path(tuner.store_path, "night"),
+        "TABLES": lock_path(tuner.store_path, "\0tables"),
+        "tuner.db.measured/RESERVE": results / reserve,
+    }.get(name, results / name)
     as_nobody(
         f"os.umask(0); place = Path({str(place)!r}); place.parent.mkdir(parents=True, exist_ok=1)\n"
         f"place.symlink_to({str(victim)!r})"
@@ -98,7 +111,7 @@ def test_links_planted_before_are_not_followed(tuner: CommandLine, name: str) ->
         folder.chmod(0o700)
     ran = tuner(*STUDY)
     assert victim.read_text() == "root's own"
-    if not name.startswith("tuner.db.measured"):  # whose name no one can guess whole
+    if name != "tuner.db.measured/night.jsonl":  # which no run writes
         assert ran.returncode == 3, ran.stderr
         assert " link" in ran.stderr and "`rm " in ran.stderr
         assert "Traceback" not in ran.stderr

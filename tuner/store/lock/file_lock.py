@@ -15,7 +15,7 @@ from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.files.private import open_private, private_folder
 from tuner.host.locks import is_at, try_lock
 from tuner.store.faults import StoreBusyError
-from tuner.store.lock.protocol import StudyLock, held_by
+from tuner.store.lock.protocol import HeldError, StudyLock, held_by
 
 _TABLES = "\0tables"  # no study has this name
 _TABLES_S = 60.0
@@ -85,13 +85,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def tables_lock(store: Path) -> Iterator[None]:
-    """Hold the lock under which tables are made; waits for it. Raises `StoreBusyError`."""
+    """Hold the lock under which tables are made; waits for it.
+
+    Raises `StoreBusyError`, and `PreflightError` if its file cannot be used.
+    """
     end_s = time.monotonic() + _TABLES_S
     while True:
         try:
             descriptor = _acquire(lock_path(store, _TABLES), _TABLES)
             break
-        except PreflightError:
+        except HeldError:
             if time.monotonic() > end_s:
                 raise StoreBusyError(
                     f"another process has been setting up the store {store} for {_TABLES_S:g} s; "
@@ -127,8 +130,9 @@ def _acquire(path: Path, study: str) -> int:
             private_folder(path.parent)
             descriptor = open_private(path, os.O_RDWR)
         except OSError as error:
+            what = "the tables" if study == _TABLES else f"study '{study}'"
             raise PreflightError(
-                f"cannot lock study '{study}' ({path}: {error.strerror}); make the folder of the "
+                f"cannot lock {what} ({path}: {error.strerror}); make the folder of the "
                 "store writable"
             ) from None
         if not try_lock(descriptor):

@@ -30,9 +30,13 @@ class StudyLock(Protocol):
         """
 
 
-def held_by(study: str, holder: str) -> PreflightError:
+class HeldError(PreflightError):
+    """Another process has the lock."""
+
+
+def held_by(study: str, holder: str) -> HeldError:
     """Return the error for a study that another process runs."""
-    return PreflightError(
+    return HeldError(
         f"study '{study}' is being run by {holder}; wait for it, end it, or name another study "
         "with --study"
     )
