@@ -91,7 +91,7 @@ OBJECTIVES = tuple(map(Objective.parse, TEXT.objectives))
 _KV_TYPES = ("auto", "fp8")
 _LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
-# The grounds of each figure stand in docs/search.md; they were settled before any night was run.
+# The grounds of each figure stand in docs/optimiser.md; they were settled before any night was run.
 CHAT = Scenario(
     name="chat on H100",
     gpu="H100-SXM",

@@ -40,9 +40,8 @@ def _links_within(_app: Any, page: str, source: list[str]) -> None:
         here = above.lower()
         source[0] = source[0].replace(f"](../{above})", f"]({here})")
         source[0] = source[0].replace(f"]({above})", f"]({here})")
-    source[0] = re.sub(
-        r"\[([^\]]*)\]\(\.\./[^)]+\)", r"\1", source[0]
-    )  # into the sources: no page here
+    if "/" not in page:  # other links out of this folder lead into the sources, which have no page
+        source[0] = re.sub(r"\[([^\]]*)\]\(\.\./[^)]+\)", r"\1", source[0])
 
 
 def write_examples(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Baseline doubts: what the default's measurement says against a study's SLOs and load.
 
 A night that answers a mistyped question is lost. The rules are wide, so that a sound study is not
-stopped (see docs/search.md for the figures behind them).
+stopped (see docs/optimiser.md for the figures behind them).
 """
 
 from __future__ import annotations
