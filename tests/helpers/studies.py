@@ -107,7 +107,8 @@ class InProcess(CommandLine):
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(sys, "argv", ["tuner", *words])
-            patch.setenv("COLUMNS", "160")
+            for name, value in {"COLUMNS": "160", **self.environment}.items():
+                patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 main()
         code = ended.value.code
