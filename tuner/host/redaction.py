@@ -98,7 +98,7 @@ _KNOWN_FORMS = re.compile(
     r"|(?:npm|gsk|r8|fw)_[A-Za-z0-9]{20,}"  # npm; Groq; Replicate; Fireworks
     r"|(?:sk|rk|pk)_(?:live|test)_\w{16,}"  # docs.stripe.com/keys
     r"|(?:tgp_v1|wandb_v1|dop_v1|lin_api|dckr_pat)_[\w-]{16,}"  # Together, W&B, and others
-    r"|pypi-[\w-]{16,}"  # pypi.org/help, API tokens
+    r"|pypi-[\w-]{16,}"  # a package index
     r"|hv[sb]\.[\w-]{16,}"  # developer.hashicorp.com/vault, tokens
     r"|ya29\.[\w-]{16,}"  # developers.google.com/identity, access tokens
     r"|dapi[0-9a-f]{32}"  # docs.databricks.com, personal access tokens
