@@ -391,8 +391,11 @@ def _timed(owner: Any, name: str, took_s: list[float]) -> Iterator[None]:
 def ray(evaluations: int = 20) -> None:
     """Print how much longer an evaluation takes through Ray than in this process."""
     with ray_cluster(gpus=1) as cluster, mock.patch.dict("os.environ", cluster.environment):
+        from ray import shutdown as leave
+
         connect(cluster.address)
-        print(asyncio.run(_overhead(evaluations)))
+        print(asyncio.run(_overhead(evaluations)), flush=True)
+        leave()
 
 
 async def _overhead(evaluations: int) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from helpers.scripted import Recorder
 
+from tuner.analysis.cards.workers import worker_states
+from tuner.catalog.gpu import card_factor
+from tuner.doctor.stores import check_store
 from tuner.errors import UsageError
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, Store
@@ -97,3 +101,23 @@ def test_every_card_starts_the_default_at_once(store: Store) -> None:
     probes = [p for p in store.repeats.probes("s") if p.kind is ProbeKind.CARD]
     assert len(probes) == len(CARDS) - 1
     assert all(p.timing is not None and p.timing.launch_s is None for p in probes)
+
+
+def test_an_outlier_is_named_and_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that takes 40 % more power than the others."""
+
+    def factor(gpu: str, card: int) -> float:
+        return 1.4 if card == 2 else card_factor(gpu, card)
+
+    monkeypatch.setattr("tuner.catalog.gpu.card_factor", factor)
+    listener, bad = Recorder(), "H100-SXM:2"
+    spec = SPEC.model_copy(update={"confirm": False, "cards": 4, "trials": 8})
+    asyncio.run(start_study(spec, store, listener))
+    trials, probes = store.trials("s"), store.repeats.probes("s")
+    assert len(trials) == 8 and {t.owner.card for t in trials} == {*CARDS, "H100-SXM:3"} - {bad}
+    named = [note for note in listener.notes if "is an outlier" in note]
+    assert len(named) == 1 and bad in named[0] and "energy beside the other cards" in named[0]
+    states = {one.card: one.outlier for one in worker_states(trials, probes, datetime.now(UTC))}
+    assert [card for card, outlier in states.items() if outlier is not None] == [bad]
+    (told,) = [found for found in check_store(store.url) if "is an outlier" in found.message]
+    assert bad in told.message
