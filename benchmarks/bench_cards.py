@@ -47,6 +47,7 @@ from tuner.study.confirmation import run as confirmation_run
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
 from tuner.study.proposals.proposals import Proposals
+from tuner.study.proposals.search_task import Asker
 from tuner.study.run import start_study
 from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
@@ -327,15 +328,25 @@ def _proposals(spec: StudySpec, store: Store) -> Proposals:
             store.repeats.probes("s"), spec.objectives, spec.slos
         ),
     )
-    proposals.enqueue_baseline({"power_limit_w": 700, "sm_clock_mhz": 1980})
+    if not proposals.has_baseline:
+        proposals.enqueue_baseline({"power_limit_w": 700, "sm_clock_mhz": 1980})
     return proposals
 
 
+_TIMED = 4  # proposals
+
+
 def scale(counts: tuple[int, ...] = (8, 16, 32, 64), each: int = 4) -> None:
-    """Print the driver's CPU time per evaluation, by part, and how many workers it can serve."""
+    """Print the driver's CPU time per evaluation, by part, and how many workers it can serve.
+
+    The proposals that are timed come after `each` evaluations of every worker, while all others
+    are at work.
+    """
     raw = asyncio.run(_raw_window())
     for workers in counts:
-        spec = STUDY.model_copy(update={"trials": workers * each, "confirm": False})
+        evaluations = workers * each
+        drawn = {"sampler": "random", "trials": evaluations, "confirm": False}
+        spec = STUDY.model_copy(update=drawn)
         with _new_store() as store:
             store.create_study(identity(spec))
             fleet = Fleet(
@@ -344,21 +355,27 @@ def scale(counts: tuple[int, ...] = (8, 16, 32, 64), each: int = 4) -> None:
                     for k in range(workers)
                 ]
             )
-            asked_s, written_s = [], []
+            drawn_s, written_s = list[float](), list[float]()
             began_s = time.process_time()
             with (
-                _timed(Proposals, "ask", asked_s),
+                _timed(Proposals, "ask", drawn_s),
                 _timed(Store, "save_measurement", written_s),
             ):
                 asyncio.run(_study(spec, store, fleet))
-            total_s = time.process_time() - began_s
-        per = total_s / (workers * each)
+            rest_s = (time.process_time() - began_s - sum(drawn_s)) / evaluations
+            pending = _proposals(spec, store)
+            for k in range(workers - _TIMED):
+                pending.ask(Asker(f"card {k}", lambda _: False))
+            search, asked_s = _proposals(STUDY, store), list[float]()
+            with _timed(Proposals, "ask", asked_s):
+                for k in range(workers - _TIMED, workers):
+                    search.ask(Asker(f"card {k}", lambda _: False))
+        asked = statistics.median(asked_s)
         print(
-            f"{workers} workers, {workers * each} evaluations: {per:.3f} s of the driver's CPU per "
-            f"evaluation; a proposal took {statistics.median(asked_s[-workers:]):.3f} s (median of "
-            f"the last {workers}), one {max(asked_s):.3f} s, a write "
-            f"{1e3 * statistics.median(written_s):.1f} ms; with evaluations of 60 s it can "
-            f"serve {60.0 / per:.0f} workers",
+            f"{workers} workers after {evaluations} evaluations: a proposal takes {asked:.3f} s of "
+            f"the driver's CPU, a write {1e3 * statistics.median(written_s):.1f} ms, all but the "
+            f"proposal {1e3 * rest_s:.0f} ms; with evaluations of 60 s it can serve "
+            f"{60.0 / (rest_s + asked):.0f} workers",
             flush=True,
         )
 
