@@ -159,11 +159,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nights", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=35)
+    parser.add_argument("--only", choices=["no", "yes"])  # with values in the middle
     asked = parser.parse_args()
     print("| clocks | between | recommended (nights) | windows that meet the SLO | saving | best |")
     print("|---|---|---|---|---|---|")
     for case in CASES:
         for between in (False, True):
+            if asked.only == ("no" if between else "yes"):
+                continue
             chosen = [
                 Night(case, np.random.default_rng(seed)).run(asked.repeats, between=between)
                 for seed in range(asked.nights)

@@ -83,7 +83,7 @@ def test_between_what_holds_and_what_would_save_more_the_best_may_lie() -> None:
     clocks = [Configuration(device={"sm_clock_mhz": mhz}) for mhz in (1440, 1200)]
     holds, may_miss = (
         trial_row(n + 1, values(*found), clock)
-        for n, (found, clock) in enumerate(zip([(0.3, 35.0), (0.25, 40.0)], clocks, strict=True))
+        for n, (found, clock) in enumerate(zip([(0.3, 35.0), (0.25, 47.5)], clocks, strict=True))
     )
     trials = [DEFAULT, holds, may_miss]
     assert next_between(GOAL, trials, []) is None  # nothing holds yet
@@ -97,3 +97,5 @@ def test_between_what_holds_and_what_would_save_more_the_best_may_lie() -> None:
     ]
     assert next_between(GOAL, trials, rows) == (1, 2)
     assert next_between(GOAL, [DEFAULT, holds], rows) is None  # nothing saves more
+    surely = trial_row(2, values(0.25, 40.0), clocks[1])
+    assert next_between(GOAL, [DEFAULT, holds, surely], rows) is None  # it holds itself

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
 from tuner.analysis.outcomes import baseline_of
-from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.analysis.outlook import Outlook
+from tuner.measurement.statistics.unseen_traffic import LEVEL, SloVerdict
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
@@ -51,6 +52,8 @@ def next_between(
     }
     if not holds or not front or front[0].baseline or front[0].number in holds:
         return None
+    if Outlook(goal.slos, trials, repeats).miss_chance(front[0].number) <= 1.0 - LEVEL:
+        return None  # it will hold itself
     return min(holds, key=lambda number: holds[number]), front[0].number
 
 
