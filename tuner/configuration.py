@@ -81,6 +81,11 @@ class Configuration:
         return {name: value for name, value in self.load.items() if name in OFFERED_KNOBS}
 
     @property
+    def asked(self) -> dict[str, Value]:
+        """The load knobs that say what requests ask for: `thinking` and `steps`."""
+        return {name: value for name, value in self.load.items() if name not in OFFERED_KNOBS}
+
+    @property
     def thinking(self) -> str | None:
         """The level of thinking; None leaves it to the workload."""
         level = self.load.get(THINKING)

@@ -63,6 +63,13 @@ def plan(
         typer.Option(min=0, help="Requests to simulate for a proof, about; 0 proves nothing."),
     ] = 60_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulated arrivals.")] = 0,
+    allow_output_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-output-changes",
+            help="Thinking, or the steps of pictures, may change by the hour.",
+        ),
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
     timers: Annotated[
         Path | None,
@@ -101,6 +108,7 @@ def plan(
         simulated=simulate,
         seed=seed,
         note=lambda text: console.print(text, highlight=False, soft_wrap=True),
+        mixes_answers=allow_output_changes,
     )
     found = plans.operating_plan(request, store_url)
     written = plans.write_plan_files(

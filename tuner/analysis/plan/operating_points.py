@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tuner.analysis.deployment.checks import deployment_checks, load_value
 from tuner.analysis.deployment.switching import Switching
@@ -25,8 +25,11 @@ _WORTH_IT = 0.95  # of idle power: sleep that saves less is left out
 _START_S = 120.0  # of a start that nobody timed
 
 
-def replica_types(store: Store, study: str) -> list[ReplicaType]:
+def replica_types(store: Store, study: str, *, mixes_answers: bool = False) -> list[ReplicaType]:
     """Return the configurations of a study that have operating points, the recommendation first.
+
+    They ask for what the recommendation asks for, so that answers are the same at every hour; with
+    `mixes_answers` they may think more or less, or make pictures in other steps.
 
     Raises `UsageError` that says what to run for a study without them, and
     `NoFeasibleConfigurationError` for one in which nothing met the SLOs.
@@ -40,13 +43,20 @@ def replica_types(store: Store, study: str) -> list[ReplicaType]:
         )
     default = () if found.baseline is None else (found.baseline,)
     trials = {t.number: t for t in (found.best, *found.alternatives, *default)}
-    types = [t for trial in trials.values() if (t := _type_of(store, found, trial)) is not None]
+    may_run = list(trials.values()) if mixes_answers else asking_alike(trials.values())
+    types = [t for trial in may_run if (t := _type_of(store, found, trial)) is not None]
     if not types:
         raise UsageError(
             f"study '{study}' has no operating points, of which a plan is made; measure them with "
             f"`tuner resume {study} --loads {LOADS}`"
         )
     return types
+
+
+def asking_alike(trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """Return the trials whose requests ask for the same thinking and steps as the first's."""
+    every = list(trials)
+    return [t for t in every if t.configuration.asked == every[0].configuration.asked]
 
 
 def _type_of(store: Store, found: Recommendation, trial: TrialRow) -> ReplicaType | None:

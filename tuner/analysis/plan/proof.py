@@ -132,11 +132,12 @@ def _proof(
     demand = replace(demand, rates=demand.rates[:count], needs=demand.needs[:count])
     stretches = _stretches(plan.types, demand, curve, running, scene.requests)
     workload = scene.workload.unseen(scene.seed)
-    sample = [len(r.prompt_token_ids) for r in islice(workload.requests(), _SAMPLE)]
+    level = plan.types[0].configuration.thinking  # the same for all that are simulated
+    sample = [len(r.prompt_token_ids) for r in islice(workload.requests(level), _SAMPLE)]
     kinds = [_kind(t, int(running[:, p].max())) for p, t in enumerate(plan.types)]
     run = FleetRun(scene.model, scene.gpu, kinds, router_of(routing, sample), scene.seed)
     arrivals = [curve.arrivals_s(s.start_s, s.start_s + s.length_s, scene.seed) for s in stretches]
-    result = run.run(stretches, arrivals, workload.requests())
+    result = run.run(stretches, arrivals, workload.requests(level))
     modelled_w, rest_w = _modelled(plan, demand, running, asleep)
     hours_j = _hours_j(demand, stretches, result.power_w, modelled_w, rest_w)
     hours = _hours(demand, stretches, result.answered, scene.slos, hours_j)

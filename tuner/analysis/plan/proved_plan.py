@@ -41,6 +41,7 @@ class PlanRequest:
         routing: None compares them all.
         simulated: about how many requests to simulate for a proof; 0 proves nothing.
         note: is told of the progress.
+        mixes_answers: whether thinking, or the steps of pictures, may change by the hour.
     """
 
     studies: Sequence[str]
@@ -57,6 +58,7 @@ class PlanRequest:
     simulated: int = REQUESTS
     seed: int = 0
     note: Callable[[str], None] = field(default=lambda _: None)
+    mixes_answers: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +109,7 @@ def proved_plan(store: Store, request: PlanRequest) -> ProvedPlan:
     judge = curve
     if request.judge is not None:
         judge = read_day(request.judge, request.load_format).scaled(request.scale)
-    scene, said = _scene(study, slos, request)
+    scene, said = _scene(study, slos, request, types)
     plan = planned(types, curve, _options(request, request.reserve))
     said += [f"{t.name}: estimated: {e}" for t in types for e in t.estimated]
     is_emulated = study.evaluation == "virtual"
@@ -169,15 +171,25 @@ def _types(store: Store, request: PlanRequest) -> tuple[list[ReplicaType], Study
                     f"studies '{first.name}' and '{other.name}' have not the same {what}, so one "
                     "load cannot be spread over both: plan each with its own --load"
                 )
-    return [t for s in studies for t in replica_types(store, s.name)], first
+    mixes = request.mixes_answers
+    types = [t for s in studies for t in replica_types(store, s.name, mixes_answers=mixes)]
+    return types, first
 
 
 def _scene(
-    study: StudyIdentity, slos: tuple[Slo, ...], request: PlanRequest
+    study: StudyIdentity,
+    slos: tuple[Slo, ...],
+    request: PlanRequest,
+    types: Sequence[ReplicaType],
 ) -> tuple[Scene | None, list[str]]:
     """Return what to simulate, and what is to be said; None if the emulator lacks something."""
     if request.simulated == 0:
         return None, ["not proved in simulation, as was asked for"]
+    if any(t.configuration.asked != types[0].configuration.asked for t in types):
+        return None, [
+            "not proved in simulation, whose requests are the same at every replica: here answers "
+            "change by the hour"
+        ]
     spec = StoredSpec.of(study)
     gpu: Gpu | None
     try:
