@@ -18,7 +18,10 @@ def thinking_lines(r: Recommendation) -> list[str]:
     """Return a sentence for each level, and how the recommended one is asked for; mostly none."""
     lines = [_sentence(one) for one in r.levels]
     if (steps := r.best.configuration.steps) is not None:
-        lines.append(f"{steps} steps are no setting of the server; each request asks for them, and pictures change")
+        lines.append(
+            f"{steps} steps are no setting of the server; each request asks for them, and gets "
+            "other pictures"
+        )
     stored = StoredSpec.of(r.study)
     level = r.best.configuration.thinking or stored.default_level
     how = stored.levels.get(level or "")
