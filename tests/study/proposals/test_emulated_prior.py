@@ -72,6 +72,12 @@ def test_a_study_begins_with_the_default_and_then_the_emulators_front() -> None:
     assert told is not None and "emulated" in told and str(points[0].flags["max_num_seqs"]) in told
 
 
+def test_variables_that_all_share_do_not_matter() -> None:
+    asked = {**SPACE.model_dump(), "fixed": {"environment": {"HF_HUB_OFFLINE": 1}}}
+    space = SearchSpace.model_validate(asked)
+    assert asyncio.run(emulated_front(SPEC, space, task(space), GPU))
+
+
 def test_a_wrong_prior_costs_its_points_and_nothing_else() -> None:
     wrong = [Configuration({"max_num_seqs": 1}, {}, {"power_limit_w": w}) for w in (200, 300)]
     asked, _ = first_asked(wrong, 14)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import optuna
 
@@ -124,4 +125,6 @@ def _evaluator(
             PowerModel.under(gpu, extreme.device)
     except UsageError:
         return None
+    # variables that all configurations share choose none of them, and are not emulated
+    plan = replace(plan, fixed=Configuration(plan.fixed.flags))
     return VirtualEvaluator(emulation, gpu, plan, spec.seed, LiveKnobs({}))
