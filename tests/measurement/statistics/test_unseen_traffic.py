@@ -43,8 +43,8 @@ def test_own_windows_reject_by_their_mean_or_by_how_many_miss() -> None:
 
 def test_it_is_met_if_few_windows_are_expected_to_miss_any() -> None:
     own = [-0.3] * LEAST_WINDOWS
-    assert slo_verdict([own, own], 0.05) is SloVerdict.MET
-    assert slo_verdict([own, own], 0.06) is SloVerdict.UNCERTAIN
+    assert slo_verdict([own, own], 0.04) is SloVerdict.MET
+    assert slo_verdict([own, own], 0.05) is SloVerdict.UNCERTAIN  # the best of several looks so
     assert slo_verdict([own, own[1:]], 0.01) is SloVerdict.UNCERTAIN  # too few of its own
     assert slo_verdict([own, [0.3]], 0.01) is SloVerdict.MISSED
     assert slo_verdict([], 0.0) is SloVerdict.MET  # no SLO

@@ -11,7 +11,11 @@ from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of
 from tuner.analysis.outlook import Outlook, energy_shift
 from tuner.analysis.verdicts import Confirmation, confirmations
 from tuner.configuration import Configuration
-from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
+from tuner.measurement.statistics.unseen_traffic import (
+    LEAST_WINDOWS,
+    MOST_MISSES,
+    SloVerdict,
+)
 from tuner.metrics import Direction, kind_of
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
@@ -24,7 +28,7 @@ _AS_LITTLE = 1.02  # energies of two windows this near to each other may be the 
 _CHANCES = (0.6, 0.5, 0.25, 0.05, 0.01)
 # What is confirmed is left for one that may save so much more, and is so likely to hold.
 _WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
-_SURE = 0.04  # chance of a miss, at most, of what is confirmed first
+_SURE = 0.03  # chance of a miss, at most, of what is confirmed first
 # What was begun goes on while it is so likely to hold, and nothing saves so much more.
 _LIKELY, _CLEARLY_MORE = 0.6, 1.05
 _BEGUN = 1.5  # so many times what it promises, for what was begun
@@ -137,7 +141,7 @@ def _improvement(
         if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT)
         and hold[t.number] >= _LEAST_CHANCE
     ]
-    sure = [t for t in worth if outlook.miss_chance(t.number) <= 1.0 - LEVEL]
+    sure = [t for t in worth if outlook.miss_chance(t.number) <= MOST_MISSES]
     if sure:
         return min(sure, key=lambda t: energy_j(t) or math.inf)
     return max(worth, key=promise, default=best)
@@ -160,7 +164,7 @@ def _leader(
         t
         for t in able
         if (outlook.stretches > LEAST_WINDOWS and outlook.miss_chance(t.number) <= _SURE)
-        or (t.number in begun and outlook.miss_chance(t.number) <= 1.0 - LEVEL)
+        or (t.number in begun and outlook.miss_chance(t.number) <= MOST_MISSES)
     ] or [t for t in able if t.number in begun and hold[t.number] >= _LIKELY]
     levels = ([t for t in able if hold[t.number] >= chance] for chance in _CHANCES)
     likely = sure or next((level for level in levels if level), list(able))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
 from tuner.analysis.outcomes import baseline_of
 from tuner.analysis.outlook import Outlook
-from tuner.measurement.statistics.unseen_traffic import LEVEL, SloVerdict
+from tuner.measurement.statistics.unseen_traffic import MOST_MISSES, SloVerdict
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
@@ -52,7 +52,7 @@ def next_between(
     }
     if not holds or not front or front[0].baseline or front[0].number in holds:
         return None
-    if Outlook(goal.slos, trials, repeats).miss_chance(front[0].number) <= 1.0 - LEVEL:
+    if Outlook(goal.slos, trials, repeats).miss_chance(front[0].number) <= MOST_MISSES:
         return None  # it will hold itself
     return min(holds, key=lambda number: holds[number]), front[0].number
 
