@@ -220,18 +220,18 @@ class StudyRun:
         return True
 
     def _has_budget(self) -> bool:
-        progress = self.progress
-        begun = progress.trials + self._under_way
-        if progress.budget_trials is not None and begun >= progress.budget_trials:
+        trials, budget_s = self._spec.trials, self._spec.budget_s
+        # counting reads every trial, and each idle worker asks whenever another one has ended
+        if trials is not None and self._proposals.complete_count + self._under_way >= trials:
             return False
         # a trial that would end after the last hour is not begun
         next_s, reserve_s = self._next_s, 0.0
-        if self._confirmation is not None and math.isfinite(progress.budget_s):
+        if self._confirmation is not None and math.isfinite(budget_s):
             reserve_s = self._confirmation.reserve_s
             # the knobs of what is recommended are tried once more
             simplifying_s = self._proposals.knob_count * next_s
-            reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * progress.budget_s)
-        return self._spent_s + next_s < progress.budget_s - reserve_s
+            reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * budget_s)
+        return self._spent_s + next_s < budget_s - reserve_s
 
     @property
     def _next_s(self) -> float:
