@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray image docs audit chaos fuzz soak fix clean
+.PHONY: demo test test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray test-mlflow image docs audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/mypy
 	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
-	    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray"
+	    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray and not mlflow"
 
 test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used
 	$(BIN)/pytest -m package --durations=10 tests/packaging
@@ -85,6 +85,9 @@ bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what R
 	    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=tests:. \
 	        $(BIN)/python -m benchmarks.bench_cards $$part || exit 1; \
 	done
+
+test-mlflow: $(VENV)/installed-dev  ## a study in a real MLflow server, and in Weights & Biases (offline)
+	TUNER_MLFLOW="$$(bash .ci/mlflow.sh)" $(BIN)/pytest -m mlflow
 
 docs: $(VENV)/installed-dev  ## the documentation as a site, in build/site; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site

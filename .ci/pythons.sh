@@ -18,7 +18,7 @@ readonly FAST=(
 )
 readonly PYTEST=(
     -m pytest -q -p no:cacheprovider -n 2 --dist worksteal
-    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not postgres and not ray"
+    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not postgres and not ray and not mlflow"
 )
 
 say() { printf '\npythons: %s\n' "$*"; }

@@ -20,6 +20,8 @@ from tuner.report.metrics.publisher import MetricsPublisher
 from tuner.report.notify.notifier import Notifier
 from tuner.report.notify.target import target
 from tuner.report.study_results import StudyResults, load_study
+from tuner.report.tracking.mlflow import require_mlflow, track_in_mlflow
+from tuner.report.tracking.wandb import require_wandb, track_in_wandb
 from tuner.spec.settings import configuration_of
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store
@@ -40,9 +42,11 @@ __all__ = [
     "preview",
     "publishing",
     "require_targets",
+    "require_trackers",
     "resume",
     "run",
     "study_spec",
+    "track",
 ]
 
 
@@ -81,6 +85,36 @@ def require_targets(notify: Sequence[str]) -> None:
     """Raise `UsageError` if one of `notify` can be neither a webhook nor a command here."""
     for text in notify:
         target(text)
+
+
+def require_trackers(mlflow: str | None, wandb: str | None) -> None:
+    """Raise `UsageError` if what `track` needs for them is not installed."""
+    if mlflow is not None:
+        require_mlflow()
+    if wandb is not None:
+        require_wandb()
+
+
+def track(
+    study: StudyResults,
+    note: Callable[[str], None],
+    *,
+    mlflow: str | None = None,
+    wandb: str | None = None,
+) -> None:
+    """Write a study to an MLflow server, a project of Weights & Biases, or both.
+
+    A server that cannot be reached harms nothing: `note` is told, without its address.
+    """
+    for name, place, write in (
+        ("MLflow", mlflow, track_in_mlflow),
+        ("Weights & Biases", wandb, track_in_wandb),
+    ):
+        if place is not None:
+            try:
+                write(study, place)
+            except Exception as error:  # noqa: BLE001 - of clients that raise anything
+                note(f"the study was not written to {name}: {type(error).__name__}")
 
 
 @contextmanager

@@ -18,10 +18,12 @@ from tuner.commands.shared.options import (
     MetricsFile,
     MetricsHost,
     MetricsPort,
+    Mlflow,
     Name,
     Notify,
     Output,
     StoreUrl,
+    Wandb,
     Yes,
 )
 from tuner.commands.shared.output import print_json, print_text, store_option
@@ -84,6 +86,8 @@ def run(
     metrics_file: MetricsFile = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = LOOPBACK,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
     yes: Yes = False,
     output: RunOutput = RunFormat.TABLE,
 ) -> None:
@@ -93,7 +97,14 @@ def run(
     --slo 'p99_tpot_ms<=50' --hours 8
     """
     import tuner
-    from tuner.api.runs import job_text, log_folder, publishing, require_targets
+    from tuner.api.runs import (
+        job_text,
+        log_folder,
+        publishing,
+        require_targets,
+        require_trackers,
+        track,
+    )
     from tuner.report.terminal.preview.preview_table import (
         PreviewListener,
         preview_json,
@@ -107,6 +118,7 @@ def run(
     spec = tuner.study_spec(study_file, given, like=like, store=store_url, defaults=defaults)
     would = tuner.preview(spec, store=store_url)
     require_targets(notify or ())
+    require_trackers(mlflow, wandb)
     if output.is_job:
         print_text(job_text(would, output))
         return
@@ -134,6 +146,7 @@ def run(
             yes=yes,
             notify=notify or (),
         )
+    track(study, display.note, mlflow=mlflow, wandb=wandb)
     _finish(study, as_json=output is RunFormat.JSON)
 
 
@@ -177,6 +190,8 @@ def resume(
     metrics_file: MetricsFile = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = LOOPBACK,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
     yes: Yes = False,
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
@@ -188,10 +203,11 @@ def resume(
     Example: tuner resume my-study --hours 4
     """
     import tuner
-    from tuner.api.runs import log_folder, publishing
+    from tuner.api.runs import log_folder, publishing, require_trackers, track
     from tuner.api.studies import named_study
     from tuner.report.terminal.progress import RunDisplay
 
+    require_trackers(mlflow, wandb)
     name = named_study(name, store_url)
     before = tuner.load_study(name, store_url)
     console, named = stderr_console(), store_option(store_url)
@@ -220,6 +236,7 @@ def resume(
             gpus=gpus,
             ray=ray,
         )
+    track(study, display.note, mlflow=mlflow, wandb=wandb)
     _finish(study, as_json=output is Format.JSON)
 
 

@@ -69,4 +69,19 @@ MetricsPort = Annotated[
 MetricsHost = Annotated[
     str, typer.Option(help="The address that --metrics-port listens on.", metavar="ADDRESS")
 ]
+Mlflow = Annotated[
+    str | None,
+    typer.Option(
+        help="Also write the study to this MLflow tracking server or database when it ends, e.g. "
+        "http://127.0.0.1:5000.",
+        metavar="URI",
+    ),
+]
+Wandb = Annotated[
+    str | None,
+    typer.Option(
+        help="Also write the study to this project of Weights & Biases when it ends.",
+        metavar="PROJECT",
+    ),
+]
 Vllm = Annotated[str | None, typer.Option(help="The vllm executable (or in TUNER_VLLM).")]

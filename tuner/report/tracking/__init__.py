@@ -1,0 +1,1 @@
+"""A study in a tracking server: MLflow, or Weights & Biases."""
