@@ -3,7 +3,7 @@
 # stdout: the path of the `mlflow` executable. Everything else goes to stderr.
 set -euo pipefail
 
-readonly MLFLOW_VERSION=3.18.0
+readonly MLFLOW_VERSION=3.17.2
 readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/tuner"
 readonly VENV="$CACHE/mlflow-$MLFLOW_VERSION"
 readonly COMPLETE="$VENV/.complete"

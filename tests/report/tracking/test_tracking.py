@@ -51,8 +51,8 @@ def runs_in(uri: str) -> list[Any]:
 
 
 def as_the_study(runs: list[Any], study: StudyResults) -> None:
-    (whole,) = [run for run in runs if "tuner.trial" not in run.data.tags]
-    trials = {int(r.data.tags["tuner.trial"]): r for r in runs if "tuner.trial" in r.data.tags}
+    (whole,) = [run for run in runs if "tuner_trial" not in run.data.tags]
+    trials = {int(r.data.tags["tuner_trial"]): r for r in runs if "tuner_trial" in r.data.tags}
     assert trials.keys() == {row.number for row in study.rows if row.ended_at is not None}
     expected = summary_run(study)
     assert whole.data.metrics == pytest.approx(dict(expected.metrics))
@@ -63,7 +63,7 @@ def as_the_study(runs: list[Any], study: StudyResults) -> None:
         assert found.data.params == dict(run.params)
         assert found.data.tags["mlflow.parentRunId"] == whole.info.run_id
         assert found.info.status == ("FAILED" if run.is_failed else "FINISHED")
-        assert found.data.tags["tuner.energy"] == "emulated" and "[emulated]" in found.info.run_name
+        assert found.data.tags["tuner_energy"] == "emulated" and "[emulated]" in found.info.run_name
 
 
 @pytest.fixture

@@ -53,10 +53,10 @@ def _known(client: MlflowClient, place: str, study: StudyResults) -> dict[int | 
     token: str | None = None
     while True:
         page: Any = client.search_runs(
-            [place], f"tags.`tuner.created` = '{created}'", max_results=1000, page_token=token
+            [place], f"tags.`tuner_created` = '{created}'", max_results=1000, page_token=token
         )
         for run in page:
-            number = run.data.tags.get("tuner.trial")
+            number = run.data.tags.get("tuner_trial")
             found[None if number is None else int(number)] = run.info.run_id
         token = page.token
         if not token:

@@ -54,7 +54,7 @@ def summary_run(study: StudyResults) -> TrackedRun:
         ):
             if value is not None:
                 metrics[name] = value
-    tags = _tags(study) | ({} if best is None else {"tuner.recommended": str(best.number)})
+    tags = _tags(study) | ({} if best is None else {"tuner_recommended": str(best.number)})
     return TrackedRun(
         None, _named(study, study.name), tags, params, metrics, of.created_at, of.finished_at
     )
@@ -75,12 +75,12 @@ def _trial_run(study: StudyResults, found: ConfirmedFront, trial: TrialRow) -> T
     met = meets_slo(trial, found.slos)
     on_front = trial.number in {t.number for t in found.front}
     tags = _tags(study) | {
-        "tuner.trial": str(trial.number),
-        "tuner.role": "default" if trial.baseline else "front" if on_front else "trial",
-        "tuner.slo": "unknown" if met is None else "met" if met else "missed",
+        "tuner_trial": str(trial.number),
+        "tuner_role": "default" if trial.baseline else "front" if on_front else "trial",
+        "tuner_slo": "unknown" if met is None else "met" if met else "missed",
     }
     if trial.failure is not None:
-        tags["tuner.failure"] = redacted(f"{trial.failure.kind.value}: {trial.failure.reason}")
+        tags["tuner_failure"] = redacted(f"{trial.failure.kind.value}: {trial.failure.reason}")
     return TrackedRun(
         number=trial.number,
         name=_named(study, f"trial {trial.number}"),
@@ -96,15 +96,15 @@ def _trial_run(study: StudyResults, found: ConfirmedFront, trial: TrialRow) -> T
 def _tags(study: StudyResults) -> dict[str, str]:
     of = study.identity
     return {
-        "tuner.study": study.name,
-        "tuner.created": of.created_at.isoformat(),
-        "tuner.model": of.model,
-        "tuner.workload": of.workload_name,
-        "tuner.gpu": of.gpu,
-        "tuner.server": of.server_version,
-        "tuner.slos": ", ".join(of.slos) or "none",
-        "tuner.energy": of.energy_source.value,
-        "tuner.latency": of.latency_source.value,
+        "tuner_study": study.name,
+        "tuner_created": of.created_at.isoformat(),
+        "tuner_model": of.model,
+        "tuner_workload": of.workload_name,
+        "tuner_gpu": of.gpu,
+        "tuner_server": of.server_version,
+        "tuner_slos": ", ".join(of.slos) or "none",
+        "tuner_energy": of.energy_source.value,
+        "tuner_latency": of.latency_source.value,
     }
 
 
