@@ -10,20 +10,27 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from helpers.hostile import cases, one_sentence_at_most
 from helpers.records import IDENTITY
+from helpers.stored_runs import small_run
 from helpers.stored_study import add_night, repeat
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 import tuner
+from tuner.api.studies import comparison_points
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.html.page import page
-from tuner.store import Store
+from tuner.store import ComparisonPoint, Store
+from tuner.store.inputs.study_files import StudyFile, records_of
+from tuner.store.raw import encode
+from tuner.store.schema import RawRunRecord, TrialRecord
 from tuner.store.upkeep.checks import check_file
 
 TABLES = {
@@ -31,8 +38,15 @@ TABLES = {
     "tuner_trials": "number",
     "tuner_repeats": "number",
     "tuner_events": "id",
+    "tuner_comparisons": "id",
+    "tuner_study_files": "id",
+    "tuner_raw_runs": "trial_id",
     "tuner_schema": "version",
 }
+POINT = ComparisonPoint(
+    "vllm bench serve", "r.json", "c" * 64, "m", datetime(2026, 3, 2, tzinfo=UTC), None, 32, 100,
+    None, 61.5, {"p99_tpot_ms": 31.25},
+)  # fmt: skip
 DEEP = "[" * 50_000
 ODD: list[object] = [
     None, "", "x", 0, -1, 1.5, 2**62, float("inf"), float("-inf"), 1e308, "\ud7ff\0", b"\xff\xfe",
@@ -56,6 +70,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_night(store, replace(IDENTITY, name="night"))
         repeat(store, 0, 0.41, 30.5)
         repeat(store, 1, 0.31, 45.5)
+        store.comparisons.add("night", POINT)
+        with store.session() as session:
+            for file in records_of([StudyFile("workload", "w.yaml", b"name: w")]):
+                file.study_id = 1
+                session.add(file)
+            for trial_id in session.scalars(select(TrialRecord.id)):
+                session.merge(RawRunRecord(trial_id=trial_id, encoded=encode(small_run())))
     return path
 
 
@@ -107,7 +128,17 @@ def check(path: str) -> None:
     check_file(Path(path))
 
 
-READERS: list[Callable[[str], None]] = [read_list, read_trials, recommend, report, check]
+def read_beside(path: str) -> None:
+    comparison_points("night", path)
+    with Store.open(path, create=False) as store:
+        store.files.of("night")
+        for number in store.states("night"):
+            store.raw_run("night", number)
+
+
+READERS: list[Callable[[str], None]] = [
+    *(read_list, read_trials, recommend, report, check, read_beside)
+]
 
 
 @cases(2.0)

@@ -237,12 +237,26 @@ def _repeat_row(row: Row[Any]) -> RepeatRow:
         trial=whole_number(row.trial),
         kind=kind_named(row.kind),
         **_outcome(row),
-        answers=None if answers is None else tuple(tuple(answer) for answer in answers),
-        traffic=row.traffic,
-        grades=None if row.grades is None else tuple(row.grades),
+        answers=None if answers is None else tuple(tuple(map(whole_number, a)) for a in answers),
+        traffic=None if row.traffic is None else whole_number(row.traffic),
+        grades=None if row.grades is None else tuple(map(_grade, row.grades)),
         pictures=pictures_of(row.pictures),
-        load=None if row.load is None else Load(**row.load),
+        load=None if row.load is None else _load(row.load),
     )
+
+
+def _load(written: dict[str, Any]) -> Load:
+    concurrency = written.get("concurrency")
+    return Load(
+        concurrency=None if concurrency is None else whole_number(concurrency),
+        request_rate=_quantity(written.get("request_rate")),
+    )
+
+
+def _grade(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"a grade is true or false, found {value!r}")
+    return value
 
 
 def event_row(record: EventRecord) -> EventRow:

@@ -69,6 +69,10 @@ def decode(encoded: bytes) -> RawRun:
 
     Raises `PreflightError` for a newer format and `OperatorNeededError` for damaged bytes.
     """
+    if not isinstance(encoded, bytes):  # SQLite takes a text for a column of bytes
+        raise OperatorNeededError(
+            "raw records are damaged (a text); the metrics are kept apart and still hold"
+        )
     if encoded[:1] != bytes([FORMAT_VERSION]):
         raise PreflightError(
             f"raw records have format {encoded[:1].hex() or 'none'}, this tuner reads "
