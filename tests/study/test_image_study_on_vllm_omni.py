@@ -88,7 +88,7 @@ def test_a_study_from_launch_to_report(tmp_path: Path) -> None:
     study = tuner.load_study(NAME, store=str(tmp_path / "tuner.db"))
     failures = [row.failure for row in study.rows if row.failure is not None]
     assert [f.kind for f in failures] == [FailureKind.CONFIGURATION]
-    assert "eager" in failures[0].reason
+    assert "Eager execution" in failures[0].reason
 
     answer = json.loads(said(tmp_path, "recommend", "--study", NAME, "--format", "json"))
     assert answer["recommended"]["metrics"]["energy_per_image_j"] > 0.0
