@@ -71,7 +71,7 @@ def test_nothing_feasible_names_counts_and_the_nearest_miss(store: Store) -> Non
 def test_the_nearest_miss_of_a_lower_bound_is_said_to_be_under(store: Store) -> None:
     with pytest.raises(
         NoFeasibleConfigurationError,
-        match=r"trial 1 with output_throughput_tok_s 5200 tok/s, 48 % under 10000 tok/s",
+        match=r"trial 1 with output_throughput_tok_s 5,200 tok/s, 48 % under 10,000 tok/s",
     ):
         recommend(store, slos=[Slo("output_throughput_tok_s", 10_000.0)])
 

@@ -56,7 +56,7 @@ def _nearest(trials: Sequence[TrialRow], slos: Sequence[Slo], of_whole: str) -> 
     unit = METRICS[slo.metric].unit
     return (
         f"nearest{of_whole}: trial {number} with {slo.metric} {_shown(value)} {unit}, "
-        f"{_past(violation, slo)} {slo.bound:g} {unit}"
+        f"{_past(violation, slo)} {_shown(slo.bound)} {unit}"
     )
 
 
@@ -83,5 +83,5 @@ def _past(violation: float, slo: Slo) -> str:
 
 
 def _shown(value: float) -> str:
-    """Return a value with four digits, and never with a power of ten."""
+    """Return a value to four digits, and never with a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
