@@ -16,7 +16,8 @@ from tuner.emulator.launch_rules import resolve
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.records import FailureKind
 from tuner.servers.vllm.log.diagnosis import VllmLog
-from tuner.spec.search_space import Choice, load_space
+from tuner.spec.knobs import Choice
+from tuner.spec.search_space import load_space
 
 LOGS = Path(__file__).parent.parent / "servers" / "logs"  # of vLLM 0.32.0
 MODELS = {name: load_model(name) for name in model_names()}

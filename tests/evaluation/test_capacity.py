@@ -204,7 +204,7 @@ def test_a_study_at_a_share_of_the_capacity_keeps_its_rate(tmp_path) -> None:
     stored = store.study("share").spec_json
     capacity = stored["capacity"]["request_rate"]
     assert stored["request_rate"] == pytest.approx(0.5 * capacity, rel=0.005)
-    assert [e.kind for e in store.events("share")] == ["capacity"]
+    assert [e.kind for e in store.events("share")].count("capacity") == 1
     load = f"{stored['request_rate']:g} requests/s, 0.5 of the {capacity:.3g} that the default"
     for words in (("show", "share"), ("recommend", "--study", "share")):
         assert load in " ".join(tuner(*words).stdout.split()), words

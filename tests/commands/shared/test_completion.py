@@ -75,6 +75,7 @@ def test_workloads_spaces_gpus_and_files(tmp_path: Path, monkeypatch: pytest.Mon
         "image",
         "reasoning",
         "smoke",
+        "thinking",
         "video",
         "mine.yaml",
     ]
