@@ -19,7 +19,7 @@ EMULATED_SPACE = """
 name: emulated
 flags:
   max_num_seqs: {type: power_of_two, low: 1, high: 1024}
-  gpu_memory_utilization: {type: choice, choices: [0.27, 0.28, 0.285, 0.92]} # most leave too little cache
+  gpu_memory_utilization: {type: choice, choices: [0.27, 0.28, 0.285, 0.92]} # little cache in most
 """
 REAL_SPACE = """
 name: real
