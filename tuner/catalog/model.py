@@ -49,7 +49,7 @@ def _from_folder(name: str, folder: Path) -> ModelShape:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # and a number of thousands of digits
         raise UsageError(f"cannot read '{path}': {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"'{path}' must hold a JSON object")

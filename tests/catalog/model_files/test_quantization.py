@@ -261,6 +261,11 @@ def test_longest_context(scaling: object, longest: int) -> None:
         ({"layer_types": ["full_attention", "magic"] * 2}, "unknown kind in 'layer_types'"),
         ({"layer_types": ["full_attention"]}, "1 entries for 4 layers"),
         ({"num_hidden_layers": 0}, "'num_hidden_layers' is 0"),
+        ({"num_hidden_layers": 10**9}, "a model has 1 to 10,000"),
+        ({"vocab_size": -32_000}, "a count is negative"),
+        ({"hidden_size": 10**12}, "its weights would take"),
+        ({"intermediate_size": 10**400}, "its config.json is wrong"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "is not emulated"),
     ],
 )
 def test_refusals_name_the_field(change: dict[str, Any], message: str) -> None:

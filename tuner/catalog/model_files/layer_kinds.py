@@ -24,6 +24,7 @@ _TYPES: Mapping[str, Mixer] = {
     "chunked_attention": "window",
     "linear_attention": "state",
 }
+_MOST_LAYERS = 10_000
 _EXPERT_COUNTS = ("num_local_experts", "n_routed_experts", "num_experts")
 
 
@@ -49,8 +50,8 @@ def layer_kinds(architecture: str, text: Mapping[str, Any]) -> LayerKinds:
         blocks = [_LETTERS[letter] for letter in _pattern(text)]
         return LayerKinds(tuple(m for m, _ in blocks), tuple(c for _, c in blocks))
     layers = int(text["num_hidden_layers"])
-    if layers < 1:
-        raise UsageError(f"'num_hidden_layers' is {layers}: a model has at least one layer")
+    if not 1 <= layers <= _MOST_LAYERS:
+        raise UsageError(f"'num_hidden_layers' is {layers:.4g}: a model has 1 to {_MOST_LAYERS:,}")
     mixers = tuple(_mixers(architecture, text, layers))
     if len(mixers) != layers:
         raise UsageError(f"'layer_types' has {len(mixers)} entries for {layers} layers")

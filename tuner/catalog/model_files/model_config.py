@@ -62,6 +62,7 @@ _LEFT_OUT: Mapping[str, Mapping[str, int]] = {
     },
 }
 
+_MOST_BYTES = 1e15  # hundreds of times the largest model there is
 _STATE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -78,13 +79,23 @@ def shape_of(
     fields = {**_LEFT_OUT.get(architecture, {}), **config, **text}
     try:
         reader = _Reader(architecture, fields, layer_kinds(architecture, fields))
-        return reader.shape(name, quantization_of(config, sidecar))
+        return _sound(reader.shape(name, quantization_of(config, sidecar)))
     except UsageError as error:
         raise UsageError(f"model '{name}': {error}") from None
     except KeyError as error:
         raise UsageError(f"model '{name}': its config.json has no field {error}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UsageError(f"model '{name}': its config.json is wrong: {error}") from None
+
+
+def _sound(shape: ModelShape) -> ModelShape:
+    """Return the shape; raises `ValueError` or `OverflowError` if no model can be of this size."""
+    counts = (shape.parameters, shape.hidden, shape.heads, shape.kv_heads, shape.vocabulary)
+    if min(counts) < 1 or min(shape.loaded_bytes, shape.expert_bytes, shape.state_bytes) < 0.0:
+        raise ValueError("a count is negative, or 0")
+    if not shape.loaded_bytes < _MOST_BYTES:
+        raise ValueError(f"its weights would take {shape.loaded_bytes:.1e} bytes")
+    return shape
 
 
 @dataclass(frozen=True)
@@ -336,10 +347,11 @@ def _architecture(name: str, config: Mapping[str, Any]) -> str:
     found = config.get("architectures")
     if not isinstance(found, list) or not found:
         raise UsageError(f"model '{name}': its config.json has no field 'architectures'")
-    if found[0] not in ARCHITECTURES:
+    first = str(found[0])
+    if first not in ARCHITECTURES:
         raise UsageError(
-            f"model '{name}': the architecture '{found[0]}' is not emulated; if its layers are "
+            f"model '{name}': the architecture '{first[:80]}' is not emulated; if its layers are "
             f"those of one that is ({', '.join(sorted(ARCHITECTURES))}), name that one in a copy "
             "of its config.json"
         )
-    return str(found[0])
+    return first
