@@ -6,6 +6,9 @@ import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST_NAME = 80
+_LONGEST_LIST = 1500
+
 
 class TunerError(Exception):
     """Base of every error that is shown to the user as one sentence."""
@@ -51,8 +54,19 @@ class InterruptedBySignalError(Exception):
 
 def unknown_name(what: str, found: str, allowed: Iterable[str]) -> str:
     """Return the message that `found` is not a `what`, with the nearest or all allowed names."""
-    names = sorted(allowed)
+    names, asked = sorted(allowed), _shortened(found)
     close = get_close_matches(found, names, n=2, cutoff=0.6)
     if close:
-        return f"unknown {what} '{found}'; did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"unknown {what} '{found}'; allowed: {', '.join(names)}"
+        near = " or ".join(repr(_shortened(c)) for c in close)
+        return f"unknown {what} '{asked}'; did you mean {near}?"
+    shown = ""
+    for n, name in enumerate(map(_shortened, names)):
+        if len(shown) > _LONGEST_LIST:
+            return f"unknown {what} '{asked}'; allowed: {shown} and {len(names) - n} more"
+        shown += f", {name}" if shown else name
+    return f"unknown {what} '{asked}'; allowed: {shown}"
+
+
+def _shortened(name: str) -> str:
+    """Return a name that fits a line: those in a file or a store may have any length."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
