@@ -177,6 +177,7 @@ def tuner(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
 
 
+@pytest.mark.waits
 def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: CommandLine) -> None:
     """Breaks 4 and 7: a restart ended the night, a cut connection with a traceback."""
     run = tuner.start(*STUDY, "--store", server)
@@ -195,6 +196,7 @@ def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: Command
     assert_whole(rows)
 
 
+@pytest.mark.waits
 def test_two_hosts_never_write_one_study(
     server: str, tuner: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

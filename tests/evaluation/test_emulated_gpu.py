@@ -180,6 +180,7 @@ def study(tmp_path: Path) -> Iterator[StandinStudy]:
         yield made
 
 
+@pytest.mark.waits
 def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
     study: StandinStudy,
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
     assert_obeyed(trials)
 
 
+@pytest.mark.waits
 def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_path: Path) -> None:
     tuner = CommandLine(tmp_path)
     (tmp_path / "power.yaml").write_text(SPACE)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from helpers.nvml_standin.standin import UNKNOWN
 from helpers.standin_study import standin_study
 from helpers.studies import wait_for
 
 
+@pytest.mark.waits
 def test_an_nvml_error_that_passes_costs_a_window_not_the_night(tmp_path: Path) -> None:
     with standin_study(tmp_path) as study:
         process = study.tuner.start(*study.run_words("--trials", "3", "--no-confirm"))

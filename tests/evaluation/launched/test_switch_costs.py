@@ -35,6 +35,7 @@ class Counter:
         pass
 
 
+@pytest.mark.waits
 async def test_a_start_sleep_and_waking_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
