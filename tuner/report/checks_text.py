@@ -123,7 +123,7 @@ def _stress(stress: Stress) -> str:
     running = "" if stress.most_running is None else f", {stress.most_running:.0f} at once"
     preempted = "" if stress.preemptions is None else f", {stress.preemptions:.0f} preemptions"
     return (
-        f"stress: {stress.requests} of the longest requests{running}, for "
+        f"stress: {stress.requests:,} of the longest requests{running}, for "
         f"{stress.duration_s:.0f} s: none failed{preempted}"
     )
 

@@ -276,7 +276,7 @@ def test_the_command_line_shows_them(tmp_path: Path) -> None:
     assert checks["headroom"]["unit"] == "request_rate" and checks["headroom"]["holds"] > 0.0
     assert f"{checks['headroom']['holds']:.3g}" in text
     assert f"idle: {checks['idle_power_w']:.0f} W" in text
-    assert f"stress: {checks['stress']['requests']} of the longest requests" in text
+    assert f"stress: {checks['stress']['requests']:,} of the longest requests" in text
     again = tuner("resume", "night")
     assert again.returncode == 0 and "stress of" not in again.stderr
     with Store.open(tuner.store_path, create=False) as store:
