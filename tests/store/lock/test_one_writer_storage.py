@@ -84,3 +84,27 @@ def test_a_write_that_fails_is_read_again(
     with pytest.raises(OSError):
         trial.set_user_attr("a", 2)
     assert storage.get_trial(trial._trial_id).user_attrs["a"] == 2
+
+
+def test_a_trial_whose_creation_failed_after_the_commit_is_found(
+    behind: BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = OneWriterStorage(behind)
+    study = optuna.create_study(storage=storage)
+    first = study.ask()
+    first.set_user_attr("a", 1)
+
+    def half_done(study_id: int, template: FrozenTrial | None = None) -> int:
+        create(study_id, template)
+        raise OSError("the connection was lost after the commit")
+
+    create = behind.create_new_trial
+    with monkeypatch.context() as lost:
+        lost.setattr(behind, "create_new_trial", half_done)
+        with pytest.raises(OSError):
+            study.enqueue_trial({"x": 1.0})
+    first.set_user_attr("a", 2)
+    assert known(storage, study) == known(behind, study)
+    assert len(storage.get_all_trials(study._study_id, states=(TrialState.WAITING,))) == 1
+    study.tell(first.number, [1.0])
+    assert known(storage, study) == known(behind, study)

@@ -11,13 +11,15 @@ import copy
 import json
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy
 
 
 class OneWriterStorage(BaseStorage):
@@ -33,9 +35,6 @@ class OneWriterStorage(BaseStorage):
         self._study_of: dict[int, int] = {}
         self._changed: set[int] = set()  # trials that were written since they were read
 
-    def _change(self, trial_id: int) -> None:
-        self._changed.add(trial_id)
-
     @contextmanager
     def _writing(self, trial_id: int) -> Iterator[FrozenTrial | None]:
         """Give a copy of what is known of a trial, to be changed as the storage is.
@@ -45,7 +44,7 @@ class OneWriterStorage(BaseStorage):
         trials = self._trials.get(self._study_of.get(trial_id, -1), {})
         is_known = trial_id in trials and trial_id not in self._changed
         changed = copy.copy(trials[trial_id]) if is_known else None
-        self._change(trial_id)
+        self._changed.add(trial_id)
         yield changed
         if changed is not None:
             trials[trial_id] = changed
@@ -79,11 +78,20 @@ class OneWriterStorage(BaseStorage):
         self._trials[study_id] = {trial._trial_id: trial for trial in trials}
         self._study_of |= dict.fromkeys(self._trials[study_id], study_id)
 
+    def _forget(self, study_id: int) -> None:
+        for trial_id in self._trials.pop(study_id, {}):
+            del self._study_of[trial_id]
+            self._changed.discard(trial_id)
+
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        trial_id = self._behind.create_new_trial(study_id, template_trial)
+        try:
+            trial_id = self._behind.create_new_trial(study_id, template_trial)
+        except BaseException:
+            self._forget(study_id)  # the trial may be there all the same
+            raise
         if study_id in self._trials:
             self._study_of[trial_id] = study_id
-            self._change(trial_id)
+            self._changed.add(trial_id)
         return trial_id
 
     def set_trial_param(
@@ -103,13 +111,13 @@ class OneWriterStorage(BaseStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        self._change(trial_id)
+        self._changed.add(trial_id)
         return self._behind.set_trial_state_values(trial_id, state, values)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        self._change(trial_id)
+        self._changed.add(trial_id)
         self._behind.set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -132,6 +140,7 @@ class OneWriterStorage(BaseStorage):
         return self._behind.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
+        self._forget(study_id)
         self._behind.delete_study(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:

@@ -1,4 +1,6 @@
-"""Optuna internals: the private parts of Optuna that the tuner uses, all of them.
+"""Optuna internals: the private parts of Optuna that the tuner uses.
+
+Only the identity of a trial, `_trial_id`, is also used by `tuner.store.lock.one_writer_storage`.
 
 Optuna does not guarantee any of them. `tests/study/proposals/test_optuna_compat.py` states what the
 tuner expects of each; if it fails after an upgrade, change this file.
