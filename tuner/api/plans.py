@@ -8,6 +8,8 @@ from pathlib import Path
 from tuner import DEFAULT_STORE
 from tuner.analysis.plan.proved_plan import PlanRequest, ProvedPlan
 from tuner.analysis.plan.proved_plan import proved_plan as plan_from
+from tuner.analysis.plan.tasks_plan import TasksPlan
+from tuner.analysis.plan.tasks_plan import tasks_plan as tasks_plan_from
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import UsageError, unknown_name
 from tuner.load.day.read import DayFormat
@@ -18,10 +20,12 @@ __all__ = [
     "PlanRequest",
     "ProvedPlan",
     "Routing",
+    "TasksPlan",
     "day_format",
     "newest_study",
     "operating_plan",
     "routing_named",
+    "tasks_plan",
     "write_plan_files",
 ]
 
@@ -52,19 +56,28 @@ def routing_named(name: str | None) -> Routing | None:
 
 
 def operating_plan(request: PlanRequest, store: str = DEFAULT_STORE) -> ProvedPlan:
-    """Return the plan of least energy that keeps the SLO in simulation.
+    """Return the plan of least energy for one load that keeps the SLO in simulation.
 
     Raises `UsageError` for a load that is no load or beyond the capacity, and for a study without
     operating points; `NoFeasibleConfigurationError` if no plan held the SLO in simulation.
 
-    Example: `operating_plan(PlanRequest(studies=["night"], load=Path("day.csv"), gpus=8))`
+    Example: `operating_plan(PlanRequest(studies=["night"], loads=[Path("day.csv")], gpus=8))`
     """
     with Store.open(store, create=False) as opened:
         return plan_from(opened, request)
 
 
+def tasks_plan(request: PlanRequest, store: str = DEFAULT_STORE) -> TasksPlan:
+    """Return the plan for several loads, each with its own study, on the same GPUs.
+
+    Replicas of their own for each task are compared with shared ones. Raises as `operating_plan`.
+    """
+    with Store.open(store, create=False) as opened:
+        return tasks_plan_from(opened, request)
+
+
 def write_plan_files(
-    found: ProvedPlan,
+    found: ProvedPlan | TasksPlan,
     *,
     html: Path | None = None,
     timers: Path | None = None,
@@ -76,12 +89,14 @@ def write_plan_files(
     from tuner.report.plan.page import write_page
     from tuner.report.plan.timers import write_timers
 
+    parts = found.best.plans if isinstance(found, TasksPlan) else (found,)
+    each = [part.plan for part in parts]
     if html is not None:
         yield write_page(found, html)
     if timers is not None:
-        write_timers(found.plan, timers)
+        write_timers(each, timers)
         yield timers
     if kubernetes is not None:
-        yield write_kubernetes(found.plan, kubernetes)
+        yield write_kubernetes(each, kubernetes)
     if keda is not None:
-        yield write_keda(found.plan, keda)
+        yield write_keda(each, keda)

@@ -16,20 +16,22 @@ from tuner.commands.shared.output import print_json
 from tuner.errors import UsageError
 
 _FORMATS = "curve, prometheus, azure, burstgpt or mooncake"
-_ROUTINGS = "least-busy, round-robin, consolidate or by-length"
+_ROUTINGS = "least-busy, round-robin, consolidate, by-length or by-answer"
 
 
 def plan(
     load: Annotated[
-        Path,
-        typer.Option(help=f"The load of a day: {_FORMATS}."),
+        list[Path],
+        typer.Option(
+            help=f"The load of a day: {_FORMATS}. Repeated with a --study each: several tasks."
+        ),
     ],
     gpus: Annotated[int, typer.Option(min=1, max=4096, help="How many GPUs there are.")],
     study: Annotated[
         list[str] | None,
         typer.Option(
-            help="A study with operating points (`tuner run --loads`); may be repeated; default: "
-            "the newest.",
+            help="A study with operating points (`tuner run --loads`); may be repeated, for one "
+            "load or with a --load each; default: the newest.",
             autocompletion=complete_study,
         ),
     ] = None,
@@ -38,8 +40,11 @@ def plan(
     ] = None,
     scale: Annotated[float, typer.Option(help="Multiply every rate.")] = 1.0,
     judge: Annotated[
-        Path | None,
-        typer.Option(help="Another day, to prove the plan on (default: --load, drawn anew)."),
+        list[Path] | None,
+        typer.Option(
+            help="Another day, to prove the plan on; once for each --load (default: --load, drawn "
+            "anew)."
+        ),
     ] = None,
     step_s: Annotated[
         float, typer.Option("--step", min=1.0, help="Length of an interval, s.")
@@ -87,19 +92,23 @@ def plan(
 
     The plan is proved on simulated requests; one that misses the SLO there is not given.
 
+    Several tasks share the GPUs where --study and --load come in pairs.
+
     Example: tuner plan --study night --load day.csv --gpus 8 --html day.html
     """
     from tuner.api import plans
-    from tuner.report.terminal.plan.plan_table import plan_json, show_plan
+    from tuner.report.terminal.plan.plan_json import plan_json, tasks_json
+    from tuner.report.terminal.plan.plan_table import show_plan
+    from tuner.report.terminal.plan.tasks_table import show_tasks_plan
 
     console = stderr_console()
     request = plans.PlanRequest(
         studies=study or [plans.newest_study(store_url)],
-        load=load,
+        loads=load,
         gpus=gpus,
         load_format=plans.day_format(load_format),
         scale=_positive("--scale", scale),
-        judge=judge,
+        judges=judge or (),
         step_s=step_s,
         dwell_s=dwell_s,
         reserve=reserve,
@@ -110,13 +119,19 @@ def plan(
         note=lambda text: console.print(text, highlight=False, soft_wrap=True),
         mixes_answers=allow_output_changes,
     )
-    found = plans.operating_plan(request, store_url)
+    made = plans.operating_plan if len(load) == 1 else plans.tasks_plan
+    found: plans.ProvedPlan | plans.TasksPlan = made(request, store_url)
     written = plans.write_plan_files(
         found, html=html, timers=timers, kubernetes=kubernetes, keda=keda
     )
     for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    if output is Format.JSON:
+    if isinstance(found, plans.TasksPlan):
+        if output is Format.JSON:
+            print_json(tasks_json(found))
+        else:
+            show_tasks_plan(stdout_console(), found)
+    elif output is Format.JSON:
         print_json(plan_json(found))
     else:
         show_plan(stdout_console(), found)

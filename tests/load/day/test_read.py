@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import UsageError
-from tuner.load.day.rate_curve import RateCurve
+from tuner.load.day.rate_curve import RateCurve, alike, weighted
 from tuner.load.day.read import DayFormat, read_day
 
 NOON_S = 1_715_342_400  # 2024-05-10 12:00 UTC
@@ -124,3 +124,25 @@ def test_arrivals_follow_the_curve_and_a_stretch_is_the_same_alone(
     at_s = cut * curve.length_s
     parts = [*curve.arrivals_s(0.0, at_s, 7), *curve.arrivals_s(at_s, curve.length_s, 7)]
     assert parts == whole
+
+
+def test_loads_of_the_same_hours_are_brought_to_the_same_steps() -> None:
+    hourly = RateCurve(3600.0, np.array([1.0, 3.0]), "a.csv")
+    fine = RateCurve(1800.0, np.array([2.0, 4.0, 6.0, 8.0]), "b.csv")
+    first, second = alike([hourly, fine])
+    assert first.step_s == second.step_s == 1800.0
+    assert first.rates.tolist() == [1.0, 1.0, 3.0, 3.0]
+    assert weighted([hourly, fine], [2.0, 0.5]).rates.tolist() == [3.0, 4.0, 9.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (RateCurve(3600.0, np.ones(3), "b.csv"), "loads of the same hours"),
+        (RateCurve(2880.0, np.ones(5), "b.csv"), "no multiple"),
+        (RateCurve(3600.0, np.ones(4), "b.csv", datetime(2026, 1, 1, tzinfo=UTC)), "begins at"),
+    ],
+)
+def test_loads_that_do_not_go_together_are_refused(other: RateCurve, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        alike([RateCurve(3600.0, np.ones(4), "a.csv"), other])

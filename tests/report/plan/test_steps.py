@@ -63,12 +63,12 @@ def test_a_start_is_begun_so_much_earlier_as_it_takes() -> None:
     assert starts
     assert all(a.at_s == a.interval * 1800.0 - 60.0 for a in starts)
     hour, minute = divmod(int(starts[0].at_s % 86_400.0) // 60, 60)
-    assert f"\n{minute} {hour} * * * root systemctl start " in cron_text(plan)
+    assert f"\n{minute} {hour} * * * root systemctl start " in cron_text([plan])
 
 
 def test_units_have_a_timer_and_a_service_for_each_moment() -> None:
     plan = day_plan()
-    units = systemd_units(plan)
+    units = systemd_units([plan])
     assert {name.partition(".")[2] for name in units} == {"timer", "service"}
     commands = "".join(text for name, text in units.items() if name.endswith(".service"))
     assert commands.count("ExecStart=") == sum(a.count for a in plan.actions)
@@ -93,7 +93,7 @@ def test_keda_has_the_replicas_of_each_time(tmp_path: Path) -> None:
                 )
                 wanted += [int(trigger["metadata"]["desiredReplicas"])] if inside else []
             assert max(wanted) == count
-    objects = list(yaml.safe_load_all(write_kubernetes(plan, tmp_path / "k.yaml").read_text()))
+    objects = list(yaml.safe_load_all(write_kubernetes([plan], tmp_path / "k.yaml").read_text()))
     assert [o["kind"] for o in objects[:3]] == ["ServiceAccount", "Role", "RoleBinding"]
     assert {o["kind"] for o in objects[3:]} == {"CronJob"}
 
@@ -111,5 +111,5 @@ def test_a_plan_of_two_days_has_no_timers() -> None:
 
 def test_a_week_names_its_days() -> None:
     plan = day_plan(7 * 86_400.0)
-    assert all(line.split()[4] in "0123456" for line in cron_text(plan).splitlines()[1:])
+    assert all(line.split()[4] in "0123456" for line in cron_text([plan]).splitlines()[1:])
     assert replace(plan).curve.length_s == 7 * 86_400.0

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.errors import UsageError
 from tuner.load.day.rate_curve import RateCurve
@@ -13,14 +14,20 @@ from tuner.records import FloatArray
 
 HOUR_S = 3600.0
 
+Counts = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demand:
-    """Per interval of `step_s`: the mean rate, and the rate to be ready for, requests/s."""
+    """Per interval of `step_s`: the mean rate, and the rate to be ready for, requests/s.
+
+    `gpus` is how many GPUs may be used in each; None is all that there are.
+    """
 
     step_s: float
     rates: FloatArray
     needs: FloatArray
+    gpus: Counts | None = None
 
     @property
     def intervals(self) -> int:
@@ -31,6 +38,10 @@ class Demand:
     def hours(self) -> int:
         """How many hours are begun."""
         return math.ceil(self.intervals * self.step_s / HOUR_S)
+
+    def most_gpus(self, interval: int) -> float:
+        """Return how many GPUs may be used in an interval, or in a start out of it."""
+        return math.inf if self.gpus is None else int(self.gpus[interval])
 
     def hour_of(self, interval: int) -> int:
         """Return the hour that an interval begins in, from 0."""

@@ -15,12 +15,12 @@ from functools import cached_property
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tuner.analysis.plan.demand import Counts
 from tuner.analysis.plan.replica_type import ReplicaType
 from tuner.records import FloatArray
 
-Counts = NDArray[np.int64]
+__all__ = ["Counts", "Fleet", "Move", "cost_of", "gpu_off_w", "states_in"]
 
 
 class Move(StrEnum):
@@ -46,6 +46,7 @@ _DELTAS = {
 class _Edges:
     """Where `count` moves of one kind lead: states by their numbers; `cost_j` is of all of them."""
 
+    move: Move
     sources: Counts
     targets: Counts
     cost_j: float
@@ -75,6 +76,11 @@ class Fleet:
         return len(self.running)
 
     @property
+    def used_gpus(self) -> Counts:
+        """GPUs with a server, asleep or not; shape (states,)."""
+        return np.asarray(self.gpus - self.off_gpus, dtype=np.int64)
+
+    @property
     def capacity(self) -> FloatArray:
         """Requests/s that each state takes under the SLO; shape (states,)."""
         each = np.array([t.capacity for t in self.types], dtype=np.float64)
@@ -93,19 +99,30 @@ class Fleet:
             total = total + self.asleep[:, place] * kind.asleep_w
         return np.asarray(total, dtype=np.float64)
 
-    def relaxed(self, costs_j: FloatArray) -> FloatArray:
-        """Return for each state the least cost of being there after moves from any state."""
+    def relaxed(self, costs_j: FloatArray, most_gpus: float = inf) -> FloatArray:
+        """Return for each state the least cost of being there after moves from any state.
+
+        With all that starts there may be `most_gpus` in use in the interval before.
+        """
         found = costs_j.copy()
+        started = False
         for edges in self._edges:
+            if not started and edges.move is not Move.START:
+                found[self.used_gpus > most_gpus] = inf
+                started = True
             moved = found[edges.sources] + edges.cost_j
             found[edges.targets] = np.minimum(found[edges.targets], moved)
         return found
 
-    def costs_to(self, state: int) -> FloatArray:
+    def costs_to(self, state: int, most_gpus: float = inf) -> FloatArray:
         """Return the cost of the moves from each state to one; infinite where there are none."""
         found = np.full(self.size, inf)
         found[state] = 0.0
+        starting = False
         for edges in reversed(self._edges):
+            if not starting and edges.move is Move.START:
+                found[self.used_gpus > most_gpus] = inf
+                starting = True
             moved = found[edges.targets] + edges.cost_j
             found[edges.sources] = np.minimum(found[edges.sources], moved)
         return found
@@ -140,7 +157,7 @@ class Fleet:
                     ]
                     if pairs:
                         sources, targets = np.array(pairs, dtype=np.int64).T
-                        found.append(_Edges(sources, targets, cost_j * count))
+                        found.append(_Edges(move, sources, targets, cost_j * count))
                     count *= 2
         return tuple(found)
 

@@ -37,6 +37,8 @@ class PlanOptions:
         reserve: share of capacity above the highest load near an interval.
         dwell_s: for at least so long the fleet stays as it is after a change.
         power_budget_w: for all GPUs; then the plan serves as much as it can below it.
+        free_gpus: how many of the GPUs the plan may use in each interval; None is all of them.
+        own_gpus: how many are this plan's where all of them run; None is all.
     """
 
     gpus: int
@@ -44,6 +46,8 @@ class PlanOptions:
     reserve: float = RESERVE
     dwell_s: float = DWELL_S
     power_budget_w: float | None = None
+    free_gpus: Counts | None = None
+    own_gpus: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,16 @@ class OperatingPlan:
     is_exact: bool
 
     @property
+    def blocked_gpus(self) -> Counts:
+        """GPUs in use in each interval, with those on which replicas start for the next one."""
+        each = np.array([kind.gpus for kind in self.types])
+        used = (self.running + self.asleep) @ each
+        for action in self.actions:
+            if action.move is Move.START:
+                used[action.interval - 1] += action.count * each[action.kind]
+        return np.asarray(used, dtype=np.int64)
+
+    @property
     def off_w(self) -> float:
         """Power of a GPU without a server, W."""
         return gpu_off_w(self.types)
@@ -120,8 +134,8 @@ def make_plan(
     types: Sequence[ReplicaType], curve: RateCurve, options: PlanOptions
 ) -> OperatingPlan:
     """Return the plan of least energy. Raises `UsageError` for a load beyond the capacity."""
-    step_s = _step_s(types, curve, options.step_s)
-    demand = demand_of(curve, step_s, options.reserve)
+    step_s = interval_s(types, curve, options.step_s)
+    demand = replace(demand_of(curve, step_s, options.reserve), gpus=options.free_gpus)
     usable = [t for t in types if t.gpus <= options.gpus]
     if not usable:
         least = min(t.gpus for t in types)
@@ -200,7 +214,7 @@ def _plan_of(
         served=served,
         power_w=power_w,
         energy_j=float(power_w.sum() * demand.step_s + switching_j(types, actions)),
-        static=_static(types, demand, options, goal),
+        static=_static(types, replace(demand, gpus=None), options, goal),
         all_on=_all_on(types, demand, options, goal),
         actions=actions,
         is_exact=is_exact,
@@ -243,8 +257,9 @@ def _static(
 def _all_on(
     types: Sequence[ReplicaType], demand: Demand, options: PlanOptions, goal: Goal
 ) -> Constant:
-    """Return every GPU with the first type, which is the recommendation."""
-    count = options.gpus // types[0].gpus
+    """Return every GPU of the plan's own with the first type, which is the recommendation."""
+    own = options.gpus if options.own_gpus is None else options.own_gpus
+    count = own // types[0].gpus
     fleet = Fleet([replace(types[0], sleep=None)], options.gpus, gpu_off_w(types))
     state = np.full(demand.intervals, fleet.place_of([count], [0]))
     _, power_w = goal.outcome(fleet, demand, state)
@@ -279,7 +294,7 @@ def _moves(more: int, asleep: int) -> list[tuple[Move, int]]:
     return [(move, count) for move, count in counts.items() if count]
 
 
-def _step_s(types: Sequence[ReplicaType], curve: RateCurve, asked_s: float) -> float:
+def interval_s(types: Sequence[ReplicaType], curve: RateCurve, asked_s: float) -> float:
     """Return the length of an interval: a start has to fit into the one before."""
     lead_s = max(kind.start_s for kind in types)
     step_s = asked_s * max(1, ceil(lead_s / asked_s - 1e-9))

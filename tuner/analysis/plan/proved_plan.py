@@ -6,28 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from tuner.analysis.plan.operating_plan import DWELL_S, RESERVE, STEP_S, OperatingPlan, PlanOptions
-from tuner.analysis.plan.operating_plan import make_plan as planned
-from tuner.analysis.plan.operating_points import replica_types
-from tuner.analysis.plan.proof import REQUESTS, Proof, Scene, prove, prove_constant
-from tuner.analysis.plan.replica_type import ReplicaType
-from tuner.catalog.gpu import Gpu, load_gpu
-from tuner.catalog.gpu_names import emulated_gpu
-from tuner.catalog.model import load_model
+from tuner.analysis.plan.pools import Pool, task_pool
+from tuner.analysis.plan.simulation.proof import Proof, prove, prove_constant
+from tuner.analysis.plan.simulation.scene import REQUESTS, Scene
+from tuner.analysis.plan.together import Wanted, plans_together
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import NoFeasibleConfigurationError, UsageError
-from tuner.load.day.rate_curve import RateCurve
+from tuner.load.day.rate_curve import RateCurve, alike
 from tuner.load.day.read import DayFormat, read_day
-from tuner.load.workload import load_workload
 from tuner.slo import Slo
-from tuner.spec.stored import StoredSpec
-from tuner.store import Store, StudyIdentity
+from tuner.store import Store
 
 _MORE_RESERVE = 0.1
 _MOST_ATTEMPTS = 5
 _OTHER_SEED = 1_000  # of the arrivals that a plan is given to prove itself on
 _COMPARED_SHARE = 4  # a comparison of routers simulates this part of a proof's requests
-_JUDGED = ("ttft_ms", "tpot_ms", "e2el_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,21 +31,22 @@ class PlanRequest:
     """What a plan is asked for; see `tuner plan --help`.
 
     Attributes:
-        studies: of one model and workload, with operating points.
-        load: the file of a day; `judge` is that of another day, to prove the plan on.
+        studies: with operating points; of one workload for a single load, else one for each load.
+        loads: the file of a day for each task.
+        judges: those of another day, to prove the plan on; empty for the same one, drawn anew.
         scale: every rate times this.
         routing: None compares them all.
-        simulated: about how many requests to simulate for a proof; 0 proves nothing.
+        simulated: about how many requests of a task to simulate for a proof; 0 proves nothing.
         note: is told of the progress.
         mixes_answers: whether thinking, or the steps of pictures, may change by the hour.
     """
 
     studies: Sequence[str]
-    load: Path
+    loads: Sequence[Path]
     gpus: int
     load_format: DayFormat | None = None
     scale: float = 1.0
-    judge: Path | None = None
+    judges: Sequence[Path] = ()
     step_s: float = STEP_S
     dwell_s: float = DWELL_S
     reserve: float = RESERVE
@@ -60,12 +57,25 @@ class PlanRequest:
     note: Callable[[str], None] = field(default=lambda _: None)
     mixes_answers: bool = False
 
+    @property
+    def options(self) -> PlanOptions:
+        """What is asked of the schedule."""
+        return PlanOptions(
+            gpus=self.gpus,
+            step_s=self.step_s,
+            reserve=self.reserve,
+            dwell_s=self.dwell_s,
+            power_budget_w=self.power_budget_w,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProvedPlan:
     """A plan and what it did in simulation.
 
     Attributes:
+        tasks: whose requests it serves.
+        slos: of all tasks.
         proof: None if it could not be simulated; `notes` say why.
         static_proof, all_on_proof: the same for the fleets that stay as they are.
         routings: each router on the same arrivals, a part of the proof's; empty if it was given.
@@ -73,6 +83,7 @@ class ProvedPlan:
     """
 
     plan: OperatingPlan
+    tasks: tuple[str, ...]
     slos: tuple[Slo, ...]
     proof: Proof | None
     static_proof: Proof | None
@@ -98,121 +109,185 @@ class ProvedPlan:
 
 
 def proved_plan(store: Store, request: PlanRequest) -> ProvedPlan:
-    """Return the plan of least energy that keeps the SLO in simulation.
+    """Return the plan of least energy for one load that keeps the SLO in simulation.
 
     One that fails there gets more reserve. Raises `UsageError` for a load or a study of which no
     plan can be made, `NoFeasibleConfigurationError` if no plan held the SLO.
     """
-    types, study = _types(store, request)
-    slos = tuple(Slo.parse(text) for text in study.slos)
-    curve = read_day(request.load, request.load_format).scaled(request.scale)
-    judge = curve
-    if request.judge is not None:
-        judge = read_day(request.judge, request.load_format).scaled(request.scale)
-    scene, said = _scene(study, slos, request, types)
-    plan = planned(types, curve, _options(request, request.reserve))
-    said += [f"{t.name}: estimated: {e}" for t in types for e in t.estimated]
-    is_emulated = study.evaluation == "virtual"
-    if scene is None:
-        return ProvedPlan(plan, slos, None, None, None, (), "", tuple(said), is_emulated)
-    routings: tuple[Proof, ...] = ()
-    if request.routing is None:
-        routings = _compared(plan, scene, plan.admitted(judge))
-    routing = request.routing or _best(routings)
-    reserve = request.reserve
-    for _ in range(_MOST_ATTEMPTS):
-        offered = plan.admitted(judge)
-        proof = prove(plan, scene, offered, routing)
-        if proof.holds:
-            static: Proof | None = None
-            if plan.static is not None:
-                static = prove_constant(plan, plan.static, scene, offered, routing)
-            on = prove_constant(plan, plan.all_on, scene, offered, routing)
-            source, notes = judge.source, tuple(said)
-            return ProvedPlan(plan, slos, proof, static, on, routings, source, notes, is_emulated)
-        worst = proof.worst
-        reserve += _MORE_RESERVE
-        missed = (
-            f"with a reserve of {reserve - _MORE_RESERVE:.0%} only {worst.attainment:.1%} of the "
-            f"requests met the SLO in hour {worst.number}"
+    (curve,), (judge,) = curves_of(request)
+    pool = pool_from(store, request, request.studies, curve, judge)
+    return proved_together([pool], request)[0]
+
+
+def curves_of(request: PlanRequest) -> tuple[tuple[RateCurve, ...], tuple[RateCurve, ...]]:
+    """Return the loads, and those that the plan is proved on; each in the same steps.
+
+    Raises `UsageError` for a file that is no load, and for loads of different hours.
+    """
+
+    def read(paths: Sequence[Path]) -> tuple[RateCurve, ...]:
+        found = [read_day(path, request.load_format).scaled(request.scale) for path in paths]
+        return alike(found)
+
+    curves = read(request.loads)
+    if not request.judges:
+        return curves, curves
+    if len(request.judges) != len(request.loads):
+        raise UsageError(
+            f"--judge is given {len(request.judges)} times and --load {len(request.loads)}: give "
+            "another day for each load, in the same order"
         )
-        request.note(f"{missed}: planned again with {reserve:.0%}")
-        said.append(f"{missed}, so it has {reserve:.0%}")
-        plan = planned(types, curve, _options(request, reserve))
-    raise NoFeasibleConfigurationError(
-        f"no plan kept the SLO in simulation: {missed}; give more --gpus, a day for --load that is "
+    return curves, read(request.judges)
+
+
+def pool_from(
+    store: Store,
+    request: PlanRequest,
+    studies: Sequence[str],
+    curve: RateCurve,
+    judge: RateCurve,
+) -> Pool:
+    """Return the pool of one task."""
+    return task_pool(
+        store,
+        studies,
+        curve,
+        judge,
+        simulated=request.simulated,
+        seed=request.seed + _OTHER_SEED,
+        mixes_answers=request.mixes_answers,
+    )
+
+
+def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[ProvedPlan, ...]:
+    """Return a plan for each pool; together they fit on the GPUs, and each keeps its SLOs.
+
+    Raises as `proved_plan`.
+    """
+    reserves = [request.reserve] * len(pools)
+    said: list[list[str]] = [list(pool.notes) for pool in pools]
+    plans = _planned(pools, reserves, request)
+    scenes = [pool.scene for pool in pools]
+    routings: list[tuple[Proof, ...]] = [() for _ in pools]
+    if request.routing is None:
+        routings = [
+            () if s is None else _compared(p, s, _offered(p, pool))
+            for p, s, pool in zip(plans, scenes, pools, strict=True)
+        ]
+    for _ in range(_MOST_ATTEMPTS):
+        proofs = [
+            None
+            if scene is None
+            else prove(plan, scene, _offered(plan, pool), request.routing or _best(own))
+            for plan, scene, pool, own in zip(plans, scenes, pools, routings, strict=True)
+        ]
+        failed = [n for n, proof in enumerate(proofs) if proof is not None and not proof.holds]
+        if not failed:
+            return tuple(
+                _with_fixed(plan, pool, proof, own, notes)
+                for plan, pool, proof, own, notes in zip(
+                    plans, pools, proofs, routings, said, strict=True
+                )
+            )
+        missed = [f"with a reserve of {reserves[n]:.0%} {_missed(proofs[n])}" for n in failed]
+        try:
+            plans = _with_more(pools, reserves, failed, plans, request)
+        except UsageError as error:
+            raise _none_held(f"{missed[0]}, and more cannot be had ({error})") from None
+        for number, text in zip(failed, missed, strict=True):
+            request.note(f"{text}: planned again with {reserves[number]:.0%}")
+            said[number].append(f"{text}, so it has {reserves[number]:.0%}")
+    raise _none_held(missed[0])
+
+
+def _with_more(
+    pools: Sequence[Pool],
+    reserves: list[float],
+    failed: Sequence[int],
+    plans: Sequence[OperatingPlan],
+    request: PlanRequest,
+) -> tuple[OperatingPlan, ...]:
+    """Return plans with so much more reserve for those that failed that one of them changes."""
+    while True:
+        for number in failed:
+            reserves[number] += _MORE_RESERVE
+        found = _planned(pools, reserves, request)
+        if any(_differs(found[n], plans[n]) for n in failed):
+            return found
+
+
+def _differs(plan: OperatingPlan, other: OperatingPlan) -> bool:
+    """Say whether another fleet runs, or under a power budget another part of the load is let in."""
+    same_fleet = np.array_equal(plan.running, other.running)
+    return not (same_fleet and np.array_equal(plan.served, other.served))
+
+
+def _none_held(why: str) -> NoFeasibleConfigurationError:
+    return NoFeasibleConfigurationError(
+        f"no plan kept the SLO in simulation: {why}; give more --gpus, a day for --load that is "
         "more like the one it is judged on, or a larger --reserve"
     )
 
 
-def _options(request: PlanRequest, reserve: float) -> PlanOptions:
-    return PlanOptions(
-        gpus=request.gpus,
-        step_s=request.step_s,
-        reserve=reserve,
-        dwell_s=request.dwell_s,
-        power_budget_w=request.power_budget_w,
+def _planned(
+    pools: Sequence[Pool], reserves: Sequence[float], request: PlanRequest
+) -> tuple[OperatingPlan, ...]:
+    wanted = [Wanted(p.types, p.curve, r) for p, r in zip(pools, reserves, strict=True)]
+    return plans_together(wanted, request.options)
+
+
+def _offered(plan: OperatingPlan, pool: Pool) -> tuple[RateCurve, ...]:
+    """Return what comes on the day that a plan is proved on; under a budget what is let in."""
+    if len(pool.judges) > 1:
+        return pool.judges
+    return (plan.admitted(pool.judges[0]),)
+
+
+def _missed(proof: Proof | None) -> str:
+    assert proof is not None
+    weakest = proof.weakest
+    of_task = f" of {weakest.task}" if len(proof.tasks) > 1 else ""
+    worst = weakest.worst
+    if worst.missed and worst.attainment >= weakest.needed:
+        return f"{', '.join(worst.missed)}{of_task} was missed in hour {worst.number}"
+    return (
+        f"only {worst.attainment:.1%} of the requests{of_task} met the SLO in hour {worst.number}"
     )
 
 
-def _types(store: Store, request: PlanRequest) -> tuple[list[ReplicaType], StudyIdentity]:
-    """Return the types of all studies. Raises `UsageError` if these do not go together."""
-    studies = [store.study(name) for name in dict.fromkeys(request.studies)]
-    first = studies[0]
-    for other in studies[1:]:
-        for what, differs in (
-            ("model", other.model != first.model),
-            ("workload", other.workload_sha256 != first.workload_sha256),
-            ("SLO", set(other.slos) != set(first.slos)),
-            ("GPU", other.gpu != first.gpu),
-        ):
-            if differs:
-                raise UsageError(
-                    f"studies '{first.name}' and '{other.name}' have not the same {what}, so one "
-                    "load cannot be spread over both: plan each with its own --load"
-                )
-    mixes = request.mixes_answers
-    types = [t for s in studies for t in replica_types(store, s.name, mixes_answers=mixes)]
-    return types, first
+def _with_fixed(
+    plan: OperatingPlan,
+    pool: Pool,
+    proof: Proof | None,
+    routings: tuple[Proof, ...],
+    notes: Sequence[str],
+) -> ProvedPlan:
+    """Return the plan beside the fleets that stay as they are, on the same arrivals."""
+    static: Proof | None = None
+    on: Proof | None = None
+    scene, offered = pool.scene, _offered(plan, pool)
+    if proof is not None and scene is not None:
+        if plan.static is not None:
+            static = prove_constant(plan, plan.static, scene, offered, proof.routing)
+        on = prove_constant(plan, plan.all_on, scene, offered, proof.routing)
+    return ProvedPlan(
+        plan=plan,
+        tasks=pool.tasks,
+        slos=tuple(dict.fromkeys(slo for own in pool.slos for slo in own)),
+        proof=proof,
+        static_proof=static,
+        all_on_proof=on,
+        routings=routings,
+        judged_on="" if proof is None else " + ".join(one.source for one in pool.judges),
+        notes=tuple(notes),
+        emulated=pool.emulated,
+    )
 
 
-def _scene(
-    study: StudyIdentity,
-    slos: tuple[Slo, ...],
-    request: PlanRequest,
-    types: Sequence[ReplicaType],
-) -> tuple[Scene | None, list[str]]:
-    """Return what to simulate, and what is to be said; None if the emulator lacks something."""
-    if request.simulated == 0:
-        return None, ["not proved in simulation, as was asked for"]
-    if any(t.configuration.asked != types[0].configuration.asked for t in types):
-        return None, [
-            "not proved in simulation, whose requests are the same at every replica: here answers "
-            "change by the hour"
-        ]
-    spec = StoredSpec.of(study)
-    gpu: Gpu | None
-    try:
-        asked = spec.asked.get("engine")
-        gpu = emulated_gpu(study.gpu) if spec.emulate is None else load_gpu(spec.emulate, asked)
-        model, workload = load_model(study.model), load_workload(spec.workload or "chat")
-    except UsageError as error:
-        return None, [f"not proved in simulation: {error}"]
-    if gpu is None:
-        return None, [f"not proved in simulation: the emulator does not know {study.gpu}"]
-    notes = [
-        f"{slo} is not judged in simulation, which counts requests by TTFT, TPOT and E2EL"
-        for slo in slos
-        if slo.metric.partition("_")[2] not in _JUDGED
-    ]
-    seed = request.seed + _OTHER_SEED
-    return Scene(model, gpu, workload, slos, request.simulated, seed), notes
-
-
-def _compared(plan: OperatingPlan, scene: Scene, judge: RateCurve) -> tuple[Proof, ...]:
+def _compared(plan: OperatingPlan, scene: Scene, offered: Sequence[RateCurve]) -> tuple[Proof, ...]:
     """Simulate each router on the same part of the arrivals."""
     smaller = replace(scene, requests=max(1, scene.requests // _COMPARED_SHARE))
-    return tuple(prove(plan, smaller, judge, routing) for routing in Routing)
+    return tuple(prove(plan, smaller, offered, routing) for routing in Routing)
 
 
 def _best(routings: Sequence[Proof]) -> Routing:

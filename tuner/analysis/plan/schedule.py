@@ -39,11 +39,12 @@ class Goal:
         rate, need = float(demand.rates[interval]), float(demand.needs[interval])
         served = self.served(fleet, rate, need)
         power_w = fleet.power_w(served)
+        has_room = fleet.used_gpus <= demand.most_gpus(interval)
         if self.power_budget_w is None:
-            is_allowed = fleet.capacity >= need * _ROUNDING
+            is_allowed = has_room & (fleet.capacity >= need * _ROUNDING)
             return np.where(is_allowed, power_w * demand.step_s, inf)
         costs_j = (power_w + (rate - served) * _LOST_J) * demand.step_s
-        return np.where(power_w <= self.power_budget_w, costs_j, inf)
+        return np.where(has_room & (power_w <= self.power_budget_w), costs_j, inf)
 
     def outcome(
         self, fleet: Fleet, demand: Demand, states: Counts
@@ -116,7 +117,7 @@ def _solved(
     last = held[-1].copy()
     if loop_at is not None:
         last[1:] = last[1:] + np.where(np.arange(fleet.size) == loop_at, 0.0, inf)
-        last[0] = last[0] + fleet.costs_to(loop_at)
+        last[0] = last[0] + fleet.costs_to(loop_at, demand.most_gpus(-1))
     place = int(last.argmin())
     cost_j = float(last.flat[place])
     if cost_j == inf:
@@ -125,7 +126,9 @@ def _solved(
     states = np.empty(demand.intervals, dtype=np.int64)
     for interval in range(demand.intervals - 1, 0, -1):
         states[interval] = state
-        hold, state = _before(fleet, held[interval - 1], hold, state, dwell)
+        hold, state = _before(
+            fleet, held[interval - 1], hold, state, dwell, demand.most_gpus(interval - 1)
+        )
     states[0] = state
     return Schedule(fleet, states, cost_j)
 
@@ -143,7 +146,7 @@ def _forward(
         held[0, 0, np.arange(fleet.size) != loop_at] = inf
     for interval in range(1, demand.intervals):
         before, now = held[interval - 1], held[interval]
-        moved = fleet.relaxed(before[0])
+        moved = fleet.relaxed(before[0], demand.most_gpus(interval - 1))
         if dwell == 1:
             now[0] = moved
         else:
@@ -154,10 +157,12 @@ def _forward(
     return held
 
 
-def _before(fleet: Fleet, before: FloatArray, hold: int, state: int, dwell: int) -> tuple[int, int]:
+def _before(
+    fleet: Fleet, before: FloatArray, hold: int, state: int, dwell: int, most_gpus: float
+) -> tuple[int, int]:
     """Return where a state of the forward pass came from."""
     if hold == dwell - 1:
-        return 0, int((before[0] + fleet.costs_to(state)).argmin())
+        return 0, int((before[0] + fleet.costs_to(state, most_gpus)).argmin())
     if hold == 0:
         return (0, state) if before[0, state] <= before[1, state] else (1, state)
     return hold + 1, state

@@ -8,8 +8,11 @@ not keep pace, which is what makes it quick.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
 
 from tuner.catalog.gpu import Gpu
 from tuner.catalog.model import ModelShape
@@ -26,15 +29,23 @@ _DRAIN_S = 600.0  # after the last stretch; what is not answered by then never i
 _DRAIN_STEP_S = 5.0
 _TICK_S = 0.1  # how often the router learns of answers that have ended
 
+Arrival: TypeAlias = tuple[float, int]  # when in the day, s; the place of its task
+Forms: TypeAlias = Sequence[Request]  # of one request, one for each `ReplicaKind.form`
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaKind:
-    """A configuration of the fleet: how many replicas it has at most, and what each takes."""
+    """A configuration of the fleet: how many replicas it has at most, and what each takes.
+
+    `form` is the place of the form that a request takes here: answers of another level of thinking
+    have another length.
+    """
 
     configuration: Configuration
     most: int
     capacity: float
     limit: int
+    form: int = 0
 
     @property
     def copies(self) -> int:
@@ -58,15 +69,19 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of one request, by the stretch that it came in; times in ms.
+    """What became of one request, by its task and the stretch that it came in; times in ms.
 
-    `ttft_ms` is None if it was never answered.
+    `ttft_ms` is None if it was never answered. `gaps` is how many there are between its tokens, and
+    `late_gaps` how many of them are longer than each of the task's bounds.
     """
 
     stretch: int
     ttft_ms: float | None
     tpot_ms: float | None = None
     e2el_ms: float | None = None
+    task: int = 0
+    gaps: int = 0
+    late_gaps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class FleetResult:
 @dataclass(slots=True)
 class _Flight:
     stretch: int
+    task: int
     scheduled_s: float
     place: int
 
@@ -94,11 +110,29 @@ class FleetRun:
         kinds: Sequence[ReplicaKind],
         router: Router,
         seed: int,
+        *,
+        gap_bounds_ms: Sequence[Sequence[float]] = (),
+        acceptance: Mapping[str, float] | None = None,
     ) -> None:
+        """Start every engine that the fleet ever needs.
+
+        `gap_bounds_ms` are the bounds of each task on the time between two tokens, `acceptance` is
+        that of drafted tokens by speculative method.
+        """
+        self._gap_bounds_ms = gap_bounds_ms
         self._kinds = kinds
         self._router = router
         made = [
-            (place, engine_for(model, gpu, kind.configuration, seed=seed * 1000 + place * 100 + n))
+            (
+                place,
+                engine_for(
+                    model,
+                    gpu,
+                    kind.configuration,
+                    seed=seed * 1000 + place * 100 + n,
+                    acceptance=acceptance,
+                ),
+            )
             for place, kind in enumerate(kinds)
             for n in range(kind.most * kind.copies)
         ]
@@ -115,18 +149,19 @@ class FleetRun:
     def run(
         self,
         stretches: Sequence[Stretch],
-        arrivals: Iterable[Iterator[float]],
-        requests: Iterator[Request],
+        arrivals: Iterable[Iterator[Arrival]],
+        requests: Sequence[Iterator[Forms]],
     ) -> FleetResult:
-        """Simulate the stretches one after another; `arrivals` are the times of each, in the day.
+        """Simulate the stretches one after another.
 
-        What a stretch leaves unanswered goes on in the next one.
+        `arrivals` has those of each stretch, `requests` those of each task. What a stretch leaves
+        unanswered goes on in the next one.
         """
         powers_w, now_s = [], 0.0
         with collector_paused():
-            for number, (stretch, times_s) in enumerate(zip(stretches, arrivals, strict=True)):
+            for number, (stretch, coming) in enumerate(zip(stretches, arrivals, strict=True)):
                 self._begin(stretch)
-                powers_w.append(self._stretch(number, stretch, times_s, requests, now_s))
+                powers_w.append(self._stretch(number, stretch, coming, requests, now_s))
                 now_s += stretch.length_s
             self._drain(now_s)
         return FleetResult(tuple(powers_w), tuple(self._answered))
@@ -144,43 +179,44 @@ class FleetRun:
         self,
         number: int,
         stretch: Stretch,
-        times_s: Iterator[float],
-        requests: Iterator[Request],
+        coming: Iterator[Arrival],
+        requests: Sequence[Iterator[Forms]],
         now_s: float,
     ) -> float:
         """Simulate one stretch; return the mean power of what runs, W."""
         offset_s = now_s - stretch.start_s
         settled_s, end_s = now_s + stretch.settle_s, now_s + stretch.length_s
         before_j: float | None = None
-        for time_s in times_s:
+        for time_s, task in coming:
             at_s = time_s + offset_s
             if before_j is None and at_s >= settled_s:
                 self._advance(settled_s)
                 before_j = self._energy_j()
             if at_s >= self._known_s + _TICK_S:
                 self._advance(at_s)
-            self._send(number, at_s, next(requests))
+            self._send(number, task, at_s, next(requests[task]))
         if before_j is None:
             self._advance(settled_s)
             before_j = self._energy_j()
         self._advance(end_s)
         return (self._energy_j() - before_j) / (stretch.length_s - stretch.settle_s)
 
-    def _send(self, number: int, at_s: float, request: Request) -> None:
-        prompt, output = len(request.prompt_token_ids), request.output_tokens
+    def _send(self, number: int, task: int, at_s: float, forms: Forms) -> None:
         if not self._active:
-            self._answered.append(Answered(number, None))
+            self._answered.append(Answered(number, None, task=task))
             return
-        place = self._router(self._replicas(), prompt)
+        place = self._router(self._replicas(), forms[0])
         engine = self._engines[place]
+        request = forms[self._kinds[self._kind_of[place]].form]
+        prompt, output = len(request.prompt_token_ids), request.output_tokens
         if request_refusal(prompt, output, engine.launch.max_model_len) is not None:
-            self._answered.append(Answered(number, None))
+            self._answered.append(Answered(number, None, task=task))
             return
         self._advance_one(place, at_s)
         answer = Answer(request.request_id, prompt, output, request.prompt_token_ids)
         engine.submit(answer)
         self._under_way[place] += 1
-        self._flights[answer] = _Flight(number, at_s - self._request_s, place)
+        self._flights[answer] = _Flight(number, task, at_s - self._request_s, place)
 
     def _replicas(self) -> list[Replica]:
         found = []
@@ -208,7 +244,8 @@ class FleetRun:
     def _end(self, answer: Answer) -> None:
         flight = self._flights.pop(answer)
         self._under_way[flight.place] -= 1
-        sent_s = self._front_ends[self._engines[flight.place]].sent_s
+        front_end = self._front_ends[self._engines[flight.place]]
+        sent_s = front_end.sent_s
         first, _ = answer.segments[0]
         last, count = answer.segments[-1]
         first_s, last_s = sent_s(first), sent_s(last + count - 1)
@@ -219,8 +256,20 @@ class FleetRun:
                 (first_s - flight.scheduled_s) * 1000.0,
                 (last_s - first_s) / more * 1000.0 if more else None,
                 (last_s - flight.scheduled_s) * 1000.0,
+                flight.task,
+                more,
+                self._late_gaps(flight.task, answer, front_end),
             )
         )
+
+    def _late_gaps(self, task: int, answer: Answer, front_end: FrontEnd) -> tuple[int, ...]:
+        """Return how many gaps between tokens are longer than each of a task's bounds."""
+        bounds_ms = self._gap_bounds_ms[task] if self._gap_bounds_ms else ()
+        if not bounds_ms:
+            return ()
+        sent_s = [front_end.sent_s(f + n) for f, count in answer.segments for n in range(count)]
+        gaps_ms = np.diff(sent_s) * 1000.0
+        return tuple(int((gaps_ms > bound_ms).sum()) for bound_ms in bounds_ms)
 
     def _energy_j(self) -> float:
         """Return the energy of the running replicas; those that drain are costs of a stop."""
@@ -231,4 +280,5 @@ class FleetRun:
         while self._flights and until_s < now_s + _DRAIN_S:
             until_s += _DRAIN_STEP_S
             self._advance(until_s)
-        self._answered += [Answered(flight.stretch, None) for flight in self._flights.values()]
+        left = self._flights.values()
+        self._answered += [Answered(one.stretch, None, task=one.task) for one in left]

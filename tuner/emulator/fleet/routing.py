@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from tuner.records import FloatArray
+from tuner.records import FloatArray, Request
 
 
 class Routing(StrEnum):
@@ -18,6 +18,7 @@ class Routing(StrEnum):
     ROUND_ROBIN = "round-robin"
     CONSOLIDATE = "consolidate"  # fill one replica before the next
     BY_LENGTH = "by-length"  # short prompts and long ones apart
+    BY_ANSWER = "by-answer"  # short answers and long ones apart, as far as they can be told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,29 +35,31 @@ class Replica:
     limit: int
 
 
-Router = Callable[[Sequence[Replica], int], int]  # replicas in order, prompt tokens -> place
+Router = Callable[[Sequence[Replica], Request], int]  # replicas in order -> place
 
 
-def router_of(routing: Routing, prompt_tokens: Sequence[int]) -> Router:
-    """Return a router; `prompt_tokens` is a sample of what comes, for routing by length."""
+def router_of(routing: Routing, sample: Sequence[Request]) -> Router:
+    """Return a router; `sample` is one of what comes, for routing by length."""
     if routing is Routing.ROUND_ROBIN:
         return _RoundRobin()
     if routing is Routing.BY_LENGTH:
-        return _ByLength(prompt_tokens)
+        return _ByLength(_prompt_tokens, sample)
+    if routing is Routing.BY_ANSWER:
+        return _ByLength(_answer_tokens, sample)
     return least_busy if routing is Routing.LEAST_BUSY else consolidated
 
 
-def least_busy(replicas: Sequence[Replica], _: int) -> int:
+def least_busy(replicas: Sequence[Replica], _: Request) -> int:
     """Return the replica with the fewest requests for its capacity."""
     return min(replicas, key=lambda r: (r.load / r.capacity, r.place)).place
 
 
-def consolidated(replicas: Sequence[Replica], prompt_tokens: int) -> int:
+def consolidated(replicas: Sequence[Replica], request: Request) -> int:
     """Return the first replica that is not full; if all are, the least busy one."""
     for replica in replicas:
         if replica.load < replica.limit:
             return replica.place
-    return least_busy(replicas, prompt_tokens)
+    return least_busy(replicas, request)
 
 
 class _RoundRobin:
@@ -65,20 +68,30 @@ class _RoundRobin:
     def __init__(self) -> None:
         self._count = -1
 
-    def __call__(self, replicas: Sequence[Replica], _: int) -> int:
+    def __call__(self, replicas: Sequence[Replica], _: Request) -> int:
         self._count += 1
         return replicas[self._count % len(replicas)].place
 
 
-class _ByLength:
-    """The shortest prompts to the first replica, and so on, with as many tokens for each."""
+def _prompt_tokens(request: Request) -> int:
+    return len(request.prompt_token_ids)
 
-    def __init__(self, prompt_tokens: Sequence[int]) -> None:
-        self._tokens: FloatArray = np.sort(np.array(prompt_tokens, dtype=np.float64))
+
+def _answer_tokens(request: Request) -> int:
+    """Return how long an answer becomes: a router that foresees it exactly is the best case."""
+    return request.output_tokens
+
+
+class _ByLength:
+    """The shortest requests to the first replica, and so on, with as many tokens for each."""
+
+    def __init__(self, length: Callable[[Request], int], sample: Sequence[Request]) -> None:
+        self._length = length
+        self._tokens: FloatArray = np.sort(np.array([length(r) for r in sample], dtype=np.float64))
         self._shares: FloatArray = np.cumsum(self._tokens) / self._tokens.sum()
 
-    def __call__(self, replicas: Sequence[Replica], prompt_tokens: int) -> int:
-        at = int(np.searchsorted(self._tokens, prompt_tokens))
+    def __call__(self, replicas: Sequence[Replica], request: Request) -> int:
+        at = int(np.searchsorted(self._tokens, self._length(request)))
         share = float(self._shares[min(at, len(self._shares) - 1)])
         capacity = np.cumsum([replica.capacity for replica in replicas])
         place = int(np.searchsorted(capacity / capacity[-1], share))

@@ -5,7 +5,7 @@ A Deployment cannot let one of its pods sleep, so replicas that sleep stay runni
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,21 @@ _ACCOUNT = "tuner-plan"
 _IMAGE = "registry.k8s.io/kubectl:v1.34.0"
 
 
-def write_kubernetes(plan: OperatingPlan, path: Path) -> Path:
+def write_kubernetes(plans: Sequence[OperatingPlan], path: Path) -> Path:
     """Write CronJobs with the account that they need. Raises `PreflightError`."""
-    objects = [*_account(), *_cron_jobs(plan)]
+    objects = [*_account(), *(job for plan in plans for job in _cron_jobs(plan))]
+    names = [unit_name(kind) for plan in plans for kind in plan.types]
     notes = (
         "# Operating plan: kubectl apply -f THIS_FILE. It scales the Deployments "
-        f"{', '.join(unit_name(kind) for kind in plan.types)}.\n"
+        f"{', '.join(names)}.\n"
     )
     return write_text(path, notes + "---\n".join(yaml_text(each) for each in objects))
 
 
-def write_keda(plan: OperatingPlan, path: Path) -> Path:
+def write_keda(plans: Sequence[OperatingPlan], path: Path) -> Path:
     """Write a ScaledObject for each Deployment. Raises `PreflightError`."""
-    return write_text(path, "---\n".join(yaml_text(each) for each in scaled_objects(plan)))
+    objects = [scaled for plan in plans for scaled in scaled_objects(plan)]
+    return write_text(path, "---\n".join(yaml_text(each) for each in objects))
 
 
 def scaled_objects(plan: OperatingPlan) -> list[dict[str, Any]]:

@@ -11,9 +11,12 @@ import numpy as np
 from tuner.analysis.plan.operating_plan import OperatingPlan
 from tuner.analysis.plan.proved_plan import ProvedPlan
 from tuner.analysis.plan.replica_type import ReplicaType
+from tuner.analysis.plan.simulation.tallies import TaskProof
+from tuner.analysis.plan.tasks_plan import TasksPlan
 from tuner.records import FloatArray
 from tuner.report.plan.timers import write_text
 from tuner.report.terminal.plan.plan_table import action_text, clock, kwh
+from tuner.report.terminal.plan.tasks_table import WAY_TITLES, way_rows, ways_summary
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 900, 180, 60, 24
 _COLOURS = ("#2459c4", "#0a7d55", "#a85b00", "#7b3fb5", "#57635d")
@@ -27,36 +30,75 @@ _STYLE = (
 )
 
 
-def write_page(found: ProvedPlan, path: Path) -> Path:
+def write_page(found: ProvedPlan | TasksPlan, path: Path) -> Path:
     """Write the page, whole or not at all. Raises `PreflightError`."""
     return write_text(path, page(found))
 
 
-def page(found: ProvedPlan) -> str:
-    """Return the page."""
-    plan = found.plan
-    badge = ' <span class="badge">emulated</span>' if found.emulated else ""
-    parts = [
-        f"<h1>Operating plan for {escape(plan.curve.source)}, {plan.options.gpus} GPUs{badge}</h1>",
-        _summary(found),
-        "<h2>Load and capacity, requests/s</h2>",
-        _load_chart(plan),
-        "<h2>Running replicas</h2>",
-        _replica_chart(plan),
-        "<h2>Power by the operating points, W</h2>",
-        _power_chart(plan),
-        *_slo_part(found),
-        "<h2>Actions</h2>",
-        _actions(plan),
-        "<h2>Configurations</h2>",
-        _types(plan),
-        *(f'<p class="soft">{escape(note)}</p>' for note in found.notes),
-    ]
+def page(found: ProvedPlan | TasksPlan) -> str:
+    """Return the page of a plan; of one for several tasks with a part for each plan."""
+    if isinstance(found, TasksPlan):
+        where = " and ".join(dict.fromkeys(t for p in found.best.plans for t in p.tasks))
+        parts = [_title(f"{where}, {found.gpus} GPUs", found.emulated), _ways(found)]
+        for plan in found.best.plans:
+            parts += [f"<h2>{escape(' and '.join(plan.tasks))}</h2>", *_parts(plan, "h3")]
+        parts += [f'<p class="soft">{escape(note)}</p>' for note in found.notes]
+    else:
+        where = f"{found.plan.curve.source}, {found.plan.options.gpus} GPUs"
+        title = _title(where, found.emulated)
+        parts = [title, *_parts(found, "h2")]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width"><title>Operating plan</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _title(text: str, emulated: bool) -> str:
+    badge = ' <span class="badge">emulated</span>' if emulated else ""
+    return f"<h1>Operating plan for {escape(text)}{badge}</h1>"
+
+
+def _ways(found: TasksPlan) -> str:
+    titles = "".join(f"<th>{escape(title)}</th>" for title in WAY_TITLES)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for cells in way_rows(found)
+    )
+    said = " ".join(f"{line}." for line in ways_summary(found))
+    return f"<p>{escape(said)}</p><table><tr>{titles}</tr>{rows}</table>"
+
+
+def _parts(found: ProvedPlan, heading: str) -> list[str]:
+    plan = found.plan
+
+    def title(text: str) -> str:
+        return f"<{heading}>{text}</{heading}>"
+
+    return [
+        _summary(found),
+        title("Load and capacity, requests/s"),
+        _load_chart(plan),
+        title("Running replicas"),
+        _replica_chart(plan),
+        title("Power by the operating points, W"),
+        _power_chart(plan),
+        *(
+            part
+            for task in ([] if found.proof is None else found.proof.tasks)
+            for part in (title(_slo_title(task, len(found.tasks))), _slo_chart(task))
+        ),
+        title("Actions"),
+        _actions(plan),
+        title("Configurations"),
+        _types(plan),
+        *(f'<p class="soft">{escape(note)}</p>' for note in found.notes),
+    ]
+
+
+def _slo_title(task: TaskProof, tasks: int) -> str:
+    of_task = f" of {escape(task.task)}" if tasks > 1 else ""
+    return f"Requests{of_task} within the SLO, by hour (emulated)"
 
 
 def _summary(found: ProvedPlan) -> str:
@@ -119,27 +161,21 @@ def _constant_w(plan: OperatingPlan) -> FloatArray:
     return np.asarray(total, dtype=np.float64)
 
 
-def _slo_part(found: ProvedPlan) -> list[str]:
-    proof = found.proof
-    if proof is None:
-        return []
-    width = (_WIDTH - _LEFT) / len(proof.hours)
-    least = min(0.98, *(hour.attainment for hour in proof.hours))
+def _slo_chart(task: TaskProof) -> str:
+    width = (_WIDTH - _LEFT) / len(task.hours)
+    least = min(0.98, *(hour.attainment for hour in task.hours))
     bars = []
-    for place, hour in enumerate(proof.hours):
+    for place, hour in enumerate(task.hours):
         height = (_HEIGHT - _BOTTOM) * (hour.attainment - least) / (1.0 - least)
-        colour = _COLOURS[1] if hour.attainment >= proof.needed else _BAD
+        is_met = hour.attainment >= task.needed and not hour.missed
         title = f"hour {hour.number}: {hour.attainment:.2%} of {hour.requests} requests"
         bars.append(
             f'<rect x="{_LEFT + place * width:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
-            f'width="{max(width - 1, 0.5):.1f}" height="{height:.1f}" fill="{colour}">'
-            f"<title>{escape(title)}</title></rect>"
+            f'width="{max(width - 1, 0.5):.1f}" height="{height:.1f}" '
+            f'fill="{_COLOURS[1] if is_met else _BAD}"><title>{escape(title)}</title></rect>'
         )
     labels = _label(4, 14, "100 %") + _label(4, _HEIGHT - _BOTTOM, f"{least:.0%}")
-    return [
-        "<h2>Requests within the SLO, by hour (emulated)</h2>",
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}">{labels}{"".join(bars)}</svg>',
-    ]
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}">{labels}{"".join(bars)}</svg>'
 
 
 def _chart(plan: OperatingPlan, lines: Sequence[tuple[str, str, FloatArray]]) -> str:

@@ -6,6 +6,7 @@ systemd` writes the unit, to be saved as `NAME@.service` with `--port=800%i` and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.analysis.plan.fleet import Move
@@ -18,16 +19,16 @@ _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _FIRST_PORT = 8000
 
 
-def write_timers(plan: OperatingPlan, path: Path) -> None:
-    """Write FILE.cron, or a folder of systemd units.
+def write_timers(plans: Sequence[OperatingPlan], path: Path) -> None:
+    """Write FILE.cron, or a folder of systemd units, of plans for the same hours.
 
     Raises `PreflightError` if a file cannot be written, `UsageError` for a plan that is neither of
     a day nor of a week.
     """
     if path.suffix == ".cron":
-        write_text(path, cron_text(plan))
+        write_text(path, cron_text(plans))
         return
-    for name, text in systemd_units(plan).items():
+    for name, text in systemd_units(plans).items():
         write_text(path / name, text)
 
 
@@ -42,33 +43,35 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def cron_text(plan: OperatingPlan) -> str:
+def cron_text(plans: Sequence[OperatingPlan]) -> str:
     """Return lines for /etc/cron.d."""
-    zone = zone_of(plan)
+    zone = zone_of(plans[0])
     lines = [
         "# Operating plan. Copy to /etc/cron.d/ (without a dot in the name); times are "
         f"{zone or 'local'}.",
         *([f"CRON_TZ={zone}"] if zone else []),
     ]
-    for step in steps(plan):
-        hour, minute, day = clock_of(plan, step.at_s)
-        weekday = "*" if day is None else str(day)
-        lines.append(f"{minute} {hour} * * {weekday} root {command(plan, step)}")
+    for plan in plans:
+        for step in steps(plan):
+            hour, minute, day = clock_of(plan, step.at_s)
+            weekday = "*" if day is None else str(day)
+            lines.append(f"{minute} {hour} * * {weekday} root {command(plan, step)}")
     return "\n".join(lines) + "\n"
 
 
-def systemd_units(plan: OperatingPlan) -> dict[str, str]:
+def systemd_units(plans: Sequence[OperatingPlan]) -> dict[str, str]:
     """Return the text of each unit by its file name: a timer and a service for each moment."""
     found: dict[str, str] = {}
-    moments: dict[str, list[Step]] = {}
-    for step in steps(plan):
-        hour, minute, day = clock_of(plan, step.at_s)
-        date = "*-*-*" if day is None else f"{_DAYS[day]} *-*-*"
-        when = f"{date} {hour:02d}:{minute:02d}:00 {zone_of(plan)}".rstrip()
-        moments.setdefault(when, []).append(step)
+    moments: dict[str, list[str]] = {}
+    for plan in plans:
+        for step in steps(plan):
+            hour, minute, day = clock_of(plan, step.at_s)
+            date = "*-*-*" if day is None else f"{_DAYS[day]} *-*-*"
+            when = f"{date} {hour:02d}:{minute:02d}:00 {zone_of(plan)}".rstrip()
+            moments.setdefault(when, []).append(command(plan, step))
     for number, (when, own) in enumerate(moments.items(), 1):
         name = f"tuner-plan-{number:03d}"
-        runs = "".join(f"ExecStart=/bin/sh -c '{command(plan, step)}'\n" for step in own)
+        runs = "".join(f"ExecStart=/bin/sh -c '{one}'\n" for one in own)
         found[f"{name}.service"] = (
             f"[Unit]\nDescription=Operating plan, {when}\n\n[Service]\nType=oneshot\n{runs}"
         )

@@ -1,62 +1,23 @@
-"""An operating plan for a terminal, and as JSON."""
+"""An operating plan for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tuner.analysis.plan.operating_plan import Action, Constant, OperatingPlan
-from tuner.analysis.plan.proof import Proof
 from tuner.analysis.plan.proved_plan import ProvedPlan
 from tuner.analysis.plan.replica_type import ReplicaType
+from tuner.analysis.plan.simulation.proof import Proof
+from tuner.analysis.plan.simulation.tallies import TaskProof
 from tuner.report.terminal.front_table import heading
 
 _J_PER_KWH = 3.6e6
 _SHORT = 60  # actions in a table; JSON has all
-
-
-def plan_json(found: ProvedPlan) -> dict[str, Any]:
-    """Return the plan as plain data. Powers are W, energies J, rates requests/s, times s."""
-    plan = found.plan
-    return {
-        "gpus": plan.options.gpus,
-        "load": plan.curve.source,
-        "starts_at": None if plan.curve.starts_at is None else plan.curve.starts_at.isoformat(),
-        "step_s": plan.demand.step_s,
-        "dwell_s": plan.options.dwell_s,
-        "reserve": plan.options.reserve,
-        "power_budget_w": plan.options.power_budget_w,
-        "exact": plan.is_exact,
-        "slos": [slo.text for slo in found.slos],
-        "types": [_type_json(kind) for kind in plan.types],
-        "intervals": [
-            {
-                "start_s": number * plan.demand.step_s,
-                "request_rate": float(plan.demand.rates[number]),
-                "served_rate": float(plan.served[number]),
-                "running": plan.running[number].tolist(),
-                "asleep": plan.asleep[number].tolist(),
-                "power_w": float(plan.power_w[number]),
-            }
-            for number in range(plan.demand.intervals)
-        ],
-        "actions": [{**asdict(one), "type": plan.types[one.kind].name} for one in plan.actions],
-        "by_operating_points": {
-            "energy_j": plan.energy_j,
-            "static": _constant_json(plan.static),
-            "all_on": _constant_json(plan.all_on),
-        },
-        "simulation": None if found.proof is None else _simulation_json(found),
-        "saved": found.saved,
-        "notes": list(found.notes),
-        "emulated": found.emulated,
-    }
 
 
 def show_plan(console: Console, found: ProvedPlan) -> None:
@@ -64,10 +25,15 @@ def show_plan(console: Console, found: ProvedPlan) -> None:
     plan = found.plan
     where = f"{plan.curve.source}, {plan.options.gpus} GPUs"
     console.print(heading(f"Operating plan for {where}", "emulated" if found.emulated else ""))
+    show_plan_body(console, found)
+
+
+def show_plan_body(console: Console, found: ProvedPlan) -> None:
+    """Print a plan without its heading."""
     for line in _summary(found):
         console.print(line, highlight=False)
     console.print(_hours_table(found))
-    console.print(_actions_table(plan))
+    console.print(_actions_table(found.plan))
     if len(found.routings) > 1:
         console.print(_routing_table(found.routings))
     for note in found.notes:
@@ -90,6 +56,11 @@ def clock(plan: OperatingPlan, at_s: float) -> str:
     """Return a time of the plan; one before its begin is that of the day before."""
     length_s = plan.curve.length_s
     return plan.curve.clock(at_s if at_s >= 0.0 else at_s + length_s)
+
+
+def latencies(task: TaskProof) -> tuple[str, str, str]:
+    """Return the cells p50 TTFT, p99 TTFT and p99 TPOT, ms."""
+    return f"{task.p50_ttft_ms:.0f}", f"{task.p99_ttft_ms:.0f}", f"{task.p99_tpot_ms:.1f}"
 
 
 def kwh(energy_j: float) -> str:
@@ -116,12 +87,8 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
         all_on = found.all_on_proof
         on = "" if all_on is None else f", all on {kwh(all_on.energy_j)}"
         yield f"in simulation (emulated): {kwh(proof.energy_j)}{saved}{on}"
-        worst = proof.worst
-        yield (
-            f"SLO: met by {worst.attainment:.2%} of the requests in the worst hour "
-            f"({worst.number}), {proof.needed:.0%} are needed; {sum(h.late for h in proof.hours)} "
-            f"late and {sum(h.dropped for h in proof.hours)} dropped of {proof.requests}"
-        )
+        for task in proof.tasks:
+            yield _slo_text(task, of_task=f" of {task.task}" if len(proof.tasks) > 1 else "")
         share = proof.simulated_s / proof.day_s
         yield (
             f"simulated: {proof.simulated_s / 3600:.1f} h of {proof.day_s / 3600:.0f} h "
@@ -134,6 +101,16 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
         yield f"power budget {plan.options.power_budget_w:g} W: {part:.1%} of the load is served"
     if not plan.is_exact:
         yield "mixes of more than two configurations were not tried"
+
+
+def _slo_text(task: TaskProof, of_task: str) -> str:
+    worst, late = task.worst, sum(hour.late for hour in task.hours)
+    dropped = sum(hour.dropped for hour in task.hours)
+    return (
+        f"SLO: met by {worst.attainment:.2%} of the requests{of_task} in the worst hour "
+        f"({worst.number}), {task.needed:.0%} are needed; {late} late and {dropped} dropped of "
+        f"{sum(hour.requests for hour in task.hours)}"
+    )
 
 
 def _beside(static: Constant | None, all_on: Constant) -> str:
@@ -187,51 +164,6 @@ def _routing_table(routings: Sequence[Proof]) -> Table:
             one.routing,
             kwh(one.energy_j),
             f"{one.worst.attainment:.2%}",
-            f"{one.p50_ttft_ms:.0f}",
-            f"{one.p99_ttft_ms:.0f}",
-            f"{one.p99_tpot_ms:.1f}",
+            *latencies(one.weakest),
         )
     return shown
-
-
-def _type_json(kind: ReplicaType) -> dict[str, Any]:
-    return {
-        "name": kind.name,
-        "study": kind.study,
-        "trial": kind.trial,
-        "configuration": kind.configuration.to_json(),
-        "gpus": kind.gpus,
-        "capacity": kind.capacity,
-        "points": [
-            {"request_rate": p.rate, "power_w": p.power_w, "low_w": p.low_w, "high_w": p.high_w}
-            for p in kind.points
-        ],
-        "idle_w": kind.idle_w,
-        "off_w": kind.off_w,
-        "start_s": kind.start_s,
-        "start_energy_j": kind.start_energy_j,
-        "sleep": None if kind.sleep is None else asdict(kind.sleep),
-        "estimated": list(kind.estimated),
-    }
-
-
-def _constant_json(constant: Constant | None) -> dict[str, Any] | None:
-    return None if constant is None else asdict(constant)
-
-
-def _simulation_json(found: ProvedPlan) -> dict[str, Any]:
-    proofs = {"plan": found.proof, "static": found.static_proof, "all_on": found.all_on_proof}
-    return {
-        "judged_on": found.judged_on,
-        **{name: None if one is None else _proof_json(one) for name, one in proofs.items()},
-        "routings": [_proof_json(one) for one in found.routings],
-    }
-
-
-def _proof_json(proof: Proof) -> dict[str, Any]:
-    return {
-        **asdict(proof),
-        "hours": [{**asdict(hour), "attainment": hour.attainment} for hour in proof.hours],
-        "requests": proof.requests,
-        "holds": proof.holds,
-    }
