@@ -13,12 +13,14 @@ import typer
 from tuner import __version__
 from tuner.commands import calibrate, doctor, editing, gpu, measure, plan, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
+from tuner.commands.shared.help_sections import RunHelp
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.commands.shared.settings_group import SettingsGroup
 from tuner.errors import InterruptedBySignalError, TunerError, UsageError
 
 app = typer.Typer(
     cls=SettingsGroup,
+    rich_markup_mode=None,  # plain text fits into 80 columns, and takes half the time to start
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find the vLLM configurations that use the least energy while meeting a latency SLO.",
@@ -29,8 +31,8 @@ app = typer.Typer(
         "5 needs an operator, 130/143 interrupted."
     ),
 )
-app.command()(run.run)
-app.command()(run.resume)
+app.command(cls=RunHelp)(run.run)
+app.command(cls=RunHelp)(run.resume)
 app.command("list")(studies.list_all)
 app.command()(studies.show)
 app.command("recommend")(studies.recommend_one)

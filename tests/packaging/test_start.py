@@ -16,6 +16,7 @@ HEAVY = [
     "pandas",
     "pydantic",
     "pynvml",
+    "rich",
     "scipy",
     "sqlalchemy",
     "yaml",

@@ -38,7 +38,11 @@ StudyOption = Annotated[
 ]
 Slos = Annotated[
     list[str] | None,
-    typer.Option("--slo", help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated."),
+    typer.Option(
+        "--slo",
+        help="Bound on a metric, e.g. 'p99_tpot_ms<=50'; may be repeated.",
+        metavar="BOUND",
+    ),
 ]
 Yes = Annotated[
     bool,

@@ -132,7 +132,11 @@ class StudyOptions(SpecOptions):
     ] = None
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FLAG=VALUE or VARIABLE=VALUE of the baseline; repeatable."),
+        typer.Option(
+            "--set",
+            help="A flag or an environment variable of the baseline; may be repeated.",
+            metavar="NAME=VALUE",
+        ),
     ] = None
     gpus: Annotated[
         str | None,
@@ -188,7 +192,9 @@ class StudyOptions(SpecOptions):
     ] = None
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="Metric, or METRIC:min / METRIC:max; may be repeated."),
+        typer.Option(
+            help="What to minimise, or maximise with :max; may be repeated.", metavar="METRIC"
+        ),
     ] = None
     trials: Annotated[int | None, typer.Option(help="Budget in trials.")] = None
     hours: Annotated[float | None, typer.Option(help="Budget in hours.")] = None
