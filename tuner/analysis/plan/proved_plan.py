@@ -217,7 +217,7 @@ def _with_more(
 
 
 def _differs(plan: OperatingPlan, other: OperatingPlan) -> bool:
-    """Say whether another fleet runs, or under a power budget another part of the load is let in."""
+    """Say whether another fleet runs, or a power budget lets in another part of the load."""
     same_fleet = np.array_equal(plan.running, other.running)
     return not (same_fleet and np.array_equal(plan.served, other.served))
 
