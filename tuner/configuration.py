@@ -62,10 +62,14 @@ class Configuration:
     environment: Mapping[str, Value] = field(default_factory=dict)
     device: Mapping[str, Value] = field(default_factory=dict)
     load: Mapping[str, Value] = field(default_factory=dict)
+    _knobs: dict[str, Value] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for section in ("flags", "environment", "device", "load"):
             object.__setattr__(self, section, _frozen(getattr(self, section)))
+        # asked for a hundred times a trial by a report
+        knobs = {**self.flags, **self.environment, **self.device, **self.load}
+        object.__setattr__(self, "_knobs", knobs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the values: a mapping that cannot be changed cannot be pickled."""
@@ -73,7 +77,7 @@ class Configuration:
 
     def knobs(self) -> dict[str, Value]:
         """Every value by its knob's name, flags first."""
-        return {**self.flags, **self.environment, **self.device, **self.load}
+        return self._knobs.copy()
 
     @property
     def offered(self) -> dict[str, Value]:

@@ -303,7 +303,10 @@ def _measurement(row: Row[Any]) -> Measurement | None:
     if row.metrics is None:
         return None
     return Measurement(
-        metrics={name: _metric(name, value) for name, value in row.metrics.items()},
+        metrics={
+            name: value if type(value) is float and math.isfinite(value) else _metric(name, value)
+            for name, value in row.metrics.items()
+        },
         window_start_s=_time_s(row.window_start_s),
         window_end_s=_time_s(row.window_end_s),
         latency_source=Source(row.latency_source),

@@ -107,32 +107,46 @@ class Recommendation:
         return self.confirmed.summary(trial)
 
 
+@dataclass(frozen=True, slots=True)
+class StudyRows:
+    """What a store holds of a study."""
+
+    trials: list[TrialRow]
+    repeats: list[RepeatRow]
+    probes: list[RepeatRow]
+
+
+def rows_of(store: Store, name: str) -> StudyRows:
+    """Read the rows of a study."""
+    return StudyRows(store.trials(name), store.repeats.of(name), store.repeats.probes(name))
+
+
 def recommend(
     store: Store,
     model: str | None = None,
     study: str | None = None,
     slos: Sequence[Slo] | None = None,
     trial: int | None = None,
+    rows: StudyRows | None = None,
 ) -> Recommendation:
     """Return the recommendation of the newest study, of the model or the name, that has one.
 
     Finished studies come first. `slos` replace those of the study without new measurements;
-    `trial` takes that one of the first study instead. Raises `NoFeasibleConfigurationError` if
-    nothing met the SLOs, `UsageError` for a name that matches nothing or a trial without a
-    measurement.
+    `trial` takes that one of the first study instead. `rows` are those of `study`, if they were
+    read before. Raises `NoFeasibleConfigurationError` if nothing met the SLOs, `UsageError` for a
+    name that matches nothing or a trial without a measurement.
     """
     chosen = candidates(store.studies(), model, study)
     sentences: list[str] = []
     for summary in chosen:
-        name = summary.identity.name
-        trials, repeats = store.trials(name), store.repeats.of(name)
-        probes = store.repeats.probes(name)
+        known = rows or rows_of(store, summary.identity.name)
+        trials, repeats, probes = known.trials, known.repeats, known.probes
         found = confirmed_front(summary.identity, trials, repeats, slos, probes)
         figures = card_figures(trials, probes)
         even = found  # as if one card had measured every trial
         if figures:
-            rows = on_mean_card(trials, figures)
-            even = confirmed_front(summary.identity, rows, repeats, slos, probes)
+            on_one = on_mean_card(trials, figures)
+            even = confirmed_front(summary.identity, on_one, repeats, slos, probes)
         best = _as_measured(_best(even), found) if trial is None else _asked_for(found, trial)
         if best is None:
             sentences.append(nothing_met(summary.identity, trials, found.slos))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.outcomes import kind_of_study, metric
-from tuner.analysis.recommendation.recommend import Recommendation, recommend
+from tuner.analysis.recommendation.recommend import Recommendation, recommend, rows_of
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RawRun
 from tuner.slo import Slo
@@ -54,11 +54,12 @@ def read_report_data(store: Store, name: str, slos: Sequence[Slo] | None = None)
     Raises `UsageError` if there is no such study.
     """
     study = store.study(name)
-    searched, repeats = store.trials(name), store.repeats.of(name)
-    found = confirmed_front(study, searched, repeats, slos, store.repeats.probes(name))
+    rows = rows_of(store, name)
+    searched, repeats = rows.trials, rows.repeats
+    found = confirmed_front(study, searched, repeats, slos, rows.probes)
     recommendation, no_answer = None, None
     try:
-        recommendation = recommend(store, study=name, slos=slos)
+        recommendation = recommend(store, study=name, slos=slos, rows=rows)
     except NoFeasibleConfigurationError as error:
         no_answer = str(error)
     chosen = _chosen(found, None if recommendation is None else recommendation.best)

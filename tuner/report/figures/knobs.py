@@ -70,14 +70,20 @@ def slices_figure(
     is_narrow: bool = False,
 ) -> Figure:
     """Return a small plot of metric `name` over each knob, in a grid of `columns`."""
-    traces = [trace for k, knob in enumerate(knobs) for trace in _pair(confirmed, k, knob, name)]
+    of = [t for t in confirmed.trials if metric(t, name) is not None]
+    by_met = {
+        met: [t for t in of if bool(meets_slo(t, confirmed.slos)) is met] for met in (False, True)
+    }
+    traces = [trace for k, knob in enumerate(knobs) for trace in _pair(by_met, k, knob, name)]
     return Figure(
         data=traces,
         layout=slices_layout(confirmed, knobs, name, columns=columns, is_narrow=is_narrow),
     )
 
 
-def _pair(confirmed: ConfirmedFront, number: int, knob: str, name: str) -> list[Trace]:
+def _pair(
+    by_met: Mapping[bool, Sequence[TrialRow]], number: int, knob: str, name: str
+) -> list[Trace]:
     """Return the trials that miss the SLO and those that meet it, of which the knob was set."""
     axis = _suffix(number)
     markers = {
@@ -91,13 +97,7 @@ def _pair(confirmed: ConfirmedFront, number: int, knob: str, name: str) -> list[
             xaxis=f"x{axis}",
             yaxis=f"y{axis}",
             meta={"knob": knob, "y": name},
-            customdata=[
-                t.number
-                for t in confirmed.trials
-                if metric(t, name) is not None
-                and bool(meets_slo(t, confirmed.slos)) is met
-                and t.configuration.knobs().get(knob) is not None
-            ],
+            customdata=[t.number for t in by_met[met] if _value(t, knob) is not None],
             marker=marker,
             hovertemplate=f"%{{text}}{NO_HOVER_BOX}",
         )
