@@ -8,7 +8,7 @@ means "no such driver or GPU on this machine", and a driver that is there but br
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from tuner.devices.nvidia.inventory import (
 from tuner.devices.nvidia.isolated_limits import isolated_nvml_limits
 from tuner.devices.nvidia.nvml_limits import nvml_limits
 from tuner.devices.nvidia.visible import visible_devices
+from tuner.errors import OperatorNeededError
 
 if TYPE_CHECKING:  # the guardian opens limits all night, and should not load numpy for them
     from tuner.devices.meter import Meter
@@ -88,6 +89,25 @@ def devices_for_servers(
     Raises `PreflightError` where which ones are meant cannot be known.
     """
     return visible_devices(devices, environment)
+
+
+def environment_for(uuids: Collection[str], *, deadline_s: float = DEADLINE_S) -> dict[str, str]:
+    """Return the variables with which a server sees these GPUs alone, in the driver's order.
+
+    They are indices, because older servers cannot read a UUID there (vLLM 0.22 cannot). Raises
+    `OperatorNeededError` if one of the GPUs is not here, or the driver does not answer.
+    """
+    found = list_devices(deadline_s=deadline_s)
+    known = {} if found is None else {device.uuid: device.index for device in found.devices}
+    if missing := sorted(set(uuids) - known.keys()):
+        raise OperatorNeededError(
+            f"{', '.join(missing)} is no longer among the GPUs of this machine; see `nvidia-smi`"
+        )
+    indices = sorted(known[uuid] for uuid in uuids)
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # which is the driver's own order
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, indices)),
+    }
 
 
 def inspect_device(uuid: str, *, deadline_s: float = DEADLINE_S) -> DeviceInspection | None:

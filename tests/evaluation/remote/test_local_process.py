@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.alive import ends, lives
 from helpers.benches import CAPPED, check_same_as_here, metrics, virtual_order
+from helpers.nvml_standin import Standin
 from helpers.scripted import Recorder
 from helpers.subprocesses import environment_with_helpers
 
@@ -46,6 +48,27 @@ async def test_it_raises_what_the_evaluator_raises(tmp_path: Path) -> None:
         await remote.close()
 
 
+async def test_a_bench_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its index: vLLM 0.22 ends with a ValueError where CUDA_VISIBLE_DEVICES has a UUID."""
+    standin = Standin.create(tmp_path / "nvml.state", n_devices=2)
+    for name, value in standin.environment().items():
+        monkeypatch.setenv(name, value)
+    order = replace(virtual_order(tmp_path), gpu_uuids=(standin.device(1).uuid,))
+    carrier = LocalProcess(order, Recorder(), "1")
+    try:
+        await carrier.call("prepare")
+        variables = psutil.Process(carrier.pid).environ()
+        assert variables["CUDA_VISIBLE_DEVICES"] == "1"
+        assert variables["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        os.kill(carrier.pid or 0, signal.SIGKILL)
+        standin.set_count(1)
+        with pytest.raises(BenchLostError):
+            for _ in range(100):
+                await carrier.call("prepare")
+    finally:
+        await carrier.close()
+
+
 async def test_a_killed_bench_is_told_and_opens_again(carrier: LocalProcess) -> None:
     remote = RemoteEvaluator(carrier)
     await remote.prepare()
@@ -72,6 +95,7 @@ async def test_a_call_may_be_cancelled(carrier: LocalProcess) -> None:
 DRIVER = """
 import asyncio, sys, pathlib
 from helpers.benches import virtual_order
+from helpers.nvml_standin import Standin
 from helpers.scripted import Recorder
 from helpers.subprocesses import environment_with_helpers
 from tuner.evaluation.remote.local_process import LocalProcess

@@ -7,11 +7,14 @@ import itertools
 import os
 import subprocess
 import threading
+from collections.abc import Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tuner.devices.open import environment_for
+from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import BenchLostError
 from tuner.evaluation.remote.messages import Call, Cancel, Close, Done, Failed, Note, Sample
 from tuner.evaluation.remote.protocol import BenchOrder, LeftOver, Method, Reply
@@ -43,7 +46,8 @@ class LocalProcess:
     async def call(self, method: Method, *arguments: Any) -> Reply:
         """Run a method there; see `Carrier`."""
         if self._process is None or self._process.is_lost:
-            self._process = _Process(self._order, self._told)
+            variables = await asyncio.to_thread(_variables, self._order)
+            self._process = _Process(self._order, self._told, variables)
         return await self._process.call(method, arguments)
 
     async def left_over(self) -> LeftOver | None:
@@ -66,14 +70,14 @@ class LocalProcess:
 class _Process:
     """One bench process and the calls that it has not answered."""
 
-    def __init__(self, order: BenchOrder, told: Any) -> None:
+    def __init__(self, order: BenchOrder, told: Any, variables: Mapping[str, str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._told = told
         self._numbers = itertools.count()
         self._open: dict[int, asyncio.Future[Reply]] = {}
         self._ended = asyncio.Event()
         self._log_path = order.log_folder / "bench.log"
-        self._connection, self._process = _started(order, self._log_path)
+        self._connection, self._process = _started(variables, self._log_path)
         self._send_lock = threading.Lock()
         threading.Thread(target=self._read, name="bench replies", daemon=True).start()
         self._send(order)
@@ -157,10 +161,20 @@ class _Process:
         self._open.clear()
 
 
-def _started(order: BenchOrder, log_path: Path) -> tuple[Connection, subprocess.Popen[bytes]]:
-    environment = own_environment()
-    if order.gpu_uuids:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(order.gpu_uuids)
+def _variables(order: BenchOrder) -> Mapping[str, str]:
+    """Return what shows the bench its GPUs; one that is gone loses the bench."""
+    if not order.gpu_uuids:
+        return {}
+    try:
+        return environment_for(order.gpu_uuids)
+    except OperatorNeededError as error:
+        raise BenchLostError(str(error)) from error
+
+
+def _started(
+    variables: Mapping[str, str], log_path: Path
+) -> tuple[Connection, subprocess.Popen[bytes]]:
+    environment = {**own_environment(), **variables}
     private_folder(log_path.parent)
     log = open_private(log_path, os.O_WRONLY | os.O_APPEND)
     ours, theirs = Pipe()
