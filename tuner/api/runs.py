@@ -230,6 +230,7 @@ async def aresume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    checks: bool | None = None,
     loads: str | None = None,
     yes: bool = False,
     model: str | None = None,
@@ -241,12 +242,13 @@ async def aresume(
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
     For a running event loop, as in a notebook. `confirm` overrides whether the front is measured
-    again; None keeps the study's setting. `loads`, such as `0.25x,0.5x,1x`, adds operating points.
-    `yes` goes on although the default's measurement speaks against the request. The store is
-    enough: the search space, workload, trace and other files are in it. `model` is the folder of
-    the same model, and `vllm` the executable, if they lie elsewhere now. `cards`, `gpus` and `ray`
-    are as in a spec, for a study on several cards that goes on with others; `ray="none"` is this
-    host. Raises `PreflightError` if the machine, server, model or search space has changed.
+    again, `checks` whether what is recommended is checked (without a confirmation: what is
+    confirmed by now); None keeps the study's setting. `loads`, such as `0.25x,0.5x,1x`, adds
+    operating points. `yes` goes on although the default's measurement speaks against the request.
+    The store is enough: the search space, workload, trace and other files are in it. `model` is the
+    folder of the same model, and `vllm` the executable, if they lie elsewhere now. `cards`, `gpus`
+    and `ray` are as in a spec, for a study on several cards that goes on with others; `ray="none"`
+    is this host. Raises `PreflightError` if the machine, server, model or search space has changed.
 
     Example: `study = await tuner.aresume("night", hours=4)`
     """
@@ -258,6 +260,7 @@ async def aresume(
             more_trials=trials,
             more_hours=hours,
             confirm=confirm,
+            checks=checks,
             loads=loads,
             yes=yes,
             moved=MovedTo(model, vllm, cards, gpus, ray),
@@ -273,6 +276,7 @@ def resume(
     trials: int | None = None,
     hours: float | None = None,
     confirm: bool | None = None,
+    checks: bool | None = None,
     loads: str | None = None,
     yes: bool = False,
     model: str | None = None,
@@ -296,6 +300,7 @@ def resume(
             trials=trials,
             hours=hours,
             confirm=confirm,
+            checks=checks,
             loads=loads,
             yes=yes,
             model=model,

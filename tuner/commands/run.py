@@ -160,6 +160,14 @@ def resume(
             "--confirm/--no-confirm", help="Measure the front again (default: as in the run)."
         ),
     ] = None,
+    checks: Annotated[
+        bool | None,
+        typer.Option(
+            "--checks/--no-checks",
+            help="Check what is recommended (default: as in the run); with --no-confirm what is "
+            "confirmed by now.",
+        ),
+    ] = None,
     loads: Annotated[
         str | None,
         typer.Option(help="Operating points for `tuner plan`, e.g. 0.25x,0.5x,0.75x,1x."),
@@ -227,6 +235,7 @@ def resume(
             trials=trials,
             hours=hours,
             confirm=confirm,
+            checks=checks,
             loads=loads,
             yes=yes,
             notify=notify or (),

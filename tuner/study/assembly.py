@@ -77,8 +77,13 @@ class Run:
         *,
         yes: bool = False,
         moved_from: str | None = None,
+        confirms: bool = True,
     ) -> None:
-        """`moved_from` is the model of the stored study, if its files lie elsewhere now."""
+        """`moved_from` is the model of the stored study, if its files lie elsewhere now.
+
+        `confirms` says whether what the spec asks to be confirmed is, before it is checked.
+        """
+        self._confirms = confirms and spec.confirm
         self._moved_from = moved_from
         self._question = None if yes else EarlyQuestion(name, spec, space, store)
         self._name = name
@@ -194,7 +199,7 @@ class Run:
         patience = StoreTimeouts()
         gate = Gate(self._store, self._lock, self._listener.note, patience)
         fleet = self._fleet(benches, gate, patience)
-        confirmation = self._confirmation(fleet) if self._spec.confirm else None
+        confirmation = self._confirmation(fleet) if self._confirms else None
         prober = self._prober(fleet) if self._spec.makes_checks else None
         run = StudyRun(
             self._name,

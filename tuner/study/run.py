@@ -97,15 +97,17 @@ async def resume_study(
     more_trials: int | None = None,
     more_hours: float | None = None,
     confirm: bool | None = None,
+    checks: bool | None = None,
     loads: str | None = None,
     yes: bool = False,
     moved: MovedTo = NOT_MOVED,
 ) -> None:
     """Resume a study to the end of its budget, extended by `trials` or `hours` if given.
 
-    `confirm` overrides whether the front is confirmed, `loads` its operating points; None keeps the
-    study's own. `yes` is as for `start_study`. What the study read from files is taken from the
-    store where it is gone.
+    `confirm` overrides whether the front is confirmed, `checks` whether what is recommended is
+    checked, `loads` its operating points; None keeps the study's own. Checks that are asked for
+    without a confirmation are of what is confirmed by now. `yes` is as for `start_study`. What the
+    study read from files is taken from the store where it is gone.
 
     Raises `PreflightError` if the machine, server, model or search space has changed.
     """
@@ -113,8 +115,11 @@ async def resume_study(
     spec = moved.applied_to(spec_of(stored))
     if more_trials is not None or more_hours is not None:
         spec = _with_more(spec, stored, more_trials, more_hours)
+    checks_alone = confirm is False and checks is True
     if confirm is not None:
-        spec = spec.model_copy(update={"confirm": confirm})
+        spec = spec.model_copy(update={"confirm": confirm or checks_alone})
+    if checks is not None:
+        spec = spec.model_copy(update={"checks": checks})
     if loads is not None:
         spec = validate("--loads", {**spec.model_dump(), "loads": loads}, StudySpec)
     folder = log_folder(store.url, name) / "inputs"
@@ -130,6 +135,7 @@ async def resume_study(
         listener,
         yes=yes,
         moved_from=None if found.spec.model == stored.model else stored.model,
+        confirms=not checks_alone,
     )
     await run.resume()
 

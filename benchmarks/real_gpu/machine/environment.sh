@@ -8,6 +8,7 @@ mkdir -p "$root/bin" "$root/spaces"
 cp $here/jobs/*.yaml "$root/spaces/"
 cp -n $here/machine/vllm "$root/bin/"
 export PYTHONPATH="$root/site:$PWD" PATH="$root/bin:$PATH" PYTHONUNBUFFERED=1
+unset PYTHONDONTWRITEBYTECODE
 export TUNER_VLLM="$root/bin/vllm" TUNER_STATE_DIR="$root/state"
 export CUDA_DEVICE_ORDER=PCI_BUS_ID HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 export VLLM_USE_FLASHINFER_SAMPLER=0 # FlashInfer is not packed

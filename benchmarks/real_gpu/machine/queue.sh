@@ -1,7 +1,7 @@
 # queue.sh GPUS CORES JOB...: the jobs in turn on these GPUs and cores, without those that are done.
 . benchmarks/real_gpu/machine/environment.sh
 export CUDA_VISIBLE_DEVICES=$1 cores=$2
-export VLLM_CACHE_ROOT=$root/cache-$1 # servers beside each other compile into folders of their own
+export VLLM_CACHE_ROOT=$root/cache # what one card's server compiled, another's loads
 shift 2
 for job; do
     [ -e "$results/$job.done" ] && continue

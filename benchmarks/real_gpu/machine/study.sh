@@ -9,7 +9,7 @@ study() { # NAME OPTION...
         python3 -m tuner resume "$name" --store "$store" --yes
     else
         python3 -m tuner run --study "$name" --store "$store" --model "$model" --workload chat \
-            --read-only-device --no-confirm --yes --startup-deadline-s 240 "$@"
+            --read-only-device --yes --startup-deadline-s 240 "$@"
     fi
     code=$?
     echo "$name: exit code $code, $(date +%T)"
@@ -21,8 +21,10 @@ measure() { # FILE OPTION...: one configuration on a launch of its own, at 10 re
     shift
     [ -e "$file" ] && return
     mkdir -p "$(dirname "$file")"
-    python3 -m tuner measure --workload chat --request-rate 10 --read-only-device \
-        --slo 'p99_tpot_ms<=30' --slo 'p99_ttft_ms<=300' --window-s 13 --format json \
+    local load=(--request-rate 10 --window-s 10)
+    [[ "$*" == *--concurrency* || "$*" == *--request-rate* ]] && load=()
+    python3 -m tuner measure --workload chat "${load[@]}" --read-only-device \
+        --slo 'p99_tpot_ms<=30' --slo 'p99_ttft_ms<=300' --format json \
         --set max_model_len=8192 --set skip_tokenizer_init=true "$@" >"$file.new" &&
         mv "$file.new" "$file"
 }

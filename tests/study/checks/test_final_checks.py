@@ -12,6 +12,7 @@ from helpers.scripted import Recorder, ScriptedEvaluator, measurement, physics
 from helpers.studies import InProcess
 from helpers.testbed import OWNER, SPEC, Testbed
 
+import tuner
 from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.configuration import Configuration
@@ -21,7 +22,7 @@ from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Timing
 from tuner.slo import Slo
-from tuner.spec.study import StudySpec
+from tuner.spec.study import StudySpec, spec_from
 from tuner.store import ProbeKind, RepeatKind, Store
 from tuner.store.repeats import study_of
 from tuner.study.checks.final_checks import FinalChecks
@@ -259,6 +260,40 @@ def test_hours_keep_a_tenth_for_the_checks() -> None:
         assert without.before_checks().budget_s == without.budget_s
     in_trials = StudySpec(model="m", trials=8)
     assert in_trials.before_checks() == in_trials
+
+
+def test_a_confirmation_that_was_stopped_is_checked_as_it_is(tmp_path: Path) -> None:
+    """Without another repeat, and though the run made no checks."""
+    store = str(tmp_path / "t.db")
+    options = {
+        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "emulate": "H100-SXM",
+        "space": "power",
+        "request_rate": 4,
+        "slo": ["p99_tpot_ms<=30"],
+        "trials": 2,
+        "window_s": 20,
+        "confirm_window_s": 20,
+        "confirm_repeats": 2,
+        "checks": False,
+        "study": "s",
+    }
+    tuner.run(spec_from(None, options), store=store, yes=True)
+    before = confirmed_repeats(store)
+    assert before and not probes(store)
+    tuner.resume("s", store=store, confirm=False, checks=True, trials=1)
+    assert {ProbeKind.STRESS, ProbeKind.IDLE, ProbeKind.HEADROOM} <= probes(store)
+    assert confirmed_repeats(store) == before
+
+
+def confirmed_repeats(store: str) -> int:
+    with Store.open(store, create=False) as opened:
+        return len(opened.repeats.of("s"))
+
+
+def probes(store: str) -> set[object]:
+    with Store.open(store, create=False) as opened:
+        return {row.kind for row in opened.repeats.probes("s")}
 
 
 def test_the_command_line_shows_them(tmp_path: Path) -> None:
