@@ -32,3 +32,16 @@ def test_inside_the_range_or_where_it_is_flat_nothing_is_said() -> None:
     assert edges(trials[2], trials, SLOS, DEFAULT) == []
     missed = [DEFAULT, at(1, 780, 0.25), at(2, 900, 0.28, tpot_ms=60.0)]
     assert edges(missed[1], missed, SLOS, DEFAULT) == []  # the next is no alternative
+
+
+def test_another_precision_says_nothing_of_a_limit() -> None:
+    """On an H200 a lower memory share with a bf16 cache was blamed for what the cache costs."""
+
+    def with_cache(number: int, share: float, energy_j: float, dtype: str) -> TrialRow:
+        flags = {"gpu_memory_utilization": share, "kv_cache_dtype": dtype}
+        return trial_row(number, values(energy_j, 12.0), Configuration(flags=flags))
+
+    trials = [DEFAULT, with_cache(1, 0.92, 0.077, "fp8"), with_cache(2, 0.83, 0.095, "auto")]
+    assert edges(trials[1], trials, SLOS, DEFAULT) == []
+    trials.append(with_cache(3, 0.83, 0.095, "fp8"))
+    assert len(edges(trials[1], trials, SLOS, DEFAULT)) == 1

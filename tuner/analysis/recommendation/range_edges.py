@@ -19,9 +19,11 @@ def edges(
     """Return a sentence for each knob of `best` that a wider range may improve.
 
     Its value is the lowest or highest that was tried, the default has another one, and the best
-    that meets the SLOs with the next value uses clearly more energy.
+    that meets the SLOs with the next value uses clearly more energy. Only trials of the same
+    choices are compared: another precision changes more than a limit does.
     """
-    known = [t for t in feasible(trials, slos) if energy_j(t)]
+    choices = _choices(best)
+    known = [t for t in feasible(trials, slos) if energy_j(t) and _choices(t) == choices]
     ours_j = energy_j(next((t for t in known if t.number == best.number), best))
     theirs = {} if baseline is None else baseline.configuration.knobs()
     found = []
@@ -45,6 +47,11 @@ def edges(
                 "tried, and energy falls towards it: a wider range may save more"
             )
     return found
+
+
+def _choices(trial: TrialRow) -> dict[str, Value]:
+    knobs = trial.configuration.knobs()
+    return {name: value for name, value in knobs.items() if _number(value) is None}
 
 
 def _numbers(values: Iterable[Value | None]) -> list[float]:
