@@ -4,7 +4,7 @@
 
 Every second trial of each study calibrates, and the rest judges; then the halves change places. The
 paths of model and space that a store's studies name have to exist here, as README.md says. An
-export is one of `results/h200/`, whose loads are known by the study's name.
+export is one of `results/h200/`, whose loads are known by the file's name.
 """
 
 from __future__ import annotations
@@ -32,10 +32,28 @@ from tuner.store import Store
 from tuner.study.calibrate_gpu import MeasuredTrial, fitted, measured_trials, predicted
 
 MODEL = Path(__file__).parent / "llama-3.1-8b"
-LOADS: Mapping[str, Mapping[str, Any]] = {  # the SLO decides when a window begins
-    "night": {"request_rate": 10.0, "slo": ["p99_tpot_ms<=25", "p99_ttft_ms<=300"]},
-    "slow": {"request_rate": 2.0, "slo": ["p99_tpot_ms<=15", "p99_ttft_ms<=300"]},
-    "busy": {"concurrency": 256, "slo": ["p99_tpot_ms<=60", "p99_ttft_ms<=1000"]},
+# Of each export; the SLO decides when a window begins.
+LOADS: Mapping[str, Mapping[str, Any]] = {
+    "night": {
+        "request_rate": 10.0,
+        "window_s": 10.0,
+        "slo": ["p99_tpot_ms<=30", "p99_ttft_ms<=300"],
+    },
+    "night-precision": {
+        "request_rate": 10.0,
+        "window_s": 12.0,
+        "slo": ["p99_tpot_ms<=25", "p99_ttft_ms<=300"],
+    },
+    "slow-precision": {
+        "request_rate": 2.0,
+        "window_s": 20.0,
+        "slo": ["p99_tpot_ms<=15", "p99_ttft_ms<=300"],
+    },
+    "busy-precision": {
+        "concurrency": 256,
+        "window_s": 30.0,
+        "slo": ["p99_tpot_ms<=60", "p99_ttft_ms<=1000"],
+    },
 }
 SHOWN = (
     "energy_per_output_token_j",
@@ -94,14 +112,13 @@ def _exported(path: Path) -> Iterable[MeasuredTrial]:
     """Yield the trials of an export that were measured to the end."""
     with path.open(encoding="utf-8", newline="") as file:
         for record in csv.DictReader(file):
-            load = LOADS.get(record["study"])
+            load = LOADS.get(path.stem)
             if load is None or record["state"] != "measured" or record["failure_reason"]:
                 continue
-            metrics = {name: float(record[name]) for name in METRICS if record.get(name)}
-            window_s = round(float(record["requests"]) / metrics["request_throughput_req_s"])
-            spec = tuner.study_spec(
-                options={"model": str(MODEL), "trials": 1, "window_s": window_s, **load}
-            )
+            # of what was confirmed, the search's own window
+            found = {name: record.get(f"search.{name}") or record.get(name) for name in METRICS}
+            metrics = {name: float(value) for name, value in found.items() if value}
+            spec = tuner.study_spec(options={"model": str(MODEL), "trials": 1, **load})
             plan = measurement_plan(spec, load_workload(spec.workload), Configuration())
             flags = {
                 name.removeprefix("knob."): yaml.safe_load(value)

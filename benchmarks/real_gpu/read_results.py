@@ -141,12 +141,17 @@ def zeus_windows(rows: Iterable[dict[str, str]]) -> dict[str, list[Zeus]]:
 
 def zeus_errors(store: Store, name: str, zeus: dict[str, list[Zeus]]) -> list[float]:
     """Return (our energy / Zeus's - 1) of each of Zeus's windows within a load on one GPU."""
-    uuids = store.study(name).gpu_uuids
-    if len(uuids) != 1:
-        return []
-    runs = [store.raw_run(name, trial.number) for trial in store.trials(name)]
-    runs += [store.repeats.raw_run(name, repeat.number) for repeat in store.repeats.of(name)]
-    return [e for raw in runs if raw is not None for e in _errors_in(raw, zeus[uuids[0]])]
+    only = "+".join(store.study(name).gpu_uuids)  # empty in a study on several cards
+    runs = [(t.owner.card, store.raw_run(name, t.number)) for t in store.trials(name)]
+    runs += [
+        (r.owner.card, store.repeats.raw_run(name, r.number)) for r in store.repeats.every(name)
+    ]
+    return [
+        error
+        for card, raw in runs
+        if raw is not None
+        for error in _errors_in(raw, zeus[card or only])
+    ]
 
 
 def _errors_in(raw: RawRun, windows: Iterable[Zeus]) -> Iterator[float]:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 _LINE = re.compile(r"(?:INFO|WARNING) (\d\d-\d\d \d\d:\d\d:\d\d) \[([^\]]*)\] (.*)")
@@ -29,7 +30,7 @@ def main(results: Path, most: int) -> None:
             continue
         total_s = (lines[-1][0] - lines[0][0]).total_seconds()
         print(f"{path.relative_to(results)}: {total_s:.0f} s from its first line")
-        for (before, _), (now, said) in zip(lines, lines[1:], strict=False):
+        for (before, _), (now, said) in pairwise(lines):
             wait_s = (now - before).total_seconds()
             if wait_s >= _WAIT_S:
                 print(f"  {now:%H:%M:%S} after {wait_s:3.0f} s: {said[:_SHOWN]}")

@@ -45,7 +45,9 @@ def complete_pairs(rows: list[tuple[str, int, int | None, int, str]]) -> int:
     """Return the most pairs that any configuration has."""
     ended = [row for row in rows if row[4] == "measured"]
     default = {traffic for kind, _, traffic, _, _ in ended if kind == "baseline"}
-    own = Counter(t for kind, t, traffic, _, _ in ended if kind != "baseline" and traffic in default)
+    own = Counter(
+        t for kind, t, traffic, _, _ in ended if kind != "baseline" and traffic in default
+    )
     return max(own.values(), default=0)
 
 
