@@ -103,6 +103,29 @@ def test_one_in_doubt_is_repeated_until_it_cannot_hold() -> None:
     assert found.slo is SloVerdict.MISSED or found.is_hopeless or found.repeats == 24
 
 
+def test_one_that_is_begun_and_expected_to_hold_is_finished_before_a_better_one() -> None:
+    trials = [trial(0, 0.40, 30.0), trial(1, 0.38, 25.0), trial(2, 0.30, 35.0)]
+    rows = all_steps(trials[:2])
+    assert confirmations(trials[:2], rows, SLOS)[1].slo is SloVerdict.MET
+    begun = next_step(GOAL, trials, rows)
+    while begun is not None and begun.trial.number != 2:
+        rows.append(measured_on(begun, len(rows)))
+        begun = next_step(GOAL, trials, rows)
+    assert begun is not None
+    rows.append(measured_on(begun, len(rows)))
+    better = trial(3, 0.28, 36.0)
+    seen = []
+    while step := next_step(GOAL, [*trials, better], rows):
+        rows.append(measured_on(step, len(rows)))
+        seen.append(step.trial.number)
+        known = confirmations([*trials, better], rows, SLOS)
+        if known[2].slo is SloVerdict.MET and known[2].knows_energy:
+            break
+    assert 3 not in seen
+    later = next_step(GOAL, [*trials, better], rows)
+    assert later is not None and later.trial.number in (0, 3)
+
+
 def test_a_default_that_nothing_beats_is_confirmed_itself() -> None:
     rows = all_steps([trial(0, 0.2, 20.0), trial(1, 0.3, 30.0)])
     assert [r.trial for r in rows] == [0] * 3

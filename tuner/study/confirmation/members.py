@@ -124,8 +124,9 @@ def _improvement(
 ) -> TrialRow:
     """Return what promises to save most over what is confirmed, or that itself.
 
-    First it is the least energy of what is expected to be met. Else what counts is the saving,
-    times the chance that it holds; what was begun is rather finished.
+    First it is the least energy of what is expected to be met; of what was begun, if any is: a
+    window each of ever better ones would end the night with none of them confirmed. Else what
+    counts is the saving, times the chance that it holds; what was begun is rather finished.
     """
     best = min(held, key=lambda t: energy_j(t) or math.inf)
     best_j = energy_j(best) or math.inf
@@ -143,7 +144,8 @@ def _improvement(
     ]
     sure = [t for t in worth if outlook.miss_chance(t.number) <= MOST_MISSES]
     if sure:
-        return min(sure, key=lambda t: energy_j(t) or math.inf)
+        started = [t for t in sure if t.number in begun]
+        return min(started or sure, key=lambda t: energy_j(t) or math.inf)
     return max(worth, key=promise, default=best)
 
 
