@@ -196,16 +196,20 @@ class _Plan:
     def _wants_pair(self, number: int, stretch: int) -> bool:
         """Say whether a member's energy is to be compared with the default's on this stretch.
 
-        Where one is confirmed already, not while this one may miss an SLO: two more stretches tell
-        more of that.
+        Not while it may miss an SLO, and another is confirmed already or its energy is known well
+        enough to choose: two more stretches tell more of that.
         """
+        found = self._known.get(number)
         is_held = any(
-            found.slo is SloVerdict.MET and found.is_confirmed for found in self._members()
+            other.slo is SloVerdict.MET and other.is_confirmed for other in self._members()
         )
         if is_held and self._outlook.miss_chance(number) > _DOUBTFUL:
             return False
-        found = self._known.get(number)
-        is_known = found is not None and (found.knows_energy or found.is_dropped)
+        if found is None:
+            return True
+        if found.slo is SloVerdict.UNCERTAIN and found.pairs >= LEAST_WINDOWS:
+            return False
+        is_known = found.knows_energy or found.is_dropped
         return not is_known or self._wants_this_card(number, stretch)
 
 
