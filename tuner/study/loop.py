@@ -38,7 +38,6 @@ MAX_ATTEMPTS = 3  # a point is tried again at most twice after an infrastructure
 _LEAST_TRIALS_TO_SIMPLIFY = 24
 _RETURNS_PER_KNOB = 3  # in one study, however often another configuration leads
 SHARE_TO_SIMPLIFY = 0.08  # of the hours, kept for it
-_KEPT_OF_RESERVE = 0.6  # for the repeats, if it takes longer
 MAX_POINTS_GIVEN_UP = 2  # in a row; then the machine is at fault, and the run stops for a person
 
 
@@ -129,8 +128,7 @@ class StudyRun:
             return False
         if math.isfinite(self._spec.budget_s):
             spent_s = self._store.study(self._name).spent_s  # with what the repeats took
-            kept_s = _KEPT_OF_RESERVE * self._confirmation.reserve_s
-            if spent_s + self._next_s > self._spec.budget_s - kept_s:
+            if spent_s + self._next_s > self._spec.budget_s - self._confirmation.kept_s:
                 return False
         if self._proposals.returned_count >= _RETURNS_PER_KNOB * self._proposals.knob_count:
             return False

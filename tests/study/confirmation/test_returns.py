@@ -12,16 +12,27 @@ from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
-from tuner.store import RepeatKind, TrialRow
+from tuner.store import RepeatKind, RepeatRow, TrialRow
 from tuner.study.confirmation.members import Goal
 from tuner.study.confirmation.plan import next_step
-from tuner.study.confirmation.returns import KnobReturn, Names, next_between, next_return
+from tuner.study.confirmation.returns import KnobReturn, Names, kept_s, next_between, next_return
 
 GOAL = Goal((Slo("p99_tpot_ms", 50.0),), (Objective.parse("energy_per_output_token_j"),), 4)
 BASE = Configuration()
 FULL = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400})
 DEFAULT = replace(trial_row(0, values(0.4, 20.0), BASE), baseline=True)
 BEST = trial_row(1, values(0.25, 35.0), FULL)
+
+
+def pairs_of_1() -> list[RepeatRow]:
+    """Return repeats that show that trial 1 holds, beside the default's."""
+    return [
+        replace(repeat(2 * n + d, number, values(joule * by, tpot * by)), traffic=n, kind=kind)
+        for n, by in enumerate((1.0, 1.02, 0.98, 1.01, 0.97, 1.05, 0.99))
+        for d, (number, joule, tpot, kind) in enumerate(
+            [(0, 0.4, 20.0, RepeatKind.BASELINE), (1, 0.3, 35.0, RepeatKind.CONFIRMATION)]
+        )
+    ]
 
 
 def backwards(_: int, groups: Sequence[Names]) -> Sequence[Names]:
@@ -87,15 +98,19 @@ def test_between_what_holds_and_what_would_save_more_the_best_may_lie() -> None:
     )
     trials = [DEFAULT, holds, may_miss]
     assert next_between(GOAL, trials, []) is None  # nothing holds yet
-    heavy = (1.0, 1.02, 0.98, 1.01, 0.97, 1.05, 0.99)
-    rows = [
-        replace(repeat(2 * n + d, number, values(joule * by, tpot * by)), traffic=n, kind=kind)
-        for n, by in enumerate(heavy)
-        for d, (number, joule, tpot, kind) in enumerate(
-            [(0, 0.4, 20.0, RepeatKind.BASELINE), (1, 0.3, 35.0, RepeatKind.CONFIRMATION)]
-        )
-    ]
+    rows = pairs_of_1()
     assert next_between(GOAL, trials, rows) == (1, 2)
     assert next_between(GOAL, [DEFAULT, holds], rows) is None  # nothing saves more
     surely = trial_row(2, values(0.25, 40.0), clocks[1])
     assert next_between(GOAL, [DEFAULT, holds, surely], rows) is None  # it holds itself
+
+
+def test_once_something_holds_knobs_of_a_better_one_may_go_back_until_a_verdict_has_no_time() -> (
+    None
+):
+    holds = trial_row(1, values(0.3, 35.0), Configuration(device={"sm_clock_mhz": 1200}))
+    trials, hours_s, each_s = [DEFAULT, holds], 10_000.0, 300.0
+    assert kept_s(GOAL, trials, [], hours_s, each_s) == 0.6 * hours_s
+    assert kept_s(GOAL, trials, pairs_of_1(), hours_s, each_s) == 6 * each_s
+    assert kept_s(GOAL, trials, pairs_of_1(), 1_000.0, each_s) == 600.0  # less is reserved
+    assert kept_s(GOAL, trials, pairs_of_1(), hours_s, None) == 0.6 * hours_s

@@ -9,16 +9,18 @@ order that the search's model gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
 from tuner.analysis.outcomes import baseline_of
 from tuner.analysis.outlook import Outlook
-from tuner.measurement.statistics.unseen_traffic import MOST_MISSES, SloVerdict
+from tuner.analysis.verdicts import Confirmation
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES, SloVerdict
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
+_KEPT_OF_RESERVE = 0.6
 Names = tuple[str, ...]
 # The groups of a trial's knobs that can go back, the one that is expected to change least first.
 Order = Callable[[int, Sequence[Names]], Sequence[Names]]
@@ -41,20 +43,30 @@ def next_between(
     """
     known = goal.verdicts(trials, repeats)
     front = members(goal, trials, repeats, known)
-    baseline = baseline_of(trials)
-    holds = {
-        number: found.energy.difference
-        for number, found in known.items()
-        if found.is_confirmed
-        and found.slo is SloVerdict.MET
-        and found.energy is not None
-        and (baseline is None or number != baseline.number)
-    }
+    holds = _holding(trials, known)
     if not holds or not front or front[0].baseline or front[0].number in holds:
         return None
     if Outlook(goal.slos, trials, repeats).miss_chance(front[0].number) <= MOST_MISSES:
         return None  # it will hold itself
     return min(holds, key=lambda number: holds[number]), front[0].number
+
+
+def kept_s(
+    goal: Goal,
+    trials: Sequence[TrialRow],
+    repeats: Sequence[RepeatRow],
+    reserve_s: float,
+    each_s: float | None,
+) -> float:
+    """Return the time that knob returns leave to the repeats, s: a share of what is reserved.
+
+    Once something holds it is at most what a verdict takes at `each_s` a repeat: what would save
+    more sets no idle knob either.
+    """
+    share_s = _KEPT_OF_RESERVE * reserve_s
+    if each_s is None or not _holding(trials, goal.verdicts(trials, repeats)):
+        return share_s
+    return min(share_s, 2 * LEAST_WINDOWS * each_s)
 
 
 def next_return(
@@ -84,3 +96,16 @@ def next_return(
     groups = order(leader.number, [but_one]) if len(but_one) > 1 and is_new(but_one) else ()
     step = next((names for names in (*groups, *ordered) if is_new(names)), None)
     return None if step is None else KnobReturn(leader.number, step)
+
+
+def _holding(trials: Sequence[TrialRow], known: Mapping[int, Confirmation]) -> dict[int, float]:
+    """Return the energy, against the default's, of what is confirmed to meet the SLOs, by trial."""
+    baseline = baseline_of(trials)
+    return {
+        number: found.energy.difference
+        for number, found in known.items()
+        if found.is_confirmed
+        and found.slo is SloVerdict.MET
+        and found.energy is not None
+        and (baseline is None or number != baseline.number)
+    }

@@ -24,7 +24,13 @@ from tuner.study.confirmation.plan import (
     reserve_s,
 )
 from tuner.study.confirmation.requirement import able_trials
-from tuner.study.confirmation.returns import KnobReturn, Order, next_between, next_return
+from tuner.study.confirmation.returns import (
+    KnobReturn,
+    Order,
+    kept_s,
+    next_between,
+    next_return,
+)
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet, Job
@@ -69,6 +75,11 @@ class ConfirmationRun:
         size = len(front_of(trials, self._goal.slos, self._goal.objectives))
         repeats = self._store.repeats.of(self._name)
         return reserve_s(self._spec.budget_s, size, self._each_s(), repeats)
+
+    @property
+    def kept_s(self) -> float:
+        """The time that trying knobs at the baseline's value leaves to the repeats, s."""
+        return kept_s(self._goal, self._able(), self._ended(), self.reserve_s, self._each_s())
 
     async def aim(self, worker: Worker, share: float) -> float:
         """Measure the best so far on unseen traffic if that is due at this share of the budget.
