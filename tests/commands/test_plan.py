@@ -133,6 +133,7 @@ def test_several_tasks_share_the_gpus(tuner: InProcess, tmp_path: Path) -> None:
         (["--study", "night", "--study", "night"], "add their loads up"),
         ([*TASKS, "--power-budget", "3kW"], "--power-budget is for one load"),
         ([*TASKS, "--judge", "day.csv"], "--judge is given 1 times"),
+        ([*TASKS, "--judge", "short.csv", "--judge", "short.csv"], "a --judge of the same hours"),
         (["--study", "night", "--study", "bare"], "tuner resume bare --loads"),
         ([*TASKS, "--gpus", "1"], "give more --gpus"),
     ],
@@ -141,7 +142,8 @@ def test_tasks_that_do_not_go_together_are_told_in_one_sentence(
     tuner: InProcess, tmp_path: Path, words: list[str], said: str
 ) -> None:
     load = day(tmp_path, 2.0, 6.0, 3.0, 3.0)
-    words = [word.replace("day.csv", load) for word in words]
+    short = day(tmp_path, 2.0, 6.0, 3.0, name="short.csv")
+    words = [{"day.csv": load, "short.csv": short}.get(word, word) for word in words]
     ran = tuner("plan", "--gpus", "3", "--load", load, "--load", load, "--simulate", "0", *words)
     assert ran.returncode in (2, 4)
     assert said in ran.stderr and len(ran.stderr.strip().splitlines()) == 1

@@ -74,10 +74,12 @@ def test_power_grows_with_the_load_and_begins_at_idle(rates: list[float]) -> Non
         ([30.0] * 48, {}, "at 00:00 the load needs 34.5 requests/s with a reserve of 15%"),
         ([1.0] * 48, {"gpus": 0}, "give more"),
         ([1.0], {}, "less than two intervals"),
+        ([1.0] * 48, {"dwell_s": float("inf")}, "--dwell inf is longer than the load, 86400 s"),
+        ([1.0] * 48, {"gpus": 2_000_000}, "too many to plan at once"),
     ],
 )
 def test_what_cannot_be_planned_says_why(
-    rates: list[float], options: dict[str, int], said: str
+    rates: list[float], options: dict[str, float], said: str
 ) -> None:
     curve = RateCurve(STEP_S, np.array(rates), "made up")
     with pytest.raises(UsageError, match=said):

@@ -142,6 +142,11 @@ def make_plan(
         raise UsageError(f"--gpus {options.gpus}: one replica takes {least} GPUs; give more")
     if options.power_budget_w is None:
         _require_capacity(usable, demand, curve, options)
+    if options.dwell_s > curve.length_s:
+        raise UsageError(
+            f"--dwell {options.dwell_s:g} is longer than the load, {curve.length_s:g} s: give a "
+            "shorter one"
+        )
     dwell = max(1, ceil(options.dwell_s / step_s - 1e-9))
     goal = Goal(options.power_budget_w)
     repeats = curve.length_s >= _DAY_S * (1.0 - 1e-6)
@@ -171,6 +176,11 @@ def _best(
     is_exact = states_in(types, options.gpus) <= most
     mixes = [mix for size in (1, 2) for mix in combinations(types, size)]
     mixes = [mix for mix in mixes if states_in(mix, options.gpus) <= most]
+    if not mixes:
+        raise UsageError(
+            f"{options.gpus} GPUs, {demand.intervals} intervals and a dwell time of {dwell} are "
+            "too many to plan at once: give a longer --step or a shorter --dwell"
+        )
     if is_exact and len(types) > _PAIR:
         mixes.append(tuple(types))
     off_w = gpu_off_w(types)
@@ -244,6 +254,8 @@ def _static(
     if states_in(awake, options.gpus) > _MOST_STATES:
         mixes = [mix for size in (1, 2) for mix in combinations(awake, size)]
     for mix in mixes:
+        if len(mix) > 1 and states_in(mix, options.gpus) > _MOST_STATES:
+            continue
         fleet = Fleet(mix, options.gpus, gpu_off_w(types))
         costs_j = constant_costs(fleet, demand, goal)
         state = int(costs_j.argmin())

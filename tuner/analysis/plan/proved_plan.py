@@ -22,6 +22,7 @@ from tuner.store import Store
 
 _MORE_RESERVE = 0.1
 _MOST_ATTEMPTS = 5
+_SAME_S = 1e-3
 _OTHER_SEED = 1_000  # of the arrivals that a plan is given to prove itself on
 _COMPARED_SHARE = 4  # a comparison of routers simulates this part of a proof's requests
 
@@ -137,7 +138,24 @@ def curves_of(request: PlanRequest) -> tuple[tuple[RateCurve, ...], tuple[RateCu
             f"--judge is given {len(request.judges)} times and --load {len(request.loads)}: give "
             "another day for each load, in the same order"
         )
-    return curves, read(request.judges)
+    judges = read(request.judges)
+    for curve, judge in zip(curves, judges, strict=True):
+        _require_same_hours(curve, judge)
+    return curves, judges
+
+
+def _require_same_hours(curve: RateCurve, judge: RateCurve) -> None:
+    if abs(curve.length_s - judge.length_s) > _SAME_S:
+        raise UsageError(
+            f"{judge.source} lasts {judge.length_s / 3600:.4g} h and {curve.source} "
+            f"{curve.length_s / 3600:.4g} h: give a --judge of the same hours"
+        )
+    begins = [None if c.starts_at is None else c.starts_at.time() for c in (curve, judge)]
+    if None not in begins and begins[0] != begins[1]:
+        raise UsageError(
+            f"{judge.source} begins at {begins[1]} and {curve.source} at {begins[0]}: give a "
+            "--judge of the same hours"
+        )
 
 
 def pool_from(

@@ -20,6 +20,7 @@ _EARLIEST_S = 1e8  # smaller times count from a midnight
 _EARLIEST_MS = 1e11
 _SAME = 0.01  # of a step: how far times may be off the grid
 _MOST_STEPS = 1_000_000
+_MOST_RATE = 1e7  # requests/s; no fleet takes more
 
 Point = tuple[float, float]  # time, s; requests/s
 
@@ -44,12 +45,12 @@ def curve_of(path: Path, source: str, points: Sequence[Point]) -> RateCurve:
             f"'{path}': after row {place + 1} there is a step of {steps_s[place]:g} s where the "
             f"others have {step_s:g} s; fill the gap (0 if nothing came), or export equal steps"
         )
-    wrong = ~np.isfinite(rates) | (rates < 0.0)
+    wrong = ~np.isfinite(rates) | (rates < 0.0) | (rates > _MOST_RATE)
     if wrong.any():
         place = int(wrong.argmax())
         raise UsageError(
-            f"'{path}': row {place + 1} has {rates[place]:g} requests/s; rates must be 0 or more "
-            "(`rate()` and not `delta()` in PromQL), and a gap must be filled"
+            f"'{path}': row {place + 1} has {rates[place]:g} requests/s; rates must be from 0 to "
+            f"{_MOST_RATE:g} (`rate()` and not `delta()` in PromQL), and a gap must be filled"
         )
     if not rates.any():
         raise UsageError(f"'{path}' has no load at all: every rate is 0")
@@ -66,6 +67,8 @@ def read_csv(path: Path) -> list[Point]:
     lines = read_lines(path)
     _, header = next(lines, (1, ""))
     names = [name.strip().lower() for name in _fields(header)]
+    if not header.strip():
+        raise UsageError(f"'{path}' is empty; export a header time,requests_per_s and its rows")
     if len(names) < 2 or names[0] not in _TIME_NAMES:
         raise UsageError(
             f"'{path}' begins with {shown(header.strip()[:40])}; expected a header like "

@@ -13,6 +13,7 @@ from tuner.analysis.plan.simulation.proof import prove, prove_constant
 from tuner.analysis.plan.simulation.scene import Scene, Task
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
+from tuner.configuration import Configuration
 from tuner.emulator.fleet.routing import Routing
 from tuner.load.day.rate_curve import RateCurve
 from tuner.load.workload import load_workload
@@ -88,3 +89,23 @@ def test_the_fixed_fleet_is_judged_on_the_same_requests() -> None:
     assert again == ours
     other = prove(plan, replace(scene(), seed=1), [CURVE], Routing.LEAST_BUSY)
     assert other.requests != ours.requests
+
+
+def test_replicas_that_think_more_give_longer_answers_and_use_more() -> None:
+    """The same questions; where the model ends its answers they are as long as were measured."""
+    level = {name: Configuration(load={"thinking": name}) for name in ("off", "low")}
+    workload = load_workload("thinking")
+    task = Task("thinking", workload, (Slo.parse("p90_e2el_ms<=60000"),), stretch={"low": 0.5})
+    (off, low), *_ = task.forms(["off", "low"], seed=3)
+    assert low.output_tokens == pytest.approx(off.output_tokens * 3 * 0.5, abs=2)
+    assert off.prompt_token_ids.tolist() == low.prompt_token_ids.tolist()
+    proofs = {}
+    for name, configuration in level.items():
+        kind = replica_type(powers_w=(400.0, 450.0, 500.0, 550.0), configuration=configuration)
+        options = PlanOptions(gpus=1, step_s=HOUR_S, reserve=0.0, dwell_s=0.0)
+        plan = make_plan([kind], CURVE, options)
+        small = replace(scene(), tasks=(replace(task, stretch={}),), requests=100)
+        proofs[name] = prove(plan, small, [CURVE], Routing.LEAST_BUSY)
+    assert proofs["off"].requests == proofs["low"].requests
+    assert proofs["off"].holds
+    assert proofs["low"].energy_j > proofs["off"].energy_j
