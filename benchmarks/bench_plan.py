@@ -23,18 +23,15 @@ from typing import Any
 import numpy as np
 
 import tuner
-from tuner.analysis.plan.operating_plan import OperatingPlan, PlanOptions, make_plan
+from tuner.analysis.plan.operating_plan import PlanOptions, make_plan
 from tuner.analysis.plan.operating_points import replica_types
+from tuner.analysis.plan.pools import task_pool
+from tuner.analysis.plan.proved_plan import PlanRequest, ProvedPlan, proved_together
 from tuner.analysis.plan.simulation.proof import Proof, prove, prove_constant
-from tuner.analysis.plan.simulation.scene import Scene, Task
-from tuner.catalog.gpu import load_gpu
-from tuner.catalog.model import load_model
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import TunerError
 from tuner.load.day.rate_curve import RateCurve
-from tuner.load.workload import load_workload
 from tuner.records import FloatArray
-from tuner.slo import Slo
 from tuner.store import Store
 
 GPUS = 8
@@ -106,63 +103,80 @@ def study_of(service: Service, store: str) -> str:
 class Judged:
     """A plan made of day 1 alone, and what it and the fixed fleets did on day 2."""
 
-    plan: OperatingPlan
+    found: ProvedPlan  # by day 1
     ours: Proof
     static: Proof
     all_on: Proof
-    routers: tuple[Proof, ...]  # on day 1
+
+    @property
+    def fixed(self) -> Proof:
+        """The fixed fleet that used less, of those that kept the SLO if one did."""
+        known = [self.static, self.all_on]
+        return min([one for one in known if one.holds] or known, key=lambda one: one.energy_j)
+
+    @property
+    def saved(self) -> float:
+        """What the plan saved of it."""
+        return 1.0 - self.ours.energy_j / self.fixed.energy_j
 
 
-def judged(service: Service, store: str, requests: int, routing: Routing | None) -> Judged:
-    """Plan day 1, prove the plan on other arrivals of that day, and judge it once on day 2."""
+def judged(
+    service: Service, store: str, requests: int, routing: Routing | None, reserve: float | None
+) -> Judged:
+    """Plan day 1 as `tuner plan` does, and judge the plan once on day 2."""
     study = study_of(service, store)
     with Store.open(store, create=False) as opened:
         types = replica_types(opened, study)
-    peak = PEAK_SHARE * GPUS * max(t.capacity / t.gpus for t in types)
-    first, second = (synthetic_day(service, peak, day) for day in (1, 2))
-    slos = tuple(map(Slo.parse, STUDY["slo"]))
-    model, gpu = load_model(STUDY["model"]), load_gpu(STUDY["emulate"])
-    task = Task(service.name, load_workload(service.workload), slos)
-    scene = Scene(model, gpu, (task,), requests, seed=1)
-    plan = make_plan(types, first, PlanOptions(gpus=GPUS))
-    routers = () if routing else tuple(prove(plan, scene, [first], one) for one in Routing)
-    holding = [one for one in routers if one.holds] or routers
-    best = routing or min(holding, key=lambda one: one.energy_j).routing
-    while not prove(plan, scene, [first], best).holds:
-        reserve = plan.options.reserve + 0.1
-        print(f"{service.name}: planned again with a reserve of {reserve:.0%}")
-        plan = make_plan(types, first, PlanOptions(gpus=GPUS, reserve=reserve))
-    assert plan.static is not None
-    unseen = replace(scene, seed=2)
-    return Judged(
-        plan,
-        prove(plan, unseen, [second], best),
-        prove_constant(plan, plan.static, unseen, [second], best),
-        prove_constant(plan, plan.all_on, unseen, [second], best),
-        routers,
-    )
-
-
-def show(service: Service, found: Judged, took_s: float) -> bool:
-    """Print a plan's figures; return whether it saved and attained as much as wanted."""
-    ours, static, all_on = found.ours, found.static, found.all_on
-    of_static, of_all = (1 - ours.energy_j / one.energy_j for one in (static, all_on))
-    saved = min(of_static, of_all)  # the mix that is best on paper need not be in simulation
-    print(
-        f"{service.name:13} plan {ours.energy_j / 3.6e6:6.1f} kWh, best fixed fleet "
-        f"{static.energy_j / 3.6e6:6.1f} ({of_static:.1%} less), all on "
-        f"{all_on.energy_j / 3.6e6:6.1f} "
-        f"({of_all:.1%} less); worst hour {ours.worst.attainment:.2%} (fixed: "
-        f"{static.worst.attainment:.2%}); router {ours.routing}, reserve "
-        f"{found.plan.options.reserve:.0%}; {ours.requests} requests, {took_s:.0f} s"
-    )
-    for one in sorted(found.routers, key=lambda r: r.energy_j):
-        print(
-            f"    {one.routing:12} {one.energy_j / 3.6e6:6.1f} kWh, worst hour "
-            f"{one.worst.attainment:.2%}, p50 TTFT {one.weakest.p50_ttft_ms:.0f} ms, p99 TTFT "
-            f"{one.weakest.p99_ttft_ms:.0f} ms, p99 TPOT {one.weakest.p99_tpot_ms:.1f} ms"
+        peak = PEAK_SHARE * GPUS * max(t.capacity / t.gpus for t in types)
+        first, second = (synthetic_day(service, peak, day) for day in (1, 2))
+        pool = task_pool(
+            opened, [study], first, first, simulated=requests, seed=1, mixes_answers=False
         )
-    return saved >= SAVED and ours.worst.attainment >= ATTAINED
+    request = PlanRequest(
+        studies=[study],
+        loads=[],
+        gpus=GPUS,
+        routing=routing,
+        simulated=requests,
+        reserve=reserve,
+        note=lambda text: print(f"{service.name}: {text}"),
+    )
+    (found,) = proved_together([pool], request)
+    plan = found.plan
+    assert plan.static is not None and found.proof is not None and pool.scene is not None
+    unseen, router = replace(pool.scene, seed=2), found.proof.routing
+    return Judged(
+        found,
+        prove(plan, unseen, [second], router),
+        prove_constant(plan, plan.static, unseen, [second], router),
+        prove_constant(plan, plan.all_on, unseen, [second], router),
+    )
+
+
+def show(service: Service, one: Judged, took_s: float) -> bool:
+    """Print a plan's figures; return whether it saved and attained as much as wanted."""
+    ours, proof = one.ours, one.found.proof
+    assert proof is not None
+    print(f"{service.name}: {one.saved:.1%} less than the best fixed fleet; {took_s:.0f} s")
+    for name, day in (("plan", ours), ("best static", one.static), ("all on", one.all_on)):
+        print(f"    {name:12} {_text(day)}")
+    print(
+        f"    router {ours.routing}, reserve {one.found.plan.options.reserve:.0%}, "
+        f"{ours.requests} requests; on its own day {_text(proof)}"
+    )
+    for router in sorted(one.found.routings, key=lambda r: r.energy_j):
+        task = router.weakest
+        print(
+            f"    {router.routing:12} {_text(router)}, p50 TTFT {task.p50_ttft_ms:.0f} ms, p99 "
+            f"TTFT {task.p99_ttft_ms:.0f} ms, p99 TPOT {task.p99_tpot_ms:.1f} ms"
+        )
+    for note in one.found.notes:
+        print(f"    note: {note}")
+    return one.saved >= SAVED and ours.worst.attainment >= ATTAINED
+
+
+def _text(proof: Proof) -> str:
+    return f"{proof.energy_j / 3.6e6:6.1f} kWh, worst hour {proof.worst.attainment:.2%}"
 
 
 def week_of_64(store: str) -> None:
@@ -190,6 +204,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=30_000)
     parser.add_argument("--only", nargs="*", choices=[s.name for s in SERVICES])
     parser.add_argument("--routing", type=Routing, help="compare no routers; takes half the time")
+    parser.add_argument("--reserve", type=float, help="instead of what a plan begins with")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     store = str(asked.folder / "plan.db")
@@ -199,7 +214,7 @@ def main() -> None:
             continue
         began_s = time.monotonic()
         try:
-            found = judged(service, store, asked.requests, asked.routing)
+            found = judged(service, store, asked.requests, asked.routing, asked.reserve)
         except TunerError as error:
             print(f"{service.name}: {error}")
             held.append(False)

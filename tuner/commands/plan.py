@@ -53,9 +53,14 @@ def plan(
         float, typer.Option("--dwell", min=0.0, help="Least time between two changes, s.")
     ] = 600.0,
     reserve: Annotated[
-        float,
-        typer.Option(min=0.0, max=10.0, help="Capacity beyond the highest load nearby, a share."),
-    ] = 0.15,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=10.0,
+            help="Capacity beyond the highest load nearby, a share (default: 0.15, or what a "
+            "better fleet that stays as it is has).",
+        ),
+    ] = None,
     routing: Annotated[
         str | None, typer.Option(help=f"{_ROUTINGS} (default: the best of them in simulation).")
     ] = None,

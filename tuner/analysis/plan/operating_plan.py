@@ -71,6 +71,10 @@ class Constant:
     running: tuple[int, ...]
     energy_j: float
 
+    def capacity(self, types: Sequence[ReplicaType]) -> float:
+        """Return the requests/s that it takes under the SLO."""
+        return sum(count * kind.capacity for count, kind in zip(self.running, types, strict=True))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperatingPlan:
