@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +74,22 @@ def test_vllms_that_cannot_be_run(tmp_path: Path) -> None:
     assert broken.level is Level.PROBLEM
     assert "failed with code 7" in broken.message
     assert broken.fix is not None and broken.fix.endswith("vllm --version")
+
+
+def test_modules_that_every_start_compiles_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine whose image sets PYTHONDONTWRITEBYTECODE; the fix it names mends it."""
+    package = tmp_path / "vllm-package" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    command = fake_vllm(tmp_path, "  --max-num-seqs N  most\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert len(check_vllm(command)) == 2  # the first start would keep them
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    start = check_vllm(command)[-1]
+    assert start.level is Level.WARNING and "compiled modules of vllm" in start.message
+    assert start.fix is not None
+    subprocess.run(shlex.split(start.fix), check=True)
+    assert len(check_vllm(command)) == 2

@@ -6,11 +6,12 @@ import re
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from tuner.errors import PreflightError
 from tuner.host.finding import Finding, ok, problem, warning
 from tuner.servers.vllm.command import find_vllm
-from tuner.servers.vllm.installed import InstalledVllm, inspect
+from tuner.servers.vllm.installed import InstalledVllm, inspect, uncompiled
 
 _OLDEST = (3, 11)
 
@@ -71,7 +72,22 @@ def check_vllm(explicit: str | None) -> list[Finding]:
     except PreflightError as error:
         return [problem("vllm", str(error), f"{shlex.join(command)} --version")]
     about = f"vLLM {vllm.version} at {shlex.join(command)}, {len(vllm.flags)} flags"
-    return [ok("vllm", about), _limits(vllm)]
+    return [ok("vllm", about), _limits(vllm), *_start(command)]
+
+
+def _start(command: tuple[str, ...]) -> list[Finding]:
+    """Say whether each start compiles Python modules that could have been kept."""
+    found = uncompiled(command)
+    if found is None:
+        return []
+    python, folders = found
+    names = ", ".join(Path(folder).name for folder in folders)
+    sentence = (
+        f"the compiled modules of {names} are not kept: each process of each server compiles them "
+        "again, which was half of a launch where it was measured"
+    )
+    fix = shlex.join([python, "-m", "compileall", "-q", "-j", "0", *folders])
+    return [warning("vllm start", sentence, fix)]
 
 
 def _limits(vllm: InstalledVllm) -> Finding:

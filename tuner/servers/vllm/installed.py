@@ -22,6 +22,21 @@ except importlib.metadata.PackageNotFoundError:
     version = None
 print(json.dumps([version, there]))
 """
+# packages whose modules were never compiled, and cannot be while a server imports them
+_COMPILED = """
+import importlib.util, json, os, pathlib, sys
+found = []
+for name in sys.argv[1:]:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        continue
+    kept = pathlib.Path(importlib.util.cache_from_source(spec.origin))
+    first = next(folder for folder in kept.parents if folder.exists())
+    if not kept.exists() and (sys.dont_write_bytecode or not os.access(first, os.W_OK)):
+        found.append(str(pathlib.Path(spec.origin).parent))
+print(json.dumps([found, None]))
+"""
+_LARGEST = ("vllm", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,20 @@ def inspect(command: tuple[str, ...]) -> InstalledVllm:
     flags = known_flags(command)
     version, missing = (None, None) if probed is None else probed
     return InstalledVllm(version or vllm_version(command), flags, missing)
+
+
+def uncompiled(command: tuple[str, ...]) -> tuple[str, list[str]] | None:
+    """Return vLLM's Python and the packages' folders that each start compiles again; None if none.
+
+    A Python that may not keep compiled modules (PYTHONDONTWRITEBYTECODE, folders of root) compiles
+    them in every process of every server, unless that was done when they were installed.
+    """
+    python = python_of(Path(command[0]))
+    answer = None if python is None else ask_python(python, _COMPILED, *_LARGEST)
+    if python is None or not answer or not answer[0]:
+        return None
+    folders, _ = answer
+    return python, folders
 
 
 def _probed(python: str) -> tuple[str | None, tuple[str, ...]] | None:
