@@ -76,6 +76,8 @@ def test_settings_of_real_gpus_are_named_only_where_they_are_changed(tuner: InPr
     assert re.search(r"ends between \w+ \d\d:\d\d and \w+ \d\d:\d\d UTC", text)
     untouched = tuner("run", *real[:4], "--space", "default", "--dry-run")
     assert "no setting of theirs is changed" in " ".join(untouched.stdout.split())
+    cards = tuner("run", *real[:4], "--space", "default", "--cards", "2", "--dry-run")
+    assert "1 on each of 2 cards; no setting of theirs" in " ".join(cards.stdout.split())
 
 
 def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:

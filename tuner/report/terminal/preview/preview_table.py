@@ -79,6 +79,9 @@ def _gpus(found: RunPreview) -> str:
     if spec.emulate is not None:
         return f"emulated {spec.emulate}; no real GPU is touched"
     count = "this machine's" if found.gpus is None else f"{found.gpus}"
+    if spec.has_cards:
+        workers = spec.cards if isinstance(spec.cards, int) else "all"
+        count += f" on each of {workers} cards"
     if found.device_knobs:
         changed = " and ".join(found.device_knobs)
         return f"{count}; {changed} are changed, and put back at the end, on a signal or a crash"
