@@ -141,9 +141,17 @@ def _shared(kinds: Sequence[ReplicaType], pools: Sequence[Pool]) -> Pool:
         curves=tuple(pool.curves[0] for pool in pools),
         judges=tuple(pool.judges[0] for pool in pools),
         scene=scene,
-        notes=tuple(dict.fromkeys(note for pool in pools for note in pool.notes)),
+        notes=(
+            f"requests/s are {pools[0].tasks[0]}'s: one of {_and_weights(pools[1:], weights[1:])}",
+            *dict.fromkeys(note for pool in pools for note in pool.notes),
+        ),
         emulated=any(pool.emulated for pool in pools),
     )
+
+
+def _and_weights(pools: Sequence[Pool], weights: Sequence[float]) -> str:
+    each = zip(pools, weights, strict=True)
+    return ", one of ".join(f"{pool.tasks[0]} counts as {weight:.3g}" for pool, weight in each)
 
 
 def shared_type(kinds: Sequence[ReplicaType], shares: Sequence[float]) -> ReplicaType:

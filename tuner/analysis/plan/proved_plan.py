@@ -206,7 +206,9 @@ def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[Proved
         proofs = [
             None
             if scene is None
-            else prove(plan, scene, _offered(plan, pool), request.routing or _best(own))
+            else prove(
+                plan, scene, _offered(plan, pool), request.routing or router_with_margin(own)
+            )
             for plan, scene, pool, own in zip(plans, scenes, pools, routings, strict=True)
         ]
         failed = [n for n, proof in enumerate(proofs) if proof is not None and not proof.holds]
@@ -352,7 +354,7 @@ def _compared(plan: OperatingPlan, scene: Scene, offered: Sequence[RateCurve]) -
     return tuple(prove(plan, smaller, offered, routing) for routing in Routing)
 
 
-def _best(routings: Sequence[Proof]) -> Routing:
+def router_with_margin(routings: Sequence[Proof]) -> Routing:
     """Return the router that kept the SLO best, of those that held it with about the least energy.
 
     Without one that held it, that which came nearest.

@@ -19,7 +19,7 @@ from tuner.analysis.plan.proved_plan import (
 from tuner.analysis.plan.simulation.proof import Proof
 from tuner.analysis.plan.simulation.tallies import TaskProof
 from tuner.analysis.plan.together import fit_together, together_j
-from tuner.errors import NoFeasibleConfigurationError, UsageError
+from tuner.errors import NoFeasibleConfigurationError, TunerError, UsageError
 from tuner.store import Store
 
 _T = TypeVar("_T")
@@ -119,14 +119,17 @@ def tasks_plan(store: Store, request: PlanRequest) -> TasksPlan:
     ]
     _require_different(pools, request)
     layouts, notes = [], []
+    refusals = []
     for sharing, ways in ((Sharing.OWN, [pools]), (Sharing.SHARED, _shared_ways(pools))):
-        proved, said = _best_of(ways, request)
-        if proved is None:
-            notes.append(f"{sharing} for the tasks: {said or _why_none(pools)}")
-        else:
+        proved, why = _best_of(ways, request)
+        if proved is not None:
             layouts.append(Layout(sharing, proved))
+            continue
+        notes.append(f"{sharing} for the tasks: {why or _why_none(pools)}")
+        refusals.append(why is None or isinstance(why, UsageError))
     if not layouts:
-        raise NoFeasibleConfigurationError(f"no plan serves the tasks: {'; '.join(notes)}")
+        kind = UsageError if all(refusals) else NoFeasibleConfigurationError
+        raise kind(f"no plan serves the tasks: {'; '.join(notes)}")
     layouts.sort(key=lambda one: one.energy_j)
     return TasksPlan(tuple(layouts), request.gpus, tuple(notes))
 
@@ -168,16 +171,17 @@ def _shared_ways(pools: Sequence[Pool]) -> list[list[Pool]]:
 
 def _best_of(
     ways: Sequence[Sequence[Pool]], request: PlanRequest
-) -> tuple[tuple[ProvedPlan, ...] | None, str]:
+) -> tuple[tuple[ProvedPlan, ...] | None, TunerError | None]:
     """Return the plans of least energy, and else why there are none."""
-    found, said = [], ""
+    found: list[tuple[ProvedPlan, ...]] = []
+    why: TunerError | None = None
     for pools in ways:
         try:
             found.append(proved_together(pools, request))
         except (UsageError, NoFeasibleConfigurationError) as error:
-            said = str(error)
+            why = error
     best = min(found, key=lambda plans: Layout(Sharing.OWN, plans).energy_j, default=None)
-    return best, said
+    return best, why
 
 
 def _why_none(pools: Sequence[Pool]) -> str:

@@ -113,7 +113,10 @@ def _summary(found: ProvedPlan) -> str:
         beside = plan.static.energy_j if static is None and plan.static else None
         still_j = beside if static is None else static.energy_j
         assert still_j is not None
-        said.append(f"{found.saved:.0%} less than the best fixed fleet ({kwh(still_j)}).")
+        if found.saved <= 0.0:
+            said.append(f"A fleet that stays as it is uses no more ({kwh(still_j)}).")
+        else:
+            said.append(f"{found.saved:.0%} less than the best fixed fleet ({kwh(still_j)}).")
     return f"<p>{escape(' '.join(said))}</p>"
 
 
