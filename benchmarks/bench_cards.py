@@ -35,7 +35,9 @@ from tuner.configuration import Configuration
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.evaluation.evaluator import Evaluation, LoadRun
 from tuner.evaluation.factory import RunContext, make_evaluator
-from tuner.evaluation.remote.ray_carrier import RayCarrier, connect
+from tuner.evaluation.remote.ray_carrier import RayCarrier
+from tuner.evaluation.remote.ray_cluster import connect
+from tuner.evaluation.remote.ray_head import RayHead
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.pareto import hypervolume
 from tuner.records import Failure, Measurement, RawRun, Timing
@@ -410,15 +412,15 @@ def ray(evaluations: int = 20) -> None:
     with ray_cluster(gpus=1) as cluster, mock.patch.dict("os.environ", cluster.environment):
         from ray import shutdown as leave
 
-        connect(cluster.address)
-        print(asyncio.run(_overhead(evaluations)), flush=True)
+        head = connect(cluster.address)
+        print(asyncio.run(_overhead(evaluations, head)), flush=True)
         leave()
 
 
-async def _overhead(evaluations: int) -> str:
+async def _overhead(evaluations: int, head: RayHead) -> str:
     with tempfile.TemporaryDirectory() as folder:
         order = virtual_order(Path(folder))
-        remote = RemoteEvaluator(RayCarrier(order, Recorder(), "bench", "0", gpus=1))
+        remote = RemoteEvaluator(RayCarrier(order, Recorder(), "bench", "0", head, gpus=1))
         await remote.prepare()
         fast = Configuration(flags={"max_num_seqs": 64})
         await remote.evaluate(fast, 0)

@@ -7,9 +7,10 @@ import dataclasses
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from tuner.analysis.outlook import margins
 from tuner.configuration import THINKING, Configuration, Value
@@ -56,7 +57,8 @@ from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
 from tuner.study.run_files import RunFiles
 from tuner.study.study_log import LoggedListener
-from tuner.study.workers.benches import Bench, defaults_of, left_over_of, opened_benches, prepared
+from tuner.study.workers.bench import Bench
+from tuner.study.workers.benches import defaults_of, left_over_of, opened_benches, prepared
 from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.other_cards import default_elsewhere
@@ -128,8 +130,8 @@ class Run:
         async with opened_benches(
             self._name, self._spec, self._plan(), knobs, self._context
         ) as opened:
-            left_over = [] if new else await left_over_of(opened)
-            testbed, benches = await prepared(opened, self._listener.note)
+            left_over = [] if new else await left_over_of(opened.benches)
+            testbed, benches = await prepared(opened.benches, self._listener.note)
             defaults = await defaults_of(benches, self._listener.note) if new else {}
             identity = identity_of(
                 self._name,
@@ -157,7 +159,8 @@ class Run:
             stored = self._store.study(self._name)
             self._files.log_identity(stored, defaults)
             keep_left_over(self._name, self._store, self._files.log, left_over)
-            await self._loop(benches, defaults, older)
+            newcomers = partial(opened.joined, testbed, self._listener.note)
+            await self._loop(benches, defaults, older, newcomers if opened.can_grow else None)
 
     def _written_out(self, defaults: Mapping[str, Value]) -> Configuration | None:
         if THINKING not in self._space.load:
@@ -174,6 +177,7 @@ class Run:
         benches: Sequence[Bench],
         defaults: Mapping[str, Value],
         older: Sequence[Configuration],
+        newcomers: Callable[[], Awaitable[list[Bench]]] | None,
     ) -> None:
         proposals = Proposals(
             OneWriterStorage(self._store.optuna_storage()),
@@ -198,7 +202,7 @@ class Run:
             await self._enqueue_first_points(proposals, defaults, older)
         patience = StoreTimeouts()
         gate = Gate(self._store, self._lock, self._listener.note, patience)
-        fleet = self._fleet(benches, gate, patience)
+        fleet = self._fleet(benches, newcomers, gate, patience)
         confirmation = self._confirmation(fleet) if self._confirms else None
         prober = self._prober(fleet) if self._spec.makes_checks else None
         run = StudyRun(
@@ -293,30 +297,36 @@ class Run:
         assert self._files.lock is not None  # the files are opened first
         return self._files.lock
 
-    def _fleet(self, benches: Sequence[Bench], gate: Gate, patience: StoreTimeouts) -> Fleet:
+    def _fleet(
+        self,
+        benches: Sequence[Bench],
+        newcomers: Callable[[], Awaitable[list[Bench]]] | None,
+        gate: Gate,
+        patience: StoreTimeouts,
+    ) -> Fleet:
         """Return a worker for each bench, whose results go to one log in front of one store."""
         counts = next(s for s in self._store.studies() if s.identity.name == self._name)
         backups = Backups(self._store, counts.measured + counts.failed, self._listener.note)
-        owners = [dataclasses.replace(self._owner, card=bench.card) for bench in benches]
-        return Fleet(
-            [
-                Worker(
-                    DurableEvaluator(
-                        bench.evaluator,
-                        self._files.log,
-                        gate,
-                        self._store,
-                        self._name,
-                        owner,
-                        patience,
-                        backups,
-                    ),
-                    owner,
-                )
-                for bench, owner in zip(benches, owners, strict=True)
-            ],
-            self._listener.note,
-        )
+
+        def worker(bench: Bench) -> Worker:
+            owner = dataclasses.replace(self._owner, card=bench.card)
+            durable = DurableEvaluator(
+                bench.evaluator,
+                self._files.log,
+                gate,
+                self._store,
+                self._name,
+                owner,
+                patience,
+                backups,
+            )
+            return Worker(durable, owner)
+
+        async def new_workers() -> list[Worker]:
+            return [] if newcomers is None else [worker(bench) for bench in await newcomers()]
+
+        workers = [worker(bench) for bench in benches]
+        return Fleet(workers, self._listener.note, new_workers if newcomers else None)
 
     def _confirmation(self, fleet: Fleet) -> ConfirmationRun:
         spec = self._spec.before_checks()

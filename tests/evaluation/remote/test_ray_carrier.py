@@ -20,7 +20,9 @@ from helpers.scripted import Recorder
 
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import BenchLostError
-from tuner.evaluation.remote.ray_carrier import RayCarrier, connect, room_for
+from tuner.evaluation.remote.ray_carrier import RayCarrier
+from tuner.evaluation.remote.ray_cluster import connect, room_for
+from tuner.evaluation.remote.ray_head import RayHead
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 
 pytestmark = [
@@ -38,6 +40,7 @@ def cluster() -> Iterator[RayCluster]:
     with ray_cluster(gpus=2) as made:
         for name, value in made.environment.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_ADDRESS", made.address)
         connect(made.address)  # Ray reads the token when it is imported
         yield made
         import ray
@@ -46,9 +49,14 @@ def cluster() -> Iterator[RayCluster]:
         patch.undo()
 
 
+def carrier_of(folder: Path, name: str) -> RayCarrier:
+    order, head = virtual_order(folder), RayHead(os.environ["RAY_ADDRESS"], 60.0)
+    return RayCarrier(order, Recorder(), "s", name, head, gpus=1)
+
+
 @pytest.fixture
 async def carrier(cluster: RayCluster, tmp_path: Path) -> AsyncIterator[RayCarrier]:
-    made = RayCarrier(virtual_order(tmp_path), Recorder(), "s", "H100-SXM:3", gpus=1)
+    made = carrier_of(tmp_path, "H100-SXM:3")
     yield made
     await made.close()
 
@@ -80,7 +88,7 @@ async def test_its_client_and_servers_are_no_background_work(carrier: RayCarrier
 
 async def test_a_fault_of_a_node_is_told(cluster: RayCluster) -> None:
     """As a full disk, where the bench keeps its logs."""
-    made = RayCarrier(virtual_order(Path("/dev/null")), Recorder(), "s", "full", gpus=1)
+    made = carrier_of(Path("/dev/null"), "full")
     with pytest.raises(BenchLostError, match=r"NotADirectoryError .*/dev/null"):
         await made.call("prepare")
     await made.close()
@@ -91,11 +99,12 @@ import asyncio, pathlib, sys
 from helpers.benches import virtual_order
 from helpers.scripted import Recorder
 from tuner.configuration import Configuration
-from tuner.evaluation.remote.ray_carrier import RayCarrier, connect
+from tuner.evaluation.remote.ray_carrier import RayCarrier
+from tuner.evaluation.remote.ray_cluster import connect
 
 async def main():
-    connect(sys.argv[1])
-    carrier = RayCarrier(virtual_order(pathlib.Path(sys.argv[2])), Recorder(), "left", "0", gpus=1)
+    order, head = virtual_order(pathlib.Path(sys.argv[2])), connect(sys.argv[1])
+    carrier = RayCarrier(order, Recorder(), "s", "left", head, gpus=1)
     await carrier.call("evaluate", Configuration(), 7)
     print(carrier.facts.pid, flush=True)
     await asyncio.sleep(600)
@@ -111,7 +120,7 @@ async def test_a_result_outlives_its_driver(cluster: RayCluster, tmp_path: Path)
     bench = int(driver.stdout.readline())
     driver.kill()
     driver.communicate()
-    carrier = RayCarrier(virtual_order(tmp_path), Recorder(), "left", "0", gpus=1)
+    carrier = carrier_of(tmp_path, "left")
     found = await carrier.left_over()
     assert found is not None and (found.method, found.number) == ("evaluate", 7)
     assert metrics(found.evaluation)

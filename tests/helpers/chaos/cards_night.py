@@ -20,7 +20,15 @@ _INTERRUPTED = "stopped while this trial ran"
 class CardsNight:
     """One study in a folder of its own, whose processes are known by their state folder."""
 
-    def __init__(self, folder: Path, words: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        words: str,
+        environment: Mapping[str, str],
+        start: tuple[str, str] = ("-m", "tuner"),
+    ) -> None:
+        """`start` are the words by which Python starts a tuner."""
+        self._start = start
         self.words = f"{words} --study s --yes"
         self.environment = environment
         self.store = folder / "s.db"
@@ -32,8 +40,7 @@ class CardsNight:
             return subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "tuner",
+                    *self._start,
                     *(words or self.words).split(),
                     "--store",
                     str(self.store),

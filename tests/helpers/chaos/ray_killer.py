@@ -38,7 +38,8 @@ class RayKiller:
         elif victim == "head":
             (gcs,) = self._cluster.processes("gcs_server")
             gcs.kill()
-            self.run.wait(180)  # Ray ends it
+            code = self.run.wait(180)
+            assert code == 5, f"{code}: {self._night.log.read_text()}"  # not Ray ends it
             self._cluster.kill_all()
             self._cluster.start_head(gpus=0)
             self._add_nodes()

@@ -209,3 +209,105 @@ def test_the_others_do_not_wait_for_a_lost_worker(monkeypatch: pytest.MonkeyPatc
 
     asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
     assert not left and lost not in fleet.workers
+
+
+def test_a_worker_joins_during_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)
+    new = Worker(ScriptedEvaluator(), replace(OWNER, card="b"))
+    coming, notes, done = [[], [new], []], list[str](), list[str | None]()
+
+    async def newcomers() -> list[Worker]:
+        return coming.pop(0) if coming else []
+
+    first = Worker(ScriptedEvaluator(), replace(OWNER, card="a"))
+    fleet = Fleet([first], notes.append, newcomers)
+
+    async def job(worker: Worker) -> bool:
+        if done.count("b") == 5:
+            return False
+        await asyncio.sleep(0.001)
+        done.append(worker.card)
+        return True
+
+    async def search_and_confirm() -> None:
+        await asyncio.wait_for(fleet.work_off(job), 20.0)
+        assert fleet.workers == [first, new] and notes == ["card b joins"]
+        done.clear()
+        await asyncio.wait_for(fleet.work_off(job), 20.0)
+        assert done.count("b") == 5
+
+    asyncio.run(search_and_confirm())
+
+
+def test_a_newcomer_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)
+    new = Worker(ScriptedEvaluator(), OWNER)
+
+    async def newcomers() -> list[Worker]:
+        return [new]
+
+    fleet = Fleet([Worker(ScriptedEvaluator(), OWNER)], newcomers=newcomers)
+
+    async def job(worker: Worker) -> bool:
+        if worker is new:
+            raise RuntimeError("no")
+        await asyncio.sleep(0.001)
+        return True
+
+    with pytest.raises(RuntimeError, match="no"):
+        asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
+
+
+def test_a_lost_card_that_joins_again_is_waited_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its node was started again, and Ray gave its GPU to a newcomer."""
+    monkeypatch.setattr(fleet_module, "BACK_OFF_S", 0.0)
+    monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)
+
+    class Away(ScriptedEvaluator):
+        async def prepare(self) -> Any:
+            raise BenchLostError("no place")
+
+    first = Worker(ScriptedEvaluator(), replace(OWNER, card="a"))
+    lost = Worker(Away(), replace(OWNER, card="b"))
+    again = Worker(ScriptedEvaluator(), replace(OWNER, card="b"))
+    done: list[Worker] = []
+
+    async def newcomers() -> list[Worker]:
+        return [] if again in fleet.workers or lost in fleet.workers else [again]
+
+    fleet = Fleet([first, lost], newcomers=newcomers)
+
+    async def job(worker: Worker) -> bool:
+        if worker is lost:
+            raise BenchLostError("killed")
+        if done.count(again) == 3:
+            return False
+        await asyncio.sleep(0.001)
+        done.append(worker)
+        return True
+
+    asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
+    assert fleet.workers == [first, again] and done.count(again) == 3
+
+
+def test_the_end_does_not_wait_for_newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)
+    stopped = []
+
+    async def newcomers() -> list[Worker]:
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            stopped.append(True)
+        return []
+
+    fleet, left = Fleet([Worker(ScriptedEvaluator(), OWNER)], newcomers=newcomers), [1, 2, 3]
+
+    async def job(_: Worker) -> bool:
+        await asyncio.sleep(0.01)
+        return bool(left) and bool(left.pop())
+
+    asyncio.run(asyncio.wait_for(fleet.work_off(job), 20.0))
+    assert stopped == [True]

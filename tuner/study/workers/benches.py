@@ -15,32 +15,59 @@ from dataclasses import dataclass
 
 from tuner.configuration import Value
 from tuner.errors import PreflightError, TunerError
-from tuner.evaluation.evaluator import BenchLostError, Evaluator, MeasurementPlan, Testbed
+from tuner.evaluation.evaluator import BenchLostError, MeasurementPlan, Testbed
 from tuner.evaluation.factory import Knobs, RunContext, make_evaluator
 from tuner.evaluation.remote.local_process import LocalProcess
-from tuner.evaluation.remote.protocol import BenchOrder, Carrier, LeftOver
-from tuner.evaluation.remote.ray_carrier import RayCarrier, connect, room_for
+from tuner.evaluation.remote.protocol import LeftOver
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.evaluation.supervision import supervised
 from tuner.spec.study import StudySpec
-from tuner.study.workers.cards import Card, cards_of, ray_cards
+from tuner.study.workers.bench import Bench, Orders, cores_of, spec_of_card
+from tuner.study.workers.cards import Card, cards_of
 from tuner.study.workers.fleet import MOST_LOSSES
-
-_CORES = 2  # of a bench: one for the client, one for the server's own
+from tuner.study.workers.ray_benches import RayBenches
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """An evaluator, and the name of its card in a study on several."""
+class OpenedBenches:
+    """The benches of a run, and where further ones may come from."""
 
-    evaluator: Evaluator
-    card: str | None = None
+    benches: list[Bench]
+    cluster: RayBenches | None = None
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether further ones may join."""
+        return self.cluster is not None
+
+    async def joined(self, common: Testbed, note: Callable[[str], None]) -> list[Bench]:
+        """Return further benches that can be used beside those with a testbed in common."""
+        if self.cluster is None:
+            return []
+        new, found = await self.cluster.joined(), []
+        unused = dict.fromkeys(new, False)  # and whether it is refused
+        try:
+            testbeds = await asyncio.gather(*(_prepared_once(bench) for bench in new))
+            for bench, testbed in zip(new, testbeds, strict=True):
+                if testbed is None:
+                    continue
+                if (its := _in_common(bench, testbed)) == common:
+                    del unused[bench]
+                    found.append(_named(bench, testbed))
+                else:
+                    unused[bench] = True
+                    note(_unlike(_named(bench, testbed), its, common))
+            return found
+        finally:
+            for bench, is_refused in unused.items():
+                await bench.evaluator.close()
+                self.cluster.forget(bench, is_refused=is_refused)
 
 
 @asynccontextmanager
 async def opened_benches(
     study: str, spec: StudySpec, plan: MeasurementPlan, knobs: Knobs, context: RunContext
-) -> AsyncIterator[list[Bench]]:
+) -> AsyncIterator[OpenedBenches]:
     """Open the benches of a spec; at the end everything that they started is stopped.
 
     Raises `UsageError` or `PreflightError` as `make_evaluator`, and where there are fewer cards.
@@ -49,63 +76,41 @@ async def opened_benches(
         # it may take a minute to ask vLLM for its flags
         evaluator = await asyncio.to_thread(make_evaluator, spec, plan, knobs, context)
         async with supervised(evaluator, context):
-            yield [Bench(evaluator)]
+            yield OpenedBenches([Bench(evaluator)])
         return
-    if spec.ray is not None:
-        await asyncio.to_thread(connect, spec.ray)
-        cards = ray_cards(spec, room_for(spec.gpus or 1))
-    else:
+    orders = Orders(spec, plan, knobs, context)
+    async with AsyncExitStack() as stack:
+        if spec.ray is not None:
+            cluster = RayBenches(study, orders, spec.ray, stack)
+            yield OpenedBenches(await cluster.opened(), cluster)
+            return
         cards = await asyncio.to_thread(cards_of, spec)
         if not spec.is_real_time:
-            yield [_virtual(spec, card, plan, knobs, context) for card in cards]
+            yield OpenedBenches([_virtual(orders, card) for card in cards])
             return
-    async with AsyncExitStack() as stack:
-        benches = []
-        for number, card in enumerate(cards):
-            order = BenchOrder(
-                spec=_of_card(spec, card),
-                plan=plan,
-                knobs=knobs,
-                run_tag=f"{context.run_tag}-{number}",
-                log_folder=context.log_folder / f"card-{number}",
-                access=context.access,
-                gpu_uuids=card.uuids,
-                cores=frozenset() if spec.ray else _cores(number, len(cards)),
-            )
-            carrier: Carrier
-            if spec.ray is None:
-                carrier = LocalProcess(order, context.listener, card.name)
-            else:
-                gpus = spec.gpus or 1
-                carrier = RayCarrier(order, context.listener, study, card.name, gpus=gpus)
-            stack.push_async_callback(carrier.close)
-            benches.append(Bench(RemoteEvaluator(carrier), card.name))
-        if spec.ray is None and not _cores(0, len(cards)):
+        if not cores_of(0, len(cards)):
             context.listener.note(
                 f"{len(cards)} cards share the {len(os.sched_getaffinity(0))} CPU cores of this "
                 "host: windows whose client is late are discarded"
             )
-        yield benches
+        yield OpenedBenches(_local(orders, cards, stack))
 
 
-def _of_card(spec: StudySpec, card: Card) -> StudySpec:
-    """Return the spec of a study on this card alone."""
-    emulate = None if spec.emulate is None else card.name
-    return spec.model_copy(update={"emulate": emulate, "cards": None, "ray": None})
-
-
-def _cores(number: int, count: int) -> frozenset[int]:
-    """Return the cores of a bench, neighbours on the host; none if there are not enough."""
-    cores = sorted(os.sched_getaffinity(0))
-    each = len(cores) // count
-    return frozenset(cores[number * each : (number + 1) * each] if each >= _CORES else ())
-
-
-def _virtual(
-    spec: StudySpec, card: Card, plan: MeasurementPlan, knobs: Knobs, context: RunContext
-) -> Bench:
+def _virtual(orders: Orders, card: Card) -> Bench:
     """Return a bench on the virtual clock, which needs no process of its own."""
-    return Bench(make_evaluator(_of_card(spec, card), plan, knobs, context), card.name)
+    spec = spec_of_card(orders.spec, card)
+    return Bench(make_evaluator(spec, orders.plan, orders.knobs, orders.context), card.name)
+
+
+def _local(orders: Orders, cards: Sequence[Card], stack: AsyncExitStack) -> list[Bench]:
+    """Return a bench in a process of its own for each card."""
+    benches = []
+    for number, card in enumerate(cards):
+        order = orders.of(card, number, cores_of(number, len(cards)))
+        carrier = LocalProcess(order, orders.context.listener, card.name)
+        stack.push_async_callback(carrier.close)
+        benches.append(Bench(RemoteEvaluator(carrier), card.name))
+    return benches
 
 
 async def left_over_of(benches: Sequence[Bench]) -> list[LeftOver]:
@@ -130,23 +135,32 @@ async def prepared(
         raise PreflightError("no card can be used; what is wrong with each is said above")
     if benches[0].card is None:
         return testbeds[0], benches
-    common = [
-        dataclasses.replace(testbed, gpu=_kind(bench, testbed), gpu_uuids=())
-        for bench, testbed in zip(benches, testbeds, strict=True)
-    ]
-    named = [
-        Bench(bench.evaluator, "+".join(testbed.gpu_uuids) or bench.card)
-        for bench, testbed in zip(benches, testbeds, strict=True)
-    ]
+    common = [_in_common(b, testbed) for b, testbed in zip(benches, testbeds, strict=True)]
+    named = [_named(b, testbed) for b, testbed in zip(benches, testbeds, strict=True)]
     for bench, one in zip(named, common, strict=True):
         if one != common[0]:
             raise PreflightError(
-                f"card {bench.card} has {one.gpu}, driver {one.driver}, server "
-                f"{one.server_version}; card {named[0].card} has {common[0].gpu}, driver "
-                f"{common[0].driver}, server {common[0].server_version}: one study needs cards of "
-                "one kind; choose them with CUDA_VISIBLE_DEVICES"
+                f"{_unlike(bench, one, common[0])}; choose them with CUDA_VISIBLE_DEVICES"
             )
     return common[0], named
+
+
+def _in_common(bench: Bench, testbed: Testbed) -> Testbed:
+    """Return what the benches of one study have to have in common."""
+    return dataclasses.replace(testbed, gpu=_kind(bench, testbed), gpu_uuids=())
+
+
+def _named(bench: Bench, testbed: Testbed) -> Bench:
+    """Return the bench under its card's own name."""
+    return Bench(bench.evaluator, "+".join(testbed.gpu_uuids) or bench.card)
+
+
+def _unlike(bench: Bench, its: Testbed, theirs: Testbed) -> str:
+    return (
+        f"card {bench.card} has {its.gpu}, driver {its.driver}, server {its.server_version}; the "
+        f"others have {theirs.gpu}, driver {theirs.driver}, server {theirs.server_version}: one "
+        "study needs cards of one kind"
+    )
 
 
 async def defaults_of(benches: Sequence[Bench], note: Callable[[str], None]) -> Mapping[str, Value]:
@@ -166,6 +180,13 @@ async def defaults_of(benches: Sequence[Bench], note: Callable[[str], None]) -> 
     if isinstance(found[0], BaseException):
         raise found[0]
     return found[0]
+
+
+async def _prepared_once(bench: Bench) -> Testbed | None:
+    try:
+        return await bench.evaluator.prepare()
+    except TunerError:  # it is looked for again
+        return None
 
 
 async def _prepared(bench: Bench, note: Callable[[str], None]) -> Testbed | None:

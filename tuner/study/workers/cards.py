@@ -47,22 +47,6 @@ def cards_of(spec: StudySpec) -> list[Card]:
     return [Card("+".join(group), group) for group in groups]
 
 
-def ray_cards(spec: StudySpec, there: int) -> list[Card]:
-    """Return a card for each worker on a cluster with room for `there` of them.
-
-    Real GPUs have their own names once their worker has said which they are. Raises `UsageError`
-    for more than there is room for.
-    """
-    wanted = there if spec.cards in (None, "all") else int(spec.cards or 0)
-    if wanted > there:
-        raise UsageError(
-            f"--cards {wanted}: the Ray cluster has room for {there} workers of "
-            f"{spec.gpus or 1} GPUs"
-        )
-    stem = "card" if spec.emulate is None else spec.emulate
-    return [Card(f"{stem}:{number}") for number in range(wanted)]
-
-
 def _count(spec: StudySpec, there: int) -> int:
     wanted = there if spec.cards == "all" else spec.cards
     assert isinstance(wanted, int)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.evaluation.evaluator import BenchLostError, Evaluation
@@ -16,7 +17,9 @@ MOST_LOSSES = 2  # of one worker in a row; then the study goes on without it
 BACK_OFF_S = 2.0
 REJOIN_S = 300.0  # between two looks whether such a worker is back
 
+T = TypeVar("T")
 Job = Callable[[Worker], Awaitable[bool]]
+Newcomers = Callable[[], Coroutine[Any, Any, Sequence[Worker]]]
 
 
 def _unheard(_: str) -> None:
@@ -38,9 +41,16 @@ class Fleet:
     virtual time is over first is the next to end, as on real cards. With one worker nothing waits.
     """
 
-    def __init__(self, workers: Sequence[Worker], note: Callable[[str], object] = _unheard) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        note: Callable[[str], object] = _unheard,
+        newcomers: Newcomers | None = None,
+    ) -> None:
+        """`newcomers` returns workers that can be used and are not in the fleet yet."""
         self.workers = list(workers)
         self._note = note
+        self._newcomers = newcomers
         self._losses: dict[Worker, int] = {}
         self._absent: list[Worker] = []  # lost too often
         self._is_over = asyncio.Event()
@@ -63,19 +73,26 @@ class Fleet:
         self._busy = len(self.workers)
         self._is_over.clear()
         everyone = [*self.workers, *self._absent]
-        tasks = [asyncio.create_task(self._attend(worker, job)) for worker in everyone]
+        tasks = {asyncio.create_task(self._attend(worker, job)) for worker in everyone}
+        joining = asyncio.create_task(self._joined())
+        running = {*tasks, joining}
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            while running:
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended - {joining}:
+                    task.result()
+                if joining in ended and (new := joining.result()):
+                    self._busy += len(new)
+                    running |= {asyncio.create_task(self._attend(worker, job)) for worker in new}
+                    joining = asyncio.create_task(self._joined())
+                    running.add(joining)
         finally:
-            for task in tasks:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
             self._busy = 0
             self._pauses.clear()
             self._idle.clear()
-        failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
-        for task in failed:
-            task.result()
 
     def leave_out(self, worker: Worker) -> None:
         """Use a worker no more; what it does at the moment comes to its end."""
@@ -114,11 +131,27 @@ class Fleet:
         while worker in self._absent and await self._comes_back(worker):
             await self._keep_busy(worker, job)
 
+    async def _joined(self) -> list[Worker]:
+        """Wait for newcomers; none once the others have done everything."""
+        while self._newcomers is not None and await self._is_time_to_look():
+            new = await self._unless_over(self._newcomers()) or ()
+            for worker in new:
+                self._absent = [one for one in self._absent if one.card != worker.card]
+                self.workers.append(worker)
+                self._note(f"card {worker.card} joins")
+            if new and not self._is_over.is_set():
+                return list(new)
+        return []
+
+    async def _is_time_to_look(self) -> bool:
+        """Wait until it is; False once the others have done everything."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_over.wait(), REJOIN_S)
+        return not self._is_over.is_set()
+
     async def _comes_back(self, worker: Worker) -> bool:
         """Wait until a lost worker can be used; False once the others have done everything."""
-        while not self._is_over.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), REJOIN_S)
+        while await self._is_time_to_look():
             if await self._is_ready(worker) and not self._is_over.is_set():
                 self._absent.remove(worker)
                 self.workers.append(worker)
@@ -130,20 +163,22 @@ class Fleet:
 
     async def _is_ready(self, worker: Worker) -> bool:
         """Say whether a worker can be used, or False once the others have done everything."""
+        try:
+            return await self._unless_over(worker.evaluator.prepare()) is not None
+        except TunerError:
+            return False
+
+    async def _unless_over(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `work` does; None, and it is cancelled, once the others are done."""
         over = asyncio.create_task(self._is_over.wait())
-        tried = asyncio.create_task(worker.evaluator.prepare())
+        tried = asyncio.create_task(work)
         try:
             await asyncio.wait([over, tried], return_when=asyncio.FIRST_COMPLETED)
         finally:
             over.cancel()
             tried.cancel()
             await asyncio.wait([over, tried])
-        if tried.cancelled():
-            return False
-        error = tried.exception()
-        if error is not None and not isinstance(error, TunerError):
-            raise error
-        return error is None
+        return None if tried.cancelled() else tried.result()
 
     async def _keep_busy(self, worker: Worker, job: Job) -> None:
         while True:

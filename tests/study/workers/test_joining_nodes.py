@@ -1,0 +1,57 @@
+"""A node that joins the Ray cluster during a study is used by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.chaos.cards_night import CardsNight, require_nothing_lost
+from helpers.ray_cluster import RayCluster, ray_cluster
+
+from tuner.store import ProbeKind, Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+NEW = {f"H100-SXM:{number}" for number in (2, 3)}
+# a run whose fleet looks for new nodes every second
+OFTEN = (
+    "-c",
+    (
+        "from tuner.study.workers import fleet; fleet.REJOIN_S = 1.0; "
+        "from tuner.cli import main; main()"
+    ),
+)
+
+
+@pytest.fixture
+def cluster() -> Iterator[RayCluster]:
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
+    with ray_cluster(gpus=2) as made:
+        yield made
+
+
+def test_its_gpus_measure_the_default_and_take_part(cluster: RayCluster, tmp_path: Path) -> None:
+    words = (
+        "run --emulate H100-SXM --model Qwen/Qwen3-8B --workload smoke --space power "
+        "--slo p99_tpot_ms<=100 --sampler random --no-confirm --no-checks --live --concurrency 4 "
+        f"--window-s 1.5 --trials 24 --ray {cluster.address}"
+    )
+    night = CardsNight(tmp_path, words, cluster.environment, start=OFTEN)
+    run = night.start()
+    deadline_s = time.monotonic() + 300.0
+    while night.logged() < 3:
+        assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
+        time.sleep(0.1)
+    cluster.add_node(2)
+    assert run.wait(400) == 0, night.log.read_text()
+    require_nothing_lost(night, 24)
+    with Store.open(night.store, create=False) as store:
+        trials, probes = store.trials("s"), store.repeats.probes("s")
+    assert {t.owner.card for t in trials} > NEW
+    measured = {p.owner.card for p in probes if p.kind is ProbeKind.CARD and p.measurement}
+    assert measured > NEW
+    assert all(f"card {card} joins" in night.log.read_text() for card in NEW)
