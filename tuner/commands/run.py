@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -29,6 +30,7 @@ from tuner.commands.shared.options import (
 from tuner.commands.shared.output import print_json, print_text, store_option
 from tuner.commands.shared.settings_group import settings_of
 from tuner.commands.shared.spec_options import StudyOptions
+from tuner.commands.shared.watched import watched
 from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
@@ -131,23 +133,24 @@ def run(
         return
     console, named = stderr_console(), store_option(store_url)
     logs = partial(log_folder, store_url)
-    with (
-        RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display,
-        publishing(
-            store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
-        ) as metrics,
-    ):
-        study = tuner.run(
-            spec,
-            store=store_url,
-            listeners=[PreviewListener(console, would), display, *metrics],
-            from_study=from_study,
-            readable_by=readable_by,
-            yes=yes,
-            notify=notify or (),
-        )
-    track(study, display.note, mlflow=mlflow, wandb=wandb)
-    _finish(study, as_json=output is RunFormat.JSON)
+    with _outliving_ray(spec.ray):
+        with (
+            RunDisplay(console, spec.slos, spec.objectives, named, logs=logs) as display,
+            publishing(
+                store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
+            ) as metrics,
+        ):
+            study = tuner.run(
+                spec,
+                store=store_url,
+                listeners=[PreviewListener(console, would), display, *metrics],
+                from_study=from_study,
+                readable_by=readable_by,
+                yes=yes,
+                notify=notify or (),
+            )
+        track(study, display.note, mlflow=mlflow, wandb=wandb)
+        _finish(study, as_json=output is RunFormat.JSON)
 
 
 def resume(
@@ -222,31 +225,42 @@ def resume(
     logs = partial(log_folder, store_url)
     known = before.rows if console.is_terminal else ()  # a log shows no front
     slos, objectives = before.spec.slos, before.spec.objectives
-    with (
-        RunDisplay(console, slos, objectives, named, known, logs) as display,
-        publishing(
-            store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
-        ) as metrics,
-    ):
-        study = tuner.resume(
-            name,
-            store=store_url,
-            listeners=[display, *metrics],
-            trials=trials,
-            hours=hours,
-            confirm=confirm,
-            checks=checks,
-            loads=loads,
-            yes=yes,
-            notify=notify or (),
-            model=None if model is None else str(model),
-            vllm=vllm,
-            cards=cards,
-            gpus=gpus,
-            ray=ray,
-        )
-    track(study, display.note, mlflow=mlflow, wandb=wandb)
-    _finish(study, as_json=output is Format.JSON)
+    with _outliving_ray(before.spec.ray if ray is None else ray):
+        with (
+            RunDisplay(console, slos, objectives, named, known, logs) as display,
+            publishing(
+                store_url, display.note, file=metrics_file, port=metrics_port, host=metrics_host
+            ) as metrics,
+        ):
+            study = tuner.resume(
+                name,
+                store=store_url,
+                listeners=[display, *metrics],
+                trials=trials,
+                hours=hours,
+                confirm=confirm,
+                checks=checks,
+                loads=loads,
+                yes=yes,
+                notify=notify or (),
+                model=None if model is None else str(model),
+                vllm=vllm,
+                cards=cards,
+                gpus=gpus,
+                ray=ray,
+            )
+        track(study, display.note, mlflow=mlflow, wandb=wandb)
+        _finish(study, as_json=output is Format.JSON)
+
+
+def _outliving_ray(address: str | None) -> AbstractContextManager[None]:
+    """Let a run on a Ray cluster end with a sentence even where Ray ends its process."""
+    if address in (None, "none"):
+        return nullcontext()
+    return watched(
+        f"Ray ended this run: the head of the cluster at {address} is lost, or this host's node "
+        "of it; start the cluster again, then resume the study"
+    )
 
 
 def _finish(study: StudyResults, *, as_json: bool) -> None:

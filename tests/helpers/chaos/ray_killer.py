@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 
 import psutil
@@ -39,7 +40,7 @@ class RayKiller:
             (gcs,) = self._cluster.processes("gcs_server")
             gcs.kill()
             code = self.run.wait(180)
-            assert code == 5, f"{code}: {self._night.log.read_text()}"  # not Ray ends it
+            assert code == 5, f"{code}: {self._night.log.read_text()}"
             self._cluster.kill_all()
             self._cluster.start_head(gpus=0)
             self._add_nodes()
@@ -50,9 +51,8 @@ class RayKiller:
         elif victim == "actor":
             self._draw.choice(self._cluster.processes(ACTOR)).kill()
         else:
-            node = self._draw.choice(self._cluster.nodes)
-            children = psutil.Process(node.pid).children()
-            next(p for p in children if "raylet/raylet" in p.cmdline()[0]).kill()
+            node, raylet = self._draw.choice(self._raylets())
+            raylet.kill()
             node.wait(60)
             self._cluster.ended_nodes()
             self._cluster.add_node(self._gpus // _NODES)
@@ -70,6 +70,22 @@ class RayKiller:
         """Return the processes of benches whose command line has one of the words."""
         ours = processes_with("TUNER_STATE_DIR", self._cluster.environment["TUNER_STATE_DIR"])
         return [p for p in ours if any(word in " ".join(p.cmdline()) for word in words)]
+
+    def _raylets(self) -> list[tuple[subprocess.Popen[bytes], psutil.Process]]:
+        """Return the nodes that have a raylet already, with it; there is one before long."""
+        end_s = time.monotonic() + 120.0
+        while True:
+            found = [
+                (node, child)
+                for node in self._cluster.nodes
+                if node.poll() is None
+                for child in psutil.Process(node.pid).children()
+                if "raylet/raylet" in " ".join(child.cmdline()[:1])
+            ]
+            if found:
+                return found
+            assert time.monotonic() < end_s
+            time.sleep(0.5)
 
     def _wait_for(self, results: int) -> None:
         wanted, end_s = self._night.logged() + results, time.monotonic() + 400.0
