@@ -45,6 +45,7 @@ from tuner.search import posterior
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 from tuner.store import Store
+from tuner.store.lock.one_writer_storage import OneWriterStorage
 from tuner.study.confirmation import run as confirmation_run
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
@@ -310,7 +311,10 @@ async def _study(spec: StudySpec, store: Store, fleet: Fleet) -> None:
     proposals = _proposals(spec, store)
     listener = Recorder()
     cards = CardBaselines("s", plan(), store, fleet, listener)
-    confirmation = ConfirmationRun("s", spec, store, fleet, listener) if spec.confirm else None
+    costs = proposals.returns.expected_costs
+    confirmation = (
+        ConfirmationRun("s", spec, store, fleet, listener, costs) if spec.confirm else None
+    )
     search = StudyRun("s", spec, store, proposals, fleet, listener, confirmation, None, cards)
     await search.run()
     if confirmation is not None:
@@ -319,7 +323,7 @@ async def _study(spec: StudySpec, store: Store, fleet: Fleet) -> None:
 
 def _proposals(spec: StudySpec, store: Store) -> Proposals:
     proposals = Proposals(
-        store.optuna_storage(),
+        OneWriterStorage(store.optuna_storage()),
         "s",
         SPACE,
         spec.slos,

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from helpers.alive import processes_with
+from helpers.network import Network
 from helpers.subprocesses import environment_with_helpers
 
 _RAY = str(Path(sys.executable).with_name("ray"))
@@ -70,6 +71,14 @@ class RayCluster:
         words = f"--address={self.address} --num-gpus={gpus} --num-cpus=4"
         self.nodes.append(self._started(f"node-{len(self.nodes)}", words))
 
+    def add_node_in(self, network: Network, gpus: int, state_folder: str) -> None:
+        """Start a raylet in a network of its own, with a state folder of its own."""
+        head = self.address.replace("127.0.0.1", _own_address())
+        words = f"--address={head} --node-ip-address={network.address} --num-gpus={gpus}"
+        inside = (*network.inside, "env", f"TUNER_STATE_DIR={state_folder}")
+        name = f"node-{len(self.nodes)}"
+        self.nodes.append(self._started(name, f"{words} --num-cpus=4", inside))
+
     def ended_nodes(self) -> list[subprocess.Popen[bytes]]:
         """Forget the nodes that have ended, and return them."""
         ended = [node for node in self.nodes if node.poll() is not None]
@@ -112,15 +121,24 @@ class RayCluster:
                 started.kill()
                 started.wait()
 
-    def _started(self, name: str, words: str) -> subprocess.Popen[bytes]:
+    def _started(
+        self, name: str, words: str, inside: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
         with Path(self._folder, f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [_RAY, "start", "--block", "--disable-usage-stats", *words.split()],
+                [*inside, _RAY, "start", "--block", "--disable-usage-stats", *words.split()],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+
+def _own_address() -> str:
+    """Return the address of this host that Ray takes for a node's."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())
 
 
 @contextmanager

@@ -203,7 +203,7 @@ class Run:
         patience = StoreTimeouts()
         gate = Gate(self._store, self._lock, self._listener.note, patience)
         fleet = self._fleet(benches, newcomers, gate, patience)
-        confirmation = self._confirmation(fleet) if self._confirms else None
+        confirmation = self._confirmation(fleet, proposals) if self._confirms else None
         prober = self._prober(fleet) if self._spec.makes_checks else None
         run = StudyRun(
             self._name,
@@ -328,9 +328,9 @@ class Run:
         workers = [worker(bench) for bench in benches]
         return Fleet(workers, self._listener.note, new_workers if newcomers else None)
 
-    def _confirmation(self, fleet: Fleet) -> ConfirmationRun:
-        spec = self._spec.before_checks()
-        return ConfirmationRun(self._name, spec, self._store, fleet, self._listener)
+    def _confirmation(self, fleet: Fleet, proposals: Proposals) -> ConfirmationRun:
+        spec, expected_costs = self._spec.before_checks(), proposals.returns.expected_costs
+        return ConfirmationRun(self._name, spec, self._store, fleet, self._listener, expected_costs)
 
     def _prober(self, fleet: Fleet) -> Prober:
         return Prober(self._name, self._spec, self._plan(), self._store, fleet, self._listener)

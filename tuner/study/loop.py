@@ -108,21 +108,26 @@ class StudyRun:
 
         await self._fleet.work_off(next_of)
 
-    async def simplify(self, worker: Worker) -> bool:
-        """Try the next knob of what would be recommended at the baseline's value.
+    async def simplify(self, worker: Worker) -> bool | None:
+        """Try a knob of what would be recommended at the baseline's value.
 
         Returns whether there was one. As the repeats do, it comes on top of a budget in trials.
-        Only one worker tries at a time, because what it finds decides which knob is next.
+        Only one worker tries that at a time, because what it finds decides which knob is next. The
+        others try steps beyond; returns None if there is none, but what is under way may lead.
         """
-        if self._simplifies:
-            return False
-        self._simplifies = True
-        try:
-            return await self._try_next_return(worker)
-        finally:
-            self._simplifies = False
+        if self._may_try_knobs():
+            if not self._simplifies:
+                self._simplifies = True
+                try:
+                    if await self._try_next_return(worker):
+                        return True
+                finally:
+                    self._simplifies = False
+            if len(self._fleet.workers) > 1 and await self._try_beyond(worker):
+                return True
+        return None if self._under_way else False
 
-    async def _try_next_return(self, worker: Worker) -> bool:
+    def _may_try_knobs(self) -> bool:
         is_short = self._spec.trials is not None and self._spec.trials < _LEAST_TRIALS_TO_SIMPLIFY
         if self._confirmation is None or self._spec.traffic == "drawn" or is_short:
             return False
@@ -130,15 +135,26 @@ class StudyRun:
             spent_s = self._store.study(self._name).spent_s  # with what the repeats took
             if spent_s + self._next_s > self._spec.budget_s - self._confirmation.kept_s:
                 return False
-        if self._proposals.returned_count >= _RETURNS_PER_KNOB * self._proposals.knob_count:
-            return False
-        step = self._confirmation.next_return(self._proposals.order_of_returns)
+        return self._proposals.returns.count < _RETURNS_PER_KNOB * self._proposals.knob_count
+
+    async def _try_next_return(self, worker: Worker) -> bool:
+        assert self._confirmation is not None
+        returns = self._proposals.returns
+        step = self._confirmation.next_return(returns.order)
         if step is not None:
-            self._proposals.enqueue_return(step.trial, step.names)
+            returns.enqueue(step.trial, step.names)
         else:
             pair = self._confirmation.next_between()
-            if pair is None or not self._proposals.enqueue_between(*pair):
+            if pair is None or not returns.enqueue_between(*pair):
                 return False
+        await self._evaluate_next(worker)
+        return True
+
+    async def _try_beyond(self, worker: Worker) -> bool:
+        assert self._confirmation is not None
+        leader = self._confirmation.unconfirmed_leader()
+        if leader is None or not self._proposals.returns.enqueue_beyond(leader):
+            return False
         await self._evaluate_next(worker)
         return True
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.outcomes import energy_in
+from tuner.metrics import kind_of
 from tuner.records import Measurement
 from tuner.store import ProbeKind, RepeatRow, TrialRow
 
@@ -73,6 +74,23 @@ def on_mean_card(trials: Sequence[TrialRow], figures: Sequence[CardFigures]) -> 
     """
     factors = {one.card: one.energy_factor for one in figures}
     return [_scaled(trial, factors.get(trial.owner.card or "", 1.0)) for trial in trials]
+
+
+def without_noise(trials: Sequence[TrialRow], costs: Mapping[int, float]) -> list[TrialRow]:
+    """Return the trials with the energy that a model of all of them expects, for the same choice.
+
+    `costs` are its logarithms, by number. Of configurations that are nearly as good, the one whose
+    only window was lucky, or whose card's default was, would lead.
+    """
+    return [_with_energy(t, costs[t.number]) if t.number in costs else t for t in trials]
+
+
+def _with_energy(trial: TrialRow, log_j: float) -> TrialRow:
+    if trial.measurement is None:
+        return trial
+    name = kind_of(trial.measurement.metrics).energy
+    metrics = {**trial.measurement.metrics, name: math.exp(log_j)}
+    return replace(trial, measurement=replace(trial.measurement, metrics=metrics))
 
 
 def _scaled(trial: TrialRow, factor: float) -> TrialRow:

@@ -2,9 +2,9 @@
 
 Knobs of the configuration that would be recommended go back to the baseline's value, as an ordinary
 trial on the search's stretch of traffic: first all but the one that is expected to matter most,
-then one at a time. What is no worse takes its place. Once something holds, and what would save more
-may not, the value between theirs is tried. The next step depends only on what is stored and on the
-order that the search's model gives.
+then one at a time. What is no worse takes its place. Other workers meanwhile try it with single
+knobs a step further. Once something holds, and what would save more may not, the value between
+theirs is tried. The next step depends only on what is stored and on what the search's model says.
 """
 
 from __future__ import annotations
@@ -69,18 +69,23 @@ def kept_s(
     return min(share_s, 2 * LEAST_WINDOWS * each_s)
 
 
+def unconfirmed_leader(
+    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+) -> TrialRow | None:
+    """Return what would be recommended; None if that is the default, or is being confirmed."""
+    front = members(goal, trials, repeats, goal.verdicts(trials, repeats))
+    is_begun = {r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM}
+    if not front or front[0].baseline or front[0].number in is_begun:
+        return None
+    return front[0]
+
+
 def next_return(
     goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], order: Order
 ) -> KnobReturn | None:
     """Return what to try next, or None if every knob of the leader was tried or is confirmed."""
-    known = goal.verdicts(trials, repeats)
-    baseline = baseline_of(trials)
-    front = members(goal, trials, repeats, known)
-    leader = front[0] if front else None
-    if baseline is None or leader is None or leader.baseline:
-        return None
-    is_begun = {r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM}
-    if leader.number in is_begun:
+    baseline, leader = baseline_of(trials), unconfirmed_leader(goal, trials, repeats)
+    if baseline is None or leader is None:
         return None
     tried = by_configuration(trials)
 

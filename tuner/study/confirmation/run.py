@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from tuner.analysis.cards.figures import card_figures, on_mean_card
+from tuner.analysis.cards.figures import card_figures, on_mean_card, without_noise
 from tuner.analysis.outcomes import front_of
 from tuner.errors import OperatorNeededError
+from tuner.metrics import kind_of
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.spec.stored import StoredSpec
 from tuner.spec.study import StudySpec
@@ -30,11 +31,14 @@ from tuner.study.confirmation.returns import (
     kept_s,
     next_between,
     next_return,
+    unconfirmed_leader,
 )
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
-from tuner.study.workers.fleet import Fleet, Job
+from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
+
+Simplify = Callable[[Worker], Awaitable[bool | None]]
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
@@ -53,8 +57,12 @@ class ConfirmationRun:
         store: Store,
         fleet: Fleet,
         listener: Listener,
+        expected_costs: Callable[[], Mapping[int, float]] = dict,
     ) -> None:
+        """`expected_costs` are the model's first objective of the trials, by number."""
         self._name = name
+        self._expected_costs = expected_costs
+        self._noiseless: tuple[int, Mapping[int, float]] = (0, {})  # and of how many trials
         self._spec = spec
         self._store = store
         self._fleet = fleet
@@ -102,6 +110,11 @@ class ConfirmationRun:
         """Return which knob of what would be recommended goes back next, see `returns`."""
         return next_return(self._goal, self._able(), self._ended(), order)
 
+    def unconfirmed_leader(self) -> int | None:
+        """Return the trial that would be recommended, see `returns`."""
+        leader = unconfirmed_leader(self._goal, self._able(), self._ended())
+        return None if leader is None else leader.number
+
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""
         return next_between(self._goal, self._able(), self._ended())
@@ -119,15 +132,15 @@ class ConfirmationRun:
 
     async def run(
         self,
-        simplify: Job | None = None,
+        simplify: Simplify | None = None,
         require: Callable[[TrialRow], Awaitable[None]] | None = None,
     ) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
         Each worker measures rounds of its own: what is compared is measured on one card. `simplify`
-        tries the next knob of what would be recommended, and says whether there was one. `require`
-        measures a trial at the load of `--headroom` with the first worker, once; what misses an SLO
-        there makes room for the next.
+        tries a knob of what would be recommended, and says whether there was one; None if another
+        worker still does. `require` measures a trial at the load of `--headroom` with the first
+        worker, once; what misses an SLO there makes room for the next.
         Raises `OperatorNeededError` when the machine keeps failing.
         """
         is_told, required = False, set[int]()
@@ -136,8 +149,10 @@ class ConfirmationRun:
             nonlocal is_told
             if self._next(worker) is None:
                 return False
-            if simplify is not None and await simplify(worker):
-                return True
+            if simplify is not None:
+                is_tried = await simplify(worker)
+                if is_tried or is_tried is None:
+                    return bool(is_tried)
             step = self._next(worker)
             if step is None:
                 return False
@@ -206,7 +221,17 @@ class ConfirmationRun:
         if all(trial.owner.card is None for trial in trials):
             return trials
         figures = card_figures(trials, self._store.repeats.probes(self._name))
-        return on_mean_card(trials, figures)
+        return without_noise(on_mean_card(trials, figures), self._costs_of(trials))
+
+    def _costs_of(self, trials: Sequence[TrialRow]) -> Mapping[int, float]:
+        """Return what the model expects of each trial, if the first objective is the energy."""
+        ended = sum(trial.state is not TrialState.RUNNING for trial in trials)
+        kinds = {kind_of(t.measurement.metrics).energy for t in trials if t.measurement}
+        if kinds != {self._goal.objectives[0].metric}:
+            return {}
+        if self._noiseless[0] != ended:
+            self._noiseless = (ended, self._expected_costs())
+        return self._noiseless[1]
 
     def _is_spent(self) -> bool:
         """Say whether the hours have no room for a repeat."""

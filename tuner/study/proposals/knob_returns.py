@@ -1,20 +1,134 @@
-"""Trials near another in Optuna's parameters: with a knob of the baseline's, or between two."""
+"""Trials near another in Optuna's parameters: with a knob of the baseline's, between, beyond."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 from optuna import Study
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.configuration import Value
-from tuner.search.posterior import fit_models
+from tuner.search.acquisition import log_expected_below
+from tuner.search.posterior import fit_models, fit_objective
 from tuner.search.space import Point
 from tuner.spec.search_space import SearchSpace
-from tuner.study.proposals.search_task import SearchTask
+from tuner.study.proposals.search_task import BASELINE, ENDED_EARLY, SearchTask
 
 RETURNED = "returned"  # the knobs that a trial leaves as the baseline has them
+
+# A step beyond is a tenth of a range, and at least one value.
+_STEP_SHARE = 0.1
+# The models are too sure of where few were measured, so their standard deviations count thrice;
+# a step has to be expected to save so much, a logarithm.
+_WIDER, _LEAST_GAIN = 3.0, 0.002
+
+
+class KnobReturns:
+    """Queues trials near one that would be recommended, before it is confirmed."""
+
+    def __init__(self, study: Study, space: SearchSpace, task: SearchTask) -> None:
+        self._study = study
+        self._space = space
+        self._task = task
+
+    @property
+    def count(self) -> int:
+        """How many trials were queued so."""
+        return sum(RETURNED in t.user_attrs for t in self._trials())
+
+    def enqueue(self, number: int, knobs: Sequence[str]) -> None:
+        """Queue trial `number` with more knobs as the baseline has them, unless it is queued."""
+        parameters = self._without(self._trial(number), knobs)
+        assert parameters is not None
+        names = [*self._trial(number).user_attrs.get(RETURNED, ()), *knobs]
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not any(t.user_attrs.get(RETURNED) == names for t in waiting):
+            self._queue(parameters, names)
+
+    def enqueue_between(self, number: int, other: int) -> bool:
+        """Queue a trial between two that differ in one knob; say whether there is a new one."""
+        found = parameters_between(self._trial(number), self._trial(other), self._trials())
+        if found is None or not self._task.is_possible(found):
+            return False
+        self._queue(found, self._trial(number).user_attrs.get(RETURNED, []))
+        return True
+
+    def enqueue_beyond(self, number: int) -> bool:
+        """Queue what one knob of a trial, a step further, is expected to save; say whether any is.
+
+        A model sees a minimum where it has measured around one. Further on in a single knob, what
+        it expects is often wrong; the greatest gain that may be there is tried first.
+        """
+        trial, trials = self._trial(number), self._trials()
+        steps = [
+            (parameters, name)
+            for parameters, name in parameters_beyond(trial)
+            if not _is_tried(parameters, _returned(trial) - {self._setting(name)}, trials)
+            and self._task.is_possible(parameters)
+        ]
+        models = fit_models(
+            self._task.space, self._task.observations(self._study), len(self._task.constraints)
+        )
+        if models is None or not steps:
+            return False
+        points = [trial.params, *(parameters for parameters, _ in steps)]
+        wide = replace(models, std_scale=_WIDER).posterior(self._task.space.coordinates_of(points))
+        means, sds = wide.objective_means[:, 0], wide.objective_sds[:, 0]
+        gains = log_expected_below(float(means[0]), means, sds) + wide.log_feasible()
+        best = 1 + int(np.argmax(gains[1:]))
+        if gains[best] < math.log(_LEAST_GAIN):
+            return False
+        parameters, name = steps[best - 1]
+        self._queue(parameters, sorted(_returned(trial) - {self._setting(name)}))
+        return True
+
+    def order(self, number: int, groups: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Return the groups of a trial's knobs that can go back, the least expected change first.
+
+        The change is that of the first objective's model. A group without which the configuration
+        cannot work is left out.
+        """
+        trial = self._trial(number)
+        points = {
+            names: point for names in groups if (point := self._without(trial, names)) is not None
+        }
+        change = expected_changes(self._task, self._study, trial.params, list(points.values()))
+        by_names = dict(zip(points, change, strict=True))
+        return sorted(points, key=lambda names: abs(by_names[names]))
+
+    def expected_costs(self) -> Mapping[int, float]:
+        """Return the model's first objective at each told trial, by number, without its noise.
+
+        In a study on several cards it is that of the mean card. Empty while there is no model.
+        """
+        told = [t for t in self._task.told(self._study) if ENDED_EARLY not in t.user_attrs]
+        process = fit_objective(self._task.space, self._task.observations(self._study))
+        if process is None or not told:
+            return {}
+        means, _ = process.predict(self._task.space.coordinates_of([t.params for t in told]))
+        return {t.number: float(mean) for t, mean in zip(told, means, strict=True)}
+
+    def _queue(self, parameters: Mapping[str, Value], names: Sequence[str]) -> None:
+        attrs = {"attempt": 1, RETURNED: list(names)}
+        self._study.enqueue_trial(dict(parameters), user_attrs=attrs)
+
+    def _without(self, trial: FrozenTrial, names: Sequence[str]) -> dict[str, Value] | None:
+        default = next((t for t in self._trials() if t.user_attrs.get(BASELINE)), None)
+        found = None if default is None else parameters_without(self._space, trial, default, names)
+        return found if found is not None and self._task.is_possible(found) else None
+
+    def _setting(self, parameter: str) -> str:
+        return next(one.setting for one in self._space.parameters if one.name == parameter)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return next(t for t in self._trials() if t.number == number)
 
 
 def parameters_without(
@@ -51,12 +165,35 @@ def parameters_between(
     if middle is None:
         return None
     found = {**one.params, differ[0]: middle}
-    tried = any(
-        {**t.system_attrs.get("fixed_params", {}), **t.params} == found
-        and _returned(t) == _returned(one)
+    return None if _is_tried(found, _returned(one), trials) else found
+
+
+def parameters_beyond(trial: FrozenTrial) -> list[tuple[dict[str, Value], str]]:
+    """Return a trial's parameters with one of them a step further, and which; both ways."""
+    found: list[tuple[dict[str, Value], str]] = []
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        is_int = isinstance(distribution, IntDistribution)
+        if not isinstance(distribution, IntDistribution | FloatDistribution):
+            continue
+        if not distribution.step:
+            continue
+        count = round((distribution.high - distribution.low) / distribution.step)
+        step = distribution.step * max(1, round(_STEP_SHARE * count))
+        others = [int(v) if is_int else float(v) for v in (value - step, value + step)]
+        within = [v for v in others if distribution.low <= v <= distribution.high]
+        found += [({**trial.params, name: other}, name) for other in within]
+    return found
+
+
+def _is_tried(
+    parameters: Mapping[str, Value], returned: set[str], trials: Sequence[FrozenTrial]
+) -> bool:
+    return any(
+        {**t.system_attrs.get("fixed_params", {}), **t.params} == parameters
+        and _returned(t) == returned
         for t in trials
     )
-    return None if tried else found
 
 
 def _returned(trial: FrozenTrial) -> set[str]:

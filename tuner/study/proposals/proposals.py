@@ -25,12 +25,7 @@ from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import SamplerName
 from tuner.study.proposals.gp_sampler import GAIN, SearchSampler
-from tuner.study.proposals.knob_returns import (
-    RETURNED,
-    expected_changes,
-    parameters_between,
-    parameters_without,
-)
+from tuner.study.proposals.knob_returns import RETURNED, KnobReturns
 from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
 from tuner.study.proposals.search_task import (
@@ -117,6 +112,7 @@ class Proposals:
         with collector_paused():
             self._trials()  # Optuna reads them once and makes an object of each row
         self._task = self._search_task()
+        self.returns = KnobReturns(self._study, space, self._task)
         self._study.sampler = self._sampler(sampler, seed)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             self._study.set_metric_names([f"log {o}" for o in objectives])
@@ -186,11 +182,6 @@ class Proposals:
         """How many knobs the space has; fields of a structured flag count one by one."""
         return len(self._space.parameters)
 
-    @property
-    def returned_count(self) -> int:
-        """How many trials had a knob go back to the baseline's value."""
-        return sum(RETURNED in t.user_attrs for t in self._trials())
-
     def expected_gains(self) -> list[float | None]:
         """Return the expected gain of each told trial, in order, relative to the results by then.
 
@@ -210,49 +201,6 @@ class Proposals:
     def enqueue(self, parameters: Mapping[str, Value]) -> None:
         """Put a point at the end of the queue."""
         self._study.enqueue_trial(dict(parameters), user_attrs={"attempt": 1})
-
-    def enqueue_return(self, number: int, knobs: Sequence[str]) -> None:
-        """Queue trial `number` with more knobs as the baseline has them, unless it is queued."""
-        parameters = self._parameters_without(self._trial(number), knobs)
-        assert parameters is not None
-        names = [*self._trial(number).user_attrs.get(RETURNED, ()), *knobs]
-        waiting = self._trials(TrialState.WAITING)
-        if not any(t.user_attrs.get(RETURNED) == names for t in waiting):
-            self._study.enqueue_trial(parameters, user_attrs={"attempt": 1, RETURNED: names})
-
-    def enqueue_between(self, number: int, other: int) -> bool:
-        """Queue a trial between two that differ in one knob; say whether there is a new one."""
-        found = parameters_between(self._trial(number), self._trial(other), self._trials())
-        if found is None or not self._is_possible(found):
-            return False
-        names = self._trial(number).user_attrs.get(RETURNED, [])
-        self._study.enqueue_trial(found, user_attrs={"attempt": 1, RETURNED: names})
-        return True
-
-    def order_of_returns(
-        self, number: int, groups: Sequence[tuple[str, ...]]
-    ) -> list[tuple[str, ...]]:
-        """Return the groups of a trial's knobs that can go back, the least expected change first.
-
-        The change is that of the first objective's model. A group without which the configuration
-        cannot work is left out.
-        """
-        trial = self._trial(number)
-        points = {
-            names: point
-            for names in groups
-            if (point := self._parameters_without(trial, names)) is not None
-        }
-        change = expected_changes(self._task, self._study, trial.params, list(points.values()))
-        by_names = dict(zip(points, change, strict=True))
-        return sorted(points, key=lambda names: abs(by_names[names]))
-
-    def _parameters_without(
-        self, trial: FrozenTrial, names: Sequence[str]
-    ) -> dict[str, Value] | None:
-        default = next((t for t in self._trials() if t.user_attrs.get(BASELINE)), None)
-        found = None if default is None else parameters_without(self._space, trial, default, names)
-        return found if found is not None and self._is_possible(found) else None
 
     def ask(self, asker: Asker = NOBODY) -> Proposal:
         """Return the next configuration for a worker: a queued one, else the sampler's.
