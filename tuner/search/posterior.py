@@ -122,15 +122,6 @@ def fit_models(space: Space, observations: Sequence[Observation], violations: in
     )
 
 
-def fit_objective(space: Space, observations: Sequence[Observation]) -> GaussianProcess | None:
-    """Fit the first objective's process alone; None while it is known at fewer than two points."""
-    working = [o for o in observations if o.works and o.objectives]
-    if not working:
-        return None
-    data = _column(space, working, 0, of_objectives=True).data
-    return None if len(data.y) < 2 else GaussianProcess.fit(data)
-
-
 def _failures(space: Space, observations: Sequence[Observation]) -> tuple[Feasibility, Capacity]:
     """Learn from what crashed, and from what did not keep up."""
     x = space.coordinates_of([o.point for o in observations])

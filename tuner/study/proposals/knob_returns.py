@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.configuration import Value
 from tuner.search.acquisition import log_expected_below
-from tuner.search.posterior import fit_models, fit_objective
+from tuner.search.posterior import Models, fit_models
 from tuner.search.space import Point
 from tuner.spec.search_space import SearchSpace
 from tuner.study.proposals.search_task import BASELINE, ENDED_EARLY, SearchTask
@@ -34,6 +34,7 @@ class KnobReturns:
         self._study = study
         self._space = space
         self._task = task
+        self._fitted: tuple[int, Models | None] = (0, None)  # to so many observations
 
     @property
     def count(self) -> int:
@@ -70,9 +71,7 @@ class KnobReturns:
             if not _is_tried(parameters, _returned(trial) - {self._setting(name)}, trials)
             and self._task.is_possible(parameters)
         ]
-        models = fit_models(
-            self._task.space, self._task.observations(self._study), len(self._task.constraints)
-        )
+        models = self._models()
         if models is None or not steps:
             return False
         points = [trial.params, *(parameters for parameters, _ in steps)]
@@ -106,11 +105,20 @@ class KnobReturns:
         In a study on several cards it is that of the mean card. Empty while there is no model.
         """
         told = [t for t in self._task.told(self._study) if ENDED_EARLY not in t.user_attrs]
-        process = fit_objective(self._task.space, self._task.observations(self._study))
-        if process is None or not told:
+        models = self._models()
+        if models is None or not told:
             return {}
-        means, _ = process.predict(self._task.space.coordinates_of([t.params for t in told]))
+        x = self._task.space.coordinates_of([t.params for t in told])
+        means, _ = models.objectives[0].predict(x)
         return {t.number: float(mean) for t, mean in zip(told, means, strict=True)}
+
+    def _models(self) -> Models | None:
+        """Return the models of what was told by now; every worker asks, and they take a while."""
+        known = self._task.observations(self._study)
+        if self._fitted[0] != len(known):
+            models = fit_models(self._task.space, known, len(self._task.constraints))
+            self._fitted = len(known), models
+        return self._fitted[1]
 
     def _queue(self, parameters: Mapping[str, Value], names: Sequence[str]) -> None:
         attrs = {"attempt": 1, RETURNED: list(names)}
