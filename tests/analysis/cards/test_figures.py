@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,7 +10,7 @@ import pytest
 from helpers.scripted import measurement
 from helpers.testbed import OWNER
 
-from tuner.analysis.cards.figures import card_figures, on_mean_card
+from tuner.analysis.cards.figures import card_figures, on_mean_card, without_noise
 from tuner.analysis.cards.workers import worker_states
 from tuner.analysis.outcomes import energy_j
 from tuner.configuration import Configuration
@@ -86,3 +87,12 @@ def test_what_each_card_does() -> None:
     assert (first.card, first.runs, first.for_s, first.measured) == ("a", "trial 4", 120.0, 1)
     assert (second.card, second.runs, second.measured) == ("b", None, 1)
     assert worker_states([], [], now) == []
+
+
+def test_the_model_says_what_a_lucky_window_took() -> None:
+    lucky, other = trial(1, "a", 0.95), trial(2, "b", 1.01)
+    expected = without_noise([lucky, other], {1: math.log(1.0)})
+    assert [energy_j(t) for t in expected] == pytest.approx([1.0, 1.01])
+    assert expected[0].measurement is not None and lucky.measurement is not None
+    assert expected[0].measurement.metrics["mean_tpot_ms"] == 10.0
+    assert lucky.measurement.metrics[ENERGY] == 0.95

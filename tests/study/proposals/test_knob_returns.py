@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.study.proposals.knob_returns import RETURNED, parameters_between
+from tuner.study.proposals.knob_returns import RETURNED, parameters_between, parameters_beyond
 
 GRID = {"clock": IntDistribution(780, 1980, step=60), "share": FloatDistribution(0.0, 1.0)}
 
@@ -38,3 +38,18 @@ def test_only_what_differs_in_one_knob_has_a_middle_and_only_once() -> None:
     assert parameters_between(holds, ended(1440, share=0.6), []) is None  # no grid
     assert parameters_between(holds, may_miss, [ended(1320)]) is None
     assert parameters_between(holds, may_miss, [ended(1320, back=("share",))]) is not None
+
+
+@pytest.mark.parametrize(("clock", "further"), [(1440, [1320, 1560]), (780, [900]), (1920, [1800])])
+def test_a_step_further_is_a_tenth_of_the_range_and_within_it(
+    clock: int, further: list[int]
+) -> None:
+    found = parameters_beyond(ended(clock))
+    assert found == [({"clock": mhz, "share": 0.5}, "clock") for mhz in further]  # share: no grid
+
+
+def test_a_step_of_few_values_is_one_value() -> None:
+    seqs = optuna.trial.create_trial(
+        params={"log2_seqs": 9}, distributions={"log2_seqs": IntDistribution(3, 9)}, value=0.0
+    )
+    assert parameters_beyond(seqs) == [({"log2_seqs": 8}, "log2_seqs")]
