@@ -23,7 +23,8 @@ from tuner.store import RepeatRow, TrialRow
 
 # Stretches from this number on tell the search how far within its SLOs to aim.
 AIM_FROM = 1000
-_AS_LITTLE = 1.02  # energies of two windows this near to each other may be the same
+# Energies this near to each other may be the same: of two windows, and by a model of all windows.
+AS_LITTLE, AS_LITTLE_BY_MODEL = 1.02, 1.005
 # How likely a member is to hold; where none is, the next.
 _CHANCES = (0.6, 0.5, 0.25, 0.05, 0.01)
 # What is confirmed is left for one that may save so much more, and is so likely to hold.
@@ -39,7 +40,8 @@ class Goal:
     """The SLOs and objectives that define the front, and the maximum repeats per member.
 
     `quality_drop` is how much less of the study's questions a member may answer right,
-    `picture_drop` how much less its pictures may resemble the default's.
+    `picture_drop` how much less its pictures may resemble the default's. Energies within a factor
+    of `as_little` count as equal.
     """
 
     slos: tuple[Slo, ...]
@@ -47,6 +49,7 @@ class Goal:
     most_repeats: int
     quality_drop: float = 0.0
     picture_drop: float = 1.0
+    as_little: float = AS_LITTLE
 
     def verdicts(
         self, trials: Sequence[TrialRow], repeats: Iterable[RepeatRow]
@@ -101,7 +104,7 @@ def members(
         first = (
             _improvement(able, held, hold, outlook, begun)
             if held
-            else _leader(able, hold, outlook, begun)
+            else _leader(able, hold, outlook, begun, goal.as_little)
         )
         front = [first, *(t for t in front if t.number != first.number)]
     return [by_number[t.number] for t in front]
@@ -154,6 +157,7 @@ def _leader(
     hold: Mapping[int, float],
     outlook: Outlook,
     begun: Sequence[int],
+    as_little: float,
 ) -> TrialRow:
     """Return what is confirmed first, so that there is an answer early.
 
@@ -178,7 +182,7 @@ def _leader(
     ]
     if going_on:
         return max(going_on, key=lambda t: begun.count(t.number))
-    equals = [t for t in likely if (energy_j(t) or math.inf) <= least_j * _AS_LITTLE]
+    equals = [t for t in likely if (energy_j(t) or math.inf) <= least_j * as_little]
     return min(equals, key=lambda t: (len(t.configuration.knobs()), energy_j(t) or math.inf))
 
 

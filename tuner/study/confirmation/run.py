@@ -14,7 +14,7 @@ from tuner.spec.stored import StoredSpec
 from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, RepeatRow, Store, TrialRow, TrialState
 from tuner.study.confirmation.levels import level_steps
-from tuner.study.confirmation.members import Goal
+from tuner.study.confirmation.members import AS_LITTLE, AS_LITTLE_BY_MODEL, Goal
 from tuner.study.confirmation.plan import (
     Step,
     aim_step,
@@ -69,7 +69,8 @@ class ConfirmationRun:
         self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
         drops = (spec.quality_drop, spec.picture_drop)
-        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops)
+        near = AS_LITTLE if fleet.first.card is None else AS_LITTLE_BY_MODEL
+        self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops, near)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
