@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -118,6 +118,7 @@ def tasks_plan(store: Store, request: PlanRequest) -> TasksPlan:
         for study, curve, judge in zip(request.studies, curves, judges, strict=True)
     ]
     _require_different(pools, request)
+    request = replace(request, reserve=request.first_reserve)  # the same for every way
     layouts, notes = [], []
     refusals = []
     for sharing, ways in ((Sharing.OWN, [pools]), (Sharing.SHARED, _shared_ways(pools))):
