@@ -12,6 +12,7 @@ from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import Workload
 from tuner.measurement.quality.questions import Question
+from tuner.measurement.racing.race import Race
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
 from tuner.pictures import Pictures
@@ -192,6 +193,8 @@ class MeasurementPlan:
     asked of what is confirmed, `pictures` are made by it and compared with the baseline's. With
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     `unseen_window` is the window on traffic that the search does not see, if it is another.
+    `race` returns what a configuration runs against on the search's stretch, None for a window that
+    ends by itself.
     """
 
     model: str
@@ -205,6 +208,7 @@ class MeasurementPlan:
     questions: tuple[Question, ...] = ()
     pictures: tuple[GenerationRequest, ...] = ()
     unseen_window: WindowPlan | None = None
+    race: Callable[[], Race | None] | None = None
 
     @property
     def workload(self) -> Workload:
@@ -225,7 +229,9 @@ class MeasurementPlan:
             return self.unseen_window or self.window
         if not self.ends_early or configuration == self.baseline:
             return self.window
-        return replace(self.window, slos=self.slos)
+        is_same_traffic = not configuration.load
+        race = self.race() if self.race is not None and is_same_traffic else None
+        return replace(self.window, slos=self.slos, race=race)
 
     def run_of(self, configuration: Configuration, unseen: int | None = None) -> LoadRun:
         """Return a configuration's load on a stretch of traffic; see `Traffic.requests`."""

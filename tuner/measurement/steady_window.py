@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tuner.measurement.early_stop import Backlog, first_missed
 from tuner.measurement.precision import Precision
+from tuner.measurement.racing.race import Race
 from tuner.measurement.window_statistics import WindowStatistics, as_column
 from tuner.records import EarlyEnd, InFlight
 from tuner.slo import Slo
@@ -41,6 +42,7 @@ class WindowPlan:
         watches_backlog: the load is ended once the server clearly does not keep up with it.
         begins_after_s: the window begins so long after the load, settled or not, and has its
             longest length; None to begin and end by what is seen.
+        race: the load is ended once this is lost; for one on the same stretch of arrivals.
     """
 
     window_s: float = 60.0
@@ -49,6 +51,7 @@ class WindowPlan:
     slos: tuple[Slo, ...] = ()
     watches_backlog: bool = True
     begins_after_s: float | None = None
+    race: Race | None = None
 
     def on_one_stretch(self, fills_in_s: float = 0.0) -> WindowPlan:
         """Return the plan that measures every configuration on the same stretch of arrivals.
@@ -93,7 +96,8 @@ class SteadyWindow:
     Drain: the window ends with the last request sent, once requests end and no new ones are sent.
 
     Early end: where the driver reports the requests under way, a load ends early if the server
-    clearly does not keep up with it, or if it clearly misses an SLO of the plan.
+    clearly does not keep up with it, if it clearly misses an SLO of the plan, or if it has lost the
+    plan's race.
     """
 
     def __init__(self, plan: WindowPlan) -> None:
@@ -202,6 +206,9 @@ class SteadyWindow:
             early = self._backlog.outgrown(slos, as_column(statistics.sent_s), under_way, now_s)
         if early is None and slos and self._window_start_s is not None:
             early = first_missed(slos, statistics, under_way, self._window_start_s, now_s)
+        race, load_start_s = self._plan.race, self._load_start_s
+        if early is None and race is not None and load_start_s is not None:
+            early = race.lost(statistics, load_start_s, now_s)
         if early is not None:
             self.ended_early, self._decided_end_s = early, now_s
 

@@ -115,6 +115,7 @@ class StudySpec(BaseModel):
     client_priority: bool = True  # of the load client over other processes, where that is allowed
     sampler: SamplerName = "gp"
     seed: int = Field(default=0, ge=0, lt=2**31)
+    racing: bool = False  # a trial that has lost to an earlier one on the same requests is ended
     confirm: bool = True
     checks: bool = True  # after the confirmation: stress, idle power, headroom
     headroom: float | None = Field(default=None, ge=1, le=10)  # SLOs hold at so many times the load

@@ -55,6 +55,7 @@ from tuner.study.loop import StudyRun
 from tuner.study.proposals.first_points import enqueue_emulated, enqueue_levels, enqueue_older
 from tuner.study.proposals.memory_fit import fitting
 from tuner.study.proposals.proposals import Proposals
+from tuner.study.racing.stored_rivals import StoredRivals
 from tuner.study.run_files import RunFiles
 from tuner.study.study_log import LoggedListener
 from tuner.study.workers.bench import Bench
@@ -127,8 +128,9 @@ class Run:
                 self._spec, share, self._plan(), self._context
             )
         knobs = space_knobs(self._space, self._gpus)
+        rivals = StoredRivals(self._name, self._spec, self._plan(), self._store)
         async with opened_benches(
-            self._name, self._spec, self._plan(), knobs, self._context
+            self._name, self._spec, rivals.raced(self._plan()), knobs, self._context
         ) as opened:
             left_over = [] if new else await left_over_of(opened.benches)
             testbed, benches = await prepared(opened.benches, self._listener.note)
@@ -160,7 +162,8 @@ class Run:
             self._files.log_identity(stored, defaults)
             keep_left_over(self._name, self._store, self._files.log, left_over)
             newcomers = partial(opened.joined, testbed, self._listener.note)
-            await self._loop(benches, defaults, older, newcomers if opened.can_grow else None)
+            growing = newcomers if opened.can_grow else None
+            await self._loop(benches, defaults, older, growing, rivals)
 
     def _written_out(self, defaults: Mapping[str, Value]) -> Configuration | None:
         if THINKING not in self._space.load:
@@ -178,6 +181,7 @@ class Run:
         defaults: Mapping[str, Value],
         older: Sequence[Configuration],
         newcomers: Callable[[], Awaitable[list[Bench]]] | None,
+        rivals: StoredRivals,
     ) -> None:
         proposals = Proposals(
             OneWriterStorage(self._store.optuna_storage()),
@@ -222,7 +226,7 @@ class Run:
         try:
             await retry_store_faults(
                 gate,
-                lambda: self._to_the_end(run, fleet, confirmation, prober),
+                lambda: self._to_the_end(run, rivals, fleet, confirmation, prober),
                 lambda: self._reconcile(run, confirmation),
             )
         except BaseException:
@@ -249,12 +253,14 @@ class Run:
     async def _to_the_end(
         self,
         run: StudyRun,
+        rivals: StoredRivals,
         fleet: Fleet,
         confirmation: ConfirmationRun | None,
         prober: Prober | None,
     ) -> None:
         with self._store.optuna_faults():
-            await run.run()
+            with rivals.open():
+                await run.run()
             checks = None if prober is None else FinalChecks(prober)
             if confirmation is not None:
                 is_asked = self._spec.headroom is not None

@@ -22,7 +22,7 @@ RUN_SECTIONS: Mapping[str, Sequence[str]] = {
     ),
     "The search": (
         *("space", "hours", "trials", "stop_when_flat", "sampler", "seed", "from_study"),
-        *("window_s", "max_window_s", "precision"),
+        *("window_s", "max_window_s", "precision", "racing"),
     ),
     "The end of the night": (
         *("confirm", "confirm_repeats", "confirm_window_s", "checks", "headroom", "loads"),

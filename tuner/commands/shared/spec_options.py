@@ -226,6 +226,14 @@ class StudyOptions(SpecOptions):
             help="Measure the front again at the end, on clean launches (default: confirm).",
         ),
     ] = None
+    racing: Annotated[
+        bool | None,
+        typer.Option(
+            "--racing/--no-racing",
+            help="End a trial of the search as soon as it is clear that it is no better than an "
+            "earlier one on the same requests (default: do not).",
+        ),
+    ] = None
     checks: Annotated[
         bool | None,
         typer.Option(

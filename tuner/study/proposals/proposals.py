@@ -44,6 +44,7 @@ from tuner.study.proposals.search_task import (
     SearchTask,
     suggested,
 )
+from tuner.study.racing.estimates import estimates
 
 _RANDOM_STARTS = 10
 CONSTRAINT_NAMES = "constraints, met where <= 0: log(value / bound)"
@@ -126,11 +127,7 @@ class Proposals:
         if name == "random":
             return PossibleSampler(RandomSampler(seed=begun), self._task, begun)
         if name == "tpe":
-            tpe = TPESampler(
-                seed=begun,
-                multivariate=True,
-                n_startup_trials=_RANDOM_STARTS,
-            )
+            tpe = TPESampler(seed=begun, multivariate=True, n_startup_trials=_RANDOM_STARTS)
             return PossibleSampler(tpe, self._task, begun)
         return SearchSampler(self._task, seed)
 
@@ -271,9 +268,13 @@ class Proposals:
         """Tell that the configuration itself fails; impute the worst values so far.
 
         `crashed` says that it did not start or died, which one of its options may be to blame for;
-        one that does not keep up with the load is just too slow.
+        one that does not keep up with the load is just too slow. One that lost a race works, and
+        its values are estimates.
         """
         told = self._trials(TrialState.COMPLETE)
+        if lost := estimates(reason, told, self._objectives, self._slos):
+            self._tell(number, lost.costs, {LAUNCH_OK: _MET, **lost.violations}, {REASON: reason})
+            return
         worst = [max(column) for column in zip(*(t.values for t in told), strict=True)]
         violations = {
             str(slo): max([_UNKNOWN_VIOLATION, *(t.constraints[str(slo)] for t in told)])
