@@ -10,7 +10,7 @@ from tuner.analysis.plan.pools import Pool
 from tuner.analysis.plan.proved_plan import PlanRequest, proved_together, router_with_margin
 from tuner.analysis.plan.simulation.proof import Hour, Proof
 from tuner.analysis.plan.simulation.scene import Scene, Task
-from tuner.analysis.plan.simulation.tallies import Tally, TaskProof
+from tuner.analysis.plan.simulation.tallies import Tally, TaskProof, enough
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
@@ -79,8 +79,19 @@ def proof(routing: Routing, energy_j: float, good: int) -> Proof:
     return Proof(routing, (hour,), (task,), energy_j, 60.0, HOUR_S)
 
 
+def test_an_hour_has_to_be_better_than_just_good_enough() -> None:
+    """Or it would not be on other traffic, every other time."""
+    assert [proof(Routing.LEAST_BUSY, 1.0, good).holds for good in (990, 994, 996)] == [
+        False,
+        False,
+        True,
+    ]
+    assert enough(0.99, 40) == 1.0
+    assert enough(0.99, 10**8) == pytest.approx(0.99, abs=1e-4)
+
+
 def test_of_routers_with_about_the_same_energy_the_one_with_margin_is_taken() -> None:
-    close = proof(Routing.BY_LENGTH, 1000.0, 991)
+    close = proof(Routing.BY_LENGTH, 1000.0, 996)
     safe = proof(Routing.ROUND_ROBIN, 1005.0, 999)
     dear = proof(Routing.LEAST_BUSY, 1200.0, 1000)
     missed = proof(Routing.CONSOLIDATE, 800.0, 950)

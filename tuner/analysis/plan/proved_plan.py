@@ -14,6 +14,7 @@ from tuner.analysis.plan.operating_plan import DWELL_S, RESERVE, STEP_S, Operati
 from tuner.analysis.plan.pools import Pool, task_pool
 from tuner.analysis.plan.simulation.proof import Proof, prove, prove_constant
 from tuner.analysis.plan.simulation.scene import REQUESTS, Scene
+from tuner.analysis.plan.simulation.tallies import enough
 from tuner.analysis.plan.together import Wanted, plans_together
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import NoFeasibleConfigurationError, UsageError
@@ -281,10 +282,13 @@ def _missed(proof: Proof | None) -> str:
     weakest = proof.weakest
     of_task = f" of {weakest.task}" if len(proof.tasks) > 1 else ""
     worst = weakest.worst
-    if worst.missed and worst.attainment >= weakest.needed:
+    wanted = enough(weakest.needed, worst.requests)
+    if worst.missed and worst.attainment >= wanted:
         return f"{', '.join(worst.missed)}{of_task} was missed in hour {worst.number}"
     return (
-        f"only {worst.attainment:.1%} of the requests{of_task} met the SLO in hour {worst.number}"
+        f"only {worst.attainment:.2%} of the {worst.requests} requests{of_task} met the SLO in "
+        f"hour {worst.number} ({wanted:.2%} of so many are wanted, for {weakest.needed:.0%} on "
+        "other traffic)"
     )
 
 

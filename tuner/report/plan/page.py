@@ -170,12 +170,12 @@ def _slo_chart(task: TaskProof) -> str:
     bars = []
     for place, hour in enumerate(task.hours):
         height = (_HEIGHT - _BOTTOM) * (hour.attainment - least) / (1.0 - least)
-        is_met = hour.attainment >= task.needed and not hour.missed
         title = f"hour {hour.number}: {hour.attainment:.2%} of {hour.requests} requests"
+        fill = _COLOURS[1] if task.is_met(hour) else _BAD
         bars.append(
             f'<rect x="{_LEFT + place * width:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
             f'width="{max(width - 1, 0.5):.1f}" height="{height:.1f}" '
-            f'fill="{_COLOURS[1] if is_met else _BAD}"><title>{escape(title)}</title></rect>'
+            f'fill="{fill}"><title>{escape(title)}</title></rect>'
         )
     labels = _label(4, 14, "100 %") + _label(4, _HEIGHT - _BOTTOM, f"{least:.0%}")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}">{labels}{"".join(bars)}</svg>'
