@@ -85,6 +85,41 @@ def test_a_clock_that_is_set_back_moves_no_repeat_before_another() -> None:
     assert found.drift.change == pytest.approx(expected.drift.change, abs=0.01)
 
 
+# J/token of the default and of a member on the same twelve stretches, without any drift: by chance
+# the member's ratio is higher wherever the default came first
+BY_CHANCE = [
+    *((0.224, 0.1429), (0.210, 0.1310), (0.222, 0.1401), (0.209, 0.1250), (0.226, 0.1430)),
+    *((0.211, 0.1289), (0.209, 0.1319), (0.207, 0.1250), (0.197, 0.1240), (0.206, 0.1262)),
+    *((0.206, 0.1298), (0.203, 0.1242)),
+]
+
+
+STEADY = [
+    (0.21 * heavy, 0.13 * heavy * own)
+    for heavy, own in zip(
+        (1.0, 1.03, 0.98, 1.02, 0.97, 1.01) * 2, (1.0, 1.001, 1.002) * 4, strict=True
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("stretches", "by_step", "is_seen"),
+    [(BY_CHANCE, 1.0, False), (STEADY, 1.0, False), (STEADY, 1.01, True)],
+)
+def test_a_drift_is_one_only_if_the_defaults_own_repeats_allow_it(
+    stretches: list[tuple[float, float]], by_step: float, is_seen: bool
+) -> None:
+    rows: list[RepeatRow] = []
+    for stretch, joules in enumerate(stretches):
+        pair = list(enumerate(joules))
+        for of, joule in pair if stretch % 2 == 0 else pair[::-1]:
+            row = repeat(len(rows), of, values(joule * by_step ** len(rows), 30.0))
+            rows.append(replace(row, traffic=stretch))
+    energy = confirmations(TRIALS, rows, SLOS)[1].energy
+    assert energy is not None
+    assert energy.drift.seen == is_seen
+
+
 def test_an_interval_across_the_limit_is_uncertain_and_an_estimate_beyond_it_is_off() -> None:
     known = judged(
         (0, values(0.4, 30.0)),
