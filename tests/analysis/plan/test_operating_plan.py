@@ -60,6 +60,12 @@ def test_the_need_is_never_below_the_load_around_it(
     assert demand.rates.sum() * per_step == pytest.approx(sum(rates))
 
 
+def test_more_reserve_in_an_hour_is_in_no_other() -> None:
+    curve = RateCurve(STEP_S, np.full(8, 4.0), "")
+    needs = demand_of(curve, STEP_S, 0.25, {2: 0.5}).needs
+    assert needs.tolist() == [5.0, 5.0, 5.0, 5.0, 7.0, 7.0, 5.0, 5.0]
+
+
 @given(rates=st.lists(st.floats(0.0, 12.0), min_size=2, max_size=9))
 def test_power_grows_with_the_load_and_begins_at_idle(rates: list[float]) -> None:
     kind = replica_type()

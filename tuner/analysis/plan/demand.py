@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from tuner.records import FloatArray
 HOUR_S = 3600.0
 
 Counts = NDArray[np.int64]
+_NOWHERE: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,12 +51,14 @@ class Demand:
         return int(interval * self.step_s / HOUR_S)
 
 
-def demand_of(curve: RateCurve, step_s: float, reserve: float) -> Demand:
+def demand_of(
+    curve: RateCurve, step_s: float, reserve: float, more_in: Mapping[int, float] = _NOWHERE
+) -> Demand:
     """Return the demand of a curve.
 
     The need is the highest rate of the interval and of the two beside it, since a load comes
-    earlier or later on another day, times 1 + `reserve`. Raises `UsageError` for a step that does
-    not divide the curve.
+    earlier or later on another day, times 1 + `reserve`, and more in the hours of `more_in`. Raises
+    `UsageError` for a step that does not divide the curve.
     """
     per_step = step_s / curve.step_s
     if per_step >= 1.0:
@@ -74,4 +79,6 @@ def demand_of(curve: RateCurve, step_s: float, reserve: float) -> Demand:
             )
         rates = peaks = np.repeat(curve.rates, count)
     beside = np.maximum(np.roll(peaks, 1), np.roll(peaks, -1))
-    return Demand(step_s, rates, np.maximum(peaks, beside) * (1.0 + reserve))
+    hours = [int(place * step_s / HOUR_S) for place in range(len(rates))]
+    reserves = np.array([reserve + more_in.get(hour, 0.0) for hour in hours])
+    return Demand(step_s, rates, np.maximum(peaks, beside) * (1.0 + reserves))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import ceil, inf
 
@@ -36,6 +36,7 @@ class PlanOptions:
         step_s: the length of an interval; it is lengthened to the longest lead time.
         reserve: share of capacity above the highest load near an interval.
         dwell_s: for at least so long the fleet stays as it is after a change.
+        more_in: what is added to the reserve in some hours, by their numbers.
         power_budget_w: for all GPUs; then the plan serves as much as it can below it.
         free_gpus: how many of the GPUs the plan may use in each interval; None is all of them.
         own_gpus: how many are this plan's where all of them run; None is all.
@@ -45,6 +46,7 @@ class PlanOptions:
     step_s: float = STEP_S
     reserve: float = RESERVE
     dwell_s: float = DWELL_S
+    more_in: Mapping[int, float] = field(default_factory=dict)
     power_budget_w: float | None = None
     free_gpus: Counts | None = None
     own_gpus: int | None = None
@@ -139,7 +141,8 @@ def make_plan(
 ) -> OperatingPlan:
     """Return the plan of least energy. Raises `UsageError` for a load beyond the capacity."""
     step_s = interval_s(types, curve, options.step_s)
-    demand = replace(demand_of(curve, step_s, options.reserve), gpus=options.free_gpus)
+    demand = demand_of(curve, step_s, options.reserve, options.more_in)
+    demand = replace(demand, gpus=options.free_gpus)
     usable = [t for t in types if t.gpus <= options.gpus]
     if not usable:
         least = min(t.gpus for t in types)

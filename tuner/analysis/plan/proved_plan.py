@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -193,9 +193,9 @@ def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[Proved
 
     Raises as `proved_plan`.
     """
-    reserves = [request.first_reserve] * len(pools)
+    more_in: list[dict[int, float]] = [{} for _ in pools]
     said: list[list[str]] = [list(pool.notes) for pool in pools]
-    plans = _planned(pools, reserves, request)
+    plans = _planned(pools, request.first_reserve, more_in, request)
     scenes = [pool.scene for pool in pools]
     routings: list[tuple[Proof, ...]] = [() for _ in pools]
     if request.routing is None:
@@ -223,31 +223,43 @@ def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[Proved
             if request.reserve is None and len(pools) == 1:
                 return (_with_less(found[0], pools[0], request),)
             return found
-        missed = [f"with a reserve of {reserves[n]:.0%} {_missed(proofs[n])}" for n in failed]
+        missed = [_missed(proofs[n]) for n in failed]
+        hours = {n: _hours_missed(proofs[n]) for n in failed}
         try:
-            plans = _with_more(pools, reserves, failed, plans, request)
+            plans = _with_more(pools, more_in, hours, plans, request)
         except UsageError as error:
-            raise _none_held(f"{missed[0]}, and more cannot be had ({error})") from None
+            raise _none_held(f"{missed[0]}, and more reserve cannot be had ({error})") from None
         for number, text in zip(failed, missed, strict=True):
-            request.note(f"{text}: planned again with {reserves[number]:.0%}")
-            said[number].append(f"{text}, so it has {reserves[number]:.0%}")
+            added = ", ".join(f"{more_in[number][h]:.0%} in hour {h}" for h in hours[number])
+            request.note(f"{text}: planned again with more reserve, {added}")
+            said[number].append(f"{text}: it has more reserve, {added}")
     raise _none_held(missed[0])
 
 
 def _with_more(
     pools: Sequence[Pool],
-    reserves: list[float],
-    failed: Sequence[int],
+    more_in: Sequence[dict[int, float]],
+    hours: Mapping[int, Sequence[int]],
     plans: Sequence[OperatingPlan],
     request: PlanRequest,
 ) -> tuple[OperatingPlan, ...]:
-    """Return plans with so much more reserve for those that failed that one of them changes."""
+    """Return plans with so much more reserve in the hours that missed that one of them changes.
+
+    `hours` are those of each pool that failed; what they get is added to `more_in`.
+    """
     while True:
-        for number in failed:
-            reserves[number] += _MORE_RESERVE
-        found = _planned(pools, reserves, request)
-        if any(_differs(found[n], plans[n]) for n in failed):
+        for number, own in hours.items():
+            for hour in own:
+                more_in[number][hour] = more_in[number].get(hour, 0.0) + _MORE_RESERVE
+        found = _planned(pools, request.first_reserve, more_in, request)
+        if any(_differs(found[n], plans[n]) for n in hours):
             return found
+
+
+def _hours_missed(proof: Proof | None) -> list[int]:
+    assert proof is not None
+    missed = {h.number for task in proof.tasks for h in task.hours if not task.is_met(h)}
+    return sorted(missed)
 
 
 def _differs(plan: OperatingPlan, other: OperatingPlan) -> bool:
@@ -264,9 +276,14 @@ def _none_held(why: str) -> NoFeasibleConfigurationError:
 
 
 def _planned(
-    pools: Sequence[Pool], reserves: Sequence[float], request: PlanRequest
+    pools: Sequence[Pool],
+    reserve: float,
+    more_in: Sequence[Mapping[int, float]],
+    request: PlanRequest,
 ) -> tuple[OperatingPlan, ...]:
-    wanted = [Wanted(p.types, p.curve, r) for p, r in zip(pools, reserves, strict=True)]
+    wanted = [
+        Wanted(p.types, p.curve, reserve, dict(m)) for p, m in zip(pools, more_in, strict=True)
+    ]
     return plans_together(wanted, request.options)
 
 
@@ -311,7 +328,7 @@ def _with_less(found: ProvedPlan, pool: Pool, request: PlanRequest) -> ProvedPla
         reserve = its + more * _LITTLE_MORE
         if reserve >= found.plan.options.reserve:
             break
-        (plan,) = _planned([pool], [reserve], request)
+        (plan,) = _planned([pool], reserve, [{}], request)
         proof = prove(plan, pool.scene, _offered(plan, pool), first.routing)
         if proof.holds and proof.energy_j < first.energy_j:
             text = (

@@ -7,8 +7,8 @@ every interval, and the order of least energy is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -29,11 +29,16 @@ from tuner.load.day.rate_curve import RateCurve
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a plan is to be made of: types, a load, and the reserve."""
+    """What a plan is to be made of: types, a load, and the reserve, with more in some hours."""
 
     types: tuple[ReplicaType, ...]
     curve: RateCurve
     reserve: float
+    more_in: Mapping[int, float] = field(default_factory=dict)
+
+    def asked(self, options: PlanOptions) -> PlanOptions:
+        """Return options with its reserve."""
+        return replace(options, reserve=self.reserve, more_in=self.more_in)
 
 
 def plans_together(wanted: Sequence[Wanted], options: PlanOptions) -> tuple[OperatingPlan, ...]:
@@ -43,7 +48,7 @@ def plans_together(wanted: Sequence[Wanted], options: PlanOptions) -> tuple[Oper
     """
     if len(wanted) == 1:
         only = wanted[0]
-        return (make_plan(only.types, only.curve, replace(options, reserve=only.reserve)),)
+        return (make_plan(only.types, only.curve, only.asked(options)),)
     off_w = max(gpu_off_w(one.types) for one in wanted)
     same = [
         replace(one, types=tuple(replace(t, off_w=off_w * t.gpus) for t in one.types))
@@ -52,7 +57,7 @@ def plans_together(wanted: Sequence[Wanted], options: PlanOptions) -> tuple[Oper
     step_s = max(interval_s(one.types, one.curve, options.step_s) for one in same)
     shares = _shares([_peak_gpus(one) for one in same], options.gpus)
     each = [
-        replace(options, step_s=step_s, reserve=one.reserve, own_gpus=share)
+        replace(one.asked(options), step_s=step_s, own_gpus=share)
         for one, share in zip(same, shares, strict=True)
     ]
     alone = [make_plan(one.types, one.curve, own) for one, own in zip(same, each, strict=True)]
