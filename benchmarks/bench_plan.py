@@ -25,8 +25,9 @@ import numpy as np
 import tuner
 from tuner.analysis.plan.operating_plan import PlanOptions, make_plan
 from tuner.analysis.plan.operating_points import replica_types
+from tuner.analysis.plan.plan_request import PlanRequest
 from tuner.analysis.plan.pools import task_pool
-from tuner.analysis.plan.proved_plan import PlanRequest, ProvedPlan, proved_together
+from tuner.analysis.plan.proved_plan import ProvedPlan, proved_together
 from tuner.analysis.plan.simulation.proof import Proof, prove, prove_constant
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import TunerError

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner import DEFAULT_STORE
-from tuner.analysis.plan.proved_plan import PlanRequest, ProvedPlan
+from tuner.analysis.plan.plan_request import PlanRequest
+from tuner.analysis.plan.proved_plan import ProvedPlan
 from tuner.analysis.plan.proved_plan import proved_plan as plan_from
 from tuner.analysis.plan.tasks_plan import TasksPlan
 from tuner.analysis.plan.tasks_plan import tasks_plan as tasks_plan_from

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers.replica_kinds import replica_type
 
+from tuner.analysis.plan.plan_request import PlanRequest
 from tuner.analysis.plan.pools import Pool
-from tuner.analysis.plan.proved_plan import PlanRequest, proved_together, router_with_margin
+from tuner.analysis.plan.proved_plan import proved_together, router_with_margin
 from tuner.analysis.plan.simulation.proof import Hour, Proof
 from tuner.analysis.plan.simulation.scene import Scene, Task
 from tuner.analysis.plan.simulation.tallies import Tally, TaskProof, enough

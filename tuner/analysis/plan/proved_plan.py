@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path
 
 import numpy as np
 
 from tuner.analysis.plan.demand import demand_of
-from tuner.analysis.plan.operating_plan import DWELL_S, RESERVE, STEP_S, OperatingPlan, PlanOptions
+from tuner.analysis.plan.operating_plan import OperatingPlan
+from tuner.analysis.plan.plan_request import PlanRequest, curves_of
 from tuner.analysis.plan.pools import Pool, task_pool
 from tuner.analysis.plan.simulation.proof import Proof, prove, prove_constant
-from tuner.analysis.plan.simulation.scene import REQUESTS, Scene
+from tuner.analysis.plan.simulation.scene import Scene
 from tuner.analysis.plan.simulation.tallies import enough
 from tuner.analysis.plan.together import Wanted, plans_together
 from tuner.emulator.fleet.routing import Routing
 from tuner.errors import NoFeasibleConfigurationError, UsageError
-from tuner.load.day.rate_curve import RateCurve, alike
-from tuner.load.day.read import DayFormat, read_day
+from tuner.load.day.rate_curve import RateCurve
 from tuner.slo import Slo
 from tuner.store import Store
 
@@ -27,58 +26,8 @@ _MORE_RESERVE = 0.1
 _LITTLE_MORE = 0.05
 _MOST_ATTEMPTS = 5
 _NEAR = 1.01  # of the least energy: the router that kept the SLO best is taken then
-_SAME_S = 1e-3
 _OTHER_SEED = 1_000  # of the arrivals that a plan is given to prove itself on
 _COMPARED_SHARE = 4  # a comparison of routers simulates this part of a proof's requests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRequest:
-    """What a plan is asked for; see `tuner plan --help`.
-
-    Attributes:
-        studies: with operating points; of one workload for a single load, else one for each load.
-        loads: the file of a day for each task.
-        judges: those of another day, to prove the plan on; empty for the same one, drawn anew.
-        scale: every rate times this.
-        reserve: None begins with 15 %, and takes less where a fleet that stays as it is does.
-        routing: None compares them all.
-        simulated: about how many requests of a task to simulate for a proof; 0 proves nothing.
-        note: is told of the progress.
-        mixes_answers: whether thinking, or the steps of pictures, may change by the hour.
-    """
-
-    studies: Sequence[str]
-    loads: Sequence[Path]
-    gpus: int
-    load_format: DayFormat | None = None
-    scale: float = 1.0
-    judges: Sequence[Path] = ()
-    step_s: float = STEP_S
-    dwell_s: float = DWELL_S
-    reserve: float | None = None
-    routing: Routing | None = None
-    power_budget_w: float | None = None
-    simulated: int = REQUESTS
-    seed: int = 0
-    note: Callable[[str], None] = field(default=lambda _: None)
-    mixes_answers: bool = False
-
-    @property
-    def first_reserve(self) -> float:
-        """The reserve that planning begins with."""
-        return RESERVE if self.reserve is None else self.reserve
-
-    @property
-    def options(self) -> PlanOptions:
-        """What is asked of the schedule."""
-        return PlanOptions(
-            gpus=self.gpus,
-            step_s=self.step_s,
-            reserve=self.first_reserve,
-            dwell_s=self.dwell_s,
-            power_budget_w=self.power_budget_w,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,44 +80,6 @@ def proved_plan(store: Store, request: PlanRequest) -> ProvedPlan:
     return proved_together([pool], request)[0]
 
 
-def curves_of(request: PlanRequest) -> tuple[tuple[RateCurve, ...], tuple[RateCurve, ...]]:
-    """Return the loads, and those that the plan is proved on; each in the same steps.
-
-    Raises `UsageError` for a file that is no load, and for loads of different hours.
-    """
-
-    def read(paths: Sequence[Path]) -> tuple[RateCurve, ...]:
-        found = [read_day(path, request.load_format).scaled(request.scale) for path in paths]
-        return alike(found)
-
-    curves = read(request.loads)
-    if not request.judges:
-        return curves, curves
-    if len(request.judges) != len(request.loads):
-        raise UsageError(
-            f"--judge is given {len(request.judges)} times and --load {len(request.loads)}: give "
-            "another day for each load, in the same order"
-        )
-    judges = read(request.judges)
-    for curve, judge in zip(curves, judges, strict=True):
-        _require_same_hours(curve, judge)
-    return curves, judges
-
-
-def _require_same_hours(curve: RateCurve, judge: RateCurve) -> None:
-    if abs(curve.length_s - judge.length_s) > _SAME_S:
-        raise UsageError(
-            f"{judge.source} lasts {judge.length_s / 3600:.4g} h and {curve.source} "
-            f"{curve.length_s / 3600:.4g} h: give a --judge of the same hours"
-        )
-    begins = [None if c.starts_at is None else c.starts_at.time() for c in (curve, judge)]
-    if None not in begins and begins[0] != begins[1]:
-        raise UsageError(
-            f"{judge.source} begins at {begins[1]} and {curve.source} at {begins[0]}: give a "
-            "--judge of the same hours"
-        )
-
-
 def pool_from(
     store: Store,
     request: PlanRequest,
@@ -193,6 +104,14 @@ def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[Proved
 
     Raises as `proved_plan`.
     """
+    found = _held(pools, request)
+    if request.reserve is None and len(pools) == 1:
+        return (_with_less(found[0], pools[0], request),)
+    return found
+
+
+def _held(pools: Sequence[Pool], request: PlanRequest) -> tuple[ProvedPlan, ...]:
+    """Return plans that keep their SLOs, with more reserve in hours that did not at first."""
     more_in: list[dict[int, float]] = [{} for _ in pools]
     said: list[list[str]] = [list(pool.notes) for pool in pools]
     plans = _planned(pools, request.first_reserve, more_in, request)
@@ -214,25 +133,23 @@ def proved_together(pools: Sequence[Pool], request: PlanRequest) -> tuple[Proved
         ]
         failed = [n for n, proof in enumerate(proofs) if proof is not None and not proof.holds]
         if not failed:
-            found = tuple(
+            return tuple(
                 _with_fixed(plan, pool, proof, own, notes)
                 for plan, pool, proof, own, notes in zip(
                     plans, pools, proofs, routings, said, strict=True
                 )
             )
-            if request.reserve is None and len(pools) == 1:
-                return (_with_less(found[0], pools[0], request),)
-            return found
         missed = [_missed(proofs[n]) for n in failed]
-        hours = {n: _hours_missed(proofs[n]) for n in failed}
+        hours = {n: _hours_to_help(proofs[n], plans[n]) for n in failed}
         try:
             plans = _with_more(pools, more_in, hours, plans, request)
         except UsageError as error:
             raise _none_held(f"{missed[0]}, and more reserve cannot be had ({error})") from None
         for number, text in zip(failed, missed, strict=True):
-            added = ", ".join(f"{more_in[number][h]:.0%} in hour {h}" for h in hours[number])
-            request.note(f"{text}: planned again with more reserve, {added}")
-            said[number].append(f"{text}: it has more reserve, {added}")
+            own = more_in[number]
+            added = f"up to {max(own.values()):.0%} more reserve in {len(own)} hours"
+            request.note(f"{text}: planned again with {added}")
+            said[number].append(f"{text}: it has {added}")
     raise _none_held(missed[0])
 
 
@@ -256,10 +173,21 @@ def _with_more(
             return found
 
 
-def _hours_missed(proof: Proof | None) -> list[int]:
+def _hours_to_help(proof: Proof | None, plan: OperatingPlan) -> list[int]:
+    """Return the hours that missed, and those in which no more runs than in them.
+
+    The fewer replicas share a load, the less even it is; a quiet hour that held by luck does not on
+    another day.
+    """
     assert proof is not None
     missed = {h.number for task in proof.tasks for h in task.hours if not task.is_met(h)}
-    return sorted(missed)
+    takes = plan.running @ np.array([kind.capacity for kind in plan.types])
+    by_hour: dict[int, float] = {}
+    for interval, capacity in enumerate(takes.tolist()):
+        hour = plan.demand.hour_of(interval)
+        by_hour[hour] = max(by_hour.get(hour, 0.0), capacity)
+    most = max(by_hour[hour] for hour in missed)
+    return [hour for hour, capacity in by_hour.items() if capacity <= most]
 
 
 def _differs(plan: OperatingPlan, other: OperatingPlan) -> bool:
@@ -310,33 +238,33 @@ def _missed(proof: Proof | None) -> str:
 
 
 def _with_less(found: ProvedPlan, pool: Pool, request: PlanRequest) -> ProvedPlan:
-    """Return the plan with no more reserve than a fleet that stays as it is and uses less.
+    """Return the plan with no more reserve than a fleet that stays as it is and keeps the SLO.
 
-    Such a fleet kept the SLO with that reserve at the highest load. Where a plan with as little
-    does not, it gets a little more.
+    Where a plan with as little does not, or uses no less energy, it gets a little more.
     """
-    fixed, first = found.fixed_proof, found.proof
-    if first is None or pool.scene is None or fixed is None:
+    first, plan = found.proof, found.plan
+    known = ((plan.static, found.static_proof), (plan.all_on, found.all_on_proof))
+    takes = [
+        c.capacity(plan.types) for c, p in known if c is not None and p is not None and p.holds
+    ]
+    if first is None or not takes:
         return found
-    if not fixed.holds or fixed.energy_j >= first.energy_j:
-        return found
-    peak = float(demand_of(pool.curve, found.plan.demand.step_s, 0.0).needs.max())
-    constant = found.plan.all_on if fixed is found.all_on_proof else found.plan.static
-    assert constant is not None
-    its = constant.capacity(found.plan.types) / peak - 1.0
+    peak = float(demand_of(pool.curve, plan.demand.step_s, 0.0).needs.max())
+    its = min(takes) / peak - 1.0
     for more in range(_MOST_ATTEMPTS):
         reserve = its + more * _LITTLE_MORE
-        if reserve >= found.plan.options.reserve:
+        if reserve >= plan.options.reserve:
             break
-        (plan,) = _planned([pool], reserve, [{}], request)
-        proof = prove(plan, pool.scene, _offered(plan, pool), first.routing)
-        if proof.holds and proof.energy_j < first.energy_j:
+        try:
+            (other,) = _held([pool], replace(request, reserve=reserve, routing=first.routing))
+        except (UsageError, NoFeasibleConfigurationError):
+            continue
+        if other.proof is not None and other.proof.energy_j < first.energy_j:
             text = (
-                f"with a reserve of {reserve:.0%}: a fleet that stays as it is keeps the SLO with "
-                f"{its:.0%}, and uses less than the plan with {found.plan.options.reserve:.0%}; "
-                "--reserve decides otherwise"
+                f"begun with a reserve of {reserve:.0%}: a fleet that stays as it is keeps the SLO "
+                f"with {its:.0%}; --reserve decides otherwise"
             )
-            return _with_fixed(plan, pool, proof, found.routings, [*found.notes, text])
+            return replace(other, routings=found.routings, notes=(*other.notes, text))
     return found
 
 

@@ -8,14 +8,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from tuner.analysis.plan.operating_plan import Constant
+from tuner.analysis.plan.plan_request import PlanRequest, curves_of
 from tuner.analysis.plan.pools import Pool, shared_pools
-from tuner.analysis.plan.proved_plan import (
-    PlanRequest,
-    ProvedPlan,
-    curves_of,
-    pool_from,
-    proved_together,
-)
+from tuner.analysis.plan.proved_plan import ProvedPlan, pool_from, proved_together
 from tuner.analysis.plan.simulation.proof import Proof
 from tuner.analysis.plan.simulation.tallies import TaskProof
 from tuner.analysis.plan.together import fit_together, together_j
