@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -47,9 +48,15 @@ def test_import_tuner_loads_no_library() -> None:
 
 
 def loaded_by(*words: str) -> set[str]:
-    """Return the heavy modules that one call of the command line loads."""
+    """Return the heavy modules that one call of the command line loads, beside Typer's own."""
     program = f"import sys; sys.argv = ['tuner', *{words!r}]\nfrom tuner.cli import main\nmain()"
-    return loaded_after(program)
+    return loaded_after(program) - loaded_by_typer()
+
+
+@cache
+def loaded_by_typer() -> set[str]:
+    """Return what `import typer` loads: Rich, if it is an older one."""
+    return loaded_after("import typer")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
