@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import baseline_of, energy_in
 from tuner.analysis.outlook import Outlook
-from tuner.measurement.intervals import Interval
 from tuner.measurement.outputs import Agreement, agreement
 from tuner.measurement.quality.accuracy import AccuracyChange, accuracy_change
 from tuner.measurement.statistics.compare import (
     Comparison,
-    Drift,
     Estimate,
     Repeat,
     compare,
@@ -45,7 +43,6 @@ from tuner.store import Answers, RepeatRow, TrialRow
 LEAST_REPEATS = 2
 _STRICTER = 2.576 / 1.960  # half of the 99 % interval of a normal variable by that of 95 %
 _SELDOM = 0.1  # so small a chance to hold is not worth another repeat
-_LEAST_CHANGE = -0.999  # the logarithm of less is far from any drift
 _NARROW = 0.01  # half the interval of the saving: a tie that is worth no further repeat
 
 
@@ -121,6 +118,11 @@ class Confirmation:
         return is_settled or self.repeats >= most_repeats
 
     @property
+    def is_met(self) -> bool:
+        """Whether it is confirmed that every SLO is met on traffic that was not measured."""
+        return self.is_confirmed and self.slo is SloVerdict.MET
+
+    @property
     def knows_energy(self) -> bool:
         """Whether another pair could hardly change how its energy compares with the default's."""
         if self.energy is None or self.energy.interval is None or self.pairs < LEAST_WINDOWS:
@@ -191,35 +193,16 @@ def _energies_beside(
     pairs = {number: _pairs(rows, theirs) for number, rows in groups.items()}
     default = {row.trial for row in theirs}
     steps = max(r.number for r in theirs) - min(r.number for r in theirs) if theirs else 0
-    drift, per_step = drift_of_pairs([p for n, p in pairs.items() if n not in default], steps)
+    own_drift = drift_of(Repeat(number, joule) for number, joule in _by_traffic(theirs).values())
+    others = [p for n, p in pairs.items() if n not in default]
+    drift, per_step = drift_of_pairs(others, steps, own_drift)
     name, found = _energy_name(theirs), {}
-    if not _is_plausible(drift, name, theirs):
-        drift, per_step = Drift(None, None), 0.0
     for number, own in pairs.items():
         others = [p for n, p in pairs.items() if n not in default and n != number]
         spread = spread_of_pairs(others, per_step)
         comparison = compare_pairs(name, own, drift, per_step, spread) if own else None
         found[number] = _Energy(comparison, len(own))
     return found
-
-
-def _is_plausible(drift: Drift, name: str, theirs: Sequence[RepeatRow]) -> bool:
-    """Say whether the default's own repeats allow a drift that the pairs show.
-
-    Pairs show it by the order within them, as a small step that is then many times as large over
-    the night. Chance does so once in 20 nights; on the default's own line it is far off then.
-    """
-    values = [Repeat(r.number, r.measurement.metrics[name]) for r in theirs if r.measurement]
-    own = drift_of(values) if values and min(v.value for v in values) > 0.0 else drift
-    if own.change is None or own.interval is None or drift.change is None or not drift.interval:
-        return True
-    apart = math.log1p(drift.change) - math.log1p(own.change)
-    return abs(apart) <= math.hypot(_half_log(drift.interval), _half_log(own.interval))
-
-
-def _half_log(interval: Interval) -> float:
-    """Return half the width of an interval of relative changes, as a logarithm."""
-    return 0.5 * (math.log1p(interval.high) - math.log1p(max(interval.low, _LEAST_CHANGE)))
 
 
 def _of_one_kind(rows: list[RepeatRow]) -> list[RepeatRow]:

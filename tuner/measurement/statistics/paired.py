@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.measurement.intervals import told
+from tuner.measurement.intervals import Interval, told
 from tuner.measurement.statistics.compare import (
     Comparison,
     Drift,
@@ -23,7 +23,9 @@ from tuner.measurement.statistics.compare import (
 )
 from tuner.records import FloatArray
 
+NO_DRIFT = Drift(None, None)
 _LEAST_FREEDOM = 3
+_LEAST_CHANGE = -0.999  # the logarithm of less is far from any drift
 _MOST_SHARED = 4  # degrees of freedom that other configurations' pairs contribute
 
 
@@ -62,25 +64,31 @@ def spread_of_pairs(groups: Iterable[Sequence[Pair]], per_step: float = 0.0) -> 
     return Spread(math.sqrt(squares / freedom), freedom)
 
 
-def drift_of_pairs(groups: Sequence[Sequence[Pair]], steps: int) -> tuple[Drift, float]:
+def drift_of_pairs(
+    groups: Sequence[Sequence[Pair]], steps: int, own: Drift = NO_DRIFT
+) -> tuple[Drift, float]:
     """Return the drift over so many steps, and the logarithm of it per step.
 
     Each group are the pairs of one configuration. It is the slope of the log ratios over the steps
-    within pairs, the same for all. A drift that is not seen counts as none.
+    within pairs, the same for all. A drift that is not seen counts as none, and so does one that
+    the baseline's `own` repeats do not allow: chance in a few pairs is many times as large over a
+    night.
     """
     kept = [group for group in groups if len(group) > 1]
     if not kept:
-        return Drift(None, None), 0.0
+        return NO_DRIFT, 0.0
     x = np.concatenate([_centred(np.array([float(p.steps) for p in group])) for group in kept])
     y = np.concatenate([_centred(_log_ratios(group)) for group in kept])
     freedom, spread = x.size - len(kept) - 1, float(x @ x)
     if freedom < _LEAST_FREEDOM or spread == 0.0:
-        return Drift(None, None), 0.0
+        return NO_DRIFT, 0.0
     slope = float(x @ y) / spread
     rest = y - slope * x
     error = math.sqrt(float(rest @ rest) / freedom / spread)
     interval = relative(interval_around(steps * slope, steps * error, freedom))
     drift = Drift(math.expm1(steps * slope), interval)
+    if not _allows(own, drift):
+        return NO_DRIFT, 0.0
     return drift, slope if drift.seen else 0.0
 
 
@@ -112,8 +120,21 @@ def compare_pairs(
         verdict=verdict_of(metric, interval),
         difference=math.expm1(mean),
         interval=interval,
-        drift=Drift(None, None) if drift is None else drift,
+        drift=NO_DRIFT if drift is None else drift,
     )
+
+
+def _allows(own: Drift, drift: Drift) -> bool:
+    """Say whether two drifts may be the same, by their 95 % intervals."""
+    if own.change is None or own.interval is None or drift.change is None or not drift.interval:
+        return True
+    apart = math.log1p(drift.change) - math.log1p(own.change)
+    return abs(apart) <= math.hypot(_half_log(drift.interval), _half_log(own.interval))
+
+
+def _half_log(interval: Interval) -> float:
+    """Return half the width of an interval of relative changes, as a logarithm."""
+    return 0.5 * (math.log1p(interval.high) - math.log1p(max(interval.low, _LEAST_CHANGE)))
 
 
 def _log_ratios(pairs: Sequence[Pair], per_step: float = 0.0) -> FloatArray:

@@ -14,7 +14,6 @@ from tuner.configuration import Configuration
 from tuner.measurement.statistics.unseen_traffic import (
     LEAST_WINDOWS,
     MOST_MISSES,
-    SloVerdict,
 )
 from tuner.metrics import Direction, kind_of
 from tuner.slo import Slo
@@ -86,7 +85,8 @@ def members(
         if not _is_rejected(known.get(trial.number))
     ]
     hold = {t.number: outlook.chance_to_hold(t.number) for t in rows}
-    held = [t for t in rows if not t.baseline and _is_met(known.get(t.number))]
+    met = {number for number, found in known.items() if found.is_met}
+    held = [t for t in rows if not t.baseline and t.number in met]
     front: list[TrialRow] = []
     for chance in _CHANCES:
         standing = [t for t in rows if t.baseline or hold[t.number] >= chance or t in held]
@@ -112,10 +112,6 @@ def members(
 
 def _is_rejected(found: Confirmation | None) -> bool:
     return found is not None and (found.is_dropped or found.is_hopeless)
-
-
-def _is_met(found: Confirmation | None) -> bool:
-    return found is not None and found.is_confirmed and found.slo is SloVerdict.MET
 
 
 def _improvement(

@@ -200,9 +200,7 @@ class _Plan:
         enough to choose: two more stretches tell more of that.
         """
         found = self._known.get(number)
-        is_held = any(
-            other.slo is SloVerdict.MET and other.is_confirmed for other in self._members()
-        )
+        is_held = any(other.is_met for other in self._members())
         if is_held and self._outlook.miss_chance(number) > _DOUBTFUL:
             return False
         if found is None:

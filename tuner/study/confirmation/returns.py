@@ -9,6 +9,7 @@ theirs is tried. The next step depends only on what is stored and on what the se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from tuner.analysis.knob_returns import by_configuration, key_of, returnable, re
 from tuner.analysis.outcomes import baseline_of
 from tuner.analysis.outlook import Outlook
 from tuner.analysis.verdicts import Confirmation
-from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES, SloVerdict
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
@@ -64,9 +65,10 @@ def kept_s(
     more sets no idle knob either.
     """
     share_s = _KEPT_OF_RESERVE * reserve_s
-    if each_s is None or not _holding(trials, goal.verdicts(trials, repeats)):
+    verdict_s = math.inf if each_s is None else 2 * LEAST_WINDOWS * each_s
+    if share_s <= verdict_s or not _holding(trials, goal.verdicts(trials, repeats)):
         return share_s
-    return min(share_s, 2 * LEAST_WINDOWS * each_s)
+    return verdict_s
 
 
 def unconfirmed_leader(
@@ -109,8 +111,7 @@ def _holding(trials: Sequence[TrialRow], known: Mapping[int, Confirmation]) -> d
     return {
         number: found.energy.difference
         for number, found in known.items()
-        if found.is_confirmed
-        and found.slo is SloVerdict.MET
+        if found.is_met
         and found.energy is not None
         and (baseline is None or number != baseline.number)
     }
