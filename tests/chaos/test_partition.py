@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.alive import processes_with
-from helpers.chaos.cards_night import CardsNight, require_nothing_lost
+from helpers.chaos.cards_night import CardsNight, looking_every, require_nothing_lost
 from helpers.network import Network, can_be_made
 from helpers.ray_cluster import RayCluster, ray_cluster
 
@@ -26,14 +26,7 @@ pytestmark = [
 
 TRIALS = 80
 BENCH = ("ray::RayBench", "guardian_process", "tuner.emulator")
-# a run whose fleet looks every few seconds whether a card is back
-OFTEN = (
-    "-c",
-    (
-        "from tuner.study.workers import fleet; fleet.REJOIN_S = 5.0; "
-        "from tuner.cli import main; main()"
-    ),
-)
+OFTEN = looking_every(5.0)
 
 
 @pytest.fixture

@@ -17,6 +17,15 @@ from tuner.store.log.measurement_log import read_log
 _INTERRUPTED = "stopped while this trial ran"
 
 
+def looking_every(seconds: float) -> tuple[str, str]:
+    """Return the start of a run whose fleet looks so often for lost and new workers."""
+    return (
+        "-c",
+        f"from tuner.study.workers import fleet; fleet.REJOIN_S = {seconds}; "
+        "from tuner.cli import main; main()",
+    )
+
+
 class CardsNight:
     """One study in a folder of its own, whose processes are known by their state folder."""
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from helpers.chaos.cards_night import CardsNight, require_nothing_lost
-from helpers.ray_cluster import RayCluster, ray_cluster
+from helpers.ray_cluster import RayCluster
 from helpers.studies import TINY_LLAMA
 from helpers.tiny_vllm import needs_vllm
 
@@ -32,14 +30,6 @@ fixed:
 flags:
   max_num_seqs: {type: int, low: 1, high: 128}
 """
-
-
-@pytest.fixture
-def cluster() -> Iterator[RayCluster]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
-    with ray_cluster(gpus=2) as made:
-        yield made
 
 
 def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:

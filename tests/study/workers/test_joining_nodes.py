@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from helpers.chaos.cards_night import CardsNight, require_nothing_lost
-from helpers.ray_cluster import RayCluster, ray_cluster
+from helpers.chaos.cards_night import CardsNight, looking_every, require_nothing_lost
+from helpers.ray_cluster import RayCluster
 
 from tuner.store import ProbeKind, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 NEW = {f"H100-SXM:{number}" for number in (2, 3)}
-# a run whose fleet looks for new nodes every second
-OFTEN = (
-    "-c",
-    (
-        "from tuner.study.workers import fleet; fleet.REJOIN_S = 1.0; "
-        "from tuner.cli import main; main()"
-    ),
-)
-
-
-@pytest.fixture
-def cluster() -> Iterator[RayCluster]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
-    with ray_cluster(gpus=2) as made:
-        yield made
+OFTEN = looking_every(1.0)
 
 
 def test_its_gpus_measure_the_default_and_take_part(cluster: RayCluster, tmp_path: Path) -> None:
