@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -138,6 +140,12 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
     if name.startswith("SQLITE_FULL"):
         return full(where)
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        if name == "SQLITE_READONLY_DBMOVED" or _has_rights(Path(where)):
+            return OperatorNeededError(
+                f"the store {where} was deleted, moved or replaced while it was open ({error}); "
+                "what was measured is in its measurement logs: put the store back and run `tuner "
+                f"resume`, or make a new one with `tuner store rebuild NEW.db --store {where}`"
+            )
         return PreflightError(
             f"cannot write the store {where} ({error}); make file and folder writable or name "
             "another with --store"
@@ -159,6 +167,12 @@ def sqlite_fault(error: sqlite3.Error, where: str) -> TunerError | None:
             "`tuner resume`"
         )
     return None
+
+
+def _has_rights(store: Path) -> bool:
+    """Return whether this process may write the store's folder, and its file if there is one."""
+    may_make = os.access(store.parent, os.W_OK | os.X_OK)
+    return may_make and (not store.exists() or os.access(store, os.R_OK | os.W_OK))
 
 
 def full(where: str) -> StoreFullError:
