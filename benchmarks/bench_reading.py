@@ -22,15 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import create_engine, insert
-from sqlalchemy.orm import Session
+from sqlalchemy import insert, select
 
 from tuner.configuration import Configuration
 from tuner.metrics import METRICS
 from tuner.records import PowerTimeline, RawRun, ServerTimeline, Source
-from tuner.store import Store, StudyIdentity
+from tuner.store import Store, StudyIdentity, schema
 from tuner.store.raw import encode
-from tuner.store.schema import RawRunRecord, StudyRecord, TrialRecord
 
 STUDIES, TRIALS = 20, 500
 SAMPLES = 900
@@ -119,13 +117,14 @@ def fill(path: Path) -> None:
         for n in range(STUDIES):
             store.create_study(identity(n))
     chance = random.Random(0)
-    with Session(create_engine(f"sqlite:///{path}")) as session, session.begin():
-        for study_id in session.query(StudyRecord.id).order_by(StudyRecord.id).all():
-            rows = [trial(study_id[0], n, chance) for n in range(TRIALS)]
-            session.execute(insert(TrialRecord), rows)
-        ids = [row[0] for row in session.query(TrialRecord.id).all()]
+    with Store.open(path, create=False) as store, store.session() as session:
+        for study_id in session.scalars(select(schema.STUDIES.c.id)).all():
+            rows = [trial(study_id, n, chance) for n in range(TRIALS)]
+            session.execute(insert(schema.TRIALS), rows)
+        ids = session.scalars(select(schema.TRIALS.c.id)).all()
         encoded = encode(raw_run())
-        session.execute(insert(RawRunRecord), [{"trial_id": i, "encoded": encoded} for i in ids])
+        raw_runs = [{"trial_id": i, "encoded": encoded} for i in ids]
+        session.execute(insert(schema.RAW_RUNS), raw_runs)
 
 
 def least_s(words: list[str], repeats: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from helpers.stored_runs import small_run
 from helpers.stored_study import add_night, repeat
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 import tuner
 from tuner.api.studies import comparison_points
@@ -28,9 +28,9 @@ from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.html.page import page
 from tuner.store import ComparisonPoint, Store
-from tuner.store.inputs.study_files import StudyFile, records_of
+from tuner.store.inputs.study_files import StudyFile, rows_of
 from tuner.store.raw import encode
-from tuner.store.schema import RawRunRecord, TrialRecord
+from tuner.store.schema import RAW_RUNS, STUDY_FILES, TRIALS, add_row
 from tuner.store.upkeep.checks import check_file
 
 TABLES = {
@@ -72,11 +72,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repeat(store, 1, 0.31, 45.5)
         store.comparisons.add("night", POINT)
         with store.session() as session:
-            for file in records_of([StudyFile("workload", "w.yaml", b"name: w")]):
-                file.study_id = 1
-                session.add(file)
-            for trial_id in session.scalars(select(TrialRecord.id)):
-                session.merge(RawRunRecord(trial_id=trial_id, encoded=encode(small_run())))
+            for file in rows_of(1, [StudyFile("workload", "w.yaml", b"name: w")]):
+                add_row(session, STUDY_FILES, file)
+            session.execute(delete(RAW_RUNS))
+            for trial_id in session.scalars(select(TRIALS.c.id)).all():
+                add_row(session, RAW_RUNS, {"trial_id": trial_id, "encoded": encode(small_run())})
     return path
 
 

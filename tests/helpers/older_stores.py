@@ -6,7 +6,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
-from tuner.store.schema import SCHEMA_VERSION, Base
+from tuner.store.schema import METADATA, SCHEMA_VERSION
 
 # what each version added to the one before; a new version gets its lines
 ADDED_TABLES = {
@@ -46,9 +46,7 @@ def differences(engine: Engine) -> list[object]:
             connection,
             opts={
                 "compare_type": True,
-                "include_name": lambda name, kind, _: (
-                    kind != "table" or name in Base.metadata.tables
-                ),
+                "include_name": lambda name, kind, _: kind != "table" or name in METADATA.tables,
             },
         )
-        return compare_metadata(ours, Base.metadata)
+        return compare_metadata(ours, METADATA)

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from sqlalchemy import Row
 
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
 from tuner.host.process import text, whole_number
-from tuner.pictures import pictures_of
+from tuner.pictures import Pictures, pictures_of
 from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
 from tuner.slo import Slo
 from tuner.store.faults import readable
 from tuner.store.rows import (
+    Answers,
     EventRow,
+    Grades,
     ProbeKind,
     RepeatKind,
     RepeatRow,
@@ -29,10 +31,12 @@ from tuner.store.rows import (
     TrialState,
     kind_named,
 )
-from tuner.store.schema import EventRecord, RepeatRecord, StudyRecord, TrialRecord, storable
+from tuner.store.schema import storable
+
+Values: TypeAlias = dict[str, Any]  # of a row, by column
 
 
-def study_record(identity: StudyIdentity) -> StudyRecord:
+def study_values(identity: StudyIdentity) -> Values:
     """Return the row of a study: a column has the name of its field."""
     values = {field.name: getattr(identity, field.name) for field in fields(identity)}
     values["slos"] = list(identity.slos)
@@ -40,36 +44,36 @@ def study_record(identity: StudyIdentity) -> StudyRecord:
     values["energy_source"] = identity.energy_source.value
     values["latency_source"] = identity.latency_source.value
     values["gpu_uuids"] = list(identity.gpu_uuids)
-    return StudyRecord(**values)
+    return values
 
 
-def identity(record: StudyRecord) -> StudyIdentity:
+def identity(row: Row[Any]) -> StudyIdentity:
     """Return the study of a row; raises `OperatorNeededError` for one that cannot be read."""
-    with readable(f"study '{record.name}'"):
-        return _identity(record)
+    with readable(f"study '{row.name}'"):
+        return _identity(row)
 
 
-def _identity(record: StudyRecord) -> StudyIdentity:
-    values = {field.name: getattr(record, field.name) for field in fields(StudyIdentity)}
+def _identity(row: Row[Any]) -> StudyIdentity:
+    values = {field.name: getattr(row, field.name) for field in fields(StudyIdentity)}
     for name in _TEXTS:
         text(values[name])
     for name in ("spent_s", "budget_s"):
         _quantity(values[name])
-    _moment(record.created_at)
-    _moment_if_any(record.finished_at)
-    if record.note is not None:
-        text(record.note)
-    if not isinstance(record.spec_json, dict):
+    _moment(row.created_at)
+    _moment_if_any(row.finished_at)
+    if row.note is not None:
+        text(row.note)
+    if not isinstance(row.spec_json, dict):
         raise TypeError("its spec is no object")
-    if record.budget_trials is not None:
-        whole_number(record.budget_trials)
-    if not record.objectives:
+    if row.budget_trials is not None:
+        whole_number(row.budget_trials)
+    if not row.objectives:
         raise ValueError("it has no objective")
-    values["slos"] = tuple(map(_slo, record.slos))
-    values["objectives"] = tuple(map(text, record.objectives))
-    values["energy_source"] = Source(record.energy_source)
-    values["latency_source"] = Source(record.latency_source)
-    values["gpu_uuids"] = tuple(map(text, record.gpu_uuids or ()))
+    values["slos"] = tuple(map(_slo, row.slos))
+    values["objectives"] = tuple(map(text, row.objectives))
+    values["energy_source"] = Source(row.energy_source)
+    values["latency_source"] = Source(row.latency_source)
+    values["gpu_uuids"] = tuple(map(text, row.gpu_uuids or ()))
     return StudyIdentity(**values)
 
 
@@ -113,24 +117,20 @@ def _moment_if_any(value: object) -> datetime | None:
     return None if value is None else _moment(value)
 
 
-def trial_record(
+def trial_values(
     study_id: int, number: int, configuration: Configuration, baseline: bool, owner: TrialOwner
-) -> TrialRecord:
+) -> Values:
     """Return the row of a new trial."""
-    record = TrialRecord(
-        study_id=study_id,
-        number=number,
-        configuration=configuration.to_json(),
-        baseline=baseline,
-        state=TrialState.RUNNING.value,
-        started_at=now(),
-        warnings=[],
-    )
-    set_owner(record, owner)
-    return record
+    return {
+        "study_id": study_id,
+        "number": number,
+        "configuration": configuration.to_json(),
+        "baseline": baseline,
+        **_begun(owner),
+    }
 
 
-def repeat_record(
+def repeat_values(
     study_id: int,
     number: int,
     trial: int,
@@ -138,63 +138,91 @@ def repeat_record(
     owner: TrialOwner,
     traffic: int | None,
     load: Load | None = None,
-) -> RepeatRecord:
+) -> Values:
     """Return the row of a new repeat."""
-    record = RepeatRecord(
-        study_id=study_id,
-        number=number,
-        trial=trial,
-        kind=kind.value,
-        traffic=traffic,
-        load=None if load is None else asdict(load),
-        state=TrialState.RUNNING.value,
-        started_at=now(),
-        warnings=[],
-    )
-    set_owner(record, owner)
-    return record
+    return {
+        "study_id": study_id,
+        "number": number,
+        "trial": trial,
+        "kind": kind.value,
+        "traffic": traffic,
+        "load": None if load is None else asdict(load),
+        **_begun(owner),
+    }
 
 
-def set_owner(record: TrialRecord | RepeatRecord, owner: TrialOwner) -> None:
-    """Set the owner that runs the trial."""
-    record.owner_pid = owner.pid
-    record.owner_boot_id = owner.boot_id
-    record.owner_host = owner.host
-    record.owner_run_tag = owner.run_tag
-    record.owner_card = owner.card
+def _begun(owner: TrialOwner) -> Values:
+    return {
+        "state": TrialState.RUNNING.value,
+        "started_at": now(),
+        "warnings": [],
+        **owner_values(owner),
+    }
 
 
-def set_measurement(
-    record: TrialRecord | RepeatRecord, measurement: Measurement, warnings: Sequence[str]
-) -> None:
-    """End the evaluation as measured."""
-    record.state = TrialState.MEASURED.value
-    record.ended_at = now()
-    record.metrics = {name: float(value) for name, value in measurement.metrics.items()}
-    record.window_start_s = float(measurement.window_start_s)
-    record.window_end_s = float(measurement.window_end_s)
-    record.energy_source = measurement.energy_source.value
-    record.latency_source = measurement.latency_source.value
+def owner_values(owner: TrialOwner) -> Values:
+    """Return the columns of the owner that runs an evaluation."""
+    return {
+        "owner_pid": owner.pid,
+        "owner_boot_id": owner.boot_id,
+        "owner_host": owner.host,
+        "owner_run_tag": owner.run_tag,
+        "owner_card": owner.card,
+    }
+
+
+def ended_values(
+    result: Measurement | Failure, timing: Timing | None, warnings: Sequence[str] = ()
+) -> Values:
+    """Return the columns of an evaluation that has ended; those of `timing` only if it is known."""
+    if isinstance(result, Measurement):
+        return {**_measurement_values(result, warnings), **_timing_values(timing)}
+    return {**_failure_values(result), **_timing_values(timing)}
+
+
+def _measurement_values(measurement: Measurement, warnings: Sequence[str]) -> Values:
     # an early-ended window has metrics and the SLO that it missed
     early = measurement.ended_early
-    record.failure_kind = None if early is None else FailureKind.CONFIGURATION.value
-    record.failure_reason, record.failure_log_path = early, None
-    record.warnings = [storable(warning) for warning in warnings]
+    return {
+        "state": TrialState.MEASURED.value,
+        "ended_at": now(),
+        "metrics": {name: float(value) for name, value in measurement.metrics.items()},
+        "window_start_s": float(measurement.window_start_s),
+        "window_end_s": float(measurement.window_end_s),
+        "energy_source": measurement.energy_source.value,
+        "latency_source": measurement.latency_source.value,
+        "failure_kind": None if early is None else FailureKind.CONFIGURATION.value,
+        "failure_reason": early,
+        "failure_log_path": None,
+        "warnings": [storable(warning) for warning in warnings],
+    }
 
 
-def set_failure(record: TrialRecord | RepeatRecord, failure: Failure) -> None:
-    """End the evaluation as failed."""
-    record.state = TrialState.FAILED.value
-    record.ended_at = now()
-    record.failure_kind = failure.kind.value
-    record.failure_reason = failure.reason
-    record.failure_log_path = None if failure.log_path is None else str(failure.log_path)
+def _failure_values(failure: Failure) -> Values:
+    return {
+        "state": TrialState.FAILED.value,
+        "ended_at": now(),
+        "failure_kind": failure.kind.value,
+        "failure_reason": failure.reason,
+        "failure_log_path": None if failure.log_path is None else str(failure.log_path),
+    }
 
 
-def set_timing(record: TrialRecord | RepeatRecord, timing: Timing | None) -> None:
-    """Set the timing of the evaluation, if known."""
-    if timing is not None:
-        record.elapsed_s, record.launch_s = timing.elapsed_s, timing.launch_s
+def _timing_values(timing: Timing | None) -> Values:
+    if timing is None:
+        return {}
+    return {"elapsed_s": timing.elapsed_s, "launch_s": timing.launch_s}
+
+
+def probe_values(
+    answers: Answers | None, grades: Grades | None, pictures: Pictures | None
+) -> Values:
+    """Return the columns of what a repeat's server said, NULL where it was not asked."""
+    return {
+        "answers": None if answers is None else [list(answer) for answer in answers],
+        "grades": None if grades is None else list(grades),
+        "pictures": None if pictures is None else [one.to_json() for one in pictures],
+    }
 
 
 class _Outcome(TypedDict):
@@ -259,14 +287,14 @@ def _grade(value: object) -> bool:
     return value
 
 
-def event_row(record: EventRecord) -> EventRow:
+def event_row(row: Row[Any]) -> EventRow:
     """Return the event of a row of `tuner_events`; raises as `trial_row`."""
-    with readable(f"event {record.id}"):
+    with readable(f"event {row.id}"):
         return EventRow(
-            at=_moment(record.at),
-            kind=text(record.kind),
-            message=text(record.message),
-            trial=None if record.trial is None else whole_number(record.trial),
+            at=_moment(row.at),
+            kind=text(row.kind),
+            message=text(row.message),
+            trial=None if row.trial is None else whole_number(row.trial),
         )
 
 

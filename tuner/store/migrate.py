@@ -10,7 +10,7 @@ from tuner.errors import PreflightError, UsageError
 from tuner.host.process import whole_number
 from tuner.store import address
 from tuner.store.faults import readable
-from tuner.store.schema import SCHEMA_VERSION, Base, SchemaRecord
+from tuner.store.schema import METADATA, SCHEMA_VERSION, VERSIONS
 
 _REVISIONS = Path(__file__).with_name("migrations")
 # PostgreSQL's advisory lock, so that two starts do not create the same tables
@@ -41,9 +41,9 @@ def _require_no_newer(version: int | None, shown: str) -> None:
 
 
 def _stored_version(connection: Connection) -> int | None:
-    if not connection.dialect.has_table(connection, SchemaRecord.__tablename__):
+    if not connection.dialect.has_table(connection, VERSIONS.name):
         return None
-    version = connection.scalar(select(SchemaRecord.version))
+    version = connection.scalar(select(VERSIONS.c.version))
     with readable("the table tuner_schema"):
         if version is not None and whole_number(version) < 1:
             raise ValueError(f"version {version}")
@@ -60,11 +60,11 @@ def _bring_up(engine: Engine, shown: str) -> None:
         version = _stored_version(connection)  # another process may have been first
         _require_no_newer(version, shown)
         if version is None:
-            Base.metadata.create_all(connection)
-            connection.execute(insert(SchemaRecord).values(version=SCHEMA_VERSION))
+            METADATA.create_all(connection)
+            connection.execute(insert(VERSIONS).values(version=SCHEMA_VERSION))
         else:
             _upgrade(connection, version)
-            connection.execute(update(SchemaRecord).values(version=SCHEMA_VERSION))
+            connection.execute(update(VERSIONS).values(version=SCHEMA_VERSION))
         connection.commit()
 
 

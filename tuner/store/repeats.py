@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from tuner.errors import UsageError, unknown_name
 from tuner.pictures import Pictures
@@ -23,13 +23,13 @@ from tuner.store.rows import (
     TrialOwner,
     TrialState,
 )
-from tuner.store.schema import RepeatRawRunRecord, RepeatRecord, StudyRecord, TrialRecord
+from tuner.store.schema import REPEAT_RAW_RUNS, REPEATS, STUDIES, TRIALS, add_row
 
 
 class RepeatTables:
     """The repeats of every study in a store; `session` opens one transaction."""
 
-    def __init__(self, session: Callable[[], AbstractContextManager[Session]]) -> None:
+    def __init__(self, session: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._session = session
 
     def begin(
@@ -47,15 +47,16 @@ class RepeatTables:
         `ValueError` if the study has no such trial.
         """
         with self._session() as session:
-            study_id = study_of(session, study).id
-            of_study = select(TrialRecord.id).where(TrialRecord.study_id == study_id)
-            if session.scalar(of_study.where(TrialRecord.number == trial)) is None:
+            study_id = study_id_of(session, study)
+            of_study = select(TRIALS.c.id).where(TRIALS.c.study_id == study_id)
+            if session.scalar(of_study.where(TRIALS.c.number == trial)) is None:
                 raise ValueError(f"study '{study}' has no trial {trial} to repeat")
             last = session.scalar(
-                select(func.max(RepeatRecord.number)).where(RepeatRecord.study_id == study_id)
+                select(func.max(REPEATS.c.number)).where(REPEATS.c.study_id == study_id)
             )
             number = 0 if last is None else last + 1
-            session.add(convert.repeat_record(study_id, number, trial, kind, owner, traffic, load))
+            values = convert.repeat_values(study_id, number, trial, kind, owner, traffic, load)
+            add_row(session, REPEATS, values)
         return number
 
     def save(
@@ -80,36 +81,31 @@ class RepeatTables:
             require_finite(result)
         encoded = None if run is None else raw.encode(run)
         with self._session() as session:
-            repeat = _repeat(session, study_of(session, study).id, number)
+            repeat = _repeat(session, study_id_of(session, study), number)
             if repeat is None or repeat.state != TrialState.RUNNING:
                 raise ValueError(f"repeat {number} of study '{study}' does not run")
-            if isinstance(result, Measurement):
-                convert.set_measurement(repeat, result, warnings)
-            else:
-                convert.set_failure(repeat, result)
-            convert.set_timing(repeat, timing)
-            repeat.answers = None if answers is None else [list(answer) for answer in answers]
-            repeat.grades = None if grades is None else list(grades)
-            repeat.pictures = None if pictures is None else [one.to_json() for one in pictures]
+            values = convert.ended_values(result, timing, warnings)
+            values |= convert.probe_values(answers, grades, pictures)
+            session.execute(update(REPEATS).where(REPEATS.c.id == repeat.id).values(values))
             if encoded is not None:
-                session.add(RepeatRawRunRecord(repeat_id=repeat.id, encoded=encoded))
+                add_row(session, REPEAT_RAW_RUNS, {"repeat_id": repeat.id, "encoded": encoded})
 
     def drop(self, study: str, number: int) -> None:
         """Delete a running repeat whose evaluator is gone; it will be measured again."""
         with self._session() as session:
-            repeat = _repeat(session, study_of(session, study).id, number)
+            repeat = _repeat(session, study_id_of(session, study), number)
             if repeat is not None and repeat.state == TrialState.RUNNING:
-                session.delete(repeat)
+                session.execute(delete(REPEATS).where(REPEATS.c.id == repeat.id))
 
     def drop_running(self, study: str) -> list[int]:
         """Delete the repeats that a killed tuner left running; return the trials they repeated."""
         with self._session() as session:
             running = (
-                RepeatRecord.study_id == study_of(session, study).id,
-                RepeatRecord.state == TrialState.RUNNING,
+                REPEATS.c.study_id == study_id_of(session, study),
+                REPEATS.c.state == TrialState.RUNNING,
             )
-            trials = session.scalars(select(RepeatRecord.trial).where(*running)).all()
-            session.execute(delete(RepeatRecord).where(*running))
+            trials = session.scalars(select(REPEATS.c.trial).where(*running)).all()
+            session.execute(delete(REPEATS).where(*running))
         return list(trials)
 
     def of(self, study: str) -> list[RepeatRow]:
@@ -126,33 +122,37 @@ class RepeatTables:
     def every(self, study: str) -> list[RepeatRow]:
         """Return the repeats and probes of a study in the order in which they began."""
         with self._session() as session, readable(f"a repeat of study '{study}'"):
-            query = select(*RepeatRecord.__table__.columns).where(
-                RepeatRecord.study_id == study_of(session, study).id
-            )
-            rows = session.execute(query.order_by(RepeatRecord.number)).all()
+            query = select(REPEATS).where(REPEATS.c.study_id == study_id_of(session, study))
+            rows = session.execute(query.order_by(REPEATS.c.number)).all()
         return [convert.repeat_row(row) for row in rows]
 
     def raw_run(self, study: str, number: int) -> RawRun | None:
         """Return the raw records of a repeat, or None if there are none."""
         with self._session() as session:
-            study_id = study_of(session, study).id
+            study_id = study_id_of(session, study)
             encoded = session.scalar(
-                select(RepeatRawRunRecord.encoded)
-                .join(RepeatRecord, RepeatRecord.id == RepeatRawRunRecord.repeat_id)
-                .where(RepeatRecord.study_id == study_id, RepeatRecord.number == number)
+                select(REPEAT_RAW_RUNS.c.encoded)
+                .join(REPEATS, REPEATS.c.id == REPEAT_RAW_RUNS.c.repeat_id)
+                .where(REPEATS.c.study_id == study_id, REPEATS.c.number == number)
             )
         return None if encoded is None else raw.decode(encoded)
 
 
-def study_of(session: Session, name: str) -> StudyRecord:
-    """Return a study's row; raises `UsageError` with near names if there is none."""
-    record = session.scalar(select(StudyRecord).where(StudyRecord.name == name))
-    if record is None:
-        names = session.scalars(select(StudyRecord.name)).all()
+def study_of(session: Connection, name: str) -> Row[Any]:
+    """Return a study's row; raises as `study_id_of`."""
+    own = STUDIES.c.id == study_id_of(session, name)
+    return session.execute(select(STUDIES).where(own)).one()
+
+
+def study_id_of(session: Connection, name: str) -> int:
+    """Return the key of a study's row; raises `UsageError` with near names if there is none."""
+    found: int | None = session.scalar(select(STUDIES.c.id).where(STUDIES.c.name == name))
+    if found is None:
+        names = session.scalars(select(STUDIES.c.name)).all()
         if not names:
             raise UsageError(f"unknown study '{name}'; the store holds none yet")
         raise UsageError(unknown_name("study", name, names))
-    return record
+    return found
 
 
 def require_finite(measurement: Measurement) -> None:
@@ -162,6 +162,6 @@ def require_finite(measurement: Measurement) -> None:
             raise ValueError(f"metric {name} is {value}; leave it out instead")
 
 
-def _repeat(session: Session, study_id: int, number: int) -> RepeatRecord | None:
-    of_study = select(RepeatRecord).where(RepeatRecord.study_id == study_id)
-    return session.scalar(of_study.where(RepeatRecord.number == number))
+def _repeat(session: Connection, study_id: int, number: int) -> Row[Any] | None:
+    of_study = select(REPEATS).where(REPEATS.c.study_id == study_id)
+    return session.execute(of_study.where(REPEATS.c.number == number)).one_or_none()

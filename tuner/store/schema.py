@@ -1,30 +1,41 @@
-"""Schema: the tuner's tables, prefixed `tuner_` because Optuna owns `studies` and `trials`."""
+"""Schema: the tuner's tables, prefixed `tuner_` because Optuna owns `studies` and `trials`.
+
+They are tables of SQLAlchemy Core: its ORM would take longer to import than a study to read.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
+    Column,
+    Connection,
     DateTime,
     Dialect,
     Double,
     ForeignKey,
     Integer,
     LargeBinary,
+    MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
+    insert,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 from tuner.host.redaction import redacted
 
 # of the present tables; tuner/store/migrations/ tells what each version added
 SCHEMA_VERSION = 11
+
+_Type: TypeAlias = TypeEngine[Any] | type[TypeEngine[Any]]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -70,175 +81,192 @@ def storable(text: str) -> str:
     )
 
 
-class Base(DeclarativeBase):
-    """Base class of the tuner's tables."""
-
-    type_annotation_map = {datetime: UtcDateTime, float: Double, dict[str, Any]: JSON}  # noqa: RUF012
+METADATA = MetaData()
 
 
-class SchemaRecord(Base):
-    """One row: the version of this schema."""
-
-    __tablename__ = "tuner_schema"
-
-    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-
-
-class StudyRecord(Base):
-    """The identity of a study."""
-
-    __tablename__ = "tuner_studies"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(512), unique=True)
-    created_at: Mapped[datetime]
-    model: Mapped[str] = mapped_column(Text)
-    workload_name: Mapped[str] = mapped_column(Text)
-    workload_sha256: Mapped[str] = mapped_column(String(64))
-    space_name: Mapped[str] = mapped_column(Text)
-    space_sha256: Mapped[str] = mapped_column(String(64))
-    slos: Mapped[list[str]] = mapped_column(JSON)
-    objectives: Mapped[list[str]] = mapped_column(JSON)
-    evaluation: Mapped[str] = mapped_column(String(32))
-    server_version: Mapped[str] = mapped_column(Text)
-    gpu: Mapped[str] = mapped_column(Text)
-    driver: Mapped[str | None] = mapped_column(Text)
-    energy_source: Mapped[str] = mapped_column(String(16))
-    latency_source: Mapped[str] = mapped_column(String(16))
-    budget_trials: Mapped[int | None]
-    budget_s: Mapped[float | None]
-    spent_s: Mapped[float]
-    spec_json: Mapped[dict[str, Any]]
-    finished_at: Mapped[datetime | None]
-    gpu_uuids: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-    model_revision: Mapped[str | None] = mapped_column(Text)
-    note: Mapped[str | None] = mapped_column(FreeText)
+def add_row(session: Connection, table: Table, values: dict[str, Any]) -> int:
+    """Add a row to a table; return its key."""
+    key = session.execute(insert(table).values(values)).inserted_primary_key
+    assert key is not None, "a single row has one"
+    return int(key[0])
 
 
-class StudyFileRecord(Base):
-    """A file that a study was started with, compressed by zlib; see `tuner.store.inputs`."""
-
-    __tablename__ = "tuner_study_files"
-    __table_args__ = (UniqueConstraint("study_id", "role"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
-    role: Mapped[str] = mapped_column(String(32))
-    name: Mapped[str] = mapped_column(FreeText)
-    sha256: Mapped[str] = mapped_column(String(64))
-    compressed: Mapped[bytes] = mapped_column(LargeBinary)
+def _key() -> Column[Any]:
+    return Column("id", Integer, primary_key=True)
 
 
-class _Outcome:
-    """The columns of one evaluation: who ran it, and a measurement or a failure once it ended."""
-
-    state: Mapped[str] = mapped_column(String(16))
-    started_at: Mapped[datetime]
-    ended_at: Mapped[datetime | None]
-    owner_pid: Mapped[int] = mapped_column(BigInteger)
-    owner_boot_id: Mapped[str] = mapped_column(Text)
-    owner_host: Mapped[str] = mapped_column(Text)
-    owner_run_tag: Mapped[str] = mapped_column(Text)
-    owner_card: Mapped[str | None] = mapped_column(Text)
-    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    window_start_s: Mapped[float | None]
-    window_end_s: Mapped[float | None]
-    energy_source: Mapped[str | None] = mapped_column(String(16))
-    latency_source: Mapped[str | None] = mapped_column(String(16))
-    failure_kind: Mapped[str | None] = mapped_column(String(16))
-    failure_reason: Mapped[str | None] = mapped_column(FreeText)
-    failure_log_path: Mapped[str | None] = mapped_column(FreeText)
-    warnings: Mapped[list[str]] = mapped_column(JSON)
-    elapsed_s: Mapped[float | None]
-    launch_s: Mapped[float | None]
+def _given(name: str, kind: _Type) -> Column[Any]:
+    """Return a column that every row has."""
+    return Column(name, kind, nullable=False)
 
 
-class TrialRecord(_Outcome, Base):
-    """A trial of the search: a configuration and the result of its evaluation."""
-
-    __tablename__ = "tuner_trials"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
-    number: Mapped[int]
-    configuration: Mapped[dict[str, Any]]
-    baseline: Mapped[bool]
+def _known(name: str, kind: _Type) -> Column[Any]:
+    """Return a column that is NULL where its value is not known."""
+    return Column(name, kind)
 
 
-class RepeatRecord(_Outcome, Base):
-    """A repeat: one more evaluation of a trial's configuration, on a clean launch."""
-
-    __tablename__ = "tuner_repeats"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
-    number: Mapped[int]
-    trial: Mapped[int]
-    kind: Mapped[str] = mapped_column(String(16))
-    answers: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
-    traffic: Mapped[int | None]
-    grades: Mapped[list[bool] | None] = mapped_column(JSON(none_as_null=True))
-    pictures: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
-    load: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+def _json() -> JSON:
+    """Return the type of an optional value: without one it is NULL, not JSON's null."""
+    return JSON(none_as_null=True)
 
 
-class RawRunRecord(Base):
-    """The raw records of a trial, encoded by `tuner.store.raw`; large, so in their own table."""
+def _of_study(*, index: bool = False) -> Column[Any]:
+    owner = ForeignKey("tuner_studies.id", ondelete="CASCADE")
+    return Column("study_id", owner, nullable=False, index=index)
 
-    __tablename__ = "tuner_raw_runs"
 
-    trial_id: Mapped[int] = mapped_column(
-        ForeignKey("tuner_trials.id", ondelete="CASCADE"), primary_key=True
+def _outcome() -> tuple[Column[Any], ...]:
+    """Return the columns of one evaluation: who ran it, and how it ended once it has."""
+    return (
+        _given("state", String(16)),
+        _given("started_at", UtcDateTime),
+        _known("ended_at", UtcDateTime),
+        _given("owner_pid", BigInteger),
+        _given("owner_boot_id", Text),
+        _given("owner_host", Text),
+        _given("owner_run_tag", Text),
+        _known("owner_card", Text),
+        _known("metrics", _json()),
+        _known("window_start_s", Double),
+        _known("window_end_s", Double),
+        _known("energy_source", String(16)),
+        _known("latency_source", String(16)),
+        _known("failure_kind", String(16)),
+        _known("failure_reason", FreeText),
+        _known("failure_log_path", FreeText),
+        _given("warnings", JSON),
+        _known("elapsed_s", Double),
+        _known("launch_s", Double),
     )
-    encoded: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class RepeatRawRunRecord(Base):
-    """The raw records of a repeat."""
+# one row: the version of this schema
+VERSIONS = Table(
+    "tuner_schema",
+    METADATA,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+)
 
-    __tablename__ = "tuner_repeat_raw_runs"
+# the identity of each study
+STUDIES = Table(
+    "tuner_studies",
+    METADATA,
+    _key(),
+    Column("name", String(512), unique=True, nullable=False),
+    _given("created_at", UtcDateTime),
+    _given("model", Text),
+    _given("workload_name", Text),
+    _given("workload_sha256", String(64)),
+    _given("space_name", Text),
+    _given("space_sha256", String(64)),
+    _given("slos", JSON),
+    _given("objectives", JSON),
+    _given("evaluation", String(32)),
+    _given("server_version", Text),
+    _given("gpu", Text),
+    _known("driver", Text),
+    _given("energy_source", String(16)),
+    _given("latency_source", String(16)),
+    _known("budget_trials", Integer),
+    _known("budget_s", Double),
+    _given("spent_s", Double),
+    _given("spec_json", JSON),
+    _known("finished_at", UtcDateTime),
+    _known("gpu_uuids", _json()),
+    _known("model_revision", Text),
+    _known("note", FreeText),
+)
 
-    repeat_id: Mapped[int] = mapped_column(
-        ForeignKey("tuner_repeats.id", ondelete="CASCADE"), primary_key=True
-    )
-    encoded: Mapped[bytes] = mapped_column(LargeBinary)
+# the files that studies were started with, compressed by zlib; see `tuner.store.inputs`
+STUDY_FILES = Table(
+    "tuner_study_files",
+    METADATA,
+    _key(),
+    _of_study(),
+    _given("role", String(32)),
+    _given("name", FreeText),
+    _given("sha256", String(64)),
+    _given("compressed", LargeBinary),
+    UniqueConstraint("study_id", "role"),
+)
 
+# the trials of the search: a configuration and the result of its evaluation
+TRIALS = Table(
+    "tuner_trials",
+    METADATA,
+    _key(),
+    _of_study(),
+    _given("number", Integer),
+    _given("configuration", JSON),
+    _given("baseline", Boolean),
+    *_outcome(),
+    UniqueConstraint("study_id", "number"),
+)
 
-class EventRecord(Base):
-    """An event of a study."""
+# repeats: one more evaluation of a trial's configuration each, on a clean launch
+REPEATS = Table(
+    "tuner_repeats",
+    METADATA,
+    _key(),
+    _of_study(),
+    _given("number", Integer),
+    _given("trial", Integer),
+    _given("kind", String(16)),
+    _known("answers", _json()),
+    _known("traffic", Integer),
+    _known("grades", _json()),
+    _known("pictures", _json()),
+    _known("load", _json()),
+    *_outcome(),
+    UniqueConstraint("study_id", "number"),
+)
 
-    __tablename__ = "tuner_events"
+# the raw records of trials, encoded by `tuner.store.raw`; large, so in their own table
+RAW_RUNS = Table(
+    "tuner_raw_runs",
+    METADATA,
+    Column("trial_id", ForeignKey("tuner_trials.id", ondelete="CASCADE"), primary_key=True),
+    _given("encoded", LargeBinary),
+)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(
-        ForeignKey("tuner_studies.id", ondelete="CASCADE"), index=True
-    )
-    at: Mapped[datetime]
-    kind: Mapped[str] = mapped_column(FreeText)
-    message: Mapped[str] = mapped_column(FreeText)
-    trial: Mapped[int | None]
+# the raw records of repeats
+REPEAT_RAW_RUNS = Table(
+    "tuner_repeat_raw_runs",
+    METADATA,
+    Column("repeat_id", ForeignKey("tuner_repeats.id", ondelete="CASCADE"), primary_key=True),
+    _given("encoded", LargeBinary),
+)
 
+# the events of studies
+EVENTS = Table(
+    "tuner_events",
+    METADATA,
+    _key(),
+    _of_study(index=True),
+    _given("at", UtcDateTime),
+    _given("kind", FreeText),
+    _given("message", FreeText),
+    _known("trial", Integer),
+)
 
-class ComparisonRecord(Base):
-    """A comparison point: another tool's result for a study's model, not part of the study."""
-
-    __tablename__ = "tuner_comparisons"
-    __table_args__ = (UniqueConstraint("study_id", "sha256"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_studies.id", ondelete="CASCADE"))
-    sha256: Mapped[str] = mapped_column(String(64))
-    tool: Mapped[str] = mapped_column(Text)
-    file_name: Mapped[str] = mapped_column(FreeText)
-    model: Mapped[str] = mapped_column(FreeText)
-    imported_at: Mapped[datetime]
-    request_rate: Mapped[float | None]
-    concurrency: Mapped[int | None]
-    completed: Mapped[int]
-    failed: Mapped[int | None]
-    duration_s: Mapped[float]
-    metrics: Mapped[dict[str, Any]]
-    server: Mapped[str | None] = mapped_column(FreeText)
-    arrivals: Mapped[str | None] = mapped_column(FreeText)
+# comparison points: other tools' results for a study's model, not part of the study
+COMPARISONS = Table(
+    "tuner_comparisons",
+    METADATA,
+    _key(),
+    _of_study(),
+    _given("sha256", String(64)),
+    _given("tool", Text),
+    _given("file_name", FreeText),
+    _given("model", FreeText),
+    _given("imported_at", UtcDateTime),
+    _known("request_rate", Double),
+    _known("concurrency", Integer),
+    _given("completed", Integer),
+    _known("failed", Integer),
+    _given("duration_s", Double),
+    _given("metrics", JSON),
+    _known("server", FreeText),
+    _known("arrivals", FreeText),
+    UniqueConstraint("study_id", "sha256"),
+)

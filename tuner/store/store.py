@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import URL, Engine, func, select, update
+from sqlalchemy import URL, Connection, Engine, Row, delete, func, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
@@ -18,12 +17,12 @@ from tuner.records import Failure, Measurement, RawRun, Timing
 from tuner.store import address, convert, raw
 from tuner.store.comparisons import ComparisonTable
 from tuner.store.faults import BUSY_TIMEOUT_S, database_faults, fault_of, optuna_faults, readable
-from tuner.store.inputs.study_files import StudyFile, StudyFileTable, records_of
+from tuner.store.inputs.study_files import StudyFile, StudyFileTable, rows_of
 from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
 from tuner.store.optuna_tables import made_alone
-from tuner.store.repeats import RepeatTables, require_finite, study_of
+from tuner.store.repeats import RepeatTables, require_finite, study_id_of, study_of
 from tuner.store.rows import (
     EventRow,
     RepeatKind,
@@ -33,7 +32,7 @@ from tuner.store.rows import (
     TrialRow,
     TrialState,
 )
-from tuner.store.schema import EventRecord, RawRunRecord, RepeatRecord, StudyRecord, TrialRecord
+from tuner.store.schema import EVENTS, RAW_RUNS, REPEATS, STUDIES, STUDY_FILES, TRIALS, add_row
 from tuner.store.upkeep.probing import probe_file, probe_server
 
 if TYPE_CHECKING:
@@ -141,15 +140,12 @@ class Store:
         )
         try:
             with self.session() as session:
-                names = select(StudyRecord.id).where(StudyRecord.name == identity.name)
+                names = select(STUDIES.c.id).where(STUDIES.c.name == identity.name)
                 if session.scalar(names) is not None:
                     raise taken
-                record = convert.study_record(identity)
-                session.add(record)
-                session.flush()
-                for file in records_of(files):
-                    file.study_id = record.id
-                    session.add(file)
+                study_id = add_row(session, STUDIES, convert.study_values(identity))
+                for file in rows_of(study_id, files):
+                    add_row(session, STUDY_FILES, file)
         except IntegrityError:
             raise taken from None
 
@@ -161,29 +157,27 @@ class Store:
     def studies(self) -> list[StudySummary]:
         """Return all studies, oldest first."""
         counts: dict[tuple[int, str], int] = {}
-        query = select(TrialRecord.study_id, TrialRecord.state, func.count(TrialRecord.id))
+        query = select(TRIALS.c.study_id, TRIALS.c.state, func.count(TRIALS.c.id))
         with self.session() as session, readable("a study"):
             for study_id, state, count in session.execute(
-                query.group_by(TrialRecord.study_id, TrialRecord.state)
+                query.group_by(TRIALS.c.study_id, TRIALS.c.state)
             ):
                 counts[study_id, state] = count
-            confirmed = select(RepeatRecord.study_id, func.count(RepeatRecord.id)).where(
-                RepeatRecord.kind == RepeatKind.CONFIRMATION,
-                RepeatRecord.state == TrialState.MEASURED,
+            confirmed = select(REPEATS.c.study_id, func.count(REPEATS.c.id)).where(
+                REPEATS.c.kind == RepeatKind.CONFIRMATION,
+                REPEATS.c.state == TrialState.MEASURED,
             )
             confirmations: dict[int, int] = {
-                row[0]: row[1] for row in session.execute(confirmed.group_by(RepeatRecord.study_id))
+                row[0]: row[1] for row in session.execute(confirmed.group_by(REPEATS.c.study_id))
             }
-            records = session.scalars(
-                select(StudyRecord).order_by(StudyRecord.created_at, StudyRecord.id)
-            ).all()
+            rows = session.execute(select(STUDIES).order_by(STUDIES.c.created_at, STUDIES.c.id))
             return [
                 StudySummary(
-                    convert.identity(record),
-                    **{s.value: counts.get((record.id, s.value), 0) for s in TrialState},
-                    confirmations=confirmations.get(record.id, 0),
+                    convert.identity(row),
+                    **{s.value: counts.get((row.id, s.value), 0) for s in TrialState},
+                    confirmations=confirmations.get(row.id, 0),
                 )
-                for record in records
+                for row in rows.all()
             ]
 
     @property
@@ -216,17 +210,19 @@ class Store:
         `OperatorNeededError` if the number belongs to another configuration.
         """
         with self.session() as session:
-            study_id = study_of(session, study).id
+            study_id = study_id_of(session, study)
             known = _trial(session, study_id, number)
             if known is None:
-                session.add(convert.trial_record(study_id, number, configuration, baseline, owner))
+                values = convert.trial_values(study_id, number, configuration, baseline, owner)
+                add_row(session, TRIALS, values)
             elif Configuration.from_json(known.configuration) != configuration:
                 raise OperatorNeededError(
                     f"trial {number} of study '{study}' is stored with another configuration; "
                     "start a new study with --study"
                 )
             elif known.state == TrialState.RUNNING:
-                convert.set_owner(known, owner)
+                owned = update(TRIALS).where(TRIALS.c.id == known.id)
+                session.execute(owned.values(convert.owner_values(owner)))
 
     def save_measurement(
         self,
@@ -244,9 +240,7 @@ class Store:
         that could not be measured must be absent.
         """
         require_finite(measurement)
-        with self._trial_session(study, number, raw) as trial:
-            convert.set_measurement(trial, measurement, warnings)
-            convert.set_timing(trial, timing)
+        self._end_trial(study, number, convert.ended_values(measurement, timing, warnings), raw)
 
     def save_failure(
         self,
@@ -258,11 +252,7 @@ class Store:
         timing: Timing | None = None,
     ) -> None:
         """Save a trial's failure; raises `ValueError` if it has a measurement."""
-        with self._trial_session(study, number, raw) as trial:
-            if trial.state == TrialState.MEASURED:
-                raise ValueError(f"trial {number} of study '{study}' was measured")
-            convert.set_failure(trial, failure)
-            convert.set_timing(trial, timing)
+        self._end_trial(study, number, convert.ended_values(failure, timing), raw)
 
     def trials(self, study: str) -> list[TrialRow]:
         """Return the trials of a study by number, without raw records.
@@ -270,25 +260,23 @@ class Store:
         As all that reads rows, it raises `OperatorNeededError` for one that cannot be read.
         """
         with self.session() as session, readable(f"a trial of study '{study}'"):
-            query = select(*TrialRecord.__table__.columns).where(
-                TrialRecord.study_id == study_of(session, study).id
-            )
-            rows = session.execute(query.order_by(TrialRecord.number)).all()
+            query = select(TRIALS).where(TRIALS.c.study_id == study_id_of(session, study))
+            rows = session.execute(query.order_by(TRIALS.c.number)).all()
         return [convert.trial_row(row) for row in rows]
 
     def states(self, study: str) -> dict[int, TrialState]:
         """Return the state of each trial by number, without reading measurements."""
         with self.session() as session, readable(f"a trial of study '{study}'"):
-            query = select(TrialRecord.number, TrialRecord.state).where(
-                TrialRecord.study_id == study_of(session, study).id
+            query = select(TRIALS.c.number, TRIALS.c.state).where(
+                TRIALS.c.study_id == study_id_of(session, study)
             )
             return {number: TrialState(state) for number, state in session.execute(query)}
 
     def trial(self, study: str, number: int) -> TrialRow | None:
         """Return one trial without its raw records, or None if there is none of that number."""
         with self.session() as session, readable(f"trial {number}"):
-            query = select(*TrialRecord.__table__.columns).where(
-                TrialRecord.study_id == study_of(session, study).id, TrialRecord.number == number
+            query = select(TRIALS).where(
+                TRIALS.c.study_id == study_id_of(session, study), TRIALS.c.number == number
             )
             row = session.execute(query).one_or_none()
         return None if row is None else convert.trial_row(row)
@@ -296,50 +284,46 @@ class Store:
     def raw_run(self, study: str, number: int) -> RawRun | None:
         """Return the raw records of a trial, or None if there are none."""
         with self.session() as session:
-            study_id = study_of(session, study).id
+            study_id = study_id_of(session, study)
             encoded = session.scalar(
-                select(RawRunRecord.encoded)
-                .join(TrialRecord, TrialRecord.id == RawRunRecord.trial_id)
-                .where(TrialRecord.study_id == study_id, TrialRecord.number == number)
+                select(RAW_RUNS.c.encoded)
+                .join(TRIALS, TRIALS.c.id == RAW_RUNS.c.trial_id)
+                .where(TRIALS.c.study_id == study_id, TRIALS.c.number == number)
             )
         return None if encoded is None else raw.decode(encoded)
 
     def add_event(self, study: str, kind: str, message: str, *, trial: int | None = None) -> None:
         """Add an event with the present time."""
         with self.session() as session:
-            study_id = study_of(session, study).id
+            study_id = study_id_of(session, study)
             now = datetime.now(UTC)
-            session.add(
-                EventRecord(study_id=study_id, at=now, kind=kind, message=message, trial=trial)
-            )
+            event = {"study_id": study_id, "at": now, "kind": kind, "message": message}
+            add_row(session, EVENTS, {**event, "trial": trial})
 
     def events(self, study: str) -> list[EventRow]:
         """Return the events of a study in the order they were added."""
         with self.session() as session, readable(f"an event of study '{study}'"):
-            query = select(EventRecord).where(EventRecord.study_id == study_of(session, study).id)
-            return [convert.event_row(e) for e in session.scalars(query.order_by(EventRecord.id))]
+            query = select(EVENTS).where(EVENTS.c.study_id == study_id_of(session, study))
+            rows = session.execute(query.order_by(EVENTS.c.id)).all()
+            return [convert.event_row(row) for row in rows]
 
     def set_budget(self, study: str, *, trials: int | None, hours: float | None) -> None:
         """Replace the budget of a study; None is no limit."""
-        with self.session() as session:
-            record = study_of(session, study)
-            record.budget_trials = trials
-            record.budget_s = None if hours is None else hours * 3600.0
+        budget_s = None if hours is None else hours * 3600.0
+        self._set_on(study, budget_trials=trials, budget_s=budget_s)
 
     def set_finished(self, study: str, at: datetime | None) -> None:
         """Set when search and confirmation were over; None while the study is unfinished."""
-        with self.session() as session:
-            study_of(session, study).finished_at = at
+        self._set_on(study, finished_at=at)
 
     def add_spent_s(self, study: str, seconds: float) -> None:
         """Add wall time, s, to the total of all runs of a study."""
+        self._set_on(study, spent_s=STUDIES.c.spent_s + seconds)
+
+    def _set_on(self, study: str, **values: Any) -> None:
         with self.session() as session:
-            study_id = study_of(session, study).id
-            session.execute(
-                update(StudyRecord)
-                .where(StudyRecord.id == study_id)
-                .values(spent_s=StudyRecord.spent_s + seconds)
-            )
+            study_id = study_id_of(session, study)
+            session.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(values))
 
     @contextmanager
     def written_under(self, lock: StudyLock) -> Iterator[None]:
@@ -356,26 +340,26 @@ class Store:
                 self._lock = None
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back on any error."""
-        with (
-            database_faults(self.shown),
-            Session(self._engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        with database_faults(self.shown), self._engine.begin() as connection:
+            yield connection
 
-    @contextmanager
-    def _trial_session(self, study: str, number: int, run: RawRun | None) -> Iterator[TrialRecord]:
-        """One transaction on a started trial, which also stores its raw records."""
+    def _end_trial(
+        self, study: str, number: int, values: convert.Values, run: RawRun | None
+    ) -> None:
+        """Store how a started trial ended, with its raw records, in one transaction."""
         encoded = None if run is None else raw.encode(run)
         with self.session() as session:
-            trial = _trial(session, study_of(session, study).id, number)
+            trial = _trial(session, study_id_of(session, study), number)
             if trial is None:
                 raise ValueError(f"trial {number} of study '{study}' was not begun")
-            yield trial
+            if trial.state == TrialState.MEASURED and values["state"] != trial.state:
+                raise ValueError(f"trial {number} of study '{study}' was measured")
+            session.execute(update(TRIALS).where(TRIALS.c.id == trial.id).values(values))
             if encoded is not None:
-                session.merge(RawRunRecord(trial_id=trial.id, encoded=encoded))
+                session.execute(delete(RAW_RUNS).where(RAW_RUNS.c.trial_id == trial.id))
+                add_row(session, RAW_RUNS, {"trial_id": trial.id, "encoded": encoded})
 
     def _check_reachable(self) -> None:
         try:
@@ -393,7 +377,6 @@ class Store:
             raise fault from error
 
 
-def _trial(session: Session, study_id: int, number: int) -> TrialRecord | None:
-    return session.scalar(
-        select(TrialRecord).where(TrialRecord.study_id == study_id, TrialRecord.number == number)
-    )
+def _trial(session: Connection, study_id: int, number: int) -> Row[Any] | None:
+    of_study = select(TRIALS).where(TRIALS.c.study_id == study_id)
+    return session.execute(of_study.where(TRIALS.c.number == number)).one_or_none()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Table
 
 from tuner.configuration import Configuration
-from tuner.records import Measurement
 from tuner.store import convert
 from tuner.store.log.log_records import LoggedResult
-from tuner.store.repeats import study_of
-from tuner.store.schema import RawRunRecord, RepeatRawRunRecord, RepeatRecord, TrialRecord
+from tuner.store.repeats import study_id_of
+from tuner.store.schema import RAW_RUNS, REPEAT_RAW_RUNS, REPEATS, TRIALS, add_row
 from tuner.store.store import Store
 
 _AT_ONCE = 200
@@ -28,47 +27,34 @@ def restore_results(
     left = iter(records)
     while batch := list(islice(left, _AT_ONCE)):
         with store.session() as session:
-            study_id = study_of(session, study).id
+            study_id = study_id_of(session, study)
             for record in batch:
                 _add(session, study_id, record, baseline)
 
 
-def _add(session: Session, study_id: int, logged: LoggedResult, baseline: Configuration) -> None:
-    record = _ended(_begun(study_id, logged, baseline), logged)
-    session.add(record)
-    if logged.encoded_raw is None:
+def _add(session: Connection, study_id: int, logged: LoggedResult, baseline: Configuration) -> None:
+    table, values = _begun(study_id, logged, baseline)
+    values |= convert.ended_values(logged.result, logged.timing, logged.warnings)
+    values |= {"started_at": logged.started_at, "ended_at": logged.ended_at}
+    row_id = add_row(session, table, values)
+    encoded = logged.encoded_raw
+    if encoded is None:
         return
-    session.flush()
-    if isinstance(record, TrialRecord):
-        session.add(RawRunRecord(trial_id=record.id, encoded=logged.encoded_raw))
+    if logged.repeat is None:
+        add_row(session, RAW_RUNS, {"trial_id": row_id, "encoded": encoded})
     else:
-        session.add(RepeatRawRunRecord(repeat_id=record.id, encoded=logged.encoded_raw))
+        add_row(session, REPEAT_RAW_RUNS, {"repeat_id": row_id, "encoded": encoded})
 
 
 def _begun(
     study_id: int, logged: LoggedResult, baseline: Configuration
-) -> TrialRecord | RepeatRecord:
+) -> tuple[Table, convert.Values]:
     number, owner, repeat = logged.number, logged.owner, logged.repeat
     if repeat is not None:
-        return convert.repeat_record(
-            study_id, number, repeat.trial, repeat.kind, owner, repeat.traffic, repeat.load
-        )
+        load = (repeat.traffic, repeat.load)
+        begun = convert.repeat_values(study_id, number, repeat.trial, repeat.kind, owner, *load)
+        probed = convert.probe_values(logged.answers, logged.grades, logged.pictures)
+        return REPEATS, begun | probed
     configuration = logged.configuration
     is_baseline = configuration == baseline
-    return convert.trial_record(study_id, number, configuration, is_baseline, owner)
-
-
-def _ended(record: TrialRecord | RepeatRecord, logged: LoggedResult) -> TrialRecord | RepeatRecord:
-    if isinstance(logged.result, Measurement):
-        convert.set_measurement(record, logged.result, logged.warnings)
-    else:
-        convert.set_failure(record, logged.result)
-    record.started_at, record.ended_at = logged.started_at, logged.ended_at
-    convert.set_timing(record, logged.timing)
-    if isinstance(record, RepeatRecord) and logged.answers is not None:
-        record.answers = [list(answer) for answer in logged.answers]
-    if isinstance(record, RepeatRecord) and logged.grades is not None:
-        record.grades = list(logged.grades)
-    if isinstance(record, RepeatRecord) and logged.pictures is not None:
-        record.pictures = [one.to_json() for one in logged.pictures]
-    return record
+    return TRIALS, convert.trial_values(study_id, number, configuration, is_baseline, owner)

@@ -8,16 +8,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import delete, inspect, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, delete, inspect, select, text, update
 
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.host.durable_files import remove_durably, replacing, sync
 from tuner.store.lock.study_lock import study_lock
 from tuner.store.log.log_records import LoggedStudy
 from tuner.store.log.measurement_log import MeasurementLog
-from tuner.store.repeats import study_of
-from tuner.store.schema import StudyRecord
+from tuner.store.repeats import study_id_of
+from tuner.store.schema import STUDIES
 from tuner.store.store import Store
 
 _OPTUNAS_STUDIES = "studies"
@@ -26,7 +25,8 @@ _OPTUNAS_STUDIES = "studies"
 def set_note(store: Store, study: str, note: str | None) -> None:
     """Write a note on a study, None for none; a run may hold it."""
     with store.session() as session:
-        study_of(session, study).note = note
+        own = STUDIES.c.id == study_id_of(session, study)
+        session.execute(update(STUDIES).where(own).values(note=note))
 
 
 def rename_study(store: Store, old: str, new: str, state_folder: Path) -> None:
@@ -54,8 +54,8 @@ def rename_study(store: Store, old: str, new: str, state_folder: Path) -> None:
                 ) from error
         with store.session() as session:
             _require_free(session, new)
-            session.execute(update(StudyRecord).where(StudyRecord.name == old).values(name=new))
-            if inspect(session.connection()).has_table(_OPTUNAS_STUDIES):
+            session.execute(update(STUDIES).where(STUDIES.c.name == old).values(name=new))
+            if inspect(session).has_table(_OPTUNAS_STUDIES):
                 session.execute(
                     text("UPDATE studies SET study_name = :new WHERE study_name = :old"),
                     {"new": new, "old": old},
@@ -76,19 +76,19 @@ def delete_study(store: Store, study: str, state_folder: Path) -> None:
 
     with _held(store, study):
         with store.session() as session:
-            study_of(session, study)  # raises for an unknown name, before anything is deleted
+            study_id_of(session, study)  # raises for an unknown name, before anything is deleted
         with suppress(KeyError), store.optuna_faults():
             optuna.delete_study(study_name=study, storage=store.optuna_storage())
         with store.session() as session:
-            session.execute(delete(StudyRecord).where(StudyRecord.name == study))
+            session.execute(delete(STUDIES).where(STUDIES.c.name == study))
         log = store.log_path(study, state_folder)
         for path in (log, log.with_suffix(".reserve")):
             with suppress(OSError):
                 path.unlink()
 
 
-def _require_free(session: Session, name: str) -> None:
-    if session.scalar(select(StudyRecord.id).where(StudyRecord.name == name)) is not None:
+def _require_free(session: Connection, name: str) -> None:
+    if session.scalar(select(STUDIES.c.id).where(STUDIES.c.name == name)) is not None:
         raise UsageError(f"there is a study '{name}' already; choose another name")
 
 
