@@ -32,7 +32,7 @@ from tuner.store.raw import encode
 
 STUDIES, TRIALS = 20, 500
 SAMPLES = 900
-TARGETS_S = {"recommend": 1.5, "recommend --format json": 1.5, "--help": 0.4}
+TARGETS_S = {"recommend": 0.6, "recommend --format json": 0.6, "--help": 0.4}
 
 
 def identity(n: int) -> StudyIdentity:

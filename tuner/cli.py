@@ -13,6 +13,7 @@ import typer
 from tuner import __version__
 from tuner.commands import calibrate, doctor, editing, gpu, measure, plan, run, store, workload
 from tuner.commands.reading import compare, report, status, studies, tasks
+from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.help_sections import RunHelp
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.commands.shared.settings_group import SettingsGroup
@@ -33,16 +34,16 @@ app = typer.Typer(
 )
 app.command(cls=RunHelp)(run.run)
 app.command(cls=RunHelp)(run.resume)
-app.command("list")(studies.list_all)
-app.command()(studies.show)
-app.command("recommend")(studies.recommend_one)
-app.command()(studies.export)
+app.command("list", cls=ShortLived)(studies.list_all)
+app.command(cls=ShortLived)(studies.show)
+app.command("recommend", cls=ShortLived)(studies.recommend_one)
+app.command(cls=ShortLived)(studies.export)
 app.command(cls=report.PngWithoutFolder)(report.report)
 app.command()(editing.rename)
 app.command()(editing.delete)
 app.command()(editing.note)
-app.command()(status.status)
-app.command()(tasks.tasks)
+app.command(cls=ShortLived)(status.status)
+app.command(cls=ShortLived)(tasks.tasks)
 app.command()(plan.plan)
 app.command()(measure.measure)
 app.command()(calibrate.calibrate)

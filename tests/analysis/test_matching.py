@@ -7,7 +7,7 @@ import pytest
 
 from tuner.analysis.matching import candidates, match_model
 from tuner.errors import UsageError
-from tuner.store import StudyIdentity, StudySummary
+from tuner.store import StudyIdentity
 
 MODELS = ["meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B", "/models/qwen/", "Llama-3.1-8B-x"]
 
@@ -38,29 +38,28 @@ def test_an_unknown_model_lists_those_in_the_store(name: str) -> None:
         match_model(name, MODELS)
 
 
-def summary(identity: StudyIdentity, name: str, days: int, finished: bool = True) -> StudySummary:
+def named(identity: StudyIdentity, name: str, days: int, finished: bool = True) -> StudyIdentity:
     created = identity.created_at + timedelta(days=days)
     ended = created + timedelta(hours=8) if finished else None
-    study = replace(identity, name=name, created_at=created, finished_at=ended)
-    return StudySummary(study, 0, 7, 0)
+    return replace(identity, name=name, created_at=created, finished_at=ended)
 
 
 def test_finished_studies_come_first_then_the_newest(identity: StudyIdentity) -> None:
     found = candidates(
         [
-            summary(identity, "old", 0),
-            summary(identity, "new", 1),
-            summary(identity, "open", 2, finished=False),
+            named(identity, "old", 0),
+            named(identity, "new", 1),
+            named(identity, "open", 2, finished=False),
         ],
         None,
         None,
     )
-    assert [s.identity.name for s in found] == ["new", "old", "open"]
+    assert [s.name for s in found] == ["new", "old", "open"]
 
 
 def test_with_several_models_one_has_to_be_named(identity: StudyIdentity) -> None:
-    one = summary(identity, "a", 0)
-    two = summary(replace(identity, model="qwen"), "b", 0)
+    one = named(identity, "a", 0)
+    two = named(replace(identity, model="qwen"), "b", 0)
     with pytest.raises(UsageError, match="several models"):
         candidates([one, two], None, None)
     assert candidates([one, two], "qwen", None) == [two]
@@ -71,4 +70,4 @@ def test_names_that_mean_nothing_are_refused(identity: StudyIdentity) -> None:
     with pytest.raises(UsageError, match="no study yet"):
         candidates([], None, None)
     with pytest.raises(UsageError, match="did you mean 'night'"):
-        candidates([summary(identity, "night", 0)], None, "nihgt")
+        candidates([named(identity, "night", 0)], None, "nihgt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tuner.errors import UsageError, unknown_name
-from tuner.store.rows import StudySummary
+from tuner.store.rows import StudyIdentity
 
 
 def match_model(name: str, models: Iterable[str]) -> str:
@@ -25,28 +25,28 @@ def match_model(name: str, models: Iterable[str]) -> str:
 
 
 def candidates(
-    summaries: Sequence[StudySummary], model: str | None, study: str | None
-) -> list[StudySummary]:
+    studies: Sequence[StudyIdentity], model: str | None, study: str | None
+) -> list[StudyIdentity]:
     """Return the matching studies: finished ones first, the newest first within each group.
 
     Raises `UsageError` if none matches, or if no name is given and there are several models.
     """
-    if not summaries:
+    if not studies:
         raise UsageError("the store holds no study yet; start one with `tuner run`")
-    chosen = list(summaries)
+    chosen = list(studies)
     if study is not None:
-        chosen = [s for s in summaries if s.identity.name == study]
+        chosen = [s for s in studies if s.name == study]
         if not chosen:
-            raise UsageError(unknown_name("study", study, (s.identity.name for s in summaries)))
-    models = {s.identity.model for s in chosen}
+            raise UsageError(unknown_name("study", study, (s.name for s in studies)))
+    models = {s.model for s in chosen}
     if model is not None:
         wanted = match_model(model, models)
-        chosen = [s for s in chosen if s.identity.model == wanted]
+        chosen = [s for s in chosen if s.model == wanted]
     elif len(models) > 1:
         raise UsageError(
             f"the store holds several models; name one of: {', '.join(sorted(models))}"
         )
-    chosen.sort(key=lambda s: s.identity.created_at, reverse=True)
+    chosen.sort(key=lambda s: s.created_at, reverse=True)
     return sorted(chosen, key=lambda s: not s.is_finished)
 
 

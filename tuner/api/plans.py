@@ -34,12 +34,12 @@ __all__ = [
 def newest_study(store: str = DEFAULT_STORE) -> str:
     """Return the name of the newest study of a store. Raises `UsageError` if it holds none."""
     with Store.open(store, create=False) as opened:
-        studies = opened.studies()
+        studies = opened.identities()
     if not studies:
         raise UsageError(
             "the store holds no study yet; start one with `tuner run --loads 0.25x,1x`"
         )
-    return studies[-1].identity.name
+    return studies[-1].name
 
 
 def day_format(name: str | None) -> DayFormat | None:

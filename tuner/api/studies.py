@@ -38,7 +38,7 @@ def named_study(name: str | None, store: str = DEFAULT_STORE) -> str:
     if name is not None:
         return name
     with Store.open(store, create=False) as opened:
-        names = [summary.identity.name for summary in opened.studies()]
+        names = [study.name for study in opened.identities()]
     if len(names) == 1:
         return names[0]
     if not names:
@@ -53,10 +53,10 @@ def study_status(name: str | None = None, store: str = DEFAULT_STORE) -> Status:
 
     with Store.open(store, create=False) as opened:
         if name is None:
-            studies = opened.studies()
+            studies = opened.identities()
             if not studies:
                 raise UsageError("the store holds no study yet; start one with `tuner run`")
-            name = studies[-1].identity.name
+            name = studies[-1].name
         return status(opened, name, datetime.now(UTC), log_folder(store, name))
 
 

@@ -32,7 +32,7 @@ def check_store(store_url: str, *, is_alive: Callable[[int], bool] = _is_alive) 
         if path is not None:
             check_file(path, create=False)
         with Store.open(store_url, create=False) as store:
-            studies = [s.identity.name for s in store.studies()]
+            studies = [s.name for s in store.identities()]
             outliers = [found for name in studies for found in _outlier_cards(store, name)]
             interrupted = [name for name in studies if _has_running(store, name)]
     except TunerError as error:

@@ -9,7 +9,6 @@ from typing import Any
 
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.tasks.levels import LevelEnergy
-from tuner.load.thinking import Thinking
 from tuner.report.labels import UNKNOWN, number
 from tuner.spec.stored import StoredSpec
 
@@ -39,6 +38,8 @@ def levels_json(levels: Sequence[LevelEnergy]) -> list[dict[str, Any]]:
 
 def _sent(how: Mapping[str, Any]) -> str:
     """Return what a client sends for a level, as it is stored."""
+    from tuner.load.thinking import Thinking  # few studies have levels, and its model takes long
+
     asked = Thinking.model_validate(how)
     parts = [json.dumps(asked.chat_fields)] if asked.chat_fields else []
     if asked.system is not None:

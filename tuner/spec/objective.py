@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.catalog.yaml_files import find_yaml, read_mapping
 from tuner.errors import UsageError
 from tuner.metrics import OUTPUT_KINDS, TEXT, Direction, Output, OutputKind, metric_named
 
@@ -70,6 +69,8 @@ def workload_kind(known: Mapping[str, Any]) -> OutputKind:
 
     `known` are the fields that were validated before.
     """
+    from tuner.catalog.yaml_files import find_yaml, read_mapping  # reading a store needs no YAML
+
     try:
         written = read_mapping(find_yaml("workloads", str(known.get("workload"))))
     except UsageError:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
 from tuner.metrics import Output
 from tuner.records import Load
-from tuner.spec.study import StudySpec
 from tuner.store import StudyIdentity
 from tuner.store.faults import readable
+
+if TYPE_CHECKING:  # its model takes long to make, and what only reads a store does without
+    from tuner.spec.study import StudySpec
 
 _FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT = "fixed", "capacity", "workload_load", "output"
 _RESOLVED = (_FIXED, _CAPACITY, _OWN_LOAD, _OUTPUT)
@@ -118,7 +120,7 @@ class StoredSpec:
     @property
     def known(self) -> dict[str, Any]:
         """The stored fields that `StudySpec` still has, by their names in a STUDY.yaml."""
-        return {name: value for name, value in self.asked.items() if name in _NAMES}
+        return {name: value for name, value in self.asked.items() if name in _names()}
 
     @property
     def load(self) -> Load | None:
@@ -170,6 +172,9 @@ def spec_of(study: StudyIdentity) -> StudySpec:
 
     A study of a version that knew no traffic goes on with the requests as they are drawn.
     """
+    from tuner.catalog.yaml_files import validate
+    from tuner.spec.study import StudySpec
+
     hours = None if study.budget_s is None else study.budget_s / 3600.0
     budget = {"trials": study.budget_trials, "hours": hours}
     known = {"traffic": "drawn", **StoredSpec.of(study).known, **budget}
@@ -185,6 +190,11 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-_NAMES = frozenset(
-    str(one.serialization_alias or name) for name, one in StudySpec.model_fields.items()
-)
+@cache
+def _names() -> frozenset[str]:
+    """Return the fields of a spec by their names in a STUDY.yaml."""
+    from tuner.spec.study import StudySpec
+
+    return frozenset(
+        str(one.serialization_alias or name) for name, one in StudySpec.model_fields.items()
+    )

@@ -45,6 +45,11 @@ class StudyIdentity:
     model_revision: str | None = None  # of the model's files, if known
     note: str | None = None  # by the user
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether search and confirmation are over."""
+        return self.finished_at is not None
+
 
 @dataclass(frozen=True, slots=True)
 class TrialOwner:
@@ -192,4 +197,4 @@ class StudySummary:
     @property
     def is_finished(self) -> bool:
         """Whether search and confirmation are over."""
-        return self.identity.finished_at is not None
+        return self.identity.is_finished

@@ -154,8 +154,13 @@ class Store:
         with self.session() as session, readable(f"study '{name}'"):
             return convert.identity(study_of(session, name))
 
+    def identities(self) -> list[StudyIdentity]:
+        """Return all studies, oldest first, without reading their trials."""
+        with self.session() as session, readable("a study"):
+            return [convert.identity(row) for row in _studies(session)]
+
     def studies(self) -> list[StudySummary]:
-        """Return all studies, oldest first."""
+        """Return all studies with the counts of their trials, oldest first."""
         counts: dict[tuple[int, str], int] = {}
         query = select(TRIALS.c.study_id, TRIALS.c.state, func.count(TRIALS.c.id))
         with self.session() as session, readable("a study"):
@@ -170,14 +175,13 @@ class Store:
             confirmations: dict[int, int] = {
                 row[0]: row[1] for row in session.execute(confirmed.group_by(REPEATS.c.study_id))
             }
-            rows = session.execute(select(STUDIES).order_by(STUDIES.c.created_at, STUDIES.c.id))
             return [
                 StudySummary(
                     convert.identity(row),
                     **{s.value: counts.get((row.id, s.value), 0) for s in TrialState},
                     confirmations=confirmations.get(row.id, 0),
                 )
-                for row in rows.all()
+                for row in _studies(session)
             ]
 
     @property
@@ -375,6 +379,10 @@ class Store:
             if fault is None:
                 raise
             raise fault from error
+
+
+def _studies(session: Connection) -> Sequence[Row[Any]]:
+    return session.execute(select(STUDIES).order_by(STUDIES.c.created_at, STUDIES.c.id)).all()
 
 
 def _trial(session: Connection, study_id: int, number: int) -> Row[Any] | None:

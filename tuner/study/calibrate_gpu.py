@@ -66,7 +66,7 @@ def calibrate_gpu(
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--output '{output}': name a file that ends in .yaml")
     with Store.open(store_url, create=False) as store:
-        names = list(studies) or [summary.identity.name for summary in store.studies()]
+        names = list(studies) or [study.name for study in store.identities()]
         measured = [row for name in names for row in _some(store, name, bool(studies))]
     try:
         with replacing(output) as file:

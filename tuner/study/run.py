@@ -74,7 +74,7 @@ async def start_study(
     spec = fitted.spec
     space = load_space(spec.space, partial(ranges_for, spec))
     name = spec.study or _free_name(spec, workload, store)
-    if name in {s.identity.name for s in store.studies()}:
+    if name in {study.name for study in store.identities()}:
         raise UsageError(
             f"there is a study '{name}' already; continue it with `tuner resume {name}`, or choose "
             "another --study"
@@ -167,6 +167,6 @@ def usual_name(spec: StudySpec, workload: str) -> str:
 def _free_name(spec: StudySpec, workload: Workload, store: Store) -> str:
     """Return MODEL-WORKLOAD, with a number if that name is taken."""
     stem = usual_name(spec, workload.name)
-    taken = {s.identity.name for s in store.studies()}
+    taken = {study.name for study in store.identities()}
     names = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
     return next(name for name in names if name not in taken)

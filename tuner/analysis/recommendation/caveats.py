@@ -10,7 +10,7 @@ from tuner.errors import OperatorNeededError
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.store import Store
-from tuner.store.rows import StudySummary, TrialRow
+from tuner.store.rows import StudyIdentity, TrialRow, TrialState
 
 _BY_OWN_SLO = ("goodput_req_s", "slo_attainment")
 # Boards control power to a few per cent: peaks this near a limit may have been cut by it.
@@ -18,10 +18,10 @@ _BINDS_FROM = 0.95
 
 
 def caveats(
-    store: Store, summary: StudySummary, confirmed: ConfirmedFront, best: TrialRow
+    store: Store, study: StudyIdentity, confirmed: ConfirmedFront, best: TrialRow
 ) -> list[str]:
     """Return the warnings, the most important first; `best` is the trial to be deployed."""
-    study, slos = summary.identity, confirmed.slos
+    slos = confirmed.slos
     found = [
         f"{what} is emulated, not measured" for what in emulated(study, measured(confirmed.trials))
     ]
@@ -29,10 +29,11 @@ def caveats(
     found += _of_unknown(confirmed)
     found += confirmation_notes(confirmed)
     found += [w for t in confirmed.front if (w := confirmed.outputs_warning(t)) is not None]
-    if not summary.is_finished:
+    if not study.is_finished:
+        running = sum(t.state is TrialState.RUNNING for t in confirmed.trials)
         found.append(
-            f"the study is not finished ({summary.measured + summary.failed} trials ended, "
-            f"{summary.running} running); go on with `tuner resume {study.name}`"
+            f"the study is not finished ({len(confirmed.trials) - running} trials ended, "
+            f"{running} running); go on with `tuner resume {study.name}`"
         )
     if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
         found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")

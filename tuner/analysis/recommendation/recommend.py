@@ -25,7 +25,7 @@ from tuner.errors import NoFeasibleConfigurationError, UsageError
 from tuner.measurement.statistics.unseen_traffic import LEVEL, SloVerdict
 from tuner.slo import Slo
 from tuner.store import Store
-from tuner.store.rows import RepeatRow, StudyIdentity, TrialRow
+from tuner.store.rows import ProbeKind, RepeatKind, RepeatRow, StudyIdentity, TrialRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,10 @@ class StudyRows:
 
 def rows_of(store: Store, name: str) -> StudyRows:
     """Read the rows of a study."""
-    return StudyRows(store.trials(name), store.repeats.of(name), store.repeats.probes(name))
+    trials, every = store.trials(name), store.repeats.every(name)
+    repeats = [row for row in every if isinstance(row.kind, RepeatKind)]
+    probes = [row for row in every if isinstance(row.kind, ProbeKind)]
+    return StudyRows(trials, repeats, probes)
 
 
 def recommend(
@@ -136,23 +139,23 @@ def recommend(
     read before. Raises `NoFeasibleConfigurationError` if nothing met the SLOs, `UsageError` for a
     name that matches nothing or a trial without a measurement.
     """
-    chosen = candidates(store.studies(), model, study)
+    chosen = candidates(store.identities(), model, study)
     sentences: list[str] = []
-    for summary in chosen:
-        known = rows or rows_of(store, summary.identity.name)
+    for one in chosen:
+        known = rows or rows_of(store, one.name)
         trials, repeats, probes = known.trials, known.repeats, known.probes
-        found = confirmed_front(summary.identity, trials, repeats, slos, probes)
+        found = confirmed_front(one, trials, repeats, slos, probes)
         figures = card_figures(trials, probes)
         even = found  # as if one card had measured every trial
         if figures:
             on_one = on_mean_card(trials, figures)
-            even = confirmed_front(summary.identity, on_one, repeats, slos, probes)
+            even = confirmed_front(one, on_one, repeats, slos, probes)
         best = _as_measured(_best(even), found) if trial is None else _asked_for(found, trial)
         if best is None:
-            sentences.append(nothing_met(summary.identity, trials, found.slos))
+            sentences.append(nothing_met(one, trials, found.slos))
             continue
         return Recommendation(
-            study=summary.identity,
+            study=one,
             confirmed=found,
             slos=found.slos,
             best=best,
@@ -160,18 +163,18 @@ def recommend(
             alternatives=tuple(t for t in found.front if t.number != best.number),
             roles=roles(
                 found.front,
-                summary.identity.objectives,
-                is_open_loop=is_open_loop(summary.identity, best.configuration),
+                one.objectives,
+                is_open_loop=is_open_loop(one, best.configuration),
             ),
             baseline=found.baseline,
             contributions=_contributions(found, trials, best),
             measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
             warnings=(
-                *caveats(store, summary, found, best),
+                *caveats(store, one, found, best),
                 *edges(best, trials, found.slos, found.baseline),
                 *sentences,
             ),
-            other_studies=tuple(s.identity.name for s in chosen if s is not summary),
+            other_studies=tuple(other.name for other in chosen if other is not one),
             probes=(*repeats, *probes),
             night_energy_j=night_energy_j([*trials, *repeats, *probes]),
             cards=tuple(figures),

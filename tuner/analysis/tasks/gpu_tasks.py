@@ -15,7 +15,7 @@ from tuner.load.workload import load_workload
 from tuner.metrics import TEXT, Output, OutputKind
 from tuner.records import Source
 from tuner.spec.stored import StoredSpec
-from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
+from tuner.store import Store, StudyIdentity, TrialRow
 
 _ORDER = (CHAT, "code", "image", "video", "reasoning")
 _PER_REQUEST = "energy_per_request_j"
@@ -68,10 +68,10 @@ def gpu_tasks(store: Store, gpu: str) -> GpuTasks:
 
     Raises `UsageError` for a name that no study's GPU has in it, or several.
     """
-    summaries = _on(store.studies(), gpu)
+    studies = _on(store.identities(), gpu)
     of_task: dict[str, list[StudyIdentity]] = {}
-    for summary in summaries:
-        of_task.setdefault(summary.identity.workload_name, []).append(summary.identity)
+    for study in studies:
+        of_task.setdefault(study.workload_name, []).append(study)
     tasks: list[GpuTask] = []
     notes: list[str] = []
     for name in sorted(of_task, key=lambda n: (_ORDER.index(n) if n in _ORDER else 99, n)):
@@ -80,19 +80,19 @@ def gpu_tasks(store: Store, gpu: str) -> GpuTasks:
             tasks += [_task(found), *_more_thinking(found)]
     chat = next((task for task in tasks if task.task.partition(",")[0] == CHAT), None)
     shown = tuple(_beside(task, chat) for task in tasks)
-    return GpuTasks(summaries[0].identity.gpu, shown, tuple(notes))
+    return GpuTasks(studies[0].gpu, shown, tuple(notes))
 
 
-def _on(summaries: Sequence[StudySummary], gpu: str) -> list[StudySummary]:
-    names = sorted({s.identity.gpu for s in summaries})
+def _on(studies: Sequence[StudyIdentity], gpu: str) -> list[StudyIdentity]:
+    names = sorted({s.gpu for s in studies})
     same = [name for name in names if name.lower() == gpu.lower()]
     found = same or [name for name in names if gpu.lower() in name.lower()]
     if len(found) != 1:
         what = f"may be any of {', '.join(found)}" if found else "is no GPU of a study here"
         raise UsageError(f"--gpu {gpu}: {what}; the store holds: {', '.join(names) or 'none'}")
-    chosen = [s for s in summaries if s.identity.gpu == found[0]]
-    chosen.sort(key=lambda s: s.identity.created_at, reverse=True)
-    return sorted(chosen, key=lambda s: (_is_emulated(s.identity), not s.is_finished))
+    chosen = [s for s in studies if s.gpu == found[0]]
+    chosen.sort(key=lambda s: s.created_at, reverse=True)
+    return sorted(chosen, key=lambda s: (_is_emulated(s), not s.is_finished))
 
 
 def _is_emulated(study: StudyIdentity) -> bool:

@@ -14,7 +14,7 @@ from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.records import RequestState
-from tuner.store import Store, StudyIdentity, StudySummary, TrialRow
+from tuner.store import Store, StudyIdentity, TrialRow
 
 CHAT = "chat"
 _PER_REQUEST, _PER_TOKEN = "energy_per_request_j", "energy_per_output_token_j"
@@ -75,21 +75,20 @@ def task_tables(store: Store, model: str | None, mfu: float) -> list[TaskTable]:
     Measured and emulated studies are kept apart; of several studies of a workload the newest
     counts that has a recommendation. Raises `UsageError` for a name that means no model.
     """
-    groups: dict[tuple[str, ...], list[StudySummary]] = {}
-    for summary in candidates(store.studies(), model, None):
-        study = summary.identity
+    groups: dict[tuple[str, ...], list[StudyIdentity]] = {}
+    for study in candidates(store.identities(), model, None):
         sources = (study.energy_source.value, study.latency_source.value)
-        groups.setdefault((study.gpu, *sources), []).append(summary)
+        groups.setdefault((study.gpu, *sources), []).append(study)
     return [_table(store, group, mfu) for group in groups.values()]
 
 
-def _table(store: Store, summaries: Sequence[StudySummary], mfu: float) -> TaskTable:
-    first = summaries[0].identity
+def _table(store: Store, studies: Sequence[StudyIdentity], mfu: float) -> TaskTable:
+    first = studies[0]
     basis = flops_basis(first)
     of_workload: dict[str, list[StudyIdentity]] = {}
-    for summary in summaries:
-        of_workload.setdefault(summary.identity.workload_name, []).append(summary.identity)
-    tasks = [_newest(store, studies, basis, mfu) for studies in of_workload.values()]
+    for study in studies:
+        of_workload.setdefault(study.workload_name, []).append(study)
+    tasks = [_newest(store, same, basis, mfu) for same in of_workload.values()]
     tasks.sort(key=lambda task: (task.workload != CHAT, task.workload))
     chat = tasks[0] if tasks[0].workload == CHAT else None
     return TaskTable(

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from tuner import DEFAULT_STORE
+from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.console import stderr_console
 from tuner.commands.shared.options import Name, Slos, StoreUrl
 
 _PNG = "--png"
 
 
-class PngWithoutFolder(TyperCommand):
+class PngWithoutFolder(ShortLived):
     """A command whose `--png` may stand without a folder: last, or before another option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

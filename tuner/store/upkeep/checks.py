@@ -66,8 +66,8 @@ def check_studies(store: Store, state_folder: Path) -> list[Finding]:
         read = _read(path)
         if read.study is not None:
             logs[read.study] = read
-    for summary in store.studies():
-        name = summary.identity.name
+    for study in store.identities():
+        name = study.name
         trials = {t.number: t for t in store.trials(name)}
         repeats = {r.number: r for r in store.repeats.every(name)}
         is_run = _is_being_run(store, name)
@@ -78,7 +78,7 @@ def check_studies(store: Store, state_folder: Path) -> list[Finding]:
             found.append(note(name, "has no measurement log: it cannot be rebuilt"))
         else:
             found += _log_findings(name, log, trials, repeats)
-    known = {s.identity.name for s in store.studies()}
+    known = {study.name for study in store.identities()}
     found += [
         note(str(name), "is in a measurement log and not in the store")
         for name in logs

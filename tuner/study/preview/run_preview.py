@@ -162,10 +162,10 @@ def _history(spec: StudySpec, store: str) -> _History:
     try:
         with Store.open(store, create=False) as opened:
             known = [
-                (summary.identity.spec_json.get("max_window_s"), trial.timing)
-                for summary in opened.studies()
-                if summary.identity.model == spec.model and summary.identity.evaluation == kind
-                for trial in opened.trials(summary.identity.name)
+                (study.spec_json.get("max_window_s"), trial.timing)
+                for study in opened.identities()
+                if study.model == spec.model and study.evaluation == kind
+                for trial in opened.trials(study.name)
                 if trial.timing is not None and trial.measurement is not None
             ]
     except TunerError:  # there is no store yet; the run itself says what is wrong with one
