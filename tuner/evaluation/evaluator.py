@@ -128,13 +128,13 @@ class Evaluator(Protocol):
         """Say whether the warm server can serve this configuration without a launch."""
 
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
-        """Evaluate on a clean launch with exactly this configuration's flags.
+        """Evaluate on a server that was launched with exactly this configuration's flags.
 
         `repeat` is the number of the repeat; it differs each time. `traffic` is the number of a
         stretch of traffic that the search does not see; see `tuner.evaluation.traffic`.
 
         No limit is changed in the running server, and the server has no state of an earlier
-        evaluation. Failures and errors as for `evaluate`.
+        evaluation. A few in a row may share a launch. Failures and errors as for `evaluate`.
         """
 
     async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:

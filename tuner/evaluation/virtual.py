@@ -21,7 +21,7 @@ from tuner.evaluation.evaluator import (
     Testbed,
     load_defaults,
 )
-from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
+from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, Launch, LiveKnobs
 from tuner.measurement.steady_window import SteadyWindow
 from tuner.records import Failure, FailureKind, Load, Measurement, Source, Timing
 
@@ -54,6 +54,7 @@ class VirtualEvaluator:
         self._seed = seed
         self._live = live
         self._launch: Launch | None = None  # of the warm server that would run now
+        self._repeats = 0  # that it served
 
     async def prepare(self) -> Testbed:
         """Return the emulated testbed."""
@@ -78,7 +79,7 @@ class VirtualEvaluator:
                 f"under `fixed:` in the search space (for example "
                 f"{' or '.join(self._live.rules.memory_flags)})"
             ) from None
-        self._launch = self._live.clean(full)  # trial 0 is measured on it
+        self._start(self._live.clean(full))  # trial 0 is measured on it
         device = device_defaults(self._gpu)
         return {**self._emulation.defaults(), **device, **self._plan.load_defaults}
 
@@ -91,7 +92,7 @@ class VirtualEvaluator:
             return Evaluation(refused, None, (), Timing(CHANGE_S), is_virtual=True)
         if self.is_warm_for(configuration):
             return self._simulated(configuration, trial, None, plan.run_of(configuration))
-        self._launch = self._live.shared(full)
+        self._start(self._live.shared(full))
         return self._simulated(configuration, trial, LAUNCH_S, plan.run_of(configuration))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
@@ -100,10 +101,15 @@ class VirtualEvaluator:
         return self._launch is not None and self._launch.serves(launch)
 
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
-        """Simulate a clean launch."""
-        self._launch = self._live.clean(self._plan.full(configuration))
+        """Simulate a clean launch; a few in a row share one."""
+        launch = self._live.clean(self._plan.full(configuration))
+        is_warm = self._launch is not None and self._launch.serves(launch)
+        launch_s = None if is_warm and self._repeats < REPEATS_A_LAUNCH else LAUNCH_S
+        if launch_s is not None:
+            self._start(launch)
+        self._repeats += 1
         run = self._plan.run_of(configuration, traffic)
-        return self._simulated(configuration, _FIRST_REPEAT + repeat, LAUNCH_S, run)
+        return self._simulated(configuration, _FIRST_REPEAT + repeat, launch_s, run)
 
     async def probe(self, configuration: Configuration, repeat: int, run: LoadRun) -> Evaluation:
         """Simulate another load."""
@@ -127,16 +133,19 @@ class VirtualEvaluator:
         idle_w = self._emulation.idle_w(full, repeat)
         off_w = self._gpu.idle_w * self._live.rules.gpus_used(full)
         found = Switching(LAUNCH_S, LAUNCH_S * idle_w, off_w)
-        self._launch = self._live.clean(full)
+        self._start(self._live.clean(full))
         emulated = Source.EMULATED, Source.EMULATED
         result = Measurement(found.metrics(), 0.0, LAUNCH_S, *emulated)
         return Evaluation(result, None, (), Timing(LAUNCH_S, LAUNCH_S), is_virtual=True)
+
+    def _start(self, launch: Launch) -> None:
+        self._launch, self._repeats = launch, 0
 
     def _launch_if_cold(self, configuration: Configuration) -> float | None:
         """Launch unless the warm server can serve it; return the time of the launch, s."""
         if self.is_warm_for(configuration):
             return None
-        self._launch = self._live.shared(self._plan.full(configuration))
+        self._start(self._live.shared(self._plan.full(configuration)))
         return LAUNCH_S
 
     def _simulated(

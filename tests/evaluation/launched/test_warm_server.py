@@ -18,7 +18,7 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
 from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
-from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, LiveKnobs
 from tuner.evaluation.traffic import Traffic
 from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.load.workload import Workload, load_workload
@@ -85,6 +85,34 @@ async def test_another_launch_knob_launches_anew_and_a_confirmation_is_clean(
         with pytest.raises(StopIteration):
             server_flag("scheduler-cls")
         assert not live.is_warm_for(other)  # what is confirmed is not searched on
+
+
+async def test_a_few_repeats_share_a_launch_of_exactly_their_flags(
+    tmp_path: Path, workload: Workload
+) -> None:
+    async with evaluator(tmp_path, workload, largest=LARGEST, window_s=0.5) as live:
+        await live.evaluate(asked(4), 1)  # under live limits, which repeats are not to have
+        found = [await live.confirm(asked(4), n, n) for n in range(REPEATS_A_LAUNCH + 1)]
+        launched = [one.timing.launch_s is not None for one in found]
+        assert launched == [True, *[False] * (REPEATS_A_LAUNCH - 1), True]
+        assert [most_running(one) for one in found] == [4.0] * len(found)
+        other = await live.confirm(asked(5), 9, 9)
+        assert other.timing.launch_s is not None
+
+
+async def test_a_repeat_after_a_failed_one_is_launched_anew(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with evaluator(tmp_path, workload, largest=LARGEST, window_s=0.5) as live:
+        await live.confirm(asked(4), 0, 0)
+        broken = Failure(FailureKind.INFRASTRUCTURE, "the counter jumped")
+        with monkeypatch.context() as patch:
+            patch.setattr(MeasurementPlan, "reduce", lambda *_: broken)
+            failed = await live.confirm(asked(4), 1, 1)
+        assert isinstance(failed.result, Failure) and failed.timing.launch_s is None
+        monkeypatch.setattr("tuner.evaluation.launched.launched.BACK_OFF_S", (0.0, 0.0))
+        again = await live.confirm(asked(4), 2, 1)
+        assert again.timing.launch_s is not None
 
 
 async def test_a_server_that_died_between_two_is_launched_anew(
@@ -291,5 +319,9 @@ async def test_virtual_time_is_spent_as_on_a_live_server(workload: Workload) -> 
         assert (evaluation.timing.launch_s is None) == warm
         launched.append(not warm)
     assert launched == [False, True, False, False, True, False]
-    confirmed = await virtual.confirm(asked(9, gpu_memory_utilization=0.8), 9, 0)
-    assert confirmed.timing.launch_s == LAUNCH_S
+    confirmed = [
+        (await virtual.confirm(asked(9, gpu_memory_utilization=0.8), n, n)).timing.launch_s
+        for n in range(REPEATS_A_LAUNCH + 1)
+    ]
+    assert confirmed == [LAUNCH_S, *[None] * (REPEATS_A_LAUNCH - 1), LAUNCH_S]
+    assert (await virtual.confirm(asked(9), 9, 9)).timing.launch_s == LAUNCH_S

@@ -9,6 +9,11 @@ from tuner.configuration import Configuration, Value
 from tuner.servers.registry import flag_rules
 from tuner.servers.server import FlagRules, Limits
 
+# Repeats that one clean launch serves, one after another. What one launch has of its own is small
+# beside what stretches have, and a launch takes as long as a window. An odd number: of the order
+# default, member, member, default each then comes first as often.
+REPEATS_A_LAUNCH = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:

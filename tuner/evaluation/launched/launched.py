@@ -138,17 +138,21 @@ class ServedEvaluator:
         return self._servers.is_warm_for(self._plan.full(configuration))
 
     async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
-        """Measure on a clean launch of exactly this configuration, then ask the probe prompts."""
+        """Measure on a server launched with exactly this configuration, then ask the probe prompts.
+
+        After a failure the next one is launched again, whosever fault it was.
+        """
         full, name = self._plan.full(configuration), f"confirm-{repeat:04d}"
         launched: list[WarmServer] = []
 
         async def get() -> WarmServer:
-            launched.append(await self._servers.get_clean(full, name))
+            launched.append(await self._servers.get_for_repeat(full, name))
             return launched[0]
 
         run = self._plan.run_of(configuration, traffic)
         found = await self._evaluate(configuration, get, run)
         if not launched or not isinstance(found.result, Measurement):
+            await self._servers.close()
             return found
         return await self._answers.asked(found, configuration, launched[0].server)
 

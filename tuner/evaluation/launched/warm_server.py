@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.configuration import Configuration, Value
 from tuner.devices.device_state import DeviceState
 from tuner.devices.meter import Meter
-from tuner.evaluation.launched.launch_sharing import Launch, LiveKnobs
+from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, Launch, LiveKnobs
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.records import FailureKind, Source
 from tuner.servers.idle_device import await_idle, memory_of
@@ -102,6 +102,7 @@ class WarmServers:
         self._stack = AsyncExitStack()
         self._kept: _Kept | None = None
         self._is_fresh = False
+        self._repeats = 0  # that the running server was given for
         self._cannot_share: list[Configuration] = []
         self._no_limits = False
         self._start_ups = StartUps(settings.startup_deadline_s)
@@ -132,6 +133,21 @@ class WarmServers:
     async def get_clean(self, whole: Configuration, name: str) -> WarmServer:
         """Launch exactly this configuration. Raises as `get` does."""
         return await self._started(self._spec.live.clean(whole), whole, name, None)
+
+    async def get_for_repeat(self, whole: Configuration, name: str) -> WarmServer:
+        """Return a server that was launched with exactly this configuration.
+
+        The running one serves `REPEATS_A_LAUNCH`, made idle and its prefix cache empty before each.
+        Raises as `get` does.
+        """
+        launch = self._spec.live.clean(whole)
+        warm: WarmServer | None = None
+        if self._serves(launch) and self._repeats < REPEATS_A_LAUNCH:
+            warm = await self._reused(launch)
+        if warm is None:
+            warm = await self.get_clean(whole, name)
+        self._repeats += 1
+        return warm
 
     def distrust_limits(self, reason: str) -> None:
         """Stop changing limits of a running server, for the rest of the run."""
@@ -237,7 +253,7 @@ class WarmServers:
                 stack.callback(channel.close)
             self._stack = stack.pop_all()
         self._kept = _Kept(launch, server, meter, before, channel)
-        self._is_fresh = True
+        self._is_fresh, self._repeats = True, 0
         return self._kept.warm_server(launch.limits, time.monotonic() - began_s)
 
     def _plan(self, configuration: Configuration, name: str) -> LaunchPlan:
