@@ -13,15 +13,26 @@ import json
 import multiprocessing
 import resource
 import time
+from collections.abc import Iterator
 from itertools import count
 from multiprocessing.connection import Connection
+from typing import TypeAlias
 
 import numpy as np
 
 from tuner.load.client.drive import drive
-from tuner.records import FloatArray, Load, Request, RequestState
+from tuner.records import (
+    FloatArray,
+    Load,
+    Request,
+    RequestRecord,
+    RequestState,
+    SteadyWatch,
+)
 from tuner.servers.server import Endpoint
 from tuner.servers.vllm.api import VllmApi
+
+Records: TypeAlias = tuple[RequestRecord, ...]
 
 _STEP_GAP_S = 0.003
 _WARM_UP_S = 1.0  # all the connections are opened at once
@@ -137,6 +148,23 @@ async def _serve(pipe: Connection, streams: int, chunks_per_s: float, burst: boo
     pipe.send(wrote)
 
 
+def driven(
+    endpoint: Endpoint, requests: Iterator[Request], load: Load, watch: SteadyWatch
+) -> Records:
+    """Drive a load on an event loop of its own; return the records.
+
+    They are no result of the main task: `asyncio.run` would format it, array by array, twice, for
+    a message that nobody sees (the enum of `signal.getsignal` refuses a handler by its `repr`).
+    """
+    found: list[Records] = []
+
+    async def main() -> None:
+        found.append((await drive(endpoint, requests, load, watch)).records)
+
+    asyncio.run(main())
+    return found[0]
+
+
 def _server(pipe: Connection, streams: int, chunks_per_s: float, burst: bool) -> None:
     asyncio.run(_serve(pipe, streams, chunks_per_s, burst))
 
@@ -159,9 +187,7 @@ def measure(streams: int, chunks_per_s: float, seconds: float, *, burst: bool) -
         load = Load(concurrency=streams)
         settled_s = time.monotonic() + _WARM_UP_S
         lasts_s = _WARM_UP_S + seconds
-        records = asyncio.run(
-            drive(Endpoint(VllmApi(), url, "bench"), requests, load, _Watch(lasts_s))
-        ).records
+        records = driven(Endpoint(VllmApi(), url, "bench"), requests, load, _Watch(lasts_s))
         after = resource.getrusage(resource.RUSAGE_SELF)
         pipe.send("stop")
         wrote: dict[int, list[float]] = pipe.recv()

@@ -17,7 +17,6 @@ for all three alike. A busy machine makes all of them late at any rate.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import multiprocessing
 import os
@@ -34,7 +33,6 @@ from pathlib import Path
 import bench_client
 import numpy as np
 
-from tuner.load.client.drive import drive
 from tuner.records import FloatArray, Load, Request
 from tuner.servers.server import Endpoint
 from tuner.servers.vllm.api import VllmApi
@@ -71,9 +69,7 @@ def ours(port: int, offer: Offer) -> float:
     )
     url, watch = f"http://127.0.0.1:{port}", bench_client._Watch(math.inf)
     before_s = time.process_time()
-    records = asyncio.run(
-        drive(Endpoint(VllmApi(), url, "bench"), asked, offer.load, watch)
-    ).records
+    records = bench_client.driven(Endpoint(VllmApi(), url, "bench"), asked, offer.load, watch)
     assert sum(r.token_times_s.size for r in records) == offer.requests * offer.tokens
     return time.process_time() - before_s
 

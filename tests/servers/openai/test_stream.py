@@ -49,7 +49,7 @@ def test_lines_do_not_depend_on_where_the_network_cuts(
 def test_an_unfinished_line_waits_for_its_end() -> None:
     splitter = LineSplitter()
     assert splitter.feed(b"one\r\ntw") == [b"one"]
-    assert splitter.waiting_bytes == 2
+    assert len(splitter.rest) == 2
     assert splitter.feed(b"o\r") == []
     assert splitter.feed(b"\n") == [b"two"]
     splitter.feed(b"three")

@@ -63,36 +63,33 @@ class ArrivalSocket(socket.socket):
     uvloop's), the time is not known.
     """
 
-    _arrived_s: float | None
+    _ancillary: list[tuple[int, int, Any]]
     _clock: WallClock
 
     def __init__(self, clock: WallClock, family: int, kind: int, protocol: int) -> None:
         super().__init__(family, kind, protocol)
         self._clock = clock
-        self._arrived_s = None
+        self._ancillary = []
         if sys.platform == "linux":
             self.setsockopt(socket.SOL_SOCKET, _STAMPS, 1)
 
     def take_arrival_s(self) -> float | None:
         """Return when the bytes received since the last call had arrived, or None."""
-        arrived_s, self._arrived_s = self._arrived_s, None
-        return arrived_s
+        ancillary, self._ancillary = self._ancillary, []
+        for level, kind, data in ancillary:
+            if kind == _STAMPS and level == socket.SOL_SOCKET and len(data) == _STAMP.size:
+                seconds, ns = _STAMP.unpack(data)
+                return self._clock.monotonic_s(seconds * 1_000_000_000 + ns)
+        return None
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         """Receive, and note when it had arrived."""
-        data, ancillary, _, _ = self.recvmsg(size, _ANCILLARY_BYTES, flags)
-        self._note(ancillary)
+        data, self._ancillary, _, _ = self.recvmsg(size, _ANCILLARY_BYTES, flags)
         return data
 
     def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
         """Receive into a buffer (as asyncio does for TLS), and note when it had arrived."""
         view = memoryview(buffer)
         found = self.recvmsg_into([view[:size] if size else view], _ANCILLARY_BYTES, flags)
-        self._note(found[1])
+        self._ancillary = found[1]
         return found[0]
-
-    def _note(self, ancillary: list[tuple[int, int, Any]]) -> None:
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, _STAMPS) and len(data) == _STAMP.size:
-                seconds, ns = _STAMP.unpack(data)
-                self._arrived_s = self._clock.monotonic_s(seconds * 1_000_000_000 + ns)

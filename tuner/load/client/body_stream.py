@@ -38,12 +38,9 @@ class Body:
         self.ended = False
         self.error: BaseException | None = None  # why it ended early
         self._early: list[tuple[bytes, float]] = []
-        self._receive: Receiver = lambda data, arrived_s: self._early.append((data, arrived_s))
+        # hands over the next bytes: the receiver itself, as it is called for each chunk
+        self.put: Receiver = lambda data, arrived_s: self._early.append((data, arrived_s))
         self._on_end: Callable[[], None] | None = None
-
-    def put(self, data: bytes, arrived_s: float) -> None:
-        """Hand over the next bytes."""
-        self._receive(data, arrived_s)
 
     def end(self, error: BaseException | None) -> None:
         """Note the end of the body."""
@@ -56,7 +53,7 @@ class Body:
     def deliver(self, receive: Receiver, on_end: Callable[[], None]) -> None:
         """Call `receive` with all bytes and the monotonic time of their arrival, then `on_end`."""
         early, self._early = self._early, []
-        self._receive, self._on_end = receive, on_end
+        self.put, self._on_end = receive, on_end
         for data, arrived_s in early:
             receive(data, arrived_s)
         if self.ended:
@@ -76,6 +73,8 @@ class Chunks:
         """
         if self._rest:
             data = self._rest + data
+        elif (whole := _whole_chunk(data)) is not None:
+            return whole, None
         found: list[bytes] = []
         at = 0
         while (line_end := data.find(b"\r\n", at)) >= 0:
@@ -93,6 +92,15 @@ class Chunks:
             return b"".join(found), data[at:]
         self._rest = data[at:]
         return found[0] if len(found) == 1 else b"".join(found), None
+
+
+def _whole_chunk(data: bytes) -> bytes | None:
+    """Return the body of data that is one chunk from end to end, as most is; None for all else."""
+    begin = data.find(b"\r\n") + 2
+    end = len(data) - 2
+    if not 2 < begin < end <= _MAX_CHUNK_BYTES or data[end:] != b"\r\n":
+        return None
+    return data[begin:end] if _chunk_size(data[: begin - 2]) == end - begin else None
 
 
 def _chunk_size(line: bytes) -> int:

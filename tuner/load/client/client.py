@@ -155,13 +155,14 @@ class Exchange:
         stream = self._stream
         news = asyncio.Event()
         fed_s = time.monotonic()
+        begun = False
 
         def feed(data: bytes, arrived_s: float) -> None:
-            nonlocal fed_s
-            begun = stream.received > 0
+            nonlocal fed_s, begun
             stream.feed(data, arrived_s)
             fed_s = arrived_s
-            if stream.problem is not None or stream.ended_s is not None or not begun:
+            if not begun or stream.problem is not None or stream.ended_s is not None:
+                begun = stream.received > 0
                 news.set()
 
         body.deliver(feed, news.set)

@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import numpy as np
+import orjson
 
 from tuner.records import FloatArray
 
 SHOWN_CHARACTERS = 200
 _MAX_LINE_BYTES = 4 * 2**20
+_END = b"\n\n"
 _NO_DELTA: dict[str, Any] = {}
 _FINISH_REASONS = ("length", "stop")  # vLLM also says "abort" and "error"
 
@@ -19,23 +21,18 @@ class LineSplitter:
     """Splits a byte stream into lines; chunks may end anywhere."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""  # the unfinished line
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that are now complete, without their ends."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
         return [line.rstrip(b"\r") for line in lines]
 
     def take_rest(self) -> bytes:
         """Return the unfinished line at the end of the stream, and forget it."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return rest.rstrip(b"\r")
-
-    @property
-    def waiting_bytes(self) -> int:
-        """The length of the unfinished line."""
-        return len(self._rest)
 
 
 class CompletionStream:
@@ -89,10 +86,17 @@ class CompletionStream:
 
     def feed(self, data: bytes, now_s: float) -> None:
         """Take in what arrived at `now_s`."""
-        for line in self._lines.feed(data):
+        lines = self._lines
+        is_one_event = data.startswith(b"data: {") and data.find(b"\n") == len(data) - 2
+        is_one_event = is_one_event and data.endswith(_END) and not lines.rest
+        if is_one_event and self.problem is None and self.ended_s is None:
+            # as most chunks are: no line has to be put together, and none to be told apart
+            self._read_payload(data[6:-2], now_s)
+            return
+        for line in lines.feed(data):
             if line and self.problem is None:
                 self._read_line(line, now_s)
-        if self._lines.waiting_bytes > _MAX_LINE_BYTES and self.problem is None:
+        if len(lines.rest) > _MAX_LINE_BYTES and self.problem is None:
             self.problem = f"a line of more than {_MAX_LINE_BYTES} bytes in the stream"
 
     def close(self, now_s: float) -> None:
@@ -135,7 +139,7 @@ class CompletionStream:
 
     def _read_payload(self, payload: bytes, now_s: float) -> None:
         try:
-            event = json.loads(payload.decode())
+            event = _event(payload)
         except (ValueError, RecursionError):
             self.problem = f"malformed line in the stream: {_shown(payload)}"
             return
@@ -184,6 +188,14 @@ class CompletionStream:
             self.problem = f"error in the stream: {_message(answer['error'])}"
         else:
             self.problem = f"malformed line in the stream: {_shown(line)}"
+
+
+def _event(payload: bytes) -> Any:
+    """Return the JSON of an event; raises `ValueError` or `RecursionError`."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:  # it is stricter than Python, as in NaN
+        return json.loads(payload.decode())
 
 
 def _said(delta: dict[str, Any]) -> bool:
