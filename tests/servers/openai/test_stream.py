@@ -78,6 +78,25 @@ def test_tokens_of_a_chunk_share_its_time() -> None:
     assert stream.ended_s == 4.0
 
 
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", r'"\ud800"', "1" * 400])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_only_pythons_json_takes_is_taken(odd: str, whole: bool) -> None:
+    choice = '{"token_ids":[1],"finish_reason":null}'
+    chunk = 'data: {"choices":[' + choice + '],"odd":' + odd + "}\n\n"
+    stream = CompletionStream(prompt_tokens=7, output_tokens=3)
+    for part in [chunk] if whole else [chunk[:20], chunk[20:]]:
+        stream.feed(part.encode(), 1.0)
+    assert (stream.problem, stream.received) == (None, 1)
+
+
+@pytest.mark.parametrize("payload", ['{"choices":[}', '{"choices":[]} {}', "{" * 100_000])
+def test_an_event_from_end_to_end_is_no_less_checked(payload: str) -> None:
+    stream = CompletionStream(prompt_tokens=7, output_tokens=3)
+    stream.feed(f"data: {payload}\n\n".encode(), 1.0)
+    assert stream.problem is not None
+    assert stream.problem.startswith("malformed line in the stream: ")
+
+
 def test_the_usage_may_be_absent_or_running() -> None:
     assert judged(chunk(3, "length"), DONE).problem is None
     running = {"prompt_tokens": 7, "completion_tokens": 2}

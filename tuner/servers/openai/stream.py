@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class CompletionStream:
         self._asked = output_tokens
         self._stops = stops
         self._lines = LineSplitter()
-        self._times_s: list[float] = []
+        self._times_s = array("d")  # a quarter of a list of floats
         self._finish_reason: str | None = None
         self.ended_s: float | None = None  # when `[DONE]` arrived
         self.problem: str | None = None
@@ -158,7 +159,8 @@ class CompletionStream:
         if choices := event["choices"] if usage is None else event.get("choices"):
             choice = choices[0]
             if token_ids := choice.get("token_ids"):
-                self._times_s.extend([now_s] * len(token_ids))
+                for _ in token_ids:
+                    self._times_s.append(now_s)
                 if len(self._times_s) > self._asked:
                     self.problem = f"too many tokens: {self.progress()}"
             elif choice.get("text") or _said(choice.get("delta") or _NO_DELTA):

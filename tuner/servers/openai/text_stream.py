@@ -7,6 +7,7 @@ which text arrived; where usage comes with every chunk, each chunk has those tha
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class TextStream(CompletionStream):
             elif not self._times_s:
                 self.problem = f"an answer without text, of {self._counted} tokens"
             else:
-                self._times_s = self._spread(self._counted).tolist()
+                self._times_s = array("d", self._spread(self._counted))
         super().close(now_s)
 
     def _spread(self, tokens: int) -> FloatArray:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import struct
+from array import array
 
 from tuner.records import GenerationRequest
 from tuner.servers.openai.stream import SHOWN_CHARACTERS, CompletionStream
@@ -53,7 +54,7 @@ class GenerationAnswer(CompletionStream):
             self.problem = str(error)
             return
         self.ended_s = now_s if self._arrived_s is None else self._arrived_s
-        self._times_s = [self.ended_s]
+        self._times_s = array("d", [self.ended_s])
 
     def _look_at(self, content: bytes) -> None:
         asked = self._request
