@@ -92,6 +92,14 @@ class Outlook:
         ]
         return min(chances, default=1.0)
 
+    def chance_to_show(self, number: int, windows: int) -> float:
+        """Return how likely so many more windows of a trial show that it meets each SLO."""
+        chances = [
+            0.0 if one is None else one.forecast.chance_to_show(-one.searched, windows)
+            for one in self._outlooks(number)
+        ]
+        return min(chances, default=1.0)
+
     def expected(self, number: int) -> dict[str, float]:
         """Return log(value / bound) that is expected of a trial on unseen traffic, by metric."""
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers.night_rows import repeat, values
 from helpers.records import trial_row
@@ -124,6 +125,35 @@ def test_one_that_is_begun_and_expected_to_hold_is_finished_before_a_better_one(
     assert 3 not in seen
     later = next_step(GOAL, [*trials, better], rows)
     assert later is not None and later.trial.number in (0, 3)
+
+
+@pytest.mark.parametrize(("own_windows", "expected"), [(3, 2), (17, 3)])
+def test_what_stays_in_doubt_makes_room_for_what_can_still_be_shown(
+    own_windows: int, expected: int
+) -> None:
+    trials = [
+        trial(0, 0.40, 30.0),
+        trial(1, 0.36, 30.0),
+        trial(2, 0.27, 43.0),
+        trial(3, 0.30, 42.0),
+    ]
+    rng = np.random.default_rng(3)
+    rows: list[RepeatRow] = []
+
+    def add(number: int, stretch: int, heavy: float) -> None:
+        found = trials[number].measurement
+        assert found is not None
+        tpot_ms = found.metrics["p99_tpot_ms"] * heavy
+        result = values(found.metrics["energy_per_output_token_j"], tpot_ms)
+        kind = RepeatKind.BASELINE if number == 0 else RepeatKind.CONFIRMATION
+        rows.append(replace(repeat(len(rows), number, result), traffic=stretch, kind=kind))
+
+    for stretch, heavy in enumerate(np.exp(rng.normal(0.0, 0.09, 4 + own_windows))):
+        paired = (0, 1) if stretch < 4 else (0, 2) if stretch < 7 else (2,)
+        for number in paired:
+            add(number, stretch, float(heavy))
+    step = next_step(GOAL, trials, rows)
+    assert step is not None and step.trial.number == expected
 
 
 def test_a_default_that_nothing_beats_is_confirmed_itself() -> None:

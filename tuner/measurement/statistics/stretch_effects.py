@@ -96,6 +96,26 @@ class Forecast:
         width = math.sqrt(float(self.weights @ (unknown + (percentiles - middle) ** 2)))
         return 0.5 * math.erfc((middle - value) / width / math.sqrt(2.0))
 
+    def chance_to_show(self, value: float, windows: int) -> float:
+        """Return how likely `windows` (1 or more) will show that 95 of 100 are below `value`.
+
+        The 95th percentile that is expected then differs from today's by as much as is learned. It
+        has to be below `value` by what is unknown then, of the mean and of the spread. What is
+        known well hardly changes: where it is in doubt, it stays so.
+        """
+        variances = self.scales**2 - self.mean_scales**2
+        spread2 = float(self.weights @ variances)
+        percentiles = self.means + _Z * np.sqrt(variances)
+        middle = float(self.weights @ percentiles)
+        unknown2 = float(self.weights @ self.mean_scales**2)
+        freedom = self.freedom + windows
+        unknown2_then = unknown2 * spread2 / (spread2 + windows * unknown2)
+        of_spread2 = _Z**2 / 2.0 * spread2 * (1.0 / self.freedom - 1.0 / freedom)
+        learned = math.sqrt(unknown2 - unknown2_then + of_spread2)
+        quantile = _Z * (1.0 + (_Z**2 + 1.0) / (4.0 * freedom))  # of Student's t, nearly
+        room = quantile * math.sqrt(spread2 + unknown2_then) - _Z * math.sqrt(spread2)
+        return 0.5 * math.erfc((middle + room - value) / learned / math.sqrt(2.0))
+
 
 class StretchEffects:
     """The effects, learned from windows; `prior_spread` is what a spread is taken for before."""

@@ -28,10 +28,10 @@ AS_LITTLE, AS_LITTLE_BY_MODEL = 1.02, 1.005
 _CHANCES = (0.6, 0.5, 0.25, 0.05, 0.01)
 # What is confirmed is left for one that may save so much more, and is so likely to hold.
 _WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
-_SURE = 0.03  # chance of a miss, at most, of what is confirmed first
 # What was begun goes on while it is so likely to hold, and nothing saves so much more.
 _LIKELY, _CLEARLY_MORE = 0.6, 1.05
-_BEGUN = 1.5  # so many times what it promises, for what was begun
+_TRIED = 6  # windows by which it is to be shown that something better holds
+_BEGUN = 1.2  # so many times what it promises, for what was begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ def _improvement(
     def promise(trial: TrialRow) -> float:
         is_begun = trial.number in begun
         saving = 1.0 - (energy_j(trial) or math.inf) / best_j
-        return (_BEGUN if is_begun else 1.0) * hold[trial.number] * saving
+        shown = outlook.chance_to_show(trial.number, _TRIED)
+        return (_BEGUN if is_begun else 1.0) * shown * saving
 
     worth = [
         t
@@ -165,8 +166,8 @@ def _leader(
     sure = [
         t
         for t in able
-        if (outlook.stretches > LEAST_WINDOWS and outlook.miss_chance(t.number) <= _SURE)
-        or (t.number in begun and outlook.miss_chance(t.number) <= MOST_MISSES)
+        if (t.number in begun or outlook.stretches > LEAST_WINDOWS)
+        and outlook.miss_chance(t.number) <= MOST_MISSES
     ] or [t for t in able if t.number in begun and hold[t.number] >= _LIKELY]
     levels = ([t for t in able if hold[t.number] >= chance] for chance in _CHANCES)
     likely = sure or next((level for level in levels if level), list(able))
