@@ -104,10 +104,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(night: InProcess) -> None:
     for words in (
         f"show eight {here}",
         f"show eight --format json {here}",
-        f"status {here}",
-        f"recommend Qwen3-8B {here}",
         "workload show chat",
-        "workload preview chat",
     ):
         # `true` has ended before anything is written
         command = f"{sys.executable} -m tuner {words} | true"
@@ -138,16 +135,13 @@ def test_export_to_stdout_and_to_devices(night: InProcess) -> None:
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_virtual_study_too(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_ends_a_virtual_study_too(tmp_path: Path) -> None:
     tuner = CommandLine(tmp_path)
     process = tuner.start("run", *EMULATED, "--trials", "5000", "--study", "long")
     wait_for(lambda: len(tuner.trials("long")) > 2, 60)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == code, err
+    assert process.returncode == 130, err
     assert "Traceback" not in err
 
 

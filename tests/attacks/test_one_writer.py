@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from helpers.postgres_server import postgres_server, start, stop
 from helpers.stored_runs import EMULATED_NIGHT
-from helpers.studies import CommandLine
+from helpers.studies import InProcess
 from optuna.study import StudyDirection
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
 
 from tuner.errors import OperatorNeededError
 from tuner.records import FailureKind
 from tuner.store import Store, TrialRow, TrialState, study_lock
 from tuner.store.faults import StoreAwayError
 
+psycopg = pytest.importorskip("psycopg")
 pytestmark = pytest.mark.postgres
 TRIALS = 20
 STUDY = (
@@ -145,15 +145,13 @@ def test_who_takes_the_lock_waits_for_a_commit_under_way(server: str) -> None:
 
 def ended(server: str) -> int:
     """How many trials have ended; 0 where that cannot be asked now."""
-    engine = create_engine(server.replace("postgresql", "postgresql+psycopg", 1))
+    query = "SELECT count(*) FROM tuner_trials WHERE state <> 'running'"
     try:
-        with engine.connect() as connection:
-            query = text("SELECT count(*) FROM tuner_trials WHERE state <> 'running'")
-            return int(connection.scalar(query) or 0)
-    except DBAPIError:
+        with psycopg.connect(server) as connection:
+            (count,) = connection.execute(query).fetchone() or (0,)
+    except psycopg.Error:
         return 0
-    finally:
-        engine.dispose()
+    return int(count)
 
 
 def wait_for(server: str, trials: int, run: subprocess.Popen[str]) -> None:
@@ -173,12 +171,12 @@ def assert_whole(rows: list[TrialRow]) -> None:
 
 
 @pytest.fixture
-def tuner(tmp_path: Path) -> CommandLine:
-    return CommandLine(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
+def tuner(tmp_path: Path) -> InProcess:
+    return InProcess(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
 
 
 @pytest.mark.waits
-def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: CommandLine) -> None:
+def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: InProcess) -> None:
     """Breaks 4 and 7: a restart ended the night, a cut connection with a traceback."""
     run = tuner.start(*STUDY, "--store", server)
     wait_for(server, 2, run)
@@ -198,7 +196,7 @@ def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: Command
 
 @pytest.mark.waits
 def test_two_hosts_never_write_one_study(
-    server: str, tuner: CommandLine, monkeypatch: pytest.MonkeyPatch
+    server: str, tuner: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Break 4: after a restart both wrote, and both ended in a traceback."""
     run = tuner.start(*STUDY, "--store", server)

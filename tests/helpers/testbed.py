@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import cached_property
 
 import optuna
+from optuna.storages import RDBStorage
 
 from helpers.records import study_identity
 from helpers.scripted import SPACE, Recorder, Script, ScriptedEvaluator, physics
@@ -39,9 +41,14 @@ class Testbed:
         if "s" not in {s.identity.name for s in store.studies()}:
             store.create_study(identity(spec))
 
+    @cached_property
+    def storage(self) -> RDBStorage:
+        """Optuna's, whose own migrations take longer to read than a trial takes here."""
+        return self.store.optuna_storage()
+
     def start(self) -> StudyRun:
         proposals = Proposals(
-            OneWriterStorage(self.store.optuna_storage()),
+            OneWriterStorage(self.storage),
             "s",
             SPACE,
             self.spec.slos,
@@ -65,7 +72,7 @@ class Testbed:
 
     @property
     def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name="s", storage=self.store.optuna_storage()).trials
+        return optuna.load_study(study_name="s", storage=self.storage).trials
 
 
 def identity(spec: StudySpec) -> StudyIdentity:

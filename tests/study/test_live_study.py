@@ -170,17 +170,14 @@ def test_a_real_vllm_answers_the_probe_prompts_on_every_launch(tuner: CommandLin
     assert "default with itself" in shown["outputs"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_puts_the_trial_back_and_stops_the_server(
-    tuner: CommandLine, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_puts_the_trial_back_and_stops_the_server(tuner: CommandLine) -> None:
     options = "run --emulate H100-SXM --live --model Qwen/Qwen3-8B --workload smoke --window-s 20"
     process = tuner.start(*options.split(), "--study", "night", "--trials", "3")
     wait_for(lambda: bool(tuner.trials("night")), 30)
     wait_for(lambda: bool(tuner.servers("night")), 30)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
+    assert process.returncode == 143, err
     assert "interrupted by" in err and "Traceback" not in err
     assert tuner.servers("night") == []
     storage = f"sqlite:///{tuner.store_path}"

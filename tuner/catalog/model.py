@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return config
 
 
+@cache
 def _shipped() -> dict[str, dict[str, Any]]:
     """Read the table; an entry `like: NAME` is another name's configuration with changes."""
     path = Path(__file__).parent / "models.yaml"

@@ -40,8 +40,9 @@ def test_weights_and_one_request_have_to_fit(
 
 def test_nothing_that_starts_on_the_emulator_is_said_not_to_fit() -> None:
     gpu, refused = load_gpu("L40S"), 0
-    for name, share, length, kv_type, weights in itertools.product(
-        (QWEN, LLAMA, "google/gemma-3-27b-it"),
+    models = [load_model(name) for name in (QWEN, LLAMA, "google/gemma-3-27b-it")]
+    for model, share, length, kv_type, weights in itertools.product(
+        models,
         (0.3, 0.4, 0.5, 0.92),
         (2048, 16384, 32768, None),
         ("auto", "fp8"),
@@ -50,9 +51,9 @@ def test_nothing_that_starts_on_the_emulator_is_said_not_to_fit() -> None:
         flags: dict[str, Value] = {"gpu_memory_utilization": share, "kv_cache_dtype": kv_type}
         flags |= {} if length is None else {"max_model_len": length}
         flags |= {} if weights is None else {"quantization": weights}
-        found = fits(load_model(name), gpu.memory_gib, flags)
+        found = fits(model, gpu.memory_gib, flags)
         try:
-            resolve(load_model(name), gpu, flags)
+            resolve(model, gpu, flags)
         except LaunchRefusedError:
             refused += found is False
         else:

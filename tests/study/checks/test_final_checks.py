@@ -272,8 +272,8 @@ def test_a_confirmation_that_was_stopped_is_checked_as_it_is(tmp_path: Path) -> 
         "request_rate": 4,
         "slo": ["p99_tpot_ms<=30"],
         "trials": 2,
-        "window_s": 20,
-        "confirm_window_s": 20,
+        "window_s": 10,
+        "confirm_window_s": 10,
         "confirm_repeats": 2,
         "checks": False,
         "study": "s",
@@ -299,8 +299,8 @@ def probes(store: str) -> set[object]:
 def test_the_command_line_shows_them(tmp_path: Path) -> None:
     tuner = InProcess(tmp_path)
     words = "--emulate H100-SXM --model Qwen/Qwen3-8B --workload chat --request-rate 4"
-    slo = ["--slo", "p99_tpot_ms<=25", "--trials", "3", "--window-s", "20"]
-    slo += ["--confirm-window-s", "20", "--confirm-repeats", "2"]
+    slo = ["--slo", "p99_tpot_ms<=25", "--trials", "2", "--window-s", "10"]
+    slo += ["--confirm-window-s", "10", "--confirm-repeats", "2"]
     slo += ["--sampler", "random", "--study", "night"]
     ran = tuner("run", *words.split(), "--space", "power", *slo)
     assert ran.returncode == 0, ran.stderr
