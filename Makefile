@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray test-mlflow image docs audit chaos fuzz soak fix clean
+.PHONY: demo test test-nights test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray test-mlflow image docs audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -22,7 +22,13 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	$(BIN)/mypy
 	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
-	    -m "not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray and not mlflow"
+	    -m "not night and not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray and not mlflow"
+
+# Their files alone: to collect all would take longer than some of them.
+test-nights: $(VENV)/installed-dev  ## the dozen heaviest whole studies: kills, databases that go away, real time
+	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=12 -m "night" \
+	    $$(grep -rl --include='test_*.py' 'pytest\.mark\.night' tests)
 
 test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed in three ways, used
 	$(BIN)/pytest -m package --durations=10 tests/packaging

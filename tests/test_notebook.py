@@ -14,6 +14,7 @@ NOTEBOOK = Path(__file__).parent.parent / "docs" / "first-study.ipynb"
 
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own parts
+@pytest.mark.night
 def test_the_first_study_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent.parent))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

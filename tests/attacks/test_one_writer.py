@@ -175,7 +175,7 @@ def tuner(tmp_path: Path) -> InProcess:
     return InProcess(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: InProcess) -> None:
     """Breaks 4 and 7: a restart ended the night, a cut connection with a traceback."""
     run = tuner.start(*STUDY, "--store", server)
@@ -194,7 +194,7 @@ def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: InProce
     assert_whole(rows)
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_two_hosts_never_write_one_study(
     server: str, tuner: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

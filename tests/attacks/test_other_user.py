@@ -55,8 +55,8 @@ def tuner(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.waits
 @pytest.mark.timeout(900)  # four commands, on a busy machine too
+@pytest.mark.night
 def test_a_night_of_a_user_without_rights(home: Path) -> None:
     for words in (
         RUN,

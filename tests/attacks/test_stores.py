@@ -58,6 +58,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.mark.parametrize("harm", [deleted, emptied, replaced, folder_deleted])
+@pytest.mark.night
 def test_a_store_that_goes_away_is_an_operators(
     tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:

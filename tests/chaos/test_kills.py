@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
         return night.front()
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_a_night_of_three_trials_with_one_kill(tmp_path: Path) -> None:
     with night_in(tmp_path, trials=3) as night:
         kill_in(night, random.Random(3), ("tell",))

@@ -180,7 +180,7 @@ def study(tmp_path: Path) -> Iterator[StandinStudy]:
         yield made
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
     study: StandinStudy,
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_whole_study_changes_the_gpu_and_launches_once_for_all_its_limits(
     assert_obeyed(trials)
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_path: Path) -> None:
     tuner = CommandLine(tmp_path)
     (tmp_path / "power.yaml").write_text(SPACE)
@@ -207,6 +207,7 @@ def test_a_study_on_the_emulators_own_gpu_launches_once_for_all_its_limits(tmp_p
     assert_obeyed(tuner.trials("night"))
 
 
+@pytest.mark.night
 def test_a_folder_of_logs_that_is_removed_costs_no_trial(tmp_path: Path) -> None:
     """Servers were launched on GPUs whose file had been in it, and told as unstable."""
     tuner = CommandLine(tmp_path)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tuner.load.summary import (
     histogram,
     length_histogram,
+    output_lengths,
     shared_prompt_share,
     spread,
     summarize,
@@ -18,6 +19,11 @@ from tuner.records import Request
 
 def prompt(*tokens: int) -> Request:
     return Request(0, 0.0, np.array(tokens, dtype=np.int32), 1)
+
+
+def test_the_output_lengths_alone_are_those_of_the_summary() -> None:
+    workload = load_workload("chat")
+    assert output_lengths(workload).tolist() == summarize(workload).output_tokens.tolist()
 
 
 def test_the_summary_of_a_shipped_workload() -> None:

@@ -112,6 +112,7 @@ def test_a_guardian_killed_while_limits_are_set(study: StandinStudy) -> None:
     kill_the_guardian(study, 0)
 
 
+@pytest.mark.night
 def test_both_killed_while_limits_are_put_back(study: StandinStudy) -> None:
     kill_both(study, 2)
 

@@ -87,7 +87,7 @@ def tuner(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path)
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_a_study_on_the_emulators_server_survives_a_kill(tuner: CommandLine) -> None:
     space = tuner.folder / "space.yaml"
     space.write_text(EMULATED_SPACE)

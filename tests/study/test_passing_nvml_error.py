@@ -11,7 +11,7 @@ from helpers.standin_study import standin_study
 from helpers.studies import wait_for
 
 
-@pytest.mark.waits
+@pytest.mark.night
 def test_an_nvml_error_that_passes_costs_a_window_not_the_night(tmp_path: Path) -> None:
     with standin_study(tmp_path) as study:
         process = study.tuner.start(*study.run_words("--trials", "3", "--no-confirm"))

@@ -34,7 +34,7 @@ from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.traffic import BLOCKS_PER_WINDOW, Traffic
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
-from tuner.load.summary import summarize
+from tuner.load.summary import output_lengths
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.quality.questions import read_questions
@@ -128,7 +128,7 @@ def _fills_in_s(slos: Sequence[Slo], workload: Workload) -> float:
     bounds_ms = [slo.bound for slo in slos if slo.metric.endswith("_tpot_ms")]
     if not bounds_ms:
         return 0.0
-    mean_tokens = float(summarize(workload).output_tokens.mean())
+    mean_tokens = float(output_lengths(workload).mean())
     return mean_tokens * max(bounds_ms) / 1e3
 
 

@@ -56,20 +56,33 @@ class WorkloadSummary:
 
 def summarize(workload: Workload, requests: int = SUMMARY_REQUESTS) -> WorkloadSummary:
     """Look at the first requests; of a trace at most one reading of it."""
-    if workload.facts is not None:
-        requests = min(requests, workload.facts.rows)
-    seen = list(islice(workload.requests(), requests))
+    seen = _first(workload, requests)
     is_text = isinstance(seen[0], TextRequest | GenerationRequest)
     rate = workload.spec.load.request_rate or 1.0
     return WorkloadSummary(
         requests=len(seen),
         prompt_tokens=np.array([len(r.prompt_token_ids) for r in seen], dtype=np.float64),
-        output_tokens=np.array([r.output_tokens for r in seen], dtype=np.float64),
+        output_tokens=_output_tokens(seen),
         request_rate=rate,
         gaps_s=np.diff([r.arrival_s for r in seen]) / rate,
         is_text=is_text,
         shared_prompt_share=None if is_text else shared_prompt_share(seen),
     )
+
+
+def output_lengths(workload: Workload) -> FloatArray:
+    """Return the output tokens of the requests that `summarize` looks at."""
+    return _output_tokens(_first(workload, SUMMARY_REQUESTS))
+
+
+def _first(workload: Workload, requests: int) -> list[Request]:
+    if workload.facts is not None:
+        requests = min(requests, workload.facts.rows)
+    return list(islice(workload.requests(), requests))
+
+
+def _output_tokens(seen: Sequence[Request]) -> FloatArray:
+    return np.array([r.output_tokens for r in seen], dtype=np.float64)
 
 
 def spread(values: FloatArray) -> Spread:

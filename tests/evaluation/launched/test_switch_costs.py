@@ -11,7 +11,7 @@ from helpers.live_servers import RUN_TAG, evaluator
 from tuner.analysis.deployment.switching import Sleep, Switching
 from tuner.configuration import Configuration
 from tuner.devices.meter import PowerReading
-from tuner.evaluation.launched import switch_costs
+from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec, WarmServers
 from tuner.load.workload import load_workload
 from tuner.records import Measurement, Source
@@ -35,11 +35,7 @@ class Counter:
         pass
 
 
-@pytest.mark.waits
-async def test_a_start_sleep_and_waking_are_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(switch_costs, "REST_S", 0.2)
+async def test_a_start_sleep_and_waking_are_measured(tmp_path: Path) -> None:
     async with evaluator(tmp_path, load_workload("smoke")):
         script = tmp_path / "vllm"
     spec = ServerSpec(
@@ -53,7 +49,7 @@ async def test_a_start_sleep_and_waking_are_measured(
     servers = WarmServers("Qwen/Qwen3-0.6B", spec, settings)
     began_s = time.monotonic()
     try:
-        found = await switch_costs.switching(servers, spec, Configuration(), "switching")
+        found = await switching(servers, spec, Configuration(), "switching", rest_s=0.2)
     finally:
         await servers.close()
     took_s = time.monotonic() - began_s

@@ -42,9 +42,11 @@ class Cost:
 
 
 async def switching(
-    servers: WarmServers, spec: ServerSpec, whole: Configuration, name: str
+    servers: WarmServers, spec: ServerSpec, whole: Configuration, name: str, rest_s: float = REST_S
 ) -> Measurement | Failure:
     """Measure the GPUs without a server, a start of `whole`, and sleep and waking.
+
+    Without a server, and asleep at each level, they are watched for `rest_s`.
 
     The server is able to sleep, where its version can. None runs afterwards: other evaluations need
     one that never slept.
@@ -57,7 +59,7 @@ async def switching(
             return Failure(FailureKind.CONFIGURATION, reason)
         starts_s = time.monotonic()
         try:
-            found = await _costs(servers, meter, _able_to_sleep(spec.server, whole), name)
+            found = await _costs(servers, meter, _able_to_sleep(spec.server, whole), name, rest_s)
         except LaunchFailedError as error:
             return error.failure
         except TimeoutError:
@@ -69,8 +71,10 @@ async def switching(
         return Measurement(found.metrics(), starts_s, ended_s, spec.source, meter.source)
 
 
-async def _costs(servers: WarmServers, meter: Meter, whole: Configuration, name: str) -> Switching:
-    off_w = await rest(meter, REST_S)
+async def _costs(
+    servers: WarmServers, meter: Meter, whole: Configuration, name: str, rest_s: float
+) -> Switching:
+    off_w = await rest(meter, rest_s)
     launched: list[WarmServer] = []
 
     async def start() -> bool:
@@ -78,7 +82,7 @@ async def _costs(servers: WarmServers, meter: Meter, whole: Configuration, name:
         return True
 
     started = await cost_of(meter, start())
-    sleeps = await sleep_costs(launched[0].server, meter)
+    sleeps = await sleep_costs(launched[0].server, meter, rest_s)
     return Switching(started.seconds, started.energy_j, off_w, sleeps)
 
 
@@ -116,9 +120,7 @@ async def rest(meter: Meter, window_s: float) -> float:
     return (await cost_of(meter, wait())).power_w
 
 
-async def sleep_costs(
-    server: RunningServer, meter: Meter, window_s: float = REST_S
-) -> tuple[Sleep, ...]:
+async def sleep_costs(server: RunningServer, meter: Meter, window_s: float) -> tuple[Sleep, ...]:
     """Measure each level of sleep that the server has; a server that cannot sleep has none.
 
     Awake means that it answers.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tuner.load.summary import summarize
+from tuner.load.summary import output_lengths
 from tuner.load.workload import Workload
 from tuner.metrics import Output
 from tuner.spec.study import StudySpec
@@ -44,7 +44,7 @@ def fitted_windows(spec: StudySpec, workload: Workload) -> FittedWindows:
     is_text = workload.spec.output is Output.TEXT
     if not (bounds_ms and is_open and is_text) or _LENGTHS & spec.model_fields_set:
         return FittedWindows(spec, None)
-    tokens = summarize(workload).output_tokens
+    tokens = output_lengths(workload)
     fills_s = fills_in_s(tokens, max(bounds_ms), _FILLED)
     length_s = min(_WHOLE_S * math.ceil(2.0 * fills_s / _WHOLE_S), _LONGEST_S)
     if length_s <= spec.max_window_s:
