@@ -228,7 +228,7 @@ def test_a_study_file_says_the_same(night: InProcess) -> None:
 def test_the_power_space_fits_every_gpu(tmp_path: Path, gpu: str) -> None:
     night = InProcess(tmp_path)
     words = ["--emulate", gpu, "--model", "meta-llama/Llama-3.2-1B-Instruct", "--workload", "smoke"]
-    budget = ["--trials", "2", "--window-s", "10", "--concurrency", "4", "--no-confirm"]
+    budget = ["--trials", "2", "--window-s", "4", "--concurrency", "4", "--no-confirm"]
     done = night("run", *words, *budget, "--space", "power", "--study", "power")
     assert done.returncode == 0, done.stderr
     assert len(night.trials("power")) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.postgres_server import postgres_server, start, stop
 from helpers.stored_runs import EMULATED_NIGHT
-from helpers.studies import InProcess
+from helpers.studies import CommandLine
 from optuna.study import StudyDirection
 from sqlalchemy import create_engine, text
 
@@ -171,12 +171,12 @@ def assert_whole(rows: list[TrialRow]) -> None:
 
 
 @pytest.fixture
-def tuner(tmp_path: Path) -> InProcess:
-    return InProcess(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
+def tuner(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, {"TUNER_STATE_DIR": str(tmp_path / "state")})
 
 
 @pytest.mark.night
-def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: InProcess) -> None:
+def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: CommandLine) -> None:
     """Breaks 4 and 7: a restart ended the night, a cut connection with a traceback."""
     run = tuner.start(*STUDY, "--store", server)
     wait_for(server, 2, run)
@@ -196,7 +196,7 @@ def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: InProce
 
 @pytest.mark.night
 def test_two_hosts_never_write_one_study(
-    server: str, tuner: InProcess, monkeypatch: pytest.MonkeyPatch
+    server: str, tuner: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Break 4: after a restart both wrote, and both ended in a traceback."""
     run = tuner.start(*STUDY, "--store", server)

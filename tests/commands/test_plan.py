@@ -21,8 +21,8 @@ SPEC = {
     "slo": ["p95_tpot_ms<=30", "p95_ttft_ms<=2000"],
     "trials": 1,
     "sampler": "random",
-    "window_s": 15,
-    "confirm_window_s": 15,
+    "window_s": 10,
+    "confirm_window_s": 10,
     "study": "night",
 }
 TASKS = ["--study", "night", "--study", "code"]
@@ -53,7 +53,7 @@ def day(folder: Path, *rates: float, name: str = "day.csv") -> str:
 
 def test_a_day_is_planned_proved_and_written(tuner: InProcess, tmp_path: Path) -> None:
     load = day(tmp_path, 2.0, 2.0, 14.0, 3.0, 3.0, 2.0)
-    words = ["plan", "--study", "night", "--load", load, "--gpus", "3", "--simulate", "1200"]
+    words = ["plan", "--study", "night", "--load", load, "--gpus", "3", "--simulate", "600"]
     files = {
         "--html": tmp_path / "day.html",
         "--timers": tmp_path / "day.cron",
@@ -102,7 +102,7 @@ def test_several_tasks_share_the_gpus(tuner: InProcess, tmp_path: Path) -> None:
     chat = day(tmp_path, 2.0, 2.0, 9.0, 3.0, 3.0, 2.0)
     code = day(tmp_path, 1.0, 1.0, 1.0, 1.0, 4.0, 1.0, name="code.csv")
     words = ["plan", *TASKS, "--load", chat, "--load", code, "--gpus", "5", "--step", "14400"]
-    words += ["--simulate", "600", "--routing", "least-busy", "--format", "json"]
+    words += ["--simulate", "400", "--routing", "least-busy", "--format", "json"]
     files = {name: tmp_path / name for name in ("day.html", "day.cron", "keda.yaml")}
     for option, path in zip(("--html", "--timers", "--keda"), files.values(), strict=True):
         words += [option, str(path)]

@@ -16,7 +16,7 @@ from tuner.store import Store
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
 
-WIDE = SPEC.model_copy(update={"trials": 18, "slos": (Slo("p99_tpot_ms", 85.0),)})
+WIDE = SPEC.model_copy(update={"trials": 30, "slos": (Slo("p99_tpot_ms", 85.0),)})
 
 
 def start(bed: Testbed) -> tuple[StudyRun, ConfirmationRun]:
@@ -43,7 +43,7 @@ def test_what_is_confirmed_sets_only_what_matters(store: Store) -> None:
     assert contribution.name == "max_num_seqs"
     assert contribution.energy_percent == pytest.approx(100 * (0.1625 / 0.13125 - 1))
     trials = store.trials("s")
-    assert len(trials) > 18 and trials[-1].number == len(trials) - 1
+    assert len(trials) > 30 and trials[-1].number == len(trials) - 1
     again = start(bed)
     asyncio.run(to_the_end(*again))
     assert store.trials("s") == trials  # nothing is left to try

@@ -22,7 +22,7 @@ from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
-WIDE = SPEC.model_copy(update={"trials": 15, "slos": (Slo("p99_tpot_ms", 85.0),)})
+WIDE = SPEC.model_copy(update={"trials": 24, "slos": (Slo("p99_tpot_ms", 85.0),)})
 CARDS = ("a", "b", "c")
 MEMORY = {"gpu_memory_utilization": 0.9}
 
@@ -47,7 +47,7 @@ def test_nothing_is_confirmed_before_all_is_tried(store: Store) -> None:
     workers = [Worker(Timed(), replace(OWNER, card=card)) for card in CARDS]
     asyncio.run(to_the_end(bed, Fleet(workers)))
     trials, repeats = store.trials("s"), store.repeats.of("s")
-    extra = [t.ended_at for t in trials[15:] if t.ended_at is not None]
+    extra = [t.ended_at for t in trials[24:] if t.ended_at is not None]
     rounds = [r for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
     assert extra and rounds and min(r.started_at for r in rounds) >= max(extra)
     assert recommend(store).best.configuration == Configuration(flags={"max_num_seqs": 256})

@@ -23,8 +23,8 @@ def spec(**options: object) -> StudySpec:
         "slo": ["p99_tpot_ms<=30"],
         "trials": 2,
         "sampler": "random",
-        "max_window_s": 20,
-        "confirm_window_s": 20,
+        "window_s": 10,
+        "confirm_window_s": 10,
         "study": "s",
         **options,
     }
