@@ -51,7 +51,7 @@ def night_of(scenario: Scenario, method: str, seed: int, python: Path | None) ->
         if method == "gp" and python is not None:
             _in_torch(python, scenario, seed)
             return night_of(scenario, method, seed, None)
-        if method == "gp" and not _has_torch():
+        if method == "gp" and not has_torch():
             return None
         night = METHODS[method](World(scenario, truth_of(scenario)), seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _hash(scenario: Scenario, method: str) -> str:
     if method == "ours":
         files += [_HERE / "bench_search_ours.py", _HERE / "bench_search_confirm.py"]
         files += [Path(m.__file__) for m in (confirm_plan, confirmation, stopping, pareto)]
-        files += sorted(Path(tuner.search.__path__[0]).glob("*.py"))
+        files += sorted(Path(tuner.search.__path__[0]).rglob("*.py"))
     elif method in SAMPLERS:
         files.append(_HERE / "bench_search_rivals.py")
     digest = hashlib.sha256(f"{table_path(scenario).name} {scenario}".encode())
@@ -75,7 +75,7 @@ def _hash(scenario: Scenario, method: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _has_torch() -> bool:
+def has_torch() -> bool:
     return (
         subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode == 0
     )
@@ -97,14 +97,18 @@ def torch_python() -> Path | None:
     return python
 
 
-def _in_torch(python: Path, scenario: Scenario, seed: int) -> None:
-    """Make a night of GPSampler in the environment with torch; everything else comes from here."""
+def torch_environment() -> dict[str, str]:
+    """Return the variables with which the Python with torch finds everything else."""
     root = Path(tuner.search.__path__[0]).parents[1]
     paths = [str(root), sysconfig.get_paths()["purelib"]]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _in_torch(python: Path, scenario: Scenario, seed: int) -> None:
+    """Make a night of GPSampler in the environment with torch; everything else comes from here."""
     command = [python, __file__, "--scenario", scenario.name, "--method", "gp"]
     command += ["--seed", str(seed), "--quiet"]
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, env=torch_environment(), check=True)
 
 
 def report(scenario: Scenario, nights: dict[str, list[Night]]) -> None:
@@ -177,7 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     methods = options.method or list(METHODS)
     seeds = range(options.seeds) if options.seed is None else [options.seed]
-    python = torch_python() if "gp" in methods and not _has_torch() else None
+    python = torch_python() if "gp" in methods and not has_torch() else None
     for scenario in SCENARIOS:
         if options.scenario and scenario.name not in options.scenario:
             continue

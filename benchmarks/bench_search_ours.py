@@ -91,7 +91,7 @@ def _observe(
     early = world.measure(point, rng, EARLY_S)
     if early.state != WORKS:
         wall_s = 0.0 if early.state == REFUSED else SETTLE_S + OVERLOAD_S
-        return Observation(point, works=False, wall_s=wall_s), None
+        return Observation(point, works=False, wall_s=wall_s, overload=early.overload), None
     assert early.violations is not None
     bounds: list[float | None] = []
     for slo, violation in zip(world.scenario.slos, early.violations, strict=True):
@@ -109,7 +109,11 @@ def _observe(
     seen = world.measure(point, rng)
     assert seen.objectives is not None and seen.violations is not None
     whole = Observation(
-        point, objectives=seen.objectives, violations=seen.violations, wall_s=SETTLE_S + WINDOW_S
+        point,
+        objectives=seen.objectives,
+        violations=seen.violations,
+        wall_s=SETTLE_S + WINDOW_S,
+        overload=0.0,
     )
     return whole, seen.metrics
 

@@ -23,12 +23,16 @@ Point = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an evaluation showed: the SLOs' log ratios and the objectives, with noise."""
+    """What an evaluation showed: the SLOs' log ratios and the objectives, with noise.
+
+    `overload` is the log of the load offered over that served; None where it is not known.
+    """
 
     state: int
     objectives: tuple[float, ...] | None
     violations: tuple[float, ...] | None
     metrics: Mapping[str, float] | None = None
+    overload: float | None = None
 
 
 @dataclass(slots=True)
@@ -83,7 +87,8 @@ class World:
         factor = math.sqrt(WINDOW_S / window_s)
         normals = rng.standard_normal(len(METRICS))
         if state != WORKS:
-            return Seen(state, None, None)
+            overload = float(self._truth.overload[self.scenario.levels(point)])
+            return Seen(state, None, None, overload=None if math.isnan(overload) else overload)
         noisy = {
             name: metrics[name] * math.exp(NOISE[name] * factor * normal)
             for name, normal in zip(METRICS, normals, strict=True)

@@ -6,8 +6,10 @@ A scenario's whole grid is simulated once, without noise and with the same reque
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -24,10 +26,11 @@ from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
 from tuner.evaluation.virtual import emulated_defaults
+from tuner.load.overload import served_share
 from tuner.load.workload import load_workload
 from tuner.measurement.reduce import reduce_run
 from tuner.metrics import TEXT
-from tuner.records import Failure, Load, RawRun, Request
+from tuner.records import Failure, Load, Measurement, RawRun, Request
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 
@@ -191,10 +194,15 @@ SCENARIOS = (CODE, CHAT, REASONING, MIXTURE, COMPLETION)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What each configuration of a scenario really does; axes are the knobs, then the metrics."""
+    """What each configuration of a scenario really does; axes are the knobs, then the metrics.
+
+    `overload` is the log of the load offered over that served, 0 where it keeps up and NaN where it
+    is not known.
+    """
 
     state: NDArray[np.int8]
     metrics: NDArray[np.float64]
+    overload: NDArray[np.float64]
 
     def of(self, levels: tuple[int, ...]) -> tuple[int, dict[str, float]]:
         row = self.metrics[levels]
@@ -224,10 +232,12 @@ def truth_of(scenario: Scenario) -> Truth:
         truth = _simulated(scenario)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez_compressed(unfinished, state=truth.state, metrics=truth.metrics)
+        np.savez_compressed(
+            unfinished, state=truth.state, metrics=truth.metrics, overload=truth.overload
+        )
         unfinished.replace(path)
     with np.load(path) as data:
-        return Truth(data["state"], data["metrics"])
+        return Truth(data["state"], data["metrics"], data["overload"])
 
 
 def table_path(scenario: Scenario) -> Path:
@@ -246,7 +256,8 @@ def _hash(scenario: Scenario) -> str:
                 digest.update(file.read_bytes())
     digest.update(load_workload(scenario.workload).sha256.encode())
     task = (scenario.gpu, scenario.model, scenario.load, scenario.fixed)
-    what = (task, scenario.window_s, list(scenario.knobs.items()), scenario.needed)
+    kept = [field.name for field in dataclasses.fields(Truth)]
+    what = (task, scenario.window_s, list(scenario.knobs.items()), scenario.needed, kept)
     digest.update(repr(what).encode())
     return digest.hexdigest()[:16]
 
@@ -254,6 +265,7 @@ def _hash(scenario: Scenario) -> str:
 def _simulated(scenario: Scenario) -> Truth:
     state = np.full(scenario.shape, REFUSED, dtype=np.int8)
     metrics = np.full((*scenario.shape, len(METRICS)), np.nan)
+    overload = np.full(scenario.shape, np.nan)
     began_s = time.monotonic()
     task = _Task(scenario)
     for done, levels in enumerate(itertools.product(*map(range, scenario.shape))):
@@ -270,7 +282,15 @@ def _simulated(scenario: Scenario) -> Truth:
         found = {} if isinstance(result, Failure) else result.metrics
         state[levels] = WORKS if all(name in found for name in scenario.needed) else OVERLOADED
         metrics[levels] = [found.get(name, np.nan) for name in METRICS]
-    return Truth(state, metrics)
+        overload[levels] = _overload(result)
+    return Truth(state, metrics, overload)
+
+
+def _overload(result: Measurement | Failure) -> float:
+    if isinstance(result, Measurement):
+        return 0.0
+    share = served_share(result.reason)
+    return math.nan if share is None else -math.log(share)
 
 
 class _Task:
