@@ -73,6 +73,8 @@ bench-emulator: $(VENV)/installed-dev  ## the emulator beside measured rows (mak
 
 bench-search: $(VENV)/installed-dev  ## the search beside other methods, in virtual time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_foreign.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_foreign.py --method ours --batch 8
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
 
 bench-spaces: $(VENV)/installed-dev  ## what each search space saves, and how soon it is found (minutes)

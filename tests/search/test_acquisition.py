@@ -11,7 +11,6 @@ from tuner.search.acquisition import (
     Utility,
     log_expected_below,
     log_improvement,
-    mean_log_improvement,
 )
 from tuner.search.space import Floats
 
@@ -27,8 +26,8 @@ def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
     rng = np.random.default_rng(4)
     fronts = [front_of(rng.random((8, 2))) for _ in range(3)]
     means, sds = rng.random((3, 200, 2)) * 1.5, rng.uniform(1e-3, 0.2, (200, 2))
-    shares = np.log(rng.random(200))
-    exact = UTILITY.exact_log_gains(means, sds, fronts) + shares
+    shares = np.log(rng.random((3, 200)))
+    exact = UTILITY.exact_log_gains(means, sds, fronts, shares)
     found = UTILITY.log_gains(means, sds, fronts, shares)
     matters = exact > exact.max() + np.log(1e-6)
     assert 10 < matters.sum() < 200
@@ -39,7 +38,7 @@ def test_gains_without_logs_are_those_with_them_where_it_matters() -> None:
 def test_gains_are_told_apart_where_all_are_hopeless() -> None:
     front = np.array([[0.1, 0.1]])
     means, sds = np.array([[[0.9, 0.9], [0.8, 0.8]]]), np.full((2, 2), 1e-3)
-    worse, bad = UTILITY.log_gains(means, sds, [front], np.zeros(2))
+    worse, bad = UTILITY.log_gains(means, sds, [front], np.zeros((1, 2)))
     assert -np.inf < worse < bad < -1000
 
 
@@ -47,7 +46,7 @@ def test_the_gain_is_that_of_many_draws() -> None:
     rng = np.random.default_rng(0)
     front = front_of(rng.random((6, 2)))
     means, sds = rng.random((4, 2)), np.full((4, 2), 0.2)
-    found = np.exp(UTILITY.exact_log_gains(means[None], sds, [front]))
+    found = np.exp(UTILITY.exact_log_gains(means[None], sds, [front], np.zeros((1, 4))))
     for mean, sd, expected in zip(means, sds, found, strict=True):
         draws = mean + sd * rng.standard_normal((4_000, 2))
         gains = [UTILITY.of(np.vstack([front, d])) - UTILITY.of(front) for d in draws]
@@ -67,15 +66,15 @@ def test_one_objective_and_three_are_the_volume_alone() -> None:
     rng = np.random.default_rng(1)
     for outputs in (1, 3):
         means = rng.random((5, outputs))
-        utility = Utility.around(means, np.ones(5, dtype=np.bool_))
+        utility = Utility.around(means, np.ones(5, dtype=np.bool_), np.empty((0, outputs)))
         # of three only up to the volume of the unit ball's octant, and along a few rays
         factor = 1.0 if outputs == 1 else math.pi / 6
         assert factor * utility.of(means) == pytest.approx(
             hypervolume(means, utility.reference), rel=1e-12 if outputs == 1 else 0.1
         )
         front, sds = front_of(means), np.full((5, outputs), 0.1)
-        assert utility.log_gains(means[None], sds, [front], np.zeros(5)) == pytest.approx(
-            mean_log_improvement(means[None], sds, [front], utility.reference)
+        assert utility.log_gains(means[None], sds, [front], np.zeros((1, 5))) == pytest.approx(
+            log_improvement(means, sds, front, utility.reference)
         )
 
 
@@ -126,9 +125,23 @@ def test_three_objectives_rank_as_the_volume_does() -> None:
     assert hypervolume(means[:1], reference) > hypervolume(means[1:2], reference) > 0.0
 
 
-def test_the_average_over_fronts_lies_between() -> None:
+def test_a_gain_counts_in_the_samples_in_which_its_point_is_feasible() -> None:
     fronts = [np.array([[0.1, 0.1]]), np.empty((0, 2))]
     means, sds = np.array([[0.3, 0.3]]), np.full((1, 2), 0.1)
-    low, high = (log_improvement(means, sds, front, REFERENCE)[0] for front in fronts)
-    (mean,) = mean_log_improvement(np.stack([means, means]), sds, fronts, REFERENCE)
-    assert np.exp(mean) == pytest.approx((np.exp(low) + np.exp(high)) / 2)
+    log_shares = np.log(np.array([[0.9], [0.2]]))
+    none = np.zeros((1, 1))
+    low, high = (UTILITY.exact_log_gains(means[None], sds, [front], none)[0] for front in fronts)
+    (mean,) = UTILITY.log_gains(np.stack([means, means]), sds, fronts, log_shares)
+    assert np.exp(mean) == pytest.approx((0.9 * np.exp(low) + 0.2 * np.exp(high)) / 2)
+
+
+def test_the_reference_lies_beyond_the_front_that_is_expected_elsewhere() -> None:
+    means, likely = np.array([[0.2, 0.4], [0.3, 0.3]]), np.ones(2, dtype=np.bool_)
+    elsewhere = np.array([[0.9, 0.1], [0.95, 0.2]])  # the second is dominated
+    near = Utility.around(means, likely, np.empty((0, 2)))
+    far = Utility.around(means, likely, elsewhere)
+    assert near.reference == pytest.approx([0.31, 0.41])
+    assert far.reference == pytest.approx([0.97, 0.43])
+    beyond = np.array([[0.9, 0.1]])
+    assert near.of(np.vstack([means, beyond])) == near.of(means)
+    assert far.of(np.vstack([means, beyond])) > far.of(means)

@@ -33,12 +33,14 @@ def gain(models: Models, point: Point, *, is_drawn: bool) -> float:
     draws = sample_posterior(models, POINTS, 32, seed=1)
     x = SPACE.coordinates_of([point])
     posterior = models.posterior(SPACE.coordinates_of(POINTS))
-    utility = Utility.around(posterior.objective_means, np.ones(len(POINTS), dtype=np.bool_))
+    likely, elsewhere = np.ones(len(POINTS), dtype=np.bool_), np.empty((0, 2))
+    utility = Utility.around(posterior.objective_means, likely, elsewhere)
     means, sds = draws.predict(x)
     if not is_drawn:
         own = models.posterior(x)
         means, sds = np.repeat(own.objective_means[None], 32, axis=0), own.objective_sds
-    return float(np.exp(utility.log_gains(means, sds, draws.fronts, np.zeros(1)))[0])
+    log_feasible = draws.log_feasible(x, models.log_works(x))
+    return float(np.exp(utility.log_gains(means, sds, draws.fronts, log_feasible))[0])
 
 
 def test_what_must_do_as_a_seen_point_does_adds_nothing(models: Models) -> None:
@@ -74,3 +76,22 @@ def test_doubt_widens_and_moves_nothing(models: Models) -> None:
     means, sds = draws.with_std_scale(3.0).predict(x)
     assert means == pytest.approx(draws.predict(x)[0])
     assert sds == pytest.approx(3.0 * draws.predict(x)[1])
+
+
+def bounded(point: Point, rng: np.random.Generator) -> Observation:
+    """The same with a constraint that half of the range meets, up to noise."""
+    seen = observed(point, rng)
+    violation = float(point["works"]) / 10 - 0.4 + 0.05 * rng.standard_normal()
+    return Observation(point, objectives=seen.objectives, violations=(violation,))
+
+
+def test_beside_a_point_that_misses_a_constraint_in_a_sample_so_does_a_new_one() -> None:
+    rng = np.random.default_rng(0)
+    models = fit_models(SPACE, [bounded(point, rng) for point in POINTS for _ in range(2)], 1)
+    assert models is not None
+    draws = sample_posterior(models, POINTS, 64, seed=1)
+    x = SPACE.coordinates_of([{"works": 4, "idle": 0}, {"works": 4, "idle": 1}])
+    each = np.exp(draws.log_feasible(x, np.zeros(2)))
+    assert 0.1 < each[:, 0].mean() < 0.9  # it is not known, but in each sample it is
+    assert each[:, 0].std() > 0.3
+    assert np.corrcoef(each.T)[0, 1] > 0.9

@@ -46,6 +46,12 @@ def test_neighbours_change_one_knob_by_little() -> None:
     assert len(found) == 7
 
 
+def test_neighbours_on_a_fine_grid_are_near_and_further() -> None:
+    space = Space([Knob.between("share", 0.0, 1.0)])
+    found = space.neighbours(np.array([[100]]))[:, 0]
+    assert found.tolist() == [68, 92, 98, 99, 100, 101, 102, 108, 132]
+
+
 def test_each_value_is_equally_likely() -> None:
     grid = (np.arange(12) + 0.5)[:, None] / 12
     (levels,) = SPACE.at(np.repeat(grid, 3, axis=1))[:, 0:1].T

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfcx, log1p, log_ndtr, logsumexp, ndtr
 
-from tuner.pareto import hypervolume, reference_point
+from tuner.pareto import hypervolume, pareto_front, reference_point
 from tuner.search.space import Flags, Floats
 
 _MARGIN_SHARE = 0.1  # the reference lies so much beyond the worst, a share of the extent
@@ -45,9 +45,15 @@ class Utility:
     height: float
 
     @classmethod
-    def around(cls, means: Floats, likely: Flags) -> Utility:
-        """Return the utility for points of `means` (N, M), `likely` (N,) to be feasible."""
+    def around(cls, means: Floats, likely: Flags, plausible: Floats) -> Utility:
+        """Return the utility for points of `means` (N, M), `likely` (N,) to be feasible.
+
+        What lies beyond the reference is never looked for. So it is also beyond the front of what
+        is expected of points that are not evaluated yet, `plausible` (K, M).
+        """
         rows = means[likely] if likely.sum() >= 2 else means
+        if len(plausible):
+            rows = np.concatenate([rows, plausible[pareto_front(plausible)]])
         reference = reference_point(rows, extent_share=_MARGIN_SHARE, least_margin=_LEAST_MARGIN)
         height = float(reference[1] - rows[:, 1].min()) if means.shape[1] == 2 else 0.0
         return cls(reference, height)
@@ -68,7 +74,7 @@ class Utility:
     ) -> Floats:
         """Return the log of the expected gain of each point, shape (N,).
 
-        Averaged over posterior samples and weighted by the probability of feasibility. Logs
+        Averaged over posterior samples, each weighted by the probability of feasibility in it. Logs
         distinguish gains that are almost 0. They cost time, so they are computed only for points
         that may be the best. The others are accurate to a millionth of the best gain.
 
@@ -76,36 +82,42 @@ class Utility:
             means: shape (S, N, M).
             sds: standard deviations, the same in every sample, shape (N, M).
             fronts: one per sample, each (F, M).
-            log_feasible: log probability of feasibility, shape (N,).
+            log_feasible: log probability of feasibility, shape (S, N).
         """
         if means.shape[2] != 2:
-            return mean_log_improvement(means, sds, fronts, self.reference) + log_feasible
+            return self.exact_log_gains(means, sds, fronts, log_feasible)
         samples = zip(means, fronts, strict=True)
-        plain = np.mean([self._gains(mean, sds, front) for mean, front in samples], axis=0)
-        result: Floats = np.log(np.maximum(plain, _SMALLEST)) + log_feasible
-        is_exact = plain > _ROUNDING
+        plain = np.array([self._gains(mean, sds, front) for mean, front in samples])
+        weighted = np.mean(plain * np.exp(log_feasible), axis=0)
+        result: Floats = np.log(np.maximum(weighted, _SMALLEST))
+        is_exact = plain.max(axis=0) > _ROUNDING
         best = result[is_exact].max(initial=-np.inf)
-        may_be_best = math.log(_ROUNDING) + log_feasible > best + _HOPELESS
+        may_be_best = math.log(_ROUNDING) + log_feasible.max(axis=0) > best + _HOPELESS
         again = np.flatnonzero(~is_exact & may_be_best)
         if len(again):
-            exact = self.exact_log_gains(means[:, again], sds[again], fronts)
-            result[again] = exact + log_feasible[again]
+            result[again] = self.exact_log_gains(
+                means[:, again], sds[again], fronts, log_feasible[:, again]
+            )
         return result
 
-    def exact_log_gains(self, means: Floats, sds: Floats, fronts: Sequence[Floats]) -> Floats:
+    def exact_log_gains(
+        self, means: Floats, sds: Floats, fronts: Sequence[Floats], log_feasible: Floats
+    ) -> Floats:
         """Return the log of the expected gain, however little it is, shape (N,).
 
-        Shapes are those of `log_gains`; feasibility does not count.
+        Shapes are those of `log_gains`.
         """
-        volume = mean_log_improvement(means, sds, fronts, self.reference)
+        each = [self._log_gain(mean, sds, front) for mean, front in zip(means, fronts, strict=True)]
+        result: Floats = logsumexp(np.array(each) + log_feasible, axis=0) - math.log(len(each))
+        return result
+
+    def _log_gain(self, means: Floats, sds: Floats, front: Floats) -> Floats:
+        """Return the log of the expected gain over one front, shape (N,)."""
+        volume = log_improvement(means, sds, front, self.reference)
         if self.height == 0.0:
             return volume
-        below = [
-            log_expected_below(self._least(front), mean[:, 0], sds[:, 0])
-            for mean, front in zip(means, fronts, strict=True)
-        ]
-        least = logsumexp(np.array(below), axis=0) - math.log(len(fronts) / self.height)
-        result: Floats = np.logaddexp(volume, least)
+        least = log_expected_below(self._least(front), means[:, 0], sds[:, 0])
+        result: Floats = np.logaddexp(volume, least + math.log(self.height))
         return result
 
     def _gains(self, means: Floats, sds: Floats, front: Floats) -> Floats:
@@ -123,21 +135,6 @@ class Utility:
     def _least(self, front: Floats) -> float:
         inside = front[np.all(front < self.reference, axis=1)]
         return float(inside[0, 0]) if len(inside) else float(self.reference[0])
-
-
-def mean_log_improvement(
-    means: Floats, sds: Floats, fronts: Sequence[Floats], reference: Floats
-) -> Floats:
-    """Return the log of the expected hypervolume improvement, averaged over samples, shape (N,).
-
-    `means` has shape (S, N, M), `sds` (N, M), each of S `fronts` (F, M), `reference` (M,).
-    """
-    logs = [
-        log_improvement(mean, sds, front, reference)
-        for mean, front in zip(means, fronts, strict=True)
-    ]
-    result: Floats = logsumexp(np.array(logs), axis=0) - math.log(len(logs))
-    return result
 
 
 def log_improvement(means: Floats, sds: Floats, front: Floats, reference: Floats) -> Floats:

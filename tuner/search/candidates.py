@@ -60,12 +60,13 @@ class Candidates:
         return self._space.at(rng.random((_RANDOM, len(self._space.knobs))))
 
     def _near(self, rng: np.random.Generator, good: Sequence[Point]) -> Levels:
-        """Return copies of good points, about two knobs of each changed, mostly by little."""
+        """Return copies of good points, about two knobs of each changed, by any order of size."""
         space = self._space
         each = min(_NEAR_EACH, _NEAR_MOST // len(good))
         rows = np.repeat(np.stack([space.levels_of(p) for p in good]), max(each, 1), axis=0)
         change = rng.random(rows.shape) < 2.0 / rows.shape[1]
-        reach = rng.geometric(0.4, rows.shape) * rng.choice((-1, 1), rows.shape)
+        reach = np.ceil(0.5 * space.sizes ** rng.random(rows.shape)).astype(np.int64)
+        reach *= rng.choice((-1, 1), rows.shape)
         near = np.clip(rows + reach, 0, space.sizes - 1)
         anything = space.at(rng.random(rows.shape))
         moved = np.where(space.unordered, anything, near)

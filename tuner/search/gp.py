@@ -43,7 +43,6 @@ _SIGNAL = (0.0, 1.0)
 _NOISE = (math.log(1e-2), 1.5)
 _BOUNDS_LENGTH = (math.log(0.03), math.log(30.0))
 _BOUNDS_TREND = (math.log(1e-3), math.log(50.0))
-_NO_TREND = (_BOUNDS_TREND[0], _BOUNDS_TREND[0])
 _BOUNDS_SIGNAL = (math.log(0.02), math.log(50.0))
 _BOUNDS_NOISE = (math.log(1e-5), math.log(1.0))
 _ITERATIONS = 40
@@ -105,16 +104,12 @@ class GaussianProcess:
         self._factor, self._weights = solved or self._solved()
 
     @classmethod
-    def fit(cls, data: Data, *, adds_up: bool = True) -> GaussianProcess:
-        """Standardise y (N,) and find the hyperparameters of the greatest posterior density.
-
-        Without `adds_up` there are no trends: what single knobs do to labels, which jump, does not
-        add up.
-        """
+    def fit(cls, data: Data) -> GaussianProcess:
+        """Standardise y (N,) and find the hyperparameters of the greatest posterior density."""
         centre = float(np.median(data.y))
         spread = float(np.std(data.y)) or 1.0
         y, extra = (data.y - centre) / spread, data.extra_variances / spread**2
-        parameters = _fit(data, y, extra, _BOUNDS_TREND if adds_up else _NO_TREND)
+        parameters = _fit(data, y, extra)
         return cls(data, parameters, (centre, spread))
 
     @property
@@ -314,15 +309,13 @@ def _matern(squared: Floats, parameters: Hyperparameters) -> Floats:
     return root
 
 
-def _fit(
-    data: Data, y: Floats, extra: Floats, trend_bounds: tuple[float, float]
-) -> Hyperparameters:
+def _fit(data: Data, y: Floats, extra: Floats) -> Hyperparameters:
     """Return the MAP hyperparameters; `y` and `extra` (N,) are standardised."""
     knobs = data.x.shape[1]
     pairs = _Pairs(data)
     priors = [_LENGTH] * knobs + [_TREND] * knobs + [_SIGNAL, _NOISE]
     means, sds = np.array(priors).T
-    bounds = [_BOUNDS_LENGTH] * knobs + [trend_bounds] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
+    bounds = [_BOUNDS_LENGTH] * knobs + [_BOUNDS_TREND] * knobs + [_BOUNDS_SIGNAL, _BOUNDS_NOISE]
     optimum = minimize(
         _negative_log_posterior,
         np.clip(means, *np.array(bounds).T),

@@ -84,8 +84,12 @@ class Models:
         """Return the same without the objectives."""
         return ConstraintPosterior(
             *self._predict(self.violations, x),
-            self.works.log_probability(x) + self.keeps_up.log_probability(x),
+            self.log_works(x),
         )
+
+    def log_works(self, x: Floats) -> Floats:
+        """Return the log probability of working at rows of `x` (N, D), shape (N,)."""
+        return self.works.log_probability(x) + self.keeps_up.log_probability(x)
 
     def _predict(self, models: Sequence[GaussianProcess], x: Floats) -> tuple[Floats, Floats]:
         predictions = [model.predict(x) for model in models]

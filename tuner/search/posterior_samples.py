@@ -1,9 +1,10 @@
 """Posterior samples: functions drawn from the models, each known at the points seen so far.
 
 Measured values are noisy, so the front is sampled, and a new point's gain is averaged over the
-samples. Within a sample the evaluated points are known: a new point that must equal one of them
-adds nothing, even if both are uncertain (noisy expected hypervolume improvement, Daulton, Balandat
-and Bakshy 2021).
+samples. Within a sample the evaluated points are known, objectives and constraints: a new point
+that must equal one of them adds nothing, even if both are uncertain (noisy expected hypervolume
+improvement, Daulton, Balandat and Bakshy 2021). Where it may be that a point misses a constraint,
+one beside it misses it in the same samples.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from tuner.pareto import pareto_front
 from tuner.search.gp import GaussianProcess
@@ -21,17 +23,19 @@ from tuner.search.space import Floats, Point
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PosteriorSamples:
-    """S samples of all M objectives.
+    """S samples of all M objectives and C constraints.
 
     Attributes:
         models: what they were drawn from.
         objectives: a process for each objective, conditioned on the sampled values at the points
             seen; one column of weights per sample.
+        violations: the same for each constraint.
         fronts: of each sample, among the points that meet the constraints in it, shape (F, M).
     """
 
     models: Models
     objectives: tuple[GaussianProcess, ...]
+    violations: tuple[GaussianProcess, ...]
     fronts: tuple[Floats, ...]
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
@@ -39,6 +43,17 @@ class PosteriorSamples:
         predictions = [process.predict(x) for process in self.objectives]
         means = np.stack([mean.T for mean, _ in predictions], axis=-1)
         return means, self.models.std_scale * np.column_stack([sd for _, sd in predictions])
+
+    def log_feasible(self, x: Floats, log_works: Floats) -> Floats:
+        """Return the log probability of feasibility in each sample, shape (S, N).
+
+        `log_works` is that of working at all, which is not sampled, at rows of `x` (N, D).
+        """
+        result = np.repeat(log_works[None], len(self.fronts), axis=0)
+        for process in self.violations:
+            mean, sd = process.predict(x)
+            result += log_ndtr(-mean.T / (self.models.std_scale * sd))
+        return result
 
     def with_std_scale(self, std_scale: float) -> PosteriorSamples:
         """Return the same samples with standard deviations so many times as wide."""
@@ -48,14 +63,18 @@ class PosteriorSamples:
         """Return the samples had the points been evaluated, each at its mean in a sample."""
         x = self.models.space.coordinates_of(points)
         models = self.models.fantasize(points)
-        is_feasible = models.constraint_posterior(x).log_feasible() > np.log(0.5)
         means, _ = self.predict(x)
+        is_feasible = self.log_feasible(x, self.models.log_works(x)) > np.log(0.5)
         fronts = tuple(
-            _front(np.concatenate([front, added[is_feasible]]))
-            for front, added in zip(self.fronts, means, strict=True)
+            _front(np.concatenate([front, added[met]]))
+            for front, added, met in zip(self.fronts, means, is_feasible, strict=True)
         )
-        processes = tuple(process.fantasize(x) for process in self.objectives)
-        return PosteriorSamples(models, processes, fronts)
+        return PosteriorSamples(
+            models,
+            tuple(process.fantasize(x) for process in self.objectives),
+            tuple(process.fantasize(x) for process in self.violations),
+            fronts,
+        )
 
 
 def sample_posterior(
@@ -71,13 +90,15 @@ def sample_posterior(
         return np.concatenate([half, -half])[:samples]
 
     values = [model.sample(x, normals()) for model in models.objectives]
+    violations = [model.sample(x, normals()) for model in models.violations]
     feasible = np.ones((samples, len(x)), dtype=np.bool_)
-    for model in models.violations:
-        feasible &= model.sample(x, normals()) <= 0.0
+    for violation in violations:
+        feasible &= violation <= 0.0
     rows = np.stack(values, axis=-1)
     return PosteriorSamples(
         models,
         tuple(m.condition_on(x, v.T) for m, v in zip(models.objectives, values, strict=True)),
+        tuple(m.condition_on(x, v.T) for m, v in zip(models.violations, violations, strict=True)),
         tuple(_front(row[met]) for row, met in zip(rows, feasible, strict=True)),
     )
 

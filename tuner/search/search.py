@@ -33,6 +33,9 @@ _CLIMBS = 3
 _UNDECIDED = (0.02, 0.98)
 _SEEDS = 2**31
 _LOG_LIKELY = math.log(0.5)
+# The front may go on where nothing was evaluated: among so many random points, so likely feasible.
+_PLAUSIBLE_OF = 512
+_LOG_PLAUSIBLE = math.log(0.1)
 
 
 class ExhaustedError(Exception):
@@ -102,14 +105,14 @@ class Search:
         working = working_points(self._space, observations)
         if models is None or not working:
             return self._random_point(candidates, rng, warm)
-        step = _Step(models.fantasize(pending), [*working, *pending], rng)
+        step = _Step(models.fantasize(pending), [*working, *pending], candidates, rng)
         costs = estimated_costs(observations)
 
         def rate(option: tuple[Point, float]) -> float:
             point, log_gain = option
             return log_gain - math.log(self._seconds(point, warm, costs))
 
-        best = step.best_new(candidates, warm, costs)
+        best = step.best_new(warm, costs)
         repeat = step.best_repeat(working, rate)
         if best is None and repeat is None:
             raise ExhaustedError("every possible point was evaluated")
@@ -119,7 +122,7 @@ class Search:
         share = step.share(best[1])
         if share is None or share >= IDLE_GAIN:
             return Suggestion(best[0], "improvement", share)
-        doubtful = step.best_new(candidates, warm, costs, _WIDER_STD_SCALE) or best
+        doubtful = step.best_new(warm, costs, _WIDER_STD_SCALE) or best
         return Suggestion(doubtful[0], "doubt", share)
 
     def _plan(self, causes: FailureCauses) -> list[Suggestion]:
@@ -157,8 +160,15 @@ class Search:
 class _Step:
     """One proposal: the posterior now, and what each further point is expected to gain."""
 
-    def __init__(self, models: Models, points: Sequence[Point], rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        models: Models,
+        points: Sequence[Point],
+        candidates: Candidates,
+        rng: np.random.Generator,
+    ) -> None:
         self._models = models
+        self._candidates = candidates
         self._space = models.space
         self._points = points
         self._rng = rng
@@ -166,10 +176,21 @@ class _Step:
         self._means = posterior.objective_means
         self._violation_sds = posterior.violation_sds
         self._log_feasible = posterior.log_feasible()
-        self._utility = Utility.around(self._means, self._log_feasible > _LOG_LIKELY)
+        self._utility = Utility.around(
+            self._means, self._log_feasible > _LOG_LIKELY, self._plausible()
+        )
         self._samples = sample_posterior(
             models, points, _POSTERIOR_SAMPLES, int(rng.integers(_SEEDS))
         )
+
+    def _plausible(self) -> Floats:
+        """Return the expected objectives of random points that may be feasible, shape (N, M)."""
+        rows = self._space.at(self._rng.random((_PLAUSIBLE_OF, len(self._space.knobs))))
+        rows = self._candidates.fresh(rows)
+        if not len(rows):
+            return self._means[:0]
+        posterior = self._models.posterior(self._space.coordinates(rows))
+        return posterior.objective_means[posterior.log_feasible() > _LOG_PLAUSIBLE]
 
     def _log_gains(self, samples: PosteriorSamples, levels: Levels) -> tuple[Floats, Floats]:
         """Return the log of each row's expected gain, and the probability that it does not work.
@@ -178,9 +199,10 @@ class _Step:
         """
         x = self._space.coordinates(levels)
         means, sds = samples.predict(x)
-        constraints = samples.models.constraint_posterior(x)
-        gains = self._utility.log_gains(means, sds, samples.fronts, constraints.log_feasible())
-        return gains, -np.expm1(constraints.log_works)
+        log_works = samples.models.log_works(x)
+        log_feasible = samples.log_feasible(x, log_works)
+        gains = self._utility.log_gains(means, sds, samples.fronts, log_feasible)
+        return gains, -np.expm1(log_works)
 
     def share(self, log_gain: float) -> float | None:
         """Return a gain as a share of the utility now; None while there is none."""
@@ -188,13 +210,13 @@ class _Step:
         return math.exp(log_gain) / utility if utility > 0.0 else None
 
     def best_new(
-        self, candidates: Candidates, warm: Point | None, costs: Costs, std_scale: float = 1.0
+        self, warm: Point | None, costs: Costs, std_scale: float = 1.0
     ) -> tuple[Point, float] | None:
         """Return the new point that gains the most per second, with the log of its gain.
 
         Standard deviations are taken `std_scale` times as wide. None where no point is left.
         """
-        pool = candidates.pool(self._rng, self._good_points(), warm)
+        pool = self._candidates.pool(self._rng, self._good_points(), warm)
         if not len(pool):
             return None
         samples = self._samples.with_std_scale(std_scale)
@@ -209,7 +231,7 @@ class _Step:
             gains, crash_risk = self._log_gains(after_them, rows)
             return gains - np.log1p(crash_risk * costs.launch_s / costs.evaluation_s)
 
-        pool, gains = self._local_search(candidates, pool, gain, warm)
+        pool, gains = self._local_search(pool, gain, warm)
         warm_levels = None if warm is None else self._space.levels_of(warm)
         row = choose_row(self._space, pool, gains, gain, warm_levels, costs)
         (log_gain,), _ = self._log_gains(samples, row[None])
@@ -229,7 +251,6 @@ class _Step:
 
     def _local_search(
         self,
-        candidates: Candidates,
         pool: Levels,
         gain: Callable[[Levels], Floats],
         warm: Point | None,
@@ -243,7 +264,7 @@ class _Step:
                 restarting = self._space.restarting
                 is_warm = np.all(pool[:, restarting] == warm_levels[restarting], axis=1)
                 tops.append(pool[is_warm][np.argsort(-gains[is_warm])[:_CLIMBERS]])
-            around = candidates.fresh(self._space.neighbours(np.concatenate(tops)))
+            around = self._candidates.fresh(self._space.neighbours(np.concatenate(tops)))
             added = around[~_rows_in(around, pool)]
             if not len(added):
                 break

@@ -27,6 +27,7 @@ Levels: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 
 _RANGE_STEPS = 256  # a continuous range is searched on this grid
+_COARSER = 4  # times as far is the next neighbour on a fine grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +218,23 @@ class Space:
         return self.canonical(levels)
 
     def neighbours(self, levels: Levels) -> Levels:
-        """Return each row (N, D) with one knob one or two values off, or at another option."""
+        """Return each row (N, D) with one knob a few values off, or at another option.
+
+        That is one or two values; of a fine grid also more of them, up to a quarter of its range.
+        """
         rows = [levels]
         for k, knob in enumerate(self.knobs):
-            reach = (-2, -1, 1, 2) if knob.ordered else range(1, len(knob.values))
-            for step in reach:
+            for step in _steps(len(knob.values)) if knob.ordered else range(1, len(knob.values)):
                 moved = levels.copy()
                 moved[:, k] += step
                 if not knob.ordered:
                     moved[:, k] %= len(knob.values)
                 rows.append(moved[(moved[:, k] >= 0) & (moved[:, k] < len(knob.values))])
         return np.unique(self.canonical(np.concatenate(rows)), axis=0)
+
+
+def _steps(values: int) -> list[int]:
+    reaches = [1, 2]
+    while _COARSER * reaches[-1] <= values / 4:
+        reaches.append(_COARSER * reaches[-1])
+    return [sign * reach for reach in reaches for sign in (-1, 1)]

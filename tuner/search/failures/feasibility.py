@@ -20,7 +20,7 @@ class Feasibility:
         if not works.all():
             labels = np.where(works, 1.0, -1.0)
             noise = np.full(len(labels), _LABEL_VARIANCE)
-            self._latent = GaussianProcess.fit(Data(x, labels, noise, unordered), adds_up=False)
+            self._latent = GaussianProcess.fit(Data(x, labels, noise, unordered))
 
     def log_probability(self, x: Floats) -> Floats:
         """Return the log probability that rows of `x` (N, D) work, shape (N,)."""
