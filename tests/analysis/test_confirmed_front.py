@@ -44,7 +44,7 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     found = recommend(store)
     assert found.best.number == 2 and [t.number for t in found.alternatives] == [0]
     output = shown(store)
-    assert "confirmed by 2 measurements on launches of their own" in output
+    assert "confirmed by 2 measurements beyond the search's own" in output
     assert "95 % interval of the saving" in output
     assert "same outputs: 100 % (default with itself: 100 %)" in output
     assert "not confirmed, so not shown: trial 1" in output

@@ -229,7 +229,7 @@ def confirmation_notes(found: ConfirmedFront) -> list[str]:
     if found.front and not found.is_confirmed:
         notes.append(
             "unconfirmed: each figure is of a single window of the search; "
-            f"{how_to_confirm(found.study)} measures the front again, on launches of its own"
+            f"{how_to_confirm(found.study)} measures the front again, on other traffic"
         )
     elif found.unconfirmed:
         first, *more = found.unconfirmed

@@ -139,7 +139,7 @@ def test_warnings_say_what_to_know_and_nothing_else(
     fill(store, replace(identity, name="emu", energy_source=Source.EMULATED))
     assert warnings(store) == (
         "unconfirmed: each figure is of a single window of the search; `tuner resume night` "
-        "measures the front again, on launches of its own"
+        "measures the front again, on other traffic"
     )
     assert "energy is emulated" in warnings(store, "emu")
     store.set_finished("night", None)

@@ -96,7 +96,7 @@ def _chosen(found: ConfirmedFront, best: TrialRow | None) -> list[tuple[str, Tri
 def _window(
     store: Store, study: str, role: str, trial: TrialRow, repeats: Sequence[RepeatRow]
 ) -> ChosenWindow | None:
-    """Return the last repeat's window, which had a launch of its own, or else the search's."""
+    """Return the last repeat's window, whose server had exactly its flags, or else the search's."""
     own = [r for r in repeats if r.trial == trial.number and r.state is TrialState.MEASURED]
     for repeat in reversed(own):
         raw = store.repeats.raw_run(study, repeat.number)

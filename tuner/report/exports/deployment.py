@@ -191,7 +191,7 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         f"{study.gpu}, driver {study.driver or 'unknown'}, server {study.server_version}",
         f"SLO: {', '.join(str(slo) for slo in r.slos) or 'none'}",
         f"{shown.kind.energy}: {shown.energy_per_unit_j}",
-        f"confirmed by {shown.repeats} measurements on launches of their own"
+        f"confirmed by {shown.repeats} measurements beyond the search's own"
         if shown.confirmed
         else "unconfirmed: measured once, by the search",
     ]

@@ -79,7 +79,7 @@ def _sure(r: Recommendation, best: TrialSummary) -> str:
             "<b>Not confirmed:</b> each figure is of a single window of the search"
             f"{_of_pairs(best)}. {_code(how_to_confirm(r.study))} measures the front again."
         )
-    text = f"<b>Confirmed</b> by {best.repeats} measurements on launches of their own"
+    text = f"<b>Confirmed</b> by {best.repeats} measurements beyond the search's own"
     if best.requests is not None:
         text += f", {best.requests:,} requests in all"
     if best.saving_interval_percent is not None:

@@ -19,10 +19,11 @@ from tuner.store.rows import TrialState
 _METHOD = (
     "Energy is gross energy of the server's GPUs, over the same steady window as every latency and "
     "throughput. {latencies} from when a request was scheduled, so a queue counts. A configuration "
-    "of which one request failed is no good one.",
-    "Members of the front were measured again, each on a launch of its own, between repeats of the "
-    "default. Savings of confirmed trials have the drift of the default taken out; intervals are "
-    "95 % ones, with the relative noise of a run taken to be the same for every configuration.",
+    "of which one request failed counts as failed.",
+    "Members of the front were measured again, each launched with exactly its own flags, between "
+    "repeats of the default. Savings of confirmed trials have the drift of the default taken out; "
+    "intervals are 95 % ones, with the relative noise of a run taken to be the same for every "
+    "configuration.",
     "The scope is the GPU: a server's fans, CPUs and power supply come on top.",
 )
 

@@ -140,7 +140,7 @@ def _headline(best: TrialSummary, r: Recommendation) -> Text:
 
 def _confirmed_by(best: TrialSummary, outputs: str) -> str:
     """Return how the figures were confirmed."""
-    text = f"confirmed by {best.repeats} measurements on launches of their own"
+    text = f"confirmed by {best.repeats} measurements beyond the search's own"
     if best.saving_interval_percent is not None:
         low, high = best.saving_interval_percent
         text += f"; 95 % interval of the saving {low:.1f} to {high:.1f} %"

@@ -1,1 +1,1 @@
-"""The confirmation: the front measured again, on launches of its own."""
+"""The confirmation: the front measured again, on traffic that the search did not see."""

@@ -165,7 +165,7 @@ class ConfirmationRun:
             if not is_told:
                 self._listener.note(
                     "confirmation: the front is measured again on traffic that the search did not "
-                    "see, on launches of its own, beside the default"
+                    "see, beside the default"
                 )
                 is_told = True
             await self._measure(worker, step)

@@ -108,7 +108,7 @@ def _evaluations(found: RunPreview) -> str:
 def _after(found: RunPreview) -> str:
     if found.confirm_window_s is None:
         return ""
-    text = f"the front again, in windows of {found.confirm_window_s:g} s on launches of its own"
+    text = f"the front again, in windows of {found.confirm_window_s:g} s on other traffic"
     if found.most_repeats is not None:
         text += f": at most {found.most_repeats}, beside the default's"
     else:
