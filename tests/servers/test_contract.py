@@ -35,6 +35,7 @@ from tuner.records import (
     RequestState,
     TextRequest,
 )
+from tuner.servers.forking.recipe import ForkRecipe
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.processes import stop_tagged, tagged_processes
@@ -149,6 +150,7 @@ class ToyServer:
     version: str = "1"
     known_flags: frozenset[str] | None = frozenset({"slots", "gpus", "room"})
     limits_problem: str | None = "it cannot"
+    forks: ForkRecipe | None = None
     environment: Mapping[str, Value] = field(default_factory=dict)
     rules: FlagRules = field(default_factory=ToyFlags)
     api: HttpApi = field(default_factory=OpenAiApi)

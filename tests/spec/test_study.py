@@ -42,6 +42,8 @@ def test_a_file_and_options_merge_and_options_win(tmp_path: Path) -> None:
         ({"model": "m", "trials": 1, "sampler": "best"}, "sampler: found 'best'"),
         ({"model": "m", "trials": 1, "study": "../x"}, "study: found '../x'"),
         ({"model": "m", "trials": 1, "base_url": "http://x", "emulate": "L4"}, "exclude"),
+        ({"model": "m", "trials": 1, "base_url": "http://x", "fork_servers": True}, "launches"),
+        ({"model": "m", "trials": 1, "emulate": "L4", "fork_servers": True}, "launches"),
     ],
 )
 def test_errors_say_what_was_found_and_what_is_allowed(

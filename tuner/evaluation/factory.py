@@ -172,6 +172,7 @@ def _settings(spec: StudySpec, context: RunContext) -> LaunchSettings:
         spec.startup_deadline_s,
         spec.port,
         context.listener,
+        spec.fork_servers,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tuner.devices.device_state import DeviceState
 from tuner.records import Failure, FailureKind
+from tuner.servers.forking.fork_server import IMPORTED
 from tuner.servers.launch import LaunchFailedError
 from tuner.servers.processes import stop_tagged
 
@@ -23,12 +24,12 @@ async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: Read
     """Wait until the GPUs are as they were before the first server of the run.
 
     `memory_bytes` is the memory in use then, by UUID. No server of the run may be up: a process
-    with the run's tag is a leftover, and is stopped. Raises `LaunchFailedError`, an infrastructure
-    fault, if memory is not freed, or if a GPU reports utilisation without a process (after a killed
-    kernel some do so until a reset). Raises `OperatorNeededError` for a process that cannot be
-    killed.
+    with the run's tag is a leftover, unless it is a fork server, and is stopped. Raises
+    `LaunchFailedError`, an infrastructure fault, if memory is not freed, or if a GPU reports
+    utilisation without a process (after a killed kernel some do so until a reset). Raises
+    `OperatorNeededError` for a process that cannot be killed.
     """
-    await asyncio.to_thread(stop_tagged, run_tag, grace_s=0)
+    await asyncio.to_thread(stop_tagged, run_tag, grace_s=0, spared_tag=IMPORTED)
     end_s = time.monotonic() + DEADLINE_S
     while problem := _problem(await asyncio.to_thread(states), memory_bytes):
         if time.monotonic() >= end_s:

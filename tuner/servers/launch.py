@@ -21,6 +21,7 @@ from tuner.errors import PreflightError
 from tuner.host.files.private import open_private, private_folder
 from tuner.host.redaction import take_secrets_out_of, without_secrets
 from tuner.records import Failure, FailureKind
+from tuner.servers.forking.fork_servers import ForkServers
 from tuner.servers.processes import stop_tagged, tag_environment, tagged_processes, wait_until
 from tuner.servers.server import Endpoint, HttpApi, Server, ServerUnreachableError
 
@@ -46,6 +47,7 @@ class LaunchPlan:
 
     The server's variables are added to this process's own, and `configuration.environment` goes
     before them. Processes get `run_tag` in their environment. `port` None means any free one.
+    With `forks` the server is forked where that is possible.
     """
 
     server: Server
@@ -56,6 +58,7 @@ class LaunchPlan:
     startup_deadline_s: float
     port: int | None = None
     stop_grace_s: float = 20.0
+    forks: ForkServers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class _ServerProcess:
         argv = plan.server.command_line(
             plan.model, plan.configuration, host=HOST, port=port, served_name=served_name
         )
+        forks = plan.forks
         self._run_tag = plan.run_tag
         self._launch_tag = served_name
         self._grace_s = plan.stop_grace_s
@@ -138,12 +142,13 @@ class _ServerProcess:
             private_folder(plan.log_path.parent)
             with os.fdopen(open_private(plan.log_path, os.O_WRONLY | os.O_TRUNC), "wb") as log:
                 self._popen = subprocess.Popen(
-                    argv,
+                    argv if forks is None else forks.command_line(argv),
                     env=self._environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    pass_fds=() if forks is None else forks.passed_fds,
                 )
         except OSError as error:
             raise PreflightError(f"cannot start {argv[0]} (log {plan.log_path}): {error}") from None

@@ -41,30 +41,39 @@ def tag_environment(run_tag: str, launch_tag: str) -> dict[str, str]:
 
 
 def tagged_processes(
-    run_tag: str | None = None, *, launch_tag: str | None = None
+    run_tag: str | None = None, *, launch_tag: str | None = None, spared_tag: str | None = None
 ) -> tuple[Process, ...]:
     """Return the living processes of a run (of every run if None), and their descendants.
 
-    `launch_tag` narrows it to one server of the run. Zombies and this process are left out.
+    `launch_tag` narrows it to one server of the run. Zombies, this process and those with the
+    launch tag `spared_tag` are left out.
     """
     wanted = {RUN_TAG: run_tag, LAUNCH_TAG: launch_tag}
     everything = {entry.pid: entry for entry in _all_processes()}
     tagged = {pid: p for pid, p in everything.items() if p.run_tag and _matches(pid, wanted)}
-    own = os.getpid()
-    tagged.pop(own, None)
+    left_out = {os.getpid()}
+    if spared_tag is not None:
+        left_out |= {pid for pid in tagged if _matches(pid, {LAUNCH_TAG: spared_tag})}
+    tagged = {pid: process for pid, process in tagged.items() if pid not in left_out}
     grew = True
     while grew:  # descendants that dropped or overwrote their environment
         children = {
             pid: entry
             for pid, entry in everything.items()
-            if pid not in tagged and pid != own and entry.parent_pid in tagged
+            if pid not in tagged and pid not in left_out and entry.parent_pid in tagged
         }
         tagged |= children
         grew = bool(children)
     return tuple(tagged.values())
 
 
-def stop_tagged(run_tag: str | None, *, grace_s: float, launch_tag: str | None = None) -> int:
+def stop_tagged(
+    run_tag: str | None,
+    *,
+    grace_s: float,
+    launch_tag: str | None = None,
+    spared_tag: str | None = None,
+) -> int:
     """Stop those processes: TERM once, KILL after `grace_s`; return how many there were.
 
     Only the top of each tree is sent TERM: a server takes its own workers down, and a second
@@ -73,7 +82,7 @@ def stop_tagged(run_tag: str | None, *, grace_s: float, launch_tag: str | None =
     seen: set[tuple[int, int]] = set()
 
     def living() -> tuple[Process, ...]:
-        found = tagged_processes(run_tag, launch_tag=launch_tag)
+        found = tagged_processes(run_tag, launch_tag=launch_tag, spared_tag=spared_tag)
         seen.update((p.pid, p.start_ticks) for p in found)
         return found
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # reports read the rules of flags, and should not wait for an
     import aiohttp
 
     from tuner.catalog.model import ModelShape
+    from tuner.servers.forking.recipe import ForkRecipe
     from tuner.servers.openai.stream import CompletionStream
 
 Flags: TypeAlias = Mapping[str, Value]
@@ -350,6 +351,10 @@ class Server(Protocol):
     @property
     def log(self) -> LogReader:
         """What its log says."""
+
+    @property
+    def forks(self) -> ForkRecipe | None:
+        """How its processes can be forked from one that has imported it; None if they cannot."""
 
     def command_line(
         self, model: str, configuration: Configuration, *, host: str, port: int, served_name: str

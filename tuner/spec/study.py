@@ -111,6 +111,7 @@ class StudySpec(BaseModel):
     precision: float = Field(default=0.02, gt=0, lt=1)
     percentile_precision: float = Field(default=0.05, gt=0, lt=1)
     startup_deadline_s: float = Field(default=1800.0, gt=0)
+    fork_servers: bool = False  # those of the search, from processes that have imported vLLM
     patience_s: float = Field(default=3600.0, ge=0, le=86400.0)  # with a machine that is busy
     client_priority: bool = True  # of the load client over other processes, where that is allowed
     sampler: SamplerName = "gp"
@@ -239,6 +240,8 @@ class StudySpec(BaseModel):
                 "allow_gpu_settings and read_only_device exclude each other: may the run "
                 "change the GPUs' limits or not?"
             )
+        if self.fork_servers and (self.base_url is not None or self.emulate is not None):
+            raise ValueError("fork_servers is for a vLLM that the tuner launches; leave it out")
         if self.loads and not (self.slos and self.makes_checks and self.concurrency is None):
             raise ValueError(
                 "loads are shares of what a configuration takes under the SLO: give an slo and a "

@@ -35,6 +35,15 @@ def test_a_dry_run_leaves_nothing(tuner: InProcess) -> None:
         assert says in text
 
 
+def test_it_says_that_servers_are_forked(tuner: InProcess) -> None:
+    words = ["--model", "Qwen/Qwen3-8B", *SLO, "--trials", "4", "--dry-run"]
+    says = "those of the search are forked"
+    for asked, is_said in (("--fork-servers", True), ("--no-fork-servers", False)):
+        shown = tuner("run", *words, asked)
+        assert shown.returncode == 0, shown.stderr
+        assert (says in " ".join(shown.stdout.split())) is is_said
+
+
 def test_windows_of_long_answers_are_longer_and_it_says_why(tuner: InProcess) -> None:
     words = [*MODEL, "--workload", "reasoning", "--request-rate", "0.3", "--slo", "p99_tpot_ms<=15"]
     shown = tuner("run", *words, "--hours", "8", "--dry-run")

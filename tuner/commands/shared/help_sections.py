@@ -14,7 +14,8 @@ RUN_SECTIONS: Mapping[str, Sequence[str]] = {
     ),
     "Where": (
         *("vllm", "base_url", "gpus", "cards", "ray", "emulate", "engine", "live"),
-        *("energy_gpu", "port", "startup_deadline_s", "patience_s", "client_priority"),
+        *("energy_gpu", "port", "startup_deadline_s", "fork_servers"),
+        *("patience_s", "client_priority"),
     ),
     "What may change": (
         *("allow_gpu_settings", "read_only_device", "allow_output_changes"),

@@ -207,6 +207,14 @@ class StudyOptions(SpecOptions):
     startup_deadline_s: Annotated[
         float | None, typer.Option(help="Time limit for a server start, s (default: 1800).")
     ] = None
+    fork_servers: Annotated[
+        bool | None,
+        typer.Option(
+            "--fork-servers/--no-fork-servers",
+            help="Fork the servers of the search from processes that have imported vLLM, which "
+            "shortens launches; the confirmation's are launched as usual (default: do not).",
+        ),
+    ] = None
     patience_s: Annotated[
         float | None,
         typer.Option(help="Longest wait in a row for a busy machine, s (default: 3600)."),

@@ -332,7 +332,7 @@ class ServedEvaluator:
     async def close(self) -> None:
         """Stop the server, then restore the GPUs."""
         try:
-            await self._servers.close()
+            await self._servers.end()
         finally:
             try:
                 if self._knobs is not None:

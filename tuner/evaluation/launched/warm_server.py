@@ -15,6 +15,7 @@ from tuner.devices.meter import Meter
 from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, Launch, LiveKnobs
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.records import FailureKind, Source
+from tuner.servers.forking.fork_servers import ForkServers
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
 from tuner.servers.ready import make_ready
@@ -47,7 +48,8 @@ class ServerSpec:
 class LaunchSettings:
     """Launch settings: tag, log folder, deadline and port of the servers.
 
-    `listener` receives the progress of each load and messages for the user.
+    `listener` receives the progress of each load and messages for the user. `fork_servers` forks
+    the servers of the search from processes that have imported what they need.
     """
 
     run_tag: str
@@ -55,6 +57,7 @@ class LaunchSettings:
     startup_deadline_s: float
     port: int | None
     listener: LoadListener = NOBODY
+    fork_servers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class WarmServers:
         self._no_limits = False
         self._start_ups = StartUps(settings.startup_deadline_s)
         self._memory_bytes: dict[str, int] = {}  # of each GPU before the first server on it
+        self._forks: ForkServers | None = None
 
     def is_warm_for(self, whole: Configuration) -> bool:
         """Say whether the running server can serve this configuration."""
@@ -127,11 +131,12 @@ class WarmServers:
             warm = await self._shared(launch, whole, name)
             if warm is not None:
                 return warm
-        warm = await self._started(self._spec.live.clean(whole), whole, name, None)
+        clean = self._spec.live.clean(whole)
+        warm = await self._started(clean, whole, name, None, self._fork_servers())
         return replace(warm, launch_s=time.monotonic() - began_s)
 
     async def get_clean(self, whole: Configuration, name: str) -> WarmServer:
-        """Launch exactly this configuration. Raises as `get` does."""
+        """Launch exactly this configuration, as a user would. Raises as `get` does."""
         return await self._started(self._spec.live.clean(whole), whole, name, None)
 
     async def get_for_repeat(self, whole: Configuration, name: str) -> WarmServer:
@@ -161,6 +166,15 @@ class WarmServers:
         """Stop the server, if one runs."""
         self._kept = None
         await self._stack.aclose()
+
+    async def end(self) -> None:
+        """Stop the server, and what others would be forked from."""
+        try:
+            await self.close()
+        finally:
+            forks, self._forks = self._forks, None
+            if forks is not None:
+                await asyncio.to_thread(forks.close)
 
     def _launch(self, whole: Configuration) -> Launch:
         live = self._spec.live
@@ -197,7 +211,7 @@ class WarmServers:
             self.distrust_limits(f"their file cannot be written ({error})")
             return None
         try:
-            warm = await self._started(launch, whole, name, channel)
+            warm = await self._started(launch, whole, name, channel, self._fork_servers())
             problem = channel.problem()
             if problem is None:
                 await make_ready(warm.server, channel, launch.limits)
@@ -232,8 +246,23 @@ class WarmServers:
             f"configurations are launched one by one: {reason}"
         )
 
+    def _fork_servers(self) -> ForkServers | None:
+        """Return what servers are forked from; None if they are launched in the ordinary way."""
+        settings = self._settings
+        if settings.fork_servers and self._forks is None:
+            recipe = self._spec.server.forks
+            if recipe is not None:
+                folder = settings.log_folder / "forks"
+                self._forks = ForkServers(settings.run_tag, folder, recipe)
+        return self._forks
+
     async def _started(
-        self, launch: Launch, whole: Configuration, name: str, channel: LimitsChannel | None
+        self,
+        launch: Launch,
+        whole: Configuration,
+        name: str,
+        channel: LimitsChannel | None,
+        forks: ForkServers | None = None,
     ) -> WarmServer:
         """Launch in place of the running server, if any."""
         began_s = time.monotonic()
@@ -246,8 +275,9 @@ class WarmServers:
             self._memory_bytes = {**memory_of(states), **self._memory_bytes}
             await await_idle(self._settings.run_tag, self._memory_bytes, meter.states)
             before = pids_of(await asyncio.to_thread(meter.states))
+            plan = replace(self._plan(started, name), forks=forks)
             starts_s = time.monotonic()
-            server = await stack.enter_async_context(launched(self._plan(started, name)))
+            server = await stack.enter_async_context(launched(plan))
             self._start_ups.took(time.monotonic() - starts_s)
             if channel is not None:
                 stack.callback(channel.close)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tuner.configuration import MODEL, Configuration, Value
 from tuner.errors import UsageError, unknown_name
+from tuner.servers.forking.recipe import ForkRecipe
 from tuner.servers.server import FlagRules, HttpApi, LogReader
 from tuner.servers.vllm.adjustable import SCHEDULER_FLAG
 from tuner.servers.vllm.api import VllmApi
@@ -15,12 +17,21 @@ from tuner.servers.vllm.command import find_vllm
 from tuner.servers.vllm.flags import VllmFlags
 from tuner.servers.vllm.installed import inspect
 from tuner.servers.vllm.log.diagnosis import VllmLog
-from tuner.servers.vllm.sources import VllmSources, read_sources
+from tuner.servers.vllm.sources import VllmSources, python_of, read_sources
 
 # Flags by which the tuner reaches the server; a study cannot have them as well.
 _ADDRESS_FLAGS = ("host", "port", "uds", "root_path", "ssl_certfile", "ssl_keyfile", "api_key")
 _SERVER_FLAGS = ("served_model_name", "config", "grpc", "headless")
 RESERVED_FLAGS = frozenset((*_ADDRESS_FLAGS, *_SERVER_FLAGS))
+# Of the API server and the engine. Those of the GPU worker are left out: some versions open the
+# device while they are imported.
+_IMPORTS = (
+    "vllm.entrypoints.cli.main",
+    "vllm.entrypoints.cli.serve",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.multiproc_executor",
+)
 _USAGE_VARIABLE = "VLLM_NO_USAGE_STATS"
 
 
@@ -88,6 +99,12 @@ class VllmServer:
     def environment(self) -> Mapping[str, Value]:
         """The variables of every launch; hundreds of launches in a night are nobody's usage."""
         return {_USAGE_VARIABLE: os.environ.get(_USAGE_VARIABLE, "1"), **self.variables}
+
+    @property
+    def forks(self) -> ForkRecipe | None:
+        """The Python of the script that starts it; None if it is no script."""
+        python = python_of(Path(self.command[0])) if len(self.command) == 1 else None
+        return None if python is None else ForkRecipe(python, _IMPORTS)
 
     def command_line(
         self, model: str, configuration: Configuration, *, host: str, port: int, served_name: str

@@ -94,7 +94,8 @@ def _windows(found: RunPreview) -> str:
     if found.spec.base_url is not None:
         return f"{length}; nothing is launched"
     known = "the median of this store's" if found.launch_is_measured else "assumed"
-    return f"{length}; a launch {duration(found.launch_s)} ({known})"
+    forked = "; those of the search are forked, in less" if found.spec.fork_servers else ""
+    return f"{length}; a launch {duration(found.launch_s)} ({known}){forked}"
 
 
 def _evaluations(found: RunPreview) -> str:

@@ -1,0 +1,1 @@
+"""Forked servers: launches that find the server's modules imported already."""

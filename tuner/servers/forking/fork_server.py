@@ -1,0 +1,394 @@
+"""Fork server: a process that has imported a server's modules, and is forked for each launch.
+
+It runs in the server's own Python, so it needs nothing beside the standard library. There is one
+for each environment, as some variables are read while modules are imported or libraries are
+loaded: one for the program itself, others for the processes that it starts with `multiprocessing`.
+They end with the tuner, which holds the other end of a pipe.
+
+`start` stands in for the program: it asks for a fork, hands it the signals that it gets, and ends
+as it ends. Where no fork is to be had, it becomes the program itself, an ordinary launch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import importlib
+import json
+import multiprocessing.util
+import os
+import resource
+import runpy
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import popen_spawn_posix
+from pathlib import Path
+from typing import Any, NoReturn
+
+LAUNCH_TAG = "TUNER_LAUNCH_TAG"
+IMPORTED = "tuner-" + 16 * "0"  # the launch tag of fork servers; as long as those of servers
+_OWN_PREFIX = "TUNER_"  # variables of ours, which no import reads
+_PATH = "PYTHONPATH"  # a fork gets its own
+_MOST = 4  # fork servers of a run: each holds some hundred megabytes
+_OWN_FDS = 512  # ours are above, so that a fork can have those that it is passed
+_SPAWNED = "--multiprocessing-fork"  # among the words of each process that multiprocessing spawns
+_ANSWER_S = 600.0  # longer than imports take on a busy machine
+_UNKNOWN_EXIT = 255
+
+
+class NoForkError(Exception):
+    """This process cannot be forked; it has to be started in the ordinary way."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the fork servers of a run listen, until when they live, and what they import."""
+
+    folder: str
+    alive_fd: int
+    modules: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a fork is to be: a program (a Python script), or a process of multiprocessing."""
+
+    words: Sequence[str]  # from `sys.argv[0]`
+    code: str | None  # what is run instead of the script `words[0]`
+    environment: Mapping[str, str]
+    cwd: str
+    fds: Sequence[int]  # the numbers that the descriptors have in the fork
+
+
+class Fork:
+    """A process that was forked for us, and is a child of the fork server."""
+
+    def __init__(self, answers: socket.socket, pid: int, pid_fd: int) -> None:
+        self.pid = pid
+        self._answers = answers
+        self._pid_fd = pid_fd
+
+    def send_signal(self, number: int) -> None:
+        """Signal this very process, if it lives."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pid_fd, number)
+
+    def exit_code(self, *, wait: bool) -> int | None:
+        """Return how it ended (negative: by that signal), or None while it lives."""
+        if not wait and not select.select([self._answers], [], [], 0)[0]:
+            return None
+        with suppress(OSError):
+            line = self._answers.recv(64)
+            if line:
+                return int(line)
+        is_over = bool(select.select([self._pid_fd], [], [], None if wait else 0)[0])
+        return _UNKNOWN_EXIT if is_over else None  # the fork server was ended before
+
+
+def asked(place: Place, job: Job, fds: Sequence[int], *, may_import: bool) -> Fork:
+    """Have a fork server make a process of a job, with copies of our descriptors.
+
+    `may_import` starts a fork server for an environment that has none. Raises `NoForkError`.
+    """
+    try:
+        connection = _connected(place, job.environment, may_import)
+        connection.settimeout(_ANSWER_S)
+        message = json.dumps(vars(job)).encode()
+        socket.send_fds(connection, [len(message).to_bytes(8, "big")], list(fds))
+        connection.sendall(message)
+        answer, received, _, _ = socket.recv_fds(connection, 64, 1)
+        if not received:
+            raise NoForkError("the fork server has ended")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoForkError(str(error)) from error
+    connection.settimeout(None)
+    return Fork(connection, int(answer), received[0])
+
+
+def _connected(place: Place, environment: Mapping[str, str], may_import: bool) -> socket.socket:
+    name = _key(environment)
+    connection = socket.socket(socket.AF_UNIX)
+    with _opened(place.folder) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        known = {path.name for path in Path(place.folder).iterdir()}
+        if name not in known:
+            if known and (not may_import or len(known) >= _MOST):
+                raise NoForkError("other variables are set than in the process that has imported")
+            _import_in_background(place, folder, name, environment)
+        connection.connect(f"/proc/self/fd/{folder}/{name}")  # a whole path may be too long
+    return connection
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    """Return a name of what an environment may change in the imported modules."""
+    counted = {k: v for k, v in environment.items() if k != _PATH and not k.startswith(_OWN_PREFIX)}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _import_in_background(
+    place: Place, folder: int, name: str, environment: Mapping[str, str]
+) -> None:
+    """Start a fork server. It takes connections at once, and answers them when it has imported."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/{name}")
+        listener.listen(64)
+        fds = (listener.fileno(), place.alive_fd)
+        log = os.open(f"{place.folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            subprocess.run(
+                [sys.executable, __file__, "import", str(fds[0]), json.dumps(vars(place))],
+                env={**environment, LAUNCH_TAG: IMPORTED},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=fds,
+                check=True,
+            )
+        finally:
+            os.close(log)
+
+
+def start(place: Place, argv: Sequence[str]) -> NoReturn:
+    """Stand in for a program that a fork server runs; without one, become the program."""
+    job = Job(argv, None, dict(os.environ), str(Path.cwd()), (0, 1, 2))
+    try:
+        fork = asked(place, job, (0, 1, 2), may_import=False)
+    except NoForkError:
+        os.execv(argv[0], list(argv))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _: fork.send_signal(received))
+    code = fork.exit_code(wait=True)
+    assert code is not None
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the fork has written its own
+        with suppress(OSError):  # KILL has no other handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def imported(place: Place, listener_fd: int) -> Job | None:
+    """Import, then make forks until the tuner ends; return twice: None, and each fork's job."""
+    if os.fork() > 0:  # nobody's child: the process that asked first is stopped with its children
+        os._exit(0)
+    before = _descriptors()
+    for name in place.modules:
+        with suppress(ImportError):  # another version; what it needs is imported by the forks
+            importlib.import_module(name)
+    _title(None)  # finds the memory of the title, which it cannot once variables have changed
+    if reason := _unsafe(before):
+        sys.stderr.write(f"servers cannot be forked: {reason}\n")
+        return None
+    return _forking(place.alive_fd, socket.socket(fileno=listener_fd))
+
+
+def _unsafe(before: set[int]) -> str | None:
+    """Say what the imports have done that a fork must not inherit."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "the imports have opened a GPU"
+    if threading.active_count() > 1:
+        return f"the imports have started {threading.enumerate()}"
+    if opened := _descriptors() - before:
+        return f"the imports have left files open: {sorted(opened)}"
+    if not _retagged(IMPORTED):
+        return "its environment has moved, so that its processes could not be found"
+    return None
+
+
+def _descriptors() -> set[int]:
+    """Return the open descriptors, without the one that reads them."""
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+
+def _forking(alive_fd: int, listener: socket.socket) -> Job | None:
+    woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    forks: dict[int, socket.socket] = {}
+    while True:
+        ready = select.select([listener.fileno(), woken, alive_fd], [], [])[0]
+        if alive_fd in ready:
+            return None
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ended(forks)
+        if listener.fileno() in ready:
+            connection = listener.accept()[0]
+            try:
+                job, fds = _received(connection)
+            except (OSError, ValueError):
+                connection.close()
+                continue
+            pid = os.fork()
+            if pid == 0:
+                listener.close()
+                _take_over(job, connection, fds, alive_fd)
+                for ours in (connection, *forks.values()):
+                    ours.detach()  # their numbers are the fork's now
+                return job
+            forks[pid] = connection
+            _answer(connection, pid)
+            for descriptor in fds:
+                os.close(descriptor)
+
+
+def _received(connection: socket.socket) -> tuple[Job, list[int]]:
+    connection.settimeout(10.0)
+    size, fds, _, _ = socket.recv_fds(connection, 8, 250)
+    left, parts = int.from_bytes(size, "big"), []
+    while left and (part := connection.recv(left)):
+        parts.append(part)
+        left -= len(part)
+    connection.settimeout(None)
+    return Job(**json.loads(b"".join(parts))), fds
+
+
+def _answer(connection: socket.socket, pid: int) -> None:
+    pid_fd = os.pidfd_open(pid)  # not reaped yet, so it is this very process
+    try:
+        with suppress(OSError):  # whoever asked has ended; the tag finds the fork
+            socket.send_fds(connection, [str(pid).encode()], [pid_fd])
+    finally:
+        os.close(pid_fd)
+
+
+def _report_ended(forks: dict[int, socket.socket]) -> None:
+    while forks:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        with forks.pop(pid) as connection, suppress(OSError):
+            connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _take_over(job: Job, connection: socket.socket, fds: Sequence[int], alive_fd: int) -> None:
+    """Give a fork what a process of its own would have: session, tag, descriptors, variables.
+
+    End it if whoever asked has ended meanwhile: the search for the tag was before.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    is_tagged = _retagged(job.environment[LAUNCH_TAG])
+    if not is_tagged or select.select([connection], [], [], 0)[0]:
+        os._exit(_UNKNOWN_EXIT)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OWN_FDS) for fd in (alive_fd, *fds)]
+    os.closerange(0, _OWN_FDS)
+    for descriptor, number in zip(high[1:], job.fds, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(job.cwd)
+    before = os.environ.get(_PATH, "").split(os.pathsep)
+    for name in os.environ.keys() - job.environment.keys():
+        del os.environ[name]
+    os.environ.update(job.environment)
+    sys.path[:] = [folder for folder in sys.path if folder not in before]
+    sys.path[:0] = filter(None, os.environ.get(_PATH, "").split(os.pathsep))
+    global _place
+    assert _place is not None
+    _place = Place(_place.folder, high[0], _place.modules)
+
+
+def _retagged(tag: str) -> bool:
+    """Write a launch tag over the one in the memory that `/proc` shows; say whether it shows it."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    libc.getenv.argtypes = [ctypes.c_char_p]
+    at = libc.getenv(LAUNCH_TAG.encode())
+    if at is None or len(tag) != len(IMPORTED):
+        return False
+    ctypes.memmove(at, tag.encode(), len(tag))
+    shown = Path("/proc/self/environ").read_bytes().split(b"\0")
+    return f"{LAUNCH_TAG}={tag}".encode() in shown
+
+
+def _title(title: str | None) -> None:
+    """Set what `ps` shows, where the server's Python can; None only prepares for it."""
+    with suppress(ImportError):
+        setproctitle = importlib.import_module("setproctitle")
+        setproctitle.setproctitle(title or setproctitle.getproctitle())
+
+
+def run(job: Job) -> None:
+    """Run a fork's job, as Python would have run it."""
+    setattr(multiprocessing.util, "spawnv_passfds", _spawned)  # noqa: B010 (private)
+    setattr(popen_spawn_posix.Popen, "poll", _polled)  # noqa: B010
+    sys.argv = list(job.words)
+    if job.code is not None:
+        exec(job.code, {"__name__": "__main__"})
+        return
+    _title(shlex.join(job.words))
+    sys.path.insert(0, str(Path(job.words[0]).resolve().parent))
+    runpy.run_path(job.words[0], run_name="__main__")
+
+
+_place: Place | None = None
+_forks: dict[int, Fork] = {}
+_spawn: Any = multiprocessing.util.spawnv_passfds
+_poll: Any = popen_spawn_posix.Popen.poll
+
+
+def _spawned(path: str | bytes, words: Sequence[str], fds: Iterable[int]) -> int:
+    """Stand in for `spawnv_passfds`: have a process of multiprocessing forked."""
+    is_process = words[-1] == _SPAWNED and os.fsdecode(path) == sys.executable
+    passed = (0, 1, 2, *sorted(map(int, fds)))
+    if is_process and passed[-1] < _OWN_FDS and _place is not None:
+        code = words[list(words).index("-c") + 1]
+        job = Job(("-c", _SPAWNED), code, dict(os.environ), str(Path.cwd()), passed)
+        with suppress(NoForkError):
+            fork = asked(_place, job, passed, may_import=True)
+            _forks[fork.pid] = fork
+            return fork.pid
+    pid: int = _spawn(path, words, fds)
+    return pid
+
+
+def _polled(process: Any, flag: int = os.WNOHANG) -> int | None:
+    """Stand in for `Popen.poll`, which can only wait for children."""
+    fork = _forks.get(process.pid)
+    if fork is None:
+        ended: int | None = _poll(process, flag)
+        return ended
+    if process.returncode is None:
+        process.returncode = fork.exit_code(wait=flag != os.WNOHANG)
+    code: int | None = process.returncode
+    return code
+
+
+def main() -> None:
+    """Do what the first word says."""
+    global _place
+    del sys.path[0]  # this folder
+    if sys.argv[1] == "start":
+        start(Place(**json.loads(sys.argv[2])), sys.argv[3:])
+    listener_fd = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, _OWN_FDS)
+    os.close(int(sys.argv[2]))
+    _place = Place(**json.loads(sys.argv[3]))
+    job = imported(_place, listener_fd)
+    if job is None:
+        os._exit(0)  # without waiting for a thread that an import has started
+    run(job)
+
+
+if __name__ == "__main__":
+    main()
