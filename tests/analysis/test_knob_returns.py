@@ -54,6 +54,28 @@ def test_a_longer_latency_is_no_loss_far_within_the_slo() -> None:
     assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.3}) == {}
 
 
+def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
+    """A night of 70B: five windows at 1,740 MHz behaved alike, and the first used 3.3 % less."""
+    two = ("power_limit_w", "max_num_seqs")
+    others = [
+        trial(2, without(two[0]), 0.259, 40.0),
+        trial(3, without(two[1]), 0.259, 40.0),
+        trial(4, without(*two), 0.259, 40.0),
+    ]
+    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1].number == 4
+
+
+def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
+    """A knob whose own share shows with and without the other stays, though nothing is slower."""
+    two = ("power_limit_w", "max_num_seqs")
+    others = [
+        trial(2, without(two[0]), 0.26, 40.0),
+        trial(3, without(two[1]), 0.25, 40.0),
+        trial(4, without(*two), 0.26, 40.0),
+    ]
+    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1].number == 3
+
+
 def test_knobs_go_back_one_after_the_other() -> None:
     one = trial(2, without("power_limit_w"), 0.25, 40.0)
     two = trial(3, without("power_limit_w", "max_num_seqs"), 0.25, 40.0)

@@ -3,6 +3,8 @@
 A trial with one knob less than another, on the same stretch of traffic, says what that knob
 contributes. Two windows differ by some noise, energy by that of the power sensor too. So what keeps
 the energy counts as well as what behaves the same: a limit that never bound changes no latency.
+The trial with all of the knobs is the best of many windows, and so likely a lucky one. Several
+trials that behave as it does and lack some of its knobs tell how lucky.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.outcomes import energy_in, energy_j, measured
+import numpy as np
+
+from tuner.analysis.outcomes import energy_j, measured
 from tuner.configuration import Configuration
 from tuner.slo import Slo, meets_all
 from tuner.store.rows import TrialRow
@@ -72,19 +76,21 @@ def by_configuration(trials: Sequence[TrialRow]) -> dict[str, TrialRow]:
 
 
 def is_no_worse(
-    simpler: TrialRow, fuller: TrialRow, slos: Sequence[Slo], margins: Mapping[str, float]
+    simpler: TrialRow,
+    fuller: TrialRow,
+    fuller_j: float | None,
+    slos: Sequence[Slo],
+    margins: Mapping[str, float],
 ) -> bool:
     """Say whether the trial with a knob less uses no more energy, and meets the SLOs as well.
 
-    It does if it is within an SLO by its margin, or keeps the other's value.
+    It does if it is within an SLO by its margin, or keeps the other's value. `fuller_j` is what the
+    other is taken to use, J a token.
     """
     if simpler.failure is not None or simpler.measurement is None or fuller.measurement is None:
         return False
     ours, theirs = simpler.measurement.metrics, fuller.measurement.metrics
-    behaves = all(
-        name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
-        for name, share in _SAME_BEHAVIOUR.items()
-    )
+    behaves = _behave_alike(simpler, fuller)
     for slo in slos:
         if slo.metric not in ours or slo.metric not in theirs:
             return False
@@ -93,11 +99,44 @@ def is_no_worse(
         allowed = max(same, -margins.get(str(slo), math.inf))
         if slo.violation(ours[slo.metric]) > allowed + _FLOATING:
             return False
-    ours_j, theirs_j = energy_in(ours) or 0.0, energy_in(theirs) or 0.0
-    if ours_j <= 0.0 or theirs_j <= 0.0:
+    simpler_j = energy_j(simpler)
+    if not simpler_j or not fuller_j:
         return False
-    change = math.log(ours_j / theirs_j)
+    change = math.log(simpler_j / fuller_j)
     return change <= (_SENSOR_NOISE if behaves else _SAME_ENERGY)
+
+
+def _behave_alike(one: TrialRow, other: TrialRow) -> bool:
+    if one.measurement is None or other.measurement is None:
+        return False
+    ours, theirs = one.measurement.metrics, other.measurement.metrics
+    return all(
+        name in ours and abs(ours[name] - theirs.get(name, math.inf)) <= share * ours[name]
+        for name, share in _SAME_BEHAVIOUR.items()
+    )
+
+
+def _less_luck(
+    fuller: TrialRow, simpler: Sequence[tuple[TrialRow, frozenset[str]]]
+) -> float | None:
+    """Return the energy of a trial, J a token, as those that behave alike with fewer knobs tell it.
+
+    `simpler` has the knobs that each of them lacks. Each knob adds its own share to the logarithm
+    of the energy: where they are more than the knobs, the least squares take part of the luck.
+    """
+    own_j = energy_j(fuller)
+    alike = [
+        (theirs_j, lacks)
+        for trial, lacks in simpler
+        if (theirs_j := energy_j(trial)) and _behave_alike(trial, fuller)
+    ]
+    names = sorted(frozenset().union(*(lacks for _, lacks in alike)))
+    if not own_j or len(alike) <= len(names):
+        return own_j
+    all_of_them = [(own_j, frozenset[str]()), *alike]
+    rows = [[1.0, *(float(name in lacks) for name in names)] for _, lacks in all_of_them]
+    logs = [math.log(each_j) for each_j, _ in all_of_them]
+    return float(np.exp(np.linalg.lstsq(np.array(rows), np.array(logs), rcond=None)[0][0]))
 
 
 def simplified(
@@ -115,12 +154,14 @@ def simplified(
     found: dict[int, TrialRow] = {}
     for trial in measured(trials):
         names = returnable(trial.configuration, baseline)
-        for simpler, kept in known:
-            if len(kept) >= len(names):
-                break
-            if _is_returned(simpler, kept, trial, names, baseline) and is_no_worse(
-                simpler, trial, slos, margins
-            ):
+        fewer = {
+            other.number: (other, frozenset(names).difference(kept))
+            for other, kept in known
+            if len(kept) < len(names) and _is_returned(other, kept, trial, names, baseline)
+        }
+        trial_j = _less_luck(trial, list(fewer.values()))
+        for simpler, _ in fewer.values():
+            if is_no_worse(simpler, trial, trial_j, slos, margins):
                 found[trial.number] = simpler
                 break
     return {number: _end_of(simpler, found) for number, simpler in found.items()}
