@@ -11,6 +11,7 @@ import pytest
 from helpers.scripted import Recorder, ScriptedEvaluator, measurement, physics
 from helpers.studies import InProcess
 from helpers.testbed import OWNER, SPEC, Testbed
+from sqlalchemy import update
 
 import tuner
 from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
@@ -24,7 +25,8 @@ from tuner.records import Failure, FailureKind, Load, Measurement, Timing
 from tuner.slo import Slo
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import ProbeKind, RepeatKind, Store
-from tuner.store.repeats import study_of
+from tuner.store.repeats import study_id_of
+from tuner.store.schema import STUDIES
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
@@ -214,7 +216,9 @@ def test_dying_once_may_be_the_machines_fault(night: Night, deaths: int) -> None
 
 def store_spec(night: Night) -> None:
     with night.store.session() as session:
-        study_of(session, "s").spec_json = night.spec.model_dump(mode="json")
+        own = STUDIES.c.id == study_id_of(session, "s")
+        spec_json = night.spec.model_dump(mode="json")
+        session.execute(update(STUDIES).where(own).values(spec_json=spec_json))
 
 
 def test_headroom_that_is_asked_for_is_measured_and_decides(night: Night) -> None:

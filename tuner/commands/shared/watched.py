@@ -30,12 +30,16 @@ def watched(ended_by_library: str) -> Iterator[None]:
     """
     told, tells = os.pipe()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one may come with the fork
     child = os.fork()
     if child:
         os.close(tells)
+        _pass_on_to(child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _end_as(child, told, ended_by_library)
     os.close(told)
     _die_with(parent)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     code = 1
     try:
         yield
@@ -48,13 +52,16 @@ def watched(ended_by_library: str) -> Iterator[None]:
         os.write(tells, bytes([code]))
 
 
-def _end_as(child: int, told: int, ended_by_library: str) -> NoReturn:
+def _pass_on_to(child: int) -> None:
     def pass_on(number: int, _: FrameType | None) -> None:
         os.kill(child, number)
 
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)  # what a terminal sends twice counts once there
+
+
+def _end_as(child: int, told: int, ended_by_library: str) -> NoReturn:
     _, status = os.waitpid(child, 0)
     os.set_blocking(told, False)
     try:
