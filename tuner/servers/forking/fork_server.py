@@ -173,7 +173,7 @@ def start(place: Place, argv: Sequence[str]) -> NoReturn:
     try:
         fork = asked(place, job, (0, 1, 2), may_import=False)
     except NoForkError:
-        os.execv(argv[0], list(argv))
+        os.execv(argv[0], list(argv))  # nosec B606
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: fork.send_signal(received))
     code = fork.exit_code(wait=True)
@@ -335,7 +335,7 @@ def run(job: Job) -> None:
     setattr(popen_spawn_posix.Popen, "poll", _polled)  # noqa: B010
     sys.argv = list(job.words)
     if job.code is not None:
-        exec(job.code, {"__name__": "__main__"})
+        exec(job.code, {"__name__": "__main__"})  # nosec B102
         return
     _title(shlex.join(job.words))
     sys.path.insert(0, str(Path(job.words[0]).resolve().parent))
