@@ -93,7 +93,7 @@ bench-plan: $(VENV)/installed-dev  ## plans of three days, judged on other days 
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_plan.py
 
 bench-cards: $(VENV)/installed-dev  ## several cards in virtual time, and what Ray costs (an hour)
-	for part in speed studies scale ray; do \
+	for part in speed front studies scale ray; do \
 	    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=tests:. \
 	        $(BIN)/python -m benchmarks.bench_cards $$part || exit 1; \
 	done

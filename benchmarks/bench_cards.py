@@ -1,6 +1,7 @@
 """Several cards in virtual time: speed, quality, whether cards mislead, and where it breaks.
 
-python -m benchmarks.bench_cards speed    # 8 workers beside one, on the emulator
+python -m benchmarks.bench_cards speed    # 8 workers beside one, on the emulator, for as long
+python -m benchmarks.bench_cards front    # how soon they have one worker's front of four hours
 python -m benchmarks.bench_cards studies  # what is recommended on cards that differ
 python -m benchmarks.bench_cards scale    # the driver's own work with up to 64 workers
 python -m benchmarks.bench_cards ray      # what Ray adds to one evaluation
@@ -72,6 +73,11 @@ SPEED = StudySpec(
     checks=False,
     study="s",
 )
+# flags of which most need a launch, for as long as one worker has to be asked to find the front
+FRONT = SPEED.model_copy(
+    update={"space": "default+precision+power", "allow_output_changes": True, "hours": 4.0}
+)
+BESIDE_HOURS = 1.0  # of many workers, until they have it too
 
 
 @contextmanager
@@ -117,7 +123,7 @@ def speed(seeds: int, workers: int = 8) -> None:
     """
     found: dict[str, list[float]] = {"rate": [], "volume": [], "time": [], "trials": []}
     for seed in range(seeds):
-        one, many = (_night(seed, cards) for cards in (1, workers))
+        one, many = (_night(SPEED, seed, cards) for cards in (1, workers))
         alone, beside = one.grown(), many.grown()
         goal = 0.98 * alone[-1][1]
         (one_s, one_trials), (many_s, many_trials) = (_reached(g, goal) for g in (alone, beside))
@@ -147,13 +153,43 @@ def speed(seeds: int, workers: int = 8) -> None:
     )
 
 
+def front(seeds: int, workers: int = 8) -> None:
+    """Print when many workers have shares of the front that one worker has after four hours."""
+    shorter = []
+    for seed in range(seeds):
+        one = _night(FRONT, seed, 1)
+        many = _night(FRONT.model_copy(update={"hours": BESIDE_HOURS}), seed, workers)
+        alone, beside = one.grown(), many.grown()
+        for share in (0.9, 0.95, 0.98):
+            goal = share * alone[-1][1]
+            (one_s, one_trials), (many_s, many_trials) = (
+                _reached(g, goal) for g in (alone, beside)
+            )
+            print(
+                f"seed {seed}: {share} of the front of {FRONT.hours:g} h after {many_s:.0f} s and "
+                f"{many_trials} trials instead of {one_s:.0f} s and {one_trials}: "
+                f"1/{one_s / many_s:.2f} of the time",
+                flush=True,
+            )
+        shorter.append(one_s / many_s)
+        print(
+            f"  {many.per_hour / one.per_hour:.2f} times the evaluations per hour; in the end "
+            f"{beside[-1][1] / alone[-1][1]:.3f} of its hypervolume",
+            flush=True,
+        )
+    print(
+        f"{workers} workers: 0.98 of one worker's front in 1/{statistics.median(shorter):.2f} of "
+        f"the time (1/5 wanted), median of {seeds}"
+    )
+
+
 def _reached(grown: list[tuple[float, float]], goal: float) -> tuple[float, float]:
     """Return when a hypervolume was reached, s, and after how many trials."""
     found = ((at_s, n) for n, (at_s, volume) in enumerate(grown, 1) if volume >= goal)
     return next(found, (math.inf, math.inf))
 
 
-def _night(seed: int, cards: int) -> Night:
+def _night(spec: StudySpec, seed: int, cards: int) -> Night:
     ends: list[tuple[int, float]] = []
 
     class Clock(Recorder):
@@ -161,7 +197,7 @@ def _night(seed: int, cards: int) -> Night:
             ends.append((proposal.number, progress.spent_s))
 
     with _new_store() as store:
-        spec = SPEED.model_copy(update={"seed": seed, "cards": cards})
+        spec = spec.model_copy(update={"seed": seed, "cards": cards})
         asyncio.run(start_study(spec, store, Clock(), yes=True))
         rows = {t.number: t for t in store.trials("s")}
         probes = store.repeats.probes("s")
@@ -446,11 +482,13 @@ async def _overhead(evaluations: int, head: RayHead) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("speed", "studies", "scale", "ray"))
+    parser.add_argument("part", choices=("speed", "front", "studies", "scale", "ray"))
     parser.add_argument("--count", type=int, help="seeds, studies, workers or evaluations")
     asked = parser.parse_args()
     if asked.part == "speed":
         speed(asked.count or 5)
+    elif asked.part == "front":
+        front(asked.count or 2)
     elif asked.part == "studies":
         studies(asked.count or 40)
     elif asked.part == "scale":
