@@ -16,8 +16,10 @@ import fcntl
 import hashlib
 import importlib
 import json
+import multiprocessing.spawn
 import multiprocessing.util
 import os
+import re
 import resource
 import runpy
 import select
@@ -41,6 +43,7 @@ _PATH = "PYTHONPATH"  # a fork gets its own
 _MOST = 4  # fork servers of a run: each holds some hundred megabytes
 _OWN_FDS = 512  # ours are above, so that a fork can have those that it is passed
 _SPAWNED = "--multiprocessing-fork"  # among the words of each process that multiprocessing spawns
+_SPAWN_MAIN = re.compile(r"from multiprocessing\.spawn import spawn_main; spawn_main\((.*)\)")
 _ANSWER_S = 600.0  # longer than imports take on a busy machine
 _UNKNOWN_EXIT = 255
 
@@ -63,7 +66,7 @@ class Job:
     """What a fork is to be: a program (a Python script), or a process of multiprocessing."""
 
     words: Sequence[str]  # from `sys.argv[0]`
-    code: str | None  # what is run instead of the script `words[0]`
+    spawned: Mapping[str, int] | None  # arguments of `spawn_main`, called instead of the script
     environment: Mapping[str, str]
     cwd: str
     fds: Sequence[int]  # the numbers that the descriptors have in the fork
@@ -334,8 +337,8 @@ def run(job: Job) -> None:
     setattr(multiprocessing.util, "spawnv_passfds", _spawned)  # noqa: B010 (private)
     setattr(popen_spawn_posix.Popen, "poll", _polled)  # noqa: B010
     sys.argv = list(job.words)
-    if job.code is not None:
-        exec(job.code, {"__name__": "__main__"})  # nosec B102
+    if job.spawned is not None:
+        multiprocessing.spawn.spawn_main(**job.spawned)
         return
     _title(shlex.join(job.words))
     sys.path.insert(0, str(Path(job.words[0]).resolve().parent))
@@ -351,10 +354,12 @@ _poll: Any = popen_spawn_posix.Popen.poll
 def _spawned(path: str | bytes, words: Sequence[str], fds: Iterable[int]) -> int:
     """Stand in for `spawnv_passfds`: have a process of multiprocessing forked."""
     is_process = words[-1] == _SPAWNED and os.fsdecode(path) == sys.executable
+    main = _SPAWN_MAIN.fullmatch(words[-2]) if is_process else None
     passed = (0, 1, 2, *sorted(map(int, fds)))
-    if is_process and passed[-1] < _OWN_FDS and _place is not None:
-        code = words[list(words).index("-c") + 1]
-        job = Job(("-c", _SPAWNED), code, dict(os.environ), str(Path.cwd()), passed)
+    if main is not None and passed[-1] < _OWN_FDS and _place is not None:
+        pairs = (argument.split("=") for argument in main[1].split(", "))
+        arguments = {name: int(number) for name, number in pairs}
+        job = Job(("-c", _SPAWNED), arguments, dict(os.environ), str(Path.cwd()), passed)
         with suppress(NoForkError):
             fork = asked(_place, job, passed, may_import=True)
             _forks[fork.pid] = fork
