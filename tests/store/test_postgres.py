@@ -15,6 +15,7 @@ import optuna
 import pytest
 from helpers.older_stores import differences, take_back
 from helpers.postgres_server import postgres_server
+from sqlalchemy import text
 
 from tuner.configuration import Configuration
 from tuner.errors import PreflightError, UsageError
@@ -151,6 +152,18 @@ def test_a_killed_holder_releases_the_study(server: str) -> None:
                 return
         except PreflightError:
             assert attempt < 99
+
+
+def test_a_cut_connection_shows_no_traceback(
+    store: Store, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLAlchemy's pool logged one, beside the sentence that the fault ends in."""
+    cut = store._engine.raw_connection()
+    process = cut.cursor().execute("SELECT pg_backend_pid()").fetchone()[0]
+    with Store.open(server, create=False) as other, other._engine.connect() as killer:
+        killer.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
+    cut.close()  # the pool rolls it back
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))

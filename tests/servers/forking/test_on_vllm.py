@@ -45,6 +45,7 @@ async def seen(plan: LaunchPlan) -> dict[str, Any]:
         names = sorted(
             p.name for p in tagged_processes(plan.run_tag, launch_tag=server.served_name)
         )
+        log = plan.log_path.read_text()  # how it ends depends on which process is the first to
     assert server.exit_code() == 0
     return {
         "answer": (answer["token_ids"], answer["finish_reason"]),
@@ -52,7 +53,7 @@ async def seen(plan: LaunchPlan) -> dict[str, Any]:
         "routes": routes,
         "settings": settings,
         "engines": [name for name in names if name.startswith("VLLM::")],
-        "log": {OWN.sub("_", line) for line in plan.log_path.read_text().splitlines()},
+        "log": {OWN.sub("_", line) for line in log.splitlines()},
     }
 
 
