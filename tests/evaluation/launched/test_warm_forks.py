@@ -42,10 +42,10 @@ def warm_servers(folder: Path, run_tag: str, *, fork_servers: bool) -> tuple[War
     return WarmServers("tiny", spec, settings), bench
 
 
-async def forked(servers: WarmServers, number: int, *, clean: bool = False) -> bool:
-    """Launch a configuration, and say whether its server was forked."""
+async def forked(servers: WarmServers, number: int, *, confirm: bool = False) -> bool:
+    """Get a server for a configuration, and say whether it was forked."""
     whole = Configuration(flags={"max_num_seqs": number})
-    get = servers.get_clean if clean else servers.get
+    get = servers.get_for_repeat if confirm else servers.get
     server = (await get(whole, f"trial-{number}")).server
     found = (await answer_of(server))["found"]
     assert f"--max-num-seqs={number}" in found[0]["argv"]
@@ -55,13 +55,14 @@ async def forked(servers: WarmServers, number: int, *, clean: bool = False) -> b
 async def test_the_search_forks_and_the_confirmation_does_not(tmp_path: Path, run_tag: str) -> None:
     servers, bench = warm_servers(tmp_path, run_tag, fork_servers=True)
     try:
-        assert not await forked(servers, 1, clean=True)
+        assert not await forked(servers, 1, confirm=True)
         assert await forked(servers, 2)
         before = bench.imports
         assert await forked(servers, 3)
         assert await forked(servers, 4)
         assert bench.imports <= before + 3
-        assert not await forked(servers, 5, clean=True)
+        assert not await forked(servers, 4, confirm=True)  # though that one runs already
+        assert not await forked(servers, 5, confirm=True)
     finally:
         await servers.end()
     assert not (tmp_path / "run" / "forks").exists()

@@ -84,6 +84,7 @@ class _Kept:
     meter: Meter
     pids_before: frozenset[int]
     channel: LimitsChannel | None
+    is_forked: bool
 
     def serves(self, launch: Launch) -> bool:
         """Say whether it runs with the same flags and can take the limits."""
@@ -142,12 +143,13 @@ class WarmServers:
     async def get_for_repeat(self, whole: Configuration, name: str) -> WarmServer:
         """Return a server that was launched with exactly this configuration.
 
-        The running one serves `REPEATS_A_LAUNCH`, made idle and its prefix cache empty before each.
-        Raises as `get` does.
+        The running one serves `REPEATS_A_LAUNCH`, made idle and its prefix cache empty before each,
+        unless it was forked. Raises as `get` does.
         """
-        launch = self._spec.live.clean(whole)
+        launch, kept = self._spec.live.clean(whole), self._kept
         warm: WarmServer | None = None
-        if self._serves(launch) and self._repeats < REPEATS_A_LAUNCH:
+        is_ordinary = kept is not None and not kept.is_forked
+        if is_ordinary and self._serves(launch) and self._repeats < REPEATS_A_LAUNCH:
             warm = await self._reused(launch)
         if warm is None:
             warm = await self.get_clean(whole, name)
@@ -282,7 +284,7 @@ class WarmServers:
             if channel is not None:
                 stack.callback(channel.close)
             self._stack = stack.pop_all()
-        self._kept = _Kept(launch, server, meter, before, channel)
+        self._kept = _Kept(launch, server, meter, before, channel, forks is not None)
         self._is_fresh, self._repeats = True, 0
         return self._kept.warm_server(launch.limits, time.monotonic() - began_s)
 
