@@ -154,13 +154,13 @@ def simplified(
     found: dict[int, TrialRow] = {}
     for trial in measured(trials):
         names = returnable(trial.configuration, baseline)
-        fewer = {
-            other.number: (other, frozenset(names).difference(kept))
+        fewer = [
+            (other, frozenset(names).difference(kept))
             for other, kept in known
             if len(kept) < len(names) and _is_returned(other, kept, trial, names, baseline)
-        }
-        trial_j = _less_luck(trial, list(fewer.values()))
-        for simpler, _ in fewer.values():
+        ]
+        trial_j = _less_luck(trial, fewer)
+        for simpler, _ in fewer:
             if is_no_worse(simpler, trial, trial_j, slos, margins):
                 found[trial.number] = simpler
                 break

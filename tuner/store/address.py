@@ -31,7 +31,7 @@ _CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 120_000,  # ms
 }
-_POOL_LOGGER = "sqlalchemy.pool.impl.QueuePool.tuner"
+_POOL = "tuner"
 _LONGEST_NAME = 230  # bytes of a store's file; those beside it have names up to 18 bytes longer
 # Above it, the check leaves out raw records: each has a checksum, and is checked when it is read.
 _WHOLE_CHECK_BYTES = 16 * 2**20
@@ -181,11 +181,10 @@ def engine_options(url: URL, *, busy_timeout_s: float) -> dict[str, Any]:
     """Return the arguments of `create_engine`, for the tuner's tables and Optuna's."""
     if file_of(url) is None:
         # it shows the traceback of each connection that cannot be rolled back as it was cut
-        logging.getLogger(_POOL_LOGGER).setLevel(logging.CRITICAL)
-        name = _POOL_LOGGER.rpartition(".")[2]
+        logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{_POOL}").setLevel(logging.CRITICAL)
         return {
             "pool_pre_ping": True,
-            "pool_logging_name": name,
+            "pool_logging_name": _POOL,
             "connect_args": dict(_CONNECTION),
         }
     return {

@@ -139,20 +139,26 @@ class RepeatTables:
 
 
 def study_of(session: Connection, name: str) -> Row[Any]:
-    """Return a study's row; raises as `study_id_of`."""
-    own = STUDIES.c.id == study_id_of(session, name)
-    return session.execute(select(STUDIES).where(own)).one()
+    """Return a study's row; raises `UsageError` with near names if there is none."""
+    found = session.execute(select(STUDIES).where(STUDIES.c.name == name)).one_or_none()
+    if found is None:
+        raise _unknown(session, name)
+    return found
 
 
 def study_id_of(session: Connection, name: str) -> int:
-    """Return the key of a study's row; raises `UsageError` with near names if there is none."""
+    """Return the key of a study's row; raises as `study_of`."""
     found: int | None = session.scalar(select(STUDIES.c.id).where(STUDIES.c.name == name))
     if found is None:
-        names = session.scalars(select(STUDIES.c.name)).all()
-        if not names:
-            raise UsageError(f"unknown study '{name}'; the store holds none yet")
-        raise UsageError(unknown_name("study", name, names))
+        raise _unknown(session, name)
     return found
+
+
+def _unknown(session: Connection, name: str) -> UsageError:
+    names = session.scalars(select(STUDIES.c.name)).all()
+    if not names:
+        return UsageError(f"unknown study '{name}'; the store holds none yet")
+    return UsageError(unknown_name("study", name, names))
 
 
 def require_finite(measurement: Measurement) -> None:
