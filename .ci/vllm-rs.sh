@@ -4,36 +4,25 @@
 # stdout: the path of the `vllm-rs` executable. Everything else goes to stderr.
 set -euo pipefail
 
-readonly VLLM_VERSION=0.33.0
-readonly CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/tuner"
-readonly FOLDER="$CACHE/vllm-rs-$VLLM_VERSION"
-readonly BINARY="$FOLDER/vllm-rs"
-
-say() { printf 'vllm-rs: %s\n' "$*" >&2; }
+readonly NAME=vllm-rs VERSION=0.33.0
+. "$(dirname "${BASH_SOURCE[0]}")/tool-environment.sh"
 
 fetch() {
     local wheels
     wheels="$(mktemp -d)"
+    mkdir -p "$FOLDER/bin"
     "${PYTHON:-python3}" -m pip download --quiet --no-deps --only-binary :all: \
-        --platform manylinux_2_28_x86_64 --python-version 3.12 --dest "$wheels" "vllm==$VLLM_VERSION"
-    "${PYTHON:-python3}" - "$wheels" "$FOLDER" <<'PYTHON'
+        --platform manylinux_2_28_x86_64 --python-version 3.12 --dest "$wheels" "vllm==$VERSION"
+    "${PYTHON:-python3}" - "$wheels" "$FOLDER/bin/$NAME" <<'PYTHON'
 import sys, zipfile
 from pathlib import Path
 
 wheel, = Path(sys.argv[1]).glob("*.whl")
-(Path(sys.argv[2]) / "unfinished").write_bytes(zipfile.ZipFile(wheel).read("vllm/vllm-rs"))
+Path(sys.argv[2]).write_bytes(zipfile.ZipFile(wheel).read("vllm/vllm-rs"))
 PYTHON
     rm -rf "$wheels"
-    chmod +x "$FOLDER/unfinished"
-    mv "$FOLDER/unfinished" "$BINARY"
-    "$BINARY" --version
+    chmod +x "$FOLDER/bin/$NAME"
+    "$FOLDER/bin/$NAME" --version
 }
 
-mkdir -p "$FOLDER"
-exec 9>"$FOLDER.lock" # two at once would spoil each other's
-flock 9
-if [ ! -e "$BINARY" ]; then
-    say "fetching vllm-rs $VLLM_VERSION into $FOLDER (a minute, once)"
-    fetch >&2
-fi
-printf '%s\n' "$BINARY"
+set_up fetch

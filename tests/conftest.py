@@ -1,5 +1,6 @@
 """No test reads or changes a real GPU: a stand-in for its library comes first for every process."""
 
+import os
 import shutil
 import signal
 from collections.abc import Generator, Iterator
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from optuna.storages._rdb.storage import _VersionManager
 
 from tuner.host.collector import collect_rarely, collector_paused
+from tuner.servers.processes import stop_tagged, tagged_processes
 
 # the same examples in every run: a failure is there for everybody, or for nobody
 settings.register_profile(
@@ -73,3 +75,13 @@ def no_real_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         else:
             assert not Path("/dev/nvidiactl").exists(), "a GPU, and no compiler for its stand-in"
         yield
+
+
+@pytest.fixture
+def run_tag(tmp_path: Path) -> Iterator[str]:
+    """A tag of this test alone; the test fails if a process that carries it is left."""
+    tag = f"test-{os.getpid()}-{tmp_path.name}"
+    yield tag
+    left = tagged_processes(tag)
+    stop_tagged(tag, grace_s=0)
+    assert left == ()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 
 from tuner.configuration import Configuration, Value
 from tuner.servers.launch import LaunchPlan
-from tuner.servers.processes import stop_tagged, tagged_processes
 from tuner.servers.vllm.server import VllmServer
 
 FAKE_VLLM = r"""
@@ -135,16 +132,6 @@ class FakeVllm:
 
     def note(self, name: str) -> object:
         return json.loads((self.folder / name).read_text())
-
-
-@pytest.fixture
-def run_tag(tmp_path: Path) -> Iterator[str]:
-    """A tag of this test alone; the test fails if a process that carries it is left."""
-    tag = f"test-{os.getpid()}-{tmp_path.name}"
-    yield tag
-    left = tagged_processes(tag)
-    stop_tagged(tag, grace_s=0)
-    assert left == ()
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from helpers.forkable import Bench, answer_of
 
 from tuner.catalog.gpu import load_gpu
@@ -14,18 +11,8 @@ from tuner.configuration import Configuration
 from tuner.devices.emulated.meters import BusyMeter
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec, WarmServers
 from tuner.records import Source
-from tuner.servers.processes import stop_tagged, tagged_processes
 
 GPU = load_gpu("H100-SXM")
-
-
-@pytest.fixture
-def run_tag(tmp_path: Path) -> Iterator[str]:
-    tag = f"test-warm-forks-{os.getpid()}-{tmp_path.name}"
-    yield tag
-    left = tagged_processes(tag)
-    stop_tagged(tag, grace_s=0)
-    assert left == ()
 
 
 def warm_servers(folder: Path, run_tag: str, *, fork_servers: bool) -> tuple[WarmServers, Bench]:
