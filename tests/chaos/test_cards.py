@@ -39,7 +39,7 @@ def test_a_kill_costs_what_it_interrupts(tmp_path: Path, seed: int) -> None:
         run.kill()
     elif targets := night.processes(victim):
         draw.choice(targets).kill()
-    run.wait(600)
+    night.code_of(run, 600)
     night.finish()
     require_gone(night)
     require_nothing_lost(night, 6)

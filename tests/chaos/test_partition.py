@@ -68,7 +68,7 @@ def test_a_node_is_cut_off_and_comes_back(
     network.plug_in()
     cluster.add_node_in(network, 1, there)
     plugged_in = datetime.now(UTC)
-    assert run.wait(600) == 0, night.log.read_text()
+    assert night.code_of(run, 600) == 0, night.log.read_text()
     require_nothing_lost(night, TRIALS)
     with Store.open(night.store, create=False) as store:
         trials = store.trials("s")

@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import psutil
 import pytest
@@ -20,8 +23,9 @@ from helpers.scripted import Recorder
 
 from tuner.errors import PreflightError
 from tuner.evaluation.evaluator import BenchLostError
+from tuner.evaluation.remote import ray_carrier
 from tuner.evaluation.remote.ray_carrier import RayCarrier
-from tuner.evaluation.remote.ray_cluster import connect, room_for
+from tuner.evaluation.remote.ray_cluster import connect, imported_ray, room_for
 from tuner.evaluation.remote.ray_head import RayHead
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 
@@ -78,6 +82,27 @@ async def test_a_killed_actor_is_told_and_opens_again(
     assert metrics(await remote.evaluate(CAPPED, 3))
     await asyncio.sleep(1.0)  # Ray would print its own message here
     assert capfd.readouterr().out == ""
+
+
+async def test_an_actor_that_comes_too_late_is_ended(
+    carrier: RayCarrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed, may_go_on, late = RayCarrier._placed, threading.Event(), Queue[Any]()
+
+    def slowly(self: RayCarrier) -> Any:
+        may_go_on.wait()
+        late.put(placed(self))
+        return late.queue[0]
+
+    monkeypatch.setattr(RayCarrier, "_placed", slowly)
+    monkeypatch.setattr(ray_carrier, "_OPEN_S", 0.5)
+    with pytest.raises(BenchLostError, match="did not place an actor within"):
+        await carrier.call("prepare")
+    may_go_on.set()
+    actor = await asyncio.to_thread(late.get)
+    with pytest.raises(imported_ray().exceptions.RayActorError):
+        while True:
+            await actor.news.remote()
 
 
 async def test_its_client_and_servers_are_no_background_work(carrier: RayCarrier) -> None:

@@ -77,13 +77,29 @@ class CardsNight:
     def _logs(self) -> list[Path]:
         return list(self.store.with_name(f"{self.store.name}.measured").glob("*.jsonl"))
 
+    def code_of(self, run: subprocess.Popen[bytes], most_s: float) -> int:
+        """Return the exit code of a run; one that does not end in time shows where it was."""
+        try:
+            return run.wait(most_s)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            raise AssertionError(f"not ended after {most_s:.0f} s:\n{self._last_words()}") from None
+
     def finish(self) -> None:
         """Resume until the study is finished; a run may end because its guardian was killed."""
         for _ in range(5):
             run = self.start("resume s --yes" if self.is_stored() else None)
-            if run.wait(600) == 0:
+            if self.code_of(run, 600) == 0:
                 return
         raise AssertionError(self.log.read_text())
+
+    def _last_words(self) -> str:
+        """Return the runs' log and the end of each log of a guardian or a server."""
+        logs = sorted(
+            self.store.parent.glob("logs/**/*.log"), key=lambda path: path.stat().st_mtime
+        )
+        ends = [f"{path.name}: ...{path.read_text()[-1_500:]}" for path in logs[-6:]]
+        return "\n".join([self.log.read_text(), *ends])
 
     def is_stored(self) -> bool:
         if not self.store.exists():

@@ -49,7 +49,7 @@ def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
         assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
         time.sleep(0.2)
     random.choice(cluster.processes(ACTOR)).kill()
-    assert run.wait(600) == 0, night.log.read_text()
+    assert night.code_of(run, 600) == 0, night.log.read_text()
     require_nothing_lost(night, TRIALS)
     with Store.open(night.store, create=False) as store:
         trials = store.trials("s")

@@ -30,7 +30,7 @@ def test_its_gpus_measure_the_default_and_take_part(cluster: RayCluster, tmp_pat
         assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
         time.sleep(0.1)
     cluster.add_node(2)
-    assert run.wait(400) == 0, night.log.read_text()
+    assert night.code_of(run, 400) == 0, night.log.read_text()
     require_nothing_lost(night, 24)
     with Store.open(night.store, create=False) as store:
         trials, probes = store.trials("s"), store.repeats.probes("s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from tuner.errors import OperatorNeededError, PreflightError, TunerError
@@ -25,6 +26,7 @@ _OPEN_S = 120.0  # for the cluster to place an actor and start its process
 _OPEN_TRIES = 5
 _AGAIN_S = 1.0  # between them
 _CLOSE_S = 60.0
+_KILL_S = 10.0
 _NEWS_S = 2.0
 # A worker of Ray that ends kills its children, and the guardian has to outlive it. It also runs
 # after every other process of the host (nice 15) with its servers, and its client would be late.
@@ -126,12 +128,20 @@ class RayCarrier:
         raise BenchLostError(f"{self._actor_name} cannot be opened: {failed}")
 
     async def _new_or_left(self) -> Any:
+        """Return the actor, which may not have a place yet; raises `BenchLostError` after a while.
+
+        Ray gives its own question no deadline, which it asks of an actor of this name that dies.
+        """
         placed = asked(self._placed)
         try:
-            return await self._head.while_reached(placed)
+            async with asyncio.timeout(_OPEN_S):
+                return await self._head.while_reached(placed)
         except asyncio.CancelledError:
             placed.add_done_callback(_kill_when_placed)
             raise
+        except TimeoutError:
+            placed.add_done_callback(_kill_when_placed)
+            raise BenchLostError(f"Ray did not place an actor within {_OPEN_S:.0f} s") from None
 
     def _found(self) -> Any:
         """Return the actor that an earlier driver left; raises `ValueError` where there is none."""
@@ -176,21 +186,21 @@ class RayCarrier:
                 self.facts = await self._answer(actor.facts.remote())
         except asyncio.CancelledError:
             if self._actor is None:
-                _kill(actor)  # it may not even have a place
+                asked(partial(_kill, actor))  # it may not even have a place
             raise
         except TimeoutError:
-            _kill(actor)
+            await _killed(actor)
             raise BenchLostError(
                 f"no node had {self._gpus} GPUs and {CORES} CPU cores free within {_OPEN_S:.0f} s"
             ) from None
         if not self.facts.needs_token:
-            _kill(actor)
+            await _killed(actor)
             raise PreflightError(
                 "the Ray cluster runs without token authentication: whoever reaches its ports can "
                 "run programs on it; start every node with RAY_AUTH_MODE=token"
             )
         if self.facts.identity != self._order.identity:
-            _kill(actor)  # its guardian stops what it left
+            await _killed(actor)  # its guardian stops what it left
             return False
         self._actor = actor
         if self._news is None:
@@ -203,9 +213,9 @@ class RayCarrier:
             self._news.cancel()
             await asyncio.wait([self._news])
             self._news = None
+        actor, self._actor = self._actor, None
         if not self._head.is_lost:  # it may keep what it measures for the next driver
-            _kill(self._actor)
-        self._actor = None
+            await _killed(actor)
 
     async def _fetch_news(self) -> None:
         ray = imported_ray()
@@ -232,8 +242,15 @@ def actor_name(study: str, bench: str, order: BenchOrder) -> str:
 
 
 def _kill_when_placed(placed: asyncio.Future[Any]) -> None:
-    if placed.exception() is None:
-        _kill(placed.result())
+    if not placed.cancelled() and placed.exception() is None:
+        asked(partial(_kill, placed.result()))
+
+
+async def _killed(actor: Any) -> None:
+    """End an actor; other benches go on meanwhile, for which Ray would let nothing run."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KILL_S):
+            await asked(partial(_kill, actor))
 
 
 def _kill(actor: Any) -> None:
