@@ -31,7 +31,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import popen_spawn_posix
 from pathlib import Path
 from typing import Any, NoReturn
@@ -189,8 +189,11 @@ def start(place: Place, argv: Sequence[str]) -> NoReturn:
     os._exit(code)
 
 
-def imported(place: Place, listener_fd: int) -> Job | None:
-    """Import, then make forks until the tuner ends; return twice: None, and each fork's job."""
+def imported(place: Place, listener_fd: int) -> tuple[Place, Job] | None:
+    """Import, then make forks until the tuner ends; return None then, and in each fork its job.
+
+    The place beside it is the same one with the fork's own descriptor.
+    """
     if os.fork() > 0:  # nobody's child: the process that asked first is stopped with its children
         os._exit(0)
     before = _descriptors()
@@ -201,7 +204,7 @@ def imported(place: Place, listener_fd: int) -> Job | None:
     if reason := _unsafe(before):
         sys.stderr.write(f"servers cannot be forked: {reason}\n")
         return None
-    return _forking(place.alive_fd, socket.socket(fileno=listener_fd))
+    return _forking(place, socket.socket(fileno=listener_fd))
 
 
 def _unsafe(before: set[int]) -> str | None:
@@ -223,14 +226,14 @@ def _descriptors() -> set[int]:
     return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
-def _forking(alive_fd: int, listener: socket.socket) -> Job | None:
+def _forking(place: Place, listener: socket.socket) -> tuple[Place, Job] | None:
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     forks: dict[int, socket.socket] = {}
     while True:
-        ready = select.select([listener.fileno(), woken, alive_fd], [], [])[0]
-        if alive_fd in ready:
+        ready = select.select([listener.fileno(), woken, place.alive_fd], [], [])[0]
+        if place.alive_fd in ready:
             return None
         if woken in ready:
             os.read(woken, 4096)
@@ -245,10 +248,10 @@ def _forking(alive_fd: int, listener: socket.socket) -> Job | None:
             pid = os.fork()
             if pid == 0:
                 listener.close()
-                _take_over(job, connection, fds, alive_fd)
+                alive_fd = _take_over(job, connection, fds, place.alive_fd)
                 for ours in (connection, *forks.values()):
                     ours.detach()  # their numbers are the fork's now
-                return job
+                return replace(place, alive_fd=alive_fd), job
             forks[pid] = connection
             _answer(connection, pid)
             for descriptor in fds:
@@ -284,10 +287,11 @@ def _report_ended(forks: dict[int, socket.socket]) -> None:
             connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _take_over(job: Job, connection: socket.socket, fds: Sequence[int], alive_fd: int) -> None:
+def _take_over(job: Job, connection: socket.socket, fds: Sequence[int], alive_fd: int) -> int:
     """Give a fork what a process of its own would have: session, tag, descriptors, variables.
 
-    End it if whoever asked has ended meanwhile: the search for the tag was before.
+    Returns its number of `alive_fd`. Ends it if whoever asked has ended meanwhile: the search for
+    the tag was before.
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -302,14 +306,11 @@ def _take_over(job: Job, connection: socket.socket, fds: Sequence[int], alive_fd
         os.close(descriptor)
     os.chdir(job.cwd)
     before = os.environ.get(_PATH, "").split(os.pathsep)
-    for name in os.environ.keys() - job.environment.keys():
-        del os.environ[name]
+    os.environ.clear()
     os.environ.update(job.environment)
     sys.path[:] = [folder for folder in sys.path if folder not in before]
     sys.path[:0] = filter(None, os.environ.get(_PATH, "").split(os.pathsep))
-    global _place
-    assert _place is not None
-    _place = Place(_place.folder, high[0], _place.modules)
+    return high[0]
 
 
 def _retagged(tag: str) -> bool:
@@ -332,10 +333,9 @@ def _title(title: str | None) -> None:
         setproctitle.setproctitle(title or setproctitle.getproctitle())
 
 
-def run(job: Job) -> None:
+def run(place: Place, job: Job) -> None:
     """Run a fork's job, as Python would have run it."""
-    setattr(multiprocessing.util, "spawnv_passfds", _spawned)  # noqa: B010 (private)
-    setattr(popen_spawn_posix.Popen, "poll", _polled)  # noqa: B010
+    _let_multiprocessing_fork(place)
     sys.argv = list(job.words)
     if job.spawned is not None:
         multiprocessing.spawn.spawn_main(**job.spawned)
@@ -345,54 +345,54 @@ def run(job: Job) -> None:
     runpy.run_path(job.words[0], run_name="__main__")
 
 
-_place: Place | None = None
-_forks: dict[int, Fork] = {}
-_spawn: Any = multiprocessing.util.spawnv_passfds
-_poll: Any = popen_spawn_posix.Popen.poll
+def _let_multiprocessing_fork(place: Place) -> None:
+    """Have what multiprocessing would spawn forked, and waited for as what is no child."""
+    forks: dict[int, Fork] = {}
+    spawn: Any = multiprocessing.util.spawnv_passfds
+    poll: Any = popen_spawn_posix.Popen.poll
+
+    def spawned(path: str | bytes, words: Sequence[str], fds: Iterable[int]) -> int:
+        passed = (0, 1, 2, *sorted(map(int, fds)))
+        try:
+            fork = asked(place, _spawned_job(path, words, passed), passed, may_import=True)
+        except NoForkError:
+            pid: int = spawn(path, words, fds)
+            return pid
+        forks[fork.pid] = fork
+        return fork.pid
+
+    def polled(process: Any, flag: int = os.WNOHANG) -> int | None:
+        if process.pid in forks and process.returncode is None:
+            process.returncode = forks[process.pid].exit_code(wait=flag != os.WNOHANG)
+        code: int | None = process.returncode if process.pid in forks else poll(process, flag)
+        return code
+
+    setattr(multiprocessing.util, "spawnv_passfds", spawned)  # noqa: B010 (private)
+    setattr(popen_spawn_posix.Popen, "poll", polled)  # noqa: B010
 
 
-def _spawned(path: str | bytes, words: Sequence[str], fds: Iterable[int]) -> int:
-    """Stand in for `spawnv_passfds`: have a process of multiprocessing forked."""
+def _spawned_job(path: str | bytes, words: Sequence[str], fds: Sequence[int]) -> Job:
+    """Return the job that a process of multiprocessing is; raises `NoForkError`."""
     is_process = words[-1] == _SPAWNED and os.fsdecode(path) == sys.executable
     main = _SPAWN_MAIN.fullmatch(words[-2]) if is_process else None
-    passed = (0, 1, 2, *sorted(map(int, fds)))
-    if main is not None and passed[-1] < _OWN_FDS and _place is not None:
-        pairs = (argument.split("=") for argument in main[1].split(", "))
-        arguments = {name: int(number) for name, number in pairs}
-        job = Job(("-c", _SPAWNED), arguments, dict(os.environ), str(Path.cwd()), passed)
-        with suppress(NoForkError):
-            fork = asked(_place, job, passed, may_import=True)
-            _forks[fork.pid] = fork
-            return fork.pid
-    pid: int = _spawn(path, words, fds)
-    return pid
-
-
-def _polled(process: Any, flag: int = os.WNOHANG) -> int | None:
-    """Stand in for `Popen.poll`, which can only wait for children."""
-    fork = _forks.get(process.pid)
-    if fork is None:
-        ended: int | None = _poll(process, flag)
-        return ended
-    if process.returncode is None:
-        process.returncode = fork.exit_code(wait=flag != os.WNOHANG)
-    code: int | None = process.returncode
-    return code
+    if main is None or fds[-1] >= _OWN_FDS:
+        raise NoForkError("no process of multiprocessing, or too many descriptors")
+    arguments = (argument.split("=") for argument in main[1].split(", "))
+    spawned = {name: int(number) for name, number in arguments}
+    return Job(("-c", _SPAWNED), spawned, dict(os.environ), str(Path.cwd()), fds)
 
 
 def main() -> None:
     """Do what the first word says."""
-    global _place
     del sys.path[0]  # this folder
     if sys.argv[1] == "start":
         start(Place(**json.loads(sys.argv[2])), sys.argv[3:])
     listener_fd = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, _OWN_FDS)
     os.close(int(sys.argv[2]))
-    _place = Place(**json.loads(sys.argv[3]))
-    job = imported(_place, listener_fd)
-    if job is None:
+    fork = imported(Place(**json.loads(sys.argv[3])), listener_fd)
+    if fork is None:
         os._exit(0)  # without waiting for a thread that an import has started
-    run(job)
+    run(*fork)
 
 
 if __name__ == "__main__":
