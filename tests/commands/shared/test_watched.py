@@ -13,8 +13,11 @@ from helpers.alive import ends
 SCRIPT = """
 import atexit, os, signal, sys, time
 from tuner.cli import _end
+from tuner.commands.shared import watched as module
 from tuner.commands.shared.watched import watched
 from tuner.errors import InterruptedBySignalError, OperatorNeededError, PreflightError, TunerError
+
+module._LEAVE_S = 1.0
 
 def interrupted(number, _):
     raise InterruptedBySignalError(number)
@@ -45,6 +48,7 @@ def started(work: str) -> subprocess.Popen[str]:
         ("os._exit(1)", 5, "tuner: the library did it\n"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, ""),
         ("atexit.register(os._exit, 1)", 0, ""),  # while it left the cluster
+        ("atexit.register(time.sleep, 600)", 0, ""),
         ("atexit.register(os._exit, 1); raise PreflightError('no GPU')", 3, "tuner: no GPU\n"),
     ],
 )

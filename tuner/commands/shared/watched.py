@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import NoReturn
 from tuner.errors import InterruptedBySignalError, OperatorNeededError, TunerError
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LEAVE_S = 30.0  # for a library to end its own threads and connections
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,15 +64,17 @@ def _pass_on_to(child: int) -> None:
 
 
 def _end_as(child: int, told: int, ended_by_library: str) -> NoReturn:
-    _, status = os.waitpid(child, 0)
-    os.set_blocking(told, False)
-    try:
+    """Wait until the child has ended; one that has said how may take a moment to leave."""
+    ended = os.pidfd_open(child)
+    said = b""
+    if told in select.select([told, ended], [], [])[0]:
         said = os.read(told, 1)
-    except BlockingIOError:  # a process that it left has the pipe, too
-        said = b""
-    code = os.waitstatus_to_exitcode(status)
+    if said and not select.select([ended], [], [], _LEAVE_S)[0]:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
     if said:
         sys.exit(said[0])  # also if it was ended while it left the cluster
+    code = os.waitstatus_to_exitcode(status)
     if code == 1:
         raise OperatorNeededError(ended_by_library)
     sys.exit(code if code >= 0 else 128 - code)
