@@ -1,22 +1,23 @@
 """How long reading takes, start-up included: `tuner recommend` on a large store, `tuner --help`.
 
-The store has 20 studies of 500 trials, each with raw records. Every command runs in a new process.
-The shortest of several runs is what the command needs; the others also waited for somebody else.
-Beside it stands its processor time, and how long a bare `python -c pass` takes on this machine.
+The store has 20 studies of 500 trials, each with raw records. Every command runs in a new process,
+whose user and system time count, so that what else runs on the machine matters less. With
+`--against` another checkout runs in turn with this one; the ratio is the median of the pairs'.
 
-Usage: python benchmarks/bench_reading.py [--repeats 7] [--store FILE]
+Usage: python benchmarks/bench_reading.py [--repeats 9] [--store FILE] [--against CHECKOUT]
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import compileall
+import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from tuner.store.raw import encode
 
 STUDIES, TRIALS = 20, 500
 SAMPLES = 900
-TARGETS_S = {"recommend": 0.6, "recommend --format json": 0.6, "--help": 0.4}
+OURS = Path(__file__).parents[1]
+TARGETS_S = {"recommend": 0.6, "recommend --format json": 0.6, "--help": 0.3}
 
 
 def identity(n: int) -> StudyIdentity:
@@ -127,38 +129,48 @@ def fill(path: Path) -> None:
         session.execute(insert(schema.RAW_RUNS), raw_runs)
 
 
-def least_s(words: list[str], repeats: int) -> tuple[float, float]:
-    """Return the shortest wall time and the least processor time of several runs, s."""
-    wall_s, processor_s = math.inf, math.inf
-    for _ in range(repeats):
-        begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(words, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall_s = min(wall_s, time.monotonic() - begin)
-        used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        processor_s = min(processor_s, used_s)
-    return wall_s, processor_s
+def used_s(words: list[str], tree: Path) -> float:
+    """Return the processor time of one run of `tuner WORDS` from a tree, s."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "tuner", *words],
+        check=True,
+        capture_output=True,
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
-    """Print what each command took, and by how much it keeps its target."""
+    """Print what each command took, by how much it keeps its target, and beside the other tree."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--store", type=Path, help="keep the store in this file")
+    parser.add_argument("--against", type=Path, help="another checkout, run in turn with this one")
     asked = parser.parse_args()
+    trees = [tree.resolve() for tree in (OURS, asked.against) if tree is not None]
+    for tree in trees:  # as pip does; else a checkout that is never written to compiles each time
+        compileall.compile_dir(tree / "tuner", quiet=1)
     with tempfile.TemporaryDirectory() as folder:
-        path = asked.store or Path(folder) / "large.db"
+        path = (asked.store or Path(folder) / "large.db").absolute()
         if not path.exists():
             fill(path)
         print(f"store: {STUDIES} studies x {TRIALS} trials, {path.stat().st_size / 2**20:.0f} MiB")
-        bare_s, _ = least_s([sys.executable, "-c", "pass"], asked.repeats)
-        print(f"python -c pass {bare_s:.2f} s")
-        tuner = str(Path(sys.executable).with_name("tuner"))
         for command, target_s in TARGETS_S.items():
-            where = [] if command == "--help" else ["--store", str(path)]
-            wall_s, used_s = least_s([tuner, *command.split(), *where], asked.repeats)
-            share = f"{wall_s / target_s:.2f} of the target of {target_s:g} s"
-            print(f"tuner {command}: {wall_s:.2f} s ({used_s:.2f} s of a processor), {share}")
+            words = command.split()
+            words += [] if command == "--help" else ["--store", str(path)]
+            runs = [[used_s(words, tree) for tree in trees] for _ in range(asked.repeats)]
+            ours_s = [run[0] for run in runs]
+            middle_s = statistics.median(ours_s)
+            line = f"tuner {command}: {middle_s:.2f} s (least {min(ours_s):.2f}), "
+            line += f"{middle_s / target_s:.2f} of the target of {target_s:g} s"
+            if asked.against:
+                theirs_s = statistics.median(run[1] for run in runs)
+                ratio = statistics.median(run[0] / run[1] for run in runs)
+                line += f"; {ratio:.2f} of the other tree's {theirs_s:.2f} s"
+            print(line)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tuner.commands.shared.help_sections import RunHelp
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.commands.shared.settings_group import SettingsGroup
 from tuner.errors import InterruptedBySignalError, TunerError, UsageError
-from tuner.host.collector import collect_rarely
+from tuner.host.collector import collect_rarely, skip_last_collection
 
 app = typer.Typer(
     cls=SettingsGroup,
@@ -76,6 +76,7 @@ def _tuner(
 def main() -> NoReturn:
     """Run the command line; a known error becomes one sentence on stderr and an exit code."""
     collect_rarely()
+    skip_last_collection()
     try:
         app()
     except ReaderGoneError:

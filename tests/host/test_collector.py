@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,27 @@ def test_a_process_that_loads_modules_looks_rarely() -> None:
         assert gc.isenabled()
     finally:
         gc.set_threshold(*before)
+
+
+def ends_with(call: str) -> str:
+    """Return what a cycle that a new Python leaves to its end says when it is collected."""
+    program = f"""
+from tuner.host import collector
+
+class Cycle:
+    def __del__(self):
+        print("collected")
+
+cycle = Cycle()
+cycle.itself = cycle
+{call}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_a_process_ends_without_a_search_for_cycles() -> None:
+    assert ends_with("") == "collected\n"
+    assert ends_with("collector.skip_last_collection()") == ""

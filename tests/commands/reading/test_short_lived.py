@@ -1,6 +1,7 @@
 """Commands that read a store: what they load, and that they leave the interpreter as it was."""
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,32 @@ def test_garbage_is_collected_again_after_a_failure() -> None:
 
     assert isinstance(CliRunner().invoke(app, []).exception, ValueError)
     assert gc.isenabled()
+
+
+def test_numpy_starts_no_thread_of_its_own() -> None:
+    program = """
+import os
+import typer
+from tuner.commands.reading.short_lived import ShortLived
+
+app = typer.Typer()
+
+@app.command(cls=ShortLived)
+def look() -> None:
+    import numpy
+    print(len(os.listdir("/proc/self/task")))
+
+app()
+"""
+    environment = {n: v for n, v in os.environ.items() if n != "OPENBLAS_NUM_THREADS"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        env=environment,
+    )
+    assert ran.stdout == b"1\n"
 
 
 def test_reading_loads_neither_the_orm_nor_what_a_study_is_started_with(tmp_path: Path) -> None:
