@@ -12,7 +12,7 @@ readonly ROOT_314="$CACHE/debian-python3.14"
 # and `make test` runs them. No optuna-dashboard, which is a developer's.
 readonly FAST=(
     tests/analysis tests/catalog tests/spec tests/store --ignore tests/store/test_optuna_dashboard.py
-    tests/load/client/test_aiohttp_contract.py tests/load/client/test_body_stream.py
+    tests/load/client/test_connection.py tests/load/client/test_connections.py
     tests/load/client/test_client.py tests/load/test_workload.py tests/measurement/test_intervals.py
     tests/packaging tests/test_cli.py tests/test_pareto.py tests/test_slo.py
 )

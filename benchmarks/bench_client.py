@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -183,12 +184,13 @@ def measure(streams: int, chunks_per_s: float, seconds: float, *, burst: bool) -
         requests = (
             Request(i, 0.0, np.full(8, i, dtype=np.int32), 100 + i * 67 % 201) for i in count()
         )
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        before, idle_mb = resource.getrusage(resource.RUSAGE_SELF), _resident_mb()
         load = Load(concurrency=streams)
         settled_s = time.monotonic() + _WARM_UP_S
         lasts_s = _WARM_UP_S + seconds
         records = driven(Endpoint(VllmApi(), url, "bench"), requests, load, _Watch(lasts_s))
         after = resource.getrusage(resource.RUSAGE_SELF)
+        peak_mb = after.ru_maxrss / 1024
         pipe.send("stop")
         wrote: dict[int, list[float]] = pipe.recv()
     finally:
@@ -212,7 +214,15 @@ def measure(streams: int, chunks_per_s: float, seconds: float, *, burst: bool) -
         "late_max_ms": late_ms.max(),
         "last_of_step_ms": _last_of_step_ms(sent_s, late_ms),
         "cpu_us_per_chunk": 1e6 * cpu_s / tokens,
+        "idle_mb": idle_mb,
+        "peak_mb": peak_mb,  # of the process so far
     }
+
+
+def _resident_mb() -> float:
+    """Return the memory of this process that is in RAM, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def _last_of_step_ms(sent_s: FloatArray, late_ms: FloatArray) -> float:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import Request, RequestState
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.openai.replies import MOST_BYTES
@@ -123,12 +124,12 @@ async def test_a_packed_stream_of_tokens_is_a_failed_request() -> None:
 async def asked(url: str) -> RequestState:
     limits = ClientLimits()
     server = Endpoint(OpenAiApi(), url, "m")
-    async with open_session(limits) as session:
+    async with Connections(limits.connect_s) as connections:
         exchange = Exchange(
             Request(0, 0.0, np.arange(3, dtype=np.int32), 4), server, time.monotonic()
         )
         async with asyncio.timeout(60):
-            await exchange.run(session, limits)
+            await exchange.run(connections, limits)
     return exchange.record(time.monotonic()).state
 
 

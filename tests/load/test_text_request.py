@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from helpers.endpoints import served
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.load.text_request import estimated_prompt_tokens, estimated_tokens, stand_in_ids
 from tuner.records import Message, RequestRecord, RequestState, TextRequest
 from tuner.servers.openai.stream import CompletionStream
@@ -21,9 +22,9 @@ CHAT = replace(PROMPT, prompt=TALK)
 
 
 async def send(url: str, request: TextRequest) -> RequestRecord:
-    async with open_session(LIMITS) as session:
+    async with Connections(LIMITS.connect_s) as connections:
         exchange = Exchange(request, served(url), time.monotonic())
-        await exchange.run(session, LIMITS)
+        await exchange.run(connections, LIMITS)
         return exchange.record(time.monotonic())
 
 

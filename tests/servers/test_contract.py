@@ -25,7 +25,8 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import ModelShape, load_model
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import (
     Failure,
     FailureKind,
@@ -258,7 +259,7 @@ async def test_what_is_launched_answers_and_counts(member: Member, tmp_path: Pat
         assert sample.running in (0.0, None)
         assert isinstance(await api.version(session, url), str | None)
         assert await api.reset_prefix_cache(session, url) in (True, False)
-        async with open_session(ClientLimits(first_token_s=20.0)) as client:
+        async with Connections(20.0) as client:
             for kind in member.asks:
                 request = asked(kind)
                 exchange = Exchange(request, ready, asyncio.get_running_loop().time())

@@ -13,7 +13,8 @@ import pytest
 from helpers.endpoints import served
 
 from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import Request, RequestState
 
 LIMITS = ClientLimits()
@@ -101,8 +102,8 @@ async def test_a_token_has_the_time_it_came_and_not_the_time_it_was_read(
     together = asyncio.Event()
     server.script = script
     exchanges = [Slow(make_request(i, output_tokens=2)) for i in range(20)]
-    async with open_session(LIMITS) as session:
-        tasks = [asyncio.create_task(e.run(session, LIMITS)) for e in exchanges]
+    async with Connections(LIMITS.connect_s) as connections:
+        tasks = [asyncio.create_task(e.run(connections, LIMITS)) for e in exchanges]
         await eventually(lambda: all(e.last_token_s for e in exchanges))
         together.set()
         await asyncio.gather(*tasks)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from helpers.endpoints import served
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=0.4, first_token_s=0.5, silence_s=0.3)
@@ -21,9 +22,9 @@ MakeRequest = Callable[..., Request]
 
 
 async def send(url: str, request: Request, limits: ClientLimits = LIMITS) -> RequestRecord:
-    async with open_session(limits) as session:
+    async with Connections(limits.connect_s) as connections:
         exchange = Exchange(request, served(url), scheduled_s=time.monotonic())
-        await exchange.run(session, limits)
+        await exchange.run(connections, limits)
         record = exchange.record(time.monotonic())
         assert (exchange.error, exchange.last_token_s) == (
             record.error,
@@ -162,10 +163,27 @@ async def test_an_http_error_is_shown_with_its_body(server, make_request: MakeRe
     assert len(record.error) == len("HTTP 500: ") + 200
 
 
+async def test_an_http_error_without_an_end_is_not_read_to_it(
+    server, make_request: MakeRequest
+) -> None:
+    async def script(talk):
+        response = web.StreamResponse(status=503)
+        await response.prepare(talk.http)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"busy " * 1000)
+        return response
+
+    server.script = script
+    began_s = time.monotonic()
+    failed(await send(server.url, make_request()), "HTTP 503: busy busy", tokens=0)
+    assert time.monotonic() - began_s < LIMITS.first_token_s
+
+
 async def test_nobody_listens(dead_url: str, make_request: MakeRequest) -> None:
-    async with open_session(LIMITS) as session:
+    async with Connections(LIMITS.connect_s) as connections:
         exchange = Exchange(make_request(), served(dead_url), time.monotonic())
-        await exchange.run(session, LIMITS)
+        await exchange.run(connections, LIMITS)
     assert exchange.refused
     failed(exchange.record(0.0), "cannot connect: connection refused", tokens=0)
 
@@ -252,9 +270,9 @@ async def test_a_cancelled_request_is_cut_with_its_tokens(
 
     server.script = script
     limits = replace(LIMITS, silence_s=30.0)
-    async with open_session(limits) as session:
+    async with Connections(limits.connect_s) as connections:
         exchange = Exchange(make_request(), served(server.url), time.monotonic())
-        task = asyncio.create_task(exchange.run(session, limits))
+        task = asyncio.create_task(exchange.run(connections, limits))
         await eventually(lambda: exchange.last_token_s is not None)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -266,10 +284,10 @@ async def test_a_cancelled_request_is_cut_with_its_tokens(
 
 
 async def test_connections_are_used_again(server, make_request: MakeRequest) -> None:
-    async with open_session(ClientLimits()) as session:
+    async with Connections(ClientLimits().connect_s) as connections:
         for request_id in range(5):
             exchange = Exchange(make_request(request_id), served(server.url), time.monotonic())
-            await exchange.run(session, ClientLimits())
+            await exchange.run(connections, ClientLimits())
             assert exchange.error is None
     assert len(server.talks) == 5
     assert len(server.connections) == 1

@@ -18,7 +18,8 @@ from helpers.driving import drive_records
 from helpers.endpoints import served
 
 from tuner.load.client import health
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import Load, Request, RequestRecord, RequestState
 
 LIMITS = ClientLimits(connect_s=5.0, first_token_s=1.0, silence_s=1.0)
@@ -71,9 +72,9 @@ def request(number: int = 0, tokens: int = 5000) -> Request:
 
 async def send(emulator: Frozen, *, after_tokens: bool) -> RequestRecord:
     limits = LIMITS if not after_tokens else ClientLimits(first_token_s=30.0, silence_s=1.0)
-    async with open_session(limits) as session, asyncio.timeout(30.0):
+    async with Connections(limits.connect_s) as connections, asyncio.timeout(30.0):
         exchange = Exchange(request(), served(emulator.url), time.monotonic())
-        task = asyncio.create_task(exchange.run(session, limits))
+        task = asyncio.create_task(exchange.run(connections, limits))
         while after_tokens and exchange.last_token_s is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if after_tokens:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
+from tuner.load.client.connections import Connections
 from tuner.records import Message, Request, RequestState, TextRequest
 from tuner.servers.openai.text_api import DIALECTS, OLLAMA, SGLANG, TextApi
 from tuner.servers.openai.text_prompts import text_of
@@ -155,7 +156,7 @@ async def test_a_real_llama_cpp_answers_as_its_dialect_says(tmp_path: Path) -> N
             assert (await api.version(session, url) or "").startswith("llama.cpp ")
         text = TextRequest(1, 0.0, IDS.prompt_token_ids, 24, "Once upon a time")
         limits = ClientLimits(first_token_s=20.0)
-        async with open_session(limits) as client:
+        async with Connections(limits.connect_s) as client:
             for request in (Request(1, 0.0, IDS.prompt_token_ids, 24), text):
                 exchange = Exchange(request, Endpoint(api, url, "m"), time.monotonic())
                 await exchange.run(client, limits)

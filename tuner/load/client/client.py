@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
-import aiohttp
-
-from tuner.load.client.body_stream import Body, StreamedResponse, StreamingConnector
+from tuner.load.client.connections import CannotConnectError, Connections
+from tuner.load.client.framing import HttpError
 from tuner.metrics import Output
 from tuner.records import GenerationRequest, Request, RequestRecord, RequestState
 from tuner.servers.openai.stream import SHOWN_CHARACTERS
 from tuner.servers.server import Endpoint
 
-# Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
-# into a connection that is being closed.
-_KEEP_ALIVE_S = 2.0
 _CLOSING_S = 1.0
 _WHOLE_ANSWER_S = 7200.0
-_BODY_BYTES = 4096
+_REFUSAL_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +42,24 @@ class ClientLimits:
             raise ValueError(f"every limit of the client must be more than 0 s, found {self}")
 
 
-def open_session(limits: ClientLimits) -> aiohttp.ClientSession:
-    """Return a session without a limit of connections; the caller closes it."""
-    return aiohttp.ClientSession(
-        connector=StreamingConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-        response_class=StreamedResponse,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s),
-        # A compressed stream would deliver tokens only when the compressor has enough of them.
-        headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-    )
-
-
 class Exchange:
     """One request under way, and its record at any time: also of a cancelled one."""
+
+    __slots__ = (
+        "_body",
+        "_ended_s",
+        "_head",
+        "_keeps_connection",
+        "_news",
+        "_state",
+        "_stream",
+        "_url",
+        "error",
+        "refused",
+        "request",
+        "scheduled_s",
+        "sent_s",
+    )
 
     def __init__(self, request: Request, server: Endpoint, scheduled_s: float) -> None:
         self.request = request
@@ -67,13 +67,15 @@ class Exchange:
         self.refused = False  # nobody listens at the server's address
         call = server.api.completion(request, server.served_name)
         self._url, self._body = server.url(call), call.body
-        self._headers = {"Content-Type": call.content_type}
+        self._head = f"Content-Type: {call.content_type}\r\nContent-Length: {len(call.body)}\r\n"
+        self._keeps_connection = call.keeps_connection
         if not call.keeps_connection:
-            self._headers["Connection"] = "close"
+            self._head += "Connection: close\r\n"
         self._stream = server.api.stream(request)
         self._state = RequestState.CUT
         self.error: str | None = None  # why it failed
         self._ended_s: float | None = None
+        self._news: asyncio.Future[None] | None = None
         self.sent_s = time.monotonic()  # the body is ready: building it is not the server's time
 
     @property
@@ -81,17 +83,17 @@ class Exchange:
         """When its last token arrived."""
         return self._stream.last_token_s
 
-    async def run(self, session: aiohttp.ClientSession, limits: ClientLimits) -> None:
+    async def run(self, connections: Connections, limits: ClientLimits) -> None:
         """Send, read to the end, and settle how it ended; a cancelled one stays unsettled."""
         try:
-            problem = await self._talk(session, limits)
-        except aiohttp.ServerTimeoutError:
-            problem = f"timed out: no connection within {limits.connect_s:g} s"
-        except aiohttp.ClientConnectorError as error:
-            self.refused = isinstance(error.os_error, ConnectionRefusedError)
-            reason = "connection refused" if self.refused else str(error.os_error)
+            problem = await self._talk(connections, limits)
+        except CannotConnectError as error:
+            self.refused = isinstance(error.cause, ConnectionRefusedError)
+            reason = "connection refused" if self.refused else str(error.cause)
             problem = f"cannot connect: {reason}"
-        except (aiohttp.ClientError, OSError) as error:
+            if error.cause is None:
+                problem = f"timed out: no connection within {limits.connect_s:g} s"
+        except (HttpError, OSError) as error:
             reason = str(error) or type(error).__name__
             problem = f"connection lost after {self._stream.progress()}: {reason}"
         self._settle(problem)
@@ -125,63 +127,69 @@ class Exchange:
         counted = self._stream.prompt_tokens
         return len(self.request.prompt_token_ids) if counted is None else counted
 
-    async def _talk(self, session: aiohttp.ClientSession, limits: ClientLimits) -> str | None:
-        """Return why no stream was read to its end, or None if one was."""
-        first_due_s = time.monotonic() + limits.first_token_s
-        try:
-            async with (
-                asyncio.timeout(limits.first_token_s) as deadline,
-                session.post(
-                    self._url,
-                    data=self._body,
-                    headers=self._headers,
-                    allow_redirects=False,  # the tokens of another server are not measured
-                    auto_decompress=False,  # asked not to pack, a server that does is no good one
-                ) as response,
-            ):
-                if response.status != 200:
-                    text = (await response.content.read(_BODY_BYTES)).decode(errors="replace")
-                    return f"HTTP {response.status}: {text[:SHOWN_CHARACTERS].strip()}"
-                deadline.reschedule(None)
-                assert isinstance(response, StreamedResponse)
-                return await self._read(response.body, first_due_s, limits)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            return self._late(limits)
+    async def _talk(self, connections: Connections, limits: ClientLimits) -> str | None:
+        """Return why no stream was read to its end, or None if one was.
 
-    async def _read(self, body: Body, first_due_s: float, limits: ClientLimits) -> str | None:
-        """Let the body flow into the stream until one of them is at its end."""
-        stream = self._stream
-        news = asyncio.Event()
-        fed_s = time.monotonic()
+        Redirects are not followed: the tokens of another server are not measured.
+        """
+        first_due_s = time.monotonic() + limits.first_token_s
+        target = connections.target(self._url)
+        connection = await connections.take(target.origin)
+        stream, refusal = self._stream, bytearray()
+        fed_s = first_due_s
         begun = False
 
         def feed(data: bytes, arrived_s: float) -> None:
             nonlocal fed_s, begun
+            if connection.status != 200:
+                refusal.extend(data[:_REFUSAL_BYTES])
+                self._tell()
+                return
             stream.feed(data, arrived_s)
             fed_s = arrived_s
             if not begun or stream.problem is not None or stream.ended_s is not None:
                 begun = stream.received > 0
-                news.set()
+                self._tell()
 
-        body.deliver(feed, news.set)
-        while not body.ended and stream.problem is None:
-            # The end of the response is awaited only to use the connection again.
-            if stream.ended_s is not None:
-                due_s = stream.ended_s + _CLOSING_S
-            else:
-                due_s = fed_s + limits.silence_s if stream.received else first_due_s
-            left_s = due_s - time.monotonic()
-            if left_s <= 0:
-                return self._late(limits)
-            news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):  # wait_for of 3.11 loses cancellations
-                    await news.wait()
-        if body.error is not None:
-            raise body.error
+        head = target.head + f"{self._head}\r\n".encode()
+        try:
+            connection.post(head + self._body, feed, self._tell, keep=self._keeps_connection)
+            self._body = b""  # a long prompt, and it is not sent again
+            while not (connection.ended or stream.problem or len(refusal) >= _REFUSAL_BYTES):
+                # The end of the response is awaited only to use the connection again.
+                if stream.ended_s is not None:
+                    due_s = stream.ended_s + _CLOSING_S
+                else:
+                    due_s = fed_s + limits.silence_s if stream.received else first_due_s
+                if time.monotonic() >= due_s:
+                    return self._late(limits)
+                await self._news_until(due_s)
+        finally:
+            connections.give_back(connection)
+        if connection.status not in (None, 200):
+            text = refusal[:_REFUSAL_BYTES].decode(errors="replace")
+            return f"HTTP {connection.status}: {text[:SHOWN_CHARACTERS].strip()}"
+        if connection.error is not None:
+            raise connection.error
         return None
+
+    async def _news_until(self, due_s: float) -> None:
+        """Wait until somebody tells of news, or it is `due_s`.
+
+        An `asyncio.Event` in a time-out does the same with ten times the memory.
+        """
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = loop.call_at(due_s, self._tell)
+        try:
+            await self._news
+        finally:
+            timer.cancel()
+            self._news = None
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     def _late(self, limits: ClientLimits) -> str:
         if self._stream.received:

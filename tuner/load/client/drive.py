@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-import aiohttp
-
-from tuner.load.client.client import ClientLimits, Exchange, open_session
+from tuner.load.client.client import ClientLimits, Exchange
 from tuner.load.client.client_watch import ClientWatch, DriveReport
+from tuner.load.client.connections import Connections
 from tuner.load.client.health import ServerHealth
 from tuner.records import (
     InFlight,
@@ -51,8 +50,8 @@ async def drive(
     power sampled before and after it is to be that of the load.
     """
     limits = limits or ClientLimits()
-    async with open_session(limits) as session, ClientWatch() as client:
-        run = _Run(session, server, load, watch, limits, is_sampled)
+    async with Connections(limits.connect_s) as connections, ClientWatch() as client:
+        run = _Run(connections, server, load, watch, limits, is_sampled)
         try:
             records = await run.until_the_end(requests)
         except BaseExceptionGroup as group:
@@ -66,14 +65,14 @@ class _Run:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        connections: Connections,
         server: Endpoint,
         load: Load,
         watch: SteadyWatch,
         limits: ClientLimits,
         is_sampled: Callable[[float], bool] | None,
     ) -> None:
-        self._session = session
+        self._connections = connections
         self._server = server
         self._load = load
         self._watch = watch
@@ -154,7 +153,7 @@ class _Run:
         exchange.sent_s = time.monotonic()
         self._under_way.add(exchange)
         self._watch.sent(exchange.sent_s)
-        await exchange.run(self._session, self._limits)
+        await exchange.run(self._connections, self._limits)
         self._under_way.discard(exchange)
         self._first_tokens_s.pop(exchange, None)
         record = exchange.record(time.monotonic())

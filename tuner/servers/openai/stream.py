@@ -21,6 +21,8 @@ _FINISH_REASONS = ("length", "stop")  # vLLM also says "abort" and "error"
 class LineSplitter:
     """Splits a byte stream into lines; chunks may end anywhere."""
 
+    __slots__ = ("rest",)
+
     def __init__(self) -> None:
         self.rest = b""  # the unfinished line
 
