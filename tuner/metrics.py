@@ -322,6 +322,10 @@ _SCALARS = (
     ),
 )
 
+# Beside the metrics of a window on unseen traffic, of which it is none: see `tuner.load.heaviness`.
+STRETCH_HEAVINESS = "stretch_heaviness"
+HEAVINESS_DRAWS = 256  # stretches tell how heavy those of a workload are
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {m.name: m for m in _SCALARS}
     | {

@@ -11,6 +11,7 @@ from helpers.records import trial_row
 
 from tuner.analysis.outlook import energy_shift, margins
 from tuner.configuration import Configuration
+from tuner.metrics import STRETCH_HEAVINESS
 from tuner.slo import Slo
 from tuner.store import RepeatRow
 
@@ -55,3 +56,20 @@ def test_repeats_on_the_searchs_own_traffic_say_nothing() -> None:
 def test_savings_shrink_by_what_they_lost_so_far() -> None:
     assert energy_shift(TRIALS, {}) == 0.0
     assert energy_shift(TRIALS, {1: 0.75 * 1.04}) == pytest.approx(np.log(1.04) / 2.0)
+
+
+def test_that_the_stretches_measured_were_heavy_is_not_taken_for_the_traffic() -> None:
+    """Where it is known how heavy they are, further ones are expected to be lighter."""
+    rng = np.random.default_rng(8)
+    heaviness = rng.normal(1.0, 0.7, 12)
+    tpots = 40.0 * np.exp(0.1 * heaviness + 0.01 * rng.standard_normal(12))
+    rows = on_unseen(1, *tpots)
+    told = [
+        replace(row, measurement=replace(found, metrics={**found.metrics, STRETCH_HEAVINESS: z}))
+        for row, z in zip(rows, heaviness.tolist(), strict=True)
+        if (found := row.measurement) is not None
+    ]
+    untold, known = (margins([SLO], TRIALS, some)[str(SLO)] for some in (rows, told))
+    assert untold.shift == pytest.approx(0.1, abs=0.05)
+    assert known.shift == pytest.approx(0.0, abs=0.02)
+    assert known.spread == pytest.approx(0.1, abs=0.02)

@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 import pytest
 
+from tuner.catalog.gpu import load_gpu
+from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
+from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.evaluator import LoadRun
 from tuner.evaluation.factory import measurement_plan
+from tuner.evaluation.launched.launch_sharing import LiveKnobs
+from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
+from tuner.measurement.steady_window import SteadyWindow
+from tuner.metrics import STRETCH_HEAVINESS
+from tuner.records import Measurement
 from tuner.spec.study import StudySpec
 
 
@@ -36,3 +48,36 @@ def test_a_closed_load_begins_where_it_settles() -> None:
     assert (
         measurement_plan(spec, load_workload("chat"), Configuration()).window.begins_after_s is None
     )
+
+
+def test_an_unseen_stretch_of_an_open_load_says_how_heavy_it_is() -> None:
+    """Beside the metrics; the search's own stretch is what it is for all."""
+    spec = StudySpec(
+        model="Qwen/Qwen3-8B",
+        slo=("p99_tpot_ms<=25",),
+        request_rate=4.0,
+        trials=1,
+        emulate="H100-SXM",
+        min_window_s=20.0,
+        max_window_s=20.0,
+        confirm_window_s=20.0,
+    )
+    plan = measurement_plan(spec, load_workload("chat"), Configuration())
+    assert plan.heaviness is not None and plan.unseen_window is not None
+    assert plan.heaviness.window_s[0] == plan.unseen_window.begins_after_s
+    gpu = load_gpu("H100-SXM")
+    emulation = TextEmulation(load_model(spec.model), gpu)
+    evaluator = VirtualEvaluator(emulation, gpu, plan, 0, LiveKnobs({}))
+    unseen = asyncio.run(evaluator.confirm(Configuration(), 0, 3)).result
+    searched = asyncio.run(evaluator.evaluate(Configuration(), 0)).result
+    assert isinstance(unseen, Measurement) and isinstance(searched, Measurement)
+    assert unseen.metrics[STRETCH_HEAVINESS] == plan.heaviness.of(3)
+    assert STRETCH_HEAVINESS not in searched.metrics
+    asks_more = plan.run_of(Configuration(load={"request_rate": 5.0}), 3)
+    assert STRETCH_HEAVINESS not in _metrics_of(asks_more, emulation)
+
+
+def _metrics_of(run: LoadRun, emulation: TextEmulation) -> Mapping[str, float]:
+    found = run.reduce(emulation.run(Configuration(), run, SteadyWindow(run.window), 0))
+    assert isinstance(found, Measurement)
+    return found.metrics

@@ -19,7 +19,7 @@ import numpy as np
 from tuner.analysis.outcomes import baseline_of, energy_j, measured
 from tuner.measurement.statistics.stretch_effects import Forecast, StretchEffects, Window
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS
-from tuner.metrics import LATENCIES
+from tuner.metrics import LATENCIES, STRETCH_HEAVINESS
 from tuner.slo import Slo
 from tuner.store import RepeatRow, TrialRow
 
@@ -166,8 +166,10 @@ def _windows(slo: Slo, searched: Mapping[int, float], repeats: Sequence[RepeatRo
         value = row.measurement.metrics.get(slo.metric)
         if value is not None:
             difference = max(slo.violation(value), _FAR_WITHIN) - searched[row.trial]
+            heaviness = row.measurement.metrics.get(STRETCH_HEAVINESS)
             if not math.isnan(difference):
-                found.append(Window(row.trial, row.traffic, max(-_FAR, min(_FAR, difference))))
+                near = max(-_FAR, min(_FAR, difference))
+                found.append(Window(row.trial, row.traffic, near, heaviness))
     return found
 
 
@@ -193,7 +195,8 @@ def _alone(own: Sequence[float]) -> Forecast:
         means=np.array([statistics.fmean(own)]),
         scales=np.array([spread * math.sqrt(1.0 + 1.0 / count)]),
         mean_scales=np.array([spread / math.sqrt(count)]),
-        freedom=count - 1.0,
+        freedoms=np.array([count - 1.0]),
+        rests=np.array([spread]),
     )
 
 

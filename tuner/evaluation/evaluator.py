@@ -10,11 +10,13 @@ from typing import Literal, Protocol
 from tuner.configuration import STEPS, THINKING, Configuration, Value
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.traffic import Traffic
+from tuner.load.heaviness.stretch_heaviness import StretchHeaviness
 from tuner.load.workload import Workload
 from tuner.measurement.quality.questions import Question
 from tuner.measurement.racing.race import Race
 from tuner.measurement.reduce import reduce_run
 from tuner.measurement.steady_window import WindowPlan
+from tuner.metrics import STRETCH_HEAVINESS
 from tuner.pictures import Pictures
 from tuner.records import (
     Failure,
@@ -194,7 +196,7 @@ class MeasurementPlan:
     `ends_early`, the window of a configuration that clearly misses an SLO is cut short.
     `unseen_window` is the window on traffic that the search does not see, if it is another.
     `race` returns what a configuration runs against on the search's stretch, None for a window that
-    ends by itself.
+    ends by itself. `heaviness` is that of unseen stretches, None if it is not known in advance.
     """
 
     model: str
@@ -209,6 +211,7 @@ class MeasurementPlan:
     pictures: tuple[GenerationRequest, ...] = ()
     unseen_window: WindowPlan | None = None
     race: Callable[[], Race | None] | None = None
+    heaviness: StretchHeaviness | None = None
 
     @property
     def workload(self) -> Workload:
@@ -242,8 +245,21 @@ class MeasurementPlan:
             ),
             load=load,
             window=self.window_for(configuration, unseen),
-            reduce=self.reduce,
+            reduce=partial(self._reduce_beside, self._heaviness_of(configuration, unseen)),
         )
+
+    def _heaviness_of(self, configuration: Configuration, unseen: int | None) -> float | None:
+        """Return how heavy a stretch is; None if configurations are offered other loads."""
+        if self.heaviness is None or unseen is None or configuration.load:
+            return None
+        return self.heaviness.of(unseen)
+
+    def _reduce_beside(self, heaviness: float | None, raw: RawRun) -> Measurement | Failure:
+        """Return the metrics of a run, and beside them how heavy its stretch is."""
+        found = self.reduce(raw)
+        if heaviness is None or isinstance(found, Failure):
+            return found
+        return replace(found, metrics={**found.metrics, STRETCH_HEAVINESS: heaviness})
 
     @property
     def load_defaults(self) -> dict[str, Value]:

@@ -34,6 +34,7 @@ from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.traffic import BLOCKS_PER_WINDOW, Traffic
 from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
+from tuner.load.heaviness.stretch_heaviness import stretch_heaviness
 from tuner.load.summary import output_lengths
 from tuner.load.workload import Workload
 from tuner.measurement.listener import NOBODY, LoadListener
@@ -99,6 +100,8 @@ def measurement_plan(
             block_s = traffic.window_s / BLOCKS_PER_WINDOW
             fills_in_s = math.ceil(fills_in_s / block_s) * block_s
         window = window.on_one_stretch(fills_in_s)
+    begins_s = unseen_window.latest_start_s
+    unseen_s = (begins_s, begins_s + unseen_window.longest_window_s)
     return MeasurementPlan(
         model=spec.model,
         traffic=traffic,
@@ -110,6 +113,7 @@ def measurement_plan(
         baseline=baseline or Configuration(),
         questions=() if spec.quality is None else read_questions(Path(spec.quality)),
         pictures=_pictures(workload),
+        heaviness=stretch_heaviness(workload, load, spec.slos, unseen_s),
     )
 
 

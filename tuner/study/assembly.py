@@ -129,9 +129,10 @@ class Run:
             )
         knobs = space_knobs(self._space, self._gpus)
         rivals = StoredRivals(self._name, self._spec, self._plan(), self._store)
-        async with opened_benches(
-            self._name, self._spec, rivals.raced(self._plan()), knobs, self._context
-        ) as opened:
+        plan = rivals.raced(self._plan())
+        if self._confirms and self._spec.is_real_time and plan.heaviness is not None:
+            await asyncio.to_thread(plan.heaviness.prepare)  # later a load would wait for it
+        async with opened_benches(self._name, self._spec, plan, knobs, self._context) as opened:
             left_over = [] if new else await left_over_of(opened.benches)
             testbed, benches = await prepared(opened.benches, self._listener.note)
             defaults = await defaults_of(benches, self._listener.note) if new else {}

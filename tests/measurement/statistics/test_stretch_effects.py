@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,52 @@ def test_95_of_100_further_windows_are_below_the_quantile(
         bound = StretchEffects(windows, PRIOR).forecast(3).quantile(0.95)
         within.append(0.5 * math.erfc((means[3] - bound) / spread / math.sqrt(2.0)))
     assert np.mean(within) == pytest.approx(0.945, abs=0.025)
+
+
+def with_heaviness(
+    rng: np.random.Generator, follows: float, stretch: float, rest: float
+) -> tuple[list[Window], dict[int, float]]:
+    """Return windows whose stretches follow their heaviness with that correlation."""
+    means = {c: rng.normal(0.0, 0.03) for c, _ in NIGHT}
+    known = {n: rng.normal() for _, n in NIGHT}
+    left = math.sqrt(1.0 - follows**2)
+    heavy = {n: stretch * (follows * known[n] + left * rng.normal()) for n in known}
+    return [
+        Window(c, n, means[c] + heavy[n] + rng.normal(0.0, rest), known[n]) for c, n in NIGHT
+    ], means
+
+
+@pytest.mark.parametrize("follows", [0.0, 0.5, 0.9])
+def test_the_quantile_holds_whether_stretches_follow_their_heaviness_or_not(follows: float) -> None:
+    rng = np.random.default_rng(11)
+    spread, within = math.hypot(0.16, 0.035), []
+    for _ in range(150):
+        windows, means = with_heaviness(rng, follows, 0.16, 0.035)
+        bound = StretchEffects(windows, PRIOR).forecast(3).quantile(0.95)
+        within.append(0.5 * math.erfc((means[3] - bound) / spread / math.sqrt(2.0)))
+    assert np.mean(within) == pytest.approx(0.945, abs=0.025)
+
+
+def test_a_heaviness_that_is_followed_tells_the_mean_and_the_bound_better() -> None:
+    rng, errors, bounds = np.random.default_rng(12), [], []
+    for _ in range(60):
+        windows, means = with_heaviness(rng, 0.9, 0.16, 0.035)
+        ignorant = [replace(w, heaviness=None) for w in windows]
+        both = [StretchEffects(w, PRIOR).forecast(3) for w in (windows, ignorant)]
+        errors.append([one.mean - means[3] for one in both])
+        bounds.append([one.quantile(0.95) - means[3] for one in both])
+    for found in (errors, bounds):
+        with_it, without = np.std(found, axis=0)
+        assert with_it < 0.8 * without
+
+
+def test_one_window_whose_heaviness_is_not_known_leaves_it_out_of_all() -> None:
+    windows, _ = with_heaviness(np.random.default_rng(13), 0.9, 0.16, 0.035)
+    ignorant = [replace(w, heaviness=None) for w in windows]
+    some, none = (
+        StretchEffects(w, PRIOR).forecast(3) for w in ([ignorant[0], *windows[1:]], ignorant)
+    )
+    assert some.quantile(0.95) == none.quantile(0.95)
 
 
 def test_all_windows_together_say_more_than_the_own_ones() -> None:

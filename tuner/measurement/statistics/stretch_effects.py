@@ -7,6 +7,11 @@ it: so windows of one configuration tell of the others, and how much stretches d
 from all of them. The effects are normal, of mean 0 (a mixed model: Laird and Ware, Biometrics 38,
 1982). The ratios of their variances are averaged over a grid by their likelihood, the common
 variance and the shift are integrated out, so that a forecast is a mixture of Student's t.
+
+Where it is known in advance how heavy a stretch is, for all that the workload may send
+(`tuner.load.heaviness`), that is a control variate (Lavenberg and Welch, Management Science 27,
+1981): by how much the metric follows it is learned, too. A further stretch is as heavy as any; but
+that those measured were light or heavy by chance is no longer unknown.
 """
 
 from __future__ import annotations
@@ -19,12 +24,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuner.metrics import HEAVINESS_DRAWS
 from tuner.records import FloatArray
 
 # Variances as multiples of that of the stretches.
 _CONFIGURATION = (0.003, 0.03, 0.2, 1.0)
 _REST = (0.01, 0.06, 0.3, 1.0)
 _SHIFT = 2.0  # of the prior of the shift
+_SLOPE = 2.0  # of the prior of what a standard deviation of heaviness does
 _PRIOR_WEIGHT = 1.0  # window that the prior of the common variance counts as
 _NORMAL_BY_MEDIAN = 1.4826  # standard deviation by median of absolute deviations
 _OUTLIER = 3.0  # robust spreads: further off counts as so far
@@ -33,26 +40,34 @@ _Z = 1.6448536269514722  # the 95th percentile of a normal variable
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window on unseen traffic: log(value / value in the search), finite."""
+    """A window on unseen traffic: log(value / value in the search), finite.
+
+    `heaviness` is how heavy its stretch is, known without a measurement: in standard deviations
+    from the mean of all stretches. None if it is not known.
+    """
 
     configuration: int
     stretch: int
     difference: float
+    heaviness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """The difference in a window on a further stretch: a mixture of Student's t distributions.
 
-    `means`, `scales` and `mean_scales` (of what is unknown of the mean) are those of each part,
-    with `freedom` degrees of freedom.
+    `means`, `scales`, `mean_scales` (of what is unknown of the mean) and `freedoms` (degrees of
+    freedom of the scale) are those of each part. `rests` are the scales of what a further window
+    adds to what is unknown of the mean: of a stretch whose heaviness is known, what that does not
+    explain.
     """
 
     weights: FloatArray
     means: FloatArray
     scales: FloatArray
     mean_scales: FloatArray
-    freedom: float
+    freedoms: FloatArray
+    rests: FloatArray
 
     @property
     def mean(self) -> float:
@@ -65,11 +80,16 @@ class Forecast:
         variances = self.scales**2 - self.mean_scales**2
         return math.sqrt(float(self.weights @ variances))
 
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of the spread, at least."""
+        return float(self.freedoms.min())
+
     def chance_above(self, value: float) -> float:
         """Return the probability that a further window's difference is above `value`."""
         from scipy.special import stdtr  # a third of a second, which a report may not need
 
-        below = stdtr(self.freedom, (value - self.means) / self.scales)
+        below = stdtr(self.freedoms, (value - self.means) / self.scales)
         return float(1.0 - self.weights @ below)
 
     def quantile(self, probability: float) -> float:
@@ -91,7 +111,7 @@ class Forecast:
         """
         variances = self.scales**2 - self.mean_scales**2
         percentiles = self.means + _Z * np.sqrt(variances)
-        unknown = self.mean_scales**2 + (_Z**2 / (2.0 * self.freedom)) * variances
+        unknown = self.mean_scales**2 + _Z**2 / (2.0 * self.freedoms) * variances
         middle = float(self.weights @ percentiles)
         width = math.sqrt(float(self.weights @ (unknown + (percentiles - middle) ** 2)))
         return 0.5 * math.erfc((middle - value) / width / math.sqrt(2.0))
@@ -104,13 +124,14 @@ class Forecast:
         known well hardly changes: where it is in doubt, it stays so.
         """
         variances = self.scales**2 - self.mean_scales**2
-        spread2 = float(self.weights @ variances)
+        spread2, rest2 = float(self.weights @ variances), float(self.weights @ self.rests**2)
         percentiles = self.means + _Z * np.sqrt(variances)
         middle = float(self.weights @ percentiles)
         unknown2 = float(self.weights @ self.mean_scales**2)
-        freedom = self.freedom + windows
-        unknown2_then = unknown2 * spread2 / (spread2 + windows * unknown2)
-        of_spread2 = _Z**2 / 2.0 * spread2 * (1.0 / self.freedom - 1.0 / freedom)
+        now = float(self.weights @ self.freedoms)
+        freedom = now + windows * spread2 / rest2
+        unknown2_then = unknown2 * rest2 / (rest2 + windows * unknown2)
+        of_spread2 = _Z**2 / 2.0 * spread2 * (1.0 / now - 1.0 / freedom)
         learned = math.sqrt(unknown2 - unknown2_then + of_spread2)
         quantile = _Z * (1.0 + (_Z**2 + 1.0) / (4.0 * freedom))  # of Student's t, nearly
         room = quantile * math.sqrt(spread2 + unknown2_then) - _Z * math.sqrt(spread2)
@@ -139,7 +160,8 @@ class StretchEffects:
             found[:, 0],
             found[:, 1],
             found[:, 2],
-            _PRIOR_WEIGHT + len(self._windows),
+            found[:, 3],
+            found[:, 4],
         )
 
 
@@ -174,14 +196,21 @@ def _without_outliers(windows: Sequence[Window], prior_spread: float) -> tuple[W
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """The model at one point of the grid: `root` is the lower triangle of the covariance."""
+    """The model at one point of the grid: `root` is the lower triangle of the covariance.
+
+    `slope` is by how much the metric follows the heaviness, `slope_variance` what is unknown of it;
+    both are 0 where heaviness is not known.
+    """
 
     root: FloatArray
     solved: FloatArray  # root^-1 differences
     scale2: float  # estimate of the stretches' variance
+    freedom: float
     log_likelihood: float
     configuration: float
     rest: float
+    slope: float
+    slope_variance: float
 
     @classmethod
     def of(
@@ -190,15 +219,19 @@ class _Fit:
         configurations = np.array([w.configuration for w in windows])
         stretches = np.array([w.stretch for w in windows])
         differences = np.array([w.difference for w in windows], dtype=np.float64)
+        heaviness = _heaviness(windows)
         count = len(windows)
         covariance = (
             _SHIFT
             + configuration * (configurations[:, None] == configurations[None, :])
             + (stretches[:, None] == stretches[None, :])
             + rest * np.eye(count)
+            + _SLOPE * heaviness[:, None] * heaviness[None, :]
         ).reshape(count, count)
         root: FloatArray = np.linalg.cholesky(covariance).astype(np.float64)
-        solved: FloatArray = np.linalg.solve(root, differences).astype(np.float64)
+        found = np.linalg.solve(root, np.column_stack([differences, _SLOPE * heaviness]))
+        solved: FloatArray = found[:, 0].astype(np.float64)
+        towards_slope = found[:, 1]
         # of one window, over stretches: the prior is of that, whatever its parts
         prior = _PRIOR_WEIGHT * prior_spread**2 / (1.0 + rest)
         squares = prior + float(solved @ solved)
@@ -208,12 +241,45 @@ class _Fit:
             - 0.5 * freedom * math.log(squares)
             - float(np.log(np.diag(root)).sum())
         )
-        return cls(root, solved, squares / freedom, log_likelihood, configuration, rest)
+        scale2 = squares / freedom
+        of_slope = _SLOPE - float(towards_slope @ towards_slope) if heaviness.any() else 0.0
+        return cls(
+            root,
+            solved,
+            scale2,
+            freedom,
+            log_likelihood,
+            configuration,
+            rest,
+            slope=float(towards_slope @ solved),
+            slope_variance=scale2 * max(of_slope, 0.0),
+        )
 
-    def further(self, same: FloatArray) -> tuple[float, float, float]:
-        """Return mean, scale and scale of the mean; `same` is 1 where the configuration is."""
+    def further(self, same: FloatArray) -> tuple[float, float, float, float, float]:
+        """Return mean, scale, scale of the mean, freedom and the scale of what is left.
+
+        `same` is 1 where the configuration is. The heaviness of a further stretch has mean 0 and
+        variance 1, as far as `HEAVINESS_DRAWS` stretches tell. The degrees of freedom are those of
+        a sum of variances (Satterthwaite, Biometrics Bulletin 2, 1946).
+        """
         towards = np.linalg.solve(self.root, _SHIFT + self.configuration * same)
         mean = float(towards @ self.solved)
-        of_mean = max(_SHIFT + self.configuration - float(towards @ towards), 0.0)
-        scale = math.sqrt(self.scale2 * (of_mean + 1.0 + self.rest))
-        return mean, scale, math.sqrt(self.scale2 * of_mean)
+        of_heaviness2 = self.slope**2 + self.slope_variance
+        mean2 = self.scale2 * max(_SHIFT + self.configuration - float(towards @ towards), 0.0)
+        left2 = self.scale2 * (1.0 + self.rest)
+        by_scale2 = mean2 + left2 + self.slope_variance
+        mean2 += of_heaviness2 / HEAVINESS_DRAWS
+        total2 = left2 + of_heaviness2 + mean2
+        unknown4 = (
+            2.0 * by_scale2**2 / self.freedom
+            + 4.0 * self.slope**2 * self.slope_variance
+            + 2.0 * self.slope**4 / HEAVINESS_DRAWS
+        )
+        freedom = 2.0 * total2**2 / unknown4
+        return mean, math.sqrt(total2), math.sqrt(mean2), freedom, math.sqrt(left2)
+
+
+def _heaviness(windows: Sequence[Window]) -> FloatArray:
+    """Return the heaviness of each window's stretch, shape (windows,); 0 unless all are known."""
+    known = [w.heaviness for w in windows if w.heaviness is not None]
+    return np.array(known if len(known) == len(windows) else [0.0] * len(windows), np.float64)

@@ -1,0 +1,1 @@
+"""How heavy a stretch of traffic is, known without a measurement."""
