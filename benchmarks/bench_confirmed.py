@@ -5,8 +5,10 @@
 The confirmation's own plan and verdict on nights without an engine: log(p99 TPOT / bound) of a
 window is a clock's mean, plus how heavy the stretch is, plus a rest. So the chance to miss of what
 a night recommends is known exactly. Means, spreads and savings are the emulator's, of 40 stretches
-of 180 s. The search has measured every second clock; `between` also tries the ones in the middle,
-as it does.
+of 180 s; so is by how much a stretch follows the heaviness that is known in advance (`--known no`
+is a night in which it is not). What a window shows depends on the night's seed, the clock and the
+stretch only, so that two versions meet the same. The search has measured every second clock;
+`between` also tries the ones in the middle, as it does.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from helpers.records import trial_row
 from tuner.analysis.verdicts import confirmations
 from tuner.configuration import Configuration
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
+from tuner.metrics import STRETCH_HEAVINESS
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatRow, TrialRow
@@ -37,13 +40,16 @@ _OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
 GOAL = Goal(_SLOS, tuple(map(Objective.parse, _OBJECTIVES)), 4)
 _ENERGY_SPREAD = 0.01
 _NEAR_PERCENT = 3.0
+_OF_THE_SEARCHS = 0.5  # its stretch is representative
+_STRETCH, _HEAVINESS, _OWN, _ENERGY = range(4)  # what is drawn
 
 
 @dataclass(frozen=True)
 class Clocks:
     """A model's clocks: mean log(p99 TPOT / bound) and saving (%) of each, and the default's.
 
-    A window has a spread of its own beside that of its stretch.
+    A window has a spread of its own beside that of its stretch. `heaviness` is the correlation of
+    what a stretch does with the heaviness that is known of it.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Clocks:
     default: float
     stretch_spread: float
     own_spread: float
+    heaviness: float = 0.9
 
     def misses(self, mhz: int | None) -> float:
         """Return the share of windows in which a clock (None: the default's) misses the SLO."""
@@ -134,14 +141,13 @@ class Night:
     """One confirmation, from what the search measured to what it calls met."""
 
     clocks: Clocks
-    rng: np.random.Generator
-    stretches: dict[int | None, float] = field(default_factory=dict)
+    seed: int
+    knows_heaviness: bool = True
     trials: list[TrialRow] = field(default_factory=list)
     rows: list[RepeatRow] = field(default_factory=list)
     mhz: dict[int, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.stretches[None] = self.rng.normal(0.0, 0.5 * self.clocks.stretch_spread)
         self._try(None)
         for mhz in list(self.clocks.means)[::2]:
             self._try(mhz)
@@ -152,9 +158,10 @@ class Night:
             if (step := aim_step(GOAL, 0.99, None, self.trials, self.rows)) is not None:
                 self._measure(step)
         while len(self.rows) < repeats:
-            if between and self._tries_between():
+            left = repeats - len(self.rows)
+            if between and self._tries_between(left):
                 continue
-            if (step := next_step(GOAL, self.trials, self.rows)) is None:
+            if (step := next_step(GOAL, self.trials, self.rows, left=left)) is None:
                 break
             self._measure(step)
         known = confirmations(self.trials, self.rows, _SLOS)
@@ -165,8 +172,8 @@ class Night:
         }
         return self.mhz[min(met, key=lambda number: met[number])] if met else None
 
-    def _tries_between(self) -> bool:
-        pair = next_between(GOAL, self.trials, self.rows)
+    def _tries_between(self, left: int) -> bool:
+        pair = next_between(GOAL, self.trials, self.rows, left)
         low, high = sorted(self.mhz[n] or 0 for n in pair) if pair else (0, 0)
         inside = [mhz for mhz in self.clocks.means if low < mhz < high]
         if not inside or (middle := inside[len(inside) // 2]) in self.mhz.values():
@@ -183,19 +190,27 @@ class Night:
 
     def _measure(self, step: Step) -> None:
         found = values(*self._window(self.mhz[step.trial.number], step.traffic))
+        if self.knows_heaviness:
+            heaviness = self._normal(_HEAVINESS, step.traffic)
+            found = replace(found, metrics={**found.metrics, STRETCH_HEAVINESS: heaviness})
         row = repeat(len(self.rows), step.trial.number, found)
         self.rows.append(replace(row, traffic=step.traffic, kind=step.kind))
 
     def _window(self, mhz: int | None, stretch: int | None) -> tuple[float, float]:
         """Return energy (J) and p99 TPOT (ms) of a window; `stretch` None is the search's."""
-        clocks, rng = self.clocks, self.rng
-        if stretch not in self.stretches:
-            self.stretches[stretch] = rng.normal(0.0, clocks.stretch_spread)
+        clocks, at = self.clocks, -1 if stretch is None else stretch
+        unknown = math.sqrt(1.0 - clocks.heaviness**2) * self._normal(_STRETCH, at)
+        heavy = clocks.heaviness * self._normal(_HEAVINESS, at) + unknown
+        spread = clocks.stretch_spread * (_OF_THE_SEARCHS if stretch is None else 1.0)
         mean = clocks.default if mhz is None else clocks.means[mhz]
-        log_value = mean + self.stretches[stretch] + rng.normal(0.0, clocks.own_spread)
+        own = clocks.own_spread * self._normal(_OWN, at, mhz or 0)
         saving = 0.0 if mhz is None else clocks.savings[mhz]
-        energy_j = _DEFAULT_J * (1.0 - saving / 100.0) * math.exp(rng.normal(0.0, _ENERGY_SPREAD))
-        return energy_j, _BOUND_MS * math.exp(log_value)
+        of_energy = math.exp(_ENERGY_SPREAD * self._normal(_ENERGY, at, mhz or 0))
+        energy_j = _DEFAULT_J * (1.0 - saving / 100.0) * of_energy
+        return energy_j, _BOUND_MS * math.exp(mean + spread * heavy + own)
+
+    def _normal(self, *of: int) -> float:
+        return float(np.random.default_rng([self.seed, *(n + 1 for n in of)]).normal())
 
 
 def main() -> None:
@@ -203,6 +218,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="seed of the first night")
     parser.add_argument("--repeats", type=int, default=38)
+    parser.add_argument("--known", choices=["no", "yes"], default="yes")
     parser.add_argument("--only", choices=["no", "yes"])  # with values in the middle
     asked = parser.parse_args()
     print(
@@ -215,7 +231,7 @@ def main() -> None:
             if asked.only == ("no" if between else "yes"):
                 continue
             chosen = [
-                Night(case, np.random.default_rng(seed)).run(asked.repeats, between=between)
+                Night(case, seed, asked.known == "yes").run(asked.repeats, between=between)
                 for seed in range(asked.first, asked.first + asked.nights)
             ]
             meets = 100.0 * (1.0 - statistics.fmean(map(case.misses, chosen)))

@@ -22,8 +22,8 @@ from tuner.study.confirmation.plan import (
     aim_step,
     clean_s,
     may_aim,
-    may_go_on,
     next_step,
+    repeats_left,
     reserve_s,
 )
 
@@ -203,19 +203,21 @@ def test_time_is_learned_and_reserved_up_to_half_of_the_hours() -> None:
     assert reserve_s(3600.0, 8, 240.0, two) == 1800.0 - 480.0
 
 
-def test_how_long_it_may_go_on() -> None:
+def test_how_many_repeats_are_left() -> None:
     rows = [repeat(i, i % 2, values(0.3, 40.0)) for i in range(8)]  # 240 s each
     hour_s = 3600.0
-    assert may_go_on(hour_s, None, 3000.0, rows, 240.0)
-    assert not may_go_on(hour_s, None, 3500.0, rows, 240.0)
-    assert not may_go_on(hour_s, None, 3700.0, rows[:2], 240.0)
+    assert repeats_left(hour_s, None, 3000.0, rows, 240.0) == 2
+    assert repeats_left(hour_s, None, 3500.0, rows, 240.0) == 0
+    assert repeats_left(hour_s, None, 3700.0, rows[:2], 240.0) == 0
     # the hours were spent before: a confirmation gets its share on top
-    assert may_go_on(hour_s, None, 3700.0, rows[:2], 240.0, is_late=True)
-    assert not may_go_on(hour_s, None, 3700.0, rows, 240.0, is_late=True)
+    assert repeats_left(hour_s, None, 3700.0, rows[:2], 240.0, is_late=True) == 5
+    assert repeats_left(hour_s, None, 3700.0, rows, 240.0, is_late=True) == 0
+    # nobody knows yet how long one takes
+    assert repeats_left(hour_s, None, 3000.0, [], None) is None
     twelve = [repeat(i, 1, values(1, 1)) for i in range(12)]
-    assert may_go_on(float("inf"), 4, 0.0, twelve[:11], None)
-    assert not may_go_on(float("inf"), 4, 0.0, twelve, None)
-    assert may_go_on(float("inf"), 60, 0.0, twelve, None)
+    assert repeats_left(float("inf"), 4, 0.0, twelve[:11], None) == 2  # and one of the default
+    assert repeats_left(float("inf"), 4, 0.0, twelve, None) == 0
+    assert repeats_left(float("inf"), 60, 0.0, twelve, None) == 24 - 12 + 2
 
 
 def test_the_recommended_is_confirmed_on_two_cards() -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from tuner.analysis.knob_returns import simplified
 from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
 from tuner.analysis.outlook import Outlook, energy_shift
-from tuner.analysis.verdicts import Confirmation, confirmations
+from tuner.analysis.verdicts import LEAST_REPEATS, Confirmation, confirmations
 from tuner.configuration import Configuration
 from tuner.measurement.statistics.unseen_traffic import (
     LEAST_WINDOWS,
     MOST_MISSES,
+    SloVerdict,
 )
 from tuner.metrics import Direction, kind_of
 from tuner.slo import Slo
@@ -31,6 +32,8 @@ _WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
 # What was begun goes on while it is so likely to hold, and nothing saves so much more.
 _LIKELY, _CLEARLY_MORE = 0.6, 1.05
 _TRIED = 6  # windows by which it is to be shown that something better holds
+_IN_DOUBT = 2 * LEAST_WINDOWS  # windows that have not shown it either way
+_LAST = 10  # repeats in which a verdict has to be had, if there is none yet
 _BEGUN = 1.2  # so many times what it promises, for what was begun
 
 
@@ -63,13 +66,17 @@ def members(
     trials: Sequence[TrialRow],
     repeats: Sequence[RepeatRow],
     known: Mapping[int, Confirmation],
+    left: int | None = None,
+    *,
+    is_aim: bool = False,
 ) -> list[TrialRow]:
     """Return the front that is expected on unseen traffic, the one to be measured next first.
 
     Each stands with what all repeats together say of it (`tuner.analysis.outlook`), unless its own
     reject it. Those are on the front that are likely to hold, or as likely as any is. What uses
     more energy than a default within the SLOs is not: its knobs go back, see
-    `tuner.analysis.knob_returns`.
+    `tuner.analysis.knob_returns`. `left` is how many repeats there is room for, None for many. For
+    the aims of a search (`is_aim`), which are not paired, what meets the SLOs counts as confirmed.
     """
     by_number = {t.number: t for t in trials}
     outlook = Outlook(goal.slos, trials, repeats)
@@ -85,7 +92,11 @@ def members(
         if not _is_rejected(known.get(trial.number))
     ]
     hold = {t.number: outlook.chance_to_hold(t.number) for t in rows}
-    met = {number for number, found in known.items() if found.is_met}
+    met = {
+        number
+        for number, found in known.items()
+        if found.is_met or (is_aim and found.slo is SloVerdict.MET)
+    }
     held = [t for t in rows if not t.baseline and t.number in met]
     front: list[TrialRow] = []
     for chance in _CHANCES:
@@ -101,11 +112,14 @@ def members(
             if not t.baseline and all((energy_j(t) or math.inf) < theirs for theirs in defaults_j)
         ]
         begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
-        first = (
-            _improvement(able, held, hold, outlook, begun)
-            if held
-            else _leader(able, hold, outlook, begun, goal.as_little)
-        )
+        room = _Room(known, left)
+        if held:
+            first = _improvement(able, held, hold, outlook, begun, room)
+        elif room.is_little:
+            default_j = min(defaults_j, default=math.inf)
+            first = _last_chance(able, default_j, outlook, room)
+        else:
+            first = _leader(able, hold, outlook, begun, goal.as_little)
         front = [first, *(t for t in front if t.number != first.number)]
     return [by_number[t.number] for t in front]
 
@@ -114,18 +128,75 @@ def _is_rejected(found: Confirmation | None) -> bool:
     return found is not None and (found.is_dropped or found.is_hopeless)
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What the repeats that are `left` can still show; None are many."""
+
+    known: Mapping[int, Confirmation]
+    left: int | None
+
+    @property
+    def is_little(self) -> bool:
+        """Whether a verdict has to be had of what is left."""
+        return self.left is not None and self.left <= _LAST
+
+    def repeats(self, number: int) -> int:
+        """Return how many windows of its own a trial has."""
+        found = self.known.get(number)
+        return 0 if found is None else found.repeats
+
+    def is_new(self, number: int) -> bool:
+        """Whether a trial has too few windows of its own for a verdict."""
+        return self.repeats(number) < LEAST_WINDOWS
+
+    def pairs(self, number: int) -> int:
+        """Return how many windows of the default a trial still needs beside its own."""
+        found = self.known.get(number)
+        return max(0, LEAST_REPEATS - (0 if found is None else found.pairs))
+
+    def windows(self, number: int) -> tuple[int, ...]:
+        """Return how many more windows may be tried of a trial, the fewest for a verdict first.
+
+        Empty if there is no room for that.
+        """
+        least = max(1, LEAST_WINDOWS - self.repeats(number))
+        most = _TRIED if self.left is None else self.left - self.pairs(number)
+        return tuple(sorted({least, min(max(_TRIED, least), most)})) if most >= least else ()
+
+
+def _last_chance(
+    able: Sequence[TrialRow], default_j: float, outlook: Outlook, room: _Room
+) -> TrialRow:
+    """Return what to spend the last repeats on where nothing is confirmed yet.
+
+    What counts is the saving, times the chance that they show that it holds: what would save more,
+    but cannot be settled any more, ends the night with the default.
+    """
+
+    def promise(trial: TrialRow) -> tuple[float, float]:
+        windows, trial_j = room.windows(trial.number), energy_j(trial) or math.inf
+        shown = outlook.chance_to_show(trial.number, windows[-1]) if windows else 0.0
+        return shown * max(0.0, default_j - trial_j), shown
+
+    return max(able, key=promise)
+
+
 def _improvement(
     able: Sequence[TrialRow],
     held: Sequence[TrialRow],
     hold: Mapping[int, float],
     outlook: Outlook,
     begun: Sequence[int],
+    room: _Room,
 ) -> TrialRow:
     """Return what promises to save most over what is confirmed, or that itself.
 
     First it is the least energy of what is expected to be met; of what was begun, if any is: a
     window each of ever better ones would end the night with none of them confirmed. Else what
-    counts is the saving, times the chance that it holds; what was begun is rather finished.
+    counts is the saving, times the chance that a few windows show that it holds, for each repeat
+    that they take; what was begun is rather finished. Where nothing is likely to hold, windows of
+    their own may still say otherwise of some: what led was lucky in the search, and all others are
+    expected to lose as much as it did.
     """
     best = min(held, key=lambda t: energy_j(t) or math.inf)
     best_j = energy_j(best) or math.inf
@@ -133,20 +204,43 @@ def _improvement(
     def promise(trial: TrialRow) -> float:
         is_begun = trial.number in begun
         saving = 1.0 - (energy_j(trial) or math.inf) / best_j
-        shown = outlook.chance_to_show(trial.number, _TRIED)
+        shown = max(
+            outlook.chance_to_show(trial.number, windows) / (windows + room.pairs(trial.number))
+            for windows in room.windows(trial.number)
+        )
         return (_BEGUN if is_begun else 1.0) * shown * saving
 
-    worth = [
+    better = [
         t
         for t in able
-        if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT)
-        and hold[t.number] >= _LEAST_CHANCE
+        if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT) and room.windows(t.number)
     ]
+    worth = [t for t in better if hold[t.number] >= _LEAST_CHANCE]
+    worth = worth or [t for t in better if room.is_new(t.number)]
     sure = [t for t in worth if outlook.miss_chance(t.number) <= MOST_MISSES]
     if sure:
         started = [t for t in sure if t.number in begun]
         return min(started or sure, key=lambda t: energy_j(t) or math.inf)
-    return max(worth, key=promise, default=best)
+    if not worth:
+        return best
+    first = max(worth, key=lambda t: (promise(t), hold[t.number]))
+    between = [t for t in better if (energy_j(t) or math.inf) > (energy_j(first) or math.inf)]
+    return _turn_of(first, between, hold, room) or first
+
+
+def _turn_of(
+    doubtful: TrialRow, between: Sequence[TrialRow], hold: Mapping[int, float], room: _Room
+) -> TrialRow | None:
+    """Return which trial between what holds and what stays in doubt has its turn, if any has.
+
+    What uses more energy is likelier to hold, whatever its one window of the search said; a few of
+    its own tell. Together they get as many as what stays in doubt.
+    """
+    new = [t for t in between if room.is_new(t.number)]
+    own = room.repeats(doubtful.number)
+    if not new or own < _IN_DOUBT or own <= sum(room.repeats(t.number) for t in between):
+        return None
+    return max(new, key=lambda t: (room.repeats(t.number), hold[t.number]))
 
 
 def _leader(
@@ -206,25 +300,29 @@ def _with_energies(
 ) -> list[tuple[TrialRow, float | None]]:
     """Return the measured trials, each with the energy that is expected on the search's stretch, J.
 
-    It is the default's times the ratio on the same unseen traffic, or what the search measured and
-    what others lost against that.
+    It is what the search measured and what others lost against that, and as often as it was paired
+    the default's times the ratio on the same unseen traffic: one pair says no more than one window.
     """
-    ratios = {
-        n: 1.0 + found.energy.difference
+    compared = {
+        n: (1.0 + found.energy.difference, max(found.pairs, 1))
         for n, found in known.items()
         if found.energy is not None and found.energy.difference > -1.0
     }
+    ratios = {n: ratio for n, (ratio, _) in compared.items()}
     lost, default_j = math.exp(energy_shift(trials, ratios)), energy_j(default)
     found: list[tuple[TrialRow, float | None]] = []
     cut_short = {t.number for t in ended_early(trials)}  # whose figures are lower bounds
     for trial in measured(trials):
         if trial.number in cut_short:
             continue
-        ratio, searched_j = ratios.get(trial.number), energy_j(trial)
-        if default_j is not None and ratio is not None:
-            found.append((trial, default_j * ratio))
-        else:
-            found.append((trial, None if searched_j is None else searched_j * lost))
+        searched_j = energy_j(trial)
+        expected_j = None if searched_j is None else searched_j * lost
+        if default_j is not None and trial.number in compared:
+            ratio, pairs = compared[trial.number]
+            seen_j = default_j * ratio
+            share = pairs / (pairs + 1.0) if expected_j and seen_j > 0.0 else 1.0
+            expected_j = seen_j**share * (expected_j or 1.0) ** (1.0 - share)
+        found.append((trial, expected_j))
     return found
 
 

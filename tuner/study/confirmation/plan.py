@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.outcomes import baseline_of, measured, point_of
 from tuner.analysis.outlook import Outlook
-from tuner.analysis.verdicts import Confirmation
+from tuner.analysis.verdicts import LEAST_REPEATS, Confirmation
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, SloVerdict
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
@@ -41,6 +41,7 @@ _LEAST_MEASUREMENTS = 12
 _MEMBERS = (2, 8)  # repeats that the reserved time covers
 _REPEATS_PLANNED = 2.5
 _LEADER_REPEATS_PLANNED = 15.0  # more, for what would be recommended if it is near a bound
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,13 @@ def next_step(
     *,
     left_out: frozenset[int] = frozenset(),
     is_one_of_several: bool = False,
+    left: int | None = None,
 ) -> Step | None:
     """Return what to measure next on a card, or None when every member is decided.
 
     All of a round is measured on one card, whose own power then cancels out of its pairs. What
     would be recommended is confirmed on two cards at least, if this is one of several. Members in
-    `left_out` are skipped.
+    `left_out` are skipped. `left` is how many repeats there is room for, None for many.
     """
     cards = {
         r.traffic: r.owner.card for r in repeats if r.traffic is not None and r.traffic < AIM_FROM
@@ -73,7 +75,7 @@ def next_step(
     new = max(cards, default=-1) + 1
     latest = max((number for number, owner in cards.items() if owner == card), default=None)
     ended = [r for r in repeats if r.state is not TrialState.RUNNING]  # other workers' still run
-    plan = _Plan(goal, trials, ended, left_out, card if is_one_of_several else None)
+    plan = _Plan(goal, trials, ended, left_out, card if is_one_of_several else None, left)
     if latest is None:
         return plan.step(new) or plan.step(new + 1)
     return plan.step(latest) or plan.step(new)
@@ -89,6 +91,7 @@ class _Plan:
         repeats: Sequence[RepeatRow],
         left_out: frozenset[int],
         card: str | None = None,
+        left: int | None = None,
     ) -> None:
         self._goal = goal
         self._card = card
@@ -99,7 +102,7 @@ class _Plan:
         default = baseline_of(trials)
         is_measured = default is not None and bool(measured([default]))
         self._default = default if is_measured else None
-        front = members(goal, trials, repeats, self._known)
+        front = members(goal, trials, repeats, self._known, left)
         self._front = [t for t in front if t.number not in left_out]
         self._leader = self._doubtful_leader()
 
@@ -231,7 +234,7 @@ def aim_step(
     aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
     if len(aims) >= sum(count for at, count in due if share >= at):
         return None
-    front = members(goal, trials, repeats, goal.verdicts(trials, repeats))
+    front = members(goal, trials, repeats, goal.verdicts(trials, repeats), is_aim=True)
     leader = next((t for t in front if not t.baseline), None)
     if leader is None:
         return None
@@ -276,7 +279,7 @@ def _spent_s(repeats: Iterable[RepeatRow]) -> float:
     return sum(r.timing.elapsed_s for r in repeats if r.timing is not None)
 
 
-def may_go_on(
+def repeats_left(
     budget_s: float,
     budget_trials: int | None,
     spent_s: float,
@@ -284,20 +287,21 @@ def may_go_on(
     each_s: float | None,
     *,
     is_late: bool = False,
-) -> bool:
-    """Say whether the budget has room for one more repeat.
+) -> int | None:
+    """Return how many more repeats the budget has room for; None if there is, for nobody knows.
 
     A budget in hours lasts to its end. If it was spent when the run began (`is_late`), the
     confirmation gets its reserved share on top, so that a finished study can be confirmed. A budget
     in trials allows two fifths of them as extra repeats, plus those of the default.
     """
     if math.isfinite(budget_s):
-        next_s = each_s or 0.0
-        if is_late:
-            return _spent_s(repeats) + next_s <= SHARE_OF_HOURS * budget_s
-        return spent_s + next_s <= budget_s
+        left_s = SHARE_OF_HOURS * budget_s - _spent_s(repeats) if is_late else budget_s - spent_s
+        if each_s:
+            return max(0, math.floor(left_s / each_s + _ROUNDING))
+        return 0 if left_s < 0.0 else None
     counted = sum(r.kind is RepeatKind.CONFIRMATION and not _is_machines(r) for r in repeats)
-    return counted < most_repeats(budget_trials or 0)
+    of_members = max(0, most_repeats(budget_trials or 0) - counted)
+    return of_members + min(of_members, LEAST_REPEATS)
 
 
 def most_repeats(budget_trials: int) -> int:

@@ -36,14 +36,14 @@ class KnobReturn:
 
 
 def next_between(
-    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], left: int | None = None
 ) -> tuple[int, int] | None:
     """Return what holds, and what would save more but may not: between them the best may lie.
 
-    None if nothing holds yet, or nothing would save more.
+    None if nothing holds yet, or nothing would save more that the repeats `left` can show.
     """
     known = goal.verdicts(trials, repeats)
-    front = members(goal, trials, repeats, known)
+    front = members(goal, trials, repeats, known, left)
     holds = _holding(trials, known)
     if not holds or not front or front[0].baseline or front[0].number in holds:
         return None

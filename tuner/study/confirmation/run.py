@@ -20,8 +20,8 @@ from tuner.study.confirmation.plan import (
     aim_step,
     clean_s,
     may_aim,
-    may_go_on,
     next_step,
+    repeats_left,
     reserve_s,
 )
 from tuner.study.confirmation.requirement import able_trials
@@ -118,7 +118,7 @@ class ConfirmationRun:
 
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""
-        return next_between(self._goal, self._able(), self._ended())
+        return next_between(self._goal, self._able(), self._ended(), self._left())
 
     def _ended(self) -> list[RepeatRow]:
         repeats = self._store.repeats.of(self._name)
@@ -192,9 +192,7 @@ class ConfirmationRun:
             self._listener.note(message)
 
     def _next(self, worker: Worker) -> Step | None:
-        repeats = self._store.repeats.of(self._name)
-        spent_s = self._store.study(self._name).spent_s
-        budget = (self._spec.budget_s, self._spec.trials)
+        repeats, left = self._store.repeats.of(self._name), self._left()
         step = next_step(
             self._goal,
             self._able(),
@@ -202,14 +200,20 @@ class ConfirmationRun:
             worker.card,
             left_out=self._left_out,
             is_one_of_several=len(self._fleet.workers) > 1,
+            left=left,
         )
-        each_s = self._each_s()
-        if step is None or may_go_on(*budget, spent_s, repeats, each_s, is_late=self._is_late):
+        if step is None or left != 0:
             return step
         # a budget in trials counts members only: the default still completes the last pairs
         is_paid = self._spec.hours is None and step.kind is RepeatKind.BASELINE
         has_members = any(r.traffic == step.traffic for r in repeats)
         return step if is_paid and has_members else None
+
+    def _left(self) -> int | None:
+        """Return how many repeats the budget has room for; None if that is not known yet."""
+        repeats, spent_s = self._store.repeats.of(self._name), self._store.study(self._name).spent_s
+        budget = (self._spec.budget_s, self._spec.trials)
+        return repeats_left(*budget, spent_s, repeats, self._each_s(), is_late=self._is_late)
 
     def _able(self) -> list[TrialRow]:
         """Return the trials that the probes leave for a recommendation."""
