@@ -53,9 +53,9 @@ def first(trials: Sequence[TrialRow], rows: Sequence[RepeatRow], left: int | Non
 )
 def test_the_last_repeats_go_to_what_they_can_still_show(left: int | None, expected: int) -> None:
     """Else a night ends with the default, and with what would save most still in doubt."""
-    trials = [trial(0, 0.40, 30.0), trial(1, 0.26, 43.6), trial(2, 0.265, 42.5)]
+    trials = [trial(0, 0.40, 30.0), trial(1, 0.26, 42.0), trial(2, 0.265, 40.5)]
     windows = [(0, stretch, HEAVY[stretch]) for stretch in range(3)]
-    rows = night(trials, windows + [(1, stretch, by) for stretch, by in enumerate(HEAVY)])
+    rows = night(trials, windows + [(1, stretch, by) for stretch, by in enumerate(HEAVY[:5])])
     known = GOAL.verdicts(trials, rows)[1]
     assert known.slo is SloVerdict.UNCERTAIN and not known.is_hopeless
     assert first(trials, rows, left) == expected
@@ -67,6 +67,15 @@ def test_what_the_repeats_left_cannot_confirm_is_not_tried(left: int, expected: 
     rows = night(trials, [(n, stretch, 1.0) for stretch in range(4) for n in (0, 1)])
     assert GOAL.verdicts(trials, rows)[1].is_met
     assert first(trials, rows, left) == expected
+
+
+def test_what_stays_in_doubt_makes_room_for_what_saves_less_while_nothing_holds() -> None:
+    """Where the search was lucky with what leads, all others look as if they could not hold."""
+    trials = [trial(0, 0.40, 30.0), trial(1, 0.26, 43.6), trial(2, 0.265, 43.0)]
+    rows = night(trials, [(1, stretch, by) for stretch, by in enumerate(HEAVY)])
+    known = GOAL.verdicts(trials, rows)[1]
+    assert known.slo is SloVerdict.UNCERTAIN and not known.is_hopeless
+    assert first(trials, rows, 30) == 2
 
 
 def test_what_lies_between_takes_turns_with_what_stays_in_doubt() -> None:

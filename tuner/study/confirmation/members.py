@@ -32,6 +32,7 @@ _WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
 # What was begun goes on while it is so likely to hold, and nothing saves so much more.
 _LIKELY, _CLEARLY_MORE = 0.6, 1.05
 _TRIED = 6  # windows by which it is to be shown that something better holds
+_MAY_BE_LUCK = 0.3  # chance to miss that windows of its own may still correct
 _IN_DOUBT = 2 * LEAST_WINDOWS  # windows that have not shown it either way
 _LAST = 10  # repeats in which a verdict has to be had, if there is none yet
 _BEGUN = 1.2  # so many times what it promises, for what was begun
@@ -113,13 +114,15 @@ def members(
         ]
         begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
         room = _Room(known, left)
+        default_j = max(defaults_j or [energy_j(t) or 0.0 for t in able], default=0.0)
         if held:
             first = _improvement(able, held, hold, outlook, begun, room)
         elif room.is_little:
-            default_j = min(defaults_j, default=math.inf)
             first = _last_chance(able, default_j, outlook, room)
         else:
             first = _leader(able, hold, outlook, begun, goal.as_little)
+            if outlook.miss_chance(first.number) > MOST_MISSES:
+                first = _turn_of(first, able, default_j, hold, room) or first
         front = [first, *(t for t in front if t.number != first.number)]
     return [by_number[t.number] for t in front]
 
@@ -216,7 +219,9 @@ def _improvement(
         if (energy_j(t) or math.inf) < best_j * (1.0 - _WORTH_IT) and room.windows(t.number)
     ]
     worth = [t for t in better if hold[t.number] >= _LEAST_CHANCE]
-    worth = worth or [t for t in better if room.is_new(t.number)]
+    worth = worth or [
+        t for t in better if room.is_new(t.number) and outlook.miss_chance(t.number) <= _MAY_BE_LUCK
+    ]
     sure = [t for t in worth if outlook.miss_chance(t.number) <= MOST_MISSES]
     if sure:
         started = [t for t in sure if t.number in begun]
@@ -224,23 +229,30 @@ def _improvement(
     if not worth:
         return best
     first = max(worth, key=lambda t: (promise(t), hold[t.number]))
-    between = [t for t in better if (energy_j(t) or math.inf) > (energy_j(first) or math.inf)]
-    return _turn_of(first, between, hold, room) or first
+    return _turn_of(first, better, best_j, hold, room) or first
 
 
 def _turn_of(
-    doubtful: TrialRow, between: Sequence[TrialRow], hold: Mapping[int, float], room: _Room
+    doubtful: TrialRow,
+    able: Sequence[TrialRow],
+    held_j: float,
+    hold: Mapping[int, float],
+    room: _Room,
 ) -> TrialRow | None:
-    """Return which trial between what holds and what stays in doubt has its turn, if any has.
+    """Return which trial between what stays in doubt and what holds has its turn, if any has.
 
     What uses more energy is likelier to hold, whatever its one window of the search said; a few of
-    its own tell. Together they get as many as what stays in doubt.
+    its own tell. Together they get as many as what stays in doubt. `held_j` is the energy of what
+    holds: if nothing is confirmed, of the default.
     """
-    new = [t for t in between if room.is_new(t.number)]
+    least_j = energy_j(doubtful) or math.inf
+    saved_j = {t.number: held_j - (energy_j(t) or math.inf) for t in able}
+    between = [t for t in able if (energy_j(t) or math.inf) > least_j and saved_j[t.number] > 0.0]
+    new = [t for t in between if room.is_new(t.number) and room.windows(t.number)]
     own = room.repeats(doubtful.number)
     if not new or own < _IN_DOUBT or own <= sum(room.repeats(t.number) for t in between):
         return None
-    return max(new, key=lambda t: (room.repeats(t.number), hold[t.number]))
+    return max(new, key=lambda t: (room.repeats(t.number), hold[t.number] * saved_j[t.number]))
 
 
 def _leader(
