@@ -61,6 +61,17 @@ def test_the_last_repeats_go_to_what_they_can_still_show(left: int | None, expec
     assert first(trials, rows, left) == expected
 
 
+def test_what_meets_the_slos_and_only_lacks_the_default_beside_it_is_finished_first() -> None:
+    trials = [trial(0, 0.40, 30.0), trial(1, 0.24, 43.5), trial(2, 0.36, 36.0)]
+    rows = night(trials, [(1, stretch, by) for stretch, by in enumerate(HEAVY[:5])])
+    own = night(trials, [(2, 10 + stretch, by) for stretch, by in enumerate(HEAVY[:3])])
+    rows += [replace(row, number=len(rows) + n) for n, row in enumerate(own)]
+    known = GOAL.verdicts(trials, rows)
+    assert known[1].slo is SloVerdict.UNCERTAIN
+    assert known[2].slo is SloVerdict.MET and not known[2].is_met
+    assert first(trials, rows, 8) == 2
+
+
 @pytest.mark.parametrize(("left", "expected"), [(None, 2), (9, 2), (5, 2), (4, 1), (0, 1)])
 def test_what_the_repeats_left_cannot_confirm_is_not_tried(left: int, expected: int) -> None:
     trials = [trial(0, 0.40, 30.0), trial(1, 0.30, 36.0), trial(2, 0.25, 37.0)]

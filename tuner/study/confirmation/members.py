@@ -152,6 +152,11 @@ class _Room:
         """Whether a trial has too few windows of its own for a verdict."""
         return self.repeats(number) < LEAST_WINDOWS
 
+    def is_met(self, number: int) -> bool:
+        """Whether a trial meets the SLOs, compared with the default or not."""
+        found = self.known.get(number)
+        return found is not None and found.slo is SloVerdict.MET
+
     def pairs(self, number: int) -> int:
         """Return how many windows of the default a trial still needs beside its own."""
         found = self.known.get(number)
@@ -173,8 +178,12 @@ def _last_chance(
     """Return what to spend the last repeats on where nothing is confirmed yet.
 
     What counts is the saving, times the chance that they show that it holds: what would save more,
-    but cannot be settled any more, ends the night with the default.
+    but cannot be settled any more, ends the night with the default. What meets the SLOs by its own
+    windows comes before: it only needs the default's beside them.
     """
+    settled = [t for t in able if room.is_met(t.number) and room.windows(t.number)]
+    if settled:
+        return min(settled, key=lambda t: energy_j(t) or math.inf)
 
     def promise(trial: TrialRow) -> tuple[float, float]:
         windows, trial_j = room.windows(trial.number), energy_j(trial) or math.inf
