@@ -1,6 +1,7 @@
 """What racing saves, and whom it ends that would have been on the front: prints a line a study.
 
     PYTHONPATH=tests:benchmarks python -m benchmarks.bench_racing [--trials 40] [--seeds 1]
+    PYTHONPATH=tests:benchmarks python -m benchmarks.bench_racing --vllm .../vllm [--trials 12]
 
 A study of each chat and code scenario of `bench_deployable` runs without racing, so that every
 window is known to its end. Then its trials are told again, in order, to watches that race: a trial
@@ -8,6 +9,9 @@ that is ended is no rival of later ones. One was ended falsely if its whole wind
 of the whole study; `by` is how much better it is there than the trials that are left, in the
 objective in which it is better by most. The slack of the race is 0.5 % of energy and 2 % of a
 latency. What a search would propose instead of what it was told too little of is not in it.
+
+With `--vllm` the study is one of a real vLLM, built for CPUs, with a tiny model and random
+configurations; the energy is that of an emulated GPU that does what the server reports.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ import asyncio
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployable_scenarios import SCENARIOS, Scenario
+from helpers.studies import TINY_LLAMA
 from helpers.virtual_loads import replay
 
 from tuner.analysis.outcomes import front_of, meets_slo
@@ -38,6 +43,26 @@ from tuner.study.run import start_study
 
 _MOST_MISSES = 6
 _ROOM = 0.05  # of the reference point beyond the default, log
+
+
+_CPU_SPACE = """
+name: cpu-race
+fixed:
+  flags: {load_format: dummy, skip_tokenizer_init: true, enforce_eager: true, max_model_len: 256}
+  environment: {HF_HUB_OFFLINE: 1, VLLM_CPU_KVCACHE_SPACE: 1}
+flags:
+  max_num_seqs: {type: power_of_two, low: 2, high: 128}
+  max_num_batched_tokens: {type: power_of_two, low: 64, high: 4096}
+  dtype: {type: choice, choices: [float32, bfloat16], default: float32}
+"""
+_CPU_LOAD = """
+description: Short answers, of which a two-core machine makes several a second.
+sources: ["Lengths: chosen so that it does."]
+prompt_tokens: {distribution: uniform, min: 32, max: 128}
+output_tokens: {distribution: uniform, min: 16, max: 96}
+load: {request_rate: 4.0}
+vocab_size: 512
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +89,51 @@ def study(scenario: Scenario, seed: int, trials: int, folder: Path) -> Studied:
             asyncio.run(start_study(spec, store, NullListener(), yes=True))
         rows = store.trials(name)
         found = {t.number: run for t in rows if (run := store.raw_run(name, t.number)) is not None}
+        if "vllm" in scenario.options:
+            found = {number: since_first_request(run) for number, run in found.items()}
         return Studied(spec, rows, found, store.study(name).spent_s)
+
+
+def since_first_request(run: RawRun) -> RawRun:
+    """Return a run in real time as if its load had begun at 0, as one in virtual time does."""
+    by_s = min(record.scheduled_s for record in run.requests)
+    requests = tuple(
+        replace(
+            record,
+            scheduled_s=record.scheduled_s - by_s,
+            sent_s=record.sent_s - by_s,
+            token_times_s=record.token_times_s - by_s,
+            ended_s=record.ended_s - by_s,
+        )
+        for record in run.requests
+    )
+    return replace(
+        run,
+        requests=requests,
+        power=replace(run.power, times_s=run.power.times_s - by_s),
+        server=replace(run.server, times_s=run.server.times_s - by_s),
+        window_start_s=run.window_start_s - by_s,
+        window_end_s=run.window_end_s - by_s,
+    )
+
+
+def on_cpu(vllm: str, folder: Path) -> Scenario:
+    """Return the scenario of a real vLLM with a tiny model, whose files it writes to `folder`."""
+    model, load = folder / "tiny", folder / "cpu.yaml"
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text(TINY_LLAMA)
+    load.write_text(_CPU_LOAD)
+    options = {
+        "vllm": vllm,
+        "model": str(model),
+        "workload": str(load),
+        "slo": ["p50_tpot_ms<=100", "p90_ttft_ms<=1000"],
+        "objective": ["energy_per_output_token_j", "p50_tpot_ms"],
+        "sampler": "random",
+        "window_s": 90.0,
+        "checks": False,
+    }
+    return Scenario("tiny-cpu", options, whole_space=_CPU_SPACE)
 
 
 def race_again(of: Studied) -> tuple[list[TrialRow], dict[int, float]]:
@@ -145,6 +214,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only")
+    parser.add_argument("--vllm", help="a vLLM for CPUs, to race on instead of the emulator")
     parser.add_argument("--keep", type=Path, help="keep the studies in this folder")
     asked = parser.parse_args()
     print(
@@ -152,9 +222,10 @@ def main() -> None:
         f"{'by':>7}{'volume':>9}"
     )
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.keep or Path(temporary)
+        folder = (asked.keep or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        for scenario in SCENARIOS[:4]:
+        scenarios = [on_cpu(asked.vllm, folder)] if asked.vllm else SCENARIOS[:4]
+        for scenario in scenarios:
             if asked.only in (None, scenario.name):
                 for seed in range(1, asked.seeds + 1):
                     print_study(scenario, seed, asked.trials, folder)

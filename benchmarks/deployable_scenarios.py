@@ -22,10 +22,13 @@ class Scenario:
     name: str
     options: dict[str, Any]
     fixed: str = ""
+    whole_space: str = ""  # where it is another one
 
     @property
     def space(self) -> str:
-        """The shipped `power` space as YAML, with the fixed flags."""
+        """The space as YAML: by default the shipped `power` space with the fixed flags."""
+        if self.whole_space:
+            return self.whole_space
         fixed = f"fixed:\n  flags: {{{self.fixed}}}\n" if self.fixed else ""
         return f"name: power\n{_KNOBS}{fixed}"
 
