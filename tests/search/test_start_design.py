@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import itertools
 
+from tuner.search.observation import Observation
 from tuner.search.space import Condition, Knob, Point, Space
-from tuner.search.start_design import option_points, start_points
+from tuner.search.start_design import StartDesign, option_points, start_points
 
 SPACE = Space(
     [
@@ -83,3 +84,42 @@ def test_options_that_are_impossible_are_left_out_and_one_alone_is_not_worth_it(
     assert option_points(MANY, lambda p: p["weights"] == "fp8", DEFAULT) == []
     assert option_points(MANY, anything, None) == []
     assert option_points(SPACE, anything, {"live": 63, "device": 15, "launch": 7}) == []
+
+
+def changes_of(points: list[Point], base: Point) -> list[dict[str, object]]:
+    return [{k: v for k, v in point.items() if v != base[k]} for point in points]
+
+
+def test_beside_a_default_that_fails_more_gpus_come_first() -> None:
+    design = StartDesign(MANY, None, 0, anything, DEFAULT)
+    points = design.points([Observation(DEFAULT, works=False)], lambda _: False)
+    assert changes_of(points, DEFAULT)[:3] == [
+        {"gpus": 4},
+        {"weights": "fp8"},
+        {"draft": "ngram", "depth": 4},
+    ]
+    on_its_launch = [p for p in points if {**p, "live": 63} == DEFAULT]
+    assert not on_its_launch
+
+
+def test_the_first_point_that_works_takes_the_place_of_a_default_that_fails() -> None:
+    design = StartDesign(MANY, None, 0, anything, DEFAULT)
+    base = {**DEFAULT, "gpus": 4}
+    seen = [
+        Observation(DEFAULT, works=False),
+        Observation(base),
+        Observation(DEFAULT | {"gpus": 1}),
+    ]
+    for count in (2, 3):  # what works later changes nothing
+        points = design.points(seen[:count], lambda _: False)
+        assert all({**p, "live": 63} == base for p in points[:4])
+        assert {"weights": "fp8"} in changes_of(points, base)
+        assert {"draft": "ngram", "depth": 4} in changes_of(points, base)
+
+
+def test_a_default_that_works_keeps_its_place() -> None:
+    design = StartDesign(MANY, None, 0, anything, DEFAULT)
+    before = design.points([], lambda _: False)
+    works, fails = Observation(DEFAULT), Observation({**DEFAULT, "gpus": 4}, works=False)
+    assert design.points([works, fails], lambda _: False) == before
+    assert all({**p, "live": 63} == DEFAULT for p in before[:4])

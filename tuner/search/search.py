@@ -15,14 +15,12 @@ from tuner.search.observation import Observation, Suggestion, working_points
 from tuner.search.posterior import Models, fit_models
 from tuner.search.posterior_samples import PosteriorSamples, sample_posterior
 from tuner.search.space import Flags, Floats, Levels, Point, Space
-from tuner.search.start_design import PER_LAUNCH, option_points, start_points
+from tuner.search.start_design import StartDesign
 
 # When the best point is expected to gain less than this share, the models are asked again with
 # wider standard deviations: a stationary process is too sure of where the function bends.
 IDLE_GAIN = 5e-4
 _WIDER_STD_SCALE = 3.0
-_MOST_STARTS = 8  # two launches of four: more of them tell a model less than it does by deciding
-_MOST_OPTIONS = 8
 
 # Of what a repeat is worth: the rest would be found out as well when the front is confirmed.
 _REPEAT_SHARE = 0.2
@@ -70,10 +68,7 @@ class Search:
         self._is_possible = is_possible
         self._seed = seed
         self._default = default
-        self._starts = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if starts is None else starts
-        # as many again stand by for those that turn out to be known to fail
-        self._spread = start_points(space, 2 * self._starts, seed, is_possible, default)
-        self._options = [] if starts is not None else option_points(space, is_possible, default)
+        self._start = StartDesign(space, starts, seed, is_possible, default)
 
     def propose(
         self,
@@ -91,7 +86,7 @@ class Search:
         tried = {self._space.key(o.point) for o in observations}
         tried |= {self._space.key(point) for point in pending}
         known = FailureCauses.of(self._space, observations) if causes is None else causes
-        for planned in self._plan(known):
+        for planned in self._plan(known, observations):
             if self._space.key(planned.point) not in tried:
                 return planned
         rng = np.random.default_rng([self._seed, len(observations), len(pending)])
@@ -125,16 +120,12 @@ class Search:
         doubtful = step.best_new(warm, costs, _WIDER_STD_SCALE) or best
         return Suggestion(doubtful[0], "doubt", share)
 
-    def _plan(self, causes: FailureCauses) -> list[Suggestion]:
+    def _plan(self, causes: FailureCauses, observations: Sequence[Observation]) -> list[Suggestion]:
         """Return the default and the start design, without what is known to fail."""
-        spread = [point for point in self._spread if not causes.rules_out(point)]
-        options = [point for point in self._options if not causes.rules_out(point)]
-        options = options[:_MOST_OPTIONS]
-        planned = [*spread[:PER_LAUNCH], *options, *spread[PER_LAUNCH:]]
-        count = max(self._starts, min(PER_LAUNCH, len(spread)) + len(options))
+        points = self._start.points(observations, causes.rules_out)
         return [
             *([] if self._default is None else [Suggestion(self._default, "default")]),
-            *(Suggestion(point, "start") for point in planned[:count]),
+            *(Suggestion(point, "start") for point in points),
         ]
 
     def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:

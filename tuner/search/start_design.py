@@ -2,21 +2,78 @@
 
 Options are changed one at a time. What each does by itself is then known, beside the one point that
 is sure to make sense; a launch at random often combines several that waste a good one among them.
+Beside a default that fails little else works, so the first point that does takes its place.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tuner.search.observation import Observation
 from tuner.search.space import Knob, Levels, Point, Space
 
 PER_LAUNCH = 4
+_MOST_STARTS = 8  # two launches of four: more of them tell a model less than it does by deciding
+_MOST_OPTIONS = 8
 _TRIES = 8
 _MOST_ROWS = 2**14  # are looked at where few points are possible
 _TRIES_PER_LAUNCH = 64  # after so many impossible points on a launch, another one is taken
+
+
+class StartDesign:
+    """The points to evaluate, beside the default, before a model decides.
+
+    `count` are spread over the space; None for up to eight, and the options of a launch with them.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        count: int | None,
+        seed: int,
+        is_possible: Callable[[Point], bool],
+        default: Point | None,
+    ) -> None:
+        self._space = space
+        self._has_options = count is None
+        self._count = min(2 * (len(space.knobs) + 1), _MOST_STARTS) if count is None else count
+        self._seed = seed
+        self._is_possible = is_possible
+        self._default = default
+        self._beside_default = self._beside(default)
+
+    def points(
+        self, observations: Sequence[Observation], is_ruled_out: Callable[[Point], bool]
+    ) -> list[Point]:
+        """Return the design in its order, without what `is_ruled_out` names."""
+        spread, options = self._beside_default
+        works = next((o.point for o in observations if o.works), None)
+        has_failed = bool(options) and self._default_fails(observations)
+        if has_failed and works is not None:
+            spread, options = self._beside(works)
+        spread = [point for point in spread if not is_ruled_out(point)]
+        options = [point for point in options if not is_ruled_out(point)][:_MOST_OPTIONS]
+        count = max(self._count, min(PER_LAUNCH, len(spread)) + len(options))
+        beside, elsewhere = spread[:PER_LAUNCH], spread[PER_LAUNCH:]
+        if has_failed and works is None:
+            return [*grown_first(self._space, options, self._default), *elsewhere][:count]
+        return [*beside, *options, *elsewhere][:count]
+
+    def _beside(self, base: Point | None) -> tuple[list[Point], list[Point]]:
+        """Return the points that are spread, the first on the launch of `base`, and its options."""
+        # as many again stand by for those that turn out to be known to fail
+        count = 2 * self._count
+        spread = start_points(self._space, count, self._seed, self._is_possible, base)
+        options = option_points(self._space, self._is_possible, base) if self._has_options else []
+        return spread, options
+
+    def _default_fails(self, observations: Sequence[Observation]) -> bool:
+        key = None if self._default is None else self._space.key(self._default)
+        own = [o.works for o in observations if self._space.key(o.point) == key]
+        return bool(own) and not any(own)
 
 
 def start_points(
@@ -77,6 +134,19 @@ def option_points(
         if point not in points and is_possible(point):
             points.append(point)
     return points if len(points) > 1 else []
+
+
+def grown_first(space: Space, points: Sequence[Point], default: Point | None) -> list[Point]:
+    """Return points with those first that have more of a number than the default: more GPUs."""
+    if default is None:
+        return list(points)
+    ordered = np.array([knob.ordered and knob.condition is None for knob in space.knobs])
+    start = space.levels_of(default)
+
+    def has_grown(point: Point) -> bool:
+        return bool(np.any((space.levels_of(point) > start)[ordered]))
+
+    return sorted(points, key=lambda point: not has_grown(point))
 
 
 def _other_levels(knob: Knob, own: int) -> list[int]:
