@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import statistics
+from pathlib import Path
 
 import pytest
 
 from tuner.load.heaviness.stretch_heaviness import StretchHeaviness, stretch_heaviness
-from tuner.load.workload import load_workload
+from tuner.load.traces.trace_file import TraceRow, write_trace
+from tuner.load.workload import Workload, WorkloadSpec, load_workload
 from tuner.records import Load
 from tuner.slo import Slo
 
@@ -55,3 +57,23 @@ def test_windows_without_an_answer_have_none() -> None:
     found = stretch_heaviness(load_workload("chat"), Load(request_rate=0.05), [SLO], (0.0, 2.0))
     assert found is not None
     assert found.of(0) is None
+
+
+@pytest.mark.parametrize(("rows", "is_known"), [(40, True), (5_001, False)])
+def test_a_long_trace_is_not_read_hundreds_of_times(
+    tmp_path: Path, rows: int, is_known: bool
+) -> None:
+    with (tmp_path / "trace.jsonl.gz").open("wb") as file:
+        requests = (TraceRow(float(n), 5 + n % 11, prompt_tokens=20 + n % 7) for n in range(rows))
+        write_trace(file, requests)
+    spec = WorkloadSpec.model_validate(
+        {
+            "description": "for a test",
+            "trace": {"file": "trace.jsonl.gz"},
+            "load": {"request_rate": 1.0, "arrivals": "trace"},
+        }
+    )
+    workload = Workload("trace", spec, tmp_path)
+    found = stretch_heaviness(workload, Load(request_rate=2.0), [SLO], WINDOW_S)
+    assert (found is not None) == is_known
+    assert found is None or found.of(1) is not None

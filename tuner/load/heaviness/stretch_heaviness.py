@@ -22,7 +22,7 @@ from tuner.slo import Slo
 
 # The stretches that tell how heavy those of a workload are; nothing is measured on them.
 _FIRST_DRAW = 10_000_000
-_MOST_REQUESTS = 5_000  # in a stretch: more take long to draw, and such stretches differ less
+_MOST_REQUESTS = 5_000  # in a stretch, and in a trace: more take long to read or to draw
 # The reference server is so fast that it just holds, as what may be recommended does.
 _OF_BOUND = 0.8
 _TO_SET_SPEED = 8  # stretches
@@ -123,10 +123,12 @@ def stretch_heaviness(
     """Return the heaviness of a workload's stretches, None where it is not known in advance.
 
     That is in a closed loop, whose requests come as others end, without an SLO on TPOT, and where
-    a window has very many requests.
+    a window or the trace has very many requests.
     """
     rate = load.request_rate
     slo = next((slo for slo in slos if slo.metric.endswith("_tpot_ms")), None)
-    if rate is None or slo is None or rate * window_s[1] > _MOST_REQUESTS:
+    if rate is None or slo is None:
+        return None
+    if max(rate * window_s[1], workload.facts.rows if workload.facts else 0) > _MOST_REQUESTS:
         return None
     return StretchHeaviness(workload, rate, slo, window_s)
