@@ -50,9 +50,10 @@ class StretchHeaviness:
         """Draw the stretches that others are compared with, once; it takes seconds."""
         if self._scale is not None:
             return
-        draws = [self._arrivals(_FIRST_DRAW + n) for n in range(HEAVINESS_DRAWS)]
-        step_s = self._step_s(draws[:_TO_SET_SPEED])
-        self._scale = _Scale.of_all([self._log_tpot(draw, step_s) for draw in draws], step_s)
+        step_s = self._step_s([self._draw(n) for n in range(_TO_SET_SPEED)])
+        # one at a time: a stretch may have thousands of requests
+        values = [self._log_tpot(self._draw(n), step_s) for n in range(HEAVINESS_DRAWS)]
+        self._scale = _Scale.of_all(values, step_s)
 
     def of(self, number: int) -> float | None:
         """Return how heavy unseen stretch `number` is.
@@ -63,6 +64,10 @@ class StretchHeaviness:
         self.prepare()
         assert self._scale is not None
         return self._scale.of(self._log_tpot(self._arrivals(number), self._scale.step_s))
+
+    def _draw(self, number: int) -> list[Arrival]:
+        """Return one of the stretches that others are compared with."""
+        return self._arrivals(_FIRST_DRAW + number)
 
     def _arrivals(self, number: int) -> list[Arrival]:
         end_s = self.window_s[1]
