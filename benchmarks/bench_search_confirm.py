@@ -18,7 +18,7 @@ from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.records import Failure, FailureKind, Measurement, Source, Timing
 from tuner.store import RepeatRow, TrialOwner, TrialRow, TrialState
 from tuner.study.confirmation.members import Goal
-from tuner.study.confirmation.plan import Step, may_go_on, next_step, reserve_s
+from tuner.study.confirmation.plan import Step, next_step, repeats_left, reserve_s
 
 CLEAN_S = LAUNCH_S + SETTLE_S + WINDOW_S
 REPEATS = 4
@@ -74,8 +74,8 @@ class Evening:
 
     def confirm(self, clock_s: float) -> Confirmed:
         """Measure again until everything is decided or the night is over."""
-        while may_go_on(NIGHT_S, None, clock_s, self._repeats, CLEAN_S):
-            step = next_step(self._goal, self._trials, self._repeats)
+        while left := repeats_left(NIGHT_S, None, clock_s, self._repeats, CLEAN_S):
+            step = next_step(self._goal, self._trials, self._repeats, left=left)
             if step is None:
                 break
             self._repeat(step, clock_s)
