@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import trustme
 
 from tuner.load.client import connections as module
 from tuner.load.client.connection import Origin
@@ -26,7 +29,7 @@ class Counted:
 
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[Counted]:
+async def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Counted]:
     counted = Counted()
     talks: list[asyncio.Task[object] | None] = []
 
@@ -41,8 +44,8 @@ async def answering(answer: bytes) -> AsyncIterator[Counted]:
         with suppress(ConnectionError):
             await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    counted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    counted.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     try:
         yield counted
     finally:
@@ -90,6 +93,31 @@ async def test_a_name_that_is_not_found_cannot_be_connected_to() -> None:
         for _ in range(2):
             with pytest.raises(CannotConnectError):
                 await connections.take(Origin("no-such-host.invalid", 80, is_tls=False))
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that this process trusts."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return made
+
+
+@pytest.mark.parametrize(("name", "is_believed"), [("127.0.0.1", True), ("else.where", False)])
+async def test_a_server_with_tls_has_to_be_who_it_says(
+    authority: trustme.CA, name: str, is_believed: bool
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(tls)
+    async with answering(WHOLE, tls) as server, Connections(5.0) as connections:
+        if not is_believed:
+            with pytest.raises(CannotConnectError, match="certificate verify failed"):
+                await ask(connections, server.url)
+            return
+        for _ in range(3):
+            await ask(connections, server.url)
+        assert server.opened == 1
 
 
 async def test_a_server_without_tls_cannot_be_connected_to_with_it() -> None:
