@@ -84,12 +84,12 @@ def test_a_lock_that_another_host_has_taken_ends_the_run(
 
 
 def cut_the_lock(server: str) -> None:
-    """End the connection that holds a study's lock, and no other."""
+    """End the connection that holds a study's lock, and no other; return once it has ended."""
     engine = create_engine(server.replace("postgresql", "postgresql+psycopg", 1))
     with engine.connect() as connection:
         connection.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks "
                 "WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
             )
         )
