@@ -109,7 +109,7 @@ def test_a_dropped_idle_connection_is_replaced(store: Store) -> None:
     other = Store.open(store.url, create=False)
     with other._engine.connect() as connection:
         connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
     store.add_event("night", "after", "still there")
@@ -161,7 +161,7 @@ def test_a_cut_connection_shows_no_traceback(
     cut = store._engine.raw_connection()
     process = cut.cursor().execute("SELECT pg_backend_pid()").fetchone()[0]
     with Store.open(server, create=False) as other, other._engine.connect() as killer:
-        killer.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
+        killer.execute(text("SELECT pg_terminate_backend(:process, 10000)"), {"process": process})
     cut.close()  # the pool rolls it back
     assert caplog.records == []
 
