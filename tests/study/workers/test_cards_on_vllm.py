@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.chaos.cards_night import CardsNight, require_nothing_lost
 from helpers.ray_cluster import RayCluster
-from helpers.studies import TINY_LLAMA
+from helpers.studies import TINY_LLAMA, let_come_first
 from helpers.tiny_vllm import needs_vllm
 
 from tuner.servers.processes import tagged_processes
@@ -32,6 +34,14 @@ flags:
 """
 
 
+def let_clients_come_first(cluster: RayCluster) -> None:
+    """Let the clients, which are threads of the actors, run before the vLLMs on their cores."""
+    for actor in cluster.processes(ACTOR):
+        with suppress(psutil.Error, ProcessLookupError):
+            for thread in actor.threads():
+                let_come_first(thread.id)
+
+
 def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
     model, space = tmp_path / "tiny", tmp_path / "limits.yaml"
     model.mkdir()
@@ -47,9 +57,13 @@ def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
     deadline_s = time.monotonic() + 600.0
     while night.logged() < 4:
         assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
+        let_clients_come_first(cluster)
         time.sleep(0.2)
     random.choice(cluster.processes(ACTOR)).kill()
-    assert night.code_of(run, 600) == 0, night.log.read_text()
+    while run.poll() is None and time.monotonic() < deadline_s:
+        let_clients_come_first(cluster)
+        time.sleep(0.2)
+    assert night.code_of(run, 1) == 0, night.log.read_text()
     require_nothing_lost(night, TRIALS)
     with Store.open(night.store, create=False) as store:
         trials = store.trials("s")
