@@ -60,6 +60,7 @@ def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
         let_clients_come_first(cluster)
         time.sleep(0.2)
     random.choice(cluster.processes(ACTOR)).kill()
+    deadline_s = time.monotonic() + 600.0
     while run.poll() is None and time.monotonic() < deadline_s:
         let_clients_come_first(cluster)
         time.sleep(0.2)

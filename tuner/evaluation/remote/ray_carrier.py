@@ -186,7 +186,7 @@ class RayCarrier:
                 self.facts = await self._answer(actor.facts.remote())
         except asyncio.CancelledError:
             if self._actor is None:
-                asked(partial(_kill, actor))  # it may not even have a place
+                await _killed(actor)  # it may not even have a place
             raise
         except TimeoutError:
             await _killed(actor)
@@ -243,7 +243,7 @@ def actor_name(study: str, bench: str, order: BenchOrder) -> str:
 
 def _kill_when_placed(placed: asyncio.Future[Any]) -> None:
     if not placed.cancelled() and placed.exception() is None:
-        asked(partial(_kill, placed.result()))
+        _kill(placed.result())
 
 
 async def _killed(actor: Any) -> None:
