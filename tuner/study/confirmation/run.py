@@ -118,7 +118,8 @@ class ConfirmationRun:
 
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""
-        return next_between(self._goal, self._able(), self._ended(), self._left())
+        left = self._left(self._store.repeats.of(self._name))
+        return next_between(self._goal, self._able(), self._ended(), left)
 
     def _ended(self) -> list[RepeatRow]:
         repeats = self._store.repeats.of(self._name)
@@ -192,7 +193,8 @@ class ConfirmationRun:
             self._listener.note(message)
 
     def _next(self, worker: Worker) -> Step | None:
-        repeats, left = self._store.repeats.of(self._name), self._left()
+        repeats = self._store.repeats.of(self._name)
+        left = self._left(repeats)
         step = next_step(
             self._goal,
             self._able(),
@@ -209,9 +211,9 @@ class ConfirmationRun:
         has_members = any(r.traffic == step.traffic for r in repeats)
         return step if is_paid and has_members else None
 
-    def _left(self) -> int | None:
+    def _left(self, repeats: Sequence[RepeatRow]) -> int | None:
         """Return how many repeats the budget has room for; None if that is not known yet."""
-        repeats, spent_s = self._store.repeats.of(self._name), self._store.study(self._name).spent_s
+        spent_s = self._store.study(self._name).spent_s
         budget = (self._spec.budget_s, self._spec.trials)
         return repeats_left(*budget, spent_s, repeats, self._each_s(), is_late=self._is_late)
 
