@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 
@@ -46,12 +45,7 @@ class ClientWatch:
         self._task = asyncio.create_task(self._sample())
         return self
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End."""
         assert self._task is not None
         self._task.cancel()

@@ -8,7 +8,6 @@ import ipaddress
 import socket
 import ssl
 from collections import deque
-from types import TracebackType
 from typing import NamedTuple, Self, cast
 from urllib.parse import quote, unquote, urlsplit
 
@@ -56,16 +55,13 @@ class Connections:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close what is open."""
         for connection in self._free:
             connection.close()
         self._free.clear()
+        for lookup in self._addresses.values():
+            lookup.cancel()  # nobody waits for it any more
         await asyncio.sleep(0)  # the event loop closes the sockets in its next round
 
     def target(self, url: str) -> Target:
