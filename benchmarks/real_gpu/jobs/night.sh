@@ -4,7 +4,9 @@
 python3 $here/machine/stop_after_pairs.py "$results/night.db" "${PAIRS:-4}" "${NIGHT_S:-900}" \
     "${LATEST_S:-1250}" &
 watcher=$!
-study night --cards all --space "${SPACE:-default+precision}+$root/spaces/dummy.yaml" \
+forks=()
+[ -e "$root/forks.ok" ] && forks=(--fork-servers)
+study night "${forks[@]}" --cards all --space "${SPACE:-default+precision}+$root/spaces/dummy.yaml" \
     --allow-output-changes --request-rate 10 --window-s 10 --confirm-window-s "${CONFIRM_S:-40}" \
     --trials "${TRIALS:-16}" --slo 'p99_tpot_ms<=30' --slo 'p99_ttft_ms<=300'
 code=$?

@@ -6,7 +6,10 @@ mkdir -p "$root/bin" "$root/spaces"
 # Studies store these paths, so they are the same for every version of the project.
 [ -e "$root/llama-3.1-8b" ] || cp -r $here/llama-3.1-8b "$root/"
 cp $here/jobs/*.yaml "$root/spaces/"
-cp -n $here/machine/vllm "$root/bin/"
+[ -e "$root/bin/vllm" ] || { # its first line names its Python, for the fork servers
+    { echo "#!$(python3 -c 'import sys; print(sys.executable)')" && cat $here/machine/packed_vllm.py; } >"$root/bin/vllm"
+    chmod +x "$root/bin/vllm"
+}
 export PYTHONPATH="$root/site:$PWD" PATH="$root/bin:$PATH" PYTHONUNBUFFERED=1
 unset PYTHONDONTWRITEBYTECODE
 export TUNER_VLLM="$root/bin/vllm" TUNER_STATE_DIR="$root/state"

@@ -14,9 +14,10 @@ python3 -m compileall -q -j "$cores" "$root/site" . >/dev/null 2>&1
 for name in torch transformers triton sympy mpmath networkx numpy aiohttp huggingface_hub tokenizers jinja2; do
     [ -d "$packages/$name" ] && python3 -m compileall -q -j "$cores" "$packages/$name" >/dev/null 2>&1
 done
-step "ask vLLM for its flags"
+step "ask vLLM for its flags; can its servers be forked?"
 vllm --version &
 vllm serve --help=all >/dev/null &
+(timeout 60 python3 $here/machine/can_fork.py 2>&1 && touch "$root/forks.ok") &
 wait
 step "ready"
 touch "$root/ready.done"

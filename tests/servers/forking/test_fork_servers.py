@@ -104,6 +104,17 @@ async def test_nothing_is_forked_from_a_process_with_threads(bench: Bench) -> No
     assert "have started" in (bench.folder / "logs" / "forks.log").read_text()
 
 
+async def test_nothing_is_forked_where_the_kernel_gives_no_handles_of_processes(
+    bench: Bench,
+) -> None:
+    lacks = "\ndef missing(pid):\n    raise OSError(38, 'no such call')\nos.pidfd_open = missing\n"
+    (bench.folder / "modules" / "heavy.py").write_text(HEAVY + lacks)
+    async with launched(replace(bench.plan(), stop_grace_s=1.0)) as server:
+        assert (await answer_of(server))["found"][0]["pid"] == server.pid
+    assert "no handles of processes" in (bench.folder / "logs" / "forks.log").read_text()
+    assert len(tagged_processes(bench.run_tag)) == 0
+
+
 async def test_a_killed_fork_server_leaves_nothing_and_ordinary_launches(bench: Bench) -> None:
     async with launched(replace(bench.plan(), stop_grace_s=0.5)) as server:
         own = tagged_processes(bench.run_tag, launch_tag=server.served_name)

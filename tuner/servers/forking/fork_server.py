@@ -179,9 +179,7 @@ def start(place: Place, argv: Sequence[str]) -> NoReturn:
         os.execv(argv[0], list(argv))  # nosec B606
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: fork.send_signal(received))
-    code = fork.exit_code(wait=True)
-    assert code is not None
-    if code < 0:
+    if (code := fork.exit_code(wait=True) or 0) < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the fork has written its own
         with suppress(OSError):  # KILL has no other handler
             signal.signal(-code, signal.SIG_DFL)
@@ -218,7 +216,10 @@ def _unsafe(before: set[int]) -> str | None:
         return f"the imports have left files open: {sorted(opened)}"
     if not _retagged(IMPORTED):
         return "its environment has moved, so that its processes could not be found"
-    return None
+    with suppress(OSError):
+        os.close(os.pidfd_open(os.getpid()))
+        return None
+    return "this kernel gives no handles of processes (pidfd_open)"
 
 
 def _descriptors() -> set[int]:
@@ -377,8 +378,7 @@ def _spawned_job(path: str | bytes, words: Sequence[str], fds: Sequence[int]) ->
     main = _SPAWN_MAIN.fullmatch(words[-2]) if is_process else None
     if main is None or fds[-1] >= _OWN_FDS:
         raise NoForkError("no process of multiprocessing, or too many descriptors")
-    arguments = (argument.split("=") for argument in main[1].split(", "))
-    spawned = {name: int(number) for name, number in arguments}
+    spawned = {name: int(n) for name, n in (word.split("=") for word in main[1].split(", "))}
     return Job(("-c", _SPAWNED), spawned, dict(os.environ), str(Path.cwd()), fds)
 
 
