@@ -86,6 +86,11 @@ class CommandLine:
         except TunerError:
             return []  # not there yet
 
+    def failures(self, study: str) -> str:
+        """What failed in a study and why, a line each, for a test that tells it."""
+        rows = (*self.trials(study), *self.repeats(study))
+        return "\n".join(f"{type(r).__name__} {r.number}: {r.failure}" for r in rows if r.failure)
+
     def run_tags(self, study: str) -> set[str]:
         return {t.owner.run_tag for t in self.trials(study)}
 

@@ -158,8 +158,9 @@ def test_a_real_vllm_answers_the_probe_prompts_on_every_launch(tuner: CommandLin
         *options.split(), "--study", "night", "--trials", "1", "--no-checks", deadline_s=800
     )
     assert done.returncode == 0, done.stderr
-    repeats = tuner.repeats("night")
-    assert len(repeats) >= 2
+    # a window in which the client was late is thrown away before anything is asked
+    repeats = [r for r in tuner.repeats("night") if r.measurement is not None]
+    assert len(repeats) >= 2, tuner.failures("night")
     for repeat in repeats:
         assert repeat.answers is not None, repeat.warnings
         assert len(repeat.answers) == PROBES

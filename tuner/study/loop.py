@@ -245,7 +245,7 @@ class StudyRun:
             # the knobs of what is recommended are tried once more
             simplifying_s = self._proposals.knob_count * next_s
             reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * budget_s)
-        return self._spent_s + next_s < budget_s - reserve_s
+        return self._spent_s + self._patience.due_s + next_s < budget_s - reserve_s
 
     @property
     def _next_s(self) -> float:

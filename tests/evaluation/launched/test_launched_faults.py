@@ -84,3 +84,20 @@ async def test_after_a_fault_of_the_machine_the_next_try_waits(
         measured = (await live.evaluate(Configuration(), 4)).result
         assert isinstance(measured, Measurement)
         assert live._faults_in_a_row == 0
+
+
+async def test_who_has_waited_since_the_fault_waits_no_longer(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "BACK_OFF_S", (3600.0,))
+    fault = LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, "the port is taken"))
+
+    async def refuse() -> None:
+        raise fault
+
+    async with evaluator(tmp_path, workload) as live:
+        run = live._plan.run_of(Configuration())
+        await live._evaluate(Configuration(), refuse, run)
+        live._last_fault_s -= 3600.0
+        await live._evaluate(Configuration(), refuse, run)  # it would outlast the test
+        assert live._faults_in_a_row == 2

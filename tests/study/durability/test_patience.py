@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import Store
+from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.patience import LONGEST_WAIT_S, Patience
 
 BUSY = Failure(FailureKind.INFRASTRUCTURE, "the client was late", passes=True)
@@ -75,6 +77,56 @@ def test_a_machine_that_stays_busy_needs_a_person(store: Store, waits: list[floa
     with pytest.raises(OperatorNeededError, match="the client was late"):
         bed.run()
     assert sum(waits) == 3600.0
+
+
+def confirming(bed: Testbed) -> ConfirmationRun:
+    return ConfirmationRun("s", bed.spec, bed.store, bed.fleet, bed.listener)
+
+
+def test_a_confirmation_goes_on_after_a_busy_half_hour(store: Store, waits: list[float]) -> None:
+    bed = Testbed(store)
+    bed.run()
+    searched_s = store.study("s").spent_s
+    bed.evaluator.again = lambda c, repeat: BUSY if 2 <= repeat < 9 else physics(c, repeat)
+    asyncio.run(confirming(bed).run())
+    rows = store.repeats.of("s")
+    assert waits == [15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0]
+    assert len({(r.trial, r.traffic) for r in rows[2:10]}) == 1  # the same one again
+    assert rows[9].measurement is not None
+    assert store.study("s").spent_s == pytest.approx(searched_s + 10.0 * len(rows) + sum(waits))
+    undisturbed = confirming(bed)
+    asyncio.run(undisturbed.run())
+    assert store.repeats.of("s") == rows  # nothing was left out
+
+
+def test_a_confirmation_on_a_machine_that_stays_busy_needs_a_person(
+    store: Store, waits: list[float]
+) -> None:
+    bed = Testbed(store)
+    bed.run()
+    bed.evaluator.again = lambda configuration, repeat: BUSY
+    with pytest.raises(OperatorNeededError, match="the client was late"):
+        asyncio.run(confirming(bed).run())
+    assert sum(waits) == 3600.0
+
+
+def test_hours_that_end_before_a_wait_are_not_waited_for(store: Store, waits: list[float]) -> None:
+    spec = SPEC.model_copy(update={"trials": None, "hours": 400.0 / 3600.0, "slos": ()})
+    bed = Testbed(store, lambda c, trial: BUSY if trial >= 5 else physics(c, trial), spec)
+    bed.run()
+    assert waits == [15.0, 30.0, 60.0, 120.0]
+    assert store.study("s").spent_s == pytest.approx(sum(waits) + 100.0)  # and 240 s would be next
+
+
+def test_a_confirmation_does_not_wait_beyond_its_hours(store: Store, waits: list[float]) -> None:
+    bed = Testbed(store)
+    bed.run()
+    bed.spec = SPEC.model_copy(update={"trials": None, "hours": 400.0 / 3600.0})
+    store.add_spent_s("s", 200.0 - store.study("s").spent_s)
+    bed.evaluator.again = lambda configuration, repeat: BUSY
+    asyncio.run(confirming(bed).run())
+    assert waits == [15.0, 30.0, 60.0]
+    assert store.study("s").spent_s == pytest.approx(200.0 + sum(waits) + 40.0)  # 120 s are next
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -83,6 +83,7 @@ class ServedEvaluator:
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
+        self._last_fault_s = 0.0  # on the monotonic clock
         self._answers = AnswerChecks(plan, self._baseline_server)
 
     async def prepare(self) -> Testbed:
@@ -200,14 +201,19 @@ class ServedEvaluator:
         get: Callable[[], Awaitable[WarmServer]],
         run: LoadRun,
     ) -> Evaluation:
-        """Measure; after faults of the machine wait first, so that it can recover."""
+        """Measure; after faults of the machine wait first, so that it can recover.
+
+        Time that has passed since the fault counts: whoever asks may have waited too.
+        """
         if self._faults_in_a_row:
-            await asyncio.sleep(BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1])
+            back_off_s = BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1]
+            await asyncio.sleep(back_off_s - (time.monotonic() - self._last_fault_s))
         found = await self._evaluate_now(configuration, get, run)
         is_fault = isinstance(found.result, Failure) and (
             found.result.kind is FailureKind.INFRASTRUCTURE
         )
         self._faults_in_a_row = self._faults_in_a_row + 1 if is_fault else 0
+        self._last_fault_s = time.monotonic()
         return found
 
     async def _evaluate_now(

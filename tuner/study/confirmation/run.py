@@ -33,6 +33,7 @@ from tuner.study.confirmation.returns import (
     next_return,
     unconfirmed_leader,
 )
+from tuner.study.durability.patience import Patience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
@@ -71,6 +72,7 @@ class ConfirmationRun:
         drops = (spec.quality_drop, spec.picture_drop)
         near = AS_LITTLE if fleet.first.card is None else AS_LITTLE_BY_MODEL
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops, near)
+        self._patience = Patience(spec.patience_s, listener.note)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
@@ -102,7 +104,7 @@ class ConfirmationRun:
         try:
             while (step := self._next_aim(share)) is not None:
                 await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-                took_s += await self._measure(worker, step)
+                took_s += await self._wait() or await self._measure(worker, step)
         finally:
             self._is_aiming = False
         return took_s
@@ -155,6 +157,8 @@ class ConfirmationRun:
                 is_tried = await simplify(worker)
                 if is_tried or is_tried is None:
                     return bool(is_tried)
+            if await self._wait():
+                return True  # something else may lead by now
             step = self._next(worker)
             if step is None:
                 return False
@@ -213,7 +217,7 @@ class ConfirmationRun:
 
     def _left(self, repeats: Sequence[RepeatRow]) -> int | None:
         """Return how many repeats the budget has room for; None if that is not known yet."""
-        spent_s = self._store.study(self._name).spent_s
+        spent_s = self._store.study(self._name).spent_s + self._patience.due_s
         budget = (self._spec.budget_s, self._spec.trials)
         return repeats_left(*budget, spent_s, repeats, self._each_s(), is_late=self._is_late)
 
@@ -250,6 +254,13 @@ class ConfirmationRun:
         trials = [t.timing for t in self._store.trials(self._name) if t.timing is not None]
         return clean_s(repeats or trials)
 
+    async def _wait(self) -> float:
+        """Wait if the last repeat found the machine busy; return for how long, s."""
+        waited_s = await self._patience.wait()
+        if waited_s:
+            self._store.add_spent_s(self._name, waited_s)
+        return waited_s
+
     async def _measure(self, worker: Worker, step: Step) -> float:
         """Measure, store, count; return the time that passed, s (virtual on the emulator)."""
         evaluation, passed_s = await self._repeats.measure(
@@ -266,8 +277,12 @@ class ConfirmationRun:
     def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
         """Leave out, for this run, a member that keeps failing for a reason outside it."""
         number = step.trial.number
+        is_borne = self._patience.bears(result)
         if isinstance(result, Measurement):
             self._left_out_in_a_row = 0
+            return
+        if is_borne:
+            self._store.add_event(self._name, "waiting", result.reason, trial=number)
             return
         self._attempts[number] = self._attempts.get(number, 0) + 1
         if result.kind is FailureKind.CONFIGURATION or self._attempts[number] < MAX_ATTEMPTS:

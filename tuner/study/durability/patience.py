@@ -29,6 +29,11 @@ class Patience:
         self._waits = 0
         self._next_s: float | None = None
 
+    @property
+    def due_s(self) -> float:
+        """How long `wait` will wait, s."""
+        return self._next_s or 0.0
+
     def bears(self, result: Measurement | Failure) -> bool:
         """Say whether to wait and try again, which `wait` then does; a measurement ends the row."""
         self._next_s = None
