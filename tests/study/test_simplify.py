@@ -13,6 +13,7 @@ from tuner.configuration import Configuration
 from tuner.records import Failure, Measurement
 from tuner.slo import Slo
 from tuner.store import Store
+from tuner.study.confirmation.members import AIM_FROM
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
 
@@ -67,3 +68,19 @@ def test_a_short_study_has_the_trials_that_were_asked_for(store: Store) -> None:
     bed = Testbed(store, spec=WIDE.model_copy(update={"trials": 12}))
     asyncio.run(to_the_end(*start(bed)))
     assert len(store.trials("s")) == 12
+
+
+def test_what_is_tried_on_unseen_traffic_during_a_night_sets_one_knob(store: Store) -> None:
+    spec = WIDE.model_copy(update={"trials": None, "hours": 1.0 / 6.0})
+    bed = Testbed(store, spec=spec)
+    run, confirmation = start(bed)
+    asyncio.run(run.run())
+    trials, aims = store.trials("s"), store.repeats.of("s")
+    assert aims
+    for aim in aims:
+        assert aim.traffic is not None and aim.traffic >= AIM_FROM
+        assert len(trials[aim.trial].configuration.knobs()) == 1
+    assert store.study("s").spent_s <= spec.budget_s
+    asyncio.run(confirmation.run(run.simplify))
+    assert recommend(store).best.configuration == Configuration(flags={"max_num_seqs": 256})
+    assert store.study("s").spent_s <= spec.budget_s

@@ -23,6 +23,7 @@ from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
 from tuner.store import Store, TrialState
 from tuner.study.checks.early_question import EarlyQuestion
+from tuner.study.confirmation.plan import aim_levels
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability.patience import Patience
 from tuner.study.durability.results import all_warnings, require_metrics
@@ -101,12 +102,32 @@ class StudyRun:
                 if cards.leave_out_an_outlier(worker):
                     return False
             points.append(self._point(await self._evaluate_next(worker)))
-            if self._confirmation is not None:
+            if self._confirmation is not None and not self._simplifies_before_aim():
                 passed_s = await self._confirmation.aim(worker, self.progress.share)
                 self._spent_s += passed_s
             return True
 
         await self._fleet.work_off(next_of)
+
+    def _simplifies_before_aim(self) -> bool:
+        """Say whether what is due on unseen traffic is first tried with most knobs put back.
+
+        Windows on unseen traffic are then of what may be recommended. It is one trial of the search
+        each time that such windows are due. A budget in trials has none to spare.
+        """
+        assert self._confirmation is not None
+        returns, share = self._proposals.returns, self.progress.share
+        if self._spec.trials is not None or self._spec.traffic == "drawn":
+            return False
+        if returns.is_under_way:
+            return True
+        if returns.count >= aim_levels(share, self._spec.trials):
+            return False
+        step = self._confirmation.return_before_aim(share, returns.order)
+        if step is None:
+            return False
+        returns.enqueue(step.trial, step.names)
+        return True
 
     async def simplify(self, worker: Worker) -> bool | None:
         """Try a knob of what would be recommended at the baseline's value.

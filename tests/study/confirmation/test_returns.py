@@ -7,15 +7,25 @@ from dataclasses import replace
 
 from helpers.night_rows import repeat, values
 from helpers.records import trial_row
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuner.analysis.knob_returns import returned
 from tuner.configuration import Configuration
 from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
-from tuner.study.confirmation.members import Goal
+from tuner.study.confirmation.members import AIM_FROM, Goal
 from tuner.study.confirmation.plan import next_step
-from tuner.study.confirmation.returns import KnobReturn, Names, kept_s, next_between, next_return
+from tuner.study.confirmation.returns import (
+    KnobReturn,
+    Names,
+    kept_s,
+    next_between,
+    next_return,
+    return_of_most,
+    unconfirmed_leader,
+)
 
 GOAL = Goal((Slo("p99_tpot_ms", 50.0),), (Objective.parse("energy_per_output_token_j"),), 4)
 BASE = Configuration()
@@ -39,11 +49,15 @@ def backwards(_: int, groups: Sequence[Names]) -> Sequence[Names]:
     return sorted(groups)[::-1]
 
 
+def next_of(trials: Sequence[TrialRow], rows: Sequence[RepeatRow]) -> KnobReturn | None:
+    leader = unconfirmed_leader(GOAL, trials, rows)
+    return None if leader is None else next_return(leader, trials, backwards)
+
+
 def test_the_model_gives_the_order_and_what_was_tried_is_not_tried_again() -> None:
-    assert next_return(GOAL, [DEFAULT, BEST], [], backwards) == KnobReturn(1, ("power_limit_w",))
+    assert next_of([DEFAULT, BEST], []) == KnobReturn(1, ("power_limit_w",))
     worse = trial_row(2, values(0.3, 30.0), returned(FULL, "power_limit_w", BASE))
-    found = next_return(GOAL, [DEFAULT, BEST, worse], [], backwards)
-    assert found == KnobReturn(1, ("max_num_seqs",))
+    assert next_of([DEFAULT, BEST, worse], []) == KnobReturn(1, ("max_num_seqs",))
 
 
 def test_all_but_the_knob_that_matters_most_go_back_at_once_and_then_one_by_one() -> None:
@@ -52,14 +66,54 @@ def test_all_but_the_knob_that_matters_most_go_back_at_once_and_then_one_by_one(
     )
     best = trial_row(1, values(0.25, 35.0), full)
     # the last in the order is expected to matter most
-    first = next_return(GOAL, [DEFAULT, best], [], backwards)
+    first = next_of([DEFAULT, best], [])
     assert first == KnobReturn(1, ("power_limit_w", "max_num_seqs"))
     seqs_alone = Configuration(flags={"max_num_batched_tokens": 8192})
     same = trial_row(2, values(0.25, 35.0), seqs_alone)
     assert _first_member([DEFAULT, best, same]).number == 2
     worse = trial_row(2, values(0.35, 35.0), seqs_alone)
-    found = next_return(GOAL, [DEFAULT, best, worse], [], backwards)
-    assert found == KnobReturn(1, ("power_limit_w",))
+    assert next_of([DEFAULT, best, worse], []) == KnobReturn(1, ("power_limit_w",))
+
+
+KNOBS = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "swap_space")
+
+
+@given(st.sets(st.sampled_from(KNOBS), min_size=1), st.permutations(KNOBS))
+def test_the_knobs_without_effect_are_found_in_few_trials(
+    effective: set[str], by_effect: list[str]
+) -> None:
+    """A knob that matters, by the model, too, is kept; what does not goes back at once."""
+    expected = sorted(by_effect, key=lambda name: name in effective)
+
+    def order(_: int, groups: Sequence[Names]) -> Sequence[Names]:
+        return sorted(groups, key=lambda names: max(map(expected.index, names)))
+
+    full = Configuration(flags=dict.fromkeys(KNOBS, 16))
+    trials, leader, tried = [DEFAULT, trial_row(1, values(0.2, 35.0), full)], 1, 0
+    while (step := next_return(trials[leader], trials, order)) is not None:
+        configuration = trials[leader].configuration
+        for name in step.names:
+            configuration = returned(configuration, name, BASE)
+        is_worse = not effective <= set(configuration.knobs())
+        found = trial_row(len(trials), values(0.3 if is_worse else 0.2, 35.0), configuration)
+        trials.append(found)
+        leader, tried = leader if is_worse else found.number, tried + 1
+    assert set(trials[leader].configuration.knobs()) == effective
+    assert tried <= (1 if len(effective) == 1 else len(KNOBS) + 2)
+
+
+def test_the_last_repeats_choose_whose_knobs_go_back() -> None:
+    """With few repeats left the next is what they can still show, and it has knobs of its own."""
+    known = Configuration(flags={"max_num_seqs": 128}, device={"sm_clock_mhz": 1320})
+    trials = [DEFAULT, BEST, trial_row(2, values(0.3, 30.0), known)]
+    aims = [
+        replace(repeat(n, 2, values(0.3 * by, 30.0 * by)), traffic=AIM_FROM + n)
+        for n, by in enumerate((1.0, 1.02, 0.98))
+    ]
+    many, few = (unconfirmed_leader(GOAL, trials, aims, left) for left in (None, 4))
+    assert many is not None and many.number == 1
+    assert few is not None and few.number == 2
+    assert next_return(few, trials, backwards) == KnobReturn(2, ("sm_clock_mhz",))
 
 
 def test_what_is_no_worse_takes_the_place_and_is_confirmed() -> None:
@@ -67,20 +121,21 @@ def test_what_is_no_worse_takes_the_place_and_is_confirmed() -> None:
     trials = [DEFAULT, BEST, equal]
     assert _first_member(trials).number == 2
     # without its last knob it is the default, which was measured
-    assert next_return(GOAL, trials, [], backwards) is None
+    assert next_of(trials, []) is None
 
 
 def test_a_member_under_confirmation_stays_as_it_is() -> None:
     rows = [replace(repeat(0, 1, values(0.25, 35.0)), traffic=0)]
-    assert next_return(GOAL, [DEFAULT, BEST], rows, backwards) is None
+    assert next_of([DEFAULT, BEST], rows) is None
 
 
 def test_a_knob_that_cannot_go_back_is_passed_over() -> None:
     def only_seqs(_: int, groups: Sequence[Names]) -> Sequence[Names]:
         return [names for names in groups if names == ("max_num_seqs",)]
 
-    assert next_return(GOAL, [DEFAULT, BEST], [], only_seqs) == KnobReturn(1, ("max_num_seqs",))
-    assert next_return(GOAL, [DEFAULT, BEST], [], lambda *_: ()) is None
+    assert next_return(BEST, [DEFAULT, BEST], only_seqs) == KnobReturn(1, ("max_num_seqs",))
+    assert next_return(BEST, [DEFAULT, BEST], lambda *_: ()) is None
+    assert return_of_most(BEST, [DEFAULT, BEST], lambda *_: ()) is None
 
 
 def _first_member(trials: list[TrialRow]) -> TrialRow:

@@ -223,28 +223,46 @@ def aim_step(
 ) -> Step | None:
     """Return what to measure on unseen traffic during the search, so that it aims right.
 
-    `share` of the budget is spent; of a budget in hours the search has only a part. It is what
-    would be recommended by now; see `tuner.analysis.outlook`.
+    `share` of the budget is spent. It is what would be recommended by now; see
+    `tuner.analysis.outlook`.
     """
-    due = AIMS
-    if budget_trials is None:
-        share, due = share / (1.0 - SHARE_OF_HOURS), AIMS_OF_HOURS
-    elif budget_trials < _LEAST_TRIALS_TO_AIM:
-        return None
-    aims = [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
-    if len(aims) >= sum(count for at, count in due if share >= at):
+    if not is_aim_due(share, budget_trials, repeats):
         return None
     front = members(goal, trials, repeats, goal.verdicts(trials, repeats), is_aim=True)
     leader = next((t for t in front if not t.baseline), None)
     if leader is None:
         return None
-    return Step(leader, RepeatKind.CONFIRMATION, AIM_FROM + len(aims))
+    return Step(leader, RepeatKind.CONFIRMATION, AIM_FROM + len(_aims(repeats)))
+
+
+def is_aim_due(share: float, budget_trials: int | None, repeats: Sequence[RepeatRow]) -> bool:
+    """Say whether one more window on unseen traffic is due at this share of the budget."""
+    due = sum(count for _, count in _aims_begun(share, budget_trials))
+    return len(_aims(repeats)) < due
+
+
+def aim_levels(share: float, budget_trials: int | None) -> int:
+    """Return at how many points of the search windows on unseen traffic are due by now."""
+    return len(_aims_begun(share, budget_trials))
+
+
+def _aims_begun(share: float, budget_trials: int | None) -> list[tuple[float, int]]:
+    """Return when how many such windows are due; of a budget in hours the search has a part."""
+    due = AIMS
+    if budget_trials is None:
+        share, due = share / (1.0 - SHARE_OF_HOURS), AIMS_OF_HOURS
+    elif budget_trials < _LEAST_TRIALS_TO_AIM:
+        return []
+    return [(at, count) for at, count in due if share >= at]
+
+
+def _aims(repeats: Sequence[RepeatRow]) -> list[RepeatRow]:
+    return [r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM]
 
 
 def may_aim(budget_s: float, repeats: Sequence[RepeatRow], each_s: float | None) -> bool:
     """Say whether the hours have room for one more `aim_step`."""
-    aims_s = _spent_s(r for r in repeats if r.traffic is not None and r.traffic >= AIM_FROM)
-    return aims_s + (each_s or 0.0) <= AIM_SHARE_OF_HOURS * budget_s
+    return _spent_s(_aims(repeats)) + (each_s or 0.0) <= AIM_SHARE_OF_HOURS * budget_s
 
 
 def clean_s(tooks: Sequence[Timing]) -> float | None:

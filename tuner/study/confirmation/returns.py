@@ -2,15 +2,16 @@
 
 Knobs of the configuration that would be recommended go back to the baseline's value, as an ordinary
 trial on the search's stretch of traffic: first all but the one that is expected to matter most,
-then one at a time. What is no worse takes its place. Other workers meanwhile try it with single
-knobs a step further. Once something holds, and what would save more may not, the value between
-theirs is tried. The next step depends only on what is stored and on what the search's model says.
+then half of those, and at last one at a time. What is no worse takes its place. Other workers
+meanwhile try it with single knobs a step further. Once something holds, and what would save more
+may not, the value between theirs is tried. The next step depends only on what is stored and on what
+the search's model says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
@@ -72,37 +73,67 @@ def kept_s(
 
 
 def unconfirmed_leader(
-    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], left: int | None = None
 ) -> TrialRow | None:
-    """Return what would be recommended; None if that is the default, or is being confirmed."""
-    front = members(goal, trials, repeats, goal.verdicts(trials, repeats))
+    """Return what is confirmed next; None if that is the default, or is being confirmed.
+
+    `left` is how many repeats there is room for: the last ones go to what they can still show.
+    """
+    front = members(goal, trials, repeats, goal.verdicts(trials, repeats), left)
     is_begun = {r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM}
     if not front or front[0].baseline or front[0].number in is_begun:
         return None
     return front[0]
 
 
-def next_return(
-    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], order: Order
-) -> KnobReturn | None:
-    """Return what to try next, or None if every knob of the leader was tried or is confirmed."""
-    baseline, leader = baseline_of(trials), unconfirmed_leader(goal, trials, repeats)
-    if baseline is None or leader is None:
-        return None
-    tried = by_configuration(trials)
+def next_return(leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> KnobReturn | None:
+    """Return what to try next of a leader, or None if every knob of it was tried.
 
-    def is_new(names: Names) -> bool:
-        configuration = leader.configuration
-        for name in names:
-            configuration = returned(configuration, name, baseline.configuration)
-        return key_of(configuration) not in tried
-
-    knobs = returnable(leader.configuration, baseline.configuration)
-    ordered = order(leader.number, [(name,) for name in knobs]) if knobs else ()
-    but_one = tuple(name for names in ordered[:-1] for name in names)
-    groups = order(leader.number, [but_one]) if len(but_one) > 1 and is_new(but_one) else ()
-    step = next((names for names in (*groups, *ordered) if is_new(names)), None)
+    Groups of knobs halve until one is no worse.
+    """
+    knobs = _Knobs(leader, trials, order)
+    for names in knobs.groups:
+        if knobs.is_new(names) and order(leader.number, [names]):
+            return KnobReturn(leader.number, names)
+    step = next((names for names in knobs.singles if knobs.is_new(names)), None)
     return None if step is None else KnobReturn(leader.number, step)
+
+
+def return_of_most(leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> KnobReturn | None:
+    """Return all knobs of a leader but the one that matters most; None if that was tried."""
+    knobs = _Knobs(leader, trials, order)
+    but_one = knobs.names[:-1]
+    is_open = but_one and knobs.is_new(but_one) and order(leader.number, [but_one])
+    return KnobReturn(leader.number, but_one) if is_open else None
+
+
+class _Knobs:
+    """The knobs of a leader that can go back, the one that is expected to change least first."""
+
+    def __init__(self, leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> None:
+        self._configuration = leader.configuration
+        baseline = baseline_of(trials)
+        self._baseline = None if baseline is None else baseline.configuration
+        self._tried = by_configuration(trials)
+        knobs = [] if self._baseline is None else returnable(self._configuration, self._baseline)
+        self.singles = list(order(leader.number, [(name,) for name in knobs])) if knobs else []
+        self.names = tuple(name for (name,) in self.singles)
+
+    @property
+    def groups(self) -> Iterator[Names]:
+        """All knobs but the last, and then each time half of them, while they are several."""
+        size = len(self.names) - 1
+        while size > 1:
+            yield self.names[:size]
+            size = (size + 1) // 2
+
+    def is_new(self, names: Names) -> bool:
+        """Whether the leader without these knobs was not tried."""
+        configuration = self._configuration
+        for name in names:
+            assert self._baseline is not None
+            configuration = returned(configuration, name, self._baseline)
+        return key_of(configuration) not in self._tried
 
 
 def _holding(trials: Sequence[TrialRow], known: Mapping[int, Confirmation]) -> dict[int, float]:

@@ -19,6 +19,7 @@ from tuner.study.confirmation.plan import (
     Step,
     aim_step,
     clean_s,
+    is_aim_due,
     may_aim,
     next_step,
     repeats_left,
@@ -31,6 +32,7 @@ from tuner.study.confirmation.returns import (
     kept_s,
     next_between,
     next_return,
+    return_of_most,
     unconfirmed_leader,
 )
 from tuner.study.durability.patience import Patience
@@ -110,13 +112,23 @@ class ConfirmationRun:
         return took_s
 
     def next_return(self, order: Order) -> KnobReturn | None:
-        """Return which knob of what would be recommended goes back next, see `returns`."""
-        return next_return(self._goal, self._able(), self._ended(), order)
+        """Return which knobs of what is confirmed next go back first, see `returns`."""
+        trials, leader = self._able(), self._unconfirmed_leader()
+        return None if leader is None else next_return(leader, trials, order)
+
+    def return_before_aim(self, share: float, order: Order) -> KnobReturn | None:
+        """Return which knobs of what is due on unseen traffic go back before that, if any do."""
+        step = self._next_aim(share)
+        return None if step is None else return_of_most(step.trial, self._trials(), order)
 
     def unconfirmed_leader(self) -> int | None:
-        """Return the trial that would be recommended, see `returns`."""
-        leader = unconfirmed_leader(self._goal, self._able(), self._ended())
+        """Return the trial that is confirmed next, see `returns`."""
+        leader = self._unconfirmed_leader()
         return None if leader is None else leader.number
+
+    def _unconfirmed_leader(self) -> TrialRow | None:
+        left = self._left(self._store.repeats.of(self._name))
+        return unconfirmed_leader(self._goal, self._able(), self._ended(), left)
 
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""
@@ -128,10 +140,12 @@ class ConfirmationRun:
         return [r for r in repeats if r.state is not TrialState.RUNNING]
 
     def _next_aim(self, share: float) -> Step | None:
-        trials, repeats = self._trials(), self._store.repeats.of(self._name)
+        repeats, trials = self._store.repeats.of(self._name), self._spec.trials
         if not may_aim(self._spec.budget_s, repeats, self._each_s()):
             return None
-        step = aim_step(self._goal, share, self._spec.trials, trials, repeats)
+        if not is_aim_due(share, trials, repeats):
+            return None  # the trials' model takes a while
+        step = aim_step(self._goal, share, trials, self._trials(), repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
     async def run(

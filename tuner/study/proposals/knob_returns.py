@@ -41,6 +41,12 @@ class KnobReturns:
         """How many trials were queued so."""
         return sum(RETURNED in t.user_attrs for t in self._trials())
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether such a trial is queued or runs."""
+        open_states = (TrialState.WAITING, TrialState.RUNNING)
+        return any(RETURNED in t.user_attrs and t.state in open_states for t in self._trials())
+
     def enqueue(self, number: int, knobs: Sequence[str]) -> None:
         """Queue trial `number` with more knobs as the baseline has them, unless it is queued."""
         parameters = self._without(self._trial(number), knobs)
