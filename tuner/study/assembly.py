@@ -263,12 +263,16 @@ class Run:
             with rivals.open():
                 await run.run()
             checks = None if prober is None else FinalChecks(prober)
+            is_asked = self._spec.headroom is not None
+            required = checks.required if checks is not None and is_asked else None
             if confirmation is not None:
-                is_asked = self._spec.headroom is not None
-                required = checks.required if checks is not None and is_asked else None
                 await confirmation.run(run.simplify, required)
             if prober is not None and checks is not None:
                 await fleet.run_on_one(checks.run)
+                until_s = checks.repeats_until_s
+                if confirmation is not None and until_s is not None:
+                    await confirmation.go_on(until_s, required)
+                    await fleet.run_on_one(checks.run)
                 await fleet.run_on_one(OperatingPoints(prober, checks).run)
             self._store.set_finished(self._name, datetime.now(UTC))
 

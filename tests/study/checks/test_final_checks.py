@@ -266,6 +266,17 @@ def test_hours_keep_a_tenth_for_the_checks() -> None:
     assert in_trials.before_checks() == in_trials
 
 
+def test_what_is_left_after_the_checks_could_stress_another_recommendation(night: Night) -> None:
+    night.spec = night.spec.model_copy(update={"hours": 8.0})
+    assert night.checks.repeats_until_s is None  # nothing was checked
+    night.check()
+    until_s = night.checks.repeats_until_s
+    assert until_s is not None
+    assert until_s == pytest.approx(8.0 * 3600.0 - 1.1 * (10.0 + 70.0))
+    night.spec = night.spec.model_copy(update={"loads": "1x"})
+    assert night.checks.repeats_until_s is None  # operating points follow
+
+
 def test_a_confirmation_that_was_stopped_is_checked_as_it_is(tmp_path: Path) -> None:
     """Without another repeat, and though the run made no checks."""
     store = str(tmp_path / "t.db")

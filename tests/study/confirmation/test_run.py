@@ -152,3 +152,17 @@ def test_a_flat_search_stops_and_says_so(store: Store) -> None:
     assert any("has not grown in the last 40 evaluations" in note for note in bed.listener.notes)
     assert not SPEC.stops_when_flat
     assert SPEC.model_copy(update={"trials": None, "hours": 8.0}).stops_when_flat
+
+
+@pytest.mark.parametrize("more_s", [0.0, 9.0, 25.0])
+def test_what_the_checks_left_of_the_hours_goes_to_more_repeats(
+    store: Store, more_s: float
+) -> None:
+    bed = searched(store, SPEC.model_copy(update={"trials": None, "hours": 140.0 / 3600.0}))
+    run = confirming(bed)
+    asyncio.run(run.run())
+    before, ended_s = len(store.repeats.of("s")), store.study("s").spent_s
+    assert 130.0 < ended_s <= 140.0
+    asyncio.run(run.go_on(ended_s + more_s))
+    assert len(store.repeats.of("s")) == before + more_s // 10.0
+    assert store.study("s").spent_s <= ended_s + more_s

@@ -31,6 +31,7 @@ from tuner.study.checks.prober import Prober
 
 _STRESS_S = 120.0
 _STRESS_FILLS_S = 30.0
+_LATER = 1.1  # another launch may take longer
 _MOST_AT_ONCE = 1024  # the longest requests fill the cache of any server before
 
 
@@ -60,6 +61,25 @@ class FinalChecks:
         traffic = self.hardest_stretch(found.best)
         for trial in (found.best, *([] if default is None or found.is_default else [default])):
             await self.headroom(trial, traffic)
+
+    @property
+    def repeats_until_s(self) -> float | None:
+        """Until when what these left of the hours may go to more repeats, s of the study's time.
+
+        After them there is time to stress another recommendation as this one was, and to measure
+        its idle power. None if nothing was stressed, or operating points follow.
+        """
+        found, spec = self._recommended(), self._spec
+        if found is None or spec.hours is None or spec.loads or self._prober.is_late:
+            return None
+        again_s = [
+            row.timing.elapsed_s
+            for row in self._prober.rows()
+            if row.trial == found.best.number
+            and row.kind in (ProbeKind.STRESS, ProbeKind.IDLE)
+            and row.timing is not None
+        ]
+        return spec.budget_s - _LATER * sum(again_s) if again_s else None
 
     def _recommended(self) -> Recommendation | None:
         try:

@@ -45,7 +45,7 @@ class Prober:
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
         window = plan.unseen_window or plan.window
         least_s = window.latest_start_s + window.longest_window_s
-        self._is_late = store.study(name).spent_s + least_s > spec.budget_s  # before this run
+        self.is_late = store.study(name).spent_s + least_s > spec.budget_s  # before this run
 
     @property
     def evaluator(self) -> Evaluator:
@@ -113,7 +113,7 @@ class Prober:
         """
         if self.spec.hours is None:
             return True
-        if self._is_late:
+        if self.is_late:
             own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
             return own_s + self._next_s(kind, load) <= self.spec.checks_s
         spent_s = self.store.study(self.name).spent_s

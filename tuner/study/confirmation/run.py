@@ -42,6 +42,7 @@ from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
 Simplify = Callable[[Worker], Awaitable[bool | None]]
+Require = Callable[[TrialRow], Awaitable[None]]
 
 MAX_ATTEMPTS = 3
 MAX_LEFT_OUT = 2  # in a row; then the machine is at fault
@@ -79,6 +80,8 @@ class ConfirmationRun:
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
         self._is_aiming = False
+        self._is_told = False
+        self._budget_s = spec.budget_s
         self._is_late = self._is_spent()  # before this run began
 
     @property
@@ -151,7 +154,7 @@ class ConfirmationRun:
     async def run(
         self,
         simplify: Simplify | None = None,
-        require: Callable[[TrialRow], Awaitable[None]] | None = None,
+        require: Require | None = None,
     ) -> None:
         """Repeat until every member is decided or the time or number of repeats is used up.
 
@@ -161,10 +164,9 @@ class ConfirmationRun:
         worker, once; what misses an SLO there makes room for the next.
         Raises `OperatorNeededError` when the machine keeps failing.
         """
-        is_told, required = False, set[int]()
+        required = set[int]()
 
         async def next_of(worker: Worker) -> bool:
-            nonlocal is_told
             if self._next(worker) is None:
                 return False
             if simplify is not None:
@@ -181,18 +183,24 @@ class ConfirmationRun:
                 required.add(step.trial.number)
                 await require(step.trial)
                 return True
-            if not is_told:
+            if not self._is_told:
                 self._listener.note(
                     "confirmation: the front is measured again on traffic that the search did not "
                     "see, beside the default"
                 )
-                is_told = True
+                self._is_told = True
             await self._measure(worker, step)
             return True
 
         await self._fleet.work_off(next_of)
         if self._spec.quality is not None:
             await self._fleet.run_on_one(self._ask_every_level)
+
+    async def go_on(self, until_s: float, require: Require | None = None) -> None:
+        """Repeat until `until_s` of the study's time is spent: the final checks left some."""
+        self._budget_s, self._is_late = until_s, False
+        if self._left(self._store.repeats.of(self._name)):
+            await self.run(require=require)
 
     async def _ask_every_level(self) -> None:
         """Measure levels of thinking that have not answered the questions, once each."""
@@ -232,7 +240,7 @@ class ConfirmationRun:
     def _left(self, repeats: Sequence[RepeatRow]) -> int | None:
         """Return how many repeats the budget has room for; None if that is not known yet."""
         spent_s = self._store.study(self._name).spent_s + self._patience.due_s
-        budget = (self._spec.budget_s, self._spec.trials)
+        budget = (self._budget_s, self._spec.trials)
         return repeats_left(*budget, spent_s, repeats, self._each_s(), is_late=self._is_late)
 
     def _able(self) -> list[TrialRow]:
