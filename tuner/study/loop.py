@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable
 
 from tuner.analysis.baseline_doubts import little_room
 from tuner.analysis.outcomes import baseline_of
@@ -72,7 +74,10 @@ class StudyRun:
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
-        self._patience = Patience(spec.patience_s, listener.note)
+        # of each worker: another one's machine may be busy when its own is not
+        self._patience = defaultdict[Worker, Patience](
+            lambda: Patience(spec.patience_s, listener.note)
+        )
 
     @property
     def progress(self) -> Progress:
@@ -92,8 +97,10 @@ class StudyRun:
         points = self._points()
 
         async def next_of(worker: Worker) -> bool:
-            if not self._has_budget() or self._is_flat(points):
+            if not self._has_budget(worker) or self._is_flat(points):
                 return False
+            if await self._wait(worker, lambda: self._has_budget(worker)):
+                return True  # others may have spent the budget meanwhile
             if (cards := self._card_baselines) is not None:
                 if cards.lacks(worker):
                     passed_s = await cards.measure(worker)
@@ -137,6 +144,8 @@ class StudyRun:
         others try steps beyond; returns None if there is none, but what is under way may lead.
         """
         if self._may_try_knobs():
+            if await self._wait(worker, self._may_try_knobs):
+                return True
             if not self._simplifies:
                 self._simplifies = True
                 try:
@@ -157,6 +166,14 @@ class StudyRun:
             if spent_s + self._next_s > self._spec.budget_s - self._confirmation.kept_s:
                 return False
         return self._proposals.returns.count < _RETURNS_PER_KNOB * self._proposals.knob_count
+
+    async def _wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
+        """Wait if its last trial found the worker's machine busy; return for how long, s."""
+        waited_s = await self._patience[worker].wait(serves)
+        if waited_s:
+            self._store.add_spent_s(self._name, waited_s)
+            self._spent_s += waited_s
+        return waited_s
 
     async def _try_next_return(self, worker: Worker) -> bool:
         assert self._confirmation is not None
@@ -181,9 +198,6 @@ class StudyRun:
 
     async def _evaluate_next(self, worker: Worker) -> Measurement | Failure:
         """Evaluate the next proposal, store the result and tell it; return it."""
-        if waited_s := await self._patience.wait():
-            self._store.add_spent_s(self._name, waited_s)
-            self._spent_s += waited_s
         self._under_way += 1
         try:
             return await self._evaluate(worker)
@@ -211,7 +225,7 @@ class StudyRun:
         spent = evaluation.spent(time.monotonic() - began_s)
         self._spend(passed_s, spent)
         self._proposals.note_timing(proposal.number, spent)
-        self._tell(proposal, result)
+        self._tell(proposal, result, self._patience[worker])
         self._listener.trial_ended(proposal, result, self.progress)
         if proposal.baseline:
             self._require_no_doubt()
@@ -254,7 +268,7 @@ class StudyRun:
         self._listener.note(message)
         return True
 
-    def _has_budget(self) -> bool:
+    def _has_budget(self, worker: Worker) -> bool:
         trials, budget_s = self._spec.trials, self._spec.budget_s
         # counting reads every trial, and each idle worker asks whenever another one has ended
         if trials is not None and self._proposals.complete_count + self._under_way >= trials:
@@ -266,7 +280,8 @@ class StudyRun:
             # the knobs of what is recommended are tried once more
             simplifying_s = self._proposals.knob_count * next_s
             reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * budget_s)
-        return self._spent_s + self._patience.due_s + next_s < budget_s - reserve_s
+        next_s += self._patience[worker].due_s
+        return self._spent_s + next_s < budget_s - reserve_s
 
     @property
     def _next_s(self) -> float:
@@ -292,11 +307,11 @@ class StudyRun:
             self._store.save_failure(self._name, number, result, raw, timing=timing)
         return result
 
-    def _tell(self, proposal: Proposal, result: Measurement | Failure) -> None:
+    def _tell(self, proposal: Proposal, result: Measurement | Failure, patience: Patience) -> None:
         """Tell Optuna the stored result. Every branch is safe to repeat after a crash."""
         number = proposal.number
         if isinstance(result, Measurement):
-            self._patience.bears(result)
+            patience.bears(result)
             self._proposals.tell_measured(number, result)
             self._given_up.clear()
         elif is_configurations_fault(result, proposal.attempt) or (
@@ -307,7 +322,7 @@ class StudyRun:
             crashed = has_crashed(result, measured=measured)
             self._proposals.tell_infeasible(number, result.reason, crashed=crashed)
             self._given_up.clear()
-        elif self._patience.bears(result):
+        elif patience.bears(result):
             self._store.add_event(self._name, "waiting", result.reason, trial=number)
             self._proposals.retry(number, attempt=proposal.attempt)
         elif proposal.attempt < MAX_ATTEMPTS:
@@ -342,7 +357,8 @@ class StudyRun:
             row = self._store.trial(self._name, number)
             result = None if row is None else row.measurement or row.failure
             if result is not None:
-                self._tell(self._proposals.proposal(number), result)
+                patience = self._patience[self._fleet.first]
+                self._tell(self._proposals.proposal(number), result, patience)
             else:
                 self._put_back(number, known=row is not None)
         for number, state in states.items():

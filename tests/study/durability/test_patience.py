@@ -6,17 +6,23 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from helpers.scripted import physics
-from helpers.testbed import SPEC, Testbed
+from helpers.scripted import ScriptedEvaluator, physics
+from helpers.testbed import OWNER, SPEC, Testbed
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
+from tuner.evaluation.evaluator import Evaluation
 from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import Store
 from tuner.study.confirmation.run import ConfirmationRun
-from tuner.study.durability.patience import LONGEST_WAIT_S, Patience
+from tuner.study.durability import patience as patience_module
+from tuner.study.durability.patience import LONGEST_WAIT_S, LOOK_S, Patience
+from tuner.study.workers.fleet import Fleet
+from tuner.study.workers.worker import Worker
 
 BUSY = Failure(FailureKind.INFRASTRUCTURE, "the client was late", passes=True)
 
@@ -26,7 +32,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited, without waiting."""
     found: list[float] = []
 
-    async def sleep(self: Patience) -> float:
+    async def sleep(self: Patience, serves: Callable[[], bool]) -> float:
         wait_s = self._next_s
         self._next_s = None
         if wait_s is None:
@@ -42,6 +48,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def test_waits_grow_to_ten_minutes_and_end_after_an_hour() -> None:
     slept: list[float] = []
+    waited: list[float] = []
     notes: list[str] = []
 
     async def sleep(seconds: float) -> None:
@@ -49,13 +56,53 @@ async def test_waits_grow_to_ten_minutes_and_end_after_an_hour() -> None:
 
     patience = Patience(3600.0, notes.append, sleep)
     while patience.bears(BUSY):
-        await patience.wait()
-    assert slept[:4] == [15.0, 30.0, 60.0, 120.0] and max(slept) == LONGEST_WAIT_S
-    assert sum(slept) == 3600.0 and len(notes) == len(slept)
+        waited.append(await patience.wait())
+    assert waited[:4] == [15.0, 30.0, 60.0, 120.0] and max(waited) == LONGEST_WAIT_S
+    assert sum(waited) == sum(slept) == 3600.0 and len(notes) == len(waited)
     patience.bears(Measurement({}, 0.0, 1.0, "measured", "measured"))  # type: ignore[arg-type]
     assert patience.bears(BUSY)
     assert not patience.bears(Failure(FailureKind.INFRASTRUCTURE, "no disk"))
     assert await patience.wait() == 0.0
+
+
+async def test_a_wait_ends_when_it_serves_nobody() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    patience = Patience(3600.0, lambda _: None, sleep)
+    assert patience.bears(BUSY)
+    waited_s = await patience.wait(lambda: not slept)
+    assert waited_s == sum(slept) == LOOK_S
+    assert patience.bears(BUSY)
+    assert await patience.wait(lambda: False) == 0.0 and patience.due_s == 30.0
+
+
+class TwoCards(Testbed):
+    """Somebody uses the first card all the time; both measure in real time."""
+
+    @property
+    def fleet(self) -> Fleet:
+        busy = InRealTime(lambda configuration, trial: BUSY)
+        return Fleet([Worker(busy, OWNER), Worker(InRealTime(), OWNER)])
+
+
+class InRealTime(ScriptedEvaluator):
+    async def evaluate(self, configuration: Configuration, trial: int) -> Evaluation:
+        return replace(await super().evaluate(configuration, trial), is_virtual=False)
+
+
+def test_nobody_waits_for_a_card_once_others_have_measured_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience_module, "LOOK_S", 0.001)
+    monkeypatch.setattr(patience_module, "FIRST_WAIT_S", 3600.0)
+    monkeypatch.setattr(patience_module, "LONGEST_WAIT_S", 3600.0)
+    TwoCards(store).run()
+    measured = [t for t in store.trials("s") if t.measurement is not None]
+    assert len(measured) == SPEC.trials
+    assert store.study("s").spent_s < 3600.0
 
 
 def test_a_night_goes_on_after_a_busy_half_hour(store: Store, waits: list[float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tuner.analysis.cards.figures import card_figures, on_mean_card, without_noise
@@ -75,7 +76,9 @@ class ConfirmationRun:
         drops = (spec.quality_drop, spec.picture_drop)
         near = AS_LITTLE if fleet.first.card is None else AS_LITTLE_BY_MODEL
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops, near)
-        self._patience = Patience(spec.patience_s, listener.note)
+        self._patience = defaultdict[Worker, Patience](
+            lambda: Patience(spec.patience_s, listener.note)
+        )
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
@@ -109,7 +112,8 @@ class ConfirmationRun:
         try:
             while (step := self._next_aim(share)) is not None:
                 await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-                took_s += await self._wait() or await self._measure(worker, step)
+                waited_s = await self._wait(worker, lambda: self._next_aim(share) is not None)
+                took_s += waited_s or await self._measure(worker, step)
         finally:
             self._is_aiming = False
         return took_s
@@ -173,7 +177,7 @@ class ConfirmationRun:
                 is_tried = await simplify(worker)
                 if is_tried or is_tried is None:
                     return bool(is_tried)
-            if await self._wait():
+            if await self._wait(worker, lambda: self._next(worker) is not None):
                 return True  # something else may lead by now
             step = self._next(worker)
             if step is None:
@@ -220,7 +224,7 @@ class ConfirmationRun:
 
     def _next(self, worker: Worker) -> Step | None:
         repeats = self._store.repeats.of(self._name)
-        left = self._left(repeats)
+        left = self._left(repeats, self._patience[worker].due_s)
         step = next_step(
             self._goal,
             self._able(),
@@ -237,9 +241,12 @@ class ConfirmationRun:
         has_members = any(r.traffic == step.traffic for r in repeats)
         return step if is_paid and has_members else None
 
-    def _left(self, repeats: Sequence[RepeatRow]) -> int | None:
-        """Return how many repeats the budget has room for; None if that is not known yet."""
-        spent_s = self._store.study(self._name).spent_s + self._patience.due_s
+    def _left(self, repeats: Sequence[RepeatRow], due_s: float = 0.0) -> int | None:
+        """Return how many repeats the budget has room for; None if that is not known yet.
+
+        `due_s` is for how long the next one has to wait.
+        """
+        spent_s = self._store.study(self._name).spent_s + due_s
         budget = (self._budget_s, self._spec.trials)
         return repeats_left(*budget, spent_s, repeats, self._each_s(), is_late=self._is_late)
 
@@ -276,9 +283,9 @@ class ConfirmationRun:
         trials = [t.timing for t in self._store.trials(self._name) if t.timing is not None]
         return clean_s(repeats or trials)
 
-    async def _wait(self) -> float:
-        """Wait if the last repeat found the machine busy; return for how long, s."""
-        waited_s = await self._patience.wait()
+    async def _wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
+        """Wait if its last repeat found the worker's machine busy; return for how long, s."""
+        waited_s = await self._patience[worker].wait(serves)
         if waited_s:
             self._store.add_spent_s(self._name, waited_s)
         return waited_s
@@ -293,13 +300,13 @@ class ConfirmationRun:
             step.traffic,
         )
         self._listener.repeat_ended(step, evaluation.result)
-        self._count_fault(step, evaluation.result)
+        self._count_fault(worker, step, evaluation.result)
         return passed_s
 
-    def _count_fault(self, step: Step, result: Measurement | Failure) -> None:
+    def _count_fault(self, worker: Worker, step: Step, result: Measurement | Failure) -> None:
         """Leave out, for this run, a member that keeps failing for a reason outside it."""
         number = step.trial.number
-        is_borne = self._patience.bears(result)
+        is_borne = self._patience[worker].bears(result)
         if isinstance(result, Measurement):
             self._left_out_in_a_row = 0
             return

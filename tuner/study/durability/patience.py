@@ -8,10 +8,15 @@ from collections.abc import Awaitable, Callable
 from tuner.records import Failure, Measurement
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 600.0
+LOOK_S = 5.0  # between two looks whether a wait still serves anybody
+
+
+def _always() -> bool:
+    return True
 
 
 class Patience:
-    """Counts the waits since something was measured; `limit_s` is the longest they may take.
+    """Counts one worker's waits since it measured something, at most `limit_s` in all.
 
     `sleep` is for tests.
     """
@@ -46,17 +51,24 @@ class Patience:
         self._next_s = min(wanted_s, self._limit_s - self._waited_s)
         return True
 
-    async def wait(self) -> float:
-        """Wait if the last result asked for it; return for how long, s."""
+    async def wait(self, serves: Callable[[], bool] = _always) -> float:
+        """Wait if the last result asked for it; return for how long, s.
+
+        Ends as soon as it serves nobody: others may meanwhile have done what was to do.
+        """
         wait_s = self._next_s
-        if wait_s is None:
+        if wait_s is None or not serves():
             return 0.0
         self._next_s = None
         self._note(
             f"the machine is busy: waiting {wait_s:.0f} s, then the same point is tried again "
             f"({self._waited_s / 60.0:.0f} of at most {self._limit_s / 60.0:.0f} min waited)"
         )
-        await self._sleep(wait_s)
-        self._waited_s += wait_s
+        waited_s = 0.0
+        while waited_s < wait_s and serves():
+            step_s = min(LOOK_S, wait_s - waited_s)
+            await self._sleep(step_s)
+            waited_s += step_s
+        self._waited_s += waited_s
         self._waits += 1
-        return wait_s
+        return waited_s
