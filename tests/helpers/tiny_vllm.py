@@ -36,7 +36,7 @@ def tiny_plan(
     flags: Mapping[str, Value],
     *,
     cache_gib: int = 1,
-    startup_deadline_s: float = 250.0,
+    startup_deadline_s: float = 600.0,
 ) -> LaunchPlan:
     """Make a tiny Llama in `folder`, and the plan of a server of it that TUNER_VLLM names."""
     model = folder / "tiny"
@@ -74,7 +74,7 @@ class Endless:
 async def tiny_vllm(folder: Path) -> AsyncIterator[RunningServer]:
     """Run a tiny Llama with a tokenizer, of bytes, that answers texts."""
     tag = f"tiny-{os.getpid()}-{folder.name}"
-    plan = tiny_plan(folder, tag, {"enable_prefix_caching": False}, startup_deadline_s=600.0)
+    plan = tiny_plan(folder, tag, {"enable_prefix_caching": False})
     python = Path(find_vllm(os.environ["TUNER_VLLM"])[0]).with_name("python")
     script = Path(__file__).with_name("tiny_tokenizer.py")
     await asyncio.to_thread(subprocess.run, [python, script, plan.model], check=True)

@@ -48,10 +48,10 @@ def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: f
             lambda: process.poll() is not None or any(t.number == 4 for t in tuner.trials("night")),
             deadline_s,
         )
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        print(*process.communicate(), tuner.failures("night"))  # seen if the test fails
     kept = {t.number: t for t in tuner.trials("night") if t.measurement or t.failure}
     assert set(kept) == {0, 1, 2, 3}
     assert list(tuner.store_path.parent.glob("*.now"))  # how its load went, for `tuner status`
@@ -64,7 +64,7 @@ def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: f
     trials = tuner.trials("night")
     assert {n: t for n, t in ((t.number, t) for t in trials) if n in kept} == kept  # nothing lost
     done = [t for t in trials if t.measurement or (t.failure and t.failure.kind == "configuration")]
-    assert len(done) == TRIALS
+    assert len(done) == TRIALS, tuner.failures("night")
     storage = f"sqlite:///{tuner.store_path}"
     states = [t.state for t in optuna.load_study(study_name="night", storage=storage).trials]
     assert states.count(TrialState.COMPLETE) == TRIALS
@@ -77,7 +77,7 @@ def kill_in_trial_4_and_resume(tuner: CommandLine, run: list[str], deadline_s: f
         assert trial.failure.log_path is not None and trial.failure.log_path.is_file()
     answer = json.loads(resumed.stdout)
     on_front = {t["number"] for t in answer["front"]}
-    assert on_front
+    assert on_front, tuner.failures("night")
     assert not on_front & {t.number for t in refused}
     assert "energy" in answer["emulated"]
 

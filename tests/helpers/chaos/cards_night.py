@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from helpers.alive import processes_with
+from helpers.studies import wait_for
 from tuner.store import ProbeKind, Store
 from tuner.store.log.log_records import LoggedResult
 from tuner.store.log.measurement_log import read_log
@@ -62,8 +64,12 @@ class CardsNight:
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return the study's processes whose command line has a word."""
-        ours = processes_with("TUNER_STATE_DIR", str(self.state))
-        return [process for process in ours if word in " ".join(process.cmdline())]
+        found = []
+        for process in processes_with("TUNER_STATE_DIR", str(self.state)):
+            with suppress(psutil.Error):  # it may have ended meanwhile
+                if word in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def say(self, line: str) -> None:
         """Write a line into the log of the runs."""
@@ -77,13 +83,42 @@ class CardsNight:
     def _logs(self) -> list[Path]:
         return list(self.store.with_name(f"{self.store.name}.measured").glob("*.jsonl"))
 
-    def code_of(self, run: subprocess.Popen[bytes], most_s: float) -> int:
+    def await_results(
+        self,
+        run: subprocess.Popen[bytes],
+        at_least: int,
+        most_s: float,
+        meanwhile: Callable[[], object] = bool,
+    ) -> None:
+        """Wait until a run has logged so many results; one that ends before shows why."""
+        self._await(run, lambda: self.logged() >= at_least, most_s, meanwhile)
+        assert run.poll() is None, self._last_words()
+
+    def code_of(
+        self, run: subprocess.Popen[bytes], most_s: float, meanwhile: Callable[[], object] = bool
+    ) -> int:
         """Return the exit code of a run; one that does not end in time shows where it was."""
+        self._await(run, lambda: False, most_s, meanwhile)
+        return run.wait()
+
+    def _await(
+        self,
+        run: subprocess.Popen[bytes],
+        condition: Callable[[], bool],
+        most_s: float,
+        meanwhile: Callable[[], object],
+    ) -> None:
+        """Wait for a condition or the run's end, and do something now and then meanwhile."""
+
+        def has_come() -> bool:
+            meanwhile()
+            return run.poll() is not None or condition()
+
         try:
-            return run.wait(most_s)
-        except subprocess.TimeoutExpired:
+            wait_for(has_come, most_s, self._last_words)
+        except AssertionError:
             run.kill()
-            raise AssertionError(f"not ended after {most_s:.0f} s:\n{self._last_words()}") from None
+            raise
 
     def finish(self) -> None:
         """Resume until the study is finished; a run may end because its guardian was killed."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from helpers.chaos.mortal_tuner import PHASES, Plan
+from helpers.chaos.mortal_tuner import PHASES, SILENCE_S, Plan
 from helpers.guarding import is_gone, kill
 from helpers.standin_study import StandinStudy, standin_study
 from helpers.studies import CommandLine, let_come_first, wait_for
@@ -112,10 +112,10 @@ class Night:
         process = self.start(plan)
         try:
             _, errors = process.communicate(timeout=self.deadline_s)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, errors = process.communicate()
+            raise AssertionError(f"not ended after {self.deadline_s:g} s:\n{errors}") from None
         return process.returncode, errors
 
     def start(self, plan: Plan | None = None) -> subprocess.Popen[str]:
@@ -155,6 +155,7 @@ class Night:
         (folder / "real.yaml").write_text(SPACE + ON_A_CPU)
         model, space = str(self.machine.tuner.tiny_model()), str(folder / "real.yaml")
         self.options = ("--model", model, "--space", space, "--window-s", "2")
+        self.machine.tuner.environment[SILENCE_S] = "20"  # a real one may wait for its core
         self.deadline_s = 900.0
         self.comes_first = True
 
@@ -221,7 +222,7 @@ class Night:
             assert measurement is not None, f"trial {number} is lost"
             assert dict(measurement.metrics) == metrics
         measured = [n for n, row in rows.items() if row.measurement is not None]
-        assert len(measured) == self.trials
+        assert len(measured) == self.trials, self.machine.tuner.failures("night")
         knobs = [json.dumps(rows[n].configuration.knobs(), sort_keys=True) for n in measured]
         assert len(set(knobs)) == len(knobs), "a point is measured twice"
         assert not [row for row in rows.values() if row.state == "running"]
@@ -233,7 +234,13 @@ class Night:
         assert not [t for t in told if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         began = sum("began" in line for line in lines)
         ended = self.kills + self.terminations
-        assert began <= self.trials + ended + retries, f"{began} evaluations, {ended} ended early"
+        why = f"{began} evaluations, {ended} ended early; {self.machine.tuner.failures('night')}"
+        assert began <= self.trials + ended + retries, why
+
+    def tried_again(self) -> int:
+        """How many evaluations a fault of the machine cost, such as a client that was late."""
+        with Store.open(self.store, create=False) as store:
+            return sum(event.kind in ("retry", "waiting") for event in store.events("night"))
 
     def front(self) -> list[tuple[str, dict[str, float]]]:
         """The final front: configurations and their objectives."""
@@ -268,6 +275,7 @@ def kill_until_done(night: Night, seed: int) -> None:
     order = list(PHASES)
     chance.shuffle(order)
     kill_in(night, chance, itertools.islice(itertools.cycle(order), KILLS))
+    night.assert_complete()
 
 
 def kill_in(night: Night, chance: random.Random, phases: Iterable[str]) -> None:
@@ -277,4 +285,3 @@ def kill_in(night: Night, chance: random.Random, phases: Iterable[str]) -> None:
             assert night.measured() < night.trials, f"only {night.kills} kills fit into the night"
     code, errors = night.run()
     assert code == 0, errors
-    night.assert_complete()

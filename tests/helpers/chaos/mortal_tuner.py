@@ -27,14 +27,12 @@ from optuna.trial import TrialState
 
 import tuner.evaluation.launched.launched
 import tuner.evaluation.launched.warm_server
-import tuner.load.client.drive
 import tuner.load.client.health
 import tuner.servers.ready
 from helpers.chaos.forks import serve_forks
 from tuner.cli import main
 from tuner.configuration import Configuration
 from tuner.evaluation.evaluator import Evaluation
-from tuner.load.client.client import ClientLimits
 from tuner.measurement import load_run
 from tuner.measurement.client_verdict import ClientVerdict
 from tuner.records import Measurement
@@ -48,6 +46,7 @@ IMPORTED_LATE = (
     *("tuner.commands.run", "alembic.command", "optuna.storages", "psycopg"),
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg"),
 )
+SILENCE_S = "CHAOS_SILENCE_S"  # for how long a server may be silent at the end of a load, s
 PHASES = ("ask", "launch", "measure", "tell", "restore")
 
 
@@ -173,13 +172,10 @@ def _be_quick() -> None:
     tuner.evaluation.launched.launched.COOL_DOWN_S = 0.2
     tuner.evaluation.launched.launched.BACK_OFF_S = (0.2,)
     tuner.servers.ready.SETTLE_S = 0.0
-    tuner.load.client.health._LEAST_SILENCE_S = 0.5
-    tuner.load.client.drive.ClientLimits = partial(  # type: ignore[assignment,misc]
-        ClientLimits, first_token_s=4.0, silence_s=4.0
-    )
     tuner.evaluation.launched.warm_server.LaunchPlan = partial(  # type: ignore[assignment,misc]
         LaunchPlan, stop_grace_s=2.0
     )
+    tuner.load.client.health._LEAST_SILENCE_S = float(os.environ.get(SILENCE_S, "0.5"))
 
 
 def live() -> None:

@@ -76,7 +76,7 @@ def test_the_units_environment_starts_a_vllm_that_compiles(
             start_new_session=True,
         )
     try:
-        wait_for(lambda: is_up(log) or process.poll() is not None, 900)
+        wait_for(lambda: is_up(log) or process.poll() is not None, 900, log.read_text)
         assert process.poll() is None, log.read_text()[-4000:]
     finally:
         stop_tagged(tag, grace_s=20.0)

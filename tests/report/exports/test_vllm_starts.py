@@ -24,7 +24,7 @@ from tuner.report.exports.vllm import vllm_config
 from tuner.servers.processes import stop_tagged, tag_environment
 from tuner.servers.vllm.command import find_vllm
 
-pytestmark = needs_vllm(timeout_s=600.0)
+pytestmark = needs_vllm(timeout_s=900.0)
 
 FLAGS = {
     "max_num_seqs": 7,
@@ -115,5 +115,5 @@ def info_of(port: int, process: subprocess.Popen[bytes], log: Path) -> Any:
             return False
         return True
 
-    wait_for(is_up, 280)
+    wait_for(is_up, 500, log.read_text)
     return answers[0]

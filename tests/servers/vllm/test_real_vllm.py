@@ -18,7 +18,7 @@ from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
 from tuner.servers.vllm.command import find_vllm, known_flags, vllm_version
 from tuner.servers.vllm.counters import resolved_settings, scrape
 
-pytestmark = needs_vllm(300)
+pytestmark = needs_vllm(900)
 FLAGS: Mapping[str, Value] = {"skip_tokenizer_init": True}
 
 

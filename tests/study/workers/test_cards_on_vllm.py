@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import random
-import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from helpers.chaos.cards_night import CardsNight, require_nothing_lost
-from helpers.ray_cluster import RayCluster
-from helpers.studies import TINY_LLAMA, let_come_first
+from helpers.ray_cluster import ACTOR, RayCluster
+from helpers.studies import TINY_LLAMA, wait_for
 from helpers.tiny_vllm import needs_vllm
 
 from tuner.servers.processes import tagged_processes
 from tuner.store import Store
 
-pytestmark = [*needs_vllm(1200), pytest.mark.ray]
+pytestmark = [*needs_vllm(1500), pytest.mark.ray]
 
 TRIALS = 8
-ACTOR = "ray::RayBench"
 # Limits of a running server only: a worker launches once, and again after its death.
 SPACE = """
 name: limits
@@ -32,14 +28,6 @@ fixed:
 flags:
   max_num_seqs: {type: int, low: 1, high: 128}
 """
-
-
-def let_clients_come_first(cluster: RayCluster) -> None:
-    """Let the clients, which are threads of the actors, run before the vLLMs on their cores."""
-    for actor in cluster.processes(ACTOR):
-        with suppress(psutil.Error, ProcessLookupError):
-            for thread in actor.threads():
-                let_come_first(thread.id)
 
 
 def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
@@ -54,21 +42,14 @@ def test_two_servers_and_a_kill(cluster: RayCluster, tmp_path: Path) -> None:
     )
     night = CardsNight(tmp_path, words, cluster.environment)
     run = night.start()
-    deadline_s = time.monotonic() + 600.0
-    while night.logged() < 4:
-        assert run.poll() is None and time.monotonic() < deadline_s, night.log.read_text()
-        let_clients_come_first(cluster)
-        time.sleep(0.2)
+    night.await_results(run, 4, 600.0, cluster.let_clients_come_first)
     random.choice(cluster.processes(ACTOR)).kill()
-    deadline_s = time.monotonic() + 600.0
-    while run.poll() is None and time.monotonic() < deadline_s:
-        let_clients_come_first(cluster)
-        time.sleep(0.2)
-    assert night.code_of(run, 1) == 0, night.log.read_text()
+    code = night.code_of(run, 600.0, cluster.let_clients_come_first)
+    assert code == 0, night.log.read_text()
     require_nothing_lost(night, TRIALS)
     with Store.open(night.store, create=False) as store:
         trials = store.trials("s")
     assert sum(trial.measurement is not None for trial in trials) >= TRIALS
     tags = {f"{trial.owner.run_tag}-{worker}" for trial in trials for worker in range(2)}
     assert not [one for tag in tags for one in tagged_processes(tag)]
-    assert not cluster.processes(ACTOR)
+    wait_for(lambda: not cluster.processes(ACTOR), 30.0)  # Ray ends them

@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from helpers.studies import wait_for
 from helpers.subprocesses import environment_with_helpers
 
 from tuner.store import Store
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(700)]
 
 DOCS = Path(__file__).parents[3] / "docs" / "cards.md"
 STUDY = """
@@ -67,25 +68,31 @@ def test_a_night_under_slurm(tmp_path: Path, short_folder: Path) -> None:
         (commands / name).chmod(0o755)
     environment = environment_with_helpers()
     path = [str(commands), str(Path(sys.executable).parent), environment["PATH"]]
-    run = subprocess.run(
-        ["bash", "-e", "night.sh"],
-        cwd=tmp_path,
-        env={
-            **environment,
-            "PATH": os.pathsep.join(path),
-            "HOME": str(tmp_path),
-            "RAY_TMPDIR": str(short_folder),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "TUNER_STATE_DIR": str(tmp_path / "state"),
-            "SLURM_JOB_NODELIST": "127.0.0.1",
-            "SLURM_NNODES": "1",
-            "SLURM_SUBMIT_DIR": str(tmp_path),
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    log = tmp_path / "out.log"
+    with log.open("w") as out:
+        night = subprocess.Popen(
+            ["bash", "-e", "night.sh"],
+            cwd=tmp_path,
+            env={
+                **environment,
+                "PATH": os.pathsep.join(path),
+                "HOME": str(tmp_path),
+                "RAY_TMPDIR": str(short_folder),
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "TUNER_STATE_DIR": str(tmp_path / "state"),
+                "SLURM_JOB_NODELIST": "127.0.0.1",
+                "SLURM_NNODES": "1",
+                "SLURM_SUBMIT_DIR": str(tmp_path),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        wait_for(lambda: night.poll() is not None, 600.0, log.read_text)
+    finally:
+        night.kill()
+    assert night.wait() == 0, log.read_text()
     with Store.open(tmp_path / "night.db", create=False) as store:
         assert store.study("s").finished_at is not None
         assert {trial.owner.card for trial in store.trials("s")} <= {"H100-SXM:0", "H100-SXM:1"}
