@@ -1,4 +1,4 @@
-"""On several cards a configuration is tried out by all of them before it is confirmed."""
+"""On several cards all of them try a configuration out before it is confirmed, and none is idle."""
 
 from __future__ import annotations
 
@@ -45,12 +45,30 @@ class Timed(ScriptedEvaluator):
 def test_nothing_is_confirmed_before_all_is_tried(store: Store) -> None:
     bed = Testbed(store, spec=WIDE)
     workers = [Worker(Timed(), replace(OWNER, card=card)) for card in CARDS]
-    asyncio.run(to_the_end(bed, Fleet(workers)))
+    asyncio.run(to_the_end(*begun(bed, Fleet(workers))))
     trials, repeats = store.trials("s"), store.repeats.of("s")
     extra = [t.ended_at for t in trials[24:] if t.ended_at is not None]
     rounds = [r for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
     assert extra and rounds and min(r.started_at for r in rounds) >= max(extra)
     assert recommend(store).best.configuration == Configuration(flags={"max_num_seqs": 256})
+
+
+class LongWindows(Timed):
+    """One whose windows on unseen traffic are longer than what is left of the search."""
+
+    async def confirm(self, configuration: Configuration, repeat: int, traffic: int) -> Evaluation:
+        return replace(await super().confirm(configuration, repeat, traffic), timing=Timing(600.0))
+
+
+def test_cards_with_nothing_left_to_search_help_with_the_windows_on_unseen_traffic(
+    store: Store,
+) -> None:
+    bed = Testbed(store, spec=WIDE)
+    workers = [Worker(LongWindows(), replace(OWNER, card=card)) for card in CARDS]
+    asyncio.run(begun(bed, Fleet(workers))[0].run())
+    aims = [r for r in store.repeats.of("s") if r.traffic is not None and r.traffic >= AIM_FROM]
+    assert len(aims) >= len(CARDS) and {r.owner.card for r in aims} == set(CARDS)
+    assert [r.traffic for r in aims] == list(range(AIM_FROM, AIM_FROM + len(aims)))
 
 
 def test_what_a_step_further_may_save_is_tried_once(store: Store) -> None:
@@ -70,7 +88,7 @@ def test_what_a_step_further_may_save_is_tried_once(store: Store) -> None:
     assert len(tried) == len({str(one) for one in tried})
 
 
-async def to_the_end(bed: Testbed, fleet: Fleet) -> None:
+def begun(bed: Testbed, fleet: Fleet) -> tuple[StudyRun, ConfirmationRun]:
     proposals = bed.start()._proposals
     costs = proposals.returns.expected_costs
     confirmation = ConfirmationRun("s", bed.spec, bed.store, fleet, bed.listener, costs)
@@ -78,5 +96,9 @@ async def to_the_end(bed: Testbed, fleet: Fleet) -> None:
     run = StudyRun(
         "s", bed.spec, bed.store, proposals, fleet, bed.listener, confirmation, None, cards
     )
+    return run, confirmation
+
+
+async def to_the_end(run: StudyRun, confirmation: ConfirmationRun) -> None:
     await run.run()
     await confirmation.run(run.simplify)

@@ -98,7 +98,7 @@ class StudyRun:
 
         async def next_of(worker: Worker) -> bool:
             if not self._has_budget(worker) or self._is_flat(points):
-                return False
+                return await self._help_to_aim(worker)
             if await self._wait(worker, lambda: self._has_budget(worker)):
                 return True  # others may have spent the budget meanwhile
             if (cards := self._card_baselines) is not None:
@@ -115,6 +115,14 @@ class StudyRun:
             return True
 
         await self._fleet.work_off(next_of)
+
+    async def _help_to_aim(self, worker: Worker) -> bool:
+        """Measure what another worker would next, once there is nothing left to search."""
+        if self._confirmation is None:
+            return False
+        passed_s = await self._confirmation.help_to_aim(worker, self.progress.share)
+        self._spent_s += passed_s or 0.0
+        return passed_s is not None
 
     def _simplifies_before_aim(self) -> bool:
         """Say whether what is due on unseen traffic is first tried with most knobs put back.
@@ -140,8 +148,8 @@ class StudyRun:
         """Try a knob of what would be recommended at the baseline's value.
 
         Returns whether there was one. As the repeats do, it comes on top of a budget in trials.
-        Only one worker tries that at a time, because what it finds decides which knob is next. The
-        others try steps beyond; returns None if there is none, but what is under way may lead.
+        Only one worker tries that at a time, as what it finds decides which knob is next; others
+        try steps beyond. Returns None if there is none, but what is under way may lead.
         """
         if self._may_try_knobs():
             if await self._wait(worker, self._may_try_knobs):
@@ -295,8 +303,7 @@ class StudyRun:
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store the result before Optuna or a listener is told; return what was stored."""
-        number, raw = proposal.number, evaluation.raw
-        timing = evaluation.timing
+        number, raw, timing = proposal.number, evaluation.raw, evaluation.timing
         result = require_metrics(self._spec, evaluation.result)
         if isinstance(result, Measurement):
             warnings = all_warnings(self._spec, result, raw, evaluation.warnings)

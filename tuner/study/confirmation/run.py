@@ -103,20 +103,35 @@ class ConfirmationRun:
     async def aim(self, worker: Worker, share: float) -> float:
         """Measure the best so far on unseen traffic if that is due at this share of the budget.
 
-        Returns how long it took, s. One worker does so at a time.
+        Returns how long it took, s. One worker does so at a time, while the others search.
         """
         took_s = 0.0
         if self._is_aiming:
             return took_s
         self._is_aiming = True
         try:
-            while (step := self._next_aim(share)) is not None:
-                await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-                waited_s = await self._wait(worker, lambda: self._next_aim(share) is not None)
-                took_s += waited_s or await self._measure(worker, step)
+            while (passed_s := await self._aim_once(worker, share)) is not None:
+                took_s += passed_s
         finally:
             self._is_aiming = False
         return took_s
+
+    async def help_to_aim(self, worker: Worker, share: float) -> float | None:
+        """Take one of the windows that another worker has before it.
+
+        Returns how long it took, s; None if there is none.
+        """
+        return await self._aim_once(worker, share) if self._is_aiming else None
+
+    async def _aim_once(self, worker: Worker, share: float) -> float | None:
+        if self._next_aim(share) is None:
+            return None
+        await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        waited_s = await self._wait(worker, lambda: self._next_aim(share) is not None)
+        if waited_s:
+            return waited_s
+        step = self._next_aim(share)  # others may have taken the last one meanwhile
+        return None if step is None else await self._measure(worker, step)
 
     def next_return(self, order: Order) -> KnobReturn | None:
         """Return which knobs of what is confirmed next go back first, see `returns`."""
