@@ -9,6 +9,7 @@ from scipy.stats import norm
 from tuner.pareto import hypervolume, pareto_front
 from tuner.search.acquisition import (
     Utility,
+    expected_lowering,
     log_expected_below,
     log_improvement,
 )
@@ -88,6 +89,28 @@ def test_the_expectation_below_a_bound_has_the_right_slope(z: float) -> None:
     middle = log_expected_below(z, mean, sd)[0]
     slope = np.log((high - low) / (2 * step)) + middle
     assert slope == pytest.approx(norm.logcdf(z), abs=2e-3)
+
+
+def test_one_violation_falls_as_one_objective_does() -> None:
+    means, sds = np.linspace(-0.3, 0.8, 12)[:, None], np.full((12, 1), 0.1)
+    below = np.exp(log_expected_below(0.2, means[:, 0], sds[:, 0]))
+    assert expected_lowering(0.2, means, sds) == pytest.approx(below, rel=0.01, abs=1e-5)
+
+
+def test_the_largest_violation_falls_as_in_many_draws() -> None:
+    rng = np.random.default_rng(0)
+    means, sds = rng.uniform(-0.3, 0.3, (6, 2)), rng.uniform(0.01, 0.2, (6, 2))
+    for mean, sd, expected in zip(means, sds, expected_lowering(0.1, means, sds), strict=True):
+        draws = np.maximum(0.1 - (mean + sd * rng.standard_normal((4_000, 2))).max(axis=1), 0.0)
+        assert expected == pytest.approx(np.mean(draws), abs=4 * np.std(draws) / 4_000**0.5 + 1e-4)
+
+
+def test_a_doubtful_violation_may_fall_further_than_one_that_is_likelier_to_be_met() -> None:
+    means, sds = np.array([[0.01], [0.08]]), np.array([[0.02], [0.09]])
+    known, doubtful = norm.cdf(-means[:, 0] / sds[:, 0])
+    assert known > doubtful
+    known, doubtful = expected_lowering(0.0, means, sds)
+    assert known < doubtful
 
 
 def test_the_improvement_is_that_of_many_draws() -> None:

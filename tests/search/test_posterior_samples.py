@@ -95,3 +95,16 @@ def test_beside_a_point_that_misses_a_constraint_in_a_sample_so_does_a_new_one()
     assert 0.1 < each[:, 0].mean() < 0.9  # it is not known, but in each sample it is
     assert each[:, 0].std() > 0.3
     assert np.corrcoef(each.T)[0, 1] > 0.9
+
+
+def test_the_largest_violation_falls_on_from_the_least_of_each_sample() -> None:
+    rng = np.random.default_rng(0)
+    missed = [point for point in POINTS if int(point["works"]) >= 6]
+    models = fit_models(SPACE, [bounded(point, rng) for point in missed for _ in range(2)], 1)
+    assert models is not None
+    draws = sample_posterior(models, missed, 8, seed=1)
+    x = SPACE.coordinates_of([{"works": w, "idle": 0} for w in (8, 6, 4, 2)])
+    lowering = draws.log_lowering(x)
+    assert (np.diff(lowering) > 0.0).all()
+    after = draws.fantasize([{"works": 2, "idle": 0}]).log_lowering(x)
+    assert after[-1] < lowering[-1] - 1.0

@@ -90,6 +90,26 @@ def test_it_leaves_what_crashes_however_good_it_looks_from_beside() -> None:
     assert sum(not o.works for o in seen[8:]) <= 5  # all eight without a model of crashes
 
 
+@pytest.mark.parametrize("seed", [1, 4])
+def test_before_anything_is_feasible_it_leaves_points_that_just_miss_a_bound(seed: int) -> None:
+    """The best objectives are at an edge where each point misses the bound by less than noise."""
+    space = Space([Knob.between(name, 0.0, 1.0) for name in ("a", "b", "c")])
+    rng = np.random.default_rng(seed)
+    rows = [(*rng.random(2), c, least) for c, least in [(1.0, 0.04)] * 16 + [(0.0, 0.3)] * 4]
+    seen = [
+        Observation(
+            {"a": a, "b": b, "c": c},
+            objectives=(a - c, -a - c),
+            violations=(least + 0.04 * rng.standard_normal(),),
+        )
+        for a, b, c, least in rows
+    ]
+    found = Search(space, violations=1, starts=0, seed=seed).propose(seen)
+    assert float(found.point["c"]) < 0.9
+    assert found.reason == "improvement"
+    assert found.gain is None
+
+
 def test_what_is_not_possible_is_never_proposed() -> None:
     search = Search(SPACE, violations=1, is_possible=lambda p: p["launch"] == "b")
     assert {o.point["launch"] for o in run(search, 11)} == {"b"}

@@ -5,6 +5,10 @@ weight to the minimum of the first objective: that point has the worst second ob
 only a thin slice. But most users want that minimum. So with two objectives it counts as if it
 dominated the whole range of the second.
 
+While no point is likely to be feasible there is no front to enlarge, and the criterion is how much
+the largest violation is expected to fall. The probability of feasibility would stay beside points
+that miss an SLO by little: it is high there until each of them was evaluated.
+
 In this file N is the number of points, M that of objectives, S that of posterior samples, F that of
 members of a front (which may be 0, and differs between samples).
 """
@@ -29,6 +33,8 @@ _ROUNDING = 1e-12  # a smaller difference of larger numbers is rounding
 _HOPELESS = math.log(1e-6)  # of the best gain: then it does not matter how small one is exactly
 _FAR = -30.0
 _DIRECTIONS = 128
+_DEEPEST = 1.0  # a violation so much lower than the least is as good as one lower still
+_DEPTHS = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +188,22 @@ def log_expected_below(bound: float, mean: Floats, sd: Floats) -> Floats:
     result[far] = -0.5 * t**2 - _LOG_ROOT_2PI + log1p(np.maximum(inside, -1.0 + 1e-12))
     out: Floats = result + np.log(sd)
     return out
+
+
+def expected_lowering(least: float, means: Floats, sds: Floats) -> Floats:
+    """Return how far the largest of C violations is expected to fall below `least`, shape (N,).
+
+    That is E[max(least - max_c V_c, 0)] for independent normal V_c, up to a bound: the integral of
+    the distribution function of the largest, by midpoints that are densest below `least`. `means`
+    and `sds` have shape (N, C).
+    """
+    steps = (np.arange(_DEPTHS) + 0.5) / _DEPTHS
+    levels = least - _DEEPEST * steps**2
+    all_below = np.ones((len(means), _DEPTHS))
+    for mean, sd in zip(means.T, sds.T, strict=True):
+        all_below *= ndtr((levels - mean[:, None]) / sd[:, None])
+    result: Floats = all_below @ (2.0 * _DEEPEST * steps / _DEPTHS)
+    return result
 
 
 def _expected_below(bounds: Floats, mean: Floats, sd: Floats) -> Floats:

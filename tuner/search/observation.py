@@ -47,7 +47,7 @@ class Suggestion:
     `doubt`: the best point if the models were less certain.
 
     `gain` is the expected added hypervolume, as a share of the hypervolume dominated already; None
-    before there is a model. A search whose gains stay small is done.
+    while no point is likely to be feasible. A search whose gains stay small is done.
     """
 
     point: Point

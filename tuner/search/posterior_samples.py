@@ -16,9 +16,12 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from tuner.pareto import pareto_front
+from tuner.search.acquisition import expected_lowering
 from tuner.search.gp import GaussianProcess
 from tuner.search.posterior import Models
 from tuner.search.space import Floats, Point
+
+_SMALLEST = 1e-300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,21 @@ class PosteriorSamples:
         for process in self.violations:
             mean, sd = process.predict(x)
             result += log_ndtr(-mean.T / (self.models.std_scale * sd))
+        return result
+
+    def log_lowering(self, x: Floats) -> Floats:
+        """Return the log of how much the largest violation is expected to fall, shape (N,).
+
+        Below the least that a point seen has in the same sample, at rows of `x` (N, D).
+        """
+        largest = np.max([process.data.y for process in self.violations], axis=0)
+        predictions = [process.predict(x) for process in self.violations]
+        sds = self.models.std_scale * np.column_stack([sd for _, sd in predictions])
+        lowering = [
+            expected_lowering(least, np.column_stack([mean[:, k] for mean, _ in predictions]), sds)
+            for k, least in enumerate(largest.min(axis=0))
+        ]
+        result: Floats = np.log(np.mean(lowering, axis=0) + _SMALLEST)
         return result
 
     def with_std_scale(self, std_scale: float) -> PosteriorSamples:

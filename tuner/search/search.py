@@ -108,7 +108,9 @@ class Search:
             return log_gain - math.log(self._seconds(point, warm, costs))
 
         best = step.best_new(warm, costs)
-        repeat = step.best_repeat(working, rate)
+        # before there is a front, a new point's gain is less violation: no match for a repeat's
+        competes = best is None or not step.seeks_feasible
+        repeat = step.best_repeat(working, rate) if competes else None
         if best is None and repeat is None:
             raise ExhaustedError("every possible point was evaluated")
         if repeat is not None and (best is None or rate(repeat) > rate(best)):
@@ -149,7 +151,11 @@ class Search:
 
 
 class _Step:
-    """One proposal: the posterior now, and what each further point is expected to gain."""
+    """One proposal: the posterior now, and what each further point is expected to gain.
+
+    Attributes:
+        seeks_feasible: no point seen is likely to be feasible, and a gain is a lower violation.
+    """
 
     def __init__(
         self,
@@ -167,9 +173,9 @@ class _Step:
         self._means = posterior.objective_means
         self._violation_sds = posterior.violation_sds
         self._log_feasible = posterior.log_feasible()
-        self._utility = Utility.around(
-            self._means, self._log_feasible > _LOG_LIKELY, self._plausible()
-        )
+        is_likely = self._log_feasible > _LOG_LIKELY
+        self.seeks_feasible = bool(models.violations) and not is_likely.any()
+        self._utility = Utility.around(self._means, is_likely, self._plausible())
         self._samples = sample_posterior(
             models, points, _POSTERIOR_SAMPLES, int(rng.integers(_SEEDS))
         )
@@ -189,8 +195,10 @@ class _Step:
         `levels` has shape (N, D), both results (N,).
         """
         x = self._space.coordinates(levels)
-        means, sds = samples.predict(x)
         log_works = samples.models.log_works(x)
+        if self.seeks_feasible:
+            return samples.log_lowering(x) + log_works, -np.expm1(log_works)
+        means, sds = samples.predict(x)
         log_feasible = samples.log_feasible(x, log_works)
         gains = self._utility.log_gains(means, sds, samples.fronts, log_feasible)
         return gains, -np.expm1(log_works)
