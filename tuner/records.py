@@ -291,6 +291,9 @@ class InformedWatch(SteadyWatch, Protocol):
     def exhausted(self, now_s: float) -> None:
         """No request is sent after `now_s`."""
 
+    def over(self, now_s: float) -> None:
+        """Tell that the load is over: a window may have begun since something was last told."""
+
     ended_early: EarlyEnd | None
 
     def set_in_flight_source(self, in_flight: Callable[[], InFlight]) -> None:

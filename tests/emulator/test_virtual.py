@@ -12,6 +12,7 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate, steady_power_w
 from tuner.errors import UsageError
+from tuner.measurement.steady_window import SteadyWindow, WindowPlan
 from tuner.records import Load, RawRun, Request, RequestState, Source
 
 Requests = Callable[[int, int], Iterator[Request]]
@@ -123,6 +124,16 @@ def test_nothing_is_reported_after_the_end_of_the_window(
     assert run.window_end_s == last_s - 1e-6
     assert max(now_s for now_s, _ in shortened.events) <= run.window_end_s
     assert all(r.ended_s <= run.window_end_s for r in run.requests)
+
+
+def test_a_window_in_which_nothing_ends_has_its_length(
+    h100: Gpu, llama: ModelShape, requests_of: Requests
+) -> None:
+    watch = SteadyWindow(WindowPlan(window_s=60.0, begins_after_s=20.0, watches_backlog=False))
+    requests, load = requests_of(100, 30_000), Load(concurrency=4)
+    run = simulate(llama, h100, Configuration(), requests, load, watch, seed=0)
+    assert not [r for r in run.requests if r.state is RequestState.DONE]
+    assert (run.window_start_s, run.window_end_s) == (20.0, 80.0)
 
 
 def test_timelines_cover_the_window_and_are_labelled_emulated(

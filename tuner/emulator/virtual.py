@@ -111,9 +111,8 @@ def simulate(
 ) -> RawRun:
     """Run a load until `watch` says that its window has ended; times start at 0.
 
-    `acceptance` is the workload's, of drafted tokens by speculative method.
-
-    Raises `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
+    `acceptance` is the workload's, of drafted tokens by speculative method. Raises
+    `LaunchRefusedError` where vLLM would not start, `UsageError` for what is not emulated.
     """
     front = replicas_for(model, gpu, configuration, seed=seed, noise=noise, acceptance=acceptance)
     costs = {"request_s": gpu.request_us * 1e-6, "token_s": gpu.token_us * 1e-6}
@@ -126,9 +125,8 @@ def simulate(
     power, server = timelines(front.engines, start_s, end_s, gain if noise else 1.0)
     records = run.records(end_s)
     early = watch.ended_early if isinstance(watch, InformedWatch) else None
-    preempted = float(sum(engine.preemptions for engine in front.engines))
     told = (records, power, server, start_s, end_s, Source.EMULATED, early)
-    return RawRun(*told, preemptions=preempted)
+    return RawRun(*told, preemptions=float(sum(e.preemptions for e in front.engines)))
 
 
 def steady_power_w(
@@ -273,7 +271,10 @@ class _Run:
         for sequence, flight in self._in_engine.items():
             assert flight.engine is not None
             sequence.close_segment(flight.engine.step_count)
-        return min(self._end_s, self._engine.clock_s)
+        end_s = min(self._end_s, self._engine.clock_s)
+        if self._informed is not None:
+            self._informed.over(end_s)
+        return end_s
 
     def records(self, end_s: float) -> tuple[RequestRecord, ...]:
         """Return what the client saw of each request up to `end_s`.
@@ -384,9 +385,8 @@ class _Run:
 
     @staticmethod
     def _flight(request: Request, scheduled_s: float) -> _Flight:
-        prompt = request.prompt_token_ids
-        sequence = Sequence(request.request_id, len(prompt), request.output_tokens, prompt)
-        return _Flight(request, scheduled_s, sequence)
+        number, prompt, most = request.request_id, request.prompt_token_ids, request.output_tokens
+        return _Flight(request, scheduled_s, Sequence(number, len(prompt), most, prompt))
 
     def _next_send_s(self) -> float:
         return math.inf if self._scheduled is None else self._scheduled.scheduled_s

@@ -199,7 +199,10 @@ class _Service:
             self._batch = alike[: self._cost.launch.max_num_seqs]
             self._queue = [f for f in self._queue if f not in self._batch]
             self._make(picture)
-        return min(self._end_s(), self._clock_s)
+        end_s = min(self._end_s(), self._clock_s)
+        if self._informed is not None:
+            self._informed.over(end_s)
+        return end_s
 
     def records(self, end_s: float) -> tuple[RequestRecord, ...]:
         """Return what the client saw of each request up to `end_s`."""
