@@ -49,7 +49,7 @@ def first(trials: Sequence[TrialRow], rows: Sequence[RepeatRow], left: int | Non
 
 @pytest.mark.parametrize(
     ("left", "expected"),
-    [(None, 1), (30, 1), (8, 2), (3, 2), (2, 1)],  # 2 needs three windows, beside the default's
+    [(None, 1), (30, 1), (8, 2), (5, 2), (4, 1)],  # 4: three windows of 2 and two pairs are 5
 )
 def test_the_last_repeats_go_to_what_they_can_still_show(left: int | None, expected: int) -> None:
     """Else a night ends with the default, and with what would save most still in doubt."""
@@ -72,7 +72,7 @@ def test_what_meets_the_slos_and_only_lacks_the_default_beside_it_is_finished_fi
     assert first(trials, rows, 8) == 2
 
 
-@pytest.mark.parametrize(("left", "expected"), [(None, 2), (9, 2), (3, 2), (2, 1), (0, 1)])
+@pytest.mark.parametrize(("left", "expected"), [(None, 2), (9, 2), (5, 2), (4, 1), (0, 1)])
 def test_what_the_repeats_left_cannot_confirm_is_not_tried(left: int, expected: int) -> None:
     trials = [trial(0, 0.40, 30.0), trial(1, 0.30, 36.0), trial(2, 0.25, 37.0)]
     rows = night(trials, [(n, stretch, 1.0) for stretch in range(4) for n in (0, 1)])

@@ -31,8 +31,6 @@ _CHANCES = (0.6, 0.5, 0.25, 0.05, 0.01)
 _WORTH_IT, _LEAST_CHANCE = 0.01, 0.15
 # What was begun goes on while it is so likely to hold, and nothing saves so much more.
 _LIKELY, _CLEARLY_MORE = 0.6, 1.05
-# Pairs on stretches that the default was measured on before, for a member that comes later.
-PAIRS_ON_EARLIER = 2
 _TRIED = 6  # windows by which it is to be shown that something better holds
 _MAY_BE_LUCK = 0.3  # chance to miss that windows of its own may still correct
 _IN_DOUBT = 2 * LEAST_WINDOWS  # windows that have not shown it either way
@@ -115,7 +113,7 @@ def members(
             if not t.baseline and all((energy_j(t) or math.inf) < theirs for theirs in defaults_j)
         ]
         begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
-        room = _Room(known, left, repeats, default)
+        room = _Room(known, left)
         default_j = max(defaults_j or [energy_j(t) or 0.0 for t in able], default=0.0)
         if held:
             first = _improvement(able, held, hold, outlook, begun, room)
@@ -129,16 +127,6 @@ def members(
     return [by_number[t.number] for t in front]
 
 
-def pairable(number: int, repeats: Sequence[RepeatRow], default: TrialRow | None) -> frozenset[int]:
-    """Return the stretches on which the default was measured, but not this trial."""
-    measured_on: dict[int, set[int]] = {}
-    for row in repeats:
-        if row.traffic is not None and row.traffic < AIM_FROM and row.measurement is not None:
-            measured_on.setdefault(row.trial, set()).add(row.traffic)
-    theirs = set() if default is None else measured_on.get(default.number, set())
-    return frozenset(theirs - measured_on.get(number, set()))
-
-
 def _is_rejected(found: Confirmation | None) -> bool:
     return found is not None and (found.is_dropped or found.is_hopeless)
 
@@ -149,8 +137,6 @@ class _Room:
 
     known: Mapping[int, Confirmation]
     left: int | None
-    rows: Sequence[RepeatRow]
-    default: TrialRow | None
 
     @property
     def is_little(self) -> bool:
@@ -172,14 +158,9 @@ class _Room:
         return found is not None and found.slo is SloVerdict.MET
 
     def pairs(self, number: int) -> int:
-        """Return how many windows of the default a trial still needs beside its own.
-
-        Some of its own are on stretches that the default was measured on before.
-        """
+        """Return how many windows of the default a trial still needs beside its own."""
         found = self.known.get(number)
-        lacking = LEAST_REPEATS - (0 if found is None else found.pairs)
-        known = len(pairable(number, self.rows, self.default)) if lacking > 0 else 0
-        return max(0, lacking - min(known, PAIRS_ON_EARLIER))
+        return max(0, LEAST_REPEATS - (0 if found is None else found.pairs))
 
     def windows(self, number: int) -> tuple[int, ...]:
         """Return how many more windows may be tried of a trial, the fewest for a verdict first.

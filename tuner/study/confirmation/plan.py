@@ -21,13 +21,7 @@ from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, LEVEL, Sl
 from tuner.pareto import spread_order
 from tuner.records import FailureKind, Timing
 from tuner.store import RepeatKind, RepeatRow, TrialRow, TrialState
-from tuner.study.confirmation.members import (
-    AIM_FROM,
-    PAIRS_ON_EARLIER,
-    Goal,
-    members,
-    pairable,
-)
+from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
 # Members in a round, once the one that would be recommended is decided; before that it is alone:
 # each further stretch tells of all.
@@ -84,8 +78,7 @@ def next_step(
     plan = _Plan(goal, trials, ended, left_out, card if is_one_of_several else None, left)
     if latest is None:
         return plan.step(new) or plan.step(new + 1)
-    own = sorted(number for number, owner in cards.items() if owner == card)
-    return plan.step(latest) or plan.on_earlier(own) or plan.step(new)
+    return plan.step(latest) or plan.step(new)
 
 
 class _Plan:
@@ -129,19 +122,6 @@ class _Plan:
             if (wants_pair or self._default_is_alone(waiting)) and (number % 2 == 0 or not waiting):
                 return Step(default, RepeatKind.BASELINE, number)
         return Step(waiting[0], RepeatKind.CONFIRMATION, number) if waiting else None
-
-    def on_earlier(self, stretches: Sequence[int]) -> Step | None:
-        """Return the leader in doubt on a stretch that the default was measured on before, or None.
-
-        The pair costs one measurement. Another, of a new round, tells the drift of the machine.
-        """
-        leader = next((t for t in self._front if t.number == self._leader), None)
-        found = None if leader is None else self._known.get(leader.number)
-        if leader is None or (found is not None and found.pairs >= PAIRS_ON_EARLIER):
-            return None
-        open_stretches = pairable(leader.number, self._repeats, self._default)
-        number = next((n for n in stretches if n in open_stretches), None)
-        return None if number is None else Step(leader, RepeatKind.CONFIRMATION, number)
 
     def _waiting(self, number: int, done: set[int]) -> list[TrialRow]:
         """Return the members that this round has still to measure."""
