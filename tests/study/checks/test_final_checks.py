@@ -30,6 +30,7 @@ from tuner.store.schema import STUDIES
 from tuner.study.checks.final_checks import FinalChecks
 from tuner.study.checks.prober import Prober
 from tuner.study.confirmation.run import ConfirmationRun
+from tuner.study.durability import patience
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
@@ -183,6 +184,24 @@ def test_a_kill_loses_one_measurement(night: Night, undisturbed: Night, at: int)
     assert night.evaluator.probed == undisturbed.evaluator.probed
     best = recommend(night.store, study="s").best.number
     assert night.checks_of(best) == undisturbed.checks_of(best)
+
+
+def test_a_busy_machine_is_waited_for(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, wait_s in (("FIRST_WAIT_S", 0.01), ("LONGEST_WAIT_S", 0.04), ("LOOK_S", 0.01)):
+        monkeypatch.setattr(patience, name, wait_s)
+    best = recommend(night.store, study="s").best
+    busy = Failure(FailureKind.INFRASTRUCTURE, "the client was late", passes=True)
+    seqs = int(best.configuration.flags["max_num_seqs"])
+    left = [busy] * 4  # twice as often as another fault of the machine may come
+
+    class Busy(dict[int | None, Failure]):
+        def get(self, key: int | None, default: object = None) -> object:  # type: ignore[override]
+            return left.pop() if key == seqs and left else default
+
+    night.evaluator.stress = Busy()
+    night.check()
+    assert not left and night.checks_of(best.number).stress is not None
+    assert [e.kind for e in night.store.events("s")].count("waiting") == 4
 
 
 def test_who_fails_under_stress_is_not_recommended(night: Night) -> None:

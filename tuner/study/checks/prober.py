@@ -14,6 +14,7 @@ from tuner.evaluation.headroom import headroom_run
 from tuner.records import Failure, Load, Measurement
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatRow, Store, TrialRow
+from tuner.study.durability.patience import Patience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
@@ -42,6 +43,7 @@ class Prober:
         self._fleet = fleet
         self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
+        self._patience = Patience(spec.patience_s, listener.note)
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
         window = plan.unseen_window or plan.window
         least_s = window.latest_start_s + window.longest_window_s
@@ -69,17 +71,26 @@ class Prober:
         evaluate: Evaluate,
         traffic: int | None = None,
     ) -> Measurement | Failure | None:
-        """Measure and store one probe; None if there is no time, or the machine keeps failing."""
+        """Measure and store one probe; None if there is no time, or the machine keeps failing.
+
+        A machine that is only busy is waited for first, as in the search.
+        """
         key = (trial.number, kind, 0.0 if load is None else load_value(load))
         if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time(kind, load):
             return None
-        self._attempts[key] = self._attempts.get(key, 0) + 1
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
+        self.store.add_spent_s(self.name, await self._patience.wait())
         evaluation, _ = await self._repeats.measure(
             self._fleet.first, trial.number, kind, evaluate, traffic, load
         )
-        self._listener.note(self._told(trial, kind, load, evaluation.result))
-        return evaluation.result
+        result = evaluation.result
+        if self._patience.bears(result):
+            assert isinstance(result, Failure)
+            self.store.add_event(self.name, "waiting", result.reason, trial=trial.number)
+        else:
+            self._attempts[key] = self._attempts.get(key, 0) + 1
+        self._listener.note(self._told(trial, kind, load, result))
+        return result
 
     def _told(
         self, trial: TrialRow, kind: ProbeKind, load: Load | None, result: Measurement | Failure
@@ -113,11 +124,11 @@ class Prober:
         """
         if self.spec.hours is None:
             return True
+        next_s = self._patience.due_s + self._next_s(kind, load)
         if self.is_late:
             own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
-            return own_s + self._next_s(kind, load) <= self.spec.checks_s
-        spent_s = self.store.study(self.name).spent_s
-        return spent_s + self._next_s(kind, load) <= self.spec.budget_s
+            return own_s + next_s <= self.spec.checks_s
+        return self.store.study(self.name).spent_s + next_s <= self.spec.budget_s
 
     def _next_s(self, kind: ProbeKind, load: Load | None) -> float:
         """Return how long a probe takes, s: its window, or as long as the longest of its kind."""
