@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 from tuner.analysis.baseline_doubts import little_room
@@ -27,7 +26,7 @@ from tuner.store import Store, TrialState
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.confirmation.plan import aim_levels
 from tuner.study.confirmation.run import ConfirmationRun
-from tuner.study.durability.patience import Patience
+from tuner.study.durability.patience import Patience, WorkersPatience
 from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
@@ -74,10 +73,7 @@ class StudyRun:
         self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
-        # of each worker: another one's machine may be busy when its own is not
-        self._patience = defaultdict[Worker, Patience](
-            lambda: Patience(spec.patience_s, listener.note)
-        )
+        self._patience = WorkersPatience(name, store, spec.patience_s, listener.note)
 
     @property
     def progress(self) -> Progress:
@@ -177,10 +173,8 @@ class StudyRun:
 
     async def _wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
         """Wait if its last trial found the worker's machine busy; return for how long, s."""
-        waited_s = await self._patience[worker].wait(serves)
-        if waited_s:
-            self._store.add_spent_s(self._name, waited_s)
-            self._spent_s += waited_s
+        waited_s = await self._patience.wait(worker, serves)
+        self._spent_s += waited_s
         return waited_s
 
     async def _try_next_return(self, worker: Worker) -> bool:

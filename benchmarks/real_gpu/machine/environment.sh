@@ -7,8 +7,8 @@ mkdir -p "$root/bin" "$root/spaces"
 [ -e "$root/llama-3.1-8b" ] || cp -r $here/llama-3.1-8b "$root/"
 cp $here/jobs/*.yaml "$root/spaces/"
 [ -e "$root/bin/vllm" ] || { # its first line names its Python, for the fork servers
-    { echo "#!$(python3 -c 'import sys; print(sys.executable)')" && cat $here/machine/packed_vllm.py; } >"$root/bin/vllm"
-    chmod +x "$root/bin/vllm"
+    { echo "#!$(python3 -c 'import sys; print(sys.executable)')" && cat $here/machine/packed_vllm.py; } >"$root/bin/vllm.new"
+    chmod +x "$root/bin/vllm.new" && mv "$root/bin/vllm.new" "$root/bin/vllm"
 }
 export PYTHONPATH="$root/site:$PWD" PATH="$root/bin:$PATH" PYTHONUNBUFFERED=1
 unset PYTHONDONTWRITEBYTECODE

@@ -179,7 +179,9 @@ def start(place: Place, argv: Sequence[str]) -> NoReturn:
         os.execv(argv[0], list(argv))  # nosec B606
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: fork.send_signal(received))
-    if (code := fork.exit_code(wait=True) or 0) < 0:
+    code = fork.exit_code(wait=True)
+    assert code is not None
+    if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the fork has written its own
         with suppress(OSError):  # KILL has no other handler
             signal.signal(-code, signal.SIG_DFL)
@@ -297,8 +299,7 @@ def _take_over(job: Job, connection: socket.socket, fds: Sequence[int], alive_fd
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    is_tagged = _retagged(job.environment[LAUNCH_TAG])
-    if not is_tagged or select.select([connection], [], [], 0)[0]:
+    if not _retagged(job.environment[LAUNCH_TAG]) or select.select([connection], [], [], 0)[0]:
         os._exit(_UNKNOWN_EXIT)
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OWN_FDS) for fd in (alive_fd, *fds)]
     os.closerange(0, _OWN_FDS)

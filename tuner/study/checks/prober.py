@@ -79,7 +79,8 @@ class Prober:
         if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time(kind, load):
             return None
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        self.store.add_spent_s(self.name, await self._patience.wait())
+        if waited_s := await self._patience.wait():
+            self.store.add_spent_s(self.name, waited_s)
         evaluation, _ = await self._repeats.measure(
             self._fleet.first, trial.number, kind, evaluate, traffic, load
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tuner.analysis.cards.figures import card_figures, on_mean_card, without_noise
@@ -36,7 +35,7 @@ from tuner.study.confirmation.returns import (
     return_of_most,
     unconfirmed_leader,
 )
-from tuner.study.durability.patience import Patience
+from tuner.study.durability.patience import WorkersPatience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
@@ -76,9 +75,7 @@ class ConfirmationRun:
         drops = (spec.quality_drop, spec.picture_drop)
         near = AS_LITTLE if fleet.first.card is None else AS_LITTLE_BY_MODEL
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops, near)
-        self._patience = defaultdict[Worker, Patience](
-            lambda: Patience(spec.patience_s, listener.note)
-        )
+        self._patience = WorkersPatience(name, store, spec.patience_s, listener.note)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0
@@ -124,11 +121,10 @@ class ConfirmationRun:
         return await self._aim_once(worker, share) if self._is_aiming else None
 
     async def _aim_once(self, worker: Worker, share: float) -> float | None:
-        if self._next_aim(share) is None:
-            return None
+        if not self._is_aim_due(share):
+            return None  # a step is chosen below, once: the trials' model takes a while
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        waited_s = await self._wait(worker, lambda: self._next_aim(share) is not None)
-        if waited_s:
+        if waited_s := await self._patience.wait(worker, lambda: self._next_aim(share) is not None):
             return waited_s
         step = self._next_aim(share)  # others may have taken the last one meanwhile
         return None if step is None else await self._measure(worker, step)
@@ -161,13 +157,16 @@ class ConfirmationRun:
         repeats = self._store.repeats.of(self._name)
         return [r for r in repeats if r.state is not TrialState.RUNNING]
 
+    def _is_aim_due(self, share: float) -> bool:
+        repeats = self._store.repeats.of(self._name)
+        is_possible = may_aim(self._spec.budget_s, repeats, self._each_s())
+        return is_possible and is_aim_due(share, self._spec.trials, repeats)
+
     def _next_aim(self, share: float) -> Step | None:
-        repeats, trials = self._store.repeats.of(self._name), self._spec.trials
-        if not may_aim(self._spec.budget_s, repeats, self._each_s()):
-            return None
-        if not is_aim_due(share, trials, repeats):
+        if not self._is_aim_due(share):
             return None  # the trials' model takes a while
-        step = aim_step(self._goal, share, trials, self._trials(), repeats)
+        repeats = self._store.repeats.of(self._name)
+        step = aim_step(self._goal, share, self._spec.trials, self._trials(), repeats)
         return None if step is None or step.trial.number in self._left_out else step
 
     async def run(
@@ -192,7 +191,7 @@ class ConfirmationRun:
                 is_tried = await simplify(worker)
                 if is_tried or is_tried is None:
                     return bool(is_tried)
-            if await self._wait(worker, lambda: self._next(worker) is not None):
+            if await self._patience.wait(worker, lambda: self._next(worker) is not None):
                 return True  # something else may lead by now
             step = self._next(worker)
             if step is None:
@@ -297,13 +296,6 @@ class ConfirmationRun:
         repeats = [r.timing for r in self._store.repeats.of(self._name) if r.timing is not None]
         trials = [t.timing for t in self._store.trials(self._name) if t.timing is not None]
         return clean_s(repeats or trials)
-
-    async def _wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
-        """Wait if its last repeat found the worker's machine busy; return for how long, s."""
-        waited_s = await self._patience[worker].wait(serves)
-        if waited_s:
-            self._store.add_spent_s(self._name, waited_s)
-        return waited_s
 
     async def _measure(self, worker: Worker, step: Step) -> float:
         """Measure, store, count; return the time that passed, s (virtual on the emulator)."""

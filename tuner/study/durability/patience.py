@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from tuner.records import Failure, Measurement
+from tuner.store import Store
+from tuner.study.workers.worker import Worker
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 600.0
 LOOK_S = 5.0  # between two looks whether a wait still serves anybody
@@ -71,4 +74,28 @@ class Patience:
             waited_s += step_s
         self._waited_s += waited_s
         self._waits += 1
+        return waited_s
+
+
+class WorkersPatience:
+    """The patience with each worker's machine: another one's may be busy when its own is not.
+
+    What is waited is time of the study, and stored as such.
+    """
+
+    def __init__(
+        self, study: str, store: Store, limit_s: float, note: Callable[[str], None]
+    ) -> None:
+        self._study = study
+        self._store = store
+        self._of = defaultdict[Worker, Patience](lambda: Patience(limit_s, note))
+
+    def __getitem__(self, worker: Worker) -> Patience:
+        return self._of[worker]
+
+    async def wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
+        """Wait if the worker's last result asked for it, see `Patience`; return for how long, s."""
+        waited_s = await self._of[worker].wait(serves)
+        if waited_s:
+            self._store.add_spent_s(self._study, waited_s)
         return waited_s
