@@ -1,4 +1,4 @@
-"""Command line: registers the commands and maps errors to messages and exit codes."""
+"""Command line: says where the commands are, and maps errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,55 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from tuner import __version__
-from tuner.commands import calibrate, doctor, editing, gpu, measure, plan, run, store, workload
-from tuner.commands.reading import compare, report, status, studies, tasks
-from tuner.commands.reading.short_lived import ShortLived
-from tuner.commands.shared.help_sections import RunHelp
+from tuner.commands.on_demand import CommandsOnDemand
 from tuner.commands.shared.output import ReaderGoneError
 from tuner.commands.shared.settings_group import SettingsGroup
 from tuner.errors import InterruptedBySignalError, TunerError, UsageError
 from tuner.host.collector import collect_rarely, skip_last_collection
 
+# In the order of the help; the `app` of each module registers its commands.
+MODULES = {
+    "run": "tuner.commands.run",
+    "resume": "tuner.commands.run",
+    "list": "tuner.commands.reading.studies",
+    "show": "tuner.commands.reading.studies",
+    "recommend": "tuner.commands.reading.studies",
+    "export": "tuner.commands.reading.studies",
+    "report": "tuner.commands.reading.report",
+    "rename": "tuner.commands.editing",
+    "delete": "tuner.commands.editing",
+    "note": "tuner.commands.editing",
+    "status": "tuner.commands.reading.status",
+    "tasks": "tuner.commands.reading.tasks",
+    "plan": "tuner.commands.plan",
+    "measure": "tuner.commands.measure",
+    "calibrate": "tuner.commands.calibrate",
+    "doctor": "tuner.commands.doctor",
+    "workload": "tuner.commands.workload",
+    "compare": "tuner.commands.reading.compare",
+    "gpu": "tuner.commands.gpu",
+    "store": "tuner.commands.store",
+}
+
+
+class _Commands(SettingsGroup):
+    """All commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes | {"commands": CommandsOnDemand(MODULES)})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names alone, for which no command has to be built."""
+        return list(MODULES)
+
+
 app = typer.Typer(
-    cls=SettingsGroup,
+    cls=_Commands,
     rich_markup_mode=None,  # plain text fits into 80 columns, and takes half the time to start
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,26 +66,6 @@ app = typer.Typer(
         "5 needs an operator, 130/143 interrupted."
     ),
 )
-app.command(cls=RunHelp)(run.run)
-app.command(cls=RunHelp)(run.resume)
-app.command("list", cls=ShortLived)(studies.list_all)
-app.command(cls=ShortLived)(studies.show)
-app.command("recommend", cls=ShortLived)(studies.recommend_one)
-app.command(cls=ShortLived)(studies.export)
-app.command(cls=report.PngWithoutFolder)(report.report)
-app.command()(editing.rename)
-app.command()(editing.delete)
-app.command()(editing.note)
-app.command(cls=ShortLived)(status.status)
-app.command(cls=ShortLived)(tasks.tasks)
-app.command()(plan.plan)
-app.command()(measure.measure)
-app.command()(calibrate.calibrate)
-app.command()(doctor.doctor)
-app.add_typer(workload.app, name="workload")
-app.add_typer(compare.app, name="compare")
-app.add_typer(gpu.app, name="gpu")
-app.add_typer(store.app, name="store")
 
 
 def _show_version(asked: bool) -> None:

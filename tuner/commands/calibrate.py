@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from tuner.api.machine import CalibratedGpu
 
+app = typer.Typer()
 
+
+@app.command()
 def calibrate(
     studies: Annotated[
         list[str] | None,

@@ -12,7 +12,10 @@ from tuner.commands.shared.options import Format, Output, StoreUrl, Vllm
 from tuner.commands.shared.output import print_json
 from tuner.errors import PreflightError
 
+app = typer.Typer()
 
+
+@app.command()
 def doctor(
     vllm: Vllm = None,
     port: Annotated[

@@ -13,6 +13,8 @@ from tuner.commands.shared.console import stderr_console
 from tuner.commands.shared.options import Name, StoreUrl
 from tuner.errors import UsageError
 
+app = typer.Typer()
+
 _First = Annotated[
     str,
     typer.Argument(
@@ -23,6 +25,7 @@ _First = Annotated[
 ]
 
 
+@app.command()
 def rename(
     study: _First,
     new: Annotated[str | None, typer.Argument(help="The new name.", metavar="NEW")] = None,
@@ -40,6 +43,7 @@ def rename(
     _say(f"study {old} is {new_name} now")
 
 
+@app.command()
 def delete(
     name: Name = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -66,6 +70,7 @@ def delete(
     _say(f"deleted study {chosen}")
 
 
+@app.command()
 def note(
     study: _First,
     text: Annotated[str | None, typer.Argument(help="The note.", metavar="TEXT")] = None,

@@ -11,7 +11,7 @@ from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json
 from tuner.errors import OperatorNeededError
 
-app = typer.Typer(no_args_is_help=True, help="Show and restore the GPUs' limits.")
+app = typer.Typer(name="gpu", no_args_is_help=True, help="Show and restore the GPUs' limits.")
 
 
 @app.command("status")

@@ -12,7 +12,10 @@ from tuner.commands.shared.options import Format, Output
 from tuner.commands.shared.output import print_json
 from tuner.commands.shared.spec_options import MeasureOptions
 
+app = typer.Typer()
 
+
+@app.command()
 @with_option_groups
 def measure(
     options: MeasureOptions,

@@ -15,10 +15,13 @@ from tuner.commands.shared.options import Format, Output, StoreUrl
 from tuner.commands.shared.output import print_json
 from tuner.errors import UsageError
 
+app = typer.Typer()
+
 _FORMATS = "curve, prometheus, azure, burstgpt or mooncake"
 _ROUTINGS = "least-busy, round-robin, consolidate, by-length or by-answer"
 
 
+@app.command()
 def plan(
     load: Annotated[
         list[Path],

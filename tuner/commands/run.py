@@ -13,6 +13,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.commands.shared.console import stderr_console, stdout_console
+from tuner.commands.shared.help_sections import RunHelp
 from tuner.commands.shared.option_groups import with_option_groups
 from tuner.commands.shared.options import (
     Format,
@@ -35,6 +36,8 @@ from tuner.errors import NoFeasibleConfigurationError
 
 if TYPE_CHECKING:
     from tuner import StudyResults
+
+app = typer.Typer()
 
 
 class RunFormat(StrEnum):
@@ -62,6 +65,7 @@ RunOutput = Annotated[
 LOOPBACK = "127.0.0.1"
 
 
+@app.command(cls=RunHelp)
 @with_option_groups
 def run(
     context: typer.Context,
@@ -153,6 +157,7 @@ def run(
         _finish(study, as_json=output is RunFormat.JSON)
 
 
+@app.command(cls=RunHelp)
 def resume(
     name: Name = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Additional trials.")] = None,

@@ -13,7 +13,7 @@ from tuner.commands.shared.options import Format, Output, StoreUrl
 from tuner.commands.shared.output import print_json
 from tuner.errors import OperatorNeededError
 
-app = typer.Typer(no_args_is_help=True, help="Check, back up and rebuild a store.")
+app = typer.Typer(name="store", no_args_is_help=True, help="Check, back up and rebuild a store.")
 
 
 @app.command()

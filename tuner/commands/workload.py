@@ -18,6 +18,7 @@ WorkloadName = Annotated[
     str, typer.Argument(help="Shipped name or YAML file.", autocompletion=complete_workload)
 ]
 app = typer.Typer(
+    name="workload",
     no_args_is_help=True,
     help="Show, preview and import workloads: the requests sent to the server.",
 )

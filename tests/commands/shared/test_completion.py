@@ -103,7 +103,8 @@ def test_names_by_url(store_path: Path) -> None:
 
 def test_nothing_heavy_is_loaded(store_path: Path) -> None:
     code = (
-        "import sys, json, tuner.cli, tuner.commands.shared.study_names\n"
+        "import sys, json, tuner.cli\n"
+        "import tuner.commands.shared.completion, tuner.commands.shared.study_names\n"
         f"tuner.commands.shared.study_names.study_names({str(store_path)!r})\n"
         "tuner.commands.shared.completion.complete_gpu('')\n"
         "print(json.dumps(sorted(sys.modules)))"

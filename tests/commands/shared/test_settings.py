@@ -72,7 +72,7 @@ def test_values_of_a_variable_are_words_as_of_a_shell(
     command: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNER_RUN_NOTIFY", "'touch told' https://example.org/hook")
-    settings = read_settings(typer.main.get_command(app))
+    settings = read_settings(typer.main.get_command(app), ["run"])
     words = ["touch told", "https://example.org/hook"]
     assert settings.default_map()["run"]["notify"] == words
 
@@ -166,9 +166,8 @@ def test_every_option_has_a_variable_and_a_key(
     for path, option in every:
         value = "true" if option.is_flag else "7"
         monkeypatch.setenv("_".join(("TUNER", *path, setting_name(option))).upper(), value)
-    found = read_settings(group).default_map()
     for path, option in every:
-        values = found
+        values = read_settings(group, path).default_map()
         for name in path:
             values = values[name]
         assert option.name in values, (path, option.name)
@@ -180,7 +179,7 @@ def test_the_file_of_the_documentation_is_one(command: InProcess) -> None:
         pytest.skip("no docs beside an installed package")
     (block,) = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
     said(command, block)
-    found = read_settings(typer.main.get_command(app)).default_map()
+    found = read_settings(typer.main.get_command(app), ["run"]).default_map()
     table = tomllib.loads(block)
     assert found["run"]["slo"] == table["run"]["slo"]
     assert found["run"]["store_url"] == str(Path("~/nights/tuner.db").expanduser())

@@ -27,6 +27,7 @@ class _StudiesOrCommand(TyperGroup):
 
 _STUDIES = "studies"
 app = typer.Typer(
+    name="compare",
     cls=_StudiesOrCommand,
     no_args_is_help=True,
     help="Show studies side by side, with intervals: tuner compare STUDY STUDY... Two models, "

@@ -12,6 +12,8 @@ from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.console import stderr_console
 from tuner.commands.shared.options import Name, Slos, StoreUrl
 
+app = typer.Typer()
+
 _PNG = "--png"
 
 
@@ -28,6 +30,7 @@ class PngWithoutFolder(ShortLived):
         return super().parse_args(ctx, words)
 
 
+@app.command(cls=PngWithoutFolder)
 def report(
     name: Name = None,
     output: Annotated[

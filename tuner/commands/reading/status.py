@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.completion import complete_study
 from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
 from tuner.commands.shared.output import print_json, store_option
 
+app = typer.Typer()
 
+
+@app.command(cls=ShortLived)
 def status(
     name: Annotated[
         str | None,

@@ -9,6 +9,7 @@ import typer
 
 from tuner import DEFAULT_STORE
 from tuner.api.names import EXPORTS
+from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.completion import complete_study
 from tuner.commands.shared.console import stderr_console, stdout_console
 from tuner.commands.shared.options import Format, Name, Output, Slos, StoreUrl
@@ -20,6 +21,8 @@ from tuner.commands.shared.output import (
     until_reader_gone,
 )
 from tuner.errors import UsageError
+
+app = typer.Typer()
 
 RECOMMEND_FORMATS = ("table", "json", *EXPORTS)
 
@@ -36,6 +39,7 @@ def _complete_format(incomplete: str) -> list[str]:
     return [name for name in RECOMMEND_FORMATS if name.startswith(incomplete)]
 
 
+@app.command("list", cls=ShortLived)
 def list_all(
     store_url: StoreUrl = DEFAULT_STORE,
     output: Output = Format.TABLE,
@@ -55,6 +59,7 @@ def list_all(
         show_studies(stdout_console(), summaries)
 
 
+@app.command(cls=ShortLived)
 def show(
     name: Name = None,
     store_url: StoreUrl = DEFAULT_STORE,
@@ -81,6 +86,7 @@ def show(
         show_comparison(stdout_console(), points, study.confirmed_front.baseline, study.identity)
 
 
+@app.command("recommend", cls=ShortLived)
 def recommend_one(
     model: Annotated[
         str | None, typer.Argument(help="Model, or the end of its name; default: the only one.")
@@ -136,6 +142,7 @@ def recommend_one(
         print_text(deployment_text(recommendation, output))
 
 
+@app.command(cls=ShortLived)
 def export(
     name: Name = None,
     csv: Annotated[

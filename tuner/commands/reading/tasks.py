@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from tuner import DEFAULT_STORE
+from tuner.commands.reading.short_lived import ShortLived
 from tuner.commands.shared.console import stdout_console
 from tuner.commands.shared.options import Format, Output, StoreUrl
 from tuner.commands.shared.output import print_json
 from tuner.errors import UsageError
 
+app = typer.Typer()
 
+
+@app.command(cls=ShortLived)
 def tasks(
     model: Annotated[
         str | None, typer.Argument(help="Model, or the end of its name; default: the only one.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,32 +77,33 @@ class _Defaults(dict[str, Any]):
         return super().get(name, default)
 
 
-def read_settings(group: Any) -> Settings:
-    """Read the environment and the user's file for the commands of a Click group.
+def read_settings(group: Any, words: Sequence[str]) -> Settings:
+    """Read the environment and the user's file for the command that `words` call.
 
-    Raises `UsageError` for a file that cannot be read, and for a key or a value that fits nothing.
+    `group` is the Click group of all commands. Raises `UsageError` for a file that cannot be read,
+    and for a key or a value that fits nothing.
     """
     from tuner.api.user_file import read_user_file, user_file
 
     path = user_file()
     said = {} if path is None else read_user_file(path)
     shown = "" if path is None else _shown(path)
-    commands = dict(_commands(group))
-    _check_keys(said, commands, shown)
+    if said:
+        _check_keys(said, dict(_commands(group, group.commands)), shown)
     return Settings(
         {
             name: _of_file(name, options, said, shown) | _of_environment(name, options)
-            for name, options in commands.items()
+            for name, options in _called(group, words)
         }
     )
 
 
-def require_known_variables(group: Any, words: list[str]) -> None:
+def require_known_variables(group: Any, words: Sequence[str]) -> None:
     """Raise `UsageError` for a variable that was surely meant for an option of this command line.
 
     Others that begin with `TUNER_` are left alone: an orchestrator may have set them.
     """
-    for command, options in _commands(group):
+    for command, options in _called(group, words):
         if tuple(words[: len(command)]) != command:
             continue
         prefix = "_".join(("TUNER", *command, "")).upper()
@@ -115,11 +116,21 @@ def require_known_variables(group: Any, words: list[str]) -> None:
                 raise UsageError(f"unknown variable {variable}; did you mean {prefix}{close[0]}?")
 
 
-def _commands(group: Any, *above: str) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield each command with its options by the name that settings give them."""
-    for name, command in group.commands.items():
+_Commands = Iterator[tuple[tuple[str, ...], dict[str, Any]]]
+
+
+def _called(group: Any, words: Sequence[str]) -> _Commands:
+    """Yield the command that `words` call, or the commands of the group that they name."""
+    names = (word for word in words if word in group.commands)
+    return _commands(group, [name] if (name := next(names, None)) else [])
+
+
+def _commands(group: Any, names: Iterable[str], *above: str) -> _Commands:
+    """Yield the commands of these names with their options by the name that settings give them."""
+    for name in names:
+        command = group.commands[name]
         if hasattr(command, "commands"):
-            yield from _commands(command, *above, name)
+            yield from _commands(command, command.commands, *above, name)
         else:
             options = [p for p in command.params if p.param_type_name == "option"]
             yield (*above, name), {setting_name(option): option for option in options}

@@ -20,9 +20,9 @@ class SettingsGroup(TyperGroup):
         """Read the settings, except for help, which shows no value of anybody."""
         if "--help" not in args and args:
             if extra.get("resilient_parsing"):
-                settings = _settings_or_none(self)
+                settings = _settings_or_none(self, args)
             else:
-                settings = read_settings(self)
+                settings = read_settings(self, args)
                 require_known_variables(self, args)
             extra |= {"default_map": settings.default_map(), "obj": settings}
         return super().make_context(info_name, args, parent, **extra)
@@ -55,8 +55,8 @@ def _place_of(settings: Any, parameter: Any) -> str | None:
     return settings.place_of(parameter.name)
 
 
-def _settings_or_none(group: Any) -> Settings:
+def _settings_or_none(group: Any, words: list[str]) -> Settings:
     try:
-        return read_settings(group)
+        return read_settings(group, words)
     except UsageError:  # the shell completes a word; it is told when the command runs
         return Settings({})
