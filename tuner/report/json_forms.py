@@ -12,11 +12,19 @@ from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes, c
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import emulated, emulator_errors, measured
 from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.metrics import TEXT
 from tuner.report.checks_text import checks_json
 from tuner.report.fleet_text import fleet_json
 from tuner.report.price import Price
 from tuner.report.thinking_text import levels_json
-from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
+from tuner.store.rows import (
+    ComparisonPoint,
+    EventRow,
+    RepeatRow,
+    StudyIdentity,
+    StudySummary,
+    TrialRow,
+)
 
 
 def front_json(found: ConfirmedFront) -> dict[str, Any]:
@@ -145,6 +153,14 @@ def study_json(
             for e in events
         ],
     }
+
+
+def comparison_json(points: Sequence[ComparisonPoint]) -> list[dict[str, Any]]:
+    """Return what other tools measured; their energy is null, for no such tool measures it."""
+    return [
+        asdict(point) | {"imported_at": point.imported_at.isoformat(), TEXT.energy: None}
+        for point in points
+    ]
 
 
 def _identity(study: StudyIdentity) -> dict[str, Any]:

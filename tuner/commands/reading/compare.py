@@ -89,7 +89,8 @@ def import_(
     """
     import tuner
     from tuner.api.studies import import_comparison, named_study
-    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
+    from tuner.report.json_forms import comparison_json
+    from tuner.report.terminal.comparison_table import show_comparison
 
     study = named_study(study, store_url)
     points = import_comparison(file, study, store_url)

@@ -71,17 +71,19 @@ def show(
     """
     import tuner
     from tuner.api.studies import comparison_points, named_study
-    from tuner.report.json_forms import study_json
-    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
-    from tuner.report.terminal.study_tables import show_study
 
     name = named_study(name, store_url)
     study = tuner.load_study(name, store_url)
     stored = study.identity, study.rows, study.repeats, study.events
     points = comparison_points(name, store_url)
     if output is Format.JSON:
+        from tuner.report.json_forms import comparison_json, study_json
+
         print_json(study_json(*stored) | {"comparison_points": comparison_json(points)})
     else:
+        from tuner.report.terminal.comparison_table import show_comparison
+        from tuner.report.terminal.study_tables import show_study
+
         show_study(stdout_console(), *stored)
         show_comparison(stdout_console(), points, study.confirmed_front.baseline, study.identity)
 
@@ -119,20 +121,20 @@ def recommend_one(
     """
     from tuner.api.studies import deployment_text, recommend_compared
     from tuner.report.price import Price
-    from tuner.report.terminal.comparison_table import comparison_json, show_comparison
 
     cost = None if price is None else Price(price, currency)
     recommendation, points = recommend_compared(
         model, study=study, slo=slo, trial=trial, store=store_url
     )
     if output == "table":
+        from tuner.report.terminal.comparison_table import show_comparison
         from tuner.report.terminal.recommendation_table import show_recommendation
 
         show_recommendation(stdout_console(), recommendation, store_option(store_url), cost)
         default, identity = recommendation.baseline, recommendation.study
         show_comparison(stdout_console(), points, default, identity)
     elif output == "json":
-        from tuner.report.json_forms import recommendation_json
+        from tuner.report.json_forms import comparison_json, recommendation_json
 
         shown = recommendation_json(recommendation, cost)
         print_json(shown | {"comparison_points": comparison_json(points)})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,18 +11,10 @@ from rich.text import Text
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.outcomes import emulated, energy_j, kind_of_study, metric
-from tuner.metrics import METRICS, TEXT
+from tuner.metrics import METRICS
 from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import column_title
 from tuner.store import UNKNOWN_MODEL, ComparisonPoint, StudyIdentity, TrialRow
-
-
-def comparison_json(points: Sequence[ComparisonPoint]) -> list[dict[str, Any]]:
-    """Return the points as plain data; their energy is null, for no such tool measures it."""
-    return [
-        asdict(point) | {"imported_at": point.imported_at.isoformat(), TEXT.energy: None}
-        for point in points
-    ]
 
 
 def show_comparison(
