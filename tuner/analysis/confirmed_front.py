@@ -31,6 +31,7 @@ class ConfirmedFront:
 
     Attributes:
         trials: all trials; a confirmed one has the repeats' result instead of the search's.
+        baseline: the default's trial, None if there is none.
         pool: candidates for the recommendation: confirmed trials, or the search's if none is.
         front: the Pareto front of the pool.
         confirmations: the verdict of the repeats of each trial.
@@ -44,6 +45,7 @@ class ConfirmedFront:
     study: StudyIdentity
     slos: tuple[Slo, ...]
     trials: tuple[TrialRow, ...]
+    baseline: TrialRow | None
     pool: tuple[TrialRow, ...]
     front: tuple[TrialRow, ...]
     confirmations: Mapping[int, Confirmation]
@@ -62,11 +64,6 @@ class ConfirmedFront:
             self.confirmations.get(trial.number),
             self.requests.get(trial.number),
         )
-
-    @property
-    def baseline(self) -> TrialRow | None:
-        """The default's trial."""
-        return baseline_of(self.trials)
 
     @property
     def default(self) -> Confirmation | None:
@@ -154,6 +151,7 @@ def confirmed_front(
         study=study,
         slos=bounds,
         trials=rows,
+        baseline=baseline_of(rows),
         pool=pool,
         front=_front(study, pool, known, slos),
         confirmations=known,
