@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
@@ -91,3 +91,8 @@ class DeviceInspection:
     state: DeviceState
     persistence_mode: bool | None
     power_profiles: tuple[str, ...] = ()
+
+
+def pids_of(states: Iterable[DeviceState]) -> frozenset[int]:
+    """Return the processes that NVML reports on these GPUs."""
+    return frozenset(pid for state in states for pid in state.pids or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 import time
@@ -14,9 +15,11 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
+from tuner.devices.device_state import pids_of
 from tuner.devices.emulated.activity import ActivityDriven
 from tuner.devices.emulated.meters import EmulatorServerMeter
-from tuner.devices.meter import Meter
+from tuner.devices.energy_window import flag_in_words
+from tuner.devices.meter import Meter, WindowContext
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
 from tuner.evaluation.evaluator import (
     IDLE_S,
@@ -25,11 +28,11 @@ from tuner.evaluation.evaluator import (
     MeasurementPlan,
     Testbed,
 )
-from tuner.evaluation.launched.idle_power import idle_power
+from tuner.evaluation.launched.believed_energy import disbelief, idle_power, judged
 from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_idle, run_load
-from tuner.records import Failure, FailureKind, Request, Source, Timing
+from tuner.records import Failure, FailureKind, Measurement, Request, Source, Timing
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, HttpApi, ServerSample, ServerUnreachableError
@@ -171,6 +174,7 @@ class AttachedEvaluator:
         began_s = time.monotonic()
         server = await self._known()
         vocab_size = self._plan.workload.spec.vocab_size
+        context = await _as_found(server.meter)
         raw, warnings = await run_load(
             Endpoint(self._api, self._base_url, server.name),
             _salted(run.requests(), vocab_size, secrets.randbits(30)),
@@ -186,7 +190,10 @@ class AttachedEvaluator:
                 f"the server at {self._base_url} no longer answers ({result.reason}); start it "
                 "again, then `tuner resume`"
             )
-        warnings = (*warnings, *self._api.lacks)
+        verdict = await judged(server.meter, raw, context)
+        if isinstance(result, Measurement):
+            result = disbelief(verdict) or result
+        warnings = (*warnings, *self._api.lacks, *map(flag_in_words, verdict.flags))
         return Evaluation(result, raw, warnings, Timing(time.monotonic() - began_s))
 
     def is_warm_for(self, configuration: Configuration) -> bool:
@@ -208,8 +215,10 @@ class AttachedEvaluator:
         began_s = time.monotonic()
         server = await self._known()
         target = Endpoint(self._api, self._base_url, server.name)
+        context = await _as_found(server.meter)
         raw = await run_idle(target, server.meter, window_s, latency_source=server.latency_source)
-        return Evaluation(idle_power(raw), raw, (), Timing(time.monotonic() - began_s))
+        result = idle_power(raw, await judged(server.meter, raw, context))
+        return Evaluation(result, raw, (), Timing(time.monotonic() - began_s))
 
     async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Refuse: the tuner does not restart a server that is not its own."""
@@ -227,6 +236,12 @@ class AttachedEvaluator:
         """Leave the server as it is."""
         if self._server is not None:
             self._server.meter.close()
+
+
+async def _as_found(meter: Meter) -> WindowContext:
+    """Return what a window is judged by: who uses the GPUs by now counts as the server's own."""
+    states = await asyncio.to_thread(meter.states)
+    return WindowContext(states, pids_of(states), power_limit_w=None)
 
 
 def _as_path(model: str) -> str:

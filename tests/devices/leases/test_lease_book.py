@@ -416,6 +416,23 @@ def test_the_lease_stays_until_the_limit_reads_back(book, control, gpu, owner) -
     book.give_back(control, lease)  # twice is once
 
 
+def test_a_limit_that_is_refused_does_not_keep_the_clock_locked(
+    book, control, gpu, owner, monkeypatch
+) -> None:
+    lease = book.take(control, ONE, owner)
+    lease = book.set_limits(control, lease, power_limit_w=300.0, sm_clock_mhz=1200)
+
+    def refuse(_: object, uuid: str, watts: float) -> None:
+        raise OperatorNeededError(f"{watts:g} W is not taken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeLimits, "set_power_limit", refuse)
+        with pytest.raises(OperatorNeededError, match="600 W is not taken"):
+            book.give_back(control, lease)
+    assert (gpu.limit_w, gpu.locked_mhz) == (300.0, None)
+    assert len(book.entries()) == 1  # for `tuner gpu restore`
+
+
 def test_a_value_out_of_range_is_put_right(book, control, gpu, owner) -> None:
     with leased(control, [ONE], owner, book) as limits:
         limits.apply(power_limit_w=300.0)

@@ -91,23 +91,25 @@ def _forget_earlier_boot(path: Path, lease: Lease, *, is_here: bool) -> RestoreO
 
 
 def put_back(control: LimitControl, lease: Lease) -> None:
-    """Restore the limits that the run changed.
+    """Restore the limits that the run changed, each of them even if another one is refused.
 
-    Raises `OperatorNeededError` if the GPU refuses.
+    Raises `OperatorNeededError` if the GPU refuses any.
     """
-    try:
-        put_back_power(control, lease)
-        put_back_clock(control, lease)
-        put_back_profiles(control, lease)
-    except TunerError as error:
-        raise OperatorNeededError(not_put_back(lease, error)) from error
+    refused: list[TunerError] = []
+    for step in (put_back_power, put_back_clock, put_back_profiles):
+        try:
+            step(control, lease)
+        except TunerError as error:
+            refused.append(error)
+    if refused:
+        raise OperatorNeededError(not_put_back(lease, *refused)) from refused[0]
 
 
-def not_put_back(lease: Lease, error: TunerError) -> str:
+def not_put_back(lease: Lease, *why: TunerError) -> str:
     """Return a message for a GPU that was not restored: why, and what to do."""
     return (
         f"GPU {lease.name} ({lease.uuid}) could not be put back to {_shown(lease.found)}: "
-        f"{error}; fix it, then run `tuner gpu restore`"
+        f"{'; '.join(map(str, why))}; fix it, then run `tuner gpu restore`"
     )
 
 

@@ -15,7 +15,7 @@ import aiohttp
 import numpy as np
 
 from tuner.configuration import Configuration, Value
-from tuner.devices.device_state import DeviceState
+from tuner.devices.device_state import DeviceState, pids_of
 from tuner.devices.energy_window import WindowVerdict, flag_in_words
 from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
@@ -29,14 +29,13 @@ from tuner.evaluation.evaluator import (
     Testbed,
 )
 from tuner.evaluation.launched.answers import AnswerChecks
-from tuner.evaluation.launched.idle_power import idle_power
+from tuner.evaluation.launched.believed_energy import disbelief, idle_power, judged
 from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
     ServerSpec,
     WarmServer,
     WarmServers,
-    pids_of,
 )
 from tuner.host.redaction import without_secrets
 from tuner.measurement.load_run import run_idle, run_load
@@ -176,16 +175,20 @@ class ServedEvaluator:
     ) -> Evaluation:
         """Measure the power of the warm server without requests."""
         began_s = time.monotonic()
-        await self._set_device(configuration)
+        power_limit_w = await self._set_device(configuration)
         full = self._plan.full(configuration)
-        try:
-            warm = await self._servers.get(full, f"idle-{repeat:04d}")
-        except LaunchFailedError as error:
-            elapsed_s = time.monotonic() - began_s
-            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
+        warm = await self._got(lambda: self._servers.get(full, f"idle-{repeat:04d}"), began_s)
+        if isinstance(warm, Evaluation):
+            return warm
+        before = await asyncio.to_thread(warm.meter.states)
         raw = await run_idle(warm.server, warm.meter, window_s, latency_source=self._spec.source)
-        timing = Timing(time.monotonic() - began_s, warm.launch_s)
-        return Evaluation(idle_power(raw), raw, (), timing)
+        verdict = await self._judged(warm, raw, before, power_limit_w)
+        result = idle_power(raw, verdict)
+        if (exit_code := warm.server.exit_code()) is not None:
+            reason = f"the server ended with code {exit_code} while nothing was asked of it"
+            result = Failure(FailureKind.UNSTABLE, reason, warm.server.log_path)
+        warnings = tuple(map(flag_in_words, verdict.flags))
+        return Evaluation(result, raw, warnings, Timing(time.monotonic() - began_s, warm.launch_s))
 
     async def switching(self, configuration: Configuration, repeat: int) -> Evaluation:
         """Measure the GPUs without a server, a start, and sleep and waking if the server can."""
@@ -225,19 +228,13 @@ class ServedEvaluator:
         """Set the GPUs' limits (they settle while a server loads), get a server, measure."""
         began_s = time.monotonic()
         power_limit_w = await self._set_device(configuration)
+        warm = await self._got(get, began_s)
+        if isinstance(warm, Evaluation):
+            return warm
         try:
-            warm = await get()
-        except LaunchFailedError as error:
-            elapsed_s = time.monotonic() - began_s
-            _require_whole_gpu(self._log, error.failure.log_path)
-            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
-        except PreflightError as error:  # a port that is taken for a moment must not end the study
-            failure = Failure(FailureKind.INFRASTRUCTURE, str(error), passes=True)
-            return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
-        try:
-            judged = await self._measure(warm, power_limit_w, run)
-            if not judged.verdict.valid and await _cool_down(warm.server):
-                judged = await self._measure(warm, power_limit_w, run)
+            found = await self._measure(warm, power_limit_w, run)
+            if not found.verdict.valid and await _cool_down(warm.server):
+                found = await self._measure(warm, power_limit_w, run)
         except TimeoutError:
             await self._servers.close()
             failure = Failure(
@@ -246,17 +243,30 @@ class ServedEvaluator:
                 warm.server.log_path,
             )
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
-        raw = judged.raw
         exit_code = warm.server.exit_code()
-        result = self._result(warm, exit_code, judged, run)
+        result = self._result(warm, exit_code, found, run)
         if isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE:
             await self._servers.close()  # the server itself may be at fault
         return Evaluation(
             result,
-            raw,
-            (*judged.warnings, *map(flag_in_words, judged.verdict.flags)),
+            found.raw,
+            (*found.warnings, *map(flag_in_words, found.verdict.flags)),
             Timing(time.monotonic() - began_s, warm.launch_s),
         )
+
+    async def _got(
+        self, get: Callable[[], Awaitable[WarmServer]], began_s: float
+    ) -> WarmServer | Evaluation:
+        """Return a server, or the evaluation, begun then, that failed for want of one."""
+        try:
+            return await get()
+        except LaunchFailedError as error:
+            elapsed_s = time.monotonic() - began_s
+            _require_whole_gpu(self._log, error.failure.log_path)
+            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
+        except PreflightError as error:  # a port that is taken for a moment must not end the study
+            failure = Failure(FailureKind.INFRASTRUCTURE, str(error), passes=True)
+            return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
 
     async def _set_device(self, configuration: Configuration) -> float | None:
         """Apply the device knobs; return the power limit in force, W, None if unchanged."""
@@ -265,10 +275,9 @@ class ServedEvaluator:
         return await asyncio.to_thread(self._knobs.apply, configuration)
 
     def _result(
-        self, warm: WarmServer, exit_code: int | None, judged: JudgedRun, run: LoadRun
+        self, warm: WarmServer, exit_code: int | None, found: JudgedRun, run: LoadRun
     ) -> Measurement | Failure:
-        raw, verdict = judged.raw, judged.verdict
-        server, result = warm.server, run.reduce(raw)
+        raw, server, result = found.raw, warm.server, run.reduce(found.raw)
         if exit_code is not None:
             _require_whole_gpu(self._log, server.log_path)
             return _died(self._log, server, exit_code)
@@ -281,14 +290,7 @@ class ServedEvaluator:
         if exceeded := self._exceeded(warm, raw):
             self._servers.distrust_limits(exceeded)
             return Failure(FailureKind.INFRASTRUCTURE, exceeded, server.log_path)
-        if not verdict.valid:
-            return Failure(
-                FailureKind.INFRASTRUCTURE,
-                f"the energy of the window cannot be believed: {'; '.join(verdict.reasons)}",
-                server.log_path,
-                passes=True,
-            )
-        return result
+        return disbelief(found.verdict, server.log_path) or result
 
     def _exceeded(self, warm: WarmServer, raw: RawRun) -> str | None:
         """Describe by how much the server exceeded a limit set while it ran; None if it did not."""
@@ -319,11 +321,17 @@ class ServedEvaluator:
                 latency_source=self._spec.source,
                 listener=self._settings.listener,
             )
+        return JudgedRun(raw, warnings, await self._judged(warm, raw, before, power_limit_w))
+
+    async def _judged(
+        self,
+        warm: WarmServer,
+        raw: RawRun,
+        before: tuple[DeviceState, ...],
+        power_limit_w: float | None,
+    ) -> WindowVerdict:
         context = WindowContext(before, self._own_pids(warm, before), power_limit_w)
-        verdict = await asyncio.to_thread(
-            warm.meter.judge, raw.window_start_s, raw.window_end_s, context
-        )
-        return JudgedRun(raw, warnings, verdict)
+        return await judged(warm.meter, raw, context)
 
     def _own_pids(self, warm: WarmServer, states: tuple[DeviceState, ...]) -> set[int]:
         """Return the server's processes as NVML may name them.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.configuration import Configuration, Value
-from tuner.devices.device_state import DeviceState
+from tuner.devices.device_state import pids_of
 from tuner.devices.meter import Meter
 from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, Launch, LiveKnobs
 from tuner.measurement.listener import NOBODY, LoadListener
@@ -299,8 +299,3 @@ class WarmServers:
             startup_deadline_s=self._start_ups.deadline_s,
             port=settings.port,
         )
-
-
-def pids_of(states: Iterable[DeviceState]) -> frozenset[int]:
-    """Return the pids that NVML reports on these GPUs."""
-    return frozenset(pid for state in states for pid in state.pids or ())
