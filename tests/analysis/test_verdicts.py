@@ -191,6 +191,18 @@ def test_energies_are_compared_on_the_same_traffic_whatever_it_asks_for() -> Non
     assert found.energy.verdict is Verdict.BETTER
 
 
+def test_what_else_changes_is_compared_on_the_same_traffic_too() -> None:
+    heavy = (1.0, 1.2, 0.9)
+    rows = [(n, 0, values(0.4, 30.0 * h)) for n, h in enumerate(heavy)]
+    rows += [(n, 2, values(0.3, 45.0 * h)) for n, h in enumerate(heavy)]
+    rows.append((7, 0, values(0.4, 90.0)))  # busy traffic that only the default had
+    found = unseen(*rows)
+    assert found[2].changes["p99_tpot_ms"] == pytest.approx(0.5)
+    assert found[0].changes["p99_tpot_ms"] == pytest.approx(0.0)
+    default_ms = found[0].estimates["p99_tpot_ms"].mean
+    assert found[2].estimates["p99_tpot_ms"].mean / default_ms - 1.0 < 0.2
+
+
 def test_the_slo_has_to_hold_on_traffic_that_was_not_measured() -> None:
     near = [(n, 1, values(0.3, tpot)) for n, tpot in enumerate((44.0, 49.5, 46.0, 48.0))]
     far = [(n, 2, values(0.3, tpot)) for n, tpot in enumerate((34.0, 39.0, 36.0, 38.0))]

@@ -25,9 +25,10 @@ class TrialSummary:
     default taken out. The saving of `pairs` measurements beside the default on unseen traffic goes
     before that of the search's window, also where too few of them confirm it. Intervals are 95 %
     ones; `intervals` are those of every repeated metric, by its name and in its unit.
-    `changes_percent` is 100 x (value / default - 1) of what else a reader weighs. `same_outputs` is
-    a share, see `tuner.measurement`. `slo_miss_chance` is how likely a window on traffic not seen
-    misses an SLO: the verdict *met* allows 0.05. `requests` is how many finished in the windows
+    `changes_percent` is 100 x (value / default - 1) of what else a reader weighs, of a confirmed
+    trial on the same traffic. `same_outputs` is a share, see `tuner.measurement`.
+    `slo_miss_chance` is how likely a window on traffic not seen misses an SLO: the verdict *met*
+    allows 0.05. `requests` is how many finished in the windows
     that the percentiles are taken from.
     """
 
@@ -75,6 +76,11 @@ class TrialSummary:
         if self.energy_per_unit_j is None:
             return None
         return self.energy_per_unit_j * self.kind.many_units / _J_PER_KWH
+
+    def default_beside(self, name: str) -> float | None:
+        """Return a metric of the default that `changes_percent` compares with; None if unknown."""
+        ours, change = self.metrics.get(name), self.changes_percent.get(name)
+        return None if ours is None or change is None else ours / (1.0 + change / 100.0)
 
     @property
     def saves_surely(self) -> bool:
@@ -147,10 +153,22 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
     ends = compared.interval
     return replace(
         found,
+        changes_percent=_on_the_same_traffic(shown.changes_percent, known),
         saving_percent=-100.0 * compared.difference,
         saving_interval_percent=None if ends is None else (-100.0 * ends.high, -100.0 * ends.low),
         tied_with_default=None if ends is None else compared.verdict is Verdict.TIED,
     )
+
+
+def _on_the_same_traffic(
+    changes_percent: Mapping[str, float], known: Confirmation
+) -> dict[str, float]:
+    """Return the changes, those of the stretches that the default was measured on too."""
+    paired = known.changes if known.is_confirmed else {}
+    return {
+        name: 100.0 * paired[name] if name in paired else changes_percent[name]
+        for name in changes_percent
+    }
 
 
 def _changes_percent(trial: TrialRow, baseline: TrialRow | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tuner.analysis.monotonic_times import steady_starts
 from tuner.analysis.outcomes import baseline_of, energy_in
@@ -27,6 +27,7 @@ from tuner.measurement.statistics.paired import (
     Pair,
     compare_pairs,
     drift_of_pairs,
+    paired_changes,
     spread_of_pairs,
 )
 from tuner.measurement.statistics.unseen_traffic import (
@@ -65,6 +66,7 @@ class Confirmation:
         most_picture_drop: how much less than that its mean SSIM may be.
         warnings: of its repeats, each once.
         pairs: on how many stretches both it and the default were measured.
+        changes: of each metric against the default's on those: value / default's - 1.
         miss_chance: how likely a further window misses an SLO, by the repeats of all trials; None
             of an older store.
         is_hopeless: whether an SLO would hardly be met however often it is repeated.
@@ -80,6 +82,7 @@ class Confirmation:
     fault: str | None
     warnings: tuple[str, ...] = ()
     pairs: int = 0
+    changes: Mapping[str, float] = field(default_factory=dict)
     miss_chance: float | None = None
     is_hopeless: bool = False
     is_unseen: bool = False
@@ -277,6 +280,7 @@ def _confirmation(
         fault=_fault(rows),
         warnings=tuple(dict.fromkeys(warning for row in ours for warning in row.warnings)),
         pairs=energy.pairs,
+        changes=_changes(ours, theirs),
         miss_chance=chance,
         is_hopeless=is_known and outlook.chance_to_hold(number) < _SELDOM,
         is_unseen=is_unseen,
@@ -296,6 +300,14 @@ def _pairs(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> list[Pair]
         Pair(mine[n][1], default[n][1], mine[n][0] - default[n][0])
         for n in sorted(mine.keys() & default.keys())
     ]
+
+
+def _changes(ours: Sequence[RepeatRow], theirs: Sequence[RepeatRow]) -> dict[str, float]:
+    mine, default = (
+        {r.traffic: r.measurement.metrics for r in rows if r.measurement and r.traffic is not None}
+        for rows in (ours, theirs)
+    )
+    return paired_changes([(mine[n], default[n]) for n in mine.keys() & default.keys()])
 
 
 def _by_traffic(rows: Sequence[RepeatRow]) -> dict[int, tuple[int, float]]:

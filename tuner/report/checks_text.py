@@ -42,7 +42,8 @@ def slo_sentence(r: Recommendation) -> str | None:
     if shown.slo_verdict == "uncertain" and chance <= _ALLOWED:
         return f"{said}: {shown.repeats} windows are too few to say"
     expected = f"{100.0 * chance:.2g}" if chance >= _A_WINDOW else "fewer than 1"
-    return f"{said}: of 100 windows on other traffic {expected} are expected to miss it, 5 may"
+    of_all = "of 100 windows on other traffic are expected to miss it (5 are allowed)"
+    return f"{said}: {expected} {of_all}"
 
 
 def headroom_sentence(r: Recommendation) -> str | None:

@@ -267,6 +267,37 @@ def test_what_a_saving_costs_is_told_in_percent_of_the_default(store: Store) -> 
     assert set(changes) == {"p99_tpot_ms", "p99_ttft_ms", "output_throughput_tok_s", "mean_power_w"}
 
 
+def on_stretches_of_which_the_default_alone_had_a_light_one(store: Store) -> None:
+    for traffic, weight in enumerate((1.0, 1.1, 0.9, 1.0)):
+        repeat(store, 0, 0.40 * weight, 20.0 * weight, traffic=traffic)
+        repeat(store, 2, 0.30 * weight, 30.0 * weight, traffic=traffic)
+    repeat(store, 0, 0.30, 15.0, traffic=4)
+
+
+def test_the_default_beside_a_confirmed_trial_is_that_of_the_same_traffic(store: Store) -> None:
+    on_stretches_of_which_the_default_alone_had_a_light_one(store)
+    found = recommend(store)
+    shown = found.summary_of(found.best)
+    assert (found.best.number, shown.confirmed) == (2, True)
+    assert shown.saving_percent == pytest.approx(25.0)
+    assert shown.changes_percent["p99_tpot_ms"] == pytest.approx(50.0)
+    theirs_ms, ours_ms = shown.default_beside("p99_tpot_ms"), shown.p99_tpot_ms
+    assert theirs_ms is not None and ours_ms is not None
+    assert ours_ms / theirs_ms == pytest.approx(1.5)
+    assert shown.default_beside("mean_power_w") is not None
+    assert shown.default_beside("p50_e2el_ms") is None
+
+
+def test_the_study_is_paid_back_by_what_is_saved_on_the_same_traffic(store: Store) -> None:
+    on_stretches_of_which_the_default_alone_had_a_light_one(store)
+    found = replace(recommend(store), night_energy_j=3.6e6)
+    ours_j = found.summary_of(found.best).energy_per_output_token_j
+    made_per_s = found.summary_of(found.best).output_throughput_tok_s
+    assert ours_j is not None and made_per_s is not None
+    saved_w = (ours_j / 0.75 - ours_j) * made_per_s
+    assert found.pays_after_h == pytest.approx(1000.0 / saved_w)
+
+
 def test_one_pair_on_unseen_traffic_goes_before_the_searchs_saving_and_is_not_sure(
     store: Store,
 ) -> None:

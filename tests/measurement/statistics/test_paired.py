@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuner.measurement.statistics.compare import Verdict
-from tuner.measurement.statistics.paired import Pair, compare_pairs, drift_of_pairs
+from tuner.measurement.statistics.paired import (
+    Pair,
+    compare_pairs,
+    drift_of_pairs,
+    paired_changes,
+)
 
 ENERGY = "energy_per_output_token_j"
 
@@ -56,3 +63,19 @@ def test_a_drift_is_taken_out_where_the_order_changes(drift: float) -> None:
 def test_pairs_in_one_order_say_nothing_of_a_drift() -> None:
     drift, per_step = drift_of_pairs([[Pair(0.7, 1.0, 1)] * 8], 16)
     assert drift.change is None and per_step == 0.0
+
+
+@given(
+    ratio=st.floats(0.01, 100.0),
+    weights=st.lists(st.floats(0.1, 10.0), min_size=1, max_size=6),
+)
+def test_a_change_is_the_same_whatever_each_stretch_asks_for(
+    ratio: float, weights: list[float]
+) -> None:
+    pairs = [({"w": 3.0 * ratio * k, "zero": 0.0}, {"w": 3.0 * k, "zero": 1.0}) for k in weights]
+    pairs[0][0]["ours alone"] = 1.0
+    assert paired_changes(pairs) == {"w": pytest.approx(ratio - 1.0, abs=1e-9)}
+
+
+def test_without_pairs_no_change_is_known() -> None:
+    assert paired_changes([]) == {}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.stored_study import add_night
+from helpers.stored_study import add_night, repeat
 from rich.console import Console
 
 from tuner.analysis.confirmed_front import confirmed_front
@@ -207,3 +207,20 @@ def test_where_the_default_wins_the_table_says_so(store: Store) -> None:
     console = printer()
     show_recommendation(console, recommend(store, slos=[Slo("p99_tpot_ms", 31.0)]))
     assert "vLLM's default itself uses the least energy" in text(console)
+
+
+def test_a_saving_that_two_rows_do_not_give_is_explained(store: Store) -> None:
+    note = "savings are beside the default on the same traffic"
+    console = printer()
+    show_front(console, recommend(store).confirmed)
+    assert note not in text(console)
+    for traffic in range(3):
+        repeat(store, 0, 0.40, 30.0, traffic=traffic)
+        repeat(store, 2, 0.30, 45.0, traffic=traffic)
+    console = printer()
+    show_front(console, recommend(store).confirmed)
+    assert note not in text(console)
+    repeat(store, 0, 0.20, 15.0, traffic=3)
+    console = printer()
+    show_front(console, recommend(store).confirmed)
+    assert note in text(console)

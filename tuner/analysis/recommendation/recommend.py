@@ -81,11 +81,12 @@ class Recommendation:
         """After how many hours at the studied load the night's own energy is saved, h."""
         if self.night_energy_j is None or self.is_default:
             return None
-        best, default = (energy_j(t) for t in (self.best, self.baseline))
+        best_j, saving = energy_j(self.best), self.summary_of(self.best).saving_percent
         made_per_s = metric(self.best, kind_of_study(self.study).throughput)
-        if best is None or default is None or made_per_s is None or default <= best:
+        if best_j is None or saving is None or made_per_s is None or not 0.0 < saving < 100.0:
             return None
-        return self.night_energy_j / ((default - best) * made_per_s) / 3600.0
+        default_j = best_j / (1.0 - saving / 100.0)  # on the same traffic
+        return self.night_energy_j / ((default_j - best_j) * made_per_s) / 3600.0
 
     @property
     def levels(self) -> tuple[LevelEnergy, ...]:

@@ -8,7 +8,7 @@ the configuration's in others, the drift of the machine can be told and is taken
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +122,22 @@ def compare_pairs(
         interval=interval,
         drift=NO_DRIFT if drift is None else drift,
     )
+
+
+def paired_changes(
+    pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
+) -> dict[str, float]:
+    """Return configuration / baseline - 1 by metric, the geometric mean over the pairs.
+
+    Each pair are all metrics of both on the same traffic. A metric that one of them lacks, or that
+    is not above 0, is left out.
+    """
+    names = set.intersection(*({*ours} & {*theirs} for ours, theirs in pairs)) if pairs else set()
+    return {
+        name: math.expm1(float(_log_ratios([Pair(a[name], b[name]) for a, b in pairs]).mean()))
+        for name in sorted(names)
+        if all(a[name] > 0.0 and b[name] > 0.0 for a, b in pairs)
+    }
 
 
 def _allows(own: Drift, drift: Drift) -> bool:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import emulated, measured, with_errors
-from tuner.analysis.trial_summary import TrialSummary, trial_summary
+from tuner.analysis.trial_summary import TrialSummary, saving_percent, trial_summary
 from tuner.configuration import Value
 from tuner.metrics import METRICS, TEXT
 from tuner.report.labels import emulated_label, metric_label, number, percent
@@ -106,8 +106,26 @@ def trial_tables(
         )
         tables = [*tables_that_fit(console, in_order, make), *tables_that_fit(console, knobs, make)]
     fixed = ", ".join(f"{n}={_knob(shown[0], n)}" for n in names if n in same)
-    note = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
-    return Group(*tables, *note)
+    notes = [Text(f"the same for all: {fixed}", style="dim")] if fixed else []
+    if _differ_from_their_rows(shown):
+        notes.append(
+            Text(
+                "savings are beside the default on the same traffic; its row is the mean of all "
+                "its windows",
+                style="dim",
+            )
+        )
+    return Group(*tables, *notes)
+
+
+def _differ_from_their_rows(rows: Sequence[TrialSummary]) -> bool:
+    """Say whether a saving, as it is shown, is not what the energies of two rows give."""
+    default_j = next((row.energy_per_unit_j for row in rows if row.baseline), None)
+    plain = {row.number: saving_percent(row.energy_per_unit_j, default_j) for row in rows}
+    return any(
+        row.pairs and not row.baseline and percent(plain[row.number]) != percent(row.saving_percent)
+        for row in rows
+    )
 
 
 @dataclass(frozen=True, slots=True)

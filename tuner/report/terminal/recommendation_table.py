@@ -43,7 +43,7 @@ def show_recommendation(
     console.print(_provenance(r))
     _show_saving(console, r, best)
     if default is not None and not r.is_default:
-        console.print(_latency_cost(best, default))
+        console.print(_latency_cost(best))
     console.print(_energy_cost(best, default, price), highlight=False)
     if (correct_j := r.energy_per_correct_j(r.best)) is not None:
         console.print(f"{number(correct_j)} J per correct answer, wrong ones included")
@@ -147,20 +147,20 @@ def _confirmed_by(best: TrialSummary, outputs: str) -> str:
     return f"{text}; {outputs}"
 
 
-def _latency_cost(best: TrialSummary, default: TrialSummary) -> Text:
+def _latency_cost(best: TrialSummary) -> Text:
     """Return each latency with its interval, beside the default's, and how many it is taken of."""
     parts = []
     for metric in best.kind.costs:
         name = "throughput" if metric == best.kind.throughput else metric_label(metric)
         unit = f" {METRICS[metric].unit}"
-        ours, theirs = best.metrics.get(metric), default.metrics.get(metric)
+        ours, theirs = best.metrics.get(metric), best.default_beside(metric)
         if ours is None:
             continue
         spread = best.intervals.get(metric)
         text = f"{name} {number(ours)}{unit}"
         if spread is not None:
             text += f" ({number(spread[0])} to {number(spread[1])})"
-        if theirs is not None and metric in best.changes_percent:
+        if theirs is not None:
             text += f", {best.changes_percent[metric]:+.1f} % against {number(theirs)}{unit}"
         parts.append(text)
     if best.requests is not None:
