@@ -194,6 +194,8 @@ def test_folder_without_config(tmp_path: Path) -> None:
 def test_neither_folder_nor_known() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'Qwen/Qwen3-8B'.*config\.json"):
         load_model("Qwen/Qwen3-8b-x")
+    with pytest.raises(UsageError, match=r"allowed: .* more\. It is no folder either"):
+        load_model("nobody/nothing")
 
 
 def test_not_json(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ class Example(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     size: int = Field(ge=1)
+    slo: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ class Example(BaseModel):
         ("name: a\n", "size: this field is required"),
         ("name: a\nsize: 1\nsiez: 2\n", "siez: there is no such field"),
         ("name: a\nsize: many\n", "size: found 'many'"),
+        ("name: a\nsize: 1\nslo: fast\n", "slo: found 'fast', expected a list"),
         ("- a\n", "must hold a mapping"),
         ("", "must hold a mapping"),
         ("name: [a\n", "is not YAML"),

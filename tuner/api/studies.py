@@ -6,7 +6,8 @@ is no such store or study.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,7 +145,7 @@ def compare_studies(names: Sequence[str], store: str = DEFAULT_STORE) -> SideByS
     found = []
     for name in names:
         place, study = _placed(name, store)
-        with Store.open(place, create=False) as opened:
+        with Store.open(place, create=False) as opened, _naming(opened, place != store):
             found.append(compared_study(opened, named_study(study, place)))
     return side_by_side(found)
 
@@ -154,6 +155,15 @@ def write_side_by_side(found: SideBySide, path: Path) -> int:
     from tuner.report.html.side_by_side import write_side_by_side as write
 
     return write(found, path)
+
+
+@contextmanager
+def _naming(store: Store, is_another: bool) -> Iterator[None]:
+    """Have what is wrong with a name say in which store that is."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{store.shown}: {error}" if is_another else str(error)) from error
 
 
 def _placed(name: str, store: str) -> tuple[str, str | None]:

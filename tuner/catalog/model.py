@@ -32,9 +32,10 @@ def load_model(name_or_path: str) -> ModelShape:
     shipped = _shipped()
     names = {name.lower(): name for name in shipped}
     if name_or_path.lower() not in names:
+        unknown = unknown_name("model", name_or_path, shipped)
         raise UsageError(
-            unknown_name("model", name_or_path, shipped)
-            + " It is no folder either: give one that holds the model's config.json"
+            f"{unknown}{'' if unknown.endswith('?') else '.'} It is no folder either: give one "
+            "that holds the model's config.json"
         )
     name = names[name_or_path.lower()]
     return shape_of(name, shipped[name])

@@ -73,6 +73,7 @@ def validate(origin: str, data: dict[str, Any], model: type[Model]) -> Model:
         raise UsageError(_sentence(origin, error)) from None
 
 
+_IN_YAML = {"tuple_type": "a list", "list_type": "a list", "dict_type": "a mapping (field: value)"}
 _FOLLOWED = ("default_factory_not_called",)
 
 
@@ -95,6 +96,8 @@ def _problem(problem: dict[str, Any]) -> str:
         return f"{field}: there is no such field; check its spelling"
     if problem["type"] == "value_error":
         return f"{field}: {message}"
+    if problem["type"] in _IN_YAML:
+        message = f"expected {_IN_YAML[problem['type']]}"
     return f"{field}: found {_shown(problem['input'])}, {message[0].lower()}{message[1:]}"
 
 

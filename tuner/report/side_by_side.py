@@ -30,8 +30,18 @@ def rows_of(found: SideBySide) -> list[Row]:
     for group, of in (("recommended", "recommended"), ("default", "default")):
         rows.append(Row(group))
         rows += _figure_rows(found, of)
-    rows += [Row("knobs of the recommended"), *_knob_rows(studies)]
+    if knobs := _knob_rows(studies):
+        rows += [Row("knobs of the recommended"), *knobs]
     return rows
+
+
+def how_to_read(found: SideBySide) -> str:
+    """Return what the parentheses and the second lines of the rows are."""
+    first, *others = (study.identity.name for study in found.studies)
+    intervals = "in parentheses 95 % intervals"
+    if not others:
+        return intervals
+    return f"{intervals}; the second line of a figure is its difference from that of {first}"
 
 
 _ABOUT: tuple[tuple[str, Callable[[ComparedStudy], str]], ...] = (

@@ -72,6 +72,15 @@ def test_studies_side_by_side(tuner: InProcess) -> None:
     assert data["differences"][0]["from_first"][0]["percent"] == 0.0
     wrong = tuner("compare", "night", "nigth")
     assert wrong.returncode == 2 and "did you mean 'night'" in wrong.stderr
+    elsewhere = tuner("compare", "night", "other.db:night")
+    assert elsewhere.returncode == 2 and "other.db: unknown study 'night'" in elsewhere.stderr
+
+
+def test_one_study_differs_from_nothing(tuner: InProcess) -> None:
+    for names, says in ((("night",), False), (("night", "night"), True)):
+        done = tuner("compare", *names, "-o", "page.html")
+        page = (tuner.folder / "page.html").read_text()
+        assert ("second line" in done.stdout) is says and ("second line" in page) is says
 
 
 @pytest.mark.parametrize("columns", [120, 80, 60])

@@ -29,7 +29,7 @@ class SpecOptions:
     workload: Annotated[
         str | None,
         typer.Option(
-            help="chat, code, reasoning, smoke, or a YAML file.",
+            help="chat, code, reasoning, thinking, image, video, smoke, or a YAML file.",
             autocompletion=complete_workload,
         ),
     ] = None
@@ -118,8 +118,8 @@ class StudyOptions(SpecOptions):
     space: Annotated[
         str | None,
         typer.Option(
-            help="default, power, precision, speculative, parallel, everything, load, cpu-smoke, "
-            "or a YAML file; a+b joins them.",
+            help="default, power, precision, speculative, parallel, everything, thinking, "
+            "diffusion, load, another one of search_spaces, or a YAML file; a+b joins them.",
             autocompletion=complete_space,
         ),
     ] = None

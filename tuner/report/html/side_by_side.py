@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuner.analysis.side_by_side import SideBySide
 from tuner.report.html.page import write_text
-from tuner.report.side_by_side import Row, rows_of
+from tuner.report.side_by_side import Row, how_to_read, rows_of
 
 
 def write_side_by_side(found: SideBySide, path: Path) -> int:
@@ -23,6 +23,7 @@ def _page(found: SideBySide) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(_row(row, len(names)) for row in rows_of(found))
     reasons = [f"{s.identity.name}: {s.why_none}" for s in found.studies if s.why_none is not None]
+    legend = how_to_read(found)
     notes = "".join(f"<li>{escape(note)}</li>" for note in (*reasons, *found.notes))
     return f"""<!doctype html>
 <html lang="en" data-theme="light">
@@ -42,8 +43,7 @@ tr.group th {{ font-weight: 650; color: var(--ink); padding-top: 14px; }}
 <main>
 <section>
 <h2>Side by side</h2>
-<p>In parentheses 95 % intervals. The second line of a figure is its difference from that of
-{escape(names[0])}.</p>
+<p>{escape(legend[0].upper() + legend[1:])}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Comparison of studies">
 <table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <ul>{notes}</ul>

@@ -34,7 +34,7 @@ def find_vllm(explicit: str | None, program: str = "vllm") -> tuple[str, ...]:
     if on_path is None:
         raise PreflightError(
             f"no {program} found beside this Python or on the PATH; install it here "
-            f"(pip install {program}) or name the executable of another environment"
+            f"(pip install {program}) or name the executable of another environment with --vllm"
         )
     return (on_path,)
 

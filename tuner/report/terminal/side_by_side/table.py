@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.side_by_side import SideBySide
-from tuner.report.side_by_side import Row, rows_of, side_by_side_json
+from tuner.report.side_by_side import Row, how_to_read, rows_of, side_by_side_json
 from tuner.report.terminal.layout.narrow import Parts
 
 __all__ = ["show_side_by_side", "side_by_side_json"]
@@ -25,13 +25,7 @@ def show_side_by_side(console: Console, found: SideBySide) -> None:
     else:
         for at, name in enumerate(names):
             console.print(_block(name, rows, at))
-    console.print(
-        Text(
-            "in parentheses 95 % intervals; the second line of a figure is its difference from "
-            f"{names[0]}'s",
-            style="dim",
-        )
-    )
+    console.print(Text(how_to_read(found), style="dim"))
     for study in found.studies:
         if study.why_none is not None:
             console.print(Text(f"{study.identity.name}: {study.why_none}", style="yellow"))
