@@ -6,22 +6,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
+from tuner.catalog.histogram_bounds import BETWEEN_TOKENS_S, FIRST_TOKEN_S, WHOLE_REQUEST_S
 from tuner.emulator.http.served_engine import ServedEngine
 from tuner.emulator.http.served_replicas import ServedReplicas
 from tuner.emulator.speculation import speculation_in
 
-_FIRST_TOKEN_S = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-    *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-)
-_BETWEEN_S = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-    *(20.0, 40.0, 80.0),
-)
-_WHOLE_S = (
-    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
-    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
 _REASONS = ("stop", "length")
 
 
@@ -50,9 +39,9 @@ class CopyMetrics:
     """What one engine's answers were like, up to now."""
 
     def __init__(self) -> None:
-        self._first = _Histogram("vllm:time_to_first_token_seconds", _FIRST_TOKEN_S)
-        self._between = _Histogram("vllm:inter_token_latency_seconds", _BETWEEN_S)
-        self._whole = _Histogram("vllm:e2e_request_latency_seconds", _WHOLE_S)
+        self._first = _Histogram("vllm:time_to_first_token_seconds", FIRST_TOKEN_S)
+        self._between = _Histogram("vllm:inter_token_latency_seconds", BETWEEN_TOKENS_S)
+        self._whole = _Histogram("vllm:e2e_request_latency_seconds", WHOLE_REQUEST_S)
         self._successes = dict.fromkeys(_REASONS, 0)
 
     def first_token(self, after_s: float) -> None:

@@ -14,6 +14,7 @@ from helpers.records import IDENTITY
 from helpers.stored_study import add_night
 
 from tuner.analysis.recommendation.recommend import recommend
+from tuner.catalog.histogram_bounds import BETWEEN_TOKENS_S
 from tuner.report.exports.alerts.prometheus import alert_rules
 from tuner.report.exports.deployment import Deployment, MeasuredFigure, deployment
 from tuner.slo import Slo
@@ -53,7 +54,7 @@ def promtool(*words: str) -> None:
 
 
 def series(made: Deployment, energy: float, tpot_s: float, clock: float, rate: float) -> list[Any]:
-    """Two hours a minute apart: 1 s of p99 needs a bucket on either side."""
+    """Two hours a minute apart, in vLLM's own buckets."""
     model = f'model_name="{made.model}"'
     tokens = TOKENS_S * rate / REQUESTS_S
 
@@ -61,18 +62,14 @@ def series(made: Deployment, energy: float, tpot_s: float, clock: float, rate: f
         return {"series": name, "values": f"0+{per_second * 60.0:g}x120"}
 
     histogram = "vllm:request_time_per_output_token_seconds_bucket"
-    below = [rate if bound >= tpot_s else 0.0 for bound in (0.01, 0.02, 0.05, 0.1)]
-    bounds = ("0.01", "0.02", "0.05", "0.1")
+    below = {bound_s: rate if bound_s >= tpot_s else 0.0 for bound_s in BETWEEN_TOKENS_S}
     return [
         counter('DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="0"}', energy * tokens * 1000.0),
         counter(f"vllm:generation_tokens_total{{{model}}}", tokens),
         counter(f"vllm:request_success_total{{{model}}}", rate),
         counter(f"vllm:time_to_first_token_seconds_sum{{{model}}}", 0.1 * rate),
         counter(f"vllm:time_to_first_token_seconds_count{{{model}}}", rate),
-        *(
-            counter(f'{histogram}{{{model},le="{b}"}}', n)
-            for b, n in zip(bounds, below, strict=True)
-        ),
+        *(counter(f'{histogram}{{{model},le="{b}"}}', n) for b, n in below.items()),
         counter(f'{histogram}{{{model},le="+Inf"}}', rate),
         {"series": 'DCGM_FI_DEV_SM_CLOCK{gpu="0"}', "values": f"{clock}x120"},
         {"series": 'DCGM_FI_DEV_POWER_USAGE{gpu="0"}', "values": "400x120"},
@@ -99,14 +96,11 @@ def test_the_rules_are_valid_whatever_the_model_is_called(
         promtool("check", "rules", str(file))
 
 
-@needs_promtool
-@pytest.mark.parametrize("case", CASES)
-def test_what_fires(confirmed: Deployment, tmp_path: Path, case: str) -> None:
-    energy, tpot_s, clock, rate, fires = CASES[case]
-    (tmp_path / "rules.yaml").write_text(alert_rules(confirmed))
-    names = {rule["alert"]: rule for rule in rules(confirmed) if "alert" in rule}
+def judge(made: Deployment, inputs: list[Any], fires: set[str], tmp_path: Path) -> None:
+    """Let promtool say which alerts fire after two hours."""
+    (tmp_path / "rules.yaml").write_text(alert_rules(made))
+    names = {rule["alert"]: rule for rule in rules(made) if "alert" in rule}
     assert fires <= set(names)
-    inputs = series(confirmed, energy, tpot_s, clock, rate)
     quiet = [
         {"eval_time": "2h", "alertname": name, "exp_alerts": []} for name in set(names) - fires
     ]
@@ -119,6 +113,25 @@ def test_what_fires(confirmed: Deployment, tmp_path: Path, case: str) -> None:
     for _ in fires:
         with pytest.raises(AssertionError, match="got:"):
             promtool("test", "rules", str(tmp_path / "test.yaml"))
+
+
+@needs_promtool
+@pytest.mark.parametrize("case", CASES)
+def test_what_fires(confirmed: Deployment, tmp_path: Path, case: str) -> None:
+    energy, tpot_s, clock, rate, fires = CASES[case]
+    judge(confirmed, series(confirmed, energy, tpot_s, clock, rate), fires, tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize("bound_ms", [8, 15, 20, 25])
+def test_a_percentile_is_judged_where_the_buckets_can_tell(
+    confirmed: Deployment, tmp_path: Path, bound_ms: int
+) -> None:
+    made = replace(confirmed, slos=(Slo.parse(f"p99_tpot_ms<={bound_ms}"),))
+    met = series(made, J_PER_TOKEN, 0.95e-3 * bound_ms, CLOCK, REQUESTS_S)
+    judge(made, met, set(), tmp_path)
+    missed = series(made, J_PER_TOKEN, 0.026, CLOCK, REQUESTS_S)
+    judge(made, missed, {"LatencySloMissed"}, tmp_path)
 
 
 def test_each_rule_is_there_for_a_reason(confirmed: Deployment, simple: Deployment) -> None:
