@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
 
 from tuner.analysis.baseline_doubts import little_room
 from tuner.analysis.outcomes import baseline_of
@@ -70,10 +69,13 @@ class StudyRun:
         self._under_way = 0
         self._has_stopped = False  # by the stopping rule
         self._simplifies = False
-        self._spent_s = store.study(name).spent_s
         self._durations_s: list[float] = []
         self._given_up: list[str] = []
-        self._patience = WorkersPatience(name, store, spec.patience_s, listener.note)
+        self._patience = WorkersPatience(name, store, fleet, spec.patience_s, listener.note)
+
+    @property
+    def _spent_s(self) -> float:
+        return self._store.study(self._name).spent_s
 
     @property
     def progress(self) -> Progress:
@@ -95,19 +97,17 @@ class StudyRun:
         async def next_of(worker: Worker) -> bool:
             if not self._has_budget(worker) or self._is_flat(points):
                 return await self._help_to_aim(worker)
-            if await self._wait(worker, lambda: self._has_budget(worker)):
+            if await self._patience.wait(worker, lambda: self._has_budget(worker)):
                 return True  # others may have spent the budget meanwhile
             if (cards := self._card_baselines) is not None:
                 if cards.lacks(worker):
-                    passed_s = await cards.measure(worker)
-                    self._spent_s += passed_s  # which others have added to meanwhile
+                    await cards.measure(worker, self._patience[worker])
                     return True
                 if cards.leave_out_an_outlier(worker):
                     return False
             points.append(self._point(await self._evaluate_next(worker)))
             if self._confirmation is not None and not self._simplifies_before_aim():
-                passed_s = await self._confirmation.aim(worker, self.progress.share)
-                self._spent_s += passed_s
+                await self._confirmation.aim(worker, self.progress.share)
             return True
 
         await self._fleet.work_off(next_of)
@@ -116,9 +116,7 @@ class StudyRun:
         """Measure what another worker would next, once there is nothing left to search."""
         if self._confirmation is None:
             return False
-        passed_s = await self._confirmation.help_to_aim(worker, self.progress.share)
-        self._spent_s += passed_s or 0.0
-        return passed_s is not None
+        return await self._confirmation.help_to_aim(worker, self.progress.share) is not None
 
     def _simplifies_before_aim(self) -> bool:
         """Say whether what is due on unseen traffic is first tried with most knobs put back.
@@ -148,7 +146,7 @@ class StudyRun:
         try steps beyond. Returns None if there is none, but what is under way may lead.
         """
         if self._may_try_knobs():
-            if await self._wait(worker, self._may_try_knobs):
+            if await self._patience.wait(worker, self._may_try_knobs):
                 return True
             if not self._simplifies:
                 self._simplifies = True
@@ -165,17 +163,12 @@ class StudyRun:
         is_short = self._spec.trials is not None and self._spec.trials < _LEAST_TRIALS_TO_SIMPLIFY
         if self._confirmation is None or self._spec.traffic == "drawn" or is_short:
             return False
-        if math.isfinite(self._spec.budget_s):
-            spent_s = self._store.study(self._name).spent_s  # with what the repeats took
-            if spent_s + self._next_s > self._spec.budget_s - self._confirmation.kept_s:
+        budget_s = self._spec.budget_s
+        if math.isfinite(budget_s):
+            spent_s = self._spent_s  # with what the repeats took
+            if spent_s + self._next_s > budget_s - self._confirmation.kept_s:
                 return False
         return self._proposals.returns.count < _RETURNS_PER_KNOB * self._proposals.knob_count
-
-    async def _wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
-        """Wait if its last trial found the worker's machine busy; return for how long, s."""
-        waited_s = await self._patience.wait(worker, serves)
-        self._spent_s += waited_s
-        return waited_s
 
     async def _try_next_return(self, worker: Worker) -> bool:
         assert self._confirmation is not None
@@ -293,7 +286,6 @@ class StudyRun:
     def _spend(self, passed_s: float, own: Timing) -> None:
         self._store.add_spent_s(self._name, passed_s)  # which may fail, and is then begun again
         self._durations_s.append(own.elapsed_s)
-        self._spent_s += passed_s
 
     def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
         """Store the result before Optuna or a listener is told; return what was stored."""

@@ -20,7 +20,12 @@ from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import Store
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.durability import patience as patience_module
-from tuner.study.durability.patience import LONGEST_WAIT_S, LOOK_S, Patience
+from tuner.study.durability.patience import (
+    LONGEST_WAIT_S,
+    LOOK_S,
+    Patience,
+    WorkersPatience,
+)
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
@@ -40,9 +45,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(wait_s)
         self._waited_s += wait_s
         self._waits += 1
+        self._spend(wait_s)
         return wait_s
 
     monkeypatch.setattr(Patience, "wait", sleep)
+    monkeypatch.setattr(Fleet, "counted_s", lambda _, waited_s: waited_s)  # nothing has passed
     return found
 
 
@@ -54,11 +61,12 @@ async def test_waits_grow_to_ten_minutes_and_end_after_an_hour() -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    patience = Patience(3600.0, notes.append, sleep)
+    spent: list[float] = []
+    patience = Patience(3600.0, notes.append, spent.append, sleep)
     while patience.bears(BUSY):
         waited.append(await patience.wait())
     assert waited[:4] == [15.0, 30.0, 60.0, 120.0] and max(waited) == LONGEST_WAIT_S
-    assert sum(waited) == sum(slept) == 3600.0 and len(notes) == len(waited)
+    assert sum(waited) == sum(slept) == sum(spent) == 3600.0 and len(notes) == len(waited)
     patience.bears(Measurement({}, 0.0, 1.0, "measured", "measured"))  # type: ignore[arg-type]
     assert patience.bears(BUSY)
     assert not patience.bears(Failure(FailureKind.INFRASTRUCTURE, "no disk"))
@@ -71,12 +79,25 @@ async def test_a_wait_ends_when_it_serves_nobody() -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    patience = Patience(3600.0, lambda _: None, sleep)
+    patience = Patience(3600.0, lambda _: None, lambda _: None, sleep)
     assert patience.bears(BUSY)
     waited_s = await patience.wait(lambda: not slept)
     assert waited_s == sum(slept) == LOOK_S
     assert patience.bears(BUSY)
     assert await patience.wait(lambda: False) == 0.0 and patience.due_s == 30.0
+
+
+async def test_what_was_waited_before_a_kill_is_spent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience_module, "LOOK_S", 0.05)
+    bed = Testbed(store)
+    bed.start()
+    patience = WorkersPatience("s", store, bed.fleet, 3600.0, lambda _: None)
+    assert patience[bed.fleet.first].bears(BUSY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(patience.wait(bed.fleet.first), 0.4)
+    assert 0.05 <= store.study("s").spent_s <= 0.4
 
 
 class TwoCards(Testbed):

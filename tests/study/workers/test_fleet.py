@@ -162,6 +162,20 @@ def test_real_time_that_overlaps_counts_once() -> None:
     assert 0.09 <= sum(passed) <= wall_s + 0.001
 
 
+async def test_a_wait_beside_an_evaluation_counts_once() -> None:
+    fleet = fleet_of(2)
+    evaluation = Evaluation(measurement(x=1.0), None, (), Timing(0.2))
+    now_s = asyncio.get_running_loop().time
+    began_s = now_s()
+    await asyncio.sleep(0.1)
+    counted_s = fleet.counted_s(0.1)  # one worker has waited, the other one measures
+    assert counted_s == pytest.approx(0.1)
+    await asyncio.sleep(0.1)
+    counted_s += await fleet.passed_s(evaluation, began_s)
+    counted_s += fleet.counted_s(0.1)
+    assert 0.19 <= counted_s <= now_s() - began_s + 0.01
+
+
 def test_a_worker_that_was_lost_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_module, "BACK_OFF_S", 0.0)
     monkeypatch.setattr(fleet_module, "REJOIN_S", 0.001)

@@ -14,7 +14,7 @@ from tuner.evaluation.headroom import headroom_run
 from tuner.records import Failure, Load, Measurement
 from tuner.spec.study import StudySpec
 from tuner.store import ProbeKind, RepeatRow, Store, TrialRow
-from tuner.study.durability.patience import Patience
+from tuner.study.durability.patience import WorkersPatience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
@@ -43,7 +43,7 @@ class Prober:
         self._fleet = fleet
         self._repeats = RepeatStore(name, store, fleet)
         self._listener = listener
-        self._patience = Patience(spec.patience_s, listener.note)
+        self._patience = WorkersPatience(name, store, fleet, spec.patience_s, listener.note)
         self._attempts: dict[tuple[int, ProbeKind, float], int] = {}
         window = plan.unseen_window or plan.window
         least_s = window.latest_start_s + window.longest_window_s
@@ -79,13 +79,13 @@ class Prober:
         if self._attempts.get(key, 0) >= _MOST_ATTEMPTS or not self._has_time(kind, load):
             return None
         await asyncio.sleep(0)  # a virtual evaluation never waits, and signals arrive here
-        if waited_s := await self._patience.wait():
-            self.store.add_spent_s(self.name, waited_s)
+        worker = self._fleet.first
+        await self._patience.wait(worker)
         evaluation, _ = await self._repeats.measure(
-            self._fleet.first, trial.number, kind, evaluate, traffic, load
+            worker, trial.number, kind, evaluate, traffic, load
         )
         result = evaluation.result
-        if self._patience.bears(result):
+        if self._patience[worker].bears(result):
             assert isinstance(result, Failure)
             self.store.add_event(self.name, "waiting", result.reason, trial=trial.number)
         else:
@@ -125,7 +125,7 @@ class Prober:
         """
         if self.spec.hours is None:
             return True
-        next_s = self._patience.due_s + self._next_s(kind, load)
+        next_s = self._patience[self._fleet.first].due_s + self._next_s(kind, load)
         if self.is_late:
             own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
             return own_s + next_s <= self.spec.checks_s

@@ -75,7 +75,7 @@ class ConfirmationRun:
         drops = (spec.quality_drop, spec.picture_drop)
         near = AS_LITTLE if fleet.first.card is None else AS_LITTLE_BY_MODEL
         self._goal = Goal(spec.slos, spec.objectives, spec.confirm_repeats, *drops, near)
-        self._patience = WorkersPatience(name, store, spec.patience_s, listener.note)
+        self._patience = WorkersPatience(name, store, fleet, spec.patience_s, listener.note)
         self._attempts: dict[int, int] = {}
         self._left_out: frozenset[int] = frozenset()
         self._left_out_in_a_row = 0

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from tuner.records import Failure, Measurement
 from tuner.store import Store
+from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 600.0
@@ -21,17 +22,20 @@ def _always() -> bool:
 class Patience:
     """Counts one worker's waits since it measured something, at most `limit_s` in all.
 
-    `sleep` is for tests.
+    `spend` is told of every few seconds as they pass, so that a kill loses none of them. `sleep` is
+    for tests.
     """
 
     def __init__(
         self,
         limit_s: float,
         note: Callable[[str], None],
+        spend: Callable[[float], None],
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._limit_s = limit_s
         self._note = note
+        self._spend = spend
         self._sleep = sleep
         self._waited_s = 0.0
         self._waits = 0
@@ -68,34 +72,34 @@ class Patience:
             f"({self._waited_s / 60.0:.0f} of at most {self._limit_s / 60.0:.0f} min waited)"
         )
         waited_s = 0.0
+        self._waits += 1
         while waited_s < wait_s and serves():
             step_s = min(LOOK_S, wait_s - waited_s)
             await self._sleep(step_s)
             waited_s += step_s
-        self._waited_s += waited_s
-        self._waits += 1
+            self._waited_s += step_s
+            self._spend(step_s)
         return waited_s
 
 
 class WorkersPatience:
     """The patience with each worker's machine: another one's may be busy when its own is not.
 
-    What is waited is time of the study, and stored as such.
+    What is waited is time of the study, and stored as such, but not twice where others measure
+    meanwhile.
     """
 
     def __init__(
-        self, study: str, store: Store, limit_s: float, note: Callable[[str], None]
+        self, study: str, store: Store, fleet: Fleet, limit_s: float, note: Callable[[str], None]
     ) -> None:
-        self._study = study
-        self._store = store
-        self._of = defaultdict[Worker, Patience](lambda: Patience(limit_s, note))
+        def spend(waited_s: float) -> None:
+            store.add_spent_s(study, fleet.counted_s(waited_s))
+
+        self._of = defaultdict[Worker, Patience](lambda: Patience(limit_s, note, spend))
 
     def __getitem__(self, worker: Worker) -> Patience:
         return self._of[worker]
 
-    async def wait(self, worker: Worker, serves: Callable[[], bool]) -> float:
+    async def wait(self, worker: Worker, serves: Callable[[], bool] = _always) -> float:
         """Wait if the worker's last result asked for it, see `Patience`; return for how long, s."""
-        waited_s = await self._of[worker].wait(serves)
-        if waited_s:
-            self._store.add_spent_s(self._study, waited_s)
-        return waited_s
+        return await self._of[worker].wait(serves)

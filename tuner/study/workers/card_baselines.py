@@ -11,12 +11,13 @@ from tuner.analysis.outcomes import baseline_of
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.records import Failure
 from tuner.store import ProbeKind, Store, TrialRow
+from tuner.study.durability.patience import Patience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
-_MOST_ATTEMPTS = 2  # on one card, in one run
+_MOST_ATTEMPTS = 2  # on one card that is not only busy, in one run
 
 
 class CardBaselines:
@@ -69,22 +70,22 @@ class CardBaselines:
         self._fleet.leave_out(worker)
         return True
 
-    async def measure(self, worker: Worker) -> float:
-        """Measure it on the search's traffic; return the time that passed, s."""
+    async def measure(self, worker: Worker, patience: Patience) -> None:
+        """Measure it on the search's traffic; what `patience` bears is no attempt."""
         default, card = self._default(), worker.card
         assert default is not None and card is not None
-        self._attempts[card] = self._attempts.get(card, 0) + 1
         run = self._plan.run_of(default.configuration)
-        evaluation, passed_s = await self._repeats.measure(
+        evaluation, _ = await self._repeats.measure(
             worker,
             default.number,
             ProbeKind.CARD,
             lambda repeat: worker.evaluator.probe(default.configuration, repeat, run),
             None,
         )
+        if not patience.bears(evaluation.result):
+            self._attempts[card] = self._attempts.get(card, 0) + 1
         if isinstance(evaluation.result, Failure):
             self._listener.note(f"the default on card {card}: {evaluation.result.reason}")
-        return passed_s
 
     def _default(self) -> TrialRow | None:
         return baseline_of(self._store.trials(self._name))

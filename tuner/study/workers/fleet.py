@@ -124,6 +124,16 @@ class Fleet:
         self._last_end_s = now_s
         return passed_s
 
+    def counted_s(self, waited_s: float) -> float:
+        """Return how much of a wait that ends now is time of the fleet, s.
+
+        What had passed when another worker's evaluation ended is in the time of that.
+        """
+        now_s = time.monotonic()
+        counted_s = min(waited_s, now_s - self._last_end_s)
+        self._last_end_s = now_s
+        return counted_s
+
     async def _attend(self, worker: Worker, job: Job) -> None:
         """Keep a worker busy, and again each time that it comes back after it was lost."""
         if worker not in self._absent:
