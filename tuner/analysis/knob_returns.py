@@ -1,10 +1,12 @@
 """Knob returns: which knobs of a configuration can go back to the baseline's value at no cost.
 
 A trial with one knob less than another, on the same stretch of traffic, says what that knob
-contributes. Two windows differ by some noise, energy by that of the power sensor too. So what keeps
-the energy counts as well as what behaves the same: a limit that never bound changes no latency.
-The trial with all of the knobs is the best of many windows, and so likely a lucky one. Several
-trials that behave as it does and lack some of its knobs tell how lucky.
+contributes. Two windows differ by some noise, energy by that of the power sensor too. So a knob
+goes back unless it is shown to save: what is within the noise is measured again, on the same
+stretch, and the mean of all windows of a configuration counts. What behaves the same needs no
+further window: a limit that never bound changes no latency. The trial with all of the knobs is the
+best of many windows, and so likely a lucky one. Several trials that behave as it does and lack some
+of its knobs tell how lucky.
 """
 
 from __future__ import annotations
@@ -12,19 +14,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 
 from tuner.analysis.outcomes import energy_j, measured
 from tuner.configuration import Configuration
+from tuner.records import Measurement
 from tuner.slo import Slo, meets_all
 from tuner.store.rows import TrialRow
 
 _SAME_ENERGY = 0.005  # a logarithm
 # Relative differences within which two windows behaved the same.
 _SAME_BEHAVIOUR = {"mean_tpot_ms": 0.01, "mean_ttft_ms": 0.05}
-_SENSOR_NOISE = 0.03  # of the energies of two windows that behaved the same
+_WINDOW_NOISE = 0.01  # standard deviation of the energy from window to window, docs/h200.md
+# So many standard errors more are shown after a window each, and after the last.
+_SURELY, _LIKELY = 3.0, 2.0
+_MOST_WINDOWS = 3  # of each of two configurations
 _SAME_VIOLATION = 0.02  # of a percentile, from launch to launch
 _SAME_IF_MEANS_ARE = 0.05  # where the mean latencies are the same: a p99 has more noise
 _FLOATING = 1e-9
@@ -41,6 +48,47 @@ class KnobContribution:
     name: str
     energy_percent: float | None
     meets_slo: bool | None
+
+
+class Cost(Enum):
+    """What it costs that some knobs of a configuration go back."""
+
+    NONE = auto()
+    SOME = auto()
+    IN_DOUBT = auto()  # more windows would tell
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What the search measured of a configuration: its first trial, with the means of all windows.
+
+    All of them are on the same stretch of traffic.
+    """
+
+    trial: TrialRow
+    windows: int
+
+
+def searched(trials: Sequence[TrialRow]) -> list[Searched]:
+    """Return the measured configurations, in the order of their first trials."""
+    groups: dict[str, list[TrialRow]] = {}
+    for trial in measured(trials):
+        groups.setdefault(key_of(trial.configuration), []).append(trial)
+    return [Searched(_with_means(rows), len(rows)) for rows in groups.values()]
+
+
+def _with_means(rows: Sequence[TrialRow]) -> TrialRow:
+    first, *more = rows
+    windows = [t.measurement for t in rows if t.measurement is not None]
+    if not more or any(window.ended_early is not None for window in windows):
+        return first  # a lower bound has no part in a mean
+    return replace(first, measurement=_mean(windows))
+
+
+def _mean(windows: Sequence[Measurement]) -> Measurement:
+    names = frozenset(windows[0].metrics).intersection(*(window.metrics for window in windows))
+    means = {name: float(np.mean([window.metrics[name] for window in windows])) for name in names}
+    return replace(windows[0], metrics=means)
 
 
 def returnable(configuration: Configuration, baseline: Configuration) -> list[str]:
@@ -75,35 +123,53 @@ def by_configuration(trials: Sequence[TrialRow]) -> dict[str, TrialRow]:
     return {key_of(t.configuration): t for t in order}
 
 
-def is_no_worse(
-    simpler: TrialRow,
-    fuller: TrialRow,
+def cost_of_return(
+    simpler: Searched,
+    fuller: Searched,
     fuller_j: float | None,
     slos: Sequence[Slo],
     margins: Mapping[str, float],
-) -> bool:
-    """Say whether the trial with a knob less uses no more energy, and meets the SLOs as well.
+) -> Cost:
+    """Say what it costs that the simpler one lacks knobs: energy, or an SLO.
 
-    It does if it is within an SLO by its margin, or keeps the other's value. `fuller_j` is what the
-    other is taken to use, J a token.
+    An SLO costs nothing if it is met by its margin, or keeps the other's value. `fuller_j` is what
+    the other is taken to use, J a token. What uses more than the tolerance is in doubt until it is
+    so many standard errors more; after the last window, and where both behaved the same, fewer do.
     """
-    if simpler.failure is not None or simpler.measurement is None or fuller.measurement is None:
+    simpler_j = energy_j(simpler.trial)
+    if not simpler_j or not fuller_j:
+        return Cost.SOME
+    behaves = _behave_alike(simpler.trial, fuller.trial)
+    if not _keeps_slos(simpler.trial, fuller.trial, slos, margins, behaves=behaves):
+        return Cost.SOME
+    more = math.log(simpler_j / fuller_j) - _SAME_ENERGY
+    error = _WINDOW_NOISE * math.sqrt(1.0 / simpler.windows + 1.0 / fuller.windows)
+    is_last = min(simpler.windows, fuller.windows) >= _MOST_WINDOWS
+    if more <= (_LIKELY * error if behaves or is_last else 0.0):
+        return Cost.NONE
+    return Cost.SOME if is_last or more > _SURELY * error else Cost.IN_DOUBT
+
+
+def _keeps_slos(
+    simpler: TrialRow,
+    fuller: TrialRow,
+    slos: Sequence[Slo],
+    margins: Mapping[str, float],
+    *,
+    behaves: bool,
+) -> bool:
+    if simpler.measurement is None or fuller.measurement is None:
         return False
     ours, theirs = simpler.measurement.metrics, fuller.measurement.metrics
-    behaves = _behave_alike(simpler, fuller)
+    noise = _SAME_IF_MEANS_ARE if behaves else _SAME_VIOLATION
     for slo in slos:
         if slo.metric not in ours or slo.metric not in theirs:
             return False
-        noise = _SAME_IF_MEANS_ARE if behaves else _SAME_VIOLATION
         same = slo.violation(theirs[slo.metric]) + noise
         allowed = max(same, -margins.get(str(slo), math.inf))
         if slo.violation(ours[slo.metric]) > allowed + _FLOATING:
             return False
-    simpler_j = energy_j(simpler)
-    if not simpler_j or not fuller_j:
-        return False
-    change = math.log(simpler_j / fuller_j)
-    return change <= (_SENSOR_NOISE if behaves else _SAME_ENERGY)
+    return True
 
 
 def _behave_alike(one: TrialRow, other: TrialRow) -> bool:
@@ -149,22 +215,65 @@ def simplified(
 
     `margins` says, by the text of an SLO, how far within it a window has to be to hold elsewhere.
     """
-    known = [(t, returnable(t.configuration, baseline)) for t in by_configuration(trials).values()]
-    known.sort(key=lambda entry: len(entry[1]))
+    known = _by_knobs(trials, baseline)
     found: dict[int, TrialRow] = {}
-    for trial in measured(trials):
-        names = returnable(trial.configuration, baseline)
-        fewer = [
-            (other, frozenset(names).difference(kept))
-            for other, kept in known
-            if len(kept) < len(names) and _is_returned(other, kept, trial, names, baseline)
-        ]
-        trial_j = _less_luck(trial, fewer)
-        for simpler, _ in fewer:
-            if is_no_worse(simpler, trial, trial_j, slos, margins):
-                found[trial.number] = simpler
-                break
+    for fuller, _ in known:
+        costs = _costs(fuller, known, slos, baseline, margins)
+        free = next((simpler for simpler, _, cost in costs if cost is Cost.NONE), None)
+        if free is not None:
+            found[fuller.trial.number] = free.trial
     return {number: _end_of(simpler, found) for number, simpler in found.items()}
+
+
+def measured_again(
+    trial: TrialRow,
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> tuple[str, ...] | None:
+    """Return which knobs of a trial go back in what a further window has to tell of, if any has.
+
+    Without knobs it is the trial itself: of the two that are compared the one with fewer windows,
+    and of equals the one with all knobs, which is the likelier to have been lucky.
+    """
+    known = _by_knobs(trials, baseline)
+    key = key_of(trial.configuration)
+    for fuller in (one for one, _ in known if key_of(one.trial.configuration) == key):
+        for simpler, lacks, cost in _costs(fuller, known, slos, baseline, margins):
+            if cost is Cost.IN_DOUBT:
+                return tuple(sorted(lacks)) if simpler.windows < fuller.windows else ()
+    return None
+
+
+_Known = Sequence[tuple[Searched, Sequence[str]]]
+
+
+def _by_knobs(trials: Sequence[TrialRow], baseline: Configuration) -> _Known:
+    """Return the measured configurations with the knobs that they set, the fewest first."""
+    known = [(one, returnable(one.trial.configuration, baseline)) for one in searched(trials)]
+    return sorted(known, key=lambda entry: len(entry[1]))
+
+
+def _costs(
+    fuller: Searched,
+    known: _Known,
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> list[tuple[Searched, frozenset[str], Cost]]:
+    """Return what has fewer knobs than a trial, the fewest first, which it lacks, and the cost."""
+    names = returnable(fuller.trial.configuration, baseline)
+    fewer = [
+        (other, frozenset(names).difference(kept))
+        for other, kept in known
+        if len(kept) < len(names) and _is_returned(other.trial, kept, fuller.trial, names, baseline)
+    ]
+    fuller_j = _less_luck(fuller.trial, [(other.trial, lacks) for other, lacks in fewer])
+    return [
+        (other, lacks, cost_of_return(other, fuller, fuller_j, slos, margins))
+        for other, lacks in fewer
+    ]
 
 
 def _is_returned(
@@ -196,7 +305,7 @@ def contributions(
     trial: TrialRow, trials: Sequence[TrialRow], slos: Sequence[Slo], baseline: Configuration
 ) -> list[KnobContribution]:
     """Return what each knob of a trial contributes; `trials` as the search measured them."""
-    index = by_configuration(trials)
+    index = by_configuration([*trials, *(one.trial for one in searched(trials))])
     own = index.get(key_of(trial.configuration), trial)
     found = []
     for name in returnable(trial.configuration, baseline):

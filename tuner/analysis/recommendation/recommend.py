@@ -196,21 +196,46 @@ def _best(found: ConfirmedFront) -> TrialRow | None:
     """Return the feasible trial of least energy; of equal ones, the first.
 
     One that surely meets the SLO goes before one of which that is uncertain, and of these one that
-    seldom misses it before one that does more often. Nothing that uses as much energy as the
-    default is better than the default, repeated or not.
+    seldom misses it before one that does more often. Of what cannot be told apart, the one that
+    sets the fewest knobs goes before. Nothing that uses as much energy as the default is better
+    than the default, repeated or not.
     """
     known = [
         (_doubt(found, t), e, t.number, t)
         for t in feasible(found.pool, found.slos)
         if (e := _expected_energy_j(found, t)) is not None
     ]
-    best = min(known, key=lambda entry: entry[:3])[3] if known else None
+    first = min(known, key=lambda entry: entry[:3]) if known else None
+    best = None
+    if first is not None:
+        equals = [e for e in known if e[0] == first[0] and _is_equal(found, e[3], first[3])]
+        best = min(equals, key=lambda entry: (len(entry[3].configuration.knobs()), *entry[:3]))[3]
     default = _eligible_default(found)
     if default is None or best is None:
         return best or default
     ours, theirs = _expected_energy_j(found, best), energy_j(default)
     assert ours is not None and theirs is not None
     return default if theirs <= ours else best
+
+
+def _is_equal(found: ConfirmedFront, trial: TrialRow, best: TrialRow) -> bool:
+    """Say whether a trial's energy is within one standard error of the best.
+
+    Both were compared with the default, by pairs. (Breiman et al., Classification and regression
+    trees, 1984: the simplest within one standard error.)
+    """
+    if trial.number == best.number:
+        return True
+    ours, theirs = (found.confirmations.get(t.number) for t in (trial, best))
+    if trial.baseline or ours is None or theirs is None:
+        return False
+    if ours.energy is None or theirs.energy is None:
+        return False
+    errors = ours.energy.log_error, theirs.energy.log_error
+    if errors[0] is None or errors[1] is None:
+        return False
+    more = math.log1p(ours.energy.difference) - math.log1p(theirs.energy.difference)
+    return more <= math.hypot(errors[0], errors[1])
 
 
 def _as_measured(chosen: TrialRow | None, found: ConfirmedFront) -> TrialRow | None:

@@ -73,7 +73,8 @@ class Comparison:
     """A configuration against the baseline.
 
     `difference` is configuration / baseline - 1 with the drift taken out, `interval` its 95 %
-    interval (`low` may be negative).
+    interval (`low` may be negative), `log_error` the standard error of the ratio's logarithm, of
+    pairs on the same traffic.
     """
 
     metric: str
@@ -81,6 +82,7 @@ class Comparison:
     difference: float
     interval: Interval | None
     drift: Drift
+    log_error: float | None = None
 
 
 def estimate(values: Sequence[float]) -> Estimate:

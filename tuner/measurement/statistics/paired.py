@@ -107,7 +107,7 @@ def compare_pairs(
     if not pairs:
         raise ValueError("expected at least one pair, found none")
     ratios = _log_ratios(pairs, per_step)
-    mean, interval = float(ratios.mean()), None
+    mean, interval, error = float(ratios.mean()), None, None
     if ratios.size > 1:
         own, shared = ratios.size - 1, others or Spread()
         more = min(shared.freedom, _MOST_SHARED)
@@ -121,6 +121,7 @@ def compare_pairs(
         difference=math.expm1(mean),
         interval=interval,
         drift=NO_DRIFT if drift is None else drift,
+        log_error=error,
     )
 
 

@@ -2,8 +2,9 @@
 
 Knobs of the configuration that would be recommended go back to the baseline's value, as an ordinary
 trial on the search's stretch of traffic: first all but the one that is expected to matter most,
-then half of those, and at last one at a time. What is no worse takes its place. Other workers
-meanwhile try it with single knobs a step further. Once something holds, and what would save more
+then half of those, and at last one at a time. What is no worse takes its place; where one window
+cannot tell, both are measured again. Other workers meanwhile try it with single knobs a step
+further. Once something holds, and what would save more
 may not, the value between theirs is tried. The next step depends only on what is stored and on what
 the search's model says.
 """
@@ -14,15 +15,22 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.knob_returns import by_configuration, key_of, returnable, returned
+from tuner.analysis.knob_returns import (
+    by_configuration,
+    key_of,
+    measured_again,
+    returnable,
+    returned,
+)
 from tuner.analysis.outcomes import baseline_of
-from tuner.analysis.outlook import Outlook
+from tuner.analysis.outlook import Outlook, margins
 from tuner.analysis.verdicts import Confirmation
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES
 from tuner.store import RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
 
 _KEPT_OF_RESERVE = 0.6
+_OF_A_VERDICT = 2 * LEAST_WINDOWS  # repeats, the default's beside them
 Names = tuple[str, ...]
 # The groups of a trial's knobs that can go back, the one that is expected to change least first.
 Order = Callable[[int, Sequence[Names]], Sequence[Names]]
@@ -30,7 +38,10 @@ Order = Callable[[int, Sequence[Names]], Sequence[Names]]
 
 @dataclass(frozen=True, slots=True)
 class KnobReturn:
-    """A trial and the knobs of it that go back to the baseline's value next."""
+    """A trial and the knobs of it that go back to the baseline's value next.
+
+    What was measured before is measured again; without knobs it is the trial itself.
+    """
 
     trial: int
     names: Names
@@ -66,7 +77,7 @@ def kept_s(
     more sets no idle knob either.
     """
     share_s = _KEPT_OF_RESERVE * reserve_s
-    verdict_s = math.inf if each_s is None else 2 * LEAST_WINDOWS * each_s
+    verdict_s = math.inf if each_s is None else _OF_A_VERDICT * each_s
     if share_s <= verdict_s or not _holding(trials, goal.verdicts(trials, repeats)):
         return share_s
     return verdict_s
@@ -86,6 +97,20 @@ def unconfirmed_leader(
     return front[0]
 
 
+def begun_leader(
+    goal: Goal, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow], left: int | None = None
+) -> TrialRow | None:
+    """Return what would be recommended by now, if the repeats `left` can confirm another instead.
+
+    It may have been measured beside what was to be confirmed, and with knobs that never went back.
+    """
+    if left is not None and left < _OF_A_VERDICT:
+        return None
+    holds = _holding(trials, goal.verdicts(trials, repeats))
+    number = min(holds, key=lambda number: holds[number], default=None)
+    return next((t for t in trials if t.number == number), None)
+
+
 def next_return(leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> KnobReturn | None:
     """Return what to try next of a leader, or None if every knob of it was tried.
 
@@ -97,6 +122,18 @@ def next_return(leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> K
             return KnobReturn(leader.number, names)
     step = next((names for names in knobs.singles if knobs.is_new(names)), None)
     return None if step is None else KnobReturn(leader.number, step)
+
+
+def next_again(
+    goal: Goal, leader: TrialRow, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
+) -> KnobReturn | None:
+    """Return what of a leader's returns to measure again, or None if all of them are decided."""
+    baseline = baseline_of(trials)
+    if baseline is None:
+        return None
+    within = {slo: margin.needed for slo, margin in margins(goal.slos, trials, repeats).items()}
+    names = measured_again(leader, trials, goal.slos, baseline.configuration, within)
+    return None if names is None else KnobReturn(leader.number, names)
 
 
 def return_of_most(leader: TrialRow, trials: Sequence[TrialRow], order: Order) -> KnobReturn | None:

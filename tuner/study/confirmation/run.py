@@ -29,7 +29,9 @@ from tuner.study.confirmation.requirement import able_trials
 from tuner.study.confirmation.returns import (
     KnobReturn,
     Order,
+    begun_leader,
     kept_s,
+    next_again,
     next_between,
     next_return,
     return_of_most,
@@ -130,9 +132,17 @@ class ConfirmationRun:
         return None if step is None else await self._measure(worker, step)
 
     def next_return(self, order: Order) -> KnobReturn | None:
-        """Return which knobs of what is confirmed next go back first, see `returns`."""
-        trials, leader = self._able(), self._unconfirmed_leader()
-        return None if leader is None else next_return(leader, trials, order)
+        """Return which knobs of what is confirmed or recommended next go back, see `returns`."""
+        trials, repeats = self._able(), self._ended()
+        left = self._left(self._store.repeats.of(self._name))
+        for choose in (unconfirmed_leader, begun_leader):
+            leader = choose(self._goal, trials, repeats, left)
+            if leader is not None and (
+                step := next_again(self._goal, leader, trials, repeats)
+                or next_return(leader, trials, order)
+            ):
+                return step
+        return None
 
     def return_before_aim(self, share: float, order: Order) -> KnobReturn | None:
         """Return which knobs of what is due on unseen traffic go back before that, if any do."""
@@ -141,12 +151,9 @@ class ConfirmationRun:
 
     def unconfirmed_leader(self) -> int | None:
         """Return the trial that is confirmed next, see `returns`."""
-        leader = self._unconfirmed_leader()
-        return None if leader is None else leader.number
-
-    def _unconfirmed_leader(self) -> TrialRow | None:
         left = self._left(self._store.repeats.of(self._name))
-        return unconfirmed_leader(self._goal, self._able(), self._ended(), left)
+        leader = unconfirmed_leader(self._goal, self._able(), self._ended(), left)
+        return None if leader is None else leader.number
 
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""

@@ -38,8 +38,8 @@ class KnobReturns:
 
     @property
     def count(self) -> int:
-        """How many trials were queued so."""
-        return sum(RETURNED in t.user_attrs for t in self._trials())
+        """How many configurations were queued so."""
+        return len({_identity(t) for t in self._trials() if RETURNED in t.user_attrs})
 
     @property
     def is_under_way(self) -> bool:
@@ -48,7 +48,10 @@ class KnobReturns:
         return any(RETURNED in t.user_attrs and t.state in open_states for t in self._trials())
 
     def enqueue(self, number: int, knobs: Sequence[str]) -> None:
-        """Queue trial `number` with more knobs as the baseline has them, unless it is queued."""
+        """Queue trial `number` with more knobs as the baseline has them, unless it is queued.
+
+        Without knobs it is measured again.
+        """
         parameters = self._without(self._trial(number), knobs)
         assert parameters is not None
         names = [*self._trial(number).user_attrs.get(RETURNED, ()), *knobs]
@@ -152,7 +155,7 @@ def parameters_without(
 
     None if one of them is not known.
     """
-    theirs = {**default.system_attrs.get("fixed_params", {}), **default.params}
+    theirs = _parameters(default)
     parameters: dict[str, Value] = {}
     for one in space.parameters:
         if not one.is_active(parameters):
@@ -203,11 +206,15 @@ def parameters_beyond(trial: FrozenTrial) -> list[tuple[dict[str, Value], str]]:
 def _is_tried(
     parameters: Mapping[str, Value], returned: set[str], trials: Sequence[FrozenTrial]
 ) -> bool:
-    return any(
-        {**t.system_attrs.get("fixed_params", {}), **t.params} == parameters
-        and _returned(t) == returned
-        for t in trials
-    )
+    return any(_parameters(t) == parameters and _returned(t) == returned for t in trials)
+
+
+def _parameters(trial: FrozenTrial) -> dict[str, Value]:
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _identity(trial: FrozenTrial) -> tuple[frozenset[tuple[str, Value]], frozenset[str]]:
+    return frozenset(_parameters(trial).items()), frozenset(_returned(trial))
 
 
 def _returned(trial: FrozenTrial) -> set[str]:
