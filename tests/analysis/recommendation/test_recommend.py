@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from helpers.records import OWNER
 from helpers.stored_study import confirm, measurement, repeat
 
 from tuner.analysis.recommendation.recommend import recommend
@@ -310,3 +311,24 @@ def test_one_pair_on_unseen_traffic_goes_before_the_searchs_saving_and_is_not_su
     assert (shown.pairs, shown.confirmed, shown.saves_surely) == (1, False, False)
     # trial 1, of which nothing else is known, saves 25 % by the search
     assert recommend(store).best.number == 1
+
+
+@pytest.mark.parametrize(("fewer_j", "best"), [(0.251, 1), (0.26, 2)])
+def test_of_what_cannot_be_told_apart_the_fewest_knobs_are_recommended(
+    empty: Store, identity: StudyIdentity, fewer_j: float, best: int
+) -> None:
+    """Two use as much within one standard error of their pairs, 0.6 % here; 4 % is a difference."""
+    empty.create_study(identity)
+    flags = {"max_num_seqs": 256}
+    both = Configuration(flags=flags, device={"power_limit_w": 400})
+    for number, (energy_j, one) in enumerate(
+        [(0.4, Configuration()), (0.26, Configuration(flags=flags)), (0.25, both)]
+    ):
+        empty.begin_trial("night", number, one, baseline=number == 0, owner=OWNER)
+        found = measurement(energy_j, 30.0, 5000.0, Source.MEASURED)
+        empty.save_measurement("night", number, found, None)
+    for traffic, factor in enumerate((1.0, 1.01, 0.99, 1.01, 0.99)):
+        repeat(empty, 0, 0.4, 30.0, traffic=traffic)
+        repeat(empty, 1, fewer_j * factor, 30.0, traffic=traffic)
+        repeat(empty, 2, 0.25 / factor, 30.0, traffic=traffic)
+    assert recommend(empty).best.number == best

@@ -20,7 +20,9 @@ from tuner.study.confirmation.plan import next_step
 from tuner.study.confirmation.returns import (
     KnobReturn,
     Names,
+    begun_leader,
     kept_s,
+    next_again,
     next_between,
     next_return,
     return_of_most,
@@ -127,6 +129,26 @@ def test_what_is_no_worse_takes_the_place_and_is_confirmed() -> None:
 def test_a_member_under_confirmation_stays_as_it_is() -> None:
     rows = [replace(repeat(0, 1, values(0.25, 35.0)), traffic=0)]
     assert next_of([DEFAULT, BEST], rows) is None
+
+
+def test_what_would_be_recommended_and_was_begun_with_all_its_knobs_returns_them_late() -> None:
+    trials, rows = [DEFAULT, BEST], pairs_of_1()
+    assert unconfirmed_leader(GOAL, trials, rows) is None
+    assert begun_leader(GOAL, trials, []) is None  # nothing holds
+    late = begun_leader(GOAL, trials, rows)
+    assert late is not None
+    assert next_return(late, trials, backwards) == KnobReturn(1, ("power_limit_w",))
+    assert begun_leader(GOAL, trials, rows, 5) is None  # nothing else can be confirmed any more
+
+
+def test_what_is_within_the_noise_is_measured_again_before_the_next_knob() -> None:
+    near = trial_row(2, values(0.257, 34.0), returned(FULL, "power_limit_w", BASE))
+    assert next_again(GOAL, BEST, [DEFAULT, BEST, near], []) == KnobReturn(1, ())
+    second = trial_row(3, values(0.251, 35.0), FULL)
+    step = next_again(GOAL, BEST, [DEFAULT, BEST, near, second], [])
+    assert step == KnobReturn(1, ("power_limit_w",))
+    third = trial_row(4, values(0.246, 34.0), near.configuration)
+    assert next_again(GOAL, BEST, [DEFAULT, BEST, near, second, third], []) is None
 
 
 def test_a_knob_that_cannot_go_back_is_passed_over() -> None:
