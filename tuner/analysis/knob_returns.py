@@ -78,17 +78,56 @@ def searched(trials: Sequence[TrialRow]) -> list[Searched]:
 
 
 def _with_means(rows: Sequence[TrialRow]) -> TrialRow:
-    first, *more = rows
     windows = [t.measurement for t in rows if t.measurement is not None]
-    if not more or any(window.ended_early is not None for window in windows):
-        return first  # a lower bound has no part in a mean
-    return replace(first, measurement=_mean(windows))
+    if any(window.ended_early is not None for window in windows):
+        return rows[0]  # a lower bound has no part in a mean
+    return _with_mean(rows[0], windows, [1] * len(windows))
 
 
-def _mean(windows: Sequence[Measurement]) -> Measurement:
+def _with_mean(trial: TrialRow, windows: Sequence[Measurement], weights: Sequence[int]) -> TrialRow:
+    if len(windows) < 2:
+        return trial
     names = frozenset(windows[0].metrics).intersection(*(window.metrics for window in windows))
-    means = {name: float(np.mean([window.metrics[name] for window in windows])) for name in names}
-    return replace(windows[0], metrics=means)
+    means = {
+        name: float(np.average([window.metrics[name] for window in windows], weights=weights))
+        for name in names
+    }
+    return replace(trial, measurement=replace(windows[0], metrics=means))
+
+
+def in_their_place(found: Sequence[Searched], simpler: Mapping[int, TrialRow]) -> list[TrialRow]:
+    """Leave out what has a simpler equal, which stands with the mean of all that behaved the same.
+
+    `simpler` is of `simplified`. Of equals the best by chance would lead.
+    """
+    groups: dict[int, list[Searched]] = {one.trial.number: [one] for one in found}
+    for one in found:
+        end = simpler.get(one.trial.number)
+        if end is None or one.trial.baseline:
+            continue
+        group = groups[end.number]
+        if not end.baseline and _is_same(group[0], one):
+            group.append(one)
+        del groups[one.trial.number]
+    return [_together(group) for group in groups.values()]
+
+
+def _together(ones: Sequence[Searched]) -> TrialRow:
+    windows = [one.trial.measurement for one in ones if one.trial.measurement is not None]
+    return _with_mean(ones[0].trial, windows, [one.windows for one in ones])
+
+
+def _is_same(one: Searched, other: Searched) -> bool:
+    """Say whether two behaved the same, with energies within the noise."""
+    ours_j, theirs_j = energy_j(one.trial), energy_j(other.trial)
+    if not ours_j or not theirs_j or not _behave_alike(one.trial, other.trial):
+        return False
+    return abs(math.log(ours_j / theirs_j)) <= _SURELY * _error(one, other)
+
+
+def _error(one: Searched, other: Searched) -> float:
+    """Return the standard error of the logarithm of two energies' ratio."""
+    return _WINDOW_NOISE * math.sqrt(1.0 / one.windows + 1.0 / other.windows)
 
 
 def returnable(configuration: Configuration, baseline: Configuration) -> list[str]:
@@ -143,7 +182,7 @@ def cost_of_return(
     if not _keeps_slos(simpler.trial, fuller.trial, slos, margins, behaves=behaves):
         return Cost.SOME
     more = math.log(simpler_j / fuller_j) - _SAME_ENERGY
-    error = _WINDOW_NOISE * math.sqrt(1.0 / simpler.windows + 1.0 / fuller.windows)
+    error = _error(simpler, fuller)
     is_last = min(simpler.windows, fuller.windows) >= _MOST_WINDOWS
     if more <= (_LIKELY * error if behaves or is_last else 0.0):
         return Cost.NONE

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.knob_returns import searched, simplified
+from tuner.analysis.knob_returns import in_their_place, searched, simplified
 from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
 from tuner.analysis.outlook import Outlook, energy_shift
 from tuner.analysis.verdicts import LEAST_REPEATS, Confirmation, confirmations
@@ -85,7 +85,7 @@ def members(
     base = Configuration() if default is None else default.configuration
     within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
     simpler = simplified(trials, goal.slos, base, within)
-    trials = _in_their_place([one.trial for one in searched(trials)], simpler)
+    trials = in_their_place(searched(trials), simpler)
     rows = [
         trial
         if trial.baseline
@@ -297,24 +297,6 @@ def _leader(
         return max(going_on, key=lambda t: begun.count(t.number))
     equals = [t for t in likely if (energy_j(t) or math.inf) <= least_j * as_little]
     return min(equals, key=lambda t: (len(t.configuration.knobs()), energy_j(t) or math.inf))
-
-
-def _in_their_place(trials: Sequence[TrialRow], simpler: Mapping[int, TrialRow]) -> list[TrialRow]:
-    """Leave out what has a simpler equal, which stands with the window of the fullest of them.
-
-    Both windows are as good; of two the better one by chance would lead.
-    """
-    fullest: dict[int, TrialRow] = {}
-    for trial in sorted(trials, key=lambda t: len(t.configuration.knobs())):
-        if trial.number in simpler and not trial.baseline:
-            fullest[simpler[trial.number].number] = trial
-    return [
-        replace(t, measurement=fullest[t.number].measurement)
-        if t.number in fullest and not t.baseline
-        else t
-        for t in trials
-        if t.number not in simpler or t.baseline
-    ]
 
 
 def _with_energies(
