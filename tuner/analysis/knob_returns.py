@@ -29,8 +29,9 @@ _SAME_ENERGY = 0.005  # a logarithm
 # Relative differences within which two windows behaved the same.
 _SAME_BEHAVIOUR = {"mean_tpot_ms": 0.01, "mean_ttft_ms": 0.05}
 _WINDOW_NOISE = 0.01  # standard deviation of the energy from window to window, docs/h200.md
-# So many standard errors more are shown after a window each, and after the last.
-_SURELY, _LIKELY = 3.0, 2.0
+# Standard errors beyond the tolerance. So many are surely more; what is less far beyond goes back
+# after the last window, and what is near once the fuller one was measured again: its luck is out.
+_SURELY, _LIKELY, _NEAR = 3.0, 2.0, 1.0
 _MOST_WINDOWS = 3  # of each of two configurations
 _SAME_VIOLATION = 0.02  # of a percentile, from launch to launch
 _SAME_IF_MEANS_ARE = 0.05  # where the mean latencies are the same: a p99 has more noise
@@ -173,7 +174,7 @@ def cost_of_return(
 
     An SLO costs nothing if it is met by its margin, or keeps the other's value. `fuller_j` is what
     the other is taken to use, J a token. What uses more than the tolerance is in doubt until it is
-    so many standard errors more; after the last window, and where both behaved the same, fewer do.
+    surely more, or little more for what is known by then.
     """
     simpler_j = energy_j(simpler.trial)
     if not simpler_j or not fuller_j:
@@ -184,7 +185,8 @@ def cost_of_return(
     more = math.log(simpler_j / fuller_j) - _SAME_ENERGY
     error = _error(simpler, fuller)
     is_last = min(simpler.windows, fuller.windows) >= _MOST_WINDOWS
-    if more <= (_LIKELY * error if behaves or is_last else 0.0):
+    near = _NEAR if fuller.windows > 1 else 0.0
+    if more <= error * (_LIKELY if behaves or is_last else near):
         return Cost.NONE
     return Cost.SOME if is_last or more > _SURELY * error else Cost.IN_DOUBT
 
