@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tuner.analysis.knob_returns import (
     contributions,
+    in_their_place,
     measured_again,
     returnable,
     returned,
@@ -160,6 +161,18 @@ def test_windows_of_a_configuration_count_as_one_whatever_their_order(order: lis
     assert found.trial.measurement is not None
     assert found.trial.measurement.metrics["energy_per_output_token_j"] == pytest.approx(0.251)
     assert found.trial.measurement.metrics["p99_tpot_ms"] == pytest.approx(41.0)
+
+
+@pytest.mark.parametrize(("ttft_ms", "stands_with_j"), [(99.0, 0.252), (75.0, 0.254)])
+def test_what_takes_anothers_place_stands_with_the_mean_of_all_that_behaved_the_same(
+    ttft_ms: float, stands_with_j: float
+) -> None:
+    simple = trial(2, without("power_limit_w"), 0.254, 40.0, ttft_ms)
+    found = in_their_place(searched([DEFAULT, BEST, simple]), {1: simple})
+    assert [t.number for t in found] == [0, 2]
+    assert found[1].measurement is not None
+    its_j = found[1].measurement.metrics["energy_per_output_token_j"]
+    assert its_j == pytest.approx(stands_with_j)
 
 
 def test_knobs_go_back_one_after_the_other() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers.scripted import physics
 from helpers.testbed import SPEC, Died, Testbed
@@ -48,6 +51,29 @@ def test_what_is_confirmed_sets_only_what_matters(store: Store) -> None:
     again = start(bed)
     asyncio.run(to_the_end(*again))
     assert store.trials("s") == trials  # nothing is left to try
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_keeps_no_knob(store: Store, seed: int) -> None:
+    """Each window is off by 1 % and its latency by more, so that it may be the knob's doing."""
+
+    def noisy(configuration: Configuration, trial: int) -> Measurement | Failure:
+        found = physics(configuration, trial)
+        assert isinstance(found, Measurement)
+        rng = np.random.default_rng([seed, trial])
+        off = {"energy_per_output_token_j": 0.01, "p99_tpot_ms": 0.015}
+        metrics = {
+            name: value * (1.0 + off.get(name, 0.0) * float(rng.standard_normal()))
+            for name, value in found.metrics.items()
+        }
+        return replace(found, metrics=metrics)
+
+    bed = Testbed(store, noisy, WIDE)
+    asyncio.run(to_the_end(*start(bed)))
+    assert list(recommend(store).best.configuration.knobs()) == ["max_num_seqs"]
+    trials = store.trials("s")
+    windows = Counter(str(t.configuration) for t in trials)
+    assert max(windows.values()) <= 4  # the search asked once, and three times it was measured again
 
 
 def test_a_kill_while_a_knob_is_tried_costs_that_trial(store: Store) -> None:
