@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.records import measured, trial_row
@@ -10,12 +12,12 @@ from hypothesis import strategies as st
 
 from tuner.analysis.knob_returns import (
     contributions,
-    in_their_place,
     measured_again,
     returnable,
     returned,
     searched,
     simplified,
+    what_stands,
 )
 from tuner.configuration import Configuration
 from tuner.slo import Slo
@@ -50,7 +52,7 @@ BEST = trial(1, FULL, 0.25, 40.0)
 
 def test_a_limit_that_never_bound_is_dropped_though_the_sensor_says_a_little_more() -> None:
     same = trial(2, without("power_limit_w"), 0.256, 40.1)
-    assert simplified([DEFAULT, BEST, same], SLOS, BASE, {})[1].number == 2
+    assert simplified([DEFAULT, BEST, same], SLOS, BASE, {})[1] == 2
 
 
 def test_what_costs_energy_or_latency_stays() -> None:
@@ -61,7 +63,7 @@ def test_what_costs_energy_or_latency_stays() -> None:
 
 def test_a_longer_latency_is_no_loss_far_within_the_slo() -> None:
     slow = trial(3, without("max_num_seqs"), 0.24, 42.0)
-    assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.1})[1].number == 3
+    assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.1})[1] == 3
     assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.3}) == {}
 
 
@@ -73,7 +75,7 @@ def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
         trial(3, without(two[1]), 0.259, 40.0),
         trial(4, without(*two), 0.259, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1].number == 4
+    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1] == 4
 
 
 def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
@@ -84,7 +86,7 @@ def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
         trial(3, without(two[1]), 0.25, 40.0),
         trial(4, without(*two), 0.26, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1].number == 3
+    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1] == 3
 
 
 def again(trials: list[TrialRow]) -> tuple[str, ...] | None:
@@ -98,7 +100,7 @@ def test_what_one_window_cannot_tell_is_measured_again_and_the_means_count() -> 
     assert simplified(night, SLOS, BASE, {}) == {}
     assert again(night) == ()
     night.append(trial(3, FULL, 0.2555, 40.0))
-    assert simplified(night, SLOS, BASE, {})[1].number == 2
+    assert simplified(night, SLOS, BASE, {})[1] == 2
     assert again(night) is None
 
 
@@ -110,7 +112,7 @@ def test_what_is_slower_and_saves_nothing_goes_back_too() -> None:
     night.append(trial(3, FULL, 0.2515, 40.0))
     assert again(night) == ("max_num_seqs",)
     night.append(trial(4, without_it, 0.2485, 38.0, ttft_ms=75.0))
-    assert simplified(night, SLOS, BASE, {})[1].number == 2
+    assert simplified(night, SLOS, BASE, {})[1] == 2
 
 
 def test_what_surely_saves_or_keeps_an_slo_needs_no_further_window() -> None:
@@ -163,23 +165,34 @@ def test_windows_of_a_configuration_count_as_one_whatever_their_order(order: lis
     assert found.trial.measurement.metrics["p99_tpot_ms"] == pytest.approx(41.0)
 
 
-@pytest.mark.parametrize(("ttft_ms", "stands_with_j"), [(99.0, 0.252), (75.0, 0.254)])
+@pytest.mark.parametrize(("tpot_ms", "stands_with_j"), [(40.0, 0.2505), (38.0, 0.251)])
 def test_what_takes_anothers_place_stands_with_the_mean_of_all_that_behaved_the_same(
-    ttft_ms: float, stands_with_j: float
+    tpot_ms: float, stands_with_j: float
 ) -> None:
-    simple = trial(2, without("power_limit_w"), 0.254, 40.0, ttft_ms)
-    found = in_their_place(searched([DEFAULT, BEST, simple]), {1: simple})
-    assert [t.number for t in found] == [0, 2]
-    assert found[1].measurement is not None
-    its_j = found[1].measurement.metrics["energy_per_output_token_j"]
+    simple = trial(2, without("power_limit_w"), 0.251, tpot_ms)
+    default, found = what_stands([DEFAULT, BEST, simple], SLOS, BASE, {})
+    assert (default.number, found.number) == (0, 2)
+    assert found.measurement is not None
+    its_j = found.measurement.metrics["energy_per_output_token_j"]
     assert its_j == pytest.approx(stands_with_j)
+
+
+def test_windows_of_what_behaved_the_same_decide_together() -> None:
+    """Trial 2 stands with three windows, so that what lacks one more knob is no longer in doubt."""
+    same = trial(2, without("max_num_seqs"), 0.2505, 40.0)
+    more = [trial(n, FULL, 0.25, 40.0) for n in (3, 4)]
+    costs = trial(5, without("max_num_seqs", "power_limit_w"), 0.26, 38.0)
+    found = measured_again(same, [DEFAULT, BEST, same, costs], SLOS, BASE, {})
+    assert found == ("power_limit_w",)
+    night = [DEFAULT, BEST, same, *more, costs, replace(costs, number=6)]
+    assert measured_again(same, night, SLOS, BASE, {}) is None
 
 
 def test_knobs_go_back_one_after_the_other() -> None:
     one = trial(2, without("power_limit_w"), 0.25, 40.0)
     two = trial(3, without("power_limit_w", "max_num_seqs"), 0.25, 40.0)
     found = simplified([DEFAULT, BEST, one, two], SLOS, BASE, {})
-    assert {number: t.number for number, t in found.items()} == {1: 3, 2: 3}
+    assert found == {1: 3, 2: 3}
 
 
 def test_a_knob_goes_back_to_the_users_own_baseline() -> None:

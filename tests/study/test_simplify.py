@@ -73,7 +73,9 @@ def test_noise_keeps_no_knob(store: Store, seed: int) -> None:
     assert list(recommend(store).best.configuration.knobs()) == ["max_num_seqs"]
     trials = store.trials("s")
     windows = Counter(str(t.configuration) for t in trials)
-    assert max(windows.values()) <= 4  # the search asked once, and three times it was measured again
+    assert (
+        max(windows.values()) <= 4
+    )  # the search asked once, and three times it was measured again
 
 
 def test_a_kill_while_a_knob_is_tried_costs_that_trial(store: Store) -> None:

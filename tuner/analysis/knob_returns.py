@@ -96,26 +96,26 @@ def _with_mean(trial: TrialRow, windows: Sequence[Measurement], weights: Sequenc
     return replace(trial, measurement=replace(windows[0], metrics=means))
 
 
-def in_their_place(found: Sequence[Searched], simpler: Mapping[int, TrialRow]) -> list[TrialRow]:
-    """Leave out what has a simpler equal, which stands with the mean of all that behaved the same.
+def _in_their_place(found: Sequence[Searched], simpler: Mapping[int, int]) -> list[Searched]:
+    """Leave out what has a simpler equal, which stands with all windows that behaved the same.
 
-    `simpler` is of `simplified`. Of equals the best by chance would lead.
+    Of equals the best by chance would lead. `simpler` are numbers of trials.
     """
     groups: dict[int, list[Searched]] = {one.trial.number: [one] for one in found}
     for one in found:
-        end = simpler.get(one.trial.number)
-        if end is None or one.trial.baseline:
+        if (end := simpler.get(one.trial.number)) is None:
             continue
-        group = groups[end.number]
-        if not end.baseline and _is_same(group[0], one):
+        group = groups[end]
+        if not group[0].trial.baseline and _is_same(group[0], one):
             group.append(one)
         del groups[one.trial.number]
     return [_together(group) for group in groups.values()]
 
 
-def _together(ones: Sequence[Searched]) -> TrialRow:
+def _together(ones: Sequence[Searched]) -> Searched:
     windows = [one.trial.measurement for one in ones if one.trial.measurement is not None]
-    return _with_mean(ones[0].trial, windows, [one.windows for one in ones])
+    weights = [one.windows for one in ones]
+    return Searched(_with_mean(ones[0].trial, windows, weights), sum(weights))
 
 
 def _is_same(one: Searched, other: Searched) -> bool:
@@ -251,19 +251,55 @@ def simplified(
     slos: Sequence[Slo],
     baseline: Configuration,
     margins: Mapping[str, float],
-) -> dict[int, TrialRow]:
-    """Return, by the number of a trial, the trial with fewer knobs that takes its place.
+) -> dict[int, int]:
+    """Return, by the number of a trial, that of the one with fewer knobs that takes its place.
 
     `margins` says, by the text of an SLO, how far within it a window has to be to hold elsewhere.
     """
-    known = _by_knobs(trials, baseline)
-    found: dict[int, TrialRow] = {}
-    for fuller, _ in known:
+    return _settled(trials, slos, baseline, margins)[1]
+
+
+def what_stands(
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> list[TrialRow]:
+    """Return the measured configurations that no simpler one replaces.
+
+    Each is its first trial, with the means of all windows that count as its own.
+    """
+    return [one.trial for one in _settled(trials, slos, baseline, margins)[0]]
+
+
+def _settled(
+    trials: Sequence[TrialRow],
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> tuple[list[Searched], dict[int, int]]:
+    """Return what stands, and what takes whose place: more windows together may tell more."""
+    ones, replaced = searched(trials), dict[int, int]()
+    while simpler := _simpler(ones, slos, baseline, margins):
+        ones = _in_their_place(ones, simpler)
+        replaced = {number: simpler.get(end, end) for number, end in replaced.items()} | simpler
+    return ones, replaced
+
+
+def _simpler(
+    ones: Sequence[Searched],
+    slos: Sequence[Slo],
+    baseline: Configuration,
+    margins: Mapping[str, float],
+) -> dict[int, int]:
+    known, found = _by_knobs(ones, baseline), dict[int, int]()
+    for fuller, _ in known:  # the fewest knobs first, so that a chain ends at once
         costs = _costs(fuller, known, slos, baseline, margins)
         free = next((simpler for simpler, _, cost in costs if cost is Cost.NONE), None)
         if free is not None:
-            found[fuller.trial.number] = free.trial
-    return {number: _end_of(simpler, found) for number, simpler in found.items()}
+            number = free.trial.number
+            found[fuller.trial.number] = found.get(number, number)
+    return found
 
 
 def measured_again(
@@ -278,7 +314,7 @@ def measured_again(
     Without knobs it is the trial itself: of the two that are compared the one with fewer windows,
     and of equals the one with all knobs, which is the likelier to have been lucky.
     """
-    known = _by_knobs(trials, baseline)
+    known = _by_knobs(_settled(trials, slos, baseline, margins)[0], baseline)
     key = key_of(trial.configuration)
     for fuller in (one for one, _ in known if key_of(one.trial.configuration) == key):
         for simpler, lacks, cost in _costs(fuller, known, slos, baseline, margins):
@@ -290,9 +326,9 @@ def measured_again(
 _Known = Sequence[tuple[Searched, Sequence[str]]]
 
 
-def _by_knobs(trials: Sequence[TrialRow], baseline: Configuration) -> _Known:
-    """Return the measured configurations with the knobs that they set, the fewest first."""
-    known = [(one, returnable(one.trial.configuration, baseline)) for one in searched(trials)]
+def _by_knobs(ones: Sequence[Searched], baseline: Configuration) -> _Known:
+    """Return the configurations with the knobs that they set, the fewest first."""
+    known = [(one, returnable(one.trial.configuration, baseline)) for one in ones]
     return sorted(known, key=lambda entry: len(entry[1]))
 
 
@@ -333,13 +369,6 @@ def _is_returned(
         if name not in kept:
             configuration = returned(configuration, name, baseline)
     return configuration == simpler.configuration
-
-
-def _end_of(trial: TrialRow, found: dict[int, TrialRow]) -> TrialRow:
-    """Follow the chain; it ends, because each link has a knob less."""
-    while trial.number in found:
-        trial = found[trial.number]
-    return trial
 
 
 def contributions(

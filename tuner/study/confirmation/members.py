@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.knob_returns import in_their_place, searched, simplified
+from tuner.analysis.knob_returns import what_stands
 from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
 from tuner.analysis.outlook import Outlook, energy_shift
 from tuner.analysis.verdicts import LEAST_REPEATS, Confirmation, confirmations
@@ -84,8 +84,7 @@ def members(
     default = baseline_of(trials)
     base = Configuration() if default is None else default.configuration
     within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
-    simpler = simplified(trials, goal.slos, base, within)
-    trials = in_their_place(searched(trials), simpler)
+    trials = what_stands(trials, goal.slos, base, within)
     rows = [
         trial
         if trial.baseline
