@@ -10,7 +10,7 @@ from helpers.records import trial_row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analysis.knob_returns import returned
+from tuner.analysis.knobs.returned import returned
 from tuner.configuration import Configuration
 from tuner.slo import Slo
 from tuner.spec.objective import Objective

@@ -11,7 +11,7 @@ from tuner.analysis.cards.figures import CardFigures, card_figures, on_mean_card
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.deployment.checks import DeploymentChecks, deployment_checks
 from tuner.analysis.deployment.night_energy import night_energy_j
-from tuner.analysis.knob_returns import KnobContribution, contributions
+from tuner.analysis.knobs.contributions import KnobContribution, contributions
 from tuner.analysis.load_text import is_open_loop, studied_load
 from tuner.analysis.matching import candidates
 from tuner.analysis.outcomes import emulated, energy_j, feasible, kind_of_study, metric

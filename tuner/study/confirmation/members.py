@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.knob_returns import what_stands
+from tuner.analysis.knobs.returns import Returns
 from tuner.analysis.outcomes import baseline_of, ended_early, energy_j, front_of, measured
 from tuner.analysis.outlook import Outlook, energy_shift
 from tuner.analysis.verdicts import LEAST_REPEATS, Confirmation, confirmations
@@ -76,7 +76,7 @@ def members(
     Each stands with what all repeats together say of it (`tuner.analysis.outlook`), unless its own
     reject it. Those are on the front that are likely to hold, or as likely as any is. What uses
     more energy than a default within the SLOs is not: its knobs go back, see
-    `tuner.analysis.knob_returns`. `left` is how many repeats there is room for, None for many. For
+    `tuner.analysis.knobs.returns`. `left` is how many repeats there is room for, None for many. For
     the aims of a search (`is_aim`), which are not paired, what meets the SLOs counts as confirmed.
     """
     by_number = {t.number: t for t in trials}
@@ -84,7 +84,7 @@ def members(
     default = baseline_of(trials)
     base = Configuration() if default is None else default.configuration
     within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
-    trials = what_stands(trials, goal.slos, base, within)
+    trials = Returns(trials, goal.slos, base, within).standing
     rows = [
         trial
         if trial.baseline

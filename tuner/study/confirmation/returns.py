@@ -15,13 +15,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.knob_returns import (
-    by_configuration,
-    key_of,
-    measured_again,
-    returnable,
-    returned,
-)
+from tuner.analysis.knobs.returned import by_configuration, key_of, returnable, returned
+from tuner.analysis.knobs.returns import Returns
 from tuner.analysis.outcomes import baseline_of
 from tuner.analysis.outlook import Outlook, margins
 from tuner.analysis.verdicts import Confirmation
@@ -132,7 +127,8 @@ def next_again(
     if baseline is None:
         return None
     within = {slo: margin.needed for slo, margin in margins(goal.slos, trials, repeats).items()}
-    names = measured_again(leader, trials, goal.slos, baseline.configuration, within)
+    returns = Returns(trials, goal.slos, baseline.configuration, within)
+    names = returns.measured_again(leader)
     return None if names is None else KnobReturn(leader.number, names)
 
 

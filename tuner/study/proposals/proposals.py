@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.analysis.knob_returns import returned
+from tuner.analysis.knobs.returned import returned
 from tuner.configuration import Configuration, Value
 from tuner.host.collector import collector_paused
 from tuner.records import Measurement, Timing

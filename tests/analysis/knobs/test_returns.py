@@ -1,4 +1,4 @@
-"""Which knobs make no difference, and what the others contribute."""
+"""Which knobs make no difference, by how many windows."""
 
 from __future__ import annotations
 
@@ -6,65 +6,43 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.records import measured, trial_row
+from helpers.knob_rows import BASE, BEST, DEFAULT, FULL, SLOS, trial, without
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analysis.knob_returns import (
-    contributions,
-    measured_again,
-    returnable,
-    returned,
-    searched,
-    simplified,
-    what_stands,
-)
-from tuner.configuration import Configuration
-from tuner.slo import Slo
+from tuner.analysis.knobs.returns import Returns
 from tuner.store import TrialRow
 
-SLOS = (Slo("p99_tpot_ms", 50.0),)
-BASE = Configuration()
-FULL = Configuration(flags={"max_num_seqs": 64}, device={"power_limit_w": 400, "sm_clock_mhz": 900})
+
+def simplified(trials: list[TrialRow], margin: float | None = None) -> dict[int, int]:
+    return dict(Returns(trials, SLOS, BASE, _within(margin)).simpler)
 
 
-def trial(
-    number: int, configuration: Configuration, energy_j: float, tpot_ms: float, ttft_ms: float = 99
-) -> TrialRow:
-    metrics = {
-        "energy_per_output_token_j": energy_j,
-        "p99_tpot_ms": tpot_ms,
-        "mean_tpot_ms": 0.8 * tpot_ms,
-        "mean_ttft_ms": ttft_ms,
-    }
-    return trial_row(number, measured(metrics), configuration)
+def again(
+    trials: list[TrialRow], margin: float | None = None, of: TrialRow = BEST
+) -> tuple[str, ...] | None:
+    return Returns(trials, SLOS, BASE, _within(margin)).measured_again(of)
 
 
-def without(*names: str, of: Configuration = FULL, base: Configuration = BASE) -> Configuration:
-    for name in names:
-        of = returned(of, name, base)
-    return of
-
-
-DEFAULT = trial(0, BASE, 0.4, 20.0)
-BEST = trial(1, FULL, 0.25, 40.0)
+def _within(margin: float | None) -> dict[str, float]:
+    return {} if margin is None else {str(SLOS[0]): margin}
 
 
 def test_a_limit_that_never_bound_is_dropped_though_the_sensor_says_a_little_more() -> None:
     same = trial(2, without("power_limit_w"), 0.256, 40.1)
-    assert simplified([DEFAULT, BEST, same], SLOS, BASE, {})[1] == 2
+    assert simplified([DEFAULT, BEST, same])[1] == 2
 
 
 def test_what_costs_energy_or_latency_stays() -> None:
     costs = trial(2, without("sm_clock_mhz"), 0.27, 30.0)
     slow = trial(3, without("max_num_seqs"), 0.24, 42.0)
-    assert simplified([DEFAULT, BEST, costs, slow], SLOS, BASE, {}) == {}
+    assert simplified([DEFAULT, BEST, costs, slow]) == {}
 
 
 def test_a_longer_latency_is_no_loss_far_within_the_slo() -> None:
     slow = trial(3, without("max_num_seqs"), 0.24, 42.0)
-    assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.1})[1] == 3
-    assert simplified([DEFAULT, BEST, slow], SLOS, BASE, {str(SLOS[0]): 0.3}) == {}
+    assert simplified([DEFAULT, BEST, slow], 0.1)[1] == 3
+    assert simplified([DEFAULT, BEST, slow], 0.3) == {}
 
 
 def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
@@ -75,7 +53,7 @@ def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
         trial(3, without(two[1]), 0.259, 40.0),
         trial(4, without(*two), 0.259, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1] == 4
+    assert simplified([DEFAULT, BEST, *others])[1] == 4
 
 
 def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
@@ -86,39 +64,35 @@ def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
         trial(3, without(two[1]), 0.25, 40.0),
         trial(4, without(*two), 0.26, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others], SLOS, BASE, {})[1] == 3
-
-
-def again(trials: list[TrialRow]) -> tuple[str, ...] | None:
-    return measured_again(BEST, trials, SLOS, BASE, {str(SLOS[0]): 0.1})
+    assert simplified([DEFAULT, BEST, *others])[1] == 3
 
 
 def test_what_one_window_cannot_tell_is_measured_again_and_the_means_count() -> None:
     """A night of code: without 64 sequences 3.4 % more, though nothing was slower."""
     without_it = without("max_num_seqs")
     night = [DEFAULT, BEST, trial(2, without_it, 0.2586, 40.0)]
-    assert simplified(night, SLOS, BASE, {}) == {}
-    assert again(night) == ()
+    assert simplified(night) == {}
+    assert again(night, 0.1) == ()
     night.append(trial(3, FULL, 0.2555, 40.0))
-    assert simplified(night, SLOS, BASE, {})[1] == 2
-    assert again(night) is None
+    assert simplified(night)[1] == 2
+    assert again(night, 0.1) is None
 
 
 def test_what_is_slower_and_saves_nothing_goes_back_too() -> None:
     """A night of 8B chat: 1,024 batched tokens took longer, and used 2.2 % less by chance."""
     without_it = without("max_num_seqs")
     night = [DEFAULT, BEST, trial(2, without_it, 0.2555, 38.0, ttft_ms=75.0)]
-    assert again(night) == ()
+    assert again(night, 0.1) == ()
     night.append(trial(3, FULL, 0.2515, 40.0))
-    assert again(night) == ("max_num_seqs",)
+    assert again(night, 0.1) == ("max_num_seqs",)
     night.append(trial(4, without_it, 0.2485, 38.0, ttft_ms=75.0))
-    assert simplified(night, SLOS, BASE, {})[1] == 2
+    assert simplified(night)[1] == 2
 
 
 def test_what_surely_saves_or_keeps_an_slo_needs_no_further_window() -> None:
     costs = trial(2, without("sm_clock_mhz"), 0.263, 30.0)
     misses = trial(3, without("max_num_seqs"), 0.255, 60.0)
-    assert again([DEFAULT, BEST, costs, misses]) is None
+    assert again([DEFAULT, BEST, costs, misses], 0.1) is None
 
 
 @given(st.floats(-0.02, 0.06), st.integers(0, 1000))
@@ -143,7 +117,7 @@ def _to_the_end(more: float, seed: int) -> list[TrialRow]:
     lucky = float(rng.standard_normal(4).min())
     first, its = 0.25 * (1.0 + 0.01 * lucky), 0.25 * (1.0 + more + 0.01 * rng.standard_normal())
     night = [DEFAULT, trial(1, FULL, first, 40.0), trial(2, simpler, its, 38.0)]
-    while (names := measured_again(night[1], night, SLOS, BASE, {})) is not None:
+    while (names := again(night, of=night[1])) is not None:
         true_j = 0.25 * (1.0 + more) if names else 0.25
         seen_j = true_j * (1.0 + 0.01 * rng.standard_normal())
         configuration, tpot_ms = (simpler, 38.0) if names else (FULL, 40.0)
@@ -152,17 +126,7 @@ def _to_the_end(more: float, seed: int) -> list[TrialRow]:
 
 
 def _goes_back(night: list[TrialRow]) -> bool:
-    return 1 in simplified(night, SLOS, BASE, {})
-
-
-@given(st.permutations(range(3)))
-def test_windows_of_a_configuration_count_as_one_whatever_their_order(order: list[int]) -> None:
-    windows = [trial(n + 1, FULL, 0.25 + 0.001 * k, 40.0 + k) for n, k in enumerate(order)]
-    (default, found) = searched([DEFAULT, *windows])
-    assert (default.windows, found.windows, found.trial.number) == (1, 3, 1)
-    assert found.trial.measurement is not None
-    assert found.trial.measurement.metrics["energy_per_output_token_j"] == pytest.approx(0.251)
-    assert found.trial.measurement.metrics["p99_tpot_ms"] == pytest.approx(41.0)
+    return 1 in simplified(night)
 
 
 @pytest.mark.parametrize(("tpot_ms", "stands_with_j"), [(40.0, 0.2505), (38.0, 0.251)])
@@ -170,7 +134,7 @@ def test_what_takes_anothers_place_stands_with_the_mean_of_all_that_behaved_the_
     tpot_ms: float, stands_with_j: float
 ) -> None:
     simple = trial(2, without("power_limit_w"), 0.251, tpot_ms)
-    default, found = what_stands([DEFAULT, BEST, simple], SLOS, BASE, {})
+    default, found = Returns([DEFAULT, BEST, simple], SLOS, BASE, {}).standing
     assert (default.number, found.number) == (0, 2)
     assert found.measurement is not None
     its_j = found.measurement.metrics["energy_per_output_token_j"]
@@ -182,32 +146,14 @@ def test_windows_of_what_behaved_the_same_decide_together() -> None:
     same = trial(2, without("max_num_seqs"), 0.2505, 40.0)
     more = [trial(n, FULL, 0.25, 40.0) for n in (3, 4)]
     costs = trial(5, without("max_num_seqs", "power_limit_w"), 0.26, 38.0)
-    found = measured_again(same, [DEFAULT, BEST, same, costs], SLOS, BASE, {})
+    found = again([DEFAULT, BEST, same, costs], of=same)
     assert found == ("power_limit_w",)
     night = [DEFAULT, BEST, same, *more, costs, replace(costs, number=6)]
-    assert measured_again(same, night, SLOS, BASE, {}) is None
+    assert again(night, of=same) is None
 
 
 def test_knobs_go_back_one_after_the_other() -> None:
     one = trial(2, without("power_limit_w"), 0.25, 40.0)
     two = trial(3, without("power_limit_w", "max_num_seqs"), 0.25, 40.0)
-    found = simplified([DEFAULT, BEST, one, two], SLOS, BASE, {})
+    found = simplified([DEFAULT, BEST, one, two])
     assert found == {1: 3, 2: 3}
-
-
-def test_a_knob_goes_back_to_the_users_own_baseline() -> None:
-    own = Configuration(flags={"max_num_seqs": 256})
-    assert without("max_num_seqs", base=own).flags == {"max_num_seqs": 256}
-    assert returnable(without("max_num_seqs", base=own), own) == ["power_limit_w", "sm_clock_mhz"]
-    load = Configuration(load={"request_rate": 3.0}, device={"power_limit_w": 300})
-    assert returnable(load, BASE) == ["power_limit_w"]
-
-
-def test_what_each_knob_contributes() -> None:
-    costs = trial(2, without("sm_clock_mhz"), 0.30, 30.0)
-    misses = trial(3, without("max_num_seqs"), 0.24, 60.0)
-    found = {c.name: c for c in contributions(BEST, [DEFAULT, BEST, costs, misses], SLOS, BASE)}
-    assert found["sm_clock_mhz"].energy_percent == pytest.approx(20.0)
-    assert found["sm_clock_mhz"].meets_slo
-    assert found["max_num_seqs"].meets_slo is False
-    assert found["power_limit_w"].energy_percent is None
