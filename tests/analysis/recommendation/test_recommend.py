@@ -192,6 +192,14 @@ def test_an_slo_that_changes_nothing_is_said(store: Store) -> None:
     assert "does not bind" not in warnings(store)
 
 
+def test_whether_an_slo_binds_is_told_by_windows_of_the_same_traffic(store: Store) -> None:
+    """The recommended may use less on its repeats' traffic than what misses on the search's."""
+    confirm(store, (0.15, 48.0))
+    assert recommend(store).best.number == 2
+    assert "does not bind" not in warnings(store)
+    assert "the SLO does not bind" in warnings(store, slos=[Slo("p99_tpot_ms", 100.0)])
+
+
 def end_early(store: Store, number: int, energy_j: float) -> None:
     found = measurement(energy_j, 70.0, 5000.0, Source.MEASURED)
     ended = replace(found, ended_early="ended early: 30 of 30 requests were past p99_tpot_ms<=50")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import emulated, ended_early, energy_j, measured, meets_slo
 from tuner.errors import OperatorNeededError
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.store import Store
@@ -18,9 +19,16 @@ _BINDS_FROM = 0.95
 
 
 def caveats(
-    store: Store, study: StudyIdentity, confirmed: ConfirmedFront, best: TrialRow
+    store: Store,
+    study: StudyIdentity,
+    confirmed: ConfirmedFront,
+    searched: Sequence[TrialRow],
+    best: TrialRow,
 ) -> list[str]:
-    """Return the warnings, the most important first; `best` is the trial to be deployed."""
+    """Return the warnings, the most important first; `best` is the trial to be deployed.
+
+    `searched` are the trials with the windows of the search, as if one card had measured them.
+    """
     slos = confirmed.slos
     found = [
         f"{what} is emulated, not measured" for what in emulated(study, measured(confirmed.trials))
@@ -38,7 +46,7 @@ def caveats(
     if any(slo.metric in _BY_OWN_SLO and str(slo) not in study.slos for slo in slos):
         found.append(f"goodput was counted by the SLO of the study: {', '.join(study.slos)}")
     found += _of_default(confirmed.baseline, slos, best)
-    found += _of_limits(store, confirmed, best)
+    found += _of_limits(store, confirmed, searched, best)
     return found + list(best.warnings)
 
 
@@ -89,10 +97,12 @@ def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) 
     return found
 
 
-def _of_limits(store: Store, confirmed: ConfirmedFront, best: TrialRow) -> list[str]:
+def _of_limits(
+    store: Store, confirmed: ConfirmedFront, searched: Sequence[TrialRow], best: TrialRow
+) -> list[str]:
     """Return which limits made no difference: the SLO's bounds, and the GPU's power limit."""
     found = []
-    if _never_bound(confirmed, best):
+    if _never_bound(confirmed, searched, best):
         found.append("the SLO does not bind: nothing that misses it was seen to use less energy")
     limit_w = best.configuration.device.get("power_limit_w")
     if limit_w is None:
@@ -109,17 +119,27 @@ def _of_limits(store: Store, confirmed: ConfirmedFront, best: TrialRow) -> list[
     return found
 
 
-def _never_bound(confirmed: ConfirmedFront, best: TrialRow) -> bool:
-    """Say whether every trial that misses the SLO uses more energy, including early-ended ones.
+def _never_bound(confirmed: ConfirmedFront, searched: Sequence[TrialRow], best: TrialRow) -> bool:
+    """Say whether all that misses the SLO, or may, used more energy in its window of the search.
 
-    It also checks the candidates: where the SLO binds, an uncertain one uses less energy.
+    Those windows had the same traffic; that of the repeats was another. Of a window that ended
+    early it is the energy of what there was of it.
     """
-    ours_j = energy_j(best)
+    ours_j = energy_j(next((t for t in searched if t.number == best.number), None))
     if not confirmed.slos or not meets_slo(best, confirmed.slos) or ours_j is None:
         return False
-    missed = [t for t in confirmed.trials if t.measurement and not meets_slo(t, confirmed.slos)]
-    others = (energy_j(t) for t in (*missed, *confirmed.pool))
-    return all(theirs_j is None or theirs_j >= ours_j for theirs_j in others)
+    ended = {t.number for t in ended_early(searched)}
+    doubtful = [t for t in searched if t.number in ended or not _holds(confirmed, t)]
+    return all(theirs_j is None or theirs_j >= ours_j for theirs_j in map(energy_j, doubtful))
+
+
+def _holds(confirmed: ConfirmedFront, trial: TrialRow) -> bool:
+    """Say whether a trial met the SLO in the search, and in its repeats if there are enough."""
+    found = confirmed.confirmations.get(trial.number)
+    is_known = found is not None and found.repeats >= LEAST_WINDOWS
+    return bool(meets_slo(trial, confirmed.slos)) and (
+        found is None or found.slo is SloVerdict.MET or not (is_known or found.is_dropped)
+    )
 
 
 def _peak_power_w(store: Store, confirmed: ConfirmedFront, trial: TrialRow) -> float | None:

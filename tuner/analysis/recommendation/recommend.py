@@ -147,10 +147,10 @@ def recommend(
         trials, repeats, probes = known.trials, known.repeats, known.probes
         found = confirmed_front(one, trials, repeats, slos, probes)
         figures = card_figures(trials, probes)
-        even = found  # as if one card had measured every trial
+        even, searched = found, trials  # as if one card had measured every trial
         if figures:
-            on_one = on_mean_card(trials, figures)
-            even = confirmed_front(one, on_one, repeats, slos, probes)
+            searched = on_mean_card(trials, figures)
+            even = confirmed_front(one, searched, repeats, slos, probes)
         best = _as_measured(_best(even), found) if trial is None else _asked_for(found, trial)
         if best is None:
             sentences.append(nothing_met(one, trials, found.slos))
@@ -171,7 +171,7 @@ def recommend(
             contributions=_contributions(found, trials, best),
             measured_at=_measured_at(best, repeats, is_confirmed=best.number in _confirmed(found)),
             warnings=(
-                *caveats(store, one, found, best),
+                *caveats(store, one, found, searched, best),
                 *edges(best, trials, found.slos, found.baseline),
                 *sentences,
             ),
