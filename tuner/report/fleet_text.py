@@ -19,10 +19,13 @@ def fleet_text(fleet: FleetEnergy, unit: str) -> str:
         "" if fleet.low is None else f" (95 %: {number(fleet.low)} to {number(fleet.high or 0.0)})"
     )
     each = ", ".join(f"{card} {number(energy_j)}" for card, energy_j in fleet.cards.items())
+    among = [card for card in fleet.confirmed_on if card in fleet.cards]
+    others = [card for card in fleet.confirmed_on if card not in fleet.cards]
     lines = [
         f"on {count} card{'s'[: count - 1]}: {number(fleet.energy_j)} J/{unit}{interval} "
         f"[estimated from the default on each]; {each}",
-        f"confirmed on {len(fleet.confirmed_on)} of them" if fleet.confirmed_on else "",
+        f"confirmed on {len(among)} of them" if among else "",
+        f"confirmed on {', '.join(others)}, not among them" if others else "",
         *(f"left out: card {one.card}, {one.outlier}" for one in fleet.outliers),
     ]
     return "\n".join(line for line in lines if line)
