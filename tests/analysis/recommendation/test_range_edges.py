@@ -45,3 +45,17 @@ def test_another_precision_says_nothing_of_a_limit() -> None:
     assert edges(trials[1], trials, SLOS, DEFAULT) == []
     trials.append(with_cache(3, 0.83, 0.095, "fp8"))
     assert len(edges(trials[1], trials, SLOS, DEFAULT)) == 1
+
+
+def test_another_clock_says_nothing_of_a_limit() -> None:
+    """Fewer sequences at a higher clock do not show that more sequences save energy."""
+
+    def tried(number: int, seqs: int, clock_mhz: int, energy_j: float) -> TrialRow:
+        knobs = Configuration(flags={"max_num_seqs": seqs}, device={"sm_clock_mhz": clock_mhz})
+        return trial_row(number, values(energy_j, 30.0), knobs)
+
+    trials = [DEFAULT, tried(1, 1024, 900, 0.25), tried(2, 512, 1600, 0.32), tried(3, 64, 800, 0.3)]
+    assert edges(trials[1], trials, SLOS, DEFAULT) == []
+    trials.append(tried(4, 512, 960, 0.27))
+    (said,) = edges(trials[1], trials, SLOS, DEFAULT)
+    assert "max_num_seqs=1024 is the highest" in said

@@ -11,6 +11,7 @@ from tuner.slo import Slo
 from tuner.store.rows import TrialRow
 
 _CLEARLY = 0.01  # a logarithm: less is the noise of a window
+_NEAR = 1.25  # as many times a knob's value: what differs by more may be what costs the energy
 
 
 def edges(
@@ -20,10 +21,10 @@ def edges(
 
     Its value is the lowest or highest that was tried, the default has another one, and the best
     that meets the SLOs with the next value uses clearly more energy. Only trials of the same
-    choices are compared: another precision changes more than a limit does.
+    choices and of nearly the same other numbers are compared: another precision or clock changes
+    more than a limit does.
     """
-    choices = _choices(best)
-    known = [t for t in feasible(trials, slos) if energy_j(t) and _choices(t) == choices]
+    known = [t for t in feasible(trials, slos) if energy_j(t)]
     ours_j = energy_j(next((t for t in known if t.number == best.number), best))
     theirs = {} if baseline is None else baseline.configuration.knobs()
     found = []
@@ -39,6 +40,7 @@ def edges(
             theirs_j
             for t in known
             if _number(t.configuration.knobs().get(name)) == (tried[1] if is_lowest else tried[-2])
+            and _is_alike(t, best, name)
             and (theirs_j := energy_j(t))
         ]
         if next_j and math.log(min(next_j) / ours_j) > _CLEARLY:
@@ -49,9 +51,17 @@ def edges(
     return found
 
 
-def _choices(trial: TrialRow) -> dict[str, Value]:
-    knobs = trial.configuration.knobs()
-    return {name: value for name, value in knobs.items() if _number(value) is None}
+def _is_alike(trial: TrialRow, best: TrialRow, but: str) -> bool:
+    """Say whether two trials have the same knobs, numbers nearly so, apart from one."""
+    theirs, ours = trial.configuration.knobs(), best.configuration.knobs()
+    return all(_is_near(theirs.get(n), ours.get(n)) for n in {*theirs, *ours} - {but})
+
+
+def _is_near(one: Value | None, other: Value | None) -> bool:
+    a, b = _number(one), _number(other)
+    if a is None or b is None or min(a, b) <= 0.0:
+        return one == other
+    return max(a, b) <= _NEAR * min(a, b)
 
 
 def _numbers(values: Iterable[Value | None]) -> list[float]:
