@@ -10,8 +10,14 @@ def deadline_s(most_s: float, *launches_s: float) -> float:
     return start_ups.deadline_s
 
 
-def test_nothing_is_learned_from_the_first_launches() -> None:
-    assert deadline_s(1800.0) == deadline_s(1800.0, 60.0, 50.0) == 1800.0
+def test_the_first_launch_may_take_what_was_asked_for() -> None:
+    assert deadline_s(1800.0) == 1800.0
+
+
+def test_of_the_next_ones_the_longest_counts() -> None:
+    assert deadline_s(1800.0, 60.0) == deadline_s(1800.0, 60.0, 50.0) == 600.0
+    assert deadline_s(1800.0, 150.0, 50.0) == 750.0
+    assert deadline_s(1800.0, 900.0) == 1800.0
 
 
 def test_five_times_the_median() -> None:

@@ -7,10 +7,11 @@ import statistics
 _LEAST_LAUNCHES = 3  # the first compiles kernels that the later ones find in a cache
 _FACTOR = 5.0
 _LEAST_S = 120.0
+_LEAST_SO_FAR_S = 600.0  # while fewer are known: another precision is compiled anew
 
 
 class StartUps:
-    """The launches of one run. `most_s` is the deadline until a few of them are known."""
+    """The launches of one run. `most_s` is the deadline of the first one."""
 
     def __init__(self, most_s: float) -> None:
         self._most_s = most_s
@@ -24,8 +25,12 @@ class StartUps:
     def deadline_s(self) -> float:
         """Five times the median launch, at least two minutes, never more than what was asked for.
 
-        Otherwise a start that never ends would cost the half hour that a first one may need.
+        Of fewer than three launches it is five times the longest, at least ten minutes. Otherwise a
+        start that never ends would cost the half hour that a first one may need.
         """
-        if len(self._took_s) < _LEAST_LAUNCHES:
+        if not self._took_s:
             return self._most_s
-        return min(self._most_s, max(_LEAST_S, _FACTOR * statistics.median(self._took_s)))
+        usual_s, least_s = statistics.median(self._took_s), _LEAST_S
+        if len(self._took_s) < _LEAST_LAUNCHES:
+            usual_s, least_s = max(self._took_s), _LEAST_SO_FAR_S
+        return min(self._most_s, max(least_s, _FACTOR * usual_s))
