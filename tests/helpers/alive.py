@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -37,13 +39,17 @@ def wait_until_stopped(pid: int, deadline_s: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-def processes_with(variable: str, value: str) -> list[psutil.Process]:
-    """Return the processes that were started with a variable of this value."""
+def processes_with(
+    variable: str, value: str, has: Callable[[list[str]], bool] = bool
+) -> list[psutil.Process]:
+    """Return the processes that were started with a variable of this value, and `has` these words.
+
+    A process that has ended has none.
+    """
     found = []
     for process in psutil.process_iter():
-        try:
-            if process.environ().get(variable) == value and process.cmdline():
+        with suppress(psutil.Error):  # it may have ended meanwhile
+            words = process.cmdline()
+            if process.environ().get(variable) == value and words and has(words):
                 found.append(process)
-        except psutil.Error:
-            continue
     return found

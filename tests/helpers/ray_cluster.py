@@ -101,13 +101,9 @@ class RayCluster:
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return the processes of Ray whose name has a word; drivers are none of them."""
-        found = []
-        for process in processes_with("RAY_TMPDIR", self._folder):
-            with suppress(psutil.Error):
-                words = process.cmdline() or [""]  # it may have ended meanwhile
-                if "tuner" not in words and word in words[0]:
-                    found.append(process)
-        return found
+        return processes_with(
+            "RAY_TMPDIR", self._folder, lambda words: "tuner" not in words and word in words[0]
+        )
 
     def let_clients_come_first(self) -> None:
         """Let the clients, which are threads of the actors, run before the servers on their cores.

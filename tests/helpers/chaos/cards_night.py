@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,12 +63,9 @@ class CardsNight:
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return the study's processes whose command line has a word."""
-        found = []
-        for process in processes_with("TUNER_STATE_DIR", str(self.state)):
-            with suppress(psutil.Error):  # it may have ended meanwhile
-                if word in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+        return processes_with(
+            "TUNER_STATE_DIR", str(self.state), lambda words: word in " ".join(words)
+        )
 
     def say(self, line: str) -> None:
         """Write a line into the log of the runs."""

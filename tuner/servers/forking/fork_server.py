@@ -29,8 +29,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import popen_spawn_posix
 from pathlib import Path
@@ -85,16 +85,22 @@ class Fork:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pid_fd, number)
 
-    def exit_code(self, *, wait: bool) -> int | None:
-        """Return how it ended (negative: by that signal), or None while it lives."""
-        if not wait and not select.select([self._answers], [], [], 0)[0]:
+    def wait(self) -> int:
+        """Wait for its end; return how it ended (negative: by that signal)."""
+        select.select([self._answers], [], [])
+        code = self.poll()
+        if code is None:  # the fork server was ended before
+            select.select([self._pid_fd], [], [])
+        return _UNKNOWN_EXIT if code is None else code
+
+    def poll(self) -> int | None:
+        """Return how it ended as `wait` does, or None while it lives."""
+        if not select.select([self._answers], [], [], 0)[0]:
             return None
         with suppress(OSError):
-            line = self._answers.recv(64)
-            if line:
+            if line := self._answers.recv(64):
                 return int(line)
-        is_over = bool(select.select([self._pid_fd], [], [], None if wait else 0)[0])
-        return _UNKNOWN_EXIT if is_over else None  # the fork server was ended before
+        return _UNKNOWN_EXIT if select.select([self._pid_fd], [], [], 0)[0] else None
 
 
 def asked(place: Place, job: Job, fds: Sequence[int], *, may_import: bool) -> Fork:
@@ -120,7 +126,8 @@ def asked(place: Place, job: Job, fds: Sequence[int], *, may_import: bool) -> Fo
 def _connected(place: Place, environment: Mapping[str, str], may_import: bool) -> socket.socket:
     name = _key(environment)
     connection = socket.socket(socket.AF_UNIX)
-    with _opened(place.folder) as folder:
+    folder = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         known = {path.name for path in Path(place.folder).iterdir()}
         if name not in known:
@@ -128,16 +135,9 @@ def _connected(place: Place, environment: Mapping[str, str], may_import: bool) -
                 raise NoForkError("other variables are set than in the process that has imported")
             _import_in_background(place, folder, name, environment)
         connection.connect(f"/proc/self/fd/{folder}/{name}")  # a whole path may be too long
-    return connection
-
-
-@contextmanager
-def _opened(folder: str) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
     finally:
-        os.close(descriptor)
+        os.close(folder)
+    return connection
 
 
 def _key(environment: Mapping[str, str]) -> str:
@@ -179,8 +179,7 @@ def start(place: Place, argv: Sequence[str]) -> NoReturn:
         os.execv(argv[0], list(argv))  # nosec B606
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: fork.send_signal(received))
-    code = fork.exit_code(wait=True)
-    assert code is not None
+    code = fork.wait()
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the fork has written its own
         with suppress(OSError):  # KILL has no other handler
@@ -365,7 +364,8 @@ def _let_multiprocessing_fork(place: Place) -> None:
 
     def polled(process: Any, flag: int = os.WNOHANG) -> int | None:
         if process.pid in forks and process.returncode is None:
-            process.returncode = forks[process.pid].exit_code(wait=flag != os.WNOHANG)
+            fork = forks[process.pid]
+            process.returncode = fork.poll() if flag == os.WNOHANG else fork.wait()
         code: int | None = process.returncode if process.pid in forks else poll(process, flag)
         return code
 
