@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.analysis.deployment.checks import DeploymentChecks, Stress
-from tuner.analysis.deployment.headroom import CLOSE_ENOUGH, Headroom
+from tuner.analysis.deployment.headroom import Headroom
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.report.thinking_text import thinking_lines
 
@@ -56,16 +56,18 @@ def headroom_sentence(r: Recommendation) -> str | None:
         return None
     unit = "requests at once" if ours.is_closed_loop else "requests/s"
     theirs = _theirs(r)
+    whole = ours.is_closed_loop
     if theirs is None:
-        return f"{_holds(ours.headroom)} {unit}"
+        return f"{_holds(ours.headroom, whole=whole)} {unit}"
     saving = r.summary_of(r.best).saving_percent
     less = _is_less(ours.headroom, theirs)
     if less and saving is not None and saving > 0.0:
         return (
-            f"saves {saving:.1f} %, and serves {_up_to(ours.headroom)} instead of "
-            f"{_up_to(theirs).removeprefix('up to ')} {unit}"
+            f"saves {saving:.1f} %, and serves {_up_to(ours.headroom, whole=whole)} instead of "
+            f"{_up_to(theirs, whole=whole).removeprefix('up to ')} {unit}"
         )
-    return f"{_holds(ours.headroom)} {unit}, the default {_holds(theirs).removeprefix('holds ')}"
+    default = _holds(theirs, whole=whole).removeprefix("holds ")
+    return f"{_holds(ours.headroom, whole=whole)} {unit}, the default {default}"
 
 
 def has_less_headroom(r: Recommendation) -> bool:
@@ -102,20 +104,28 @@ def _theirs(r: Recommendation) -> Headroom | None:
 
 
 def _is_less(ours: Headroom, theirs: Headroom) -> bool:
-    return theirs.holds is not None and (ours.holds or 0.0) * CLOSE_ENOUGH < theirs.holds
+    """Say whether a load that the default holds is surely too much."""
+    if theirs.holds is None or ours.misses is None:
+        return False
+    return ours.misses <= theirs.holds
 
 
-def _holds(found: Headroom) -> str:
-    """Return `holds to 6.1`; without an end on one side that is said."""
+def _holds(found: Headroom, *, whole: bool) -> str:
+    """Return `holds to 6.1`; without a near end on one side that is said."""
     if found.holds is None:
         return f"misses the SLO even at {found.misses:.3g}"
-    return f"holds to {'at least ' if found.misses is None else ''}{found.holds:.3g}"
+    return f"holds to {_up_to(found, whole=whole).removeprefix('up to ')}"
 
 
-def _up_to(found: Headroom) -> str:
+def _up_to(found: Headroom, *, whole: bool) -> str:
+    """Return `up to 6.1`; another SLO than the study's was not searched for its own limit."""
     if found.holds is None:
         return f"less than {found.misses:.3g}"
-    return f"{'at least' if found.misses is None else 'up to'} {found.holds:.3g}"
+    if found.misses is None:
+        return f"at least {found.holds:.3g}"
+    if found.is_closed(whole=whole):
+        return f"up to {found.holds:.3g}"
+    return f"between {found.holds:.3g} and {found.misses:.3g}"
 
 
 def _stress(stress: Stress) -> str:
