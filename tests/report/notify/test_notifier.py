@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.records import IDENTITY
-from helpers.stored_study import add_night
+from helpers.stored_study import add_night, repeat
 
 from tuner.errors import (
     DoubtfulRequestError,
@@ -21,6 +21,7 @@ from tuner.errors import (
     UsageError,
 )
 from tuner.host.redaction import redacted
+from tuner.report.notify.message import finished_message
 from tuner.report.notify.notifier import Notifier
 from tuner.report.notify.target import Webhook, target
 from tuner.report.study_results import load_study
@@ -162,3 +163,24 @@ def test_what_cannot_be_told_is_refused_before_the_night(text: str) -> None:
 )
 def test_a_webhook_is_redacted_wherever_it_is_written(url: str) -> None:
     assert "SECRET" not in redacted(f"curl -d x {url} failed")
+
+
+@pytest.mark.parametrize(
+    ("ours_j", "tpots_ms", "says"),
+    [
+        ((0.30, 0.30, 0.30, 0.30), (30.0, 31.0, 30.0, 31.0), "of the energy per output token, p99"),
+        ((0.30, 0.30, 0.30, 0.30), (40.0, 49.5, 44.0, 48.0), "unsure whether the SLO is met"),
+        ((0.36, 0.44, 0.38, 0.415), (30.0, 31.0, 30.0, 31.0), "tied with the default"),
+    ],
+)
+def test_what_is_told_is_as_sure_as_it_is(
+    tmp_path: Path, ours_j: tuple[float, ...], tpots_ms: tuple[float, ...], says: str
+) -> None:
+    with Store.open(tmp_path / "tuner.db", create=True) as opened:
+        add_night(opened, IDENTITY)
+        for traffic, (energy_j, tpot_ms) in enumerate(zip(ours_j, tpots_ms, strict=True)):
+            repeat(opened, 0, 0.40, 60.0, traffic=traffic)  # so that it is no alternative
+            repeat(opened, 2, energy_j, tpot_ms, traffic=traffic)
+    text = finished_message(load_study("night", str(tmp_path / "tuner.db"))).text
+    assert "trial 2 saves" in text and says in text
+    assert "the default misses the SLO" in text
