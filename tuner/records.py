@@ -330,21 +330,23 @@ class Measurement:
 
 
 class FailureKind(StrEnum):
-    """The cause of a failed trial: configuration, infrastructure or unstable."""
+    """The cause of a failed trial: configuration, infrastructure, a busy machine, or unstable."""
 
     CONFIGURATION = "configuration"  # told as infeasible, so that the sampler learns
-    INFRASTRUCTURE = "infrastructure"  # told FAIL, the same point is tried again
+    INFRASTRUCTURE = "infrastructure"  # told FAIL, the same point is tried again, twice
+    BUSY = "busy"  # infrastructure that passes: the same point is tried again after a wait
     UNSTABLE = "unstable"  # infrastructure the first time, the configuration the second
+
+    @property
+    def is_machines(self) -> bool:
+        """Whether it says nothing of the configuration."""
+        return self in (FailureKind.INFRASTRUCTURE, FailureKind.BUSY)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no measurement.
-
-    `passes` says that the machine was only busy: it is worth while to wait and try again.
-    """
+    """Why there is no measurement."""
 
     kind: FailureKind
     reason: str
     log_path: Path | None = None
-    passes: bool = False

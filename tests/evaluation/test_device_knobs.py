@@ -136,5 +136,5 @@ async def test_a_limit_that_somebody_reverts_makes_the_window_invalid(
         capped = Configuration(device={"power_limit_w": default_w - 200})
         result = (await live.evaluate(capped, 1)).result
     assert isinstance(result, Failure)
-    assert result.kind is FailureKind.INFRASTRUCTURE
+    assert result.kind is FailureKind.BUSY
     assert "enforced power limit" in result.reason

@@ -48,7 +48,7 @@ async def test_memory_that_comes_back_is_waited_for(run_tag: str) -> None:
 async def test_memory_that_somebody_keeps_is_the_machines_fault(run_tag: str) -> None:
     with pytest.raises(LaunchFailedError, match=r"GPU-1 still holds 27\.0 GiB more.*4711") as found:
         await await_idle(run_tag, memory_of([IDLE]), Gpu(FULL).read)
-    assert found.value.failure.kind is FailureKind.INFRASTRUCTURE
+    assert found.value.failure.kind is FailureKind.BUSY
 
 
 async def test_memory_that_was_taken_before_the_run_is_left_to_its_owner(run_tag: str) -> None:

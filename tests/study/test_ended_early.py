@@ -124,9 +124,7 @@ def test_raw_records_keep_why_they_are_invalid(task: MeasurementPlan) -> None:
     spoilt = dataclasses.replace(raw, invalid="the client was slow", ended_early=None)
     again = decode(encode(spoilt))
     assert (again.invalid, again.ended_early) == ("the client was slow", None)
-    assert task.reduce(again) == Failure(
-        FailureKind.INFRASTRUCTURE, "the client was slow", passes=True
-    )
+    assert task.reduce(again) == Failure(FailureKind.BUSY, "the client was slow")
     outgrown = dataclasses.replace(raw, ended_early=EarlyEnd("a queue that grows", None))
     assert task.reduce(decode(encode(outgrown))) == Failure(
         FailureKind.CONFIGURATION, "a queue that grows"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tuner.metrics import OUTPUT_KINDS, Direction, OutputKind, kind_of
 from tuner.pareto import pareto_front
-from tuner.records import FailureKind, Measurement, Source
+from tuner.records import Measurement, Source
 from tuner.slo import Slo, meets_all
 from tuner.spec.emulated_errors import emulated_errors
 from tuner.spec.objective import Objective
@@ -57,9 +57,7 @@ def trials_text(trials: Iterable[TrialRow], budget: int | None) -> str:
     back after the search come on top of it.
     """
     ended = [t for t in trials if t.state is not TrialState.RUNNING]
-    spoiled = sum(
-        t.failure is not None and t.failure.kind is FailureKind.INFRASTRUCTURE for t in ended
-    )
+    spoiled = sum(t.failure is not None and t.failure.kind.is_machines for t in ended)
     counted = len(ended) - spoiled
     if budget is None:
         text = f"{counted} trials"

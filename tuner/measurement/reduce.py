@@ -73,7 +73,7 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
         return Failure(FailureKind.UNSTABLE, reason)
     if run.invalid is not None:
-        return Failure(FailureKind.INFRASTRUCTURE, run.invalid, passes=True)
+        return Failure(_kind_of_invalid(run), run.invalid)
     early = run.ended_early
     if early is not None and early.missed is None:
         return Failure(FailureKind.CONFIGURATION, early.reason)
@@ -120,6 +120,12 @@ def reduce_run(run: RawRun, request_limits_ms: Mapping[str, float]) -> Measureme
         energy_source=run.power.source,
         ended_early=None if early is None else early.reason,
     )
+
+
+def _kind_of_invalid(run: RawRun) -> FailureKind:
+    """Return busy, which is waited for, unless no window began: then the requests ran out."""
+    has_run_out = run.window_start_s >= run.window_end_s and run.ended_early is None
+    return FailureKind.INFRASTRUCTURE if has_run_out else FailureKind.BUSY
 
 
 def _at_least(run: RawRun, finished: list[RequestRecord], slo: Slo) -> dict[str, float]:

@@ -25,7 +25,7 @@ async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: Read
 
     `memory_bytes` is the memory in use then, by UUID. No server of the run may be up: a process
     with the run's tag is a leftover, unless it is a fork server, and is stopped. Raises
-    `LaunchFailedError`, an infrastructure fault, if memory is not freed, or if a GPU reports
+    `LaunchFailedError`, that the machine is busy, if memory is not freed, or if a GPU reports
     utilisation without a process (after a killed kernel some do so until a reset). Raises
     `OperatorNeededError` for a process that cannot be killed.
     """
@@ -33,7 +33,7 @@ async def await_idle(run_tag: str, memory_bytes: Mapping[str, int], states: Read
     end_s = time.monotonic() + DEADLINE_S
     while problem := _problem(await asyncio.to_thread(states), memory_bytes):
         if time.monotonic() >= end_s:
-            raise LaunchFailedError(Failure(FailureKind.INFRASTRUCTURE, problem, passes=True))
+            raise LaunchFailedError(Failure(FailureKind.BUSY, problem))
         await asyncio.sleep(_POLL_S)
 
 

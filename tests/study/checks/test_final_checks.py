@@ -190,7 +190,7 @@ def test_a_busy_machine_is_waited_for(night: Night, monkeypatch: pytest.MonkeyPa
     for name, wait_s in (("FIRST_WAIT_S", 0.01), ("LONGEST_WAIT_S", 0.04), ("LOOK_S", 0.01)):
         monkeypatch.setattr(patience, name, wait_s)
     best = recommend(night.store, study="s").best
-    busy = Failure(FailureKind.INFRASTRUCTURE, "the client was late", passes=True)
+    busy = Failure(FailureKind.BUSY, "the client was late")
     seqs = int(best.configuration.flags["max_num_seqs"])
     left = [busy] * 4  # twice as often as another fault of the machine may come
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 from helpers.scripted import ScriptedEvaluator, physics
-from helpers.testbed import OWNER, SPEC, Testbed
+from helpers.testbed import OWNER, SPEC, Died, Testbed
+from optuna.trial import TrialState
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
@@ -26,10 +27,11 @@ from tuner.study.durability.patience import (
     Patience,
     WorkersPatience,
 )
+from tuner.study.proposals.proposals import Proposals
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
-BUSY = Failure(FailureKind.INFRASTRUCTURE, "the client was late", passes=True)
+BUSY = Failure(FailureKind.BUSY, "the client was late")
 
 
 @pytest.fixture
@@ -137,6 +139,22 @@ def test_a_night_goes_on_after_a_busy_half_hour(store: Store, waits: list[float]
     assert len(measured) == SPEC.trials  # nothing of the budget was lost
     assert len({str(c) for n, c in bed.evaluator.asked if 2 <= n <= 9}) == 1  # the same point
     assert waits == [15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0]
+
+
+def test_a_kill_before_a_busy_machine_is_told_costs_no_attempt(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    bed = Testbed(store, lambda c, trial: BUSY if trial == 2 else physics(c, trial))
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(Proposals, "retry", die)
+        bed.run()
+    again = Testbed(store)
+    again.start().reconcile()
+    (waiting,) = (t for t in again.optuna_trials if t.state is TrialState.WAITING)
+    assert waiting.user_attrs["retry_of"] == 2 and waiting.user_attrs["attempt"] == 1
 
 
 def test_a_machine_that_stays_busy_needs_a_person(store: Store, waits: list[float]) -> None:

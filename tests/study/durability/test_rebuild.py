@@ -112,6 +112,23 @@ def test_a_store_is_made_again(folder: Path, tmp_path: Path) -> None:
         rebuild(folder, tmp_path / "new.db", pytest.fail)
 
 
+def test_a_machine_that_was_only_busy_takes_no_attempt(
+    study: StudyIdentity, tmp_path: Path
+) -> None:
+    log = MeasurementLog(tmp_path / "old.db.measured" / "s.jsonl", reserve_bytes=1)
+    log.open()
+    log.append(LoggedStudy(study, DEFAULTS))
+    busy = Failure(FailureKind.BUSY, "the client was late")
+    for number, result in enumerate([None, infrastructure(), *[busy] * 5]):
+        log.append(logged(number, point(16) if number else Configuration(), result))
+    log.close()
+    rebuild(log.path.parent, tmp_path / "new.db", pytest.fail)
+    with Store.open(tmp_path / "new.db", create=False) as store:
+        assert store.trials("s")[6].failure == busy
+        told = optuna.load_study(study_name="s", storage=store.optuna_storage()).trials
+    assert told[7].state is TrialState.WAITING and told[7].user_attrs["attempt"] == 2
+
+
 def test_what_contradicts_itself_is_found(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.db"
     rebuild(folder, path, pytest.fail)

@@ -38,13 +38,16 @@ class Card(ScriptedEvaluator):
         return await self.evaluate(configuration, repeat)
 
 
-@pytest.mark.parametrize(("passes", "failures", "measured"), [(True, 5, 1), (False, 2, 0)])
-def test_what_passes_is_no_attempt(
-    store: Store, monkeypatch: pytest.MonkeyPatch, passes: bool, failures: int, measured: int
+@pytest.mark.parametrize(
+    ("kind", "failures", "measured"),
+    [(FailureKind.BUSY, 5, 1), (FailureKind.INFRASTRUCTURE, 2, 0)],
+)
+def test_a_busy_card_is_no_attempt(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: FailureKind, failures: int, measured: int
 ) -> None:
     for name in ("FIRST_WAIT_S", "LONGEST_WAIT_S", "LOOK_S"):
         monkeypatch.setattr(patience_module, name, 0.001)
-    failure = Failure(FailureKind.INFRASTRUCTURE, "others use the GPU", passes=passes)
+    failure = Failure(kind, "others use the GPU")
     cards = (Card(), Card(*[failure] * 5))
     fleet = Fleet(
         [Worker(c, replace(OWNER, card=name)) for c, name in zip(cards, "ab", strict=True)]

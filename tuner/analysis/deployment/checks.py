@@ -91,7 +91,7 @@ def load_value(load: Load) -> float:
 
 def is_machines_fault(result: Measurement | Failure) -> bool:
     """Say whether the probe says nothing about the configuration."""
-    return isinstance(result, Failure) and result.kind is FailureKind.INFRASTRUCTURE
+    return isinstance(result, Failure) and result.kind.is_machines
 
 
 def required_load(study: StudyIdentity) -> float | None:

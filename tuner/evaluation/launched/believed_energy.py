@@ -23,10 +23,9 @@ def disbelief(verdict: WindowVerdict, log_path: Path | None = None) -> Failure |
     if verdict.valid:
         return None
     return Failure(
-        FailureKind.INFRASTRUCTURE,
+        FailureKind.BUSY,
         f"the energy of the window cannot be believed: {'; '.join(verdict.reasons)}",
         log_path,
-        passes=True,
     )
 
 

@@ -212,9 +212,7 @@ class ServedEvaluator:
             back_off_s = BACK_OFF_S[min(self._faults_in_a_row, len(BACK_OFF_S)) - 1]
             await asyncio.sleep(back_off_s - (time.monotonic() - self._last_fault_s))
         found = await self._evaluate_now(configuration, get, run)
-        is_fault = isinstance(found.result, Failure) and (
-            found.result.kind is FailureKind.INFRASTRUCTURE
-        )
+        is_fault = isinstance(found.result, Failure) and found.result.kind.is_machines
         self._faults_in_a_row = self._faults_in_a_row + 1 if is_fault else 0
         self._last_fault_s = time.monotonic()
         return found
@@ -265,7 +263,7 @@ class ServedEvaluator:
             _require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
         except PreflightError as error:  # a port that is taken for a moment must not end the study
-            failure = Failure(FailureKind.INFRASTRUCTURE, str(error), passes=True)
+            failure = Failure(FailureKind.BUSY, str(error))
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
 
     async def _set_device(self, configuration: Configuration) -> float | None:

@@ -14,7 +14,7 @@ from tuner.devices.device_state import pids_of
 from tuner.devices.meter import Meter
 from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, Launch, LiveKnobs
 from tuner.measurement.listener import NOBODY, LoadListener
-from tuner.records import FailureKind, Source
+from tuner.records import Source
 from tuner.servers.forking.fork_servers import ForkServers
 from tuner.servers.idle_device import await_idle, memory_of
 from tuner.servers.launch import LaunchFailedError, LaunchPlan, RunningServer, launched
@@ -237,7 +237,7 @@ class WarmServers:
             self.distrust_limits(reason)
             return
         is_same = launch.configuration.flags == whole.flags
-        if is_same or failure.kind is FailureKind.INFRASTRUCTURE:
+        if is_same or failure.kind.is_machines:
             raise error
         self._share_no_more(launch, failure.reason)
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from tuner.errors import PreflightError
 from tuner.host.finding import Finding, note, problem
-from tuner.records import FailureKind, Measurement
+from tuner.records import Measurement
 from tuner.store.faults import sqlite_fault
 from tuner.store.lock.study_lock import study_lock
 from tuner.store.log.log_records import LoggedResult, LoggedStudy
@@ -141,7 +141,7 @@ def _optuna_findings(store: Store, name: str, trials: dict[int, TrialRow]) -> It
 
 def _is_told(row: TrialRow) -> bool:
     return row.measurement is not None or (
-        row.failure is not None and row.failure.kind is not FailureKind.INFRASTRUCTURE
+        row.failure is not None and not row.failure.kind.is_machines
     )
 
 

@@ -200,7 +200,7 @@ def stress_result(run: RawRun) -> Measurement | Failure:
         reason = f"{len(failed)} of {len(run.requests)} requests failed; first: {failed[0].error}"
         return Failure(FailureKind.CONFIGURATION, reason)
     if run.invalid is not None:
-        return Failure(FailureKind.INFRASTRUCTURE, run.invalid, passes=True)
+        return Failure(FailureKind.BUSY, run.invalid)
     metrics = {"requests": float(len(run.requests))}
     if run.server.running.size:
         metrics["most_running"] = float(np.max(run.server.running))

@@ -329,7 +329,7 @@ def most_repeats(budget_trials: int) -> int:
 
 def _is_machines(repeat: RepeatRow) -> bool:
     """Say whether a repeat failed because of the machine, not the configuration."""
-    return repeat.failure is not None and repeat.failure.kind is FailureKind.INFRASTRUCTURE
+    return repeat.failure is not None and repeat.failure.kind.is_machines
 
 
 def _is_own_fault(repeat: RepeatRow) -> bool:

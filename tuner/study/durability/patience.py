@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
-from tuner.records import Failure, Measurement
+from tuner.records import Failure, FailureKind, Measurement
 from tuner.store import Store
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
@@ -52,7 +52,7 @@ class Patience:
         if isinstance(result, Measurement):
             self._waited_s, self._waits = 0.0, 0
             return False
-        if not result.passes or self._waited_s >= self._limit_s:
+        if result.kind is not FailureKind.BUSY or self._waited_s >= self._limit_s:
             return False
         wanted_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._waits)
         self._next_s = min(wanted_s, self._limit_s - self._waited_s)

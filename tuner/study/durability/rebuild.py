@@ -19,7 +19,7 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.evaluation.factory import baseline_configuration
 from tuner.host.durable_files import sync
-from tuner.records import Failure, Measurement, Timing
+from tuner.records import Failure, FailureKind, Measurement, Timing
 from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
 from tuner.spec.stored import spec_of
@@ -62,6 +62,13 @@ class _Failed:
     record: LoggedResult
     parameters: dict[str, Value]
     attempt: int
+
+    @property
+    def next_attempt(self) -> int:
+        """Its number; a busy machine, which was waited for, takes none."""
+        result = self.record.result
+        is_busy = isinstance(result, Failure) and result.kind is FailureKind.BUSY
+        return self.attempt if is_busy else self.attempt + 1
 
 
 def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Rebuilt]:
@@ -207,7 +214,7 @@ def _told_again(
             continue
         key = json.dumps(record.configuration.to_json(), sort_keys=True)
         before = failed.pop(key, None)
-        attempt = 1 if before is None else before.attempt + 1
+        attempt = 1 if before is None else before.next_attempt
         attributes = _attributes(record, attempt, baseline)
         study.enqueue_trial(parameters, user_attrs=attributes)
         asked = proposals.ask(Asker(record.owner.card))
@@ -215,8 +222,8 @@ def _told_again(
         if _tell(proposals, record, asked):
             failed[key] = _Failed(record, parameters, attempt)
     for again in failed.values():
-        if again.attempt < MAX_ATTEMPTS:
-            attributes = _attributes(again.record, again.attempt + 1, baseline)
+        if again.next_attempt <= MAX_ATTEMPTS:
+            attributes = _attributes(again.record, again.next_attempt, baseline)
             study.enqueue_trial(again.parameters, user_attrs=attributes)
     return storage
 
