@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     -pm) [ "$2" = 1 ] && echo Enabled >$gpu.persistence || echo Disabled >$gpu.persistence; exit;;
     -pl) [ -e broken ] && exit 4; echo "$2" >$gpu.limit; echo "$gpu -pl $2" >>log; exit;;
     -lgc) echo "$2" >$gpu.clocks; exit;;
-    -rgc) rm -f $gpu.clocks; exit;;
+    -rgc) [ -e broken-clocks ] && exit 4; rm -f $gpu.clocks; exit;;
     *) exit 9;;
   esac
 done

@@ -70,6 +70,16 @@ def test_what_cannot_be_put_back_stays_noted_and_is_said(here: Deployment, gpus:
     assert state(gpus) == FOUND
 
 
+def test_clocks_that_stay_locked_do_not_keep_the_power_limit(here: Deployment, gpus: Path) -> None:
+    run(gpus, "\n".join(limits.note_and_set(here, "0 1")))
+    (gpus / "broken-clocks").touch()
+    assert run(gpus, "\n".join(limits.put_back(here))) != 0
+    assert [(limit, persistence) for limit, persistence, _ in state(gpus)] == [
+        (limit, persistence) for limit, persistence, _ in FOUND
+    ]
+    assert len(list((gpus / "found").iterdir())) == 2  # and is tried again
+
+
 def test_a_limit_that_is_refused_fails_the_start(here: Deployment, gpus: Path) -> None:
     (gpus / "broken").touch()
     assert run(gpus, "\n".join(limits.note_and_set(here, "0 1"))) != 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.stored_study import add_night
+from helpers.stored_study import add_night, repeat
 
 from tuner.analysis.report_data.report_data import ReportData, read_report_data
 from tuner.errors import PreflightError
@@ -74,6 +74,14 @@ def test_first_screen_answers(report: ReportData) -> None:
     assert "tuner resume night" in text
     assert re.search(r"max_num_seqs +512", text)
     assert re.search(r"p99 TPOT, ms +49 +SLO ≤ 50 · default 30", text)
+
+
+def test_a_default_that_misses_the_slo_is_no_yardstick(store: Store) -> None:
+    for traffic in range(4):
+        repeat(store, 0, 0.40, 60.0, traffic=traffic)
+        repeat(store, 2, 0.30, 30.0, traffic=traffic)
+    text = shown(page(read_report_data(store, "night")), 'id="answer"')
+    assert re.search(r"25.0 % less energy +per output token than vLLM's default, which misses", text)
 
 
 def test_the_front_stands_beside_the_default(report: ReportData) -> None:

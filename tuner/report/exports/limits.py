@@ -58,12 +58,15 @@ def _settings(deployment: Deployment) -> list[str]:
 
 
 def put_back(deployment: Deployment) -> list[str]:
-    """Return the lines that put back what was found; a lock of the clocks cannot be read."""
+    """Return the lines that put back what was found, each also where another one is refused.
+
+    A lock of the clocks cannot be read.
+    """
     undo = []
     if deployment.sm_clock_mhz is not None:
-        undo.append('nvidia-smi -i "$gpu" -rgc &&')
+        undo.append('nvidia-smi -i "$gpu" -rgc || put=no;')
     if deployment.power_limit_w is not None:
-        undo.append('nvidia-smi -i "$gpu" -pl "$limit" &&')
+        undo.append('nvidia-smi -i "$gpu" -pl "$limit" || put=no;')
     folder = found_folder(deployment)
     return [
         "ok=yes;",
@@ -71,9 +74,10 @@ def put_back(deployment: Deployment) -> list[str]:
         '[ -s "$found" ] || continue;',
         'gpu="${found##*/}";',
         'IFS=", " read -r persistence limit < "$found" || true;',
+        "put=yes;",
         *undo,
-        '{ [ "$persistence" = Enabled ] || nvidia-smi -i "$gpu" -pm 0; } &&',
-        'rm "$found" || ok=no;',
+        '[ "$persistence" = Enabled ] || nvidia-smi -i "$gpu" -pm 0 || put=no;',
+        '{ [ "$put" = yes ] && rm "$found"; } || ok=no;',
         "done;",
         '[ "$ok" = yes ];',
     ]

@@ -67,6 +67,8 @@ def _headline(r: Recommendation, best: TrialSummary) -> str:
         return f"{name}the least energy that meets the SLO"
     word = "less" if saving >= 0 else "more"
     amount = f'<em class="nowrap">{abs(saving):.1f} % {word} energy</em>'
+    if r.confirmed.default_missed:
+        return f"{name}{amount} per {best.kind.unit} than {theirs}, which misses the SLO"
     if best.tied_with_default:
         return f"{name}tied with {theirs}, {amount} is within the noise"
     return f"{name}{amount} per {best.kind.unit} than {theirs}"

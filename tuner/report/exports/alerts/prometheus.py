@@ -92,8 +92,8 @@ def _energy(d: Deployment) -> list[dict[str, Any]]:
             "EnergyPerTokenDrifted",
             expression,
             "1h",
-            f"{d.name}: {{{{ $value | humanize }}}} J per output token; confirmed was "
-            f"{plain(d.energy_high_j)} at most at this load",
+            f"{d.name}: {{{{ $value | humanize }}}} J per output token; the study "
+            f"found {plain(d.energy_high_j)} at most at this load",
             "Look for lost limits, other work on the GPUs, other lengths of requests, or another "
             "version of server or driver; then measure again with tuner.",
         )
