@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
 from tuner.records import Failure, FailureKind, Measurement, Source
-from tuner.store import Store
+from tuner.store import ProbeKind, Store
 from tuner.study.loop import is_configurations_fault
 from tuner.study.proposals.proposals import LAUNCH_OK
 
@@ -258,6 +258,16 @@ def test_reconciling_twice_queues_a_point_once(store: Store) -> None:
     run.reconcile()
     states = [t.state for t in bed.optuna_trials]
     assert states == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_probe_that_was_interrupted_is_none(store: Store) -> None:
+    """Also of a study that confirms nothing, whose cards measure the default all the same."""
+    bed = Testbed(store)
+    bed.run()
+    store.repeats.begin("s", 0, ProbeKind.CARD, OWNER)
+    bed.start().reconcile()
+    assert store.repeats.every("s") == []
+    assert any("repeat of trial 0 was interrupted" in note for note in bed.listener.notes)
 
 
 def test_whose_fault() -> None:

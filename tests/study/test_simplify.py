@@ -28,7 +28,6 @@ def start(bed: Testbed) -> tuple[StudyRun, ConfirmationRun]:
     proposals = bed.start()._proposals
     run = StudyRun("s", bed.spec, bed.store, proposals, bed.fleet, bed.listener, confirmation)
     run.reconcile()
-    confirmation.reconcile()
     return run, confirmation
 
 

@@ -221,19 +221,19 @@ class Run:
             self._question,
             CardBaselines(self._name, self._plan(), self._store, fleet, self._listener),
         )
-        self._reconcile(run, confirmation)
+        self._reconcile(run)
         self._store.set_finished(self._name, None)
         self._listener.study_started(self._name, run.progress)
         try:
             await retry_store_faults(
                 gate,
                 lambda: self._to_the_end(run, rivals, fleet, confirmation, prober),
-                lambda: self._reconcile(run, confirmation),
+                lambda: self._reconcile(run),
             )
         except BaseException:
             with suppress(TunerError):  # what ended the run counts; `resume` does the same
                 self._lock.check()
-                self._reconcile(run, confirmation)  # an interrupted trial goes back to the queue
+                self._reconcile(run)  # an interrupted trial goes back to the queue
             raise
 
     def _on_other_cards(self) -> list[Observation]:
@@ -295,13 +295,11 @@ class Run:
             self._store.add_event(self._name, "prior", told)
             self._listener.note(told)
 
-    def _reconcile(self, run: StudyRun, confirmation: ConfirmationRun | None) -> None:
+    def _reconcile(self, run: StudyRun) -> None:
         """Store results that are only in the log, then complete or requeue half-done trials."""
         with self._store.optuna_faults():
             recover(self._name, self._spec, self._store, self._files.log, self._listener.note)
             run.reconcile()
-            if confirmation is not None:
-                confirmation.reconcile()
 
     @property
     def _lock(self) -> StudyLock:

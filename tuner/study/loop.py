@@ -31,6 +31,7 @@ from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
 from tuner.study.proposals.search_task import Asker
 from tuner.study.proposals.stopping import Point, stop_reason
+from tuner.study.stored_repeat import drop_interrupted
 from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
@@ -342,8 +343,10 @@ class StudyRun:
     def reconcile(self) -> None:
         """Complete what a killed or interrupted tuner left half done.
 
-        A trial with a stored result is told to Optuna; one without goes back to the queue.
+        A trial with a stored result is told to Optuna; one without goes back to the queue. A repeat
+        or a probe is measured again where it is still wanted.
         """
+        drop_interrupted(self._name, self._store, self._listener.note)
         states = self._store.states(self._name)
         open_numbers = set(self._proposals.running())
         for number in sorted(open_numbers):

@@ -13,6 +13,14 @@ from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.worker import Worker
 
 
+def drop_interrupted(name: str, store: Store, note: Callable[[str], None]) -> None:
+    """Delete the repeats and probes that a killed or interrupted tuner was measuring."""
+    for trial in store.repeats.drop_running(name):
+        message = f"the repeat of trial {trial} was interrupted and will be measured again"
+        store.add_event(name, "interrupted", message, trial=trial)
+        note(message)
+
+
 @dataclass(frozen=True, slots=True)
 class RepeatStore:
     """Measures trials of one study again; a kill loses only the measurement that runs."""

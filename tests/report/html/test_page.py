@@ -81,7 +81,9 @@ def test_a_default_that_misses_the_slo_is_no_yardstick(store: Store) -> None:
         repeat(store, 0, 0.40, 60.0, traffic=traffic)
         repeat(store, 2, 0.30, 30.0, traffic=traffic)
     text = shown(page(read_report_data(store, "night")), 'id="answer"')
-    assert re.search(r"25.0 % less energy +per output token than vLLM's default, which misses", text)
+    assert re.search(
+        r"25.0 % less energy +per output token than vLLM's default, which misses", text
+    )
 
 
 def test_the_front_stands_beside_the_default(report: ReportData) -> None:

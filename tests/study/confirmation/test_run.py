@@ -16,6 +16,7 @@ from tuner.spec.study import StudySpec
 from tuner.store import RepeatKind, Store
 from tuner.study.confirmation.run import ConfirmationRun
 from tuner.study.loop import StudyRun
+from tuner.study.stored_repeat import drop_interrupted
 
 
 def noisy(configuration: Configuration, repeat: int) -> Measurement | Failure:
@@ -70,7 +71,7 @@ def test_a_death_in_the_confirmation_costs_the_repeat_that_ran(store: Store) -> 
     before = [r for r in store.repeats.of("s") if r.state == "measured"]
     assert len(before) == 3 and len(store.repeats.of("s")) == 4
     again = confirming(bed)
-    again.reconcile()
+    drop_interrupted("s", store, bed.listener.note)
     asyncio.run(again.run())
     rows = store.repeats.of("s")
     assert rows[:3] == before

@@ -236,13 +236,6 @@ class ConfirmationRun:
             self._listener.note(f"the questions are asked of trial {step.trial.number} too")
             await self._measure(self._fleet.first, step)
 
-    def reconcile(self) -> None:
-        """Delete the repeat that a killed or interrupted tuner was measuring."""
-        for trial in self._store.repeats.drop_running(self._name):
-            message = f"the repeat of trial {trial} was interrupted and will be measured again"
-            self._store.add_event(self._name, "interrupted", message, trial=trial)
-            self._listener.note(message)
-
     def _next(self, worker: Worker) -> Step | None:
         repeats = self._store.repeats.of(self._name)
         left = self._left(repeats, self._patience[worker].due_s)
