@@ -73,11 +73,6 @@ class OutputKind:
     space: str
 
     @property
-    def energy_unit(self) -> str:
-        """The unit of the energy, such as `J/token`."""
-        return METRICS[self.energy].unit
-
-    @property
     def objectives(self) -> tuple[str, str]:
         """The metrics that a study minimises unless it says otherwise."""
         return (self.energy, f"p99_{self.latencies[0]}")

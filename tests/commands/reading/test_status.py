@@ -11,9 +11,9 @@ from helpers.records import IDENTITY, OWNER
 from helpers.stored_study import add_night, configuration
 from helpers.studies import InProcess
 
-from tuner.records import Failure, FailureKind, LoadSnapshot, Source
+from tuner.records import Failure, FailureKind, Load, LoadSnapshot, Source
 from tuner.report.terminal.status_table import duration, status
-from tuner.store import Store, study_lock
+from tuner.store import ProbeKind, Store, study_lock
 from tuner.store.log.now_file import NowFile
 
 
@@ -91,6 +91,40 @@ def test_the_time_left_is_that_of_the_nearer_end(store: Store) -> None:
     assert found.running.typical_s is not None
     assert found.left_s == pytest.approx(13 * found.running.typical_s)
     assert by_hours.left_s == pytest.approx(min(1.0, found.left_s))
+
+
+def test_a_final_check_runs_too(store: Store, tuner: InProcess) -> None:
+    store.save_failure("night", 7, Failure(FailureKind.CONFIGURATION, "x"))
+    store.repeats.begin("night", 2, ProbeKind.STRESS, OWNER, None, Load(concurrency=64))
+    with study_lock(store.url, "night"):
+        shown = tuner("status").stdout
+        told = json.loads(tuner("status", "--format", "json").stdout)["running"]
+    assert "stress of trial 2 for" in shown
+    assert (told["trial"], told["is_repeat"], told["what"]) == (2, True, "stress of trial 2")
+
+
+def test_cards_share_the_trials_that_are_left_and_hours_hold_the_confirmation(
+    store: Store, tuner: InProcess
+) -> None:
+    for number, card in ((7, "a"), (8, "b"), (9, "c")):
+        owner = replace(OWNER, card=card)
+        store.begin_trial("night", number, configuration(64, 300), baseline=False, owner=owner)
+    now = store.trials("night")[-1].started_at
+    with study_lock(store.url, "night"):
+        alone, shown = status(store, "night", now), tuner("status").stdout
+        store.set_budget("night", trials=None, hours=9.0)
+        by_hours = tuner("status").stdout
+    cards = len(alone.workers)
+    assert cards >= 2 and alone.left_s is not None
+    typical_s = 13.0  # trials
+    assert alone.left_s * cards == pytest.approx(typical_s * _typical_s(store))
+    assert "then the confirmation" in shown
+    assert "confirmation included" in by_hours
+
+
+def _typical_s(store: Store) -> float:
+    ended = [t for t in store.trials("night") if t.ended_at is not None]
+    return sum((t.ended_at - t.started_at).total_seconds() for t in ended) / len(ended)  # type: ignore[operator]
 
 
 def test_without_a_study_it_says_what_to_do(tuner: InProcess) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from tuner.analysis.cards.figures import card_figures
 from tuner.store import ProbeKind, RepeatKind, RepeatRow, TrialRow, TrialState
+
+_PROBES: Mapping[ProbeKind, str] = MappingProxyType(
+    {
+        ProbeKind.HEADROOM: "headroom",
+        ProbeKind.STRESS: "stress",
+        ProbeKind.IDLE: "idle power",
+        ProbeKind.LOAD: "operating point",
+        ProbeKind.SWITCHING: "start and sleep",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +60,19 @@ def _state(
     return WorkerState(
         card,
         latest.owner.host,
-        _what(latest) if is_busy else None,
+        what_runs(latest) if is_busy else None,
         max(0.0, (now - latest.started_at).total_seconds()) if is_busy else None,
         sum(row.state is not TrialState.RUNNING for row in rows),
         outlier,
     )
 
 
-def _what(row: TrialRow | RepeatRow) -> str:
+def what_runs(row: TrialRow | RepeatRow) -> str:
+    """Return what an evaluation is, in words."""
     if isinstance(row, TrialRow):
         return f"trial {row.number}"
+    if isinstance(row.kind, RepeatKind):
+        return f"trial {row.trial} again"
     if row.kind is ProbeKind.CARD:
         return "the default, to compare cards"
-    why = "again" if isinstance(row.kind, RepeatKind) else f"for {row.kind.value}"
-    return f"trial {row.trial} {why}"
+    return f"{_PROBES[row.kind]} of trial {row.trial}"

@@ -75,11 +75,6 @@ class ReplicaType:
         return np.asarray(np.where(rates < first, few, np.interp(rates, known, powers_w)))
 
     @property
-    def full_power_w(self) -> float:
-        """Power at capacity, W."""
-        return float(self.power_w(np.array([self.capacity]))[0])
-
-    @property
     def start_extra_j(self) -> float:
         """What a start uses beyond GPUs that stay off, J."""
         return max(self.start_energy_j - self.off_w * self.start_s, 0.0)

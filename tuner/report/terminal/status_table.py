@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tuner.analysis.cards.workers import WorkerState, worker_states
+from tuner.analysis.cards.workers import WorkerState, what_runs, worker_states
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmed_front
 from tuner.analysis.outcomes import trials_text
 from tuner.configuration import Value
@@ -26,7 +26,7 @@ from tuner.spec.stored import StoredSpec
 from tuner.store import Store
 from tuner.store.lock.study_lock import study_holder
 from tuner.store.log.now_file import NowFile
-from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, TrialRow, TrialState
+from tuner.store.rows import EventRow, RepeatKind, RepeatRow, StudyIdentity, TrialRow, TrialState
 
 _LAST = 20  # evaluations that tell how long the next will take
 _MOST_FAULTS = 3
@@ -46,6 +46,7 @@ class Running:
     """The evaluation that runs; `typical_s` is what the last ones took, None if none has ended.
 
     `load` is how its load goes, None while there is none; `launch` then says which log is written.
+    `is_repeat` is true of probes, too; `what` says which it is.
     """
 
     trial: int
@@ -55,6 +56,7 @@ class Running:
     typical_s: float | None
     load: LoadSnapshot | None
     launch: str | None = None
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Status:
     """How far a study is.
 
     `holder` names the process that runs it, None if nobody does. `left_s` is an estimate of the
-    wall time to the end of the search, None where nothing is to come or nothing is known.
+    wall time to the end of the search, or of the hours if that is sooner; None where nothing is to
+    come or nothing is known.
     """
 
     study: StudyIdentity
@@ -82,10 +85,12 @@ def status(store: Store, name: str, now: datetime, logs: Path | None = None) -> 
     `logs` is the folder of its servers' logs.
     """
     study = store.study(name)
-    trials, repeats = store.trials(name), store.repeats.of(name)
+    trials, every = store.trials(name), store.repeats.every(name)
+    repeats = [row for row in every if isinstance(row.kind, RepeatKind)]
     holder = study_holder(store.url, name)
-    rows: list[TrialRow | RepeatRow] = [*trials, *repeats]
-    typical_s = _typical_s(rows)
+    rows: list[TrialRow | RepeatRow] = [*trials, *every]
+    typical_s = _typical_s([*trials, *repeats])
+    workers = tuple(worker_states(trials, every, now))
     ended = sum(t.state is not TrialState.RUNNING for t in trials)
     return Status(
         study=study,
@@ -97,10 +102,10 @@ def status(store: Store, name: str, now: datetime, logs: Path | None = None) -> 
             if holder is None
             else _running(rows, trials, now, typical_s, NowFile(store.url, name), logs)
         ),
-        left_s=None if holder is None else _left_s(study, ended, typical_s),
+        left_s=None if holder is None else _left_s(study, ended, typical_s, workers),
         confirmed=confirmed_front(study, trials, repeats),
         faults=_faults(rows, store.events(name)),
-        workers=tuple(worker_states(trials, store.repeats.every(name), now)),
+        workers=workers,
     )
 
 
@@ -124,7 +129,8 @@ def _running(
     launch = None
     if load is None and logs is not None:
         launch = launch_text(logs, row.started_at.timestamp())
-    return Running(number, isinstance(row, RepeatRow), knobs, for_s, typical_s, load, launch)
+    is_repeat = isinstance(row, RepeatRow)
+    return Running(number, is_repeat, knobs, for_s, typical_s, load, launch, what_runs(row))
 
 
 def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
@@ -137,13 +143,15 @@ def _typical_s(rows: Sequence[TrialRow | RepeatRow]) -> float | None:
     return statistics.fmean(s for _, s in ended[-_LAST:]) if ended else None
 
 
-def _left_s(study: StudyIdentity, ended: int, typical_s: float | None) -> float | None:
+def _left_s(
+    study: StudyIdentity, ended: int, typical_s: float | None, workers: Sequence[WorkerState]
+) -> float | None:
     """Return the wall time to the nearer end of the budget; 0 when it is spent."""
-    left = []
+    left, at_once = [], max(1, sum(worker.outlier is None for worker in workers))
     if study.budget_s is not None and study.evaluation != "virtual":
         left.append(study.budget_s - study.spent_s)
     if study.budget_trials is not None and typical_s is not None:
-        left.append((study.budget_trials - ended) * typical_s)
+        left.append((study.budget_trials - ended) * typical_s / at_once)
     return max(0.0, min(left)) if left and study.finished_at is None else None
 
 
@@ -199,8 +207,7 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
         ("progress", _progress(found.study, found.trials)),
     ]
     if found.left_s is not None:
-        then = ", then the confirmation" if StoredSpec.of(found.study).confirms else ""
-        lines.append(("time left", f"about {duration(found.left_s)}{then}"))
+        lines.append(("time left", f"about {duration(found.left_s)}{_then(found.study)}"))
     lines += [(f"card {worker.card}", _worker(worker, found)) for worker in found.workers]
     if found.running is not None and not found.workers:
         lines.append(("now", _now(found.running)))
@@ -212,6 +219,13 @@ def _lines(found: Status, store_option: str) -> list[tuple[str, str]]:
         trial = "" if fault.trial is None else f" trial {fault.trial}:"
         lines.append(("fault", f"{fault.at:%H:%M:%S} UTC{trial} {fault.what}"))
     return lines
+
+
+def _then(study: StudyIdentity) -> str:
+    """Return where the confirmation is: part of the hours, and on top of a budget in trials."""
+    if not StoredSpec.of(study).confirms:
+        return ""
+    return ", then the confirmation" if study.budget_s is None else ", confirmation included"
 
 
 def _who(found: Status, store_option: str) -> str:
@@ -239,12 +253,11 @@ def _worker(worker: WorkerState, found: Status) -> str:
 
 
 def _now(running: Running) -> str:
-    what = "measuring again trial" if running.is_repeat else "trial"
     typical = (
         "" if running.typical_s is None else f" (they take about {duration(running.typical_s)})"
     )
     knobs = " ".join(f"{name}={value}" for name, value in running.knobs.items())
-    return f"{what} {running.trial} for {duration(running.for_s)}{typical}: {knobs or 'defaults'}"
+    return f"{running.what} for {duration(running.for_s)}{typical}: {knobs or 'defaults'}"
 
 
 def duration(seconds: float) -> str:
