@@ -41,6 +41,10 @@ class LaunchFailedError(Exception):
         self.failure = failure
 
 
+class PortTakenError(PreflightError):
+    """Somebody listens on the server's port, perhaps for a moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
     """What to start, and for how long to wait for it.
@@ -74,7 +78,7 @@ class RunningServer(Endpoint):
 async def launched(plan: LaunchPlan) -> AsyncIterator[RunningServer]:
     """Start a server, wait until it is ready, and leave no process of it behind.
 
-    Raises `PreflightError` for a port that is taken or a command that cannot be run, and
+    Raises `PortTakenError`, `PreflightError` for a command that cannot be run, and
     `LaunchFailedError` for a server that does not get ready.
     """
     port = usable_port(plan.port)
@@ -96,13 +100,13 @@ async def launched(plan: LaunchPlan) -> AsyncIterator[RunningServer]:
 
 
 def usable_port(asked: int | None) -> int:
-    """Return `asked` if nothing listens there (else `PreflightError`), or a free port if None."""
+    """Return `asked` if nothing listens there (else `PortTakenError`), or a free port if None."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, asked or 0))
         except (OSError, OverflowError) as error:
-            raise PreflightError(
+            raise PortTakenError(
                 f"port {asked} on {HOST} cannot be used ({error}); "
                 "stop what listens there or leave the port out"
             ) from None

@@ -15,7 +15,6 @@ from helpers.live_servers import RUN_TAG, evaluator
 from tuner.configuration import Configuration
 from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.energy_window import WindowVerdict
-from tuner.errors import PreflightError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.evaluator import Evaluation, Evaluator
 from tuner.evaluation.launched import launched as launched_module
@@ -63,19 +62,6 @@ async def test_a_server_that_ends_while_idle_has_no_idle_power(
         result = (await idle).result
     assert isinstance(result, Failure) and result.kind is FailureKind.UNSTABLE
     assert "ended with code -9 while nothing was asked of it" in result.reason
-
-
-async def test_a_port_that_is_taken_for_a_moment_does_not_end_the_checks(
-    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with evaluator(tmp_path, workload) as live:
-
-        async def taken(*_: object) -> None:
-            raise PreflightError("port 8000 cannot be used")
-
-        monkeypatch.setattr(live._servers, "get", taken)
-        result = (await live.idle(Configuration(), 0, window_s=0.6)).result
-    assert isinstance(result, Failure) and result.kind is FailureKind.BUSY
 
 
 async def test_who_uses_the_gpus_of_a_running_server_already_is_its_own(

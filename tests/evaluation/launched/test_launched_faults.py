@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -101,3 +102,28 @@ async def test_who_has_waited_since_the_fault_waits_no_longer(
         live._last_fault_s -= 3600.0
         await live._evaluate(Configuration(), refuse, run)  # it would outlast the test
         assert live._faults_in_a_row == 2
+
+
+@pytest.mark.parametrize("what", ["a load", "without requests"])
+async def test_a_port_that_is_taken_is_waited_for_and_a_command_that_is_gone_is_not(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async with evaluator(tmp_path, workload) as live:
+
+        async def refused() -> Failure:
+            is_load = what == "a load"
+            found = await (
+                live.evaluate(Configuration(), 0) if is_load else live.idle(Configuration(), 0, 0.6)
+            )
+            assert isinstance(found.result, Failure)
+            return found.result
+
+        monkeypatch.setattr(live_module, "BACK_OFF_S", (0.0, 0.0))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            live._servers._settings = replace(live._settings, port=port)
+            busy = await refused()
+        assert busy.kind is FailureKind.BUSY and f"port {port}" in busy.reason
+        (tmp_path / "vllm").unlink()
+        gone = await refused()
+    assert gone.kind is FailureKind.INFRASTRUCTURE and "cannot start" in gone.reason

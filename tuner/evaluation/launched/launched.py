@@ -40,7 +40,7 @@ from tuner.evaluation.launched.warm_server import (
 from tuner.host.redaction import without_secrets
 from tuner.measurement.load_run import run_idle, run_load
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
-from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
+from tuner.servers.launch import LaunchFailedError, PortTakenError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
 from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableError
 
@@ -263,7 +263,9 @@ class ServedEvaluator:
             _require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
         except PreflightError as error:  # a port that is taken for a moment must not end the study
-            failure = Failure(FailureKind.BUSY, str(error))
+            passes = isinstance(error, PortTakenError)
+            kind = FailureKind.BUSY if passes else FailureKind.INFRASTRUCTURE
+            failure = Failure(kind, str(error))
             return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
 
     async def _set_device(self, configuration: Configuration) -> float | None:
