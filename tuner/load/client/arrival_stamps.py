@@ -6,10 +6,6 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 # Linux's SO_TIMESTAMPNS (and SCM_TIMESTAMPNS, the same number); Python has no name for it. With
 # TCP it is the time of the newest of the bytes that a read returns.
@@ -57,39 +53,24 @@ class WallClock:
 
 
 class ArrivalSocket(socket.socket):
-    """A TCP socket that knows when what it received last had arrived.
+    """A TCP socket that tells when what it receives had arrived.
 
-    Where the kernel does not tell (not Linux, or an event loop that reads in its own way, as
-    uvloop's), the time is not known.
+    Where the kernel does not tell (not Linux), that is when it was read.
     """
 
-    _ancillary: list[tuple[int, int, Any]]
     _clock: WallClock
 
     def __init__(self, clock: WallClock, family: int, kind: int, protocol: int) -> None:
         super().__init__(family, kind, protocol)
         self._clock = clock
-        self._ancillary = []
         if sys.platform == "linux":
             self.setsockopt(socket.SOL_SOCKET, _STAMPS, 1)
 
-    def take_arrival_s(self) -> float | None:
-        """Return when the bytes received since the last call had arrived, or None."""
-        ancillary, self._ancillary = self._ancillary, []
-        for level, kind, data in ancillary:
-            if kind == _STAMPS and level == socket.SOL_SOCKET and len(data) == _STAMP.size:
-                seconds, ns = _STAMP.unpack(data)
-                return self._clock.monotonic_s(seconds * 1_000_000_000 + ns)
-        return None
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Receive, and note when it had arrived."""
-        data, self._ancillary, _, _ = self.recvmsg(size, _ANCILLARY_BYTES, flags)
-        return data
-
-    def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
-        """Receive into a buffer (as asyncio does for TLS), and note when it had arrived."""
-        view = memoryview(buffer)
-        found = self.recvmsg_into([view[:size] if size else view], _ANCILLARY_BYTES, flags)
-        self._ancillary = found[1]
-        return found[0]
+    def receive(self, size: int) -> tuple[bytes, float]:
+        """Return up to `size` bytes, and the monotonic time of the newest one's arrival, s."""
+        data, ancillary, _, _ = self.recvmsg(size, _ANCILLARY_BYTES)
+        for level, kind, stamp in ancillary:
+            if kind == _STAMPS and level == socket.SOL_SOCKET and len(stamp) == _STAMP.size:
+                seconds, ns = _STAMP.unpack(stamp)
+                return data, self._clock.monotonic_s(seconds * 1_000_000_000 + ns)
+        return data, time.monotonic()

@@ -6,19 +6,15 @@ a thousand streams are open at once, and most of a general client's objects woul
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tuner.load.client.arrival_stamps import ArrivalSocket
 from tuner.load.client.framing import Framing, HttpError, UntilClosed, read_head
+from tuner.load.client.transport import Transport
 
 Receiver = Callable[[bytes, float], None]
 
-# asyncio asks for 256 KiB at each read: a buffer that costs five times the read itself, because the
-# C library maps and unmaps memory for it.
-_READ_BYTES = 2**16
 _MAX_HEAD_BYTES = 2**16
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -31,7 +27,7 @@ class Origin(NamedTuple):
     is_tls: bool
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection, which answers one request at a time.
 
     Attributes:
@@ -46,7 +42,6 @@ class Connection(asyncio.Protocol):
         "_is_kept",
         "_on_end",
         "_receive",
-        "_socket",
         "_transport",
         "ended",
         "error",
@@ -55,10 +50,9 @@ class Connection(asyncio.Protocol):
         "status",
     )
 
-    def __init__(self, origin: Origin, sock: ArrivalSocket) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self._socket = sock
-        self._transport: asyncio.Transport | None = None
+        self._transport: Transport | None = None
         self._head = b""  # as far as it is here
         self._framing: Framing | None = None
         self._receive: Receiver | None = None
@@ -72,7 +66,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_free(self) -> bool:
         """Whether another request can be sent."""
-        is_open = self._transport is not None and not self._transport.is_closing()
+        is_open = self._transport is not None and not self._transport.is_closing
         return is_open and self.ended and self._is_kept and self.error is None
 
     def post(
@@ -101,18 +95,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def opened(self, transport: Transport) -> None:
         """Take in that it is open."""
-        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if hasattr(transport, "max_size"):  # uvloop and TLS read in their own ways
-            transport.max_size = _READ_BYTES
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes, arrived_s: float) -> None:
         """Hand over what is of the body."""
-        arrived_s = self._socket.take_arrival_s()
-        if arrived_s is None:
-            arrived_s = time.monotonic()
         if self.ended:
             self.close()  # nothing was asked for
             return
@@ -132,11 +120,11 @@ class Connection(asyncio.Protocol):
             self._is_kept = self._is_kept and not framing.has_excess
             self._end(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         """Take in that it is closed, which may be the end of a body."""
-        if exc is None and not isinstance(self._framing, UntilClosed):
-            exc = HttpError("the server closed it")
-        self._end(exc)
+        if error is None and not isinstance(self._framing, UntilClosed):
+            error = HttpError("the server closed it")
+        self._end(error)
 
     def _read_head(self, data: bytes) -> bytes:
         """Read the head, if it is complete; return what follows it."""

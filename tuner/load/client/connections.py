@@ -16,6 +16,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from tuner import __version__
 from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
 from tuner.load.client.connection import Connection, Origin
+from tuner.load.client.transport import TcpTransport, TlsTransport
 
 # Servers close idle connections (uvicorn after 5 s); ours go first, so that no request is sent
 # into a connection that is being closed.
@@ -113,18 +114,21 @@ class Connections:
             socket_factory=make_socket,
         )
         assert isinstance(made, ArrivalSocket)
-        connection = Connection(origin, made)
-        try:
-            if origin.is_tls:
-                self._tls = self._tls or ssl.create_default_context()
-                await loop.create_connection(
-                    lambda: connection, sock=made, ssl=self._tls, server_hostname=origin.host
-                )
-            else:
-                await loop.create_connection(lambda: connection, sock=made)
-        except BaseException:
-            made.close()
-            raise
+        connection = Connection(origin)
+        if not origin.is_tls:
+            connection.opened(TcpTransport(loop, made, connection.received, connection.lost))
+            return connection
+        self._tls = self._tls or ssl.create_default_context()
+        transport = TlsTransport(
+            loop,
+            made,
+            connection.received,
+            connection.lost,
+            context=self._tls,
+            host=origin.host,
+        )
+        await transport.shake_hands()
+        connection.opened(transport)
         return connection
 
     async def _resolved(self, origin: Origin) -> list[AddrInfoType]:

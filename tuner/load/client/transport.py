@@ -1,0 +1,192 @@
+"""Transport: a connected TCP socket that is read as soon as it can be, also through TLS.
+
+asyncio's own transports would do, but for the time: they hand over bytes without the kernel's
+timestamp, and their layers were a twentieth of what a chunk costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from tuner.load.client.arrival_stamps import ArrivalSocket
+
+# A larger one costs more than the read: the C library maps and unmaps memory for it.
+_READ_BYTES = 2**16
+
+OnData = Callable[[bytes, float], None]  # bytes, and the monotonic time of their arrival, s
+OnLost = Callable[[Exception | None], None]  # why, None if it was closed
+
+
+class Transport(Protocol):
+    """What a connection sends through; it calls `OnData` for what arrives, and `OnLost` once."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send, at once as far as the kernel takes it."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once; `OnLost` is called soon."""
+        ...
+
+
+class TcpTransport:
+    """Plain TCP."""
+
+    __slots__ = ("_loop", "_on_data", "_on_lost", "_socket", "_unsent", "is_closing")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: ArrivalSocket,
+        on_data: OnData,
+        on_lost: OnLost,
+    ) -> None:
+        self.is_closing = False
+        self._loop, self._socket = loop, connected
+        self._on_data, self._on_lost = on_data, on_lost
+        self._unsent = bytearray()
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.add_reader(connected, self._read)
+
+    def write(self, data: bytes) -> None:
+        """Send, at once as far as the kernel takes it."""
+        if self.is_closing:
+            return
+        waits = bool(self._unsent)
+        self._unsent += data
+        if not waits:
+            self._send()
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Close at once."""
+        if self.is_closing:
+            return
+        self.is_closing = True
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._loop.call_soon(self._end, error)
+
+    def _send(self) -> None:
+        try:
+            sent = self._socket.send(self._unsent)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self.abort(error)
+            return
+        del self._unsent[:sent]
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._send)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            data, arrived_s = self._socket.receive(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.abort(error)
+            return
+        if not data:
+            self.abort()
+            return
+        try:
+            self._on_data(data, arrived_s)
+        except BaseException:  # a fault of ours: nobody shall wait for the rest
+            self.abort()
+            raise
+
+    def _end(self, error: Exception | None) -> None:
+        self._socket.close()
+        self._on_lost(error)
+
+
+class TlsTransport:
+    """TLS over TCP: what arrives has the time of the segment that completed its record."""
+
+    __slots__ = ("_handshake", "_incoming", "_on_data", "_on_lost", "_outgoing", "_tcp", "_tls")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: ArrivalSocket,
+        on_data: OnData,
+        on_lost: OnLost,
+        *,
+        context: ssl.SSLContext,
+        host: str,
+    ) -> None:
+        self._on_data, self._on_lost = on_data, on_lost
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._handshake: asyncio.Future[None] = loop.create_future()
+        self._tcp = TcpTransport(loop, connected, self._received, self._lost)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._tcp.is_closing
+
+    async def shake_hands(self) -> None:
+        """Wait until both sides are agreed; raises `OSError` if they cannot be."""
+        try:
+            self._go_on_with_handshake()
+            await self._handshake
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send."""
+        self._tls.write(data)
+        self._send()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._tcp.abort()
+
+    def _send(self) -> None:
+        if self._outgoing.pending:
+            self._tcp.write(self._outgoing.read())
+
+    def _go_on_with_handshake(self) -> None:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self._handshake.set_exception(error)
+        else:
+            self._handshake.set_result(None)
+        self._send()  # also the alert that says why not
+
+    def _received(self, data: bytes, arrived_s: float) -> None:
+        self._incoming.write(data)
+        if not self._handshake.done():
+            self._go_on_with_handshake()
+        try:
+            while self._handshake.done() and not self.is_closing:
+                found = self._tls.read(_READ_BYTES)
+                if not found:  # the other side has said that it ends
+                    self.abort()
+                    return
+                self._on_data(found, arrived_s)
+        except ssl.SSLWantReadError:
+            self._send()  # what TLS answers by itself
+        except ssl.SSLError as error:
+            self._tcp.abort(error)
+
+    def _lost(self, error: Exception | None) -> None:
+        if not self._handshake.done():
+            self._handshake.set_exception(error or ConnectionResetError("the server closed it"))
+        self._on_lost(error)
