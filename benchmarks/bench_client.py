@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import uvloop
 
 from tuner.load.client.drive import drive
 from tuner.records import (
@@ -154,7 +155,7 @@ def driven(
 ) -> Records:
     """Drive a load on an event loop of its own; return the records.
 
-    They are no result of the main task: `asyncio.run` would format it, array by array, twice, for
+    They are no result of the main task: `uvloop.run` would format it, array by array, twice, for
     a message that nobody sees (the enum of `signal.getsignal` refuses a handler by its `repr`).
     """
     found: list[Records] = []
@@ -162,7 +163,7 @@ def driven(
     async def main() -> None:
         found.append((await drive(endpoint, requests, load, watch)).records)
 
-    asyncio.run(main())
+    uvloop.run(main())  # as the tuner does
     return found[0]
 
 

@@ -17,6 +17,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 
 import numpy as np
+import uvloop
 
 from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
@@ -102,7 +103,7 @@ def run(streams: int, seconds: float) -> tuple[RawRun, Truth]:
         )
         plan = WindowPlan(window_s=seconds, begins_after_s=_WARM_UP_S)
         load, url = Load(concurrency=streams), f"http://127.0.0.1:{pipe.recv()}"
-        seen, warnings = asyncio.run(
+        seen, warnings = uvloop.run(
             run_load(
                 Endpoint(VllmApi(), url, "truth"),
                 requests,

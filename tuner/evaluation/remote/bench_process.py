@@ -12,6 +12,8 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
+import uvloop
+
 from tuner.errors import OperatorNeededError, TunerError
 from tuner.evaluation.remote.hosted import HostedBench
 from tuner.evaluation.remote.messages import Call, Cancel, Close, Done, Failed, Note, Sample
@@ -100,6 +102,6 @@ async def _answer(pipe: _Pipe, number: int, work: asyncio.Task[Reply]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Connection(int(sys.argv[1]))))
+    uvloop.run(serve(Connection(int(sys.argv[1]))))
     sys.stdout.flush()
     os._exit(0)  # a thread that hangs in a driver call would keep it alive

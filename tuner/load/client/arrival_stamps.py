@@ -58,7 +58,7 @@ class ArrivalSocket(socket.socket):
     Where the kernel does not tell (not Linux), that is when it was read.
     """
 
-    _clock: WallClock
+    __slots__ = ("_clock",)
 
     def __init__(self, clock: WallClock, family: int, kind: int, protocol: int) -> None:
         super().__init__(family, kind, protocol)

@@ -27,6 +27,8 @@ from tuner.servers.server import Endpoint
 _LOOK_S = 0.05
 # After a failure a closed-loop client waits, so that a dead server is not asked in a busy loop.
 _FAILURE_PAUSE_S = 0.1
+# uvloop's timers are of whole milliseconds, and may be early by half of one.
+_TIMER_STEP_S = 1e-3
 # So long the load goes on at the most until the window's end has been sampled.
 _LONGEST_TAIL_S = 2.0
 
@@ -140,7 +142,9 @@ class _Run:
         for request in requests:
             scheduled_s = start_s + request.arrival_s / self._load.request_rate
             # Also when it is late already: the answers must be read meanwhile.
-            await asyncio.sleep(max(0.0, scheduled_s - time.monotonic()))
+            await asyncio.sleep(0.0)
+            while (left_s := scheduled_s - time.monotonic()) > 0.0:  # noqa: ASYNC110 - no event: time
+                await asyncio.sleep(max(left_s, _TIMER_STEP_S))
             exchange = Exchange(request, self._server, scheduled_s)
             self._spawn(group, self._exchange(exchange))
         self._exhausted()
