@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
+from tuner.load.client.connection import Connection
 from tuner.load.client.connections import CannotConnectError, Connections
 from tuner.load.client.framing import HttpError
 from tuner.metrics import Output
@@ -46,11 +48,15 @@ class Exchange:
     """One request under way, and its record at any time: also of a cancelled one."""
 
     __slots__ = (
+        "_begun",
         "_body",
+        "_connection",
         "_ended_s",
+        "_fed_s",
         "_head",
         "_keeps_connection",
         "_news",
+        "_refusal",
         "_state",
         "_stream",
         "_url",
@@ -76,6 +82,10 @@ class Exchange:
         self.error: str | None = None  # why it failed
         self._ended_s: float | None = None
         self._news: asyncio.Future[None] | None = None
+        self._connection: Connection | None = None
+        self._refusal = b""  # the body of an answer that is none
+        self._begun = False  # whether a token has arrived
+        self._fed_s = math.nan  # when something of the answer arrived last
         self.sent_s = time.monotonic()  # the body is ready: building it is not the server's time
 
     @property
@@ -134,58 +144,47 @@ class Exchange:
         """
         first_due_s = time.monotonic() + limits.first_token_s
         target = connections.target(self._url)
-        connection = await connections.take(target.origin)
-        stream, refusal = self._stream, bytearray()
-        fed_s = first_due_s
-        begun = False
-
-        def feed(data: bytes, arrived_s: float) -> None:
-            nonlocal fed_s, begun
-            if connection.status != 200:
-                refusal.extend(data[:_REFUSAL_BYTES])
-                self._tell()
-                return
-            stream.feed(data, arrived_s)
-            fed_s = arrived_s
-            if not begun or stream.problem is not None or stream.ended_s is not None:
-                begun = stream.received > 0
-                self._tell()
-
+        connection = self._connection = await connections.take(target.origin)
+        stream = self._stream
         head = target.head + f"{self._head}\r\n".encode()
         try:
-            connection.post(head + self._body, feed, self._tell, keep=self._keeps_connection)
+            connection.post(head + self._body, self._feed, self._tell, keep=self._keeps_connection)
             self._body = b""  # a long prompt, and it is not sent again
-            while not (connection.ended or stream.problem or len(refusal) >= _REFUSAL_BYTES):
+            while not (connection.ended or stream.problem or len(self._refusal) >= _REFUSAL_BYTES):
                 # The end of the response is awaited only to use the connection again.
                 if stream.ended_s is not None:
                     due_s = stream.ended_s + _CLOSING_S
                 else:
-                    due_s = fed_s + limits.silence_s if stream.received else first_due_s
+                    due_s = self._fed_s + limits.silence_s if stream.received else first_due_s
                 if time.monotonic() >= due_s:
                     return self._late(limits)
-                await self._news_until(due_s)
+                # an `asyncio.Event` in a time-out does the same with ten times the memory
+                self._news = asyncio.get_running_loop().create_future()
+                connections.alarms.set(self._tell, due_s)
+                await self._news
         finally:
+            connections.alarms.drop(self._tell)
             connections.give_back(connection)
         if connection.status not in (None, 200):
-            text = refusal[:_REFUSAL_BYTES].decode(errors="replace")
+            text = self._refusal[:_REFUSAL_BYTES].decode(errors="replace")
             return f"HTTP {connection.status}: {text[:SHOWN_CHARACTERS].strip()}"
         if connection.error is not None:
             raise connection.error
         return None
 
-    async def _news_until(self, due_s: float) -> None:
-        """Wait until somebody tells of news, or it is `due_s`.
-
-        An `asyncio.Event` in a time-out does the same with ten times the memory.
-        """
-        loop = asyncio.get_running_loop()
-        self._news = loop.create_future()
-        timer = loop.call_at(due_s, self._tell)
-        try:
-            await self._news
-        finally:
-            timer.cancel()
-            self._news = None
+    def _feed(self, data: bytes, arrived_s: float) -> None:
+        """Take in what arrived of the body."""
+        assert self._connection is not None
+        if self._connection.status != 200:
+            self._refusal += data[:_REFUSAL_BYTES]
+            self._tell()
+            return
+        stream = self._stream
+        stream.feed(data, arrived_s)
+        self._fed_s = arrived_s
+        if not self._begun or stream.problem is not None or stream.ended_s is not None:
+            self._begun = stream.received > 0
+            self._tell()
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():

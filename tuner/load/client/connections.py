@@ -7,13 +7,16 @@ import base64
 import ipaddress
 import socket
 import ssl
+import time
 from collections import deque
+from functools import partial
 from typing import NamedTuple, Self, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from tuner import __version__
+from tuner.load.client.alarms import Alarms
 from tuner.load.client.arrival_stamps import ArrivalSocket, WallClock
 from tuner.load.client.connection import Connection, Origin
 from tuner.load.client.transport import TcpTransport, TlsTransport
@@ -47,6 +50,7 @@ class Connections:
 
     def __init__(self, connect_s: float) -> None:
         self._connect_s = connect_s
+        self.alarms = Alarms()
         self._clock = WallClock()
         self._free: deque[Connection] = deque()  # the longest idle first
         self._targets: dict[str, Target] = {}
@@ -61,6 +65,7 @@ class Connections:
         for connection in self._free:
             connection.close()
         self._free.clear()
+        self.alarms.close()
         for lookup in self._addresses.values():
             lookup.cancel()  # nobody waits for it any more
         await asyncio.sleep(0)  # the event loop closes the sockets in its next round
@@ -77,7 +82,7 @@ class Connections:
 
         Raises `CannotConnectError`.
         """
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         while self._free and now_s - self._free[0].idle_since_s > _KEEP_ALIVE_S:
             self._free.popleft().close()
         while self._free:
@@ -86,8 +91,13 @@ class Connections:
                 return connection
             connection.close()
         try:
-            async with asyncio.timeout(self._connect_s):
-                return await self._open(origin)
+            async with asyncio.timeout(None) as limit:
+                late = partial(limit.reschedule, 0.0)
+                self.alarms.set(late, now_s + self._connect_s)
+                try:
+                    return await self._open(origin)
+                finally:
+                    self.alarms.drop(late)
         except TimeoutError:
             raise CannotConnectError(None) from None
         except OSError as error:
@@ -116,14 +126,13 @@ class Connections:
         assert isinstance(made, ArrivalSocket)
         connection = Connection(origin)
         if not origin.is_tls:
-            connection.opened(TcpTransport(loop, made, connection.received, connection.lost))
+            connection.opened(TcpTransport(loop, made, connection))
             return connection
         self._tls = self._tls or ssl.create_default_context()
         transport = TlsTransport(
             loop,
             made,
-            connection.received,
-            connection.lost,
+            connection,
             context=self._tls,
             host=origin.host,
         )

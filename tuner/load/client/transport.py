@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Protocol
 
 from tuner.load.client.arrival_stamps import ArrivalSocket
@@ -17,12 +16,21 @@ from tuner.load.client.arrival_stamps import ArrivalSocket
 # A larger one costs more than the read: the C library maps and unmaps memory for it.
 _READ_BYTES = 2**16
 
-OnData = Callable[[bytes, float], None]  # bytes, and the monotonic time of their arrival, s
-OnLost = Callable[[Exception | None], None]  # why, None if it was closed
+
+class Receiver(Protocol):
+    """Who takes what a transport reads."""
+
+    def received(self, data: bytes, arrived_s: float) -> None:
+        """Take what arrived at a monotonic time, s."""
+        ...
+
+    def lost(self, error: Exception | None) -> None:
+        """Take in, once, that nothing more comes, and why: None if it was closed."""
+        ...
 
 
 class Transport(Protocol):
-    """What a connection sends through; it calls `OnData` for what arrives, and `OnLost` once."""
+    """What a connection sends through."""
 
     @property
     def is_closing(self) -> bool:
@@ -34,25 +42,20 @@ class Transport(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close at once; `OnLost` is called soon."""
+        """Close at once; the receiver is told soon."""
         ...
 
 
 class TcpTransport:
     """Plain TCP."""
 
-    __slots__ = ("_loop", "_on_data", "_on_lost", "_socket", "_unsent", "is_closing")
+    __slots__ = ("_loop", "_receiver", "_socket", "_unsent", "is_closing")
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connected: ArrivalSocket,
-        on_data: OnData,
-        on_lost: OnLost,
+        self, loop: asyncio.AbstractEventLoop, connected: ArrivalSocket, receiver: Receiver
     ) -> None:
         self.is_closing = False
-        self._loop, self._socket = loop, connected
-        self._on_data, self._on_lost = on_data, on_lost
+        self._loop, self._socket, self._receiver = loop, connected, receiver
         self._unsent = b""
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.add_reader(connected, self._read)
@@ -101,36 +104,35 @@ class TcpTransport:
             self.abort()
             return
         try:
-            self._on_data(data, arrived_s)
+            self._receiver.received(data, arrived_s)
         except BaseException:  # a fault of ours: nobody shall wait for the rest
             self.abort()
             raise
 
     def _end(self, error: Exception | None) -> None:
         self._socket.close()
-        self._on_lost(error)
+        self._receiver.lost(error)
 
 
 class TlsTransport:
     """TLS over TCP: what arrives has the time of the segment that completed its record."""
 
-    __slots__ = ("_handshake", "_incoming", "_on_data", "_on_lost", "_outgoing", "_tcp", "_tls")
+    __slots__ = ("_handshake", "_incoming", "_outgoing", "_receiver", "_tcp", "_tls")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         connected: ArrivalSocket,
-        on_data: OnData,
-        on_lost: OnLost,
+        receiver: Receiver,
         *,
         context: ssl.SSLContext,
         host: str,
     ) -> None:
-        self._on_data, self._on_lost = on_data, on_lost
+        self._receiver = receiver
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._handshake: asyncio.Future[None] = loop.create_future()
-        self._tcp = TcpTransport(loop, connected, self._received, self._lost)
+        self._tcp = TcpTransport(loop, connected, self)
 
     @property
     def is_closing(self) -> bool:
@@ -170,7 +172,8 @@ class TlsTransport:
             self._handshake.set_result(None)
         self._send()  # also the alert that says why not
 
-    def _received(self, data: bytes, arrived_s: float) -> None:
+    def received(self, data: bytes, arrived_s: float) -> None:
+        """Decrypt what arrived, and hand it on."""
         self._incoming.write(data)
         if not self._handshake.done():
             self._go_on_with_handshake()
@@ -180,13 +183,14 @@ class TlsTransport:
                 if not found:  # the other side has said that it ends
                     self.abort()
                     return
-                self._on_data(found, arrived_s)
+                self._receiver.received(found, arrived_s)
         except ssl.SSLWantReadError:
             self._send()  # what TLS answers by itself
         except ssl.SSLError as error:
             self._tcp.abort(error)
 
-    def _lost(self, error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
+        """Hand on that nothing more comes."""
         if not self._handshake.done():
             self._handshake.set_exception(error or ConnectionResetError("the server closed it"))
-        self._on_lost(error)
+        self._receiver.lost(error)
