@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from tuner.load.client.client import ClientLimits, Exchange
 from tuner.load.client.client_watch import ClientWatch, DriveReport
@@ -85,33 +84,35 @@ class _Run:
         self._under_way: set[Exchange] = set()
         self._first_tokens_s: dict[Exchange, float] = {}  # of those under way, as far as asked for
         self._records: list[RequestRecord] = []
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def until_the_end(self, requests: Iterator[Request]) -> tuple[RequestRecord, ...]:
         """Run the load, end it, and return the records by request id."""
-        async with asyncio.TaskGroup() as group:
-            if self._informed is not None:
-                self._informed.set_in_flight_source(self._requests_in_flight)
-            start_s = time.monotonic()
-            self._watch.started(start_s)
-            if self._load.concurrency is not None:
-                for _ in range(self._load.concurrency):
-                    self._spawn(group, self._closed_client(requests))
-            else:
-                self._spawn(group, self._open_arrivals(group, requests, start_s))
-            await self._until_over()
-            for task in self._tasks:
-                task.cancel()
+        if self._informed is not None:
+            self._informed.set_in_flight_source(self._requests_in_flight)
+        start_s = time.monotonic()
+        self._watch.started(start_s)
+        offering = asyncio.create_task(self._offer(requests, start_s))
+        try:
+            await self._until_over(offering)
+        finally:
+            offering.cancel()
+            await asyncio.wait([offering])
+        if not offering.cancelled():
+            offering.result()  # raises what a task has raised
         self._end_under_way()
         return tuple(sorted(self._records, key=lambda record: record.request_id))
 
-    def _spawn(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
-        task = group.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _offer(self, requests: Iterator[Request], start_s: float) -> None:
+        """Send all requests, and wait for their ends."""
+        async with asyncio.TaskGroup() as group:
+            if self._load.concurrency is None:
+                await self._open_arrivals(group, requests, start_s)
+                return
+            for _ in range(self._load.concurrency):
+                group.create_task(self._closed_client(requests))
 
-    async def _until_over(self) -> None:
-        while self._tasks and self._health.gone is None:
+    async def _until_over(self, offering: asyncio.Task[None]) -> None:
+        while not offering.done() and self._health.gone is None:
             now_s = time.monotonic()
             end_s = self._watch.window_end_s
             if end_s is not None and now_s >= end_s and self._is_settled(end_s, now_s):
@@ -146,7 +147,7 @@ class _Run:
             while (left_s := scheduled_s - time.monotonic()) > 0.0:  # noqa: ASYNC110 - no event: time
                 await asyncio.sleep(max(left_s, _TIMER_STEP_S))
             exchange = Exchange(request, self._server, scheduled_s)
-            self._spawn(group, self._exchange(exchange))
+            group.create_task(self._exchange(exchange))
         self._exhausted()
 
     def _exhausted(self) -> None:
