@@ -144,6 +144,23 @@ def test_a_point_is_repeated_only_where_its_standing_is_not_sure() -> None:
     assert doubtful.reason == "repeat"
 
 
+def test_a_repeat_that_gains_nothing_gives_way_to_doubt() -> None:
+    """Two points at the bound differ by less than matters; elsewhere nothing was seen."""
+    space, rng = Space([Knob("a", tuple(range(60)))]), np.random.default_rng(0)
+    seen = [
+        Observation(
+            {"a": a},
+            objectives=(1e-4 * (a > 19) + 0.05 * max(a - 20, 0) + 0.3 * (a < 19),),
+            violations=((20.5 - a) / 20 + 0.05 * rng.standard_normal(),),
+        )
+        for a in (*range(0, 60, 4), *([20, 21] * 8))
+    ]
+    for _ in range(12):
+        found = Search(space, violations=1, starts=0).propose(seen)
+        assert found.reason != "repeat" or found.gain is None or found.gain >= IDLE_GAIN
+        seen.append(Observation(found.point, objectives=(1.0,), violations=(0.2,)))
+
+
 def test_the_same_seed_proposes_the_same() -> None:
     once, again = (run(Search(SPACE, violations=1, seed=4), 11) for _ in range(2))
     assert [o.point for o in once] == [o.point for o in again]

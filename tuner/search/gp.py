@@ -144,18 +144,23 @@ class GaussianProcess:
         variance = np.maximum(prior - np.einsum("ij,ij->j", half, half), 1e-10)
         return centre + spread * mean, spread * np.sqrt(variance)
 
+    def joint(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return mean (Q,) and covariance (Q, Q) of the function at rows of `x` (Q, D)."""
+        centre, spread = self.scale
+        cross = self._cross(x)
+        half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        covariance: Floats = self._own(x) - half.T @ half
+        return centre + spread * (cross @ self._weights), spread**2 * covariance
+
     def sample(self, x: Floats, normals: Floats) -> Floats:
         """Return joint samples of the function at rows of `x` (Q, D), shape (samples, Q).
 
         `normals` holds independent standard normal deviates, shape (samples, Q).
         """
-        centre, spread = self.scale
-        cross = self._cross(x)
-        half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        covariance = self._own(x) - half.T @ half
+        mean, covariance = self.joint(x)
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        samples: Floats = centre + spread * (cross @ self._weights + normals @ root.T)
+        samples: Floats = mean + normals @ root.T
         return samples
 
     def fantasize(self, x: Floats) -> GaussianProcess:

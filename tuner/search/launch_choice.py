@@ -19,7 +19,6 @@ from tuner.search.space import Floats, Levels, Space
 LONGEST_STAY = 4  # evaluations that are looked ahead
 _LAUNCHES = 3
 _ROWS_PER_LAUNCH = 20
-_UNKNOWN_LAUNCH_SHARE = 1.0  # of an evaluation, until a launch was seen
 
 Gain = Callable[[Levels, Sequence[Levels]], Floats]
 
@@ -33,14 +32,18 @@ class Costs:
 
 
 def estimated_costs(observations: Sequence[Observation]) -> Costs:
-    """Return the medians so far; in relative units while no duration is known."""
-    evaluations = [
-        o.wall_s - (o.launch_s or 0.0) for o in observations if o.works and o.wall_s is not None
+    """Return the medians so far; in relative units while no duration is known.
+
+    An evaluation takes what it took where the point worked, if one did. While only one of the two
+    is known, the other is taken to be as long.
+    """
+    lasted = [
+        (o.works, o.wall_s - (o.launch_s or 0.0)) for o in observations if o.wall_s is not None
     ]
+    evaluations = [s for works, s in lasted if works] or [s for _, s in lasted if s > 0.0]
     launches = [o.launch_s for o in observations if o.launch_s is not None]
-    evaluation_s = statistics.median(evaluations) if evaluations else 1.0
-    launch_s = statistics.median(launches) if launches else _UNKNOWN_LAUNCH_SHARE * evaluation_s
-    return Costs(launch_s, evaluation_s)
+    either = evaluations or launches or [1.0]
+    return Costs(statistics.median(launches or either), statistics.median(evaluations or either))
 
 
 def choose_row(

@@ -126,6 +126,21 @@ def fit_models(space: Space, observations: Sequence[Observation], violations: in
     )
 
 
+def fit_constraints(space: Space, observations: Sequence[Observation], violations: int) -> Models:
+    """Fit what is known of feasibility, without objectives.
+
+    A constraint is left out while it is known at fewer than two points.
+    """
+    working = [o for o in observations if o.works]
+    bounds = [_column(space, working, k, of_objectives=False) for k in range(violations)]
+    return Models(
+        space,
+        (),
+        tuple(fit_censored(b.data, b.censored) for b in bounds if len(b.data.y) >= 2),
+        *_failures(space, observations),
+    )
+
+
 def _failures(space: Space, observations: Sequence[Observation]) -> tuple[Feasibility, Capacity]:
     """Learn from what crashed, and from what did not keep up."""
     x = space.coordinates_of([o.point for o in observations])

@@ -10,9 +10,10 @@ import numpy as np
 from tuner.search.acquisition import Utility
 from tuner.search.candidates import Candidates
 from tuner.search.failures.causes import FailureCauses
+from tuner.search.failures.first_result import log_promise
 from tuner.search.launch_choice import Costs, choose_row, estimated_costs
 from tuner.search.observation import Observation, Suggestion, working_points
-from tuner.search.posterior import Models, fit_models
+from tuner.search.posterior import Models, fit_constraints, fit_models
 from tuner.search.posterior_samples import PosteriorSamples, sample_posterior
 from tuner.search.space import Flags, Floats, Levels, Point, Space
 from tuner.search.start_design import StartDesign
@@ -98,14 +99,17 @@ class Search:
         )
         models = fit_models(self._space, observations, self._violations)
         working = working_points(self._space, observations)
-        if models is None or not working:
-            return self._random_point(candidates, rng, warm)
-        step = _Step(models.fantasize(pending), [*working, *pending], candidates, rng)
         costs = estimated_costs(observations)
+        if models is None or not working:
+            constraints = fit_constraints(self._space, observations, self._violations)
+            pool = rng.permutation(candidates.pool(rng, working, warm))
+            return self._first_result(constraints.fantasize(pending), working, pool, warm, costs)
+        step = _Step(models.fantasize(pending), [*working, *pending], candidates, rng)
 
         def rate(option: tuple[Point, float]) -> float:
             point, log_gain = option
-            return log_gain - math.log(self._seconds(point, warm, costs))
+            row = self._space.levels_of(point)[None]
+            return log_gain - float(self._log_seconds(row, warm, costs)[0])
 
         best = step.best_new(warm, costs)
         # before there is a front, a new point's gain is less violation: no match for a repeat's
@@ -113,11 +117,13 @@ class Search:
         repeat = step.best_repeat(working, rate) if competes else None
         if best is None and repeat is None:
             raise ExhaustedError("every possible point was evaluated")
-        if repeat is not None and (best is None or rate(repeat) > rate(best)):
-            return Suggestion(repeat[0], "repeat", step.share(repeat[1]))
-        assert best is not None
+        if best is None or (repeat is not None and rate(repeat) > rate(best)):
+            assert repeat is not None
+            share = step.share(repeat[1])
+            if best is None or not _is_idle(share):
+                return Suggestion(repeat[0], "repeat", share)
         share = step.share(best[1])
-        if share is None or share >= IDLE_GAIN:
+        if not _is_idle(share):
             return Suggestion(best[0], "improvement", share)
         doubtful = step.best_new(warm, costs, _WIDER_STD_SCALE) or best
         return Suggestion(doubtful[0], "doubt", share)
@@ -130,24 +136,37 @@ class Search:
             *(Suggestion(point, "start") for point in points),
         ]
 
-    def _seconds(self, point: Point, warm: Point | None, costs: Costs) -> float:
-        """Return how long a point takes to evaluate, with the launch unless `warm` will do."""
-        restarting = self._space.restarting
-        if not restarting.any():
-            return costs.evaluation_s
-        if warm is not None:
-            levels, warm_levels = self._space.levels_of(point), self._space.levels_of(warm)
-            if bool(np.all(levels[restarting] == warm_levels[restarting])):
-                return costs.evaluation_s
-        return costs.evaluation_s + costs.launch_s
+    def _log_seconds(self, rows: Levels, warm: Point | None, costs: Costs) -> Floats:
+        """Return the log of how long each row of levels (N, D) takes to evaluate, shape (N,).
 
-    def _random_point(
-        self, candidates: Candidates, rng: np.random.Generator, warm: Point | None
+        With the launch, unless `warm` will do.
+        """
+        restarting = self._space.restarting
+        needs_launch = np.full(len(rows), bool(restarting.any()))
+        if warm is not None:
+            differs = rows[:, restarting] != self._space.levels_of(warm)[restarting]
+            needs_launch &= differs.any(axis=1)
+        seconds: Floats = np.log(costs.evaluation_s + costs.launch_s * needs_launch)
+        return seconds
+
+    def _first_result(
+        self,
+        models: Models,
+        working: Sequence[Point],
+        rows: Levels,
+        warm: Point | None,
+        costs: Costs,
     ) -> Suggestion:
-        pool = candidates.pool(rng, (), warm)
-        if not len(pool):
+        """Return that of `rows` (N, D) that promises the most per second, the first of equals."""
+        if not len(rows):
             raise ExhaustedError("every possible point was evaluated")
-        return Suggestion(self._space.point(rng.choice(pool)), "start")
+        log_promises = log_promise(models, rows, self._space.coordinates_of(working))
+        best = int(np.argmax(log_promises - self._log_seconds(rows, warm, costs)))
+        return Suggestion(self._space.point(rows[best]), "start")
+
+
+def _is_idle(share: float | None) -> bool:
+    return share is not None and share < IDLE_GAIN
 
 
 class _Step:

@@ -51,3 +51,14 @@ def test_where_nothing_falls_behind_it_says_nothing() -> None:
     x = SPACE.coordinates_of([at("bf16", "bf16", 1), at("fp8", "fp8", 4)])
     model = Capacity(x, np.zeros(2), SPACE.unordered)
     assert np.all(model.log_probability(x) == 0.0)
+
+
+def test_between_what_falls_behind_and_what_keeps_up_either_may_be_true() -> None:
+    """Many that keep up show that their capacity is 1 or more, not that it is 1."""
+    x = np.array([0.0, 0.15, 0.3, *np.linspace(0.6, 1.0, 20)])[:, None]
+    overloads = np.array([0.6, 0.4, 0.2, *np.zeros(20)])
+    capacity = Capacity(x, overloads, np.array([False]))
+    behind, between, beside = np.exp(capacity.log_probability(np.array([[0.1], [0.45], [0.8]])))
+    assert behind < 0.02
+    assert 0.1 < between < 0.98
+    assert beside > 0.95

@@ -1,1 +1,1 @@
-"""What fails: whether a point works and keeps up, and the options that failures are due to."""
+"""What fails: which points work and keep up, why others do not, and where to look meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_ndtr
 
-from tuner.search.censoring import fit_censored
+from tuner.search.failures.loose_bounds import fit_loosely_bounded
 from tuner.search.gp import Data
 from tuner.search.space import Flags, Floats
 
@@ -24,7 +24,7 @@ class Capacity:
         self._log_share = None
         if falls_behind.any():
             data = Data(x, -overloads, np.zeros(len(x)), unordered)
-            self._log_share = fit_censored(data, ~falls_behind)
+            self._log_share = fit_loosely_bounded(data, ~falls_behind)
 
     def log_probability(self, x: Floats) -> Floats:
         """Return the log probability that rows of `x` (N, D) keep up, shape (N,)."""
