@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import optuna
 import pytest
+from helpers.scripted import SPACE, measurement
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.configuration import Configuration
+from tuner.slo import Slo
+from tuner.spec.objective import Objective
 from tuner.study.proposals.knob_returns import RETURNED, parameters_between, parameters_beyond
+from tuner.study.proposals.proposals import Proposals
 
 GRID = {"clock": IntDistribution(780, 1980, step=60), "share": FloatDistribution(0.0, 1.0)}
 
@@ -53,3 +58,31 @@ def test_a_step_of_few_values_is_one_value() -> None:
         params={"log2_seqs": 9}, distributions={"log2_seqs": IntDistribution(3, 9)}, value=0.0
     )
     assert parameters_beyond(seqs) == [({"log2_seqs": 8}, "log2_seqs")]
+
+
+def test_what_is_measured_again_is_one_more_window_of_the_same_configuration() -> None:
+    asked = Proposals(
+        optuna.storages.InMemoryStorage(),
+        "s",
+        SPACE,
+        (Slo("p99_tpot_ms", 60.0),),
+        (Objective.parse("energy_per_output_token_j"),),
+        "gp",
+        0,
+    )
+    asked.enqueue_baseline({})
+    found = measurement(energy_per_output_token_j=0.3, p99_tpot_ms=30.0)
+    for number in range(2):
+        asked.tell_measured(asked.ask().number, found)
+        assert number == asked.complete_count - 1
+    for _ in range(2):
+        asked.returns.enqueue(1, ())
+        asked.returns.enqueue(1, ())  # it waits already
+        again = asked.ask()
+        assert again.configuration == asked.proposal(1).configuration
+        asked.tell_measured(again.number, found)
+    assert (asked.returns.count, asked.complete_count) == (1, 4)
+    asked.returns.enqueue(1, ("gpu_memory_utilization",))
+    seqs = asked.proposal(1).configuration.flags["max_num_seqs"]
+    assert asked.ask().configuration == Configuration(flags={"max_num_seqs": seqs})
+    assert asked.returns.count == 2
