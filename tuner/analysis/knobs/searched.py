@@ -73,9 +73,7 @@ def together(ones: Sequence[Searched]) -> Searched:
 
 
 def _mean(windows: Sequence[Measurement], weights: Sequence[int]) -> Measurement:
-    names = frozenset(windows[0].metrics).intersection(*(window.metrics for window in windows))
-    means = {
-        name: float(np.average([window.metrics[name] for window in windows], weights=weights))
-        for name in names
-    }
-    return replace(windows[0], metrics=means)
+    names = [n for n in windows[0].metrics if all(n in window.metrics for window in windows)]
+    rows = [[window.metrics[name] for name in names] for window in windows]
+    means = np.average(rows, axis=0, weights=weights).tolist()
+    return replace(windows[0], metrics=dict(zip(names, means, strict=True)))
