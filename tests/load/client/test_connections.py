@@ -157,3 +157,26 @@ def test_a_name_and_a_password_in_a_url_are_sent() -> None:
 def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="no URL of a server"):
         target_of(url)
+
+
+async def test_so_many_are_opened_at_once_as_a_servers_queue_surely_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A queue that is full drops the rest, and the kernel tries those again after a second."""
+    under_way, most = 0, 0
+    start = module.start_connection
+
+    async def counted(*args: object, **options: object) -> object:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await start(*args, **options)  # type: ignore[arg-type]
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(module, "start_connection", counted)
+    monkeypatch.setattr(module, "_OPENING_AT_ONCE", 4)
+    async with answering(WHOLE) as server, Connections(5.0) as connections:
+        await asyncio.gather(*(ask(connections, server.url, keep=False) for _ in range(20)))
+        assert (server.opened, most) == (20, 4)

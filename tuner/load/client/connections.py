@@ -26,6 +26,9 @@ from tuner.load.client.transport import TcpTransport, TlsTransport
 _KEEP_ALIVE_S = 2.0
 # After so long without an answer from one address the next one is tried, too (RFC 8305).
 _NEXT_ADDRESS_S = 0.25
+# A server's listen queue may be no longer: what it drops is tried again after a second. And what
+# waits to be connected takes more memory than a stream.
+_OPENING_AT_ONCE = 128
 _PORTS = {"http": 80, "https": 443}
 _KEPT_IN_PATHS = "/%:@!$&'()*+,;=~"
 
@@ -56,6 +59,7 @@ class Connections:
         self._targets: dict[str, Target] = {}
         self._addresses: dict[Origin, asyncio.Task[list[AddrInfoType]]] = {}
         self._tls: ssl.SSLContext | None = None
+        self._opening = asyncio.Semaphore(_OPENING_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,13 +120,14 @@ class Connections:
             family, kind, protocol, *_ = address
             return ArrivalSocket(self._clock, family, kind, protocol)
 
-        made = await start_connection(
-            await self._resolved(origin),
-            happy_eyeballs_delay=_NEXT_ADDRESS_S,
-            interleave=1,
-            loop=loop,
-            socket_factory=make_socket,
-        )
+        async with self._opening:
+            made = await start_connection(
+                await self._resolved(origin),
+                happy_eyeballs_delay=_NEXT_ADDRESS_S,
+                interleave=1,
+                loop=loop,
+                socket_factory=make_socket,
+            )
         assert isinstance(made, ArrivalSocket)
         connection = Connection(origin)
         if not origin.is_tls:
