@@ -1,14 +1,12 @@
-"""A night of the tuner's own search: a warm server, early ends, confirmation."""
+"""A night of the tuner's own search: a warm server and early ends, until the confirmation."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
 
 import numpy as np
-from bench_search_confirm import Evening
 from bench_search_runs import (
     LAUNCH_S,
     NIGHT_S,
@@ -26,8 +24,10 @@ from tuner.configuration import Value
 from tuner.search.observation import Observation
 from tuner.search.search import IDLE_GAIN, Search
 from tuner.search.space import Knob, Space
+from tuner.study.confirmation.plan import SHARE_OF_HOURS
 from tuner.study.proposals.stopping import IDLE_PROPOSALS
 
+SEARCH_S = (1.0 - SHARE_OF_HOURS) * NIGHT_S  # the rest belongs to the confirmation
 EARLY_S = 15.0
 OVERLOAD_S = 45.0  # until a load that grows without bound is told from one that has not settled
 LOG_KNOBS = ("max_num_seqs", "max_num_batched_tokens", "concurrency")
@@ -39,16 +39,11 @@ def launch_key(point: Point) -> tuple[Value, ...]:
     return tuple(point[name] for name in LAUNCH_KNOBS if name in point)
 
 
-def ours(
-    world: World,
-    seed: int,
-    night_s: float = NIGHT_S,
-    make: Callable[..., Search] = Search,
-) -> Night:
-    """A warm server, early ends, and the search."""
+def ours(world: World, seed: int) -> Night:
+    """A warm server, early ends, and the search, until it is done or for `SEARCH_S`."""
     scenario = world.scenario
     space = search_space(scenario)
-    search = make(
+    search = Search(
         space,
         violations=len(scenario.slos),
         default=scenario.default,
@@ -56,11 +51,10 @@ def ours(
         seed=seed,
     )
     rng, log = np.random.default_rng([seed, 77]), Log(world)
-    evening = Evening(world, rng)
     seen: list[Observation] = []
     warm: Point | None = None
     idle = 0
-    while log.clock_s < night_s - evening.reserve_s and idle < IDLE_PROPOSALS:
+    while log.clock_s < SEARCH_S and idle < IDLE_PROPOSALS:
         began_s = time.process_time()
         suggestion = search.propose(seen, warm=warm)
         log.night.proposal_s.append(time.process_time() - began_s)
@@ -69,53 +63,43 @@ def ours(
         idle = idle + 1 if is_idle else 0
         is_warm = warm is not None and launch_key(warm) == launch_key(point)
         launch_s = None if is_warm else LAUNCH_S
-        observation, metrics = _observe(world, point, rng)
-        evening.add(point, metrics, log.clock_s)
+        observation = _observe(world, point, rng)
         spent_s = (observation.wall_s or 0.0) + (launch_s or 0.0)
         seen.append(dataclasses.replace(observation, launch_s=launch_s, wall_s=spent_s))
         warm = point if is_warm or observation.wall_s else None
         log.add(point, spent_s, launched=not is_warm)
     log.night.search_s = log.clock_s
-    confirmed = evening.confirm(log.clock_s)
-    log.night.handed_over, log.night.unsure = confirmed.members, confirmed.unsure
     return log.night
 
 
-def _observe(
-    world: World, point: Point, rng: np.random.Generator
-) -> tuple[Observation, Mapping[str, float] | None]:
-    """Measure as the tuner does: a clear miss is ended early, and told as a lower bound.
-
-    Return the metrics of a whole window, too.
-    """
+def _observe(world: World, point: Point, rng: np.random.Generator) -> Observation:
+    """Measure as the tuner does: a clear miss is ended early, and told as a lower bound."""
     early = world.measure(point, rng, EARLY_S)
     if early.state != WORKS:
         wall_s = 0.0 if early.state == REFUSED else SETTLE_S + OVERLOAD_S
-        return Observation(point, works=False, wall_s=wall_s, overload=early.overload), None
+        return Observation(point, works=False, wall_s=wall_s, overload=early.overload)
     assert early.violations is not None
     bounds: list[float | None] = []
     for slo, violation in zip(world.scenario.slos, early.violations, strict=True):
         sd = NOISE[slo.metric] * math.sqrt(WINDOW_S / EARLY_S)
         bounds.append(violation - _SURELY * sd if violation > _CLEAR * sd else None)
     if any(bound is not None for bound in bounds):
-        missed = Observation(
+        return Observation(
             point,
             objectives=(None,) * len(OBJECTIVES),
             violations=tuple(bounds),
             at_least=tuple(k for k, bound in enumerate(bounds) if bound is not None),
             wall_s=SETTLE_S + EARLY_S,
         )
-        return missed, None
     seen = world.measure(point, rng)
     assert seen.objectives is not None and seen.violations is not None
-    whole = Observation(
+    return Observation(
         point,
         objectives=seen.objectives,
         violations=seen.violations,
         wall_s=SETTLE_S + WINDOW_S,
         overload=0.0,
     )
-    return whole, seen.metrics
 
 
 def search_space(scenario: Scenario) -> Space:

@@ -15,7 +15,6 @@ from bench_search_runs import (
     Night,
     Seen,
     World,
-    handed_over,
 )
 from bench_search_scenarios import OBJECTIVES, REFUSED
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -41,7 +40,6 @@ def rival(sampler: str, world: World, seed: int, night_s: float = NIGHT_S) -> Ni
     )
     default = {n: encode(scenario.knobs[n], v) for n, v in scenario.default.items()}
     study.enqueue_trial(default)
-    measured: list[tuple[dict[str, Value], Seen]] = []
     while log.clock_s < night_s:
         trial = study.ask(space)
         point = {n: decode(scenario.knobs[n], trial.params[n]) for n in scenario.knobs}
@@ -49,8 +47,6 @@ def rival(sampler: str, world: World, seed: int, night_s: float = NIGHT_S) -> Ni
         _tell(study, trial, seen, len(scenario.slos))
         window_s = 0.0 if seen.state == REFUSED else SETTLE_S + WINDOW_S
         log.add(point, LAUNCH_S + window_s, launched=True)
-        measured.append((point, seen))
-    log.night.handed_over = handed_over(measured)
     return log.night
 
 

@@ -31,17 +31,18 @@ class Seen:
     state: int
     objectives: tuple[float, ...] | None
     violations: tuple[float, ...] | None
-    metrics: Mapping[str, float] | None = None
     overload: float | None = None
 
 
 @dataclass(slots=True)
 class Night:
-    """What one method found: (seconds, share of the true hypervolume), and what it hands over."""
+    """What one method found: (seconds, share of the true hypervolume).
+
+    `least` is the true first objective of the best evaluated point that truly meets every SLO.
+    """
 
     trace: list[tuple[float, float]] = field(default_factory=list)
-    handed_over: list[dict[str, Value]] = field(default_factory=list)
-    unsure: list[dict[str, Value]] = field(default_factory=list)
+    least: float = math.inf
     search_s: float = NIGHT_S
     evaluations: int = 0
     launches: int = 0
@@ -96,7 +97,7 @@ class World:
         objectives = costs(OBJECTIVES, noisy)
         assert objectives is not None
         violations = tuple(s.violation(noisy[s.metric]) for s in self.scenario.slos)
-        return Seen(state, objectives, violations, noisy)
+        return Seen(state, objectives, violations)
 
 
 class Log:
@@ -115,6 +116,7 @@ class Log:
         values = self._world.true_values(point)
         if values is not None:
             self._found.append(values)
+            self.night.least = min(self.night.least, values[0])
         self.night.trace.append((self.clock_s, self._world.share(self._found)))
 
 
@@ -132,7 +134,6 @@ def sweep(world: World, seed: int, night_s: float = NIGHT_S) -> Night:
     names = [*outer, *inner]
     rows = itertools.product(*(_three(scenario.knobs[name]) for name in names))
     points = [dict(zip(names, row, strict=True)) for row in rows]
-    measured: list[tuple[dict[str, Value], Seen]] = []
     last: dict[str, Value] | None = None
     for point in [dict(scenario.default), *points]:
         if log.clock_s >= night_s:
@@ -143,26 +144,9 @@ def sweep(world: World, seed: int, night_s: float = NIGHT_S) -> Night:
         window_s = 0.0 if seen.state == REFUSED else SETTLE_S + WINDOW_S
         last = None if seen.state == REFUSED else server
         log.add(point, launch_s + window_s, launched=launch_s > 0)
-        measured.append((point, seen))
-    log.night.handed_over = handed_over(measured)
     return log.night
 
 
 def _three(values: Sequence[Value]) -> list[Value]:
     levels = sorted({0, len(values) // 2, len(values) - 1})
     return [values[level] for level in levels]
-
-
-def handed_over(measured: Sequence[tuple[dict[str, Value], Seen]]) -> list[dict[str, Value]]:
-    """Return the front of what was measured once, at face value, best first objective first."""
-    good = [
-        (seen.objectives, point)
-        for point, seen in measured
-        if seen.objectives is not None and seen.violations and max(seen.violations) <= 0
-    ]
-    if not good:
-        return []
-    points = [values for values, _ in good]
-    front = {points[i] for i in pareto_front(points)}
-    kept = [(values, point) for values, point in good if values in front]
-    return [point for _, point in sorted(kept, key=lambda pair: pair[0])]

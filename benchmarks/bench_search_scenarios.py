@@ -1,7 +1,8 @@
 """The scenarios of the search's benchmark, and the true value of each of their configurations.
 
 A scenario's whole grid is simulated once, without noise and with the same requests, and kept under
-~/.cache/tuner/bench-search; the name of the file holds a hash of the emulator and the scenario.
+~/.cache/tuner/bench-search; the name of the file holds a hash of the emulator, without its server,
+and the scenario.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def _hash(scenario: Scenario) -> str:
         place = root / part
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:
-            if file.suffix in (".py", ".yaml"):
+            if file.suffix in (".py", ".yaml") and file.parent != root / "emulator" / "http":
                 digest.update(file.read_bytes())
     digest.update(load_workload(scenario.workload).sha256.encode())
     task = (scenario.gpu, scenario.model, scenario.load, scenario.fixed)
