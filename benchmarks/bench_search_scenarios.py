@@ -2,7 +2,7 @@
 
 A scenario's whole grid is simulated once, without noise and with the same requests, and kept under
 ~/.cache/tuner/bench-search; the name of the file holds a hash of the emulator, without its server,
-and the scenario.
+and of the scenario.
 """
 
 from __future__ import annotations
@@ -249,11 +249,13 @@ def table_path(scenario: Scenario) -> Path:
 def _hash(scenario: Scenario) -> str:
     root = Path(tuner.__file__).parent
     digest = hashlib.sha256()
-    for part in ("emulator", "load", "measurement/reduce.py"):
+    served = [root / "emulator" / "http", root / "load" / "client"]  # a simulation does without
+    for part in ("emulator", "emulator/http/flag_numbers.py", "load", "measurement/reduce.py"):
         place = root / part
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:
-            if file.suffix in (".py", ".yaml") and file.parent != root / "emulator" / "http":
+            is_served = place.is_dir() and file.parent in served
+            if file.suffix in (".py", ".yaml") and not is_served:
                 digest.update(file.read_bytes())
     digest.update(load_workload(scenario.workload).sha256.encode())
     task = (scenario.gpu, scenario.model, scenario.load, scenario.fixed)
