@@ -125,7 +125,7 @@ def test_the_exports(night: Store, answer: Any) -> None:
     best = answer["recommended"]
     for form in EXPORTS:
         text = load_export(form)(deployment(recommend(night)))
-        energy = f"energy_per_output_token_j: {best['energy_per_output_token_j']}"
+        energy = f"energy_per_output_token_j: {number(best['energy_per_output_token_j'])}"
         assert energy in [line.strip(' ,"#') for line in text.splitlines()], form
         assert f"{best['saving_percent']:.1f} % less energy" in text, form
         assert f"trial {best['number']}" in text, form

@@ -40,7 +40,7 @@ def test_a_file_and_options_merge_and_options_win(tmp_path: Path) -> None:
         ({"model": "m", "trials": 1, "window_s": 0.0}, "window_s: found 0"),
         ({"model": "m", "trials": 1, "precision": 0.0}, "precision: found 0"),
         ({"model": "m", "trials": 1, "sampler": "best"}, "sampler: found 'best'"),
-        ({"model": "m", "trials": 1, "study": "../x"}, "study: found '../x'"),
+        ({"model": "m", "trials": 1, "study": "../x"}, "study: '../x' is no name; use letters"),
         ({"model": "m", "trials": 1, "base_url": "http://x", "emulate": "L4"}, "exclude"),
         ({"model": "m", "trials": 1, "base_url": "http://x", "fork_servers": True}, "launches"),
         ({"model": "m", "trials": 1, "emulate": "L4", "fork_servers": True}, "launches"),

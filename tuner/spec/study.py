@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +69,7 @@ class StudySpec(BaseModel):
         serialize_by_alias=True,
     )
 
-    study: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
+    study: str | None = None
     model: str = Field(min_length=1, max_length=4095)
     workload: str = "chat"
     space: str = Field(default_factory=lambda known: workload_kind(known).space)
@@ -178,6 +179,8 @@ class StudySpec(BaseModel):
     @field_validator("study")
     @classmethod
     def _name_of_a_folder(cls, study: str | None) -> str | None:
+        if study is not None and re.fullmatch(r"\w[\w.-]*", study) is None:
+            raise ValueError(f"'{study}' is no name; use letters, digits, '.', '_' and '-'")
         if study is not None and len(study.encode()) > LONGEST_STUDY_NAME:
             raise ValueError(f"is longer than {LONGEST_STUDY_NAME} bytes; give a shorter name")
         return study

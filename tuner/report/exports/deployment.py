@@ -16,6 +16,7 @@ from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
 from tuner.report.checks_text import check_lines, slo_sentence
+from tuner.report.labels import number
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
@@ -204,7 +205,7 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         f"{study.model}, workload {study.workload_name}, {load_text(study, best.configuration)}",
         f"{study.gpu}, driver {study.driver or 'unknown'}, server {study.server_version}",
         f"SLO: {', '.join(str(slo) for slo in r.slos) or 'none'}",
-        f"{shown.kind.energy}: {shown.energy_per_unit_j}",
+        f"{shown.kind.energy}: {number(shown.energy_per_unit_j)}",
         f"confirmed by {shown.repeats} measurements beyond the search's own"
         if shown.confirmed
         else "unconfirmed: measured once, by the search",
