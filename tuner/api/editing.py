@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from tuner import DEFAULT_STORE
 from tuner.errors import UsageError
 from tuner.host.plain_text import plain_text
 from tuner.host.state_folder import state_folder
-from tuner.spec.study import LONGEST_STUDY_NAME
+from tuner.spec.study import LONGEST_STUDY_NAME, STUDY_NAME
 from tuner.store import Store
 from tuner.store.upkeep import editing
 
@@ -17,7 +15,7 @@ _MOST_CHARACTERS = 1000
 
 def rename_study(old: str, new: str, store: str = DEFAULT_STORE) -> None:
     """Rename a study; raises `UsageError` for a name that is taken or has other characters."""
-    if re.fullmatch(r"\w[\w.-]*", new) is None:
+    if STUDY_NAME.fullmatch(new) is None:
         raise UsageError(f"'{new}' cannot be a study's name; use letters, digits, '.', '_' and '-'")
     if len(new.encode()) > LONGEST_STUDY_NAME:
         raise UsageError(f"a study's name has at most {LONGEST_STUDY_NAME} bytes; shorten '{new}'")

@@ -42,6 +42,7 @@ _CONFIRM_WINDOW_S = 180.0
 SamplerName = Literal["gp", "tpe", "random"]
 TrafficKind = Literal["representative", "drawn"]
 
+STUDY_NAME = re.compile(r"\w[\w.-]*")  # of the whole name
 LONGEST_STUDY_NAME = 200  # bytes: with what is added, the name of a file or folder
 _LONGEST_PART = 255  # of a file's name, on every file system of Linux
 
@@ -179,7 +180,7 @@ class StudySpec(BaseModel):
     @field_validator("study")
     @classmethod
     def _name_of_a_folder(cls, study: str | None) -> str | None:
-        if study is not None and re.fullmatch(r"\w[\w.-]*", study) is None:
+        if study is not None and STUDY_NAME.fullmatch(study) is None:
             raise ValueError(f"'{study}' is no name; use letters, digits, '.', '_' and '-'")
         if study is not None and len(study.encode()) > LONGEST_STUDY_NAME:
             raise ValueError(f"is longer than {LONGEST_STUDY_NAME} bytes; give a shorter name")
