@@ -62,6 +62,14 @@ class Goal:
         return confirmations(trials, repeats, self.slos, *drops)
 
 
+def returns_of(goal: Goal, trials: Sequence[TrialRow], outlook: Outlook) -> Returns:
+    """Return what the search says of the knobs of each trial, with the margins of `outlook`."""
+    default = baseline_of(trials)
+    base = Configuration() if default is None else default.configuration
+    within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
+    return Returns(trials, goal.slos, base, within)
+
+
 def members(
     goal: Goal,
     trials: Sequence[TrialRow],
@@ -82,9 +90,7 @@ def members(
     by_number = {t.number: t for t in trials}
     outlook = Outlook(goal.slos, trials, repeats)
     default = baseline_of(trials)
-    base = Configuration() if default is None else default.configuration
-    within = {str(slo): outlook.margin(slo).needed for slo in goal.slos}
-    trials = Returns(trials, goal.slos, base, within).standing
+    trials = returns_of(goal, trials, outlook).standing
     rows = [
         trial
         if trial.baseline

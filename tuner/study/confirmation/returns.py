@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.knobs.returned import by_configuration, key_of, returnable, returned
-from tuner.analysis.knobs.returns import Returns
 from tuner.analysis.outcomes import baseline_of
-from tuner.analysis.outlook import Outlook, margins
+from tuner.analysis.outlook import Outlook
 from tuner.analysis.verdicts import Confirmation
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES
 from tuner.store import RepeatRow, TrialRow
-from tuner.study.confirmation.members import AIM_FROM, Goal, members
+from tuner.study.confirmation.members import AIM_FROM, Goal, members, returns_of
 
 _KEPT_OF_RESERVE = 0.6
 _OF_A_VERDICT = 2 * LEAST_WINDOWS  # repeats, the default's beside them
@@ -123,11 +122,9 @@ def next_again(
     goal: Goal, leader: TrialRow, trials: Sequence[TrialRow], repeats: Sequence[RepeatRow]
 ) -> KnobReturn | None:
     """Return what of a leader's returns to measure again, or None if all of them are decided."""
-    baseline = baseline_of(trials)
-    if baseline is None:
+    if baseline_of(trials) is None:
         return None
-    within = {slo: margin.needed for slo, margin in margins(goal.slos, trials, repeats).items()}
-    returns = Returns(trials, goal.slos, baseline.configuration, within)
+    returns = returns_of(goal, trials, Outlook(goal.slos, trials, repeats))
     names = returns.measured_again(leader)
     return None if names is None else KnobReturn(leader.number, names)
 
