@@ -143,6 +143,20 @@ def test_who_takes_the_lock_waits_for_a_commit_under_way(server: str) -> None:
     engine.dispose()
 
 
+def slow_down(server: str) -> None:
+    """Let every trial last 0.3 s: an emulated night is over in two, before it can be disturbed."""
+    Store.open(server, create=True).close()
+    with psycopg.connect(server) as connection:
+        connection.execute(
+            "CREATE FUNCTION lasts() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER lasts BEFORE UPDATE OF state ON tuner_trials "
+            "FOR EACH ROW EXECUTE FUNCTION lasts()"
+        )
+
+
 def ended(server: str) -> int:
     """How many trials have ended; 0 where that cannot be asked now."""
     query = "SELECT count(*) FROM tuner_trials WHERE state <> 'running'"
@@ -178,6 +192,7 @@ def tuner(tmp_path: Path) -> CommandLine:
 @pytest.mark.night
 def test_a_night_goes_on_after_a_crash_of_the_server(server: str, tuner: CommandLine) -> None:
     """Breaks 4 and 7: a restart ended the night, a cut connection with a traceback."""
+    slow_down(server)
     run = tuner.start(*STUDY, "--store", server)
     wait_for(server, 2, run)
     cut_every_connection(server)
@@ -199,6 +214,7 @@ def test_two_hosts_never_write_one_study(
     server: str, tuner: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Break 4: after a restart both wrote, and both ended in a traceback."""
+    slow_down(server)
     run = tuner.start(*STUDY, "--store", server)
     wait_for(server, 2, run)
     monkeypatch.setattr("socket.gethostname", lambda: "otherhost")
