@@ -14,8 +14,8 @@ from tuner.analysis.knobs.returns import Returns
 from tuner.store import TrialRow
 
 
-def simplified(trials: list[TrialRow], margin: float | None = None) -> dict[int, int]:
-    return dict(Returns(trials, SLOS, BASE, _within(margin)).simpler)
+def standing(trials: list[TrialRow], margin: float | None = None) -> list[int]:
+    return [t.number for t in Returns(trials, SLOS, BASE, _within(margin)).standing]
 
 
 def again(
@@ -30,19 +30,19 @@ def _within(margin: float | None) -> dict[str, float]:
 
 def test_a_limit_that_never_bound_is_dropped_though_the_sensor_says_a_little_more() -> None:
     same = trial(2, without("power_limit_w"), 0.256, 40.1)
-    assert simplified([DEFAULT, BEST, same])[1] == 2
+    assert standing([DEFAULT, BEST, same]) == [0, 2]
 
 
 def test_what_costs_energy_or_latency_stays() -> None:
     costs = trial(2, without("sm_clock_mhz"), 0.27, 30.0)
     slow = trial(3, without("max_num_seqs"), 0.24, 42.0)
-    assert simplified([DEFAULT, BEST, costs, slow]) == {}
+    assert standing([DEFAULT, BEST, costs, slow]) == [0, 1, 2, 3]
 
 
 def test_a_longer_latency_is_no_loss_far_within_the_slo() -> None:
     slow = trial(3, without("max_num_seqs"), 0.24, 42.0)
-    assert simplified([DEFAULT, BEST, slow], 0.1)[1] == 3
-    assert simplified([DEFAULT, BEST, slow], 0.3) == {}
+    assert standing([DEFAULT, BEST, slow], 0.1) == [0, 3]
+    assert standing([DEFAULT, BEST, slow], 0.3) == [0, 1, 3]
 
 
 def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
@@ -53,7 +53,7 @@ def test_a_lucky_window_of_the_fuller_one_keeps_no_knob() -> None:
         trial(3, without(two[1]), 0.259, 40.0),
         trial(4, without(*two), 0.259, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others])[1] == 4
+    assert standing([DEFAULT, BEST, *others]) == [0, 4]
 
 
 def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
@@ -64,17 +64,17 @@ def test_what_each_knob_saves_by_itself_is_no_luck() -> None:
         trial(3, without(two[1]), 0.25, 40.0),
         trial(4, without(*two), 0.26, 40.0),
     ]
-    assert simplified([DEFAULT, BEST, *others])[1] == 3
+    assert standing([DEFAULT, BEST, *others]) == [0, 3, 4]
 
 
 def test_what_one_window_cannot_tell_is_measured_again_and_the_means_count() -> None:
     """A night of code: without 64 sequences 3.4 % more, though nothing was slower."""
     without_it = without("max_num_seqs")
     night = [DEFAULT, BEST, trial(2, without_it, 0.2586, 40.0)]
-    assert simplified(night) == {}
+    assert standing(night) == [0, 1, 2]
     assert again(night, 0.1) == ()
     night.append(trial(3, FULL, 0.2555, 40.0))
-    assert simplified(night)[1] == 2
+    assert standing(night) == [0, 2]
     assert again(night, 0.1) is None
 
 
@@ -86,7 +86,7 @@ def test_what_is_slower_and_saves_nothing_goes_back_too() -> None:
     night.append(trial(3, FULL, 0.2515, 40.0))
     assert again(night, 0.1) == ("max_num_seqs",)
     night.append(trial(4, without_it, 0.2485, 38.0, ttft_ms=75.0))
-    assert simplified(night)[1] == 2
+    assert standing(night) == [0, 2]
 
 
 def test_what_surely_saves_or_keeps_an_slo_needs_no_further_window() -> None:
@@ -126,7 +126,7 @@ def _to_the_end(more: float, seed: int) -> list[TrialRow]:
 
 
 def _goes_back(night: list[TrialRow]) -> bool:
-    return 1 in simplified(night)
+    return 1 not in standing(night)
 
 
 @pytest.mark.parametrize(("tpot_ms", "stands_with_j"), [(40.0, 0.2505), (38.0, 0.251)])
@@ -155,5 +155,4 @@ def test_windows_of_what_behaved_the_same_decide_together() -> None:
 def test_knobs_go_back_one_after_the_other() -> None:
     one = trial(2, without("power_limit_w"), 0.25, 40.0)
     two = trial(3, without("power_limit_w", "max_num_seqs"), 0.25, 40.0)
-    found = simplified([DEFAULT, BEST, one, two])
-    assert found == {1: 3, 2: 3}
+    assert standing([DEFAULT, BEST, one, two]) == [0, 3]

@@ -59,16 +59,8 @@ class Returns:
         self._baseline = baseline
         self._margins = margins
         self._stand = searched(trials)
-        self._simpler: dict[int, int] = {}
         while found := self._free():
             self._stand = _in_their_place(self._stand, found)
-            before = {number: found.get(end, end) for number, end in self._simpler.items()}
-            self._simpler = before | found
-
-    @property
-    def simpler(self) -> Mapping[int, int]:
-        """The number of the trial with fewer knobs that takes a trial's place, by its number."""
-        return self._simpler
 
     @property
     def standing(self) -> list[TrialRow]:

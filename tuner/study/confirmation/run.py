@@ -97,7 +97,8 @@ class ConfirmationRun:
     @property
     def kept_s(self) -> float:
         """The time that trying knobs at the baseline's value leaves to the repeats, s."""
-        return kept_s(self._goal, self._able(), self._ended(), self.reserve_s, self._each_s())
+        repeats = _ended(self._store.repeats.of(self._name))
+        return kept_s(self._goal, self._able(), repeats, self.reserve_s, self._each_s())
 
     async def aim(self, worker: Worker, share: float) -> float:
         """Measure the best so far on unseen traffic if that is due at this share of the budget.
@@ -133,12 +134,12 @@ class ConfirmationRun:
 
     def next_return(self, order: Order) -> KnobReturn | None:
         """Return which knobs of what is confirmed or recommended next go back, see `returns`."""
-        trials, repeats = self._able(), self._ended()
-        left = self._left(self._store.repeats.of(self._name))
+        repeats = self._store.repeats.of(self._name)
+        left, trials, ended = self._left(repeats), self._able(), _ended(repeats)
         for choose in (unconfirmed_leader, begun_leader):
-            leader = choose(self._goal, trials, repeats, left)
+            leader = choose(self._goal, trials, ended, left)
             if leader is not None and (
-                step := next_again(self._goal, leader, trials, repeats)
+                step := next_again(self._goal, leader, trials, ended)
                 or next_return(leader, trials, order)
             ):
                 return step
@@ -151,18 +152,16 @@ class ConfirmationRun:
 
     def unconfirmed_leader(self) -> int | None:
         """Return the trial that is confirmed next, see `returns`."""
-        left = self._left(self._store.repeats.of(self._name))
-        leader = unconfirmed_leader(self._goal, self._able(), self._ended(), left)
+        repeats = self._store.repeats.of(self._name)
+        left = self._left(repeats)
+        leader = unconfirmed_leader(self._goal, self._able(), _ended(repeats), left)
         return None if leader is None else leader.number
 
     def next_between(self) -> tuple[int, int] | None:
         """Return two trials between which the best may lie, see `returns`."""
-        left = self._left(self._store.repeats.of(self._name))
-        return next_between(self._goal, self._able(), self._ended(), left)
-
-    def _ended(self) -> list[RepeatRow]:
         repeats = self._store.repeats.of(self._name)
-        return [r for r in repeats if r.state is not TrialState.RUNNING]
+        left = self._left(repeats)
+        return next_between(self._goal, self._able(), _ended(repeats), left)
 
     def _is_aim_due(self, share: float) -> bool:
         repeats = self._store.repeats.of(self._name)
@@ -331,3 +330,7 @@ class ConfirmationRun:
                 f"measuring trial {number} again failed {MAX_ATTEMPTS} times for a reason outside "
                 f"the configuration: {result.reason}; fix it, then `tuner resume {self._name}`"
             )
+
+
+def _ended(repeats: Sequence[RepeatRow]) -> list[RepeatRow]:
+    return [r for r in repeats if r.state is not TrialState.RUNNING]
