@@ -12,6 +12,7 @@ from tuner.catalog.yaml_files import read_mapping
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
+from tuner.host.files.private import group_id
 from tuner.host.signals import run_interruptible
 from tuner.load.workload import load_workload
 from tuner.measurement.listener import NOBODY, LoadListener
@@ -41,6 +42,7 @@ __all__ = [
     "measure",
     "preview",
     "publishing",
+    "require_group",
     "require_targets",
     "require_trackers",
     "resume",
@@ -85,6 +87,12 @@ def require_targets(notify: Sequence[str]) -> None:
     """Raise `UsageError` if one of `notify` can be neither a webhook nor a command here."""
     for text in notify:
         target(text)
+
+
+def require_group(readable_by: str | None) -> None:
+    """Raise `UsageError` for a group that this machine does not know."""
+    if readable_by is not None:
+        group_id(readable_by)
 
 
 def require_trackers(mlflow: str | None, wandb: str | None) -> None:

@@ -107,6 +107,7 @@ def run(
         job_text,
         log_folder,
         publishing,
+        require_group,
         require_targets,
         require_trackers,
         track,
@@ -128,6 +129,7 @@ def run(
     if output.is_job:
         print_text(job_text(would, output))
         return
+    require_group(readable_by)
     if dry_run:
         now = datetime.now(UTC)
         if output is RunFormat.JSON:

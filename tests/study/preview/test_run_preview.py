@@ -93,6 +93,7 @@ def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:
     for words, says in (
         (["--space", "nope"], "unknown search space"),
         (["--trials", "4", "--notify", "ftp://x"], "--notify"),
+        (["--readable-by", "no-such-group"], "this machine has no such group"),
     ):
         refused = tuner("run", *STUDY, *SLO, "--trials", "4", *words, "--dry-run")
         assert refused.returncode == 2 and says in refused.stderr

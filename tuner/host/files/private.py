@@ -72,6 +72,14 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
+def group_id(group: str) -> int:
+    """Return a group's number; raises `UsageError` for one that this machine does not know."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UsageError(f"--readable-by {group}: this machine has no such group") from None
+
+
 def share_with_group(folder: Path, group: str, known: Path | None = None) -> None:
     """Make the folder, if it is missing, and let a group read it and what is made in it from now.
 
@@ -80,10 +88,7 @@ def share_with_group(folder: Path, group: str, known: Path | None = None) -> Non
     Raises `UsageError` for a group that this machine does not know, `PreflightError` if the folder
     cannot be used, or given to the group.
     """
-    try:
-        gid = grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise UsageError(f"--readable-by {group}: this machine has no such group") from None
+    gid = group_id(group)
     try:
         private_folder(folder)
         os.chown(folder, -1, gid)
