@@ -26,7 +26,7 @@ from tuner.catalog.model import load_model
 from tuner.configuration import DEVICE_KNOBS, LOAD_KNOBS, Configuration, Value
 from tuner.emulator.refusal import LaunchRefusedError
 from tuner.emulator.virtual import simulate
-from tuner.evaluation.virtual import emulated_defaults
+from tuner.evaluation.emulated.virtual import emulated_defaults
 from tuner.load.overload import served_share
 from tuner.load.workload import load_workload
 from tuner.measurement.reduce import reduce_run

@@ -9,10 +9,10 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import LoadRun
 from tuner.evaluation.factory import measurement_plan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
-from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import SteadyWindow
 from tuner.metrics import STRETCH_HEAVINESS

@@ -9,13 +9,13 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.devices.limit_control import Access
 from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.factory import measurement_plan, space_knobs
 from tuner.evaluation.headroom import headroom_run
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.remote.protocol import BenchOrder
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
-from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.records import Load, Measurement
 from tuner.spec.device_ranges import ranges_for

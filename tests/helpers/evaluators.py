@@ -20,12 +20,12 @@ from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.remote.local_process import LocalProcess
 from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 from tuner.evaluation.traffic import Traffic
-from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measurement.listener import NOBODY
 from tuner.measurement.steady_window import WindowPlan

@@ -15,10 +15,10 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration
 from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.traffic import Traffic
-from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import EarlyEnd, Failure, FailureKind, Load, Measurement

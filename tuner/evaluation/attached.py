@@ -21,6 +21,7 @@ from tuner.devices.emulated.meters import EmulatorServerMeter
 from tuner.devices.energy_window import flag_in_words
 from tuner.devices.meter import Meter, WindowContext
 from tuner.errors import OperatorNeededError, PreflightError, UsageError
+from tuner.evaluation.believed_energy import disbelief, idle_power, judged
 from tuner.evaluation.evaluator import (
     IDLE_S,
     Evaluation,
@@ -28,7 +29,6 @@ from tuner.evaluation.evaluator import (
     MeasurementPlan,
     Testbed,
 )
-from tuner.evaluation.launched.believed_energy import disbelief, idle_power, judged
 from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_idle, run_load

@@ -27,13 +27,13 @@ from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
 from tuner.evaluation.emulated.emulation import emulation_of
+from tuner.evaluation.emulated.virtual import VirtualEvaluator, emulated_defaults
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.emulated_machine import EmulatedMachine
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.evaluation.launched.launched import ServedEvaluator
 from tuner.evaluation.launched.warm_server import LaunchSettings, ServerSpec
 from tuner.evaluation.traffic import BLOCKS_PER_WINDOW, Traffic
-from tuner.evaluation.virtual import VirtualEvaluator, emulated_defaults
 from tuner.load.heaviness.stretch_heaviness import stretch_heaviness
 from tuner.load.summary import output_lengths
 from tuner.load.workload import Workload

@@ -17,10 +17,10 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.model import load_model
 from tuner.configuration import Configuration, Value
 from tuner.evaluation.emulated.emulation import TextEmulation
+from tuner.evaluation.emulated.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.evaluation.evaluator import Evaluation, MeasurementPlan
 from tuner.evaluation.launched.launch_sharing import REPEATS_A_LAUNCH, LiveKnobs
 from tuner.evaluation.traffic import Traffic
-from tuner.evaluation.virtual import CHANGE_S, LAUNCH_S, VirtualEvaluator
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, RequestState

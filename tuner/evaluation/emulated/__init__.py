@@ -1,1 +1,1 @@
-"""What is emulated on the virtual clock: engines of text, services of images and videos."""
+"""Evaluation on the virtual clock: engines of text, services of images and videos."""

@@ -20,6 +20,7 @@ from tuner.devices.energy_window import WindowVerdict, flag_in_words
 from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
 from tuner.errors import OperatorNeededError, PreflightError
+from tuner.evaluation.believed_energy import disbelief, idle_power, judged
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults
 from tuner.evaluation.evaluator import (
     IDLE_S,
@@ -29,7 +30,6 @@ from tuner.evaluation.evaluator import (
     Testbed,
 )
 from tuner.evaluation.launched.answers import AnswerChecks
-from tuner.evaluation.launched.believed_energy import disbelief, idle_power, judged
 from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,

@@ -17,10 +17,10 @@ from tuner.configuration import Configuration, Value
 from tuner.emulator.engine.power import PowerModel
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.emulated.emulation import emulation_of
+from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.factory import space_knobs
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
-from tuner.evaluation.virtual import VirtualEvaluator
 from tuner.pareto import pareto_front, spread_order
 from tuner.records import Measurement
 from tuner.slo import meets_all
