@@ -38,6 +38,7 @@ def require_measured(evaluation: Evaluation) -> Measurement:
 
 async def test_it_says_what_it_runs_on_and_measures_with_those_sources(member: Evaluator) -> None:
     testbed = await member.prepare()
+    assert await member.prepare() == testbed
     assert testbed.gpu and testbed.server_version
     defaults = await member.defaults()
     assert defaults["concurrency"] == 8

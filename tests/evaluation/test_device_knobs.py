@@ -138,3 +138,28 @@ async def test_a_limit_that_somebody_reverts_makes_the_window_invalid(
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.BUSY
     assert "enforced power limit" in result.reason
+
+
+async def test_a_bench_that_is_prepared_again_keeps_its_gpus(
+    tmp_path: Path, standin: Standin
+) -> None:
+    async with evaluator(tmp_path) as live:
+        first = await live.prepare()
+        assert await live.prepare() == first  # the next driver's, or after a loss
+        capped = Configuration(device={"power_limit_w": 500})
+        assert isinstance((await live.evaluate(capped, 1)).result, Measurement)
+    assert list(state_folder().glob("*.json")) == []
+
+
+async def test_a_gpu_that_could_not_be_set_is_tried_again(tmp_path: Path, standin: Standin) -> None:
+    device = standin.device(0)
+    device.fail("nvmlDeviceSetPowerManagementLimit", NO_PERMISSION)
+    capped = Configuration(device={"power_limit_w": 500})
+    async with evaluator(tmp_path, capped) as live:
+        with pytest.raises(PreflightError, match="Permissions"):
+            await live.prepare()
+        device.mend()
+        await live.prepare()
+        assert isinstance((await live.evaluate(capped, 1)).result, Measurement)
+        assert power_limit_w(standin) == 500
+    assert power_limit_w(standin) == 700

@@ -79,7 +79,7 @@ class DeviceKnobs:
                 self._apply(self._limits, extreme)
             self._apply(self._limits, Configuration())
         except BaseException:
-            self.close()
+            self._give_back()  # and may be opened again: what kept it from that may pass
             raise
 
     def apply(self, configuration: Configuration) -> float | None:
@@ -119,8 +119,11 @@ class DeviceKnobs:
         """Restore the settings from before `open`."""
         with self._lock:
             self._is_closed = True
-            self._limits = None
-            self._stack.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._limits = None
+        self._stack.close()
 
 
 def require_in_range(gpu: DeviceState, device: Mapping[str, Value]) -> None:

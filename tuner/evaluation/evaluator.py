@@ -108,9 +108,9 @@ class Evaluator(Protocol):
     needs_guardian: bool
 
     async def prepare(self) -> Testbed:
-        """Check that evaluations are possible; return the testbed.
+        """Check that evaluations are possible; return the testbed, the same one each time.
 
-        Raises `UsageError` or `PreflightError`, which say what to do.
+        Raises `UsageError` or `PreflightError`, which say what to do; it may be asked again then.
         """
 
     async def defaults(self) -> Mapping[str, Value]:

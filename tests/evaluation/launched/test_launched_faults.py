@@ -13,6 +13,7 @@ from helpers.live_servers import RUN_TAG, evaluator, launches
 
 from tuner.configuration import Configuration
 from tuner.errors import OperatorNeededError
+from tuner.evaluation.launched import ended_server
 from tuner.evaluation.launched import launched as live_module
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.steady_window import WindowPlan
@@ -40,7 +41,7 @@ async def test_a_broken_gpu_stops_the_night_at_once(
     tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
-    monkeypatch.setattr(live_module, "read_log", lambda _: said)
+    monkeypatch.setattr(ended_server, "read_log", lambda _: said)
     async with evaluator(tmp_path, workload, "--emulated-die-after-tokens 300") as live:
         with pytest.raises(OperatorNeededError, match=r"uncorrectable ECC.*dmesg.*tuner resume"):
             await live.evaluate(Configuration(), 0)

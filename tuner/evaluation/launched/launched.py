@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -19,7 +18,7 @@ from tuner.devices.device_state import DeviceState, pids_of
 from tuner.devices.energy_window import WindowVerdict, flag_in_words
 from tuner.devices.leases.claims import claim
 from tuner.devices.meter import WindowContext
-from tuner.errors import OperatorNeededError, PreflightError
+from tuner.errors import PreflightError
 from tuner.evaluation.believed_energy import disbelief, idle_power, judged
 from tuner.evaluation.device_knobs import DeviceControl, device_defaults
 from tuner.evaluation.evaluator import (
@@ -30,6 +29,7 @@ from tuner.evaluation.evaluator import (
     Testbed,
 )
 from tuner.evaluation.launched.answers import AnswerChecks
+from tuner.evaluation.launched.ended_server import death_of, require_whole_gpu
 from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
@@ -37,12 +37,11 @@ from tuner.evaluation.launched.warm_server import (
     WarmServer,
     WarmServers,
 )
-from tuner.host.redaction import without_secrets
 from tuner.measurement.load_run import run_idle, run_load
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
 from tuner.servers.launch import LaunchFailedError, PortTakenError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
-from tuner.servers.server import LogReader, NotAnsweredError, ServerUnreachableError
+from tuner.servers.server import NotAnsweredError, ServerUnreachableError
 
 COOL_DOWN_S = 30.0
 BACK_OFF_S = (10.0, 60.0)  # after one infrastructure fault, and after more of them in a row
@@ -79,6 +78,7 @@ class ServedEvaluator:
         self._settings = settings
         self._knobs = knobs
         self._servers = WarmServers(plan.model, spec, settings)
+        self._testbed: Testbed | None = None  # once it is prepared
         self._gpus: tuple[DeviceState, ...] = ()
         self._claims = ExitStack()
         self._faults_in_a_row = 0
@@ -86,13 +86,22 @@ class ServedEvaluator:
         self._answers = AnswerChecks(plan, self._baseline_server)
 
     async def prepare(self) -> Testbed:
-        """Return the testbed; takes the leases of the GPUs whose limits are knobs."""
+        """Return the testbed; takes the GPUs, and leases of those whose limits are knobs.
+
+        A bench that is found again, by the next driver or after a loss, has them already.
+        """
+        if self._testbed is None:
+            self._testbed = await self._prepared()
+        return self._testbed
+
+    async def _prepared(self) -> Testbed:
         meter = await asyncio.to_thread(self._spec.meter, self._spec.widest)
         with closing(meter):
             self._gpus = await asyncio.to_thread(meter.states)
-        self._claims = claim(gpu.uuid for gpu in self._gpus)
-        if self._knobs is not None:
-            await asyncio.to_thread(self._knobs.open, self._gpus)
+        with claim(gpu.uuid for gpu in self._gpus) as claims:
+            if self._knobs is not None:
+                await asyncio.to_thread(self._knobs.open, self._gpus)
+            self._claims = claims.pop_all()
         return Testbed(
             kind="live",
             server_version=self._spec.server.version,
@@ -260,7 +269,7 @@ class ServedEvaluator:
             return await get()
         except LaunchFailedError as error:
             elapsed_s = time.monotonic() - began_s
-            _require_whole_gpu(self._log, error.failure.log_path)
+            require_whole_gpu(self._log, error.failure.log_path)
             return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
         except PreflightError as error:  # a port that is taken for a moment must not end the study
             passes = isinstance(error, PortTakenError)
@@ -279,12 +288,12 @@ class ServedEvaluator:
     ) -> Measurement | Failure:
         raw, server, result = found.raw, warm.server, run.reduce(found.raw)
         if exit_code is not None:
-            _require_whole_gpu(self._log, server.log_path)
-            return _died(self._log, server, exit_code)
+            require_whole_gpu(self._log, server.log_path)
+            return death_of(self._log, server, exit_code)
         if isinstance(result, Failure):
-            _require_whole_gpu(self._log, server.log_path)
+            require_whole_gpu(self._log, server.log_path)
             if self._log.has_dead_engine(read_log(server.log_path)):
-                death = _died(self._log, server, None)
+                death = death_of(self._log, server, None)
                 return dataclasses.replace(death, reason=f"{death.reason} ({result.reason})")
             return dataclasses.replace(result, log_path=server.log_path)
         if exceeded := self._exceeded(warm, raw):
@@ -379,20 +388,3 @@ async def _reported_defaults(server: RunningServer) -> Mapping[str, Value]:
                 f"{error}; try again"
             ) from error
     return {} if settings is None else settings
-
-
-def _require_whole_gpu(log: LogReader, log_path: Path | None) -> None:
-    """Raise `OperatorNeededError` if a server's log says that a GPU is broken: never retry then."""
-    said = None if log_path is None else log.broken_gpu(read_log(log_path))
-    if said is not None:
-        raise OperatorNeededError(
-            f"a GPU needs a person, so nothing more is measured on it: {said} (log: {log_path}); "
-            "see `nvidia-smi` and `dmesg` (Xid 48 and 79 need a reset or another GPU), then "
-            "`tuner resume`"
-        )
-
-
-def _died(log: LogReader, server: RunningServer, exit_code: int | None) -> Failure:
-    death = log.diagnose_death(read_log(server.log_path), exit_code)
-    reason = without_secrets(death.reason, os.environ)
-    return dataclasses.replace(death, reason=reason, log_path=server.log_path)
