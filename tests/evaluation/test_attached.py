@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 
@@ -18,13 +19,13 @@ from tuner.configuration import Configuration
 from tuner.devices.emulated.meters import ActivityMeter
 from tuner.devices.meter import Meter
 from tuner.errors import PreflightError, UsageError
-from tuner.evaluation.attached import AttachedEvaluator
+from tuner.evaluation.attached import AttachedEvaluator, _salted
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.evaluation.traffic import Traffic
 from tuner.load.workload import load_workload
 from tuner.measurement.listener import NoteListener
 from tuner.measurement.steady_window import WindowPlan
-from tuner.records import Load, Source
+from tuner.records import Load, Message, Request, Source, TextRequest
 from tuner.spec.study import spec_from
 
 PLAN = MeasurementPlan(
@@ -121,3 +122,25 @@ async def test_what_a_dialect_lacks_is_said() -> None:
         await evaluator.close()
     assert len(told) == 1
     assert told[0].startswith("SGLang returns no token ids")
+
+
+def test_no_trial_finds_the_prompts_of_another_in_the_prefix_cache() -> None:
+    ids, system = np.array([11, 12, 13], np.int32), Message("system", "You help.")
+    requests = [
+        Request(0, 0.0, ids, 5),
+        TextRequest(1, 0.0, ids, 5, "What is a joule?"),
+        TextRequest(2, 0.0, ids, 5, (system, Message("user", "Hello"))),
+        TextRequest(3, 0.0, ids, 5, (system, Message("user", "What is a watt?"))),
+    ]
+
+    def sent(salt: int) -> list[Any]:
+        salted = _salted(iter(requests), 32_000, salt)
+        return [
+            r.prompt if isinstance(r, TextRequest) else tuple(r.prompt_token_ids) for r in salted
+        ]
+
+    one, other = sent(7), sent(8)
+    assert all(a != b for a, b in zip(one, other, strict=True))
+    for trial in (one, other):
+        assert trial[2][0] == trial[3][0] != system  # what requests of a trial share stays shared
+        assert trial[2][1] == Message("user", "Hello")

@@ -29,10 +29,19 @@ from tuner.evaluation.evaluator import (
     MeasurementPlan,
     Testbed,
 )
+from tuner.load.text_request import marked
 from tuner.load.workload import FIRST_TOKEN_ID
 from tuner.measurement.listener import NOBODY, LoadListener
 from tuner.measurement.load_run import run_idle, run_load
-from tuner.records import Failure, FailureKind, Measurement, Request, Source, Timing
+from tuner.records import (
+    Failure,
+    FailureKind,
+    Measurement,
+    Request,
+    Source,
+    TextRequest,
+    Timing,
+)
 from tuner.servers.openai.api import OpenAiApi
 from tuner.servers.registry import running_server_api
 from tuner.servers.server import Endpoint, HttpApi, ServerSample, ServerUnreachableError
@@ -128,12 +137,10 @@ class AttachedEvaluator:
         for name in (model, _as_path(model)):
             if name in names:
                 return name
-        if model not in names:
-            raise PreflightError(
-                f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not "
-                f"{self._plan.model}; give its own name with --model"
-            )
-        return self._plan.model
+        raise PreflightError(
+            f"the server at {self._base_url} serves {', '.join(names) or 'no model'}, not {model}; "
+            "give its own name with --model"
+        )
 
     async def _metered(self, is_emulated: bool, names: Sequence[str], version: str) -> Meter:
         """Return what measures the energy. Raises `PreflightError` if nothing can."""
@@ -250,12 +257,15 @@ def _as_path(model: str) -> str:
 
 
 def _salted(requests: Iterator[Request], vocab_size: int, salt: int) -> Iterator[Request]:
-    """Yield the requests with every token id moved by `salt` within the vocabulary.
+    """Yield the requests with other prompts: ids moved by `salt`, texts with it in front.
 
     The server's prefix cache holds the prompts of earlier trials, so the same prompts would be
-    cached. Lengths, arrivals and shared prefixes stay the same.
+    cached. Lengths (a text's but for the salt's), arrivals and shared prefixes stay the same.
     """
     span = vocab_size - FIRST_TOKEN_ID
     for request in requests:
-        moved = (request.prompt_token_ids - FIRST_TOKEN_ID + salt) % span + FIRST_TOKEN_ID
-        yield dataclasses.replace(request, prompt_token_ids=moved.astype(np.int32))
+        if isinstance(request, TextRequest):
+            yield dataclasses.replace(request, prompt=marked(request.prompt, salt))
+        else:
+            moved = (request.prompt_token_ids - FIRST_TOKEN_ID + salt) % span + FIRST_TOKEN_ID
+            yield dataclasses.replace(request, prompt_token_ids=moved.astype(np.int32))

@@ -14,11 +14,11 @@ from tuner.errors import UsageError
 from tuner.load.arrivals import ARRIVAL_DECIMALS, drawn_arrivals_s
 from tuner.load.draws import Draws
 from tuner.load.synthetic import CountedTokens
-from tuner.load.text_request import estimated_prompt_tokens, stand_in_ids
+from tuner.load.text_request import estimated_prompt_tokens, marked, stand_in_ids
 from tuner.load.traces.part import TracePart
 from tuner.load.traces.trace_file import TraceRow, read_trace
 from tuner.load.workload_spec import COUNTING_TOKENS, WorkloadSpec
-from tuner.records import Message, Prompt, Request, TextRequest, TokenArray
+from tuner.records import Request, TextRequest, TokenArray
 
 _BLOCKS, _OWN = 4, 5  # places beside the seed; synthetic.py and arrivals.py have 1, 2, 3 and 6
 
@@ -85,7 +85,7 @@ class TraceStream:
 
     def _request(self, row: TraceRow, request_id: int, copy: int, arrival_s: float) -> Request:
         if row.prompt is not None:
-            prompt = _fresh(row.prompt, copy)
+            prompt = row.prompt if copy == 0 else marked(row.prompt, copy)
             ids = stand_in_ids(estimated_prompt_tokens(prompt))
             return TextRequest(request_id, arrival_s, ids, row.output_tokens, prompt)
         return Request(request_id, arrival_s, self._ids(row, request_id, copy), row.output_tokens)
@@ -113,16 +113,6 @@ class TraceStream:
 def _sent_tokens(prompt_tokens: int) -> int:
     """Lengthen the shortest prompts, so that there is room to tell them apart."""
     return max(prompt_tokens, COUNTING_TOKENS)
-
-
-def _fresh(prompt: Prompt, copy: int) -> Prompt:
-    """Return a prompt that shares no beginning with that of another copy."""
-    if copy == 0:
-        return prompt
-    if isinstance(prompt, str):
-        return f"({copy}) {prompt}"
-    first = prompt[0]
-    return (Message(first.role, f"({copy}) {first.content}"), *prompt[1:])
 
 
 def _scan(path: Path, trace: Iterator[TraceRow], block_tokens: int) -> TraceFacts:
