@@ -18,7 +18,7 @@ from tuner.evaluation.launched import launched as live_module
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.servers.launch import LaunchFailedError
+from tuner.servers.launch import LaunchFailedError, PortTakenError
 from tuner.servers.processes import tagged_processes
 
 
@@ -128,3 +128,15 @@ async def test_a_port_that_is_taken_is_waited_for_and_a_command_that_is_gone_is_
         (tmp_path / "vllm").unlink()
         gone = await refused()
     assert gone.kind is FailureKind.INFRASTRUCTURE and "cannot start" in gone.reason
+
+
+async def test_a_start_on_a_taken_port_is_no_end_of_the_study(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise PortTakenError("port 8000 cannot be used")
+
+    monkeypatch.setattr(live_module, "switching", refuse)
+    async with evaluator(tmp_path, workload) as live:
+        found = await live.switching(Configuration(), 0)
+    assert found.result == Failure(FailureKind.BUSY, "port 8000 cannot be used")

@@ -1,4 +1,4 @@
-"""Ended server: what its log says of its end, and whether a GPU needs a person."""
+"""Ended server: why it did not start, or did not survive, and whether a GPU needs a person."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 import os
 from pathlib import Path
 
-from tuner.errors import OperatorNeededError
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.redaction import without_secrets
-from tuner.records import Failure
-from tuner.servers.launch import RunningServer, read_log
+from tuner.records import Failure, FailureKind
+from tuner.servers.launch import LaunchFailedError, PortTakenError, RunningServer, read_log
 from tuner.servers.server import LogReader
 
 
@@ -22,6 +22,18 @@ def require_whole_gpu(log: LogReader, log_path: Path | None) -> None:
             "see `nvidia-smi` and `dmesg` (Xid 48 and 79 need a reset or another GPU), then "
             "`tuner resume`"
         )
+
+
+def launch_failure(log: LogReader, error: LaunchFailedError | PreflightError) -> Failure:
+    """Return what an evaluation without a server failed of; raises as `require_whole_gpu`.
+
+    A port that is taken for a moment, or a program that is gone, must not end the study.
+    """
+    if isinstance(error, LaunchFailedError):
+        require_whole_gpu(log, error.failure.log_path)
+        return error.failure
+    passes = isinstance(error, PortTakenError)
+    return Failure(FailureKind.BUSY if passes else FailureKind.INFRASTRUCTURE, str(error))
 
 
 def death_of(log: LogReader, server: RunningServer, exit_code: int | None) -> Failure:

@@ -29,7 +29,7 @@ from tuner.evaluation.evaluator import (
     Testbed,
 )
 from tuner.evaluation.launched.answers import AnswerChecks
-from tuner.evaluation.launched.ended_server import death_of, require_whole_gpu
+from tuner.evaluation.launched.ended_server import death_of, launch_failure, require_whole_gpu
 from tuner.evaluation.launched.switch_costs import switching
 from tuner.evaluation.launched.warm_server import (
     LaunchSettings,
@@ -39,7 +39,7 @@ from tuner.evaluation.launched.warm_server import (
 )
 from tuner.measurement.load_run import run_idle, run_load
 from tuner.records import Failure, FailureKind, Measurement, RawRun, Timing
-from tuner.servers.launch import LaunchFailedError, PortTakenError, RunningServer, read_log
+from tuner.servers.launch import LaunchFailedError, RunningServer, read_log
 from tuner.servers.processes import tagged_processes
 from tuner.servers.server import NotAnsweredError, ServerUnreachableError
 
@@ -204,7 +204,11 @@ class ServedEvaluator:
         began_s = time.monotonic()
         await self._set_device(configuration)
         whole, name = self._plan.full(configuration), f"switching-{repeat:04d}"
-        result = await switching(self._servers, self._spec, whole, name)
+        result: Measurement | Failure
+        try:
+            result = await switching(self._servers, self._spec, whole, name)
+        except (LaunchFailedError, PreflightError) as error:
+            result = launch_failure(self._log, error)
         return Evaluation(result, None, (), Timing(time.monotonic() - began_s))
 
     async def _evaluate(
@@ -267,15 +271,11 @@ class ServedEvaluator:
         """Return a server, or the evaluation, begun then, that failed for want of one."""
         try:
             return await get()
-        except LaunchFailedError as error:
+        except (LaunchFailedError, PreflightError) as error:
             elapsed_s = time.monotonic() - began_s
-            require_whole_gpu(self._log, error.failure.log_path)
-            return Evaluation(error.failure, None, (), Timing(elapsed_s, elapsed_s))
-        except PreflightError as error:  # a port that is taken for a moment must not end the study
-            passes = isinstance(error, PortTakenError)
-            kind = FailureKind.BUSY if passes else FailureKind.INFRASTRUCTURE
-            failure = Failure(kind, str(error))
-            return Evaluation(failure, None, (), Timing(time.monotonic() - began_s))
+            launch_s = elapsed_s if isinstance(error, LaunchFailedError) else None
+            failure = launch_failure(self._log, error)
+            return Evaluation(failure, None, (), Timing(elapsed_s, launch_s))
 
     async def _set_device(self, configuration: Configuration) -> float | None:
         """Apply the device knobs; return the power limit in force, W, None if unchanged."""

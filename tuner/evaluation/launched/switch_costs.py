@@ -20,7 +20,7 @@ from tuner.devices.emulated.activity import ActivityDriven
 from tuner.devices.meter import Meter, PowerReading
 from tuner.evaluation.launched.warm_server import ServerSpec, WarmServer, WarmServers
 from tuner.records import Failure, FailureKind, Measurement
-from tuner.servers.launch import LaunchFailedError, RunningServer
+from tuner.servers.launch import RunningServer
 from tuner.servers.server import NotAnsweredError, Server
 
 REST_S = 20.0  # of a window without a server, and of one asleep
@@ -49,7 +49,7 @@ async def switching(
     Without a server, and asleep at each level, they are watched for `rest_s`.
 
     The server is able to sleep, where its version can. None runs afterwards: other evaluations need
-    one that never slept.
+    one that never slept. Raises `LaunchFailedError` or `PreflightError` if it does not start.
     """
     await servers.close()
     meter = await asyncio.to_thread(spec.meter, whole)
@@ -60,8 +60,6 @@ async def switching(
         starts_s = time.monotonic()
         try:
             found = await _costs(servers, meter, _able_to_sleep(spec.server, whole), name, rest_s)
-        except LaunchFailedError as error:
-            return error.failure
         except TimeoutError:
             reason = "the meter gave no reading beside a start"
             return Failure(FailureKind.INFRASTRUCTURE, reason)
