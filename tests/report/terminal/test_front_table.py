@@ -15,6 +15,7 @@ from rich.console import Console
 from tuner.analysis.confirmed_front import confirmed_front
 from tuner.analysis.outcomes import front
 from tuner.analysis.recommendation.recommend import recommend
+from tuner.measurement.racing.sentence import Lost, lost_sentence
 from tuner.records import Source
 from tuner.report.frames import trial_rows, write_csv
 from tuner.report.json_forms import front_json, recommendation_json, studies_json, study_json
@@ -193,8 +194,26 @@ def test_what_was_ended_early_missed_the_slo(store: Store, identity: StudyIdenti
     console = printer()
     show_study(console, identity, store.trials("night"), [], [])
     (line,) = lines_of(3, text(console))
-    assert line.split()[1:4] == ["0.2", "61", "missed"]
+    assert line.split()[1:4] == ["0.2*", "61*", "missed"]
     assert "ended early: 30 of 30" in text(console)
+    assert "* ended early: of a part of the window, not comparable" in text(console)
+
+
+def test_what_lost_a_race_is_ended_early_and_missed_nothing(
+    store: Store, identity: StudyIdentity
+) -> None:
+    found = store.trials("night")[1].measurement
+    assert found is not None
+    lost = lost_sentence("is no better than", Lost(2, {"energy_per_output_token_j": 0.1}), 51.0)
+    console = printer()
+    show_study(console, identity, store.trials("night"), [], [])
+    assert "not comparable" not in text(console)
+    store.save_measurement("night", 1, replace(found, ended_early=lost), None)
+    console = printer()
+    show_study(console, identity, store.trials("night"), [], [])
+    (line,) = lines_of(1, text(console))
+    assert line.split()[1:5] == ["0.3*", "45*", "ended", "early"]
+    assert "not comparable" in text(console)
 
 
 def test_no_study_says_how_to_start_one() -> None:

@@ -24,6 +24,7 @@ from tuner.analysis.outcomes import (
 )
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration, Value
+from tuner.measurement.racing.sentence import lost_in
 from tuner.metrics import METRICS, OutputKind
 from tuner.report.labels import UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import column_title, heading
@@ -31,6 +32,7 @@ from tuner.report.terminal.layout.narrow import Parts, fits
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _WIDE = 76  # characters: figures, and the longest setting beside them
+_EARLY = "*"  # beside the figures of a trial that was ended early
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
 
 
@@ -104,6 +106,8 @@ def show_study(
     if trials:
         for table in _trials(found, in_one=console.width >= _WIDE):
             console.print(table)
+        if any(_is_part(found, trial) for trial in trials):
+            console.print(Text(f"{_EARLY} ended early: of a part of the window, not comparable"))
     for warning in _warnings(found.trials):
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if repeats:
@@ -154,6 +158,11 @@ def _is_confirmed(found: ConfirmedFront, trial: TrialRow) -> bool:
     return known is not None and known.is_confirmed
 
 
+def _is_part(found: ConfirmedFront, trial: TrialRow) -> bool:
+    """Say whether a trial's figures are of a window that was ended early, and of no repeats."""
+    return bool(ended_early([trial])) and not _is_confirmed(found, trial)
+
+
 def _repeats(
     kind: OutputKind, confirmed: Sequence[TrialRow], repeats: Sequence[RepeatRow]
 ) -> Table:
@@ -202,9 +211,10 @@ def _trials(found: ConfirmedFront, *, in_one: bool) -> list[Table]:
     on_front, fixed = {t.number for t in found.front}, _fixed(found.trials)
     for trial in found.trials:
         name = f"{trial.number} default" if trial.baseline else str(trial.number)
+        mark = _EARLY if _is_part(found, trial) else ""
         cells = (
-            number(energy_j(trial)),
-            number(metric(trial, kind.columns[0])),
+            f"{number(energy_j(trial))}{mark}",
+            f"{number(metric(trial, kind.columns[0]))}{mark}",
             _verdict(found.summary(trial), trial, is_on_front=trial.number in on_front),
         )
         detail = _detail(trial, fixed)
@@ -225,6 +235,8 @@ def _verdict(shown: TrialSummary, trial: TrialRow, *, is_on_front: bool) -> Text
     """Return `confirmed` or `front` for a member of the front, else how the trial stands."""
     if is_on_front:
         return Text("confirmed" if shown.confirmed else "front", style="bold green")
+    if trial.measurement and lost_in(trial.measurement.ended_early or "") is not None:
+        return Text("ended early", style="yellow")  # it was no better than another, or missed
     if ended_early([trial]) or shown.meets_slo is False:
         return Text("missed", style="yellow")
     if shown.meets_slo is None:
