@@ -90,7 +90,9 @@ def test_without_repeats_it_is_unconfirmed_and_says_how_to_confirm(store: Store)
     output = shown(store)
     assert "unconfirmed" in output and "`tuner resume night`" in output
     assert "confirmed by" not in output
-    assert "unconfirmed: measured once" in vllm_config(deployment(recommend(store)))
+    assert "unconfirmed: each figure is of a single window" in vllm_config(
+        deployment(recommend(store))
+    )
 
 
 def test_a_study_told_not_to_confirm_names_the_option(

@@ -13,10 +13,10 @@ from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import emulated, emulator_errors, measured
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.metrics import TEXT
-from tuner.report.checks_text import checks_json
-from tuner.report.fleet_text import fleet_json
 from tuner.report.price import Price
-from tuner.report.thinking_text import levels_json
+from tuner.report.sentences.checks_text import checks_json
+from tuner.report.sentences.fleet_text import fleet_json
+from tuner.report.sentences.thinking_text import levels_json
 from tuner.store.rows import (
     ComparisonPoint,
     EventRow,

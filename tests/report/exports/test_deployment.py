@@ -42,7 +42,7 @@ def test_what_the_noise_hides_is_tied(store: Store) -> None:
     for traffic, factor in enumerate((0.9, 1.1, 0.95, 1.04)):
         repeat(store, 0, 0.40, 30.0, traffic=traffic)
         repeat(store, 2, 0.40 * factor, 30.0, traffic=traffic)
-    assert "vLLM's default: tied, as that is within the noise" in about(store, trial=2)
+    assert "tied with vLLM's default (" in about(store, trial=2)
 
 
 def test_a_default_that_misses_the_slo_is_no_yardstick(store: Store) -> None:

@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_other_commands(report: ReportData) -> None:
 def test_first_screen_answers(report: ReportData) -> None:
     text = shown(page(report), 'id="answer"')
     assert re.search(r"Deploy trial 2: +37.5 % less energy +per output token", text)
-    assert "Not confirmed:" in text
+    assert "Unconfirmed:" in text
     assert "tuner resume night" in text
     assert re.search(r"max_num_seqs +512", text)
     assert re.search(r"p99 TPOT, ms +49 +SLO ≤ 50 · default 30", text)

@@ -90,7 +90,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("error", "event", "code", "says"),
     [
-        (None, "finished", 0, "trial 2 saves 37.5 %"),
+        (None, "finished", 0, "trial 2: 37.5 % less energy"),
         (DoubtfulRequestError("the SLO is too wide"), "needs_operator", 5, "the SLO is too wide"),
         (PreflightError("no disk"), "failed", 3, "no disk"),
         (RuntimeError("a bug"), "failed", 1, "a bug"),
@@ -141,7 +141,7 @@ def test_a_command_hears_the_line_and_the_facts(store: Path, tmp_path: Path) -> 
     told.write_text(f"#!/bin/sh\n{script}\n")
     told.chmod(0o755)
     assert run_that_ends([str(told)], None, store) == []
-    assert "trial 2 saves" in line.read_text() and facts.read_text() == "finished 0\n"
+    assert "trial 2: 37.5 % less energy" in line.read_text() and facts.read_text() == "finished 0\n"
     (note,) = run_that_ends(["false"], None, store)
     assert "the command false" in note and "status 1" in note
 
@@ -168,9 +168,13 @@ def test_a_webhook_is_redacted_wherever_it_is_written(url: str) -> None:
 @pytest.mark.parametrize(
     ("ours_j", "tpots_ms", "says"),
     [
-        ((0.30, 0.30, 0.30, 0.30), (30.0, 31.0, 30.0, 31.0), "of the energy per output token, p99"),
+        (
+            (0.30, 0.30, 0.30, 0.30),
+            (30.0, 31.0, 30.0, 31.0),
+            "25.0 % less energy per output token than",
+        ),
         ((0.30, 0.30, 0.30, 0.30), (40.0, 49.5, 44.0, 48.0), "unsure whether the SLO is met"),
-        ((0.36, 0.44, 0.38, 0.415), (30.0, 31.0, 30.0, 31.0), "tied with the default"),
+        ((0.36, 0.44, 0.38, 0.415), (30.0, 31.0, 30.0, 31.0), "tied with vLLM's default"),
     ],
 )
 def test_what_is_told_is_as_sure_as_it_is(
@@ -182,5 +186,5 @@ def test_what_is_told_is_as_sure_as_it_is(
             repeat(opened, 0, 0.40, 60.0, traffic=traffic)  # so that it is no alternative
             repeat(opened, 2, energy_j, tpot_ms, traffic=traffic)
     text = finished_message(load_study("night", str(tmp_path / "tuner.db"))).text
-    assert "trial 2 saves" in text and says in text
-    assert "the default misses the SLO" in text
+    assert "trial 2: " in text and says in text
+    assert "vLLM's default, which misses the SLO" in text

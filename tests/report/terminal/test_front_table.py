@@ -225,7 +225,7 @@ def test_no_study_says_how_to_start_one() -> None:
 def test_where_the_default_wins_the_table_says_so(store: Store) -> None:
     console = printer()
     show_recommendation(console, recommend(store, slos=[Slo("p99_tpot_ms", 31.0)]))
-    assert "vLLM's default itself uses the least energy" in text(console)
+    assert "keep vLLM's default: it uses the least energy" in text(console)
 
 
 def test_a_saving_that_two_rows_do_not_give_is_explained(store: Store) -> None:

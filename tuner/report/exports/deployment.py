@@ -10,13 +10,13 @@ from pathlib import Path
 from tuner.analysis.load_text import load_text
 from tuner.analysis.outcomes import kind_of_study
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import MODEL, Value
 from tuner.host.redaction import is_secret_name, redacted
 from tuner.metrics import METRICS, Metric
 from tuner.records import Measurement, Source
-from tuner.report.checks_text import check_lines, slo_sentence
 from tuner.report.labels import number
+from tuner.report.sentences.checks_text import check_lines, slo_sentence
+from tuner.report.sentences.saving_text import confirmation_text, headline
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
@@ -183,19 +183,6 @@ def _source(metric: Metric, found: Measurement) -> Source:
     return Source.EMULATED if Source.EMULATED in sources else Source.MEASURED
 
 
-def _saving(r: Recommendation, shown: TrialSummary) -> list[str]:
-    theirs, saving = StoredSpec.of(r.study).baseline_name, shown.saving_percent
-    if r.is_default:
-        return [f"this is {theirs} itself"]
-    if saving is None:
-        return []
-    amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
-    text = f"{amount} per {shown.kind.unit} than {theirs}"
-    if r.confirmed.default_missed:
-        return [f"{text}, which misses the SLO"]
-    return [f"{text}: tied, as that is within the noise" if shown.tied_with_default else text]
-
-
 def _about(r: Recommendation) -> tuple[str, ...]:
     study, best = r.study, r.best
     shown = r.summary_of(best)
@@ -206,11 +193,9 @@ def _about(r: Recommendation) -> tuple[str, ...]:
         f"{study.gpu}, driver {study.driver or 'unknown'}, server {study.server_version}",
         f"SLO: {', '.join(str(slo) for slo in r.slos) or 'none'}",
         f"{shown.kind.energy}: {number(shown.energy_per_unit_j)}",
-        f"confirmed by {shown.repeats} measurements beyond the search's own"
-        if shown.confirmed
-        else "unconfirmed: measured once, by the search",
+        str(headline(r)),
+        confirmation_text(shown),
     ]
-    lines += _saving(r, shown)
     if (verdict := slo_sentence(r)) is not None:
         lines.append(verdict)
     lines += check_lines(r)

@@ -11,12 +11,12 @@ from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS, WHOLE_ANSWER, Direction, OutputKind
-from tuner.report.checks_text import check_lines, slo_sentence
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
+from tuner.report.sentences.checks_text import check_lines, slo_sentence
+from tuner.report.sentences.saving_text import confirmation_text, headline
 from tuner.slo import Slo
-from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow, TrialState
 
 
@@ -58,46 +58,26 @@ def _mood(r: Recommendation, best: TrialSummary) -> str:
 
 
 def _headline(r: Recommendation, best: TrialSummary) -> str:
-    theirs = StoredSpec.of(r.study).baseline_name
+    said = headline(r)
     if r.is_default:
-        return f"Keep {theirs}: nothing that meets the SLO uses less energy"
-    name = f'<span class="nowrap">Deploy trial {best.number}:</span> '
-    saving = best.saving_percent
-    if saving is None:
-        return f"{name}the least energy that meets the SLO"
-    word = "less" if saving >= 0 else "more"
-    amount = f'<em class="nowrap">{abs(saving):.1f} % {word} energy</em>'
-    if r.confirmed.default_missed:
-        return f"{name}{amount} per {best.kind.unit} than {theirs}, which misses the SLO"
-    if best.tied_with_default:
-        return f"{name}tied with {theirs}, {amount} is within the noise"
-    return f"{name}{amount} per {best.kind.unit} than {theirs}"
+        return escape(_capital(str(said)), quote=False)
+    return (
+        f'<span class="nowrap">Deploy trial {best.number}:</span> '
+        f'<em class="nowrap">{escape(said.emphasised)}</em>{escape(said.rest, quote=False)}'
+    )
 
 
 def _sure(r: Recommendation, best: TrialSummary) -> str:
     """Return how far the answer can be believed, in one sentence."""
+    first, _, rest = confirmation_text(best).partition(" ")
+    text = f"<b>{escape(_capital(first))}</b> {escape(rest)}"
     if not best.confirmed:
-        return (
-            "<b>Not confirmed:</b> each figure is of a single window of the search"
-            f"{_of_pairs(best)}. {_code(how_to_confirm(r.study))} measures the front again."
-        )
-    text = f"<b>Confirmed</b> by {best.repeats} measurements beyond the search's own"
+        return f"{text}. {_code(how_to_confirm(r.study))} measures the front again."
     if best.requests is not None:
-        text += f", {best.requests:,} requests in all"
-    if best.saving_interval_percent is not None:
-        low, high = best.saving_interval_percent
-        text += f"; the saving is {low:.1f} to {high:.1f} % with 95 % confidence"
+        text += f"; latencies of {best.requests:,} requests"
     if (verdict := slo_sentence(r)) is not None:
         text += f"; {escape(verdict)}"
     return f"{text}; {escape(r.confirmed.outputs(r.best))}."
-
-
-def _of_pairs(best: TrialSummary) -> str:
-    """Return what the saving of an unconfirmed trial is of, if it was measured again."""
-    if not best.pairs or best.saving_percent is None:
-        return ""
-    windows = "a window" if best.pairs == 1 else f"{best.pairs} windows"
-    return f", but the saving is of {windows} beside the default on other traffic"
 
 
 def _checks(r: Recommendation) -> str:

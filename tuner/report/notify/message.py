@@ -9,7 +9,6 @@ from typing import Any
 
 from tuner.analysis.outcomes import with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.analysis.trial_summary import TrialSummary
 from tuner.errors import (
     InterruptedBySignalError,
     NoFeasibleConfigurationError,
@@ -19,6 +18,7 @@ from tuner.host.redaction import redacted, redacted_json
 from tuner.measurement.statistics.unseen_traffic import SloVerdict
 from tuner.report.json_forms import recommendation_json
 from tuner.report.labels import emulated_label, metric_label, number
+from tuner.report.sentences.saving_text import headline, interval_text
 from tuner.report.study_results import StudyResults
 
 
@@ -90,30 +90,16 @@ def _answer(found: Recommendation) -> str:
     label = emulated_label(with_errors(found.study, found.emulated))
     emulated = f" [{label}]" if label else ""
     if found.is_default:
-        return f"nothing beats the default{emulated}"
+        return f"{headline(found)}{emulated}"
     latency = best.kind.columns[0]
     said = [
-        f"trial {best.number} {_saving(best)}",
+        f"trial {best.number}: {headline(found)}",
         f"{metric_label(latency)} {number(best.metrics.get(latency))} ms",
         "confirmed" if best.confirmed else "unconfirmed",
     ]
+    if (interval := interval_text(best)) is not None:
+        said.insert(1, interval)
     if best.confirmed and best.slo_verdict == SloVerdict.UNCERTAIN:
         said.append("unsure whether the SLO is met")
-    if found.confirmed.default_missed:
-        said.append("the default misses the SLO")
     command = f"`tuner recommend --study {found.study.name}`"
     return f"{', '.join(said)}{emulated}; {command}"
-
-
-def _saving(best: TrialSummary) -> str:
-    saving, unit = best.saving_percent, best.kind.unit
-    if saving is None:
-        return f"saves an unknown share of the energy per {unit}"
-    if saving < 0.0:
-        return f"takes {-saving:.1f} % more energy per {unit}"
-    within = ""
-    if best.saving_interval_percent is not None:
-        low, high = best.saving_interval_percent
-        within = f" ({low:.1f} to {high:.1f})"
-    tied = ", tied with the default" if best.tied_with_default else ""
-    return f"saves {saving:.1f} %{within} of the energy per {unit}{tied}"

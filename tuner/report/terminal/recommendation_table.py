@@ -13,12 +13,12 @@ from tuner.analysis.outcomes import kind_of_study, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.metrics import METRICS
-from tuner.report.checks_text import check_lines, has_less_headroom, slo_sentence
-from tuner.report.fleet_text import fleet_text
 from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.price import Price
+from tuner.report.sentences.checks_text import check_lines, has_less_headroom, slo_sentence
+from tuner.report.sentences.fleet_text import fleet_text
+from tuner.report.sentences.saving_text import confirmation_text, headline
 from tuner.report.terminal.front_table import heading, note_default, trial_tables
-from tuner.spec.stored import StoredSpec
 from tuner.store.rows import TrialRow
 
 _MOST_ALTERNATIVES = 5  # in the table; with more, only those with a role
@@ -108,43 +108,15 @@ def _offered(r: Recommendation) -> str:
 
 
 def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> None:
-    if r.is_default:
-        which = "is" if r.is_asked_for else "itself uses the least energy of"
-        what = "what was asked for." if r.is_asked_for else "all that met the SLO."
-        name = StoredSpec.of(r.study).baseline_name
-        console.print(f"{name} {which} {what}".replace("your", "Your", 1))
-    elif best.saving_percent is not None:
-        console.print(_headline(best, r))
+    said = headline(r)
+    is_sure = r.is_default or (best.saves_surely and not r.confirmed.default_missed)
+    console.print(
+        Text.assemble((said.emphasised, f"bold {'green' if is_sure else 'yellow'}"), said.rest)
+    )
     if best.confirmed:
-        console.print(_confirmed_by(best, r.confirmed.outputs(r.best)))
+        console.print(Text(f"{confirmation_text(best)}; {r.confirmed.outputs(r.best)}"))
         if (verdict := slo_sentence(r)) is not None:
             console.print(Text(verdict))
-
-
-def _headline(best: TrialSummary, r: Recommendation) -> Text:
-    """Return what the configuration saves, and whether that is more than noise."""
-    saving, theirs = best.saving_percent or 0.0, StoredSpec.of(r.study).baseline_name
-    amount = f"{abs(saving):.1f} % {'less' if saving >= 0 else 'more'} energy"
-    if r.confirmed.default_missed and saving >= 0:
-        missed = (f"{theirs} misses the SLO", "bold yellow")
-        return Text.assemble(missed, f"; this uses {amount} per {best.kind.unit} than {theirs}")
-    if best.tied_with_default:
-        tied = (f"tied with {theirs}", "bold yellow")
-        return Text.assemble(tied, f": {amount} is within the noise")
-    if saving < 0:
-        why = ", which misses the SLO" if r.confirmed.default_missed else ""
-        return Text.assemble((amount, "bold yellow"), f" per {best.kind.unit} than {theirs}{why}")
-    style = "bold green" if best.saves_surely else "bold yellow"
-    return Text.assemble((amount, style), f" per {best.kind.unit} than {theirs}")
-
-
-def _confirmed_by(best: TrialSummary, outputs: str) -> str:
-    """Return how the figures were confirmed."""
-    text = f"confirmed by {best.repeats} measurements beyond the search's own"
-    if best.saving_interval_percent is not None:
-        low, high = best.saving_interval_percent
-        text += f"; 95 % interval of the saving {low:.1f} to {high:.1f} %"
-    return f"{text}; {outputs}"
 
 
 def _latency_cost(best: TrialSummary) -> Text:

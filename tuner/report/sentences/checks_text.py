@@ -7,7 +7,7 @@ from typing import Any
 from tuner.analysis.deployment.checks import DeploymentChecks, Stress
 from tuner.analysis.deployment.headroom import Headroom
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.report.thinking_text import thinking_lines
+from tuner.report.sentences.thinking_text import thinking_lines
 
 _J_PER_KWH = 3.6e6
 _A_WINDOW, _ALLOWED = 0.01, 0.05  # of 100 windows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tuner.analysis.cards.fleet_energy import FleetEnergy
-from tuner.report.fleet_text import fleet_text
+from tuner.report.sentences.fleet_text import fleet_text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from helpers.testbed import OWNER
 
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.records import Load, Source, Timing
-from tuner.report.checks_text import has_less_headroom, headroom_sentence
+from tuner.report.sentences.checks_text import has_less_headroom, headroom_sentence
 from tuner.slo import Slo
 from tuner.store import ProbeKind, Store
 

@@ -1,0 +1,1 @@
+"""What every report says of a recommendation in the same words."""
