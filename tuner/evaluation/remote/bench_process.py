@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import threading
+from functools import partial
 from multiprocessing.connection import Connection
 
 import uvloop
@@ -64,9 +65,12 @@ async def serve(connection: Connection) -> None:
     bench, running = HostedBench(order, pipe), dict[int, asyncio.Task[Reply]]()
     answers = set[asyncio.Task[None]]()
 
-    def end_on_a_fault(answer: asyncio.Task[None]) -> None:
-        """End the process, with the traceback in its log."""
-        if not answer.cancelled() and answer.exception() is not None:
+    def settle(number: int, answer: asyncio.Task[None]) -> None:
+        """Forget a call that was answered: what it returned holds the raw records of a window."""
+        del running[number]
+        if answer.cancelled() or answer.exception() is None:
+            answers.discard(answer)
+        else:  # end the process, with the traceback in its log
             inbox.put_nowait(Close())
 
     try:
@@ -75,9 +79,9 @@ async def serve(connection: Connection) -> None:
                 work = asyncio.create_task(bench.run(message.method, message.arguments))
                 running[message.number] = work
                 answer = asyncio.create_task(_answer(pipe, message.number, work))
-                answer.add_done_callback(end_on_a_fault)
+                answer.add_done_callback(partial(settle, message.number))
                 answers.add(answer)
-            elif isinstance(message, Cancel):
+            elif isinstance(message, Cancel) and message.number in running:
                 running[message.number].cancel()
     finally:
         for work in running.values():
