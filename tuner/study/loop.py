@@ -25,7 +25,7 @@ from tuner.store import Store, TrialState
 from tuner.study.checks.early_question import EarlyQuestion
 from tuner.study.confirmation.plan import aim_levels
 from tuner.study.confirmation.run import ConfirmationRun
-from tuner.study.durability.patience import Patience, WorkersPatience
+from tuner.study.durability.patience import WorkersPatience
 from tuner.study.durability.results import all_warnings, require_metrics
 from tuner.study.listener import Listener, Progress
 from tuner.study.proposals.proposals import Proposal, Proposals
@@ -102,7 +102,7 @@ class StudyRun:
                 return True  # others may have spent the budget meanwhile
             if (cards := self._card_baselines) is not None:
                 if cards.lacks(worker):
-                    await cards.measure(worker, self._patience[worker])
+                    await cards.measure(worker, self._patience)
                     return True
                 if cards.leave_out_an_outlier(worker):
                     return False
@@ -221,7 +221,7 @@ class StudyRun:
         spent = evaluation.spent(time.monotonic() - began_s)
         self._spend(passed_s, spent)
         self._proposals.note_timing(proposal.number, spent)
-        self._tell(proposal, result, self._patience[worker])
+        self._tell(proposal, result, worker)
         self._listener.trial_ended(proposal, result, self.progress)
         if proposal.baseline:
             self._require_no_doubt()
@@ -276,7 +276,7 @@ class StudyRun:
             # the knobs of what is recommended are tried once more
             simplifying_s = self._proposals.knob_count * next_s
             reserve_s += min(simplifying_s, SHARE_TO_SIMPLIFY * budget_s)
-        next_s += self._patience[worker].due_s
+        next_s += self._patience.due_s(worker)
         return self._spent_s + next_s < budget_s - reserve_s
 
     @property
@@ -301,11 +301,11 @@ class StudyRun:
             self._store.save_failure(self._name, number, result, raw, timing=timing)
         return result
 
-    def _tell(self, proposal: Proposal, result: Measurement | Failure, patience: Patience) -> None:
+    def _tell(self, proposal: Proposal, result: Measurement | Failure, worker: Worker) -> None:
         """Tell Optuna the stored result. Every branch is safe to repeat after a crash."""
         number = proposal.number
         if isinstance(result, Measurement):
-            patience.bears(result)
+            self._patience.bears(worker, result, number)
             self._proposals.tell_measured(number, result)
             self._given_up.clear()
         elif is_configurations_fault(result, proposal.attempt) or (
@@ -316,8 +316,7 @@ class StudyRun:
             crashed = has_crashed(result, measured=measured)
             self._proposals.tell_infeasible(number, result.reason, crashed=crashed)
             self._given_up.clear()
-        elif patience.bears(result):
-            self._store.add_event(self._name, "waiting", result.reason, trial=number)
+        elif self._patience.bears(worker, result, number):
             self._proposals.retry(number, attempt=proposal.attempt)
         elif proposal.attempt < MAX_ATTEMPTS:
             self._store.add_event(self._name, "retry", result.reason, trial=number)
@@ -353,8 +352,7 @@ class StudyRun:
             row = self._store.trial(self._name, number)
             result = None if row is None else row.measurement or row.failure
             if result is not None:
-                patience = self._patience[self._fleet.first]
-                self._tell(self._proposals.proposal(number), result, patience)
+                self._tell(self._proposals.proposal(number), result, self._fleet.first)
             else:
                 self._put_back(number, known=row is not None)
         for number, state in states.items():

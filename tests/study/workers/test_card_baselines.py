@@ -59,3 +59,5 @@ def test_a_busy_card_is_no_attempt(
     asyncio.run(run.run())
     probes = [p for p in store.repeats.probes("s") if p.owner.card == "b"]
     assert [p.measurement is not None for p in probes] == [False] * failures + [True] * measured
+    waits = [e for e in store.events("s") if e.kind == "waiting"]
+    assert len(waits) == (failures if kind is FailureKind.BUSY else 0)

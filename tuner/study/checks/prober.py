@@ -85,10 +85,7 @@ class Prober:
             worker, trial.number, kind, evaluate, traffic, load
         )
         result = evaluation.result
-        if self._patience[worker].bears(result):
-            assert isinstance(result, Failure)
-            self.store.add_event(self.name, "waiting", result.reason, trial=trial.number)
-        else:
+        if not self._patience.bears(worker, result, trial.number):
             self._attempts[key] = self._attempts.get(key, 0) + 1
         self._listener.note(self._told(trial, kind, load, result))
         return result
@@ -125,7 +122,7 @@ class Prober:
         """
         if self.spec.hours is None:
             return True
-        next_s = self._patience[self._fleet.first].due_s + self._next_s(kind, load)
+        next_s = self._patience.due_s(self._fleet.first) + self._next_s(kind, load)
         if self.is_late:
             own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
             return own_s + next_s <= self.spec.checks_s

@@ -237,7 +237,7 @@ class ConfirmationRun:
 
     def _next(self, worker: Worker) -> Step | None:
         repeats = self._store.repeats.of(self._name)
-        left = self._left(repeats, self._patience[worker].due_s)
+        left = self._left(repeats, self._patience.due_s(worker))
         step = next_step(
             self._goal,
             self._able(),
@@ -312,12 +312,11 @@ class ConfirmationRun:
     def _count_fault(self, worker: Worker, step: Step, result: Measurement | Failure) -> None:
         """Leave out, for this run, a member that keeps failing for a reason outside it."""
         number = step.trial.number
-        is_borne = self._patience[worker].bears(result)
+        is_borne = self._patience.bears(worker, result, number)
         if isinstance(result, Measurement):
             self._left_out_in_a_row = 0
             return
         if is_borne:
-            self._store.add_event(self._name, "waiting", result.reason, trial=number)
             return
         self._attempts[number] = self._attempts.get(number, 0) + 1
         if result.kind is FailureKind.CONFIGURATION or self._attempts[number] < MAX_ATTEMPTS:

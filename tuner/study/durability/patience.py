@@ -86,7 +86,7 @@ class WorkersPatience:
     """The patience with each worker's machine: another one's may be busy when its own is not.
 
     What is waited is time of the study, and stored as such, but not twice where others measure
-    meanwhile.
+    meanwhile; each wait is an event of the study.
     """
 
     def __init__(
@@ -95,10 +95,20 @@ class WorkersPatience:
         def spend(waited_s: float) -> None:
             store.add_spent_s(study, fleet.counted_s(waited_s))
 
+        self._study = study
+        self._store = store
         self._of = defaultdict[Worker, Patience](lambda: Patience(limit_s, note, spend))
 
-    def __getitem__(self, worker: Worker) -> Patience:
-        return self._of[worker]
+    def due_s(self, worker: Worker) -> float:
+        """Return how long `wait` will wait, s."""
+        return self._of[worker].due_s
+
+    def bears(self, worker: Worker, result: Measurement | Failure, trial: int) -> bool:
+        """Say whether to wait and try again what a worker measured of a trial, see `Patience`."""
+        is_borne = self._of[worker].bears(result)
+        if is_borne and isinstance(result, Failure):
+            self._store.add_event(self._study, "waiting", result.reason, trial=trial)
+        return is_borne
 
     async def wait(self, worker: Worker, serves: Callable[[], bool] = _always) -> float:
         """Wait if the worker's last result asked for it, see `Patience`; return for how long, s."""

@@ -11,7 +11,7 @@ from tuner.analysis.outcomes import baseline_of
 from tuner.evaluation.evaluator import MeasurementPlan
 from tuner.records import Failure
 from tuner.store import ProbeKind, Store, TrialRow
-from tuner.study.durability.patience import Patience
+from tuner.study.durability.patience import WorkersPatience
 from tuner.study.listener import Listener
 from tuner.study.stored_repeat import RepeatStore
 from tuner.study.workers.fleet import Fleet
@@ -70,7 +70,7 @@ class CardBaselines:
         self._fleet.leave_out(worker)
         return True
 
-    async def measure(self, worker: Worker, patience: Patience) -> None:
+    async def measure(self, worker: Worker, patience: WorkersPatience) -> None:
         """Measure it on the search's traffic; what `patience` bears is no attempt."""
         default, card = self._default(), worker.card
         assert default is not None and card is not None
@@ -82,7 +82,7 @@ class CardBaselines:
             lambda repeat: worker.evaluator.probe(default.configuration, repeat, run),
             None,
         )
-        if not patience.bears(evaluation.result):
+        if not patience.bears(worker, evaluation.result, default.number):
             self._attempts[card] = self._attempts.get(card, 0) + 1
         if isinstance(evaluation.result, Failure):
             self._listener.note(f"the default on card {card}: {evaluation.result.reason}")
