@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.analysis.outcomes import slos_of
-from tuner.analysis.trial_summary import kwh_per_million_tokens, saving_percent, trial_summary
+from tuner.analysis.trial_summary import kwh_of, saving_percent, trial_summary
+from tuner.metrics import TEXT
 from tuner.store import Store, StudyIdentity
 
 energies = st.floats(1e-6, 1e6)
@@ -26,11 +27,11 @@ def test_saving_against_itself_is_0_and_half_the_energy_saves_50_percent(e: floa
 def test_unknown_stays_unknown() -> None:
     assert saving_percent(None, 1.0) is None
     assert saving_percent(1.0, None) is None
-    assert kwh_per_million_tokens(None) is None
+    assert kwh_of(TEXT, None) is None
 
 
 def test_3_6_joules_per_token_are_1_kwh_per_million_tokens() -> None:
-    assert kwh_per_million_tokens(3.6) == pytest.approx(1.0)
+    assert kwh_of(TEXT, 3.6) == pytest.approx(1.0)
 
 
 def test_a_failed_trial_has_its_reason_and_no_figure(store: Store, identity: StudyIdentity) -> None:

@@ -11,6 +11,8 @@ from tuner.analysis.outcomes import (
     feasible,
     finished_requests,
     front,
+    kind_of_study,
+    metric,
     point_of,
     slos_of,
 )
@@ -64,6 +66,29 @@ class ConfirmedFront:
             self.confirmations.get(trial.number),
             self.requests.get(trial.number),
         )
+
+    def is_beside_default(self, trial: TrialRow) -> bool:
+        """Whether the default was measured on the same traffic as a trial's figures are of.
+
+        In the search it is. Repeats are compared by the stretches that both were measured on.
+        """
+        known = self.confirmations.get(trial.number)
+        if known is not None and known.is_confirmed:
+            return known.pairs > 0
+        return self.default is None or not self.default.is_confirmed
+
+    def default_beside(self, trial: TrialRow, name: str) -> float | None:
+        """Return a metric of the default on a trial's traffic, or else by its own row; maybe None.
+
+        The energy is the one that the saving is of.
+        """
+        known, theirs = self.confirmations.get(trial.number), metric(self.baseline, name)
+        if trial.baseline or known is None or not known.is_confirmed or not known.pairs:
+            return theirs
+        ours, change = metric(trial, name), known.changes.get(name)
+        if known.energy is not None and name == kind_of_study(self.study).energy:
+            change = known.energy.difference
+        return None if ours is None or change is None else ours / (1.0 + change)
 
     @property
     def default(self) -> Confirmation | None:

@@ -73,14 +73,7 @@ class TrialSummary:
     @property
     def kwh_per_many(self) -> float | None:
         """The energy of `kind.many`: a million tokens, 1,000 images or an hour of video, kWh."""
-        if self.energy_per_unit_j is None:
-            return None
-        return self.energy_per_unit_j * self.kind.many_units / _J_PER_KWH
-
-    def default_beside(self, name: str) -> float | None:
-        """Return a metric of the default that `changes_percent` compares with; None if unknown."""
-        ours, change = self.metrics.get(name), self.changes_percent.get(name)
-        return None if ours is None or change is None else ours / (1.0 + change / 100.0)
+        return kwh_of(self.kind, self.energy_per_unit_j)
 
     @property
     def saves_surely(self) -> bool:
@@ -109,7 +102,7 @@ def trial_summary(
         meets_slo=meets_slo(trial, slos),
         energy_per_output_token_j=metric(trial, TEXT.energy),
         saving_percent=saving_percent(ours_j, energy_j(baseline)),
-        kwh_per_million_output_tokens=kwh_per_million_tokens(metric(trial, TEXT.energy)),
+        kwh_per_million_output_tokens=kwh_of(TEXT, metric(trial, TEXT.energy)),
         p99_tpot_ms=metric(trial, "p99_tpot_ms"),
         p99_ttft_ms=metric(trial, "p99_ttft_ms"),
         output_throughput_tok_s=metric(trial, "output_throughput_tok_s"),
@@ -192,6 +185,6 @@ def saving_percent(energy_j: float | None, default_j: float | None) -> float | N
     return 100.0 * (1.0 - energy_j / default_j)
 
 
-def kwh_per_million_tokens(energy_per_token_j: float | None) -> float | None:
-    """Return energy per token (J) x 1e6 tokens / 3.6e6 J per kWh."""
-    return None if energy_per_token_j is None else energy_per_token_j * 1e6 / _J_PER_KWH
+def kwh_of(kind: OutputKind, energy_per_unit_j: float | None) -> float | None:
+    """Return the energy of `kind.many` units, kWh; None if that of one is unknown."""
+    return None if energy_per_unit_j is None else energy_per_unit_j * kind.many_units / _J_PER_KWH

@@ -290,11 +290,27 @@ def test_the_default_beside_a_confirmed_trial_is_that_of_the_same_traffic(store:
     assert (found.best.number, shown.confirmed) == (2, True)
     assert shown.saving_percent == pytest.approx(25.0)
     assert shown.changes_percent["p99_tpot_ms"] == pytest.approx(50.0)
-    theirs_ms, ours_ms = shown.default_beside("p99_tpot_ms"), shown.p99_tpot_ms
+    theirs_ms, ours_ms = found.default_beside("p99_tpot_ms"), shown.p99_tpot_ms
     assert theirs_ms is not None and ours_ms is not None
     assert ours_ms / theirs_ms == pytest.approx(1.5)
-    assert shown.default_beside("mean_power_w") is not None
-    assert shown.default_beside("p50_e2el_ms") is None
+    ours_j = shown.energy_per_output_token_j
+    assert ours_j is not None
+    assert found.default_beside("energy_per_output_token_j") == pytest.approx(ours_j / 0.75)
+    assert found.default_beside("mean_power_w") is not None
+    assert found.default_beside("p50_e2el_ms") is None
+    assert found.confirmed.is_beside_default(found.best)
+
+
+def test_the_default_beside_a_trial_of_the_search_has_its_own_windows_once_confirmed(
+    store: Store,
+) -> None:
+    single = recommend(store, trial=1)
+    assert single.confirmed.is_beside_default(single.best)
+    assert single.default_beside("p99_tpot_ms") == pytest.approx(30.0)
+    on_stretches_of_which_the_default_alone_had_a_light_one(store)
+    single = recommend(store, trial=1)
+    assert not single.confirmed.is_beside_default(single.best)
+    assert single.default_beside("p99_tpot_ms") == pytest.approx(18.84, abs=0.01)
 
 
 def test_the_study_is_paid_back_by_what_is_saved_on_the_same_traffic(store: Store) -> None:

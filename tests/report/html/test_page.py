@@ -86,6 +86,20 @@ def test_a_default_that_misses_the_slo_is_no_yardstick(store: Store) -> None:
     )
 
 
+def test_a_tile_has_the_default_of_the_same_traffic_and_says_so(store: Store) -> None:
+    """The default alone had a lighter stretch, on which it used a quarter less."""
+    assert "The default&#x27;s figures" not in page(read_report_data(store, "night"))
+    for traffic in range(4):
+        repeat(store, 0, 0.40, 20.0, traffic=traffic)
+        repeat(store, 2, 0.30, 30.0, traffic=traffic)
+    repeat(store, 0, 0.30, 15.0, traffic=4)
+    text = shown(page(read_report_data(store, "night")), 'id="answer"')
+    assert re.search(r"J per output token +0.3 +default 0.4 ", text)
+    assert re.search(r"kWh per million output tokens +0.08333 +default 0.1111 ", text)
+    assert re.search(r"p99 TPOT, ms +30 +SLO ≤ 50 · default 20 ", text)
+    assert "The default&#x27;s figures are of 4 windows of the same traffic." in text
+
+
 def test_the_front_stands_beside_the_default(report: ReportData) -> None:
     table = shown(page(report), 'id="comparison"')
     assert re.search(r"2 +recommended +0.25 +37.5 %", table)

@@ -17,7 +17,7 @@ from tuner.analysis.report_data.report_data import read_report_data
 from tuner.report.exports.deployment import deployment
 from tuner.report.html.answer import answer
 from tuner.report.notify.message import finished_message
-from tuner.report.sentences.saving_text import confirmation_text, headline
+from tuner.report.sentences.saving_text import beside_text, confirmation_text, headline
 from tuner.report.study_results import load_study
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.store import Store
@@ -96,6 +96,16 @@ def test_the_default_is_kept_where_nothing_uses_less(store: Store) -> None:
         assert "eep vLLM's default: it uses the least energy of all that met" in text, where
     asked = recommend(store, trial=0)
     assert str(headline(asked)) == "vLLM's default itself, as asked"
+
+
+def test_of_which_windows_the_defaults_figures_are(store: Store) -> None:
+    assert beside_text(recommend(store)) is None  # of the search, as all are
+    confirm(store, SURE)
+    said = "the default's figures are of 4 windows of the same traffic"
+    assert beside_text(recommend(store)) == said
+    single = recommend(store, trial=1)
+    assert beside_text(single) == "the default's figures are of its own 4 windows"
+    assert beside_text(recommend(store, trial=0)) is None
 
 
 def test_what_was_measured_once_is_unconfirmed(store: Store) -> None:

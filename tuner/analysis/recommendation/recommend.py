@@ -103,6 +103,10 @@ class Recommendation:
         share = None if known is None or known.quality is None else known.quality.ours.share
         return per_request / share if per_request is not None and share else None
 
+    def default_beside(self, name: str) -> float | None:
+        """Return a metric of the default on the traffic of `best`, see `ConfirmedFront`."""
+        return self.confirmed.default_beside(self.best, name)
+
     def summary_of(self, trial: TrialRow) -> TrialSummary:
         """Return the figures of a trial beside this default's."""
         return self.confirmed.summary(trial)

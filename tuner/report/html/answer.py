@@ -9,15 +9,15 @@ from tuner.analysis.confirmed_front import how_to_confirm
 from tuner.analysis.outcomes import emulated, measured, metric, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
 from tuner.analysis.report_data.report_data import ReportData
-from tuner.analysis.trial_summary import TrialSummary
-from tuner.metrics import METRICS, WHOLE_ANSWER, Direction, OutputKind
+from tuner.analysis.trial_summary import TrialSummary, kwh_of
+from tuner.metrics import METRICS, WHOLE_ANSWER, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
 from tuner.report.sentences.checks_text import check_lines, slo_sentence
-from tuner.report.sentences.saving_text import confirmation_text, headline
+from tuner.report.sentences.saving_text import beside_text, confirmation_text, headline
 from tuner.slo import Slo
-from tuner.store.rows import TrialRow, TrialState
+from tuner.store.rows import TrialState
 
 
 def label_of(report: ReportData) -> str:
@@ -46,7 +46,7 @@ def answer(report: ReportData) -> str:
         f"<h1>{_headline(r, best)}</h1>"
         f'<p class="sure">{_sure(r, best)}</p>'
         f"{_checks(r)}"
-        f'<div class="tiles">{_tiles(r, best)}</div>'
+        f'<div class="tiles">{_tiles(r, best)}</div>{_beside(r)}'
         f'<div class="deploy">{_deploy(r)}{_warnings(r.warnings)}</div></section>'
     )
 
@@ -90,23 +90,28 @@ def _code(text: str) -> str:
 
 
 def _tiles(r: Recommendation, best: TrialSummary) -> str:
-    default = None if r.baseline is None else r.summary_of(r.baseline)
-    saving = best.saving_interval_percent
+    saving, kind = best.saving_interval_percent, best.kind
     tiles = [
         _tile(
             "Saving",
             percent(best.saving_percent),
             "" if saving is None else f"{saving[0]:.1f} to {saving[1]:.1f} %",
-        )
+        ),
+        _figure_tile(r, f"J per {kind.unit}", kind.energy),
+        _figure_tile(r, f"kWh per {kind.many}", kind.energy, lambda joule: kwh_of(kind, joule)),
+        *(_slo_tile(r, slo) for slo in r.slos),
+        *_check_tiles(r),
     ]
-    for name, of in _tiles_before(best.kind):
-        tiles.append(_tile(name, number(of(best)), _beside(default, of)))
-    tiles += [_slo_tile(slo, r.best, r.baseline) for slo in r.slos]
-    tiles += _check_tiles(r)
-    for name, of in _tiles_after(best.kind):
-        if of(best) is not None:
-            tiles.append(_tile(name, number(of(best)), _beside(default, of)))
+    means = [name for name in kind.costs if name.startswith("mean_")]
+    after = (*means, "offered_rate_req_s", kind.throughput, "mean_power_w")
+    tiles += [_figure_tile(r, *_shown(n)) for n in after if metric(r.best, n) is not None]
     return "".join(tiles)
+
+
+def _beside(r: Recommendation) -> str:
+    """Return of which windows the default's figures in the tiles are."""
+    said = beside_text(r)
+    return "" if said is None else f'<p class="beside">{escape(_capital(said))}.</p>'
 
 
 def _check_tiles(r: Recommendation) -> list[str]:
@@ -123,43 +128,32 @@ def _check_tiles(r: Recommendation) -> list[str]:
     return tiles
 
 
-_Figure = Callable[[TrialSummary], float | None]
+_Scale = Callable[[float | None], float | None]
 
 
-def _tiles_before(kind: OutputKind) -> tuple[tuple[str, _Figure], ...]:
-    return (
-        (f"J per {kind.unit}", lambda f: f.energy_per_unit_j),
-        (f"kWh per {kind.many}", lambda f: f.kwh_per_many),
-    )
+def _shown(name: str) -> tuple[str, str, _Scale]:
+    """Return a tile's title, its metric, and its scale: of whole answers in seconds, not ms."""
+    is_whole = name.removeprefix("mean_") in WHOLE_ANSWER
+    unit, scale = ("s", _in_seconds) if is_whole else (METRICS[name].unit, _as_it_is)
+    return _capital(f"{metric_label(name)}, {unit}"), name, scale
 
 
-def _tiles_after(kind: OutputKind) -> tuple[tuple[str, _Figure], ...]:
-    means = [name for name in kind.costs if name.startswith("mean_")]
-    throughput = f"Throughput, {METRICS[kind.throughput].unit}"
-    return (
-        *(_mean_latency(name) for name in means),
-        ("Offered, requests/s", lambda f: f.offered_rate_req_s),
-        (throughput, lambda f: f.metrics.get(kind.throughput)),
-        ("Mean power, W", lambda f: f.mean_power_w),
-    )
+def _as_it_is(value: float | None) -> float | None:
+    return value
+
+
+def _in_seconds(value_ms: float | None) -> float | None:
+    return None if value_ms is None else value_ms * 1e-3
 
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _mean_latency(name: str) -> tuple[str, _Figure]:
-    """Return a mean latency: of whole answers in seconds, of tokens in milliseconds."""
-    is_whole = name.removeprefix("mean_") in WHOLE_ANSWER
-    unit, per_ms = ("s", 1e-3) if is_whole else ("ms", 1.0)
-    return (
-        _capital(f"{metric_label(name)}, {unit}"),
-        lambda f: None if (ms := f.metrics.get(name)) is None else ms * per_ms,
-    )
-
-
-def _beside(default: TrialSummary | None, of: _Figure) -> str:
-    return "" if default is None else f"default {number(of(default))}"
+def _figure_tile(r: Recommendation, title: str, name: str, scale: _Scale = _as_it_is) -> str:
+    """Return a metric, and the default's of the same traffic."""
+    beside = "" if r.baseline is None else f"default {number(scale(r.default_beside(name)))}"
+    return _tile(title, number(scale(metric(r.best, name))), beside)
 
 
 def _tile(name: str, value: str, note: str, extra: str = "") -> str:
@@ -170,9 +164,9 @@ def _tile(name: str, value: str, note: str, extra: str = "") -> str:
     )
 
 
-def _slo_tile(slo: Slo, best: TrialRow, baseline: TrialRow | None) -> str:
+def _slo_tile(r: Recommendation, slo: Slo) -> str:
     """Return how much of an SLO's bound is used."""
-    value, default = metric(best, slo.metric), metric(baseline, slo.metric)
+    value, default = metric(r.best, slo.metric), r.default_beside(slo.metric)
     unit = METRICS[slo.metric].unit
     sign = "≤" if slo.direction is Direction.MIN else "≥"
     note = f"SLO {sign} {slo.bound:g} · default {number(default)}"

@@ -46,6 +46,20 @@ def confirmation_text(shown: TrialSummary) -> str:
     return text if interval is None else f"{text}; {interval}"
 
 
+def beside_text(r: Recommendation) -> str | None:
+    """Return of which windows the default's figures are; None if all are of the search's."""
+    shown, default = r.summary_of(r.best), r.confirmed.default
+    if r.is_default or r.baseline is None:
+        return None
+    if r.confirmed.is_beside_default(r.best):
+        of = f"{shown.pairs} windows of the same traffic" if shown.confirmed else None
+    elif default is not None and default.is_confirmed:
+        of = f"its own {default.repeats} windows"
+    else:
+        of = "its window of the search"
+    return None if of is None else f"the default's figures are of {of}"
+
+
 def interval_text(shown: TrialSummary) -> str | None:
     """Return the interval of the saving; None if there is none."""
     if shown.saving_interval_percent is None:

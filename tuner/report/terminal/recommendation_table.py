@@ -11,13 +11,13 @@ from tuner.analysis.cards.fleet_energy import fleet_energy
 from tuner.analysis.load_text import is_open_loop, load_text
 from tuner.analysis.outcomes import kind_of_study, with_errors
 from tuner.analysis.recommendation.recommend import Recommendation
-from tuner.analysis.trial_summary import TrialSummary
+from tuner.analysis.trial_summary import TrialSummary, kwh_of
 from tuner.metrics import METRICS
 from tuner.report.labels import emulated_label, metric_label, number
 from tuner.report.price import Price
 from tuner.report.sentences.checks_text import check_lines, has_less_headroom, slo_sentence
 from tuner.report.sentences.fleet_text import fleet_text
-from tuner.report.sentences.saving_text import confirmation_text, headline
+from tuner.report.sentences.saving_text import beside_text, confirmation_text, headline
 from tuner.report.terminal.front_table import heading, note_default, trial_tables
 from tuner.store.rows import TrialRow
 
@@ -36,15 +36,15 @@ def show_recommendation(
     `store_option` is what commands need to find the store again.
     """
     r = recommendation
-    best, default = r.summary_of(r.best), None if r.baseline is None else r.summary_of(r.baseline)
+    best = r.summary_of(r.best)
     said = "As asked" if r.is_asked_for else "Recommended"
     title = f"{said} for {r.study.model}: trial {r.best.number} of {r.study.name}"
     console.print(heading(title, emulated_label(with_errors(r.study, r.emulated))))
     console.print(_provenance(r))
     _show_saving(console, r, best)
-    if default is not None and not r.is_default:
-        console.print(_latency_cost(best))
-    console.print(_energy_cost(best, default, price), highlight=False)
+    if r.baseline is not None and not r.is_default:
+        console.print(_latency_cost(r, best))
+    console.print(_energy_cost(r, best, price), highlight=False)
     if (correct_j := r.energy_per_correct_j(r.best)) is not None:
         console.print(f"{number(correct_j)} J per correct answer, wrong ones included")
     if (fleet := fleet_energy(r)) is not None:
@@ -119,30 +119,32 @@ def _show_saving(console: Console, r: Recommendation, best: TrialSummary) -> Non
             console.print(Text(verdict))
 
 
-def _latency_cost(best: TrialSummary) -> Text:
+def _latency_cost(r: Recommendation, best: TrialSummary) -> Text:
     """Return each latency with its interval, beside the default's, and how many it is taken of."""
     parts = []
     for metric in best.kind.costs:
         name = "throughput" if metric == best.kind.throughput else metric_label(metric)
         unit = f" {METRICS[metric].unit}"
-        ours, theirs = best.metrics.get(metric), best.default_beside(metric)
+        ours, theirs = best.metrics.get(metric), r.default_beside(metric)
         if ours is None:
             continue
         spread = best.intervals.get(metric)
         text = f"{name} {number(ours)}{unit}"
         if spread is not None:
             text += f" ({number(spread[0])} to {number(spread[1])})"
-        if theirs is not None:
+        if theirs is not None and metric in best.changes_percent:
             text += f", {best.changes_percent[metric]:+.1f} % against {number(theirs)}{unit}"
         parts.append(text)
-    if best.requests is not None:
-        parts.append(f"latencies of {best.requests:,} requests")
+    of = [] if best.requests is None else [f"latencies of {best.requests:,} requests"]
+    if (beside := beside_text(r)) is not None:
+        of.append(beside)
+    if of:
+        parts.append("; ".join(of))
     return Text("\n".join(parts))
 
 
-def _energy_cost(best: TrialSummary, default: TrialSummary | None, price: Price | None) -> str:
-    kwh = best.kwh_per_many
-    theirs = None if default is None else default.kwh_per_many
+def _energy_cost(r: Recommendation, best: TrialSummary, price: Price | None) -> str:
+    kwh, theirs = best.kwh_per_many, kwh_of(best.kind, r.default_beside(best.kind.energy))
     text = f"{number(kwh)} kWh"
     if price is not None:
         text += f", {number(price.cost(kwh))} {price.currency}"
