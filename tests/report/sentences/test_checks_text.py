@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from helpers.stored_study import add_night, measurement
 from helpers.testbed import OWNER
 
 from tuner.analysis.recommendation.recommend import recommend
+from tuner.analysis.report_data.report_data import read_report_data
 from tuner.records import Load, Source, Timing
+from tuner.report.html.answer import answer
 from tuner.report.sentences.checks_text import has_less_headroom, headroom_sentence
 from tuner.slo import Slo
 from tuner.store import ProbeKind, Store
@@ -36,9 +40,17 @@ def sentence(store: Store, *slos: str) -> tuple[str | None, bool]:
     return headroom_sentence(found), has_less_headroom(found)
 
 
+def tile(store: Store) -> str:
+    """Return the value and the note of the headroom's tile on the page."""
+    page = answer(read_report_data(store, "night"))
+    (found,) = re.findall("Headroom, requests at once</span>(.*?)</div>", page)
+    return html.unescape(" ".join(re.sub("<[^>]+>", " ", found).split()))
+
+
 def test_neighbours_are_one_number(store: Store) -> None:
     probe(store, 2, {100: 49.0, 104: 51.0})
     assert sentence(store) == ("holds to 100 requests at once", False)
+    assert tile(store) == "100"
 
 
 def test_less_than_the_default_goes_with_the_saving(store: Store) -> None:
@@ -46,6 +58,7 @@ def test_less_than_the_default_goes_with_the_saving(store: Store) -> None:
     probe(store, 0, {104: 48.0, 200: 49.0, 208: 51.0})
     said = "saves 37.5 %, and serves up to 100 instead of 200 requests at once"
     assert sentence(store) == (said, True)
+    assert tile(store) == "100 default 200"
 
 
 def test_what_lies_between_two_loads_that_are_far_apart_is_unknown(store: Store) -> None:
@@ -54,6 +67,7 @@ def test_what_lies_between_two_loads_that_are_far_apart_is_unknown(store: Store)
     probe(store, 0, {60: 40.0, 200: 60.0})
     said = "holds to between 40 and 100 requests at once, the default to between 60 and 200"
     assert sentence(store) == (said, False)
+    assert tile(store) == "40 to 100 default 60 to 200"
     assert sentence(store, "p99_tpot_ms<=53")[0] == (
         "holds to 100 requests at once, the default to between 60 and 200"
     )
@@ -65,3 +79,4 @@ def test_without_an_end_on_one_side(store: Store) -> None:
     probe(store, 0, {32: 60.0})
     said = "holds to at least 40 requests at once, the default misses the SLO even at 32"
     assert sentence(store) == (said, False)
+    assert tile(store) == "\u2265 40 default < 32"

@@ -14,7 +14,7 @@ from tuner.metrics import METRICS, WHOLE_ANSWER, Direction
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.export import EXPORTS, load_export
 from tuner.report.labels import emulated_label, knob_text, metric_label, number, percent
-from tuner.report.sentences.checks_text import check_lines, slo_sentence
+from tuner.report.sentences.checks_text import check_lines, headroom_range, slo_sentence
 from tuner.report.sentences.saving_text import beside_text, confirmation_text, headline
 from tuner.slo import Slo
 from tuner.store.rows import TrialState
@@ -118,11 +118,13 @@ def _check_tiles(r: Recommendation) -> list[str]:
     """Return the headroom and the idle power."""
     ours = r.checks_of(r.best)
     theirs = None if r.baseline is None else r.checks_of(r.baseline).headroom
-    unit = "in flight" if ours.is_closed_loop else "requests/s"
+    whole = ours.is_closed_loop
+    unit = "requests at once" if whole else "requests/s"
     tiles = []
     if ours.headroom is not None:
-        note = "" if theirs is None else f"default {number(theirs.holds)}"
-        tiles.append(_tile(f"Headroom, {unit}", number(ours.headroom.holds), note))
+        held = escape(headroom_range(ours.headroom, whole=whole))
+        note = "" if theirs is None else f"default {headroom_range(theirs, whole=whole)}"
+        tiles.append(_tile(f"Headroom, {unit}", held, note))
     if ours.idle_power_w is not None:
         tiles.append(_tile("Idle power, W", number(ours.idle_power_w), "loaded, no requests"))
     return tiles

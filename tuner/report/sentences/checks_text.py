@@ -70,6 +70,17 @@ def headroom_sentence(r: Recommendation) -> str | None:
     return f"{_holds(ours.headroom, whole=whole)} {unit}, the default {default}"
 
 
+def headroom_range(found: Headroom, *, whole: bool) -> str:
+    """Return the load that is held, as short as a tile: `6.1`, `≥ 6.1`, `< 6.1` or `6.1 to 8`."""
+    if found.holds is None:
+        return f"< {found.misses:.3g}"
+    if found.misses is None:
+        return f"\u2265 {found.holds:.3g}"
+    if found.is_closed(whole=whole):
+        return f"{found.holds:.3g}"
+    return f"{found.holds:.3g} to {found.misses:.3g}"
+
+
 def has_less_headroom(r: Recommendation) -> bool:
     """Say whether the configuration takes clearly less load than the default."""
     ours, theirs = r.checks_of(r.best).headroom, _theirs(r)
