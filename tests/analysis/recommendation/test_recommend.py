@@ -234,16 +234,11 @@ def test_a_study_of_which_nothing_has_ended_says_so(empty: Store, identity: Stud
         recommend(empty)
 
 
-@pytest.mark.parametrize(("highest_w", "is_said"), [(300.0, True), (399.0, False)])
-def test_a_power_limit_that_never_bound_is_said(
-    store: Store, highest_w: float, is_said: bool
-) -> None:
-    best = recommend(store).best  # with a limit of 400 W
-    assert best.measurement is not None
+def run_of_at_most(highest_w: float) -> RawRun:
     nothing = np.array([])
     times_s = np.array([0.0, 1.0, 2.0, 9.0])
     power_w = np.array([690.0, 200.0, highest_w, 690.0])  # what is outside the window is not of it
-    run = RawRun(
+    return RawRun(
         (),
         PowerTimeline(times_s, power_w, power_w, Source.MEASURED),
         ServerTimeline(nothing, nothing, nothing),
@@ -251,9 +246,27 @@ def test_a_power_limit_that_never_bound_is_said(
         3.0,
         Source.MEASURED,
     )
-    store.save_measurement("night", best.number, best.measurement, run)
+
+
+@pytest.mark.parametrize(("highest_w", "is_said"), [(300.0, True), (399.0, False)])
+def test_a_power_limit_that_never_bound_is_said(
+    store: Store, highest_w: float, is_said: bool
+) -> None:
+    best = recommend(store).best  # with a limit of 400 W
+    assert best.measurement is not None
+    store.save_measurement("night", best.number, best.measurement, run_of_at_most(highest_w))
     said = "the power limit of 400 W never bound: the highest sample was 300 W" in warnings(store)
     assert said is is_said
+
+
+def test_the_sum_of_two_gpus_does_not_say_that_a_limit_never_bound(store: Store) -> None:
+    """One may be at its limit of 400 W, and the other wait at 100 W."""
+    two = Configuration({"tensor_parallel_size": 2}, {}, {"power_limit_w": 400})
+    store.begin_trial("night", 7, two, baseline=False, owner=OWNER)
+    found = measurement(0.22, 45.0, 5000.0, Source.MEASURED)
+    store.save_measurement("night", 7, found, run_of_at_most(500.0))
+    assert recommend(store).best.number == 7
+    assert "never bound" not in warnings(store)
 
 
 def test_damaged_raw_records_are_said_and_the_answer_is_still_given(

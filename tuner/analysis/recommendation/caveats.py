@@ -10,6 +10,7 @@ from tuner.errors import OperatorNeededError
 from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, SloVerdict
 from tuner.servers.registry import flag_rules
 from tuner.slo import Slo
+from tuner.spec.stored import StoredSpec
 from tuner.store import Store
 from tuner.store.rows import StudyIdentity, TrialRow, TrialState
 
@@ -100,21 +101,25 @@ def _of_default(baseline: TrialRow | None, slos: Sequence[Slo], best: TrialRow) 
 def _of_limits(
     store: Store, confirmed: ConfirmedFront, searched: Sequence[TrialRow], best: TrialRow
 ) -> list[str]:
-    """Return which limits made no difference: the SLO's bounds, and the GPU's power limit."""
+    """Return which limits made no difference: the SLO's bounds, and the power limit of one GPU.
+
+    Of several GPUs only the sum of their power is kept: one may be at its limit while others wait.
+    What their own samples said of it is a warning of the trial's window.
+    """
     found = []
     if _never_bound(confirmed, searched, best):
         found.append("the SLO does not bind: nothing that misses it was seen to use less energy")
     limit_w = best.configuration.device.get("power_limit_w")
-    if limit_w is None:
+    whole = best.configuration.with_fixed(StoredSpec.of(confirmed.study).fixed)
+    if limit_w is None or flag_rules().gpus_used(whole) > 1:
         return found
     try:
         peak_w = _peak_power_w(store, confirmed, best)
     except OperatorNeededError as error:  # damaged raw records; the metrics still hold
         return [*found, str(error)]
-    each_w = None if peak_w is None else peak_w / flag_rules().gpus_used(best.configuration)
-    if each_w is not None and each_w < _BINDS_FROM * float(limit_w):
+    if peak_w is not None and peak_w < _BINDS_FROM * float(limit_w):
         found.append(
-            f"the power limit of {limit_w:g} W never bound: the highest sample was {each_w:.0f} W"
+            f"the power limit of {limit_w:g} W never bound: the highest sample was {peak_w:.0f} W"
         )
     return found
 
@@ -143,7 +148,7 @@ def _holds(confirmed: ConfirmedFront, trial: TrialRow) -> bool:
 
 
 def _peak_power_w(store: Store, confirmed: ConfirmedFront, trial: TrialRow) -> float | None:
-    """Return the highest sample of the window, of all GPUs together, W; None if none is kept."""
+    """Return the highest sample of the window, W; None if none is kept."""
     run = store.raw_run(confirmed.study.name, trial.number)
     if run is None:
         return None
