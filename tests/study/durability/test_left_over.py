@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from helpers.scripted import measurement
 from helpers.testbed import OWNER, Testbed
 
 from tuner.configuration import Configuration
+from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import Evaluation
 from tuner.evaluation.remote.protocol import LeftOver
 from tuner.records import Failure, Timing
@@ -61,3 +63,12 @@ def test_workers_may_store_in_another_order_than_they_log(store: Store, tmp_path
         store.save_measurement("s", one.number, one.evaluation.result, None)
     assert recover("s", bed.spec, store, log, bed.listener.note) == 1
     assert store.states("s")[0] is TrialState.MEASURED
+
+
+def test_a_log_that_cannot_be_written_is_told(store: Store, tmp_path: Path) -> None:
+    Testbed(store)
+    log = MeasurementLog(tmp_path / "s.jsonl")
+    log.path.mkdir()
+    store.begin_trial("s", 0, ASKED, baseline=False, owner=OWNER)
+    with pytest.raises(OperatorNeededError, match=r"s\.jsonl .*directory.*`tuner resume s`"):
+        keep_left_over("s", store, log, [left(0)])

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from tuner.errors import OperatorNeededError
 from tuner.evaluation.remote.protocol import LeftOver
 from tuner.store import RepeatRow, Store, TrialRow, TrialState, raw
 from tuner.store.log.log_records import LoggedResult, RepeatOf
@@ -18,8 +19,18 @@ _LATEST = 256  # records: more than there are benches
 def keep_left_over(name: str, store: Store, log: MeasurementLog, found: Sequence[LeftOver]) -> None:
     """Log each result whose evaluation is still open; `recover` stores what is in the log.
 
-    Raises `OSError` as the log does.
+    Raises `OperatorNeededError` for a log that cannot be read or written.
     """
+    try:
+        _append(name, store, log, found)
+    except OSError as error:
+        raise OperatorNeededError(
+            f"what was measured for a killed run cannot be written to {log.path} "
+            f"({error.strerror}); fix that, then `tuner resume {name}`"
+        ) from error
+
+
+def _append(name: str, store: Store, log: MeasurementLog, found: Sequence[LeftOver]) -> None:
     logged = _latest_numbers(log) if found else set()
     for one in found:
         row = _open_row(name, store, one)
