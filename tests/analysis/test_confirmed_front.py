@@ -16,6 +16,7 @@ from rich.console import Console
 from tuner.analysis.confirmed_front import confirmation_notes, confirmed_front
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.configuration import Configuration
+from tuner.pictures import PictureChange
 from tuner.records import Failure, FailureKind, Source, Timing
 from tuner.report.exports.deployment import deployment
 from tuner.report.exports.vllm import vllm_config
@@ -25,7 +26,7 @@ from tuner.report.terminal.front_table import show_front
 from tuner.report.terminal.recommendation_table import show_recommendation
 from tuner.report.terminal.study_tables import show_studies, show_study
 from tuner.slo import Slo
-from tuner.store import Answers, RepeatKind, Store, StudyIdentity
+from tuner.store import Answers, RepeatKind, RepeatRow, Store, StudyIdentity
 
 OTHER: Answers = tuple((n, n + 1, n + 2 if n > 30 else 0) for n in range(64))
 
@@ -224,3 +225,21 @@ def test_what_may_miss_the_slo_takes_nothing_off_the_front_that_does_not() -> No
     ]
     found = confirmed_front(IDENTITY, trials, rows)
     assert [t.number for t in found.front] == [2, 1, 0]
+
+
+def test_one_that_changes_the_pictures_is_dropped_with_how_much() -> None:
+    trials = [
+        trial_row(0, values(0.4, 20.0), Configuration()),
+        trial_row(1, values(0.3, 20.0), Configuration(flags={"cache_backend": "tea_cache"})),
+    ]
+
+    def seen(number: int, of: int, ssim: float) -> RepeatRow:
+        made = (PictureChange("a boat", 1, 18.0, ssim, 1, b"", b""),)
+        row = night_rows.repeat(number, of, values(0.4 - 0.1 * of, 20.0))
+        return replace(row, pictures=made, traffic=number // 2)
+
+    rows = [seen(number, number % 2, 0.9 if number % 2 == 0 else 0.5) for number in range(4)]
+    asked = replace(IDENTITY, spec_json={**IDENTITY.spec_json, "picture_drop": 0.3})
+    (note,) = [n for n in confirmation_notes(confirmed_front(asked, trials, rows)) if "off" in n]
+    assert note.startswith("trial 1 is off the front: it changes the pictures too much: 1 picture ")
+    assert "mean SSIM 0.500 (the default's own on another launch 0.900)" in note

@@ -136,9 +136,9 @@ class ConfirmedFront:
 def _pictures_text(found: Confirmation) -> str:
     """Return how much a trial's pictures resemble the default's of the same prompts and seeds."""
     count, least_db = len(found.pictures), min(one.psnr_db for one in found.pictures)
-    what = "videos" if any(one.frames > 1 for one in found.pictures) else "pictures"
+    what = "video" if any(one.frames > 1 for one in found.pictures) else "picture"
     return (
-        f"{count} {what} beside the default's of the same seeds: mean SSIM "
+        f"{count} {what}{'s'[: count - 1]} beside the default's of the same seeds: mean SSIM "
         f"{mean_ssim(found.pictures):.3f} (the default's own on another launch "
         f"{found.own_ssim:.3f}), PSNR from {least_db:.0f} dB"
     )
@@ -212,6 +212,8 @@ def _why_dropped(found: ConfirmedFront, number: int) -> str:
     verdict = found.confirmations[number]
     if verdict.fault is not None:
         return f"measured again, it failed ({verdict.fault})"
+    if verdict.loses_quality and verdict.pictures:
+        return f"it changes the pictures too much: {_pictures_text(verdict)}"
     if verdict.loses_quality:
         return f"it answers fewer questions right: {verdict.quality}"
     return "measured again, it missed the SLO"
