@@ -61,6 +61,32 @@ def test_a_study_measures_shares_of_each_capacity_and_a_resume_adds_more(tmp_pat
     assert [row.number for row in again][: len(points)] == [row.number for row in points]
 
 
+class Notes(tuner.NullListener):
+    """Keeps what the run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_what_the_hours_leave_out_is_named_and_a_resume_measures_it(tmp_path: Path) -> None:
+    store, notes = str(tmp_path / "t.db"), Notes()
+    hours = {"trials": None, "hours": 0.4, "loads": "0.5x,1x"}
+    tuner.run(spec(**hours), store=store, yes=True, listeners=[notes])
+    missing = [n for n in notes.said if n.startswith("operating points are missing of ")]
+    assert missing and missing[0].endswith("`tuner resume s --loads 0.5x,1x` goes on with them")
+    before = len(probes(store, ProbeKind.LOAD))
+    for _ in range(8):  # each has its share of the hours on top
+        notes.said.clear()
+        tuner.resume("s", store=store, listeners=[notes])
+        if not any("missing" in note for note in notes.said):
+            break
+    assert not any("missing" in note for note in notes.said)
+    assert len(probes(store, ProbeKind.LOAD)) > before
+
+
 @pytest.mark.parametrize(
     "options",
     [

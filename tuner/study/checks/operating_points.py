@@ -6,9 +6,10 @@ that are stored. The capacity is the highest load at which a configuration met i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tuner.analysis.deployment.checks import deployment_checks, is_machines_fault
+from tuner.analysis.deployment.headroom import Headroom
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.errors import NoFeasibleConfigurationError
 from tuner.evaluation.headroom import headroom_run
@@ -36,23 +37,52 @@ class OperatingPoints:
         except NoFeasibleConfigurationError:
             return
         traffic = self._checks.hardest_stretch(found.best)
-        for trial in _deployable(found):
+        trials = list(_deployable(found))
+        for trial in trials:
             await self._checks.idle(trial)
             await self._checks.headroom(trial, traffic)
-            await self._loads(trial, traffic)
+            for load in self._loads(trial):
+                await self._load(trial, traffic, load)
             await self._switching(trial)
+        if missing := [t for t in trials if not self._is_complete(t)]:
+            self._tell_of(missing)
 
-    async def _loads(self, trial: TrialRow, traffic: int) -> None:
-        headroom = deployment_checks(
-            self._prober.rows(), trial.number, self._prober.spec.slos, self._prober.plan.load
-        ).headroom
+    def _loads(self, trial: TrialRow) -> list[Load]:
+        """Return the loads that are asked for; none where the capacity is not known."""
+        headroom = self._headroom(trial)
         if headroom is None or headroom.holds is None:
-            return
-        for share in self._prober.spec.loads:
-            await self._load(trial, traffic, float(f"{share * headroom.holds:.{_DIGITS}g}"))
+            return []
+        rates = [share * headroom.holds for share in self._prober.spec.loads]
+        return [Load(request_rate=float(f"{rate:.{_DIGITS}g}")) for rate in rates]
 
-    async def _load(self, trial: TrialRow, traffic: int, rate: float) -> None:
-        load = Load(request_rate=rate)
+    def _headroom(self, trial: TrialRow) -> Headroom | None:
+        prober = self._prober
+        return deployment_checks(
+            prober.rows(), trial.number, prober.spec.slos, prober.plan.load
+        ).headroom
+
+    def _is_complete(self, trial: TrialRow) -> bool:
+        """Say whether nothing is left to measure of a trial."""
+        loads = self._loads(trial)
+        is_known = all(self._is_known(trial, ProbeKind.LOAD, load) for load in loads)
+        return (
+            self._headroom(trial) is not None
+            and is_known
+            and self._is_known(trial, ProbeKind.SWITCHING, None)
+        )
+
+    def _tell_of(self, missing: Sequence[TrialRow]) -> None:
+        """Say which trials lack operating points, since a plan needs them, and how to get them."""
+        prober = self._prober
+        names = ["the default" if t.baseline else f"trial {t.number}" for t in missing]
+        shares = ",".join(f"{share:g}x" for share in prober.spec.loads)
+        prober.tell(
+            "no_points",
+            f"operating points are missing of {', '.join(names)}; "
+            f"`tuner resume {prober.name} --loads {shares}` goes on with them",
+        )
+
+    async def _load(self, trial: TrialRow, traffic: int, load: Load) -> None:
         run = headroom_run(self._prober.plan, load, traffic, trial.configuration)
         await self._measure(
             trial,

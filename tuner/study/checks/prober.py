@@ -48,6 +48,7 @@ class Prober:
         window = plan.unseen_window or plan.window
         least_s = window.latest_start_s + window.longest_window_s
         self.is_late = store.study(name).spent_s + least_s > spec.budget_s  # before this run
+        self._earlier = {row.number for row in store.repeats.every(name)}
 
     @property
     def evaluator(self) -> Evaluator:
@@ -62,6 +63,11 @@ class Prober:
     def rows(self) -> list[RepeatRow]:
         """Return every repeat and probe of the study."""
         return self.store.repeats.every(self.name)
+
+    def tell(self, kind: str, message: str) -> None:
+        """Say it on the screen, and keep it as an event of the study."""
+        self.store.add_event(self.name, kind, message)
+        self._listener.note(message)
 
     async def measure(
         self,
@@ -118,13 +124,15 @@ class Prober:
     def _has_time(self, kind: ProbeKind, load: Load | None) -> bool:
         """Say whether the hours have room for one more probe; a budget in trials always has.
 
-        Probes of a study whose hours were spent before this run get their share on top.
+        Probes of a study whose hours were spent before this run get their share on top, whatever
+        earlier runs spent on them.
         """
         if self.spec.hours is None:
             return True
         next_s = self._patience.due_s(self._fleet.first) + self._next_s(kind, load)
         if self.is_late:
-            own_s = sum(p.timing.elapsed_s for p in self._probes() if p.timing)
+            own = [p for p in self._probes() if p.number not in self._earlier]
+            own_s = sum(p.timing.elapsed_s for p in own if p.timing)
             return own_s + next_s <= self.spec.checks_s
         return self.store.study(self.name).spent_s + next_s <= self.spec.budget_s
 
