@@ -71,6 +71,26 @@ def test_only_confirmed_members_are_on_the_front_with_their_own_figures(
     assert "confirmed by 2 measurements" in vllm_config(deployment(found))
 
 
+def test_a_default_that_misses_the_slo_when_repeated_is_shown_by_its_repeats() -> None:
+    default = trial_row(0, values(0.40, 49.9))
+    other = trial_row(1, values(0.45, 40.0), Configuration(flags={"max_num_seqs": 8}))
+    results = [(0, 0.42, 52.0), (1, 0.46, 40.2), (0, 0.43, 53.0), (1, 0.45, 40.1), (0, 0.41, 54.0)]
+    repeats = [night_rows.repeat(i, of, values(j, ms)) for i, (of, j, ms) in enumerate(results)]
+    found = confirmed_front(IDENTITY, [default, other], repeats, [Slo("p99_tpot_ms", 50.0)])
+    assert found.default_missed and found.baseline is not None
+    row = found.summary(found.baseline)
+    assert row.meets_slo is False and row.confirmed and row.repeats == 3
+    assert row.p99_tpot_ms == pytest.approx(53.0, abs=0.1)
+    assert row.energy_per_output_token_j == pytest.approx(0.42, abs=0.001)
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    show_front(console, found)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    (line,) = [one for one in lines if one.startswith(" 0 default")]
+    assert line.split()[-2:] == ["no", "3"]
+    assert "vLLM's default does not meet the SLO." in lines
+
+
 def test_the_warnings_of_a_confirmed_trial_are_those_of_its_repeats(store: Store) -> None:
     searched = store.trials("night")[2].measurement
     assert searched is not None

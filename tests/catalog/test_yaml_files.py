@@ -20,7 +20,7 @@ class Example(BaseModel):
         ("name: a\nsize: 0\n", "size: found 0, input should be greater than or equal to 1"),
         ("name: a\n", "size: this field is required"),
         ("name: a\nsize: 1\nsiez: 2\n", "siez: there is no such field"),
-        ("name: a\nsize: many\n", "size: found 'many'"),
+        ("name: a\nsize: many\n", "size: found 'many', expected a whole number"),
         ("name: a\nsize: 1\nslo: fast\n", "slo: found 'fast', expected a list"),
         ("- a\n", "must hold a mapping"),
         ("", "must hold a mapping"),

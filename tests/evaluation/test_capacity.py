@@ -140,7 +140,7 @@ def test_a_share_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_share_and_a_concurrency_exclude_each_other() -> None:
-    said = r"^'the command line': request_rate \(open loop\) and concurrency .* exclude each other$"
+    said = r"^request_rate \(open loop\) and concurrency .* exclude each other$"
     with pytest.raises(UsageError, match=said):
         spec_from(None, {"model": "M", "trials": 1, "request_rate": "0.7x", "concurrency": 4})
     spec = spec_from(None, {"model": "M", "trials": 1, "request_rate": "0.7x"})

@@ -199,7 +199,8 @@ def _requests(
     """Return the finished requests behind each trial's figures: of its repeats, if confirmed."""
     found: dict[int, int] = {}
     for trial in trials:
-        is_repeated = trial.number in known and known[trial.number].is_confirmed
+        own = known.get(trial.number)
+        is_repeated = own is not None and own.stands_for(is_default=trial.baseline)
         rows = [r for r in repeats if r.trial == trial.number] if is_repeated else [trial]
         counts = [finished_requests(r.measurement) for r in rows if r.measurement is not None]
         present = [count for count in counts if count is not None]

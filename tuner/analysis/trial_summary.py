@@ -22,14 +22,14 @@ class TrialSummary:
     """What reports show of a trial. `saving_percent` is of the energy per unit.
 
     Of a confirmed trial every figure is that of its repeats, and the saving has the drift of the
-    default taken out. The saving of `pairs` measurements beside the default on unseen traffic goes
-    before that of the search's window, also where too few of them confirm it. Intervals are 95 %
-    ones; `intervals` are those of every repeated metric, by its name and in its unit.
-    `changes_percent` is 100 x (value / default - 1) of what else a reader weighs, of a confirmed
-    trial on the same traffic. `same_outputs` is a share, see `tuner.measurement`.
-    `slo_miss_chance` is how likely a window on traffic not seen misses an SLO: the verdict *met*
-    allows 0.05. `requests` is how many finished in the windows
-    that the percentiles are taken from.
+    default taken out. The default is *confirmed* once it is repeated, also where it misses the SLO.
+    The saving of `pairs` measurements beside the default on unseen traffic goes before that of the
+    search's window, also where too few of them confirm it. Intervals are 95 % ones; `intervals` are
+    those of every repeated metric, by its name and in its unit. `changes_percent` is 100 x (value /
+    default - 1) of what else a reader weighs, of a confirmed trial on the same traffic.
+    `same_outputs` is a share, see `tuner.measurement`. `slo_miss_chance` is how likely a window on
+    traffic not seen misses an SLO: the verdict *met* allows 0.05. `requests` is how many finished
+    in the windows that the percentiles are taken from.
     """
 
     number: int
@@ -126,7 +126,8 @@ def _with_repeats(shown: TrialSummary, known: Confirmation) -> TrialSummary:
     spread = None if energy is None or energy.interval is None else energy.interval
     found = replace(
         shown,
-        confirmed=known.is_confirmed,
+        meets_slo=shown.meets_slo and not (shown.baseline and known.slo is SloVerdict.MISSED),
+        confirmed=known.stands_for(is_default=shown.baseline),
         repeats=known.repeats,
         pairs=known.pairs,
         energy_interval_j=None if spread is None else (spread.low, spread.high),

@@ -106,6 +106,11 @@ class Confirmation:
         is_compared = self.pairs >= LEAST_REPEATS or not self.is_unseen
         return self.repeats >= LEAST_REPEATS and is_compared and not self.is_dropped
 
+    def stands_for(self, *, is_default: bool) -> bool:
+        """Say whether the trial's figures are its repeats': the default's also if it misses."""
+        is_repeated = self.repeats >= LEAST_REPEATS and self.fault is None
+        return self.is_confirmed or (is_default and is_repeated)
+
     @property
     def is_dropped(self) -> bool:
         """Whether the repeats reject the search's result."""
@@ -215,12 +220,12 @@ def _of_one_kind(rows: list[RepeatRow]) -> list[RepeatRow]:
 
 
 def as_confirmed(trial: TrialRow, known: Mapping[int, Confirmation]) -> TrialRow:
-    """Return the trial with its repeats in place of what the search measured, if confirmed.
+    """Return the trial with its repeats in place of what the search measured, if they stand for it.
 
     It also takes their warnings, because those of the search's window do not apply to them.
     """
     found = known.get(trial.number)
-    if found is None or not found.is_confirmed or trial.measurement is None:
+    if trial.measurement is None or not (found and found.stands_for(is_default=trial.baseline)):
         return trial
     means = {name: estimate.mean for name, estimate in found.estimates.items()}
     measurement = replace(trial.measurement, metrics=means)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,40 +66,65 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def validate(origin: str, data: dict[str, Any], model: type[Model]) -> Model:
-    """Validate `data` from `origin`; raises `UsageError` as `read_yaml` does."""
+def validate(
+    origin: str | None, data: dict[str, Any], model: type[Model], options: Container[str] = ()
+) -> Model:
+    """Validate `data` from `origin`, of which `options` were given as such, not by a file.
+
+    Raises `UsageError` as `read_yaml` does.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UsageError(_sentence(origin, error)) from None
+        raise UsageError(_sentence(origin, error, options)) from None
 
 
-_IN_YAML = {"tuple_type": "a list", "list_type": "a list", "dict_type": "a mapping (field: value)"}
+_EXPECTED = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (field: value)",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+}
 _FOLLOWED = ("default_factory_not_called",)
 
 
-def _sentence(origin: str, error: ValidationError) -> str:
+def _sentence(origin: str | None, error: ValidationError, options: Container[str]) -> str:
     # a default that was made of a wrong field says nothing more about that field
     problems = [p for p in error.errors(include_url=False) if p["type"] not in _FOLLOWED]
-    shown = [_problem(dict(p)) for p in problems[:3]]
+    first: list[dict[str, Any]] = [dict(p) for p in problems[:3]]
+    of_options = [p for p in first if p["loc"] and p["loc"][0] in options]
+    shown = [_problem(p, f"--{_field(p).replace('_', '-')}") for p in of_options]
+    if of_file := [_problem(p, _field(p)) for p in first if p not in of_options]:
+        where = "" if origin is None else f"'{origin}': "
+        shown.append(where + "; ".join(of_file))
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return f"'{origin}': " + "; ".join(shown) + more
+    return "; ".join(shown) + more
 
 
-def _problem(problem: dict[str, Any]) -> str:
+def _problem(problem: dict[str, Any], field: str) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"] and problem["type"] == "value_error":
         return message  # an error of several fields together names them itself
-    field = ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
     if problem["type"] == "missing":
         return f"{field}: this field is required"
     if problem["type"] == "extra_forbidden":
         return f"{field}: there is no such field; check its spelling"
     if problem["type"] == "value_error":
         return f"{field}: {message}"
-    if problem["type"] in _IN_YAML:
-        message = f"expected {_IN_YAML[problem['type']]}"
+    if problem["type"] in _EXPECTED:
+        message = f"expected {_EXPECTED[problem['type']]}"
     return f"{field}: found {_shown(problem['input'])}, {message[0].lower()}{message[1:]}"
+
+
+def _field(problem: dict[str, Any]) -> str:
+    return ".".join(_cut(str(part)) for part in problem["loc"]) or "the file"
 
 
 def _shown(value: object) -> str:

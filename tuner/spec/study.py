@@ -363,7 +363,7 @@ def spec_from(path: Path | None, options: Mapping[str, Any]) -> StudySpec:
         data["baseline"] = baseline_of(data.get("baseline"), settings)
     if "model" not in data:
         raise UsageError("no model: say which with --model, or give a STUDY.yaml")
-    spec = validate("the command line" if path is None else str(path), data, StudySpec)
+    spec = validate(None if path is None else str(path), data, StudySpec, given)
     if spec.trials is None and spec.hours is None:
         raise UsageError("no budget: say how long with --hours or --trials")
     return spec

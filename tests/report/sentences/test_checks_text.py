@@ -47,6 +47,11 @@ def tile(store: Store) -> str:
     return html.unescape(" ".join(re.sub("<[^>]+>", " ", found).split()))
 
 
+def test_thousands_of_requests_are_written_out(store: Store) -> None:
+    probe(store, 2, {2720: 49.0})
+    assert sentence(store) == ("holds to at least 2,720 requests at once", False)
+
+
 def test_neighbours_are_one_number(store: Store) -> None:
     probe(store, 2, {100: 49.0, 104: 51.0})
     assert sentence(store) == ("holds to 100 requests at once", False)

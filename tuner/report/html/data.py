@@ -140,7 +140,8 @@ def _trials(report: ReportData) -> dict[str, Any]:
 
 def _repeats_if_confirmed(report: ReportData, trial: TrialRow) -> int | None:
     known = report.confirmed.confirmations.get(trial.number)
-    return None if known is None or not known.is_confirmed else known.repeats
+    is_of_repeats = known is not None and known.stands_for(is_default=trial.baseline)
+    return known.repeats if known is not None and is_of_repeats else None
 
 
 def _knobs(rows: Sequence[TrialRow]) -> dict[str, list[Value | None]]:

@@ -24,7 +24,7 @@ def browser_path() -> Path:
             return Path(found)
     raise PreflightError(
         "pictures are drawn by Chromium or Chrome, and none is on the PATH; `apt-get install "
-        "chromium`, or open the report and use the camera above a figure"
+        "chromium`, or leave out --png, open the report and use the camera above a figure"
     )
 
 

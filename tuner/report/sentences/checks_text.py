@@ -7,6 +7,7 @@ from typing import Any
 from tuner.analysis.deployment.checks import DeploymentChecks, Stress
 from tuner.analysis.deployment.headroom import Headroom
 from tuner.analysis.recommendation.recommend import Recommendation
+from tuner.report.labels import UNKNOWN
 from tuner.report.sentences.thinking_text import thinking_lines
 
 _J_PER_KWH = 3.6e6
@@ -121,22 +122,30 @@ def _is_less(ours: Headroom, theirs: Headroom) -> bool:
     return ours.misses <= theirs.holds
 
 
+def _load(value: float | None) -> str:
+    """Return a load to three digits, without an exponent."""
+    if value is None:
+        return UNKNOWN
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 1000.0 else f"{rounded:g}"
+
+
 def _holds(found: Headroom, *, whole: bool) -> str:
     """Return `holds to 6.1`; without a near end on one side that is said."""
     if found.holds is None:
-        return f"misses the SLO even at {found.misses:.3g}"
+        return f"misses the SLO even at {_load(found.misses)}"
     return f"holds to {_up_to(found, whole=whole).removeprefix('up to ')}"
 
 
 def _up_to(found: Headroom, *, whole: bool) -> str:
     """Return `up to 6.1`; another SLO than the study's was not searched for its own limit."""
     if found.holds is None:
-        return f"less than {found.misses:.3g}"
+        return f"less than {_load(found.misses)}"
     if found.misses is None:
-        return f"at least {found.holds:.3g}"
+        return f"at least {_load(found.holds)}"
     if found.is_closed(whole=whole):
-        return f"up to {found.holds:.3g}"
-    return f"between {found.holds:.3g} and {found.misses:.3g}"
+        return f"up to {_load(found.holds)}"
+    return f"between {_load(found.holds)} and {_load(found.misses)}"
 
 
 def _stress(stress: Stress) -> str:

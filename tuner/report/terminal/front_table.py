@@ -14,14 +14,14 @@ from rich.text import Text
 
 from tuner.analysis.confirmed_front import ConfirmedFront, confirmation_notes
 from tuner.analysis.outcomes import emulated, measured, with_errors
-from tuner.analysis.trial_summary import TrialSummary, saving_percent, trial_summary
+from tuner.analysis.trial_summary import TrialSummary, saving_percent
 from tuner.configuration import Value
 from tuner.metrics import METRICS, TEXT
 from tuner.report.labels import emulated_label, metric_label, number, percent
 from tuner.report.terminal.layout.narrow import fits, tables_that_fit
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
-from tuner.store.rows import StudyIdentity, TrialRow
+from tuner.store.rows import StudyIdentity
 
 _Column: TypeAlias = tuple[str, Callable[[TrialSummary], str]]
 _ANSWER = 2  # figures that come first where a table is in parts: energy, and what it saves
@@ -29,7 +29,7 @@ _ANSWER = 2  # figures that come first where a table is in parts: energy, and wh
 
 def show_front(console: Console, found: ConfirmedFront) -> None:
     """Print the Pareto front, the default below it, and whether the default meets the SLO."""
-    study, bounds, baseline = found.study, found.slos, found.baseline
+    study, bounds = found.study, found.slos
     rows = [found.summary(t) for t in found.front]
     label = emulated_label(with_errors(study, emulated(study, measured(found.trials))))
     stage = "Confirmed Pareto front" if found.is_confirmed else "Pareto front"
@@ -38,7 +38,7 @@ def show_front(console: Console, found: ConfirmedFront) -> None:
     if not rows:
         console.print(Text("No measured configuration meets the SLO.", style="yellow"))
     console.print(trial_tables(console, rows, found))
-    note_default(console, found.study, baseline, bounds)
+    note_default(console, found)
     for note in confirmation_notes(found):
         console.print(Text(note, style="yellow"))
 
@@ -66,15 +66,13 @@ def _default_row(rows: Sequence[TrialSummary], found: ConfirmedFront) -> TrialSu
     return found.summary(baseline)
 
 
-def note_default(
-    console: Console, study: StudyIdentity, baseline: TrialRow | None, slos: Sequence[Slo]
-) -> None:
+def note_default(console: Console, found: ConfirmedFront) -> None:
     """Print whether the baseline was measured and meets the SLO, unless all is well."""
-    name = StoredSpec.of(study).baseline_name.replace("your", "Your")
-    if baseline is None:
+    name = StoredSpec.of(found.study).baseline_name.replace("your", "Your")
+    if found.baseline is None:
         console.print(Text(f"{name} was not run in this study.", style="yellow"))
         return
-    shown = trial_summary(baseline, baseline, slos)
+    shown = found.summary(found.baseline)
     if shown.meets_slo is None:
         reason = shown.reason or "it has not ended"
         console.print(Text(f"{name} was not measured: {reason}", style="yellow"))

@@ -56,7 +56,7 @@ def show_recommendation(
     if said := _contributions(r):
         console.print(Text(said))
     console.print(_alternatives(r, left_out=len(r.alternatives) - len(shown)))
-    note_default(console, r.study, r.baseline, r.slos)
+    note_default(console, r.confirmed)
     for warning in r.warnings:
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if r.other_studies:
