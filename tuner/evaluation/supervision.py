@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from tuner.devices.open import opened_limits
@@ -17,26 +17,27 @@ from tuner.servers.guardian.guardian import guarded, repair
 
 @asynccontextmanager
 async def supervised(evaluator: Evaluator, context: RunContext) -> AsyncIterator[None]:
-    """Restore what killed runs left, then let a guardian clean up behind this run.
+    """Restore what killed runs left, let a guardian clean up behind this run; close the evaluator.
 
-    Does nothing for an evaluator that does not change the machine. Raises `OperatorNeededError` if
-    something cannot be restored or the guardian dies during the run.
+    One that does not change the machine is only closed. Raises `OperatorNeededError` if something
+    cannot be restored or the guardian dies during the run.
     """
-    if not evaluator.needs_guardian:
+    async with AsyncExitStack() as stack:
+        if evaluator.needs_guardian:
+            await stack.enter_async_context(await _guarded(context))
+        # before the guardian is told that everything is cleaned up
+        stack.push_async_callback(evaluator.close)
         yield
-        return
+
+
+async def _guarded(context: RunContext) -> AbstractAsyncContextManager[object]:
     opener = partial(opened_limits, context.access)
     for message in await asyncio.to_thread(repair, state_folder(), opener):
         context.listener.note(message)
-    memory_bytes = await asyncio.to_thread(memory_in_use, context.listener.note)
-    async with guarded(
+    return guarded(
         context.run_tag,
         log_path=context.log_folder / "guardian.log",
         state_folder=state_folder(),
-        gpu_memory_bytes=memory_bytes,
+        gpu_memory_bytes=await asyncio.to_thread(memory_in_use, context.listener.note),
         access=context.access,
-    ):
-        try:
-            yield
-        finally:
-            await evaluator.close()  # before the guardian is told that everything is cleaned up
+    )
