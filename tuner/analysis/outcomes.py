@@ -38,6 +38,11 @@ def metric(trial: TrialRow | None, name: str) -> float | None:
     return trial.measurement.metrics.get(name)
 
 
+def ratio(value: float | None, other: float | None) -> float | None:
+    """Return value / other; None if either is unknown, or the other is 0."""
+    return None if value is None or not other else value / other
+
+
 def finished_requests(measurement: Measurement) -> int | None:
     """Return how many requests finished in the window: those behind its TPOT and E2EL."""
     rate = measurement.metrics.get("request_throughput_req_s")

@@ -14,7 +14,7 @@ from tuner.analysis.deployment.night_energy import night_energy_j
 from tuner.analysis.knobs.contributions import KnobContribution, contributions
 from tuner.analysis.load_text import is_open_loop, studied_load
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import emulated, energy_j, feasible, kind_of_study, metric
+from tuner.analysis.outcomes import emulated, energy_j, feasible, kind_of_study, metric, ratio
 from tuner.analysis.recommendation.caveats import caveats
 from tuner.analysis.recommendation.front_roles import Role, roles
 from tuner.analysis.recommendation.infeasible import nothing_met
@@ -99,9 +99,8 @@ class Recommendation:
         Wrong answers cost energy too. None without questions, or with no right answer.
         """
         known = self.confirmed.confirmations.get(trial.number)
-        per_request = metric(trial, "energy_per_request_j")
         share = None if known is None or known.quality is None else known.quality.ours.share
-        return per_request / share if per_request is not None and share else None
+        return ratio(metric(trial, "energy_per_request_j"), share)
 
     def default_beside(self, name: str) -> float | None:
         """Return a metric of the default on the traffic of `best`, see `ConfirmedFront`."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.deployment.checks import load_value
 from tuner.analysis.load_text import resolved_load_text, studied_load
-from tuner.analysis.outcomes import emulated, energy_j, kind_of_study, metric
+from tuner.analysis.outcomes import emulated, energy_j, kind_of_study, metric, ratio
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.task_energy import CHAT
+from tuner.analysis.trial_summary import saving_percent
 from tuner.errors import NoFeasibleConfigurationError, TunerError, UsageError
 from tuner.load.workload import load_workload
 from tuner.metrics import TEXT, Output, OutputKind
@@ -125,7 +126,7 @@ def _task(found: Recommendation) -> GpuTask:
         load=resolved_load_text(study, best.configuration),
         emulated=emulated(study, trials),
         output=kind.output.value,
-        amount=_over(per_request, _unit_j(best, kind)),
+        amount=ratio(per_request, _unit_j(best, kind)),
         steps=None if kind.output.is_text else best.configuration.steps or _steps(study),
         default_j=metric(default, _PER_REQUEST),
         recommended_j=per_request,
@@ -151,7 +152,7 @@ def _more_thinking(found: Recommendation) -> list[GpuTask]:
             default_j=one.unchanged_j,
             recommended_j=one.energy_per_answer_j,
             load_headroom_percent=None,
-            saving_percent=_saving_percent(one.energy_per_answer_j, one.unchanged_j),
+            saving_percent=saving_percent(one.energy_per_answer_j, one.unchanged_j),
             tied_with_default=None,
         )
         for one in found.levels
@@ -167,18 +168,14 @@ def _named(workload: str, level: str | None) -> str:
     return workload if level is None else f"{workload}, {level}"
 
 
-def _saving_percent(ours: float | None, theirs: float | None) -> float | None:
-    return None if ours is None or not theirs else 100.0 * (1.0 - ours / theirs)
-
-
 def _beside(task: GpuTask, chat: GpuTask | None) -> GpuTask:
     if chat is None:
         return task
     passes = task.amount if Output(task.output).is_text else task.steps
     return replace(
         task,
-        energy_multiplier=_over(task.recommended_j, chat.recommended_j),
-        step_multiplier=_over(passes, chat.amount),
+        energy_multiplier=ratio(task.recommended_j, chat.recommended_j),
+        step_multiplier=ratio(passes, chat.amount),
     )
 
 
@@ -198,7 +195,3 @@ def _load_headroom_percent(found: Recommendation) -> float | None:
     if known is None or known.holds is None or studied is None:
         return None
     return 100.0 * (known.holds / load_value(studied) - 1.0)
-
-
-def _over(value: float | None, other: float | None) -> float | None:
-    return None if value is None or not other else value / other

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.confirmed_front import ConfirmedFront
-from tuner.analysis.outcomes import baseline_of, energy_j, measured, meets_slo, metric
+from tuner.analysis.outcomes import baseline_of, energy_j, measured, meets_slo, metric, ratio
 from tuner.configuration import THINKING
 from tuner.slo import Slo
 from tuner.spec.stored import StoredSpec
@@ -60,8 +60,8 @@ def thinking_levels(found: ConfirmedFront) -> tuple[LevelEnergy, ...]:
         if base is None
         else replace(
             one,
-            token_multiplier=_over(one.tokens, base.tokens),
-            energy_multiplier=_over(one.unchanged_j, base.unchanged_j),
+            token_multiplier=ratio(one.tokens, base.tokens),
+            energy_multiplier=ratio(one.unchanged_j, base.unchanged_j),
         )
         for one in levels
     ]
@@ -100,12 +100,12 @@ def _level(
         level=level,
         trial=trial.number,
         is_baseline=level == default,
-        tokens=_over(answer_j, metric(trial, _PER_TOKEN)),
+        tokens=ratio(answer_j, metric(trial, _PER_TOKEN)),
         energy_per_answer_j=answer_j,
         unchanged_j=metric(_unchanged(found, level, default), _PER_REQUEST),
         meets_slo=meets_slo(trial, found.slos),
         right=right,
-        energy_per_correct_answer_j=_over(answer_j, right),
+        energy_per_correct_answer_j=ratio(answer_j, right),
     )
 
 
@@ -120,7 +120,3 @@ def _unchanged(found: ConfirmedFront, level: str | None, default: str | None) ->
 
 def _level_of(trial: TrialRow, default: str | None) -> str | None:
     return default if trial.configuration.thinking is None else trial.configuration.thinking
-
-
-def _over(value: float | None, other: float | None) -> float | None:
-    return None if value is None or not other else value / other

@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.analysis.load_text import resolved_load_text
 from tuner.analysis.matching import candidates
-from tuner.analysis.outcomes import baseline_of, emulated, kind_of_study, metric
+from tuner.analysis.outcomes import baseline_of, emulated, kind_of_study, metric, ratio
 from tuner.analysis.recommendation.recommend import Recommendation, recommend
 from tuner.analysis.tasks.flops_estimate import FlopsBasis, flops_basis
 from tuner.errors import NoFeasibleConfigurationError
@@ -127,7 +127,7 @@ def _task(
     if kind_of_study(study).output.is_text:
         if default is not None:
             prompt_tokens = _prompt_tokens(store, study.name, default.number)
-        output_tokens = _over(metric(default, _PER_REQUEST), metric(default, _PER_TOKEN))
+        output_tokens = ratio(metric(default, _PER_REQUEST), metric(default, _PER_TOKEN))
     trials = tuple(t for t in (default, best) if t is not None)
     estimated_j = None
     if basis is not None and prompt_tokens is not None and output_tokens is not None:
@@ -153,9 +153,9 @@ def _beside(task: TaskEnergy, chat: TaskEnergy | None) -> TaskEnergy:
     """Add what a task is relative to chat, and to its own estimate."""
     return replace(
         task,
-        token_multiplier=None if chat is None else _over(task.output_tokens, chat.output_tokens),
-        energy_multiplier=None if chat is None else _over(task.recommended_j, chat.recommended_j),
-        estimate_ratio=_over(task.estimated_j, task.default_j),
+        token_multiplier=None if chat is None else ratio(task.output_tokens, chat.output_tokens),
+        energy_multiplier=None if chat is None else ratio(task.recommended_j, chat.recommended_j),
+        estimate_ratio=ratio(task.estimated_j, task.default_j),
     )
 
 
@@ -171,7 +171,3 @@ def _prompt_tokens(store: Store, study: str, trial: int) -> float | None:
         and run.window_start_s < request.ended_s <= run.window_end_s
     ]
     return float(np.mean(counts)) if counts else None
-
-
-def _over(value: float | None, other: float | None) -> float | None:
-    return None if value is None or not other else value / other
