@@ -16,7 +16,6 @@ from tuner.servers.vllm.memory_fit import fits
 if TYPE_CHECKING:
     from tuner.catalog.model import ModelShape
 
-_PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 # Precision, and a rejection of drafts that is not exact. Speculation keeps the distribution of the
 # answers otherwise, and greedy ones up to rounding.
 _OUTPUT_FLAGS = frozenset(
@@ -37,7 +36,11 @@ _OUTPUT_FLAGS = frozenset(
 class VllmFlags:
     """Rules of vLLM's flags, known without starting a server."""
 
-    parallel_sizes: tuple[str, ...] = _PARALLEL_SIZES
+    parallel_sizes: tuple[str, ...] = (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+    )
     context_flag = "max_model_len"
     memory_flags = ("tensor_parallel_size", "max_model_len")
     limits: AdjustableLimits = VllmLimits()
@@ -60,7 +63,7 @@ class VllmFlags:
 
     def gpus_used(self, configuration: Configuration) -> int:
         """Return how many GPUs a server with these flags takes."""
-        return math.prod(int(configuration.flags.get(size, 1)) for size in _PARALLEL_SIZES)
+        return math.prod(int(configuration.flags.get(size, 1)) for size in self.parallel_sizes)
 
     def refusal(self, flags: Flags) -> str | None:
         """Say why vLLM would refuse to start: a step must have room for a token of each request.

@@ -5,9 +5,7 @@ Source: `vllm_omni/entrypoints/cli/serve.py` of vLLM-Omni 0.30.
 
 from __future__ import annotations
 
-import math
-
-from tuner.configuration import Configuration, Value
+from tuner.configuration import Value
 from tuner.servers.server import Flags
 from tuner.servers.vllm.flags import VllmFlags
 
@@ -48,10 +46,6 @@ class OmniFlags(VllmFlags):
         if name in _SWITCHES and value is True:
             return f"--{name.replace('_', '-')}"
         return super().word(name, value)
-
-    def gpus_used(self, configuration: Configuration) -> int:
-        """Return how many GPUs a server with these flags takes."""
-        return math.prod(int(configuration.flags.get(size, 1)) for size in self.parallel_sizes)
 
     def refusal(self, flags: Flags) -> str | None:
         """Say why the server would refuse to start, as far as that is known beforehand."""
