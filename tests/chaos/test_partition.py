@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from helpers.alive import processes_with
+from helpers.alive import runs_processes
 from helpers.chaos.cards_night import CardsNight, looking_every, require_nothing_lost
 from helpers.network import Network, can_be_made
 from helpers.ray_cluster import RayCluster, ray_cluster
@@ -79,8 +79,7 @@ def test_a_node_is_cut_off_and_comes_back(
 
 def on_node(state_folder: str) -> list[int]:
     """Return the processes of benches on the node with this state folder."""
-    ours = processes_with("TUNER_STATE_DIR", state_folder)
-    return [p.pid for p in ours if any(word in " ".join(p.cmdline()) for word in BENCH)]
+    return [p.pid for p in runs_processes(state_folder, *BENCH)]
 
 
 def wait_for(is_so: Callable[[], bool], within_s: float) -> None:

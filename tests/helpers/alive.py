@@ -53,3 +53,12 @@ def processes_with(
             if process.environ().get(variable) == value and words and has(words):
                 found.append(process)
     return found
+
+
+def runs_processes(state: Path | str, *words: str) -> list[psutil.Process]:
+    """Return the processes of runs with this state folder; with words, those that name one."""
+    return processes_with(
+        "TUNER_STATE_DIR",
+        str(state),
+        lambda line: not words or any(word in " ".join(line) for word in words),
+    )

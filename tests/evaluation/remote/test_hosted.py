@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.alive import processes_with
+from helpers.alive import runs_processes
 from helpers.benches import CAPPED, virtual_order
 from helpers.scripted import Recorder
 
@@ -18,8 +18,7 @@ from tuner.evaluation.remote.hosted import HostedBench
 
 
 def guardians(folder: Path) -> list[int]:
-    ours = processes_with("TUNER_STATE_DIR", str(folder))
-    return [p.pid for p in ours if "guardian_process" in " ".join(p.cmdline())]
+    return [p.pid for p in runs_processes(folder, "guardian_process")]
 
 
 @pytest.mark.parametrize("during", ["a later call", "no call"])
@@ -45,5 +44,4 @@ async def test_its_guardian_is_missed(
     with pytest.raises(OperatorNeededError, match="guardian of this run"):
         await asyncio.wait_for(work, 25.0)
     await bench.close()
-    left = processes_with("TUNER_STATE_DIR", str(tmp_path / "state"))
-    assert not [p for p in left if "tuner.emulator" in " ".join(p.cmdline())]
+    assert not runs_processes(tmp_path / "state", "tuner.emulator")

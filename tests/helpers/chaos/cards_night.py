@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.alive import processes_with
+from helpers.alive import runs_processes
 from helpers.studies import wait_for
 from tuner.store import ProbeKind, Store
 from tuner.store.log.log_records import LoggedResult
@@ -63,9 +63,7 @@ class CardsNight:
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return the study's processes whose command line has a word."""
-        return processes_with(
-            "TUNER_STATE_DIR", str(self.state), lambda words: word in " ".join(words)
-        )
+        return runs_processes(self.state, word)
 
     def say(self, line: str) -> None:
         """Write a line into the log of the runs."""

@@ -8,11 +8,11 @@ import time
 
 import psutil
 
-from helpers.alive import processes_with
+from helpers.alive import runs_processes
 from helpers.chaos.cards_night import CardsNight
-from helpers.ray_cluster import RayCluster
+from helpers.ray_cluster import ACTOR, RayCluster
 
-ACTOR, GUARDIAN = "ray::RayBench", "guardian_process"
+GUARDIAN = "guardian_process"
 _NODES = 2
 
 
@@ -68,8 +68,7 @@ class RayKiller:
 
     def on_nodes(self, *words: str) -> list[psutil.Process]:
         """Return the processes of benches whose command line has one of the words."""
-        ours = processes_with("TUNER_STATE_DIR", self._cluster.environment["TUNER_STATE_DIR"])
-        return [p for p in ours if any(word in " ".join(p.cmdline()) for word in words)]
+        return runs_processes(self._cluster.environment["TUNER_STATE_DIR"], *words)
 
     def _raylets(self) -> list[tuple[subprocess.Popen[bytes], psutil.Process]]:
         """Return the nodes that have a raylet already, with it; there is one before long."""
