@@ -1,4 +1,6 @@
 import io
+import tempfile
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -32,13 +34,17 @@ async def test_a_measurement_says_how_precise_it_is() -> None:
     assert "energy_per_output_token_j" in text.split("half-widths")[1]
 
 
-async def test_a_fixed_window_has_no_precision_to_reach() -> None:
+async def test_a_fixed_window_has_no_precision_to_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     options = {"model": "Qwen/Qwen3-8B", "workload": "smoke", "emulate": "H100-SXM", "trials": 1}
     spec = spec_from(None, {**options, "window_s": 8.0})
     shown = measured_json(await measure_once(spec, Configuration()))
     assert shown["window_s"] == pytest.approx(8.0)
     assert (shown["precise"], shown["precision"]) == (None, {})
     assert not any("interval" in warning for warning in shown["warnings"])
+    assert not any(tmp_path.glob("tuner-*"))  # noqa: ASYNC240 - nobody else waits
 
 
 async def test_a_share_of_the_capacity_is_searched_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ async def measure_once(
     if isinstance(result, Failure):
         log = f" (log: {result.log_path})" if result.log_path else ""
         raise PreflightError(f"no measurement: {result.reason}{log}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a failure a log in it was named
     known = {} if evaluation.raw is None else intervals(evaluation.raw, limits_ms)
     reached: tuple[Achieved, ...] = ()
     if plan.window.precision is not None:
