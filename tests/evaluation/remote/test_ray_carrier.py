@@ -31,6 +31,7 @@ from tuner.evaluation.remote.remote_evaluator import RemoteEvaluator
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'ray>=2.60'"),
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
@@ -38,8 +39,6 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install 'ray>=2.60'")
     patch = pytest.MonkeyPatch()
     with ray_cluster(gpus=2) as made:
         for name, value in made.environment.items():
