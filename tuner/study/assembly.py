@@ -149,8 +149,8 @@ class Run:
             if new:
                 # raises before the study is stored
                 self._space.baseline_parameters(defaults, self._baseline)
-                self._store.create_study(identity, files_to_keep(self._spec, self._space))
                 self._files.put_log_aside(self._listener.note)
+                self._store.create_study(identity, files_to_keep(self._spec, self._space))
                 if self._capacity is not None:
                     self._store.add_event(self._name, "capacity", str(self._capacity))
             else:

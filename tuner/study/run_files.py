@@ -93,7 +93,13 @@ class RunFiles:
             ) from error
 
     def put_log_aside(self, note: Callable[[str], None]) -> None:
-        """Keep the measurement log of an earlier study of this name under another name."""
+        """Keep the measurement log of an earlier study of this name under another name.
+
+        For before the study is stored: after a kill between the two, `resume` would take that log
+        for its own. Nothing is done if the study is stored.
+        """
+        if self._study in {study.name for study in self._store.identities()}:
+            return
         aside = self.log.put_aside()
         if aside is not None:
             note(
