@@ -231,7 +231,7 @@ class StudySpec(BaseModel):
         if self.min_window_s > self.max_window_s:
             raise ValueError(
                 f"max_window_s is {self.max_window_s:g}, less than min_window_s "
-                f"({self.min_window_s:g}); lower min_window_s too, or fix both with window_s"
+                f"({self.min_window_s:g}); take a longer one, or a fixed length by window_s"
             )
         if self.concurrency is not None and (self.request_rate or self.request_rate_share):
             raise ValueError(

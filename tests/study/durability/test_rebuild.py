@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -108,6 +109,9 @@ def test_a_store_is_made_again(folder: Path, tmp_path: Path) -> None:
     assert problems == []  # and its own log has what the old one had
     assert check_file(tmp_path / "new.db") == []
     store.close()
+    logs = tmp_path / "new.db.measured"
+    assert {stat.S_IMODE(one.stat().st_mode) for one in logs.iterdir()} == {0o600}
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o700
     with pytest.raises(UsageError, match="exists already"):
         rebuild(folder, tmp_path / "new.db", pytest.fail)
 

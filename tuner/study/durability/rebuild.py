@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from tuner.configuration import Configuration, Value
 from tuner.errors import OperatorNeededError, UsageError
 from tuner.evaluation.factory import baseline_configuration
 from tuner.host.durable_files import sync
+from tuner.host.files.private import open_private, private_folder
 from tuner.records import Failure, FailureKind, Measurement, Timing
 from tuner.spec.device_ranges import ranges_for
 from tuner.spec.search_space import SearchSpace, load_space
@@ -100,9 +102,10 @@ def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Reb
 
 
 def _copy(log: Path, new: Path) -> None:
-    """Copy the old log to the new store's log folder."""
-    new.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(log, new)
+    """Copy the old log to the new store's log folder, for this user alone."""
+    private_folder(new.parent)
+    with log.open("rb") as old, os.fdopen(open_private(new, os.O_WRONLY), "wb") as copy:
+        shutil.copyfileobj(old, copy)
     sync(new)
 
 
