@@ -26,7 +26,7 @@ from tuner.emulator.http.arguments import DEVICES_VARIABLE, ENGINE_VARIABLE, GPU
 from tuner.errors import PreflightError, UsageError
 from tuner.evaluation.attached import AttachedEvaluator
 from tuner.evaluation.device_knobs import DeviceKnobs
-from tuner.evaluation.emulated.emulation import emulation_of
+from tuner.evaluation.emulated.emulation import emulation_of, require_emulated
 from tuner.evaluation.emulated.virtual import VirtualEvaluator, emulated_defaults
 from tuner.evaluation.evaluator import Evaluator, MeasurementPlan
 from tuner.evaluation.launched.emulated_machine import EmulatedMachine
@@ -150,16 +150,11 @@ def make_evaluator(
         return _served_model(spec, plan, knobs, context)
     gpu = load_gpu(spec.emulate, spec.engine)
     emulation = emulation_of(spec.model, gpu, plan.workload)
-    emulation.check_flags([*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")])
-    if variables := [
-        *plan.fixed.environment,
-        *plan.baseline.environment,
-        *knobs.of("environment"),
-    ]:
-        raise UsageError(
-            f"{', '.join(variables)}: environment variables are not emulated; leave them out of "
-            "the search space"
-        )
+    require_emulated(
+        emulation,
+        [*plan.fixed.flags, *plan.baseline.flags, *knobs.of("flags")],
+        [*plan.fixed.environment, *plan.baseline.environment, *knobs.of("environment")],
+    )
     for extreme in knobs.extremes:
         PowerModel.under(gpu, extreme.device)  # raises for limits that this GPU does not have
     if spec.live:

@@ -13,7 +13,8 @@ from tuner.catalog.gpu import load_gpu
 from tuner.catalog.yaml_files import validate
 from tuner.configuration import Configuration
 from tuner.errors import UsageError
-from tuner.evaluation.emulated.emulation import emulation_of
+from tuner.evaluation.emulated.emulation import emulation_of, require_emulated
+from tuner.evaluation.factory import fixed_configuration, space_knobs
 from tuner.load.workload import Workload, load_workload
 from tuner.measurement.quality.questions import read_questions
 from tuner.spec.device_ranges import example_ranges, gpus_for, ranges_for
@@ -43,7 +44,13 @@ def check_names(spec: StudySpec) -> None:
     if spec.quality is not None:
         read_questions(Path(spec.quality))
     if spec.emulate is not None:
-        emulation_of(spec.model, load_gpu(spec.emulate, spec.engine), workload)
+        emulation = emulation_of(spec.model, load_gpu(spec.emulate, spec.engine), workload)
+        fixed, knobs = fixed_configuration(space, spec.baseline), space_knobs(space)
+        require_emulated(
+            emulation,
+            [*fixed.flags, *knobs.of("flags")],
+            [*fixed.environment, *knobs.of("environment")],
+        )
 
 
 async def start_study(

@@ -93,6 +93,8 @@ def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:
     for words, says in (
         (["--space", "nope"], "unknown search space"),
         (["--trials", "4", "--notify", "ftp://x"], "--notify"),
+        (["--space", "diffusion"], "unknown emulated flag 'request_batch_max_wait_ms'"),
+        (["--space", "cpu-smoke"], "unknown emulated flag"),
         (["--readable-by", "no-such-group"], "this machine has no such group"),
     ):
         refused = tuner("run", *STUDY, *SLO, "--trials", "4", *words, "--dry-run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Protocol
@@ -145,6 +145,16 @@ def emulation_of(model_name: str, gpu: Gpu, workload: Workload) -> Emulation:
         return DiffusionEmulation(model, gpu)
     load_diffusion_model(model_name)  # raises, and names those that make images or videos
     raise AssertionError(model_name)
+
+
+def require_emulated(emulation: Emulation, flags: Iterable[str], variables: Sequence[str]) -> None:
+    """Raise `UsageError` for a flag or a variable of a study whose effect is not emulated."""
+    emulation.check_flags(flags)
+    if variables:
+        raise UsageError(
+            f"{', '.join(variables)}: environment variables are not emulated; leave them out of "
+            "the search space"
+        )
 
 
 def _asked(output: Output) -> str:
