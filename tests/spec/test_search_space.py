@@ -93,6 +93,9 @@ def test_the_baseline_takes_own_defaults_first_and_must_lie_inside(tmp_path: Pat
         space.baseline_parameters({**DEFAULTS, "max_num_seqs": 1024})
     with pytest.raises(UsageError, match=r"'power_limit_w' is not known here"):
         space.baseline_parameters({k: v for k, v in DEFAULTS.items() if k != "power_limit_w"})
+    load = "name: load\nload: {concurrency: {type: power_of_two, low: 1, high: 256}}\n"
+    with pytest.raises(UsageError, match=r"the first trial has, or give --concurrency$"):
+        load_space(write(tmp_path, load)).baseline_parameters({})
 
 
 @pytest.mark.parametrize(

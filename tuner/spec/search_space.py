@@ -263,9 +263,11 @@ class SearchSpace(SpaceModel):
             field = f"{section}.{name}.default"
             value = values.get(name, self.default_of(name, knob, defaults))
             if value is None:
+                option = f"the first trial has, or give --{name.replace('_', '-')}"
+                wanted = option if section == "load" else "the server uses when it is not set"
                 raise UsageError(
                     f"search space '{self.name}': {field}: the default of '{name}' is not known "
-                    "here; write down what the server uses when it is not set"
+                    f"here; write down what {wanted}"
                 )
             encoded = encoded_or_none(knob, value)
             if encoded is None:
