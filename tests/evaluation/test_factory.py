@@ -11,12 +11,13 @@ from tuner.configuration import Configuration
 from tuner.evaluation.emulated.emulation import TextEmulation
 from tuner.evaluation.emulated.virtual import VirtualEvaluator
 from tuner.evaluation.evaluator import LoadRun
-from tuner.evaluation.factory import measurement_plan
+from tuner.evaluation.factory import measurement_plan, space_knobs
 from tuner.evaluation.launched.launch_sharing import LiveKnobs
 from tuner.load.workload import load_workload
 from tuner.measurement.steady_window import SteadyWindow
 from tuner.metrics import STRETCH_HEAVINESS
 from tuner.records import Measurement
+from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import StudySpec
 
 
@@ -41,6 +42,19 @@ def test_a_short_window_of_an_open_load_waits_until_the_server_is_full(
     )
     plan = measurement_plan(spec, load_workload("chat"), Configuration()).window
     assert plan.begins_after_s == pytest.approx(begins_s, rel=0.05)
+
+
+@pytest.mark.parametrize(("gpus", "copies"), [(8, 4), (4, 2), (2, 1)])
+def test_the_widest_configuration_has_the_fixed_sizes_too(gpus: int, copies: int) -> None:
+    space = SearchSpace.model_validate(
+        {
+            "name": "copies",
+            "flags": {"data_parallel_size": {"type": "choice", "choices": ["unset", 2, 4]}},
+        }
+    )
+    fixed = Configuration({"tensor_parallel_size": 2})
+    widest = space_knobs(space, gpus, fixed).widest
+    assert widest.flags.get("data_parallel_size", 1) == copies
 
 
 def test_a_closed_load_begins_where_it_settles() -> None:

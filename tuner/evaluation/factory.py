@@ -16,7 +16,7 @@ import numpy as np
 
 from tuner.catalog.gpu import Gpu, load_gpu
 from tuner.catalog.model import load_model
-from tuner.configuration import UNSET, Configuration, Value
+from tuner.configuration import UNSET, Configuration
 from tuner.devices.emulated.meters import ActivityMeter, BusyMeter
 from tuner.devices.limit_control import Access
 from tuner.devices.meter import Meter
@@ -324,10 +324,12 @@ def _is_here(base_url: str) -> bool:
     return host in ("localhost", "::1", socket.gethostname()) or host.startswith("127.")
 
 
-def space_knobs(space: SearchSpace, gpus: int | None = None) -> Knobs:
-    """Return the knobs of a search space; `gpus` is how many GPUs the study may use."""
+def space_knobs(
+    space: SearchSpace, gpus: int | None = None, fixed: Configuration | None = None
+) -> Knobs:
+    """Return the knobs of a search space, with what is `fixed` on at most `gpus` GPUs."""
     sections: dict[str, str] = {name: section for section, name in space.settings()}
-    widest = _widest(space, gpus)
+    widest = _widest(space, gpus, fixed or Configuration())
     extremes = tuple(
         Configuration(device={name: end})
         for section, name, knob in space.knobs()
@@ -341,7 +343,7 @@ def space_knobs(space: SearchSpace, gpus: int | None = None) -> Knobs:
         for _, name, knob in space.knobs()
         if space.kind(name) == "live" and isinstance(knob, PowerOfTwo | Integer)
     }
-    return Knobs(sections, Configuration(flags=widest), extremes, LiveKnobs(largest))
+    return Knobs(sections, widest, extremes, LiveKnobs(largest))
 
 
 def configuration_knobs(configuration: Configuration) -> Knobs:
@@ -352,18 +354,24 @@ def configuration_knobs(configuration: Configuration) -> Knobs:
     return Knobs(sections, configuration, (configuration,), LiveKnobs({}))
 
 
-def _widest(space: SearchSpace, gpus: int | None) -> dict[str, Value]:
+def _widest(space: SearchSpace, gpus: int | None, fixed: Configuration) -> Configuration:
     """Return the parallel sizes of a configuration that uses the most GPUs, at most `gpus`."""
     rules = flag_rules()
     sizes = {
-        name: [int(value) for value in knob.values() if value != UNSET]
+        name: list(knob.values())
         for section, name, knob in space.knobs()
         if section == "flags" and name in rules.parallel_sizes and not isinstance(knob, Variants)
     }
-    every = [dict(zip(sizes, values, strict=True)) for values in itertools.product(*sizes.values())]
-    allowed = [one for one in every if gpus is None or math.prod(one.values()) <= gpus]
-    widest = max(allowed, key=lambda one: math.prod(one.values())) if allowed else {}
-    return {**widest}
+
+    def gpus_used(one: Configuration) -> int:
+        return rules.gpus_used(one.with_fixed(fixed))
+
+    every = [
+        Configuration({name: v for name, v in zip(sizes, values, strict=True) if v != UNSET})
+        for values in itertools.product(*sizes.values())
+    ]
+    allowed = [one for one in every if gpus is None or gpus_used(one) <= gpus]
+    return max(allowed, key=gpus_used, default=Configuration())
 
 
 def fixed_configuration(space: SearchSpace, baseline: Baseline | None = None) -> Configuration:

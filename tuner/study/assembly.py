@@ -127,7 +127,7 @@ class Run:
             self._spec, self._capacity = await resolved_rate(
                 self._spec, share, self._plan(), self._context
             )
-        knobs = space_knobs(self._space, self._gpus)
+        knobs = space_knobs(self._space, self._gpus, self._fixed)
         rivals = StoredRivals(self._name, self._spec, self._plan(), self._store)
         plan = rivals.raced(self._plan())
         if self._confirms and self._spec.is_real_time and plan.heaviness is not None:
@@ -192,13 +192,10 @@ class Run:
             self._spec.objectives,
             self._spec.sampler,
             self._spec.seed,
-            fitting(
-                self._spec.model,
-                self._store.study(self._name).gpu,
-                self._fixed,
-            ),
+            fitting(self._spec.model, self._store.study(self._name).gpu),
             self._gpus,
             self._baseline,
+            self._fixed,
             self._margins,
             self._on_other_cards,
         )

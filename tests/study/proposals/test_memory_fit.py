@@ -17,9 +17,9 @@ QWEN, LLAMA = "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-8B-Instruct"
 
 def test_a_gpu_or_a_model_that_is_not_known_may_fit_anything() -> None:
     small = Configuration({"max_model_len": 4096, "gpu_memory_utilization": 0.1})
-    assert not fitting(LLAMA, "2 x NVIDIA L40S", Configuration())(small)
-    assert fitting(LLAMA, "NVIDIA T4", Configuration())(small)
-    assert fitting("nobody/knows", "NVIDIA L40S", Configuration())(small)
+    assert not fitting(LLAMA, "2 x NVIDIA L40S")(small)
+    assert fitting(LLAMA, "NVIDIA T4")(small)
+    assert fitting("nobody/knows", "NVIDIA L40S")(small)
 
 
 def test_the_search_launches_nothing_that_cannot_fit() -> None:
@@ -38,7 +38,6 @@ def test_the_search_launches_nothing_that_cannot_fit() -> None:
             },
         }
     )
-    may_fit = fitting(LLAMA, "NVIDIA L40S", Configuration({"max_model_len": 16384}))
     proposals = Proposals(
         optuna.storages.InMemoryStorage(),
         "s",
@@ -47,7 +46,8 @@ def test_the_search_launches_nothing_that_cannot_fit() -> None:
         (Objective.parse("energy_per_output_token_j"),),
         "gp",
         0,
-        may_fit=may_fit,
+        may_fit=fitting(LLAMA, "NVIDIA L40S"),
+        fixed=Configuration(space.fixed.flags),
     )
     proposals.enqueue_baseline({})
     asked = []

@@ -75,6 +75,40 @@ def test_where_five_percent_is_possible_nothing_else_is_asked_for(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+def test_gpus_are_counted_with_the_fixed_sizes(sampler: SamplerName) -> None:
+    """Two GPUs for each of four copies are eight, and the study has four."""
+    space = SearchSpace.model_validate(
+        {
+            "name": "copies",
+            "fixed": {"flags": {"tensor_parallel_size": 2, "max_num_batched_tokens": 512}},
+            "flags": {
+                "data_parallel_size": {"type": "choice", "choices": [1, 2, 4], "default": 1},
+                "max_num_seqs": {"type": "power_of_two", "low": 256, "high": 1024},
+            },
+        }
+    )
+    asked = Proposals(
+        optuna.storages.InMemoryStorage(),
+        "s",
+        space,
+        (),
+        OBJECTIVES,
+        sampler,
+        1,
+        gpus=4,
+        fixed=Configuration(space.fixed.flags),
+    )
+    asked.enqueue_baseline({"max_num_seqs": 256})
+    for _ in range(12):
+        proposal = asked.ask()
+        flags = proposal.configuration.flags
+        assert int(flags.get("data_parallel_size", 1)) <= 2
+        assert int(flags.get("max_num_seqs", 256)) <= 512  # or vLLM does not start
+        metrics = {"energy_per_output_token_j": 1.0 + proposal.number, "p99_tpot_ms": 3.0}
+        asked.tell_measured(proposal.number, measured(metrics))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_missing_module_is_launched_twice_at_most(tmp_path: Path, sampler: SamplerName) -> None:
     asked = proposals(load_space("default+precision"), sampler, gpus=1)
     asked.enqueue_baseline(

@@ -55,6 +55,7 @@ async def emulated_front(
         spec.seed,
         gpus=gpu.max_gpus if spec.gpus is None else spec.gpus,
         baseline=plan.baseline,
+        fixed=plan.fixed,
     )
     try:
         proposals.enqueue_baseline(await evaluator.defaults())

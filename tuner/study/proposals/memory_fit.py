@@ -11,8 +11,8 @@ from tuner.errors import UsageError
 from tuner.servers.registry import flag_rules
 
 
-def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configuration], bool]:
-    """Return a predicate: False for configurations that surely do not fit, else True.
+def fitting(model: str, gpu: str) -> Callable[[Configuration], bool]:
+    """Return a predicate: False for full configurations that surely do not fit, else True.
 
     `gpu` is the GPU's name as NVML or the emulator gives it. Experts and heads decide how a model
     can be spread, its memory whether it fits; a model's shape or a GPU that is not known is True.
@@ -24,8 +24,8 @@ def fitting(model: str, gpu: str, fixed: Configuration) -> Callable[[Configurati
         return lambda _: True
     rules = flag_rules()
 
-    def may_run(configuration: Configuration) -> bool:
-        flags = configuration.with_fixed(fixed).flags
+    def may_run(full: Configuration) -> bool:
+        flags = full.flags
         if not rules.suits(flags, shape):
             return False
         return known_gpu is None or rules.fits(flags, shape, known_gpu.memory_gib) is not False

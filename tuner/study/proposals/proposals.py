@@ -72,9 +72,9 @@ class Proposals:
     Objectives are told as logs (less is better), each SLO as the constraint log(value / bound).
     A configuration that does not start or crashes is told COMPLETE with `launch_ok` violated and
     imputed values, so that the sampler avoids its region; imputed values exist in Optuna only.
-    `may_fit` is False for a configuration that surely does not start. `gpus` is how many GPUs the
-    study may use, None if that is not known. `baseline` sets what the user's own baseline sets of
-    the knobs; by default nothing.
+    `may_fit` is False for a full configuration that surely does not start. `gpus` is how many GPUs
+    the study may use, None if that is not known. `baseline` sets what the user's own baseline sets
+    of the knobs, by default nothing; `fixed` is what every configuration has.
     `margins` says how far within each SLO the GP sampler aims, see `tuner.analysis.outlook`;
     `on_other_cards` what the baseline gave on cards that no trial of it is from.
     """
@@ -91,6 +91,7 @@ class Proposals:
         may_fit: Callable[[Configuration], bool] = _always,
         gpus: int | None = None,
         baseline: Configuration | None = None,
+        fixed: Configuration | None = None,
         margins: Callable[[], Mapping[str, float]] = dict,
         on_other_cards: Callable[[], Sequence[Observation]] = list,
     ) -> None:
@@ -101,6 +102,7 @@ class Proposals:
         self._may_fit = may_fit
         self._gpus = gpus
         self._baseline = baseline or Configuration()
+        self._fixed = fixed or Configuration()
         self._slos = tuple(slos)
         self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -155,10 +157,10 @@ class Proposals:
         """Say whether parameters keep the relations, are not refused, and may fit."""
         if self._space.broken_relation(parameters, self._gpus) is not None:
             return False
-        configuration, rules = self._space.configuration(parameters), flag_rules()
-        if self._gpus is not None and rules.gpus_used(configuration) > self._gpus:
+        full, rules = self._space.configuration(parameters).with_fixed(self._fixed), flag_rules()
+        if self._gpus is not None and rules.gpus_used(full) > self._gpus:
             return False
-        return rules.refusal(configuration.flags) is None and self._may_fit(configuration)
+        return rules.refusal(full.flags) is None and self._may_fit(full)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
