@@ -59,11 +59,13 @@ def test_a_probe_is_kept_with_its_load_and_is_no_repeat(measured: Store, owner: 
 def test_a_repeat_ends_once(measured: Store, owner: TrialOwner) -> None:
     number = measured.repeats.begin("night", 3, RepeatKind.BASELINE, owner)
     failure = Failure(FailureKind.INFRASTRUCTURE, "memory held", Path("/x.log"))
-    measured.repeats.save("night", number, failure, None, timing=Timing(1.0, None))
+    took = Timing(1.0, None)
+    measured.repeats.save("night", number, failure, None, timing=took, spent_s=1.0)
     (row,) = measured.repeats.of("night")
     assert row.failure == failure and row.measurement is None
     with pytest.raises(ValueError, match="does not run"):
-        measured.repeats.save("night", number, AGAIN, None, timing=Timing(1.0, None))
+        measured.repeats.save("night", number, AGAIN, None, timing=took, spent_s=1.0)
+    assert measured.study("night").spent_s == 1.0
     with pytest.raises(ValueError, match="no trial 4"):
         measured.repeats.begin("night", 4, RepeatKind.BASELINE, owner)
 

@@ -200,7 +200,8 @@ def test_a_measured_trial_cannot_be_made_a_failure(store: Store, owner: TrialOwn
 def test_saving_again_gives_the_same_row(store: Store, owner: TrialOwner) -> None:
     begun(store, owner)
     for _ in range(2):
-        store.save_measurement("night", 0, MEASUREMENT, small_run())
+        store.save_measurement("night", 0, MEASUREMENT, small_run(), spent_s=60.0)
+    assert store.study("night").spent_s == 60.0
     assert [t.measurement for t in store.trials("night")] == [MEASUREMENT]
     assert store.raw_run("night", 0) is not None
 
@@ -220,8 +221,9 @@ def test_if_the_raw_records_cannot_be_written_neither_is_the_measurement(
             "BEGIN SELECT RAISE(ABORT, 'refused'); END"
         )
     with pytest.raises(Exception, match="refused"):
-        store.save_measurement("night", 0, MEASUREMENT, small_run())
+        store.save_measurement("night", 0, MEASUREMENT, small_run(), spent_s=60.0)
     assert store.trials("night")[0].state is TrialState.RUNNING
+    assert store.study("night").spent_s == 0.0
 
 
 # --- studies, events, budget ------------------------------------------------------------------

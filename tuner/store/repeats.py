@@ -71,8 +71,11 @@ class RepeatTables:
         answers: Answers | None = None,
         grades: Grades | None = None,
         pictures: Pictures | None = None,
+        spent_s: float = 0.0,
     ) -> None:
         """Save the result of a running repeat, with its raw records, in one transaction.
+
+        `spent_s` is added to the study's wall time, s.
 
         Raises `ValueError`, before anything is written, if the repeat has already ended or a metric
         is not finite.
@@ -81,12 +84,14 @@ class RepeatTables:
             require_finite(result)
         encoded = None if run is None else raw.encode(run)
         with self._session() as session:
-            repeat = _repeat(session, study_id_of(session, study), number)
+            study_id = study_id_of(session, study)
+            repeat = _repeat(session, study_id, number)
             if repeat is None or repeat.state != TrialState.RUNNING:
                 raise ValueError(f"repeat {number} of study '{study}' does not run")
             values = convert.ended_values(result, timing, warnings)
             values |= convert.probe_values(answers, grades, pictures)
             session.execute(update(REPEATS).where(REPEATS.c.id == repeat.id).values(values))
+            add_spent(session, study_id, spent_s)
             if encoded is not None:
                 add_row(session, REPEAT_RAW_RUNS, {"repeat_id": repeat.id, "encoded": encoded})
 
@@ -152,6 +157,12 @@ def study_id_of(session: Connection, name: str) -> int:
     if found is None:
         raise _unknown(session, name)
     return found
+
+
+def add_spent(session: Connection, study_id: int, seconds: float) -> None:
+    """Add wall time, s, to the total of all runs of a study."""
+    spent_s = STUDIES.c.spent_s + seconds
+    session.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(spent_s=spent_s))
 
 
 def _unknown(session: Connection, name: str) -> UsageError:

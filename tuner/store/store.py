@@ -22,7 +22,7 @@ from tuner.store.lock.protocol import StudyLock
 from tuner.store.log.measurement_log import log_folder_of, log_path_of
 from tuner.store.migrate import require_schema
 from tuner.store.optuna_tables import made_alone
-from tuner.store.repeats import RepeatTables, require_finite, study_id_of, study_of
+from tuner.store.repeats import RepeatTables, add_spent, require_finite, study_id_of, study_of
 from tuner.store.rows import (
     EventRow,
     RepeatKind,
@@ -237,14 +237,17 @@ class Store:
         *,
         warnings: Sequence[str] = (),
         timing: Timing | None = None,
+        spent_s: float = 0.0,
     ) -> None:
         """Save a trial's measurement with its raw records, in one transaction.
 
+        `spent_s` is added to the study's wall time, s, unless the trial has ended before.
         Raises `ValueError`, before anything is written, for a metric that is not finite: a metric
         that could not be measured must be absent.
         """
         require_finite(measurement)
-        self._end_trial(study, number, convert.ended_values(measurement, timing, warnings), raw)
+        values = convert.ended_values(measurement, timing, warnings)
+        self._end_trial(study, number, values, raw, spent_s)
 
     def save_failure(
         self,
@@ -254,9 +257,10 @@ class Store:
         raw: RawRun | None = None,
         *,
         timing: Timing | None = None,
+        spent_s: float = 0.0,
     ) -> None:
-        """Save a trial's failure; raises `ValueError` if it has a measurement."""
-        self._end_trial(study, number, convert.ended_values(failure, timing), raw)
+        """Save a trial's failure, as a measurement; `ValueError` if it has one."""
+        self._end_trial(study, number, convert.ended_values(failure, timing), raw, spent_s)
 
     def trials(self, study: str) -> list[TrialRow]:
         """Return the trials of a study by number, without raw records.
@@ -322,7 +326,8 @@ class Store:
 
     def add_spent_s(self, study: str, seconds: float) -> None:
         """Add wall time, s, to the total of all runs of a study."""
-        self._set_on(study, spent_s=STUDIES.c.spent_s + seconds)
+        with self.session() as session:
+            add_spent(session, study_id_of(session, study), seconds)
 
     def _set_on(self, study: str, **values: Any) -> None:
         with self.session() as session:
@@ -350,12 +355,13 @@ class Store:
             yield connection
 
     def _end_trial(
-        self, study: str, number: int, values: convert.Values, run: RawRun | None
+        self, study: str, number: int, values: convert.Values, run: RawRun | None, spent_s: float
     ) -> None:
-        """Store how a started trial ended, with its raw records, in one transaction."""
+        """Store how a started trial ended, and what comes with it, in one transaction."""
         encoded = None if run is None else raw.encode(run)
         with self.session() as session:
-            trial = _trial(session, study_id_of(session, study), number)
+            study_id = study_id_of(session, study)
+            trial = _trial(session, study_id, number)
             if trial is None:
                 raise ValueError(f"trial {number} of study '{study}' was not begun")
             if trial.state == TrialState.MEASURED and values["state"] != trial.state:
@@ -364,6 +370,8 @@ class Store:
             if encoded is not None:
                 session.execute(delete(RAW_RUNS).where(RAW_RUNS.c.trial_id == trial.id))
                 add_row(session, RAW_RUNS, {"trial_id": trial.id, "encoded": encoded})
+            if trial.state == TrialState.RUNNING:
+                add_spent(session, study_id, spent_s)
 
     def _check_reachable(self) -> None:
         try:

@@ -17,7 +17,7 @@ from tuner.analysis.baseline_doubts import little_room
 from tuner.analysis.outcomes import baseline_of
 from tuner.errors import OperatorNeededError
 from tuner.evaluation.evaluator import BenchLostError, Evaluation
-from tuner.records import Failure, FailureKind, Measurement, Timing
+from tuner.records import Failure, FailureKind, Measurement
 from tuner.slo import meets_all
 from tuner.spec.objective import costs
 from tuner.spec.study import StudySpec
@@ -217,9 +217,9 @@ class StudyRun:
             self._put_back(proposal.number, known=True)
             raise
         passed_s = await self._fleet.passed_s(evaluation, began_s)
-        result = self._record(proposal, evaluation)
+        result = self._record(proposal, evaluation, passed_s)
         spent = evaluation.spent(time.monotonic() - began_s)
-        self._spend(passed_s, spent)
+        self._durations_s.append(spent.elapsed_s)
         self._proposals.note_timing(proposal.number, spent)
         self._tell(proposal, result, worker)
         self._listener.trial_ended(proposal, result, self.progress)
@@ -284,21 +284,30 @@ class StudyRun:
         """How long the next trial is expected to take, s."""
         return statistics.median(self._durations_s) if self._durations_s else 0.0
 
-    def _spend(self, passed_s: float, own: Timing) -> None:
-        self._store.add_spent_s(self._name, passed_s)  # which may fail, and is then begun again
-        self._durations_s.append(own.elapsed_s)
+    def _record(
+        self, proposal: Proposal, evaluation: Evaluation, passed_s: float
+    ) -> Measurement | Failure:
+        """Store the result before Optuna or a listener is told; return what was stored.
 
-    def _record(self, proposal: Proposal, evaluation: Evaluation) -> Measurement | Failure:
-        """Store the result before Optuna or a listener is told; return what was stored."""
+        The time that passed is stored with it, s: a fault or a kill between the two would lose it.
+        """
         number, raw, timing = proposal.number, evaluation.raw, evaluation.timing
         result = require_metrics(self._spec, evaluation.result)
         if isinstance(result, Measurement):
             warnings = all_warnings(self._spec, result, raw, evaluation.warnings)
             self._store.save_measurement(
-                self._name, number, result, raw, warnings=warnings, timing=timing
+                self._name,
+                number,
+                result,
+                raw,
+                warnings=warnings,
+                timing=timing,
+                spent_s=passed_s,
             )
         else:
-            self._store.save_failure(self._name, number, result, raw, timing=timing)
+            self._store.save_failure(
+                self._name, number, result, raw, timing=timing, spent_s=passed_s
+            )
         return result
 
     def _tell(self, proposal: Proposal, result: Measurement | Failure, worker: Worker) -> None:

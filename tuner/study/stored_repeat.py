@@ -61,6 +61,6 @@ class RepeatStore:
             answers=evaluation.answers,
             grades=evaluation.grades,
             pictures=evaluation.pictures,
+            spent_s=passed_s,
         )
-        self.store.add_spent_s(self.name, passed_s)
         return evaluation, passed_s

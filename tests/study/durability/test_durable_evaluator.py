@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.scripted import ScriptedEvaluator, infrastructure
@@ -215,7 +216,7 @@ async def test_a_full_disk_between_two_evaluations_is_waited_for(
     bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking, beginning, storing and telling write, too."""
-    run, full = bed.start(), ["begin_trial", "save_measurement", "add_spent_s"]
+    run, full = bed.start(), ["begin_trial", "save_measurement"]
 
     def once_full(name: str) -> None:
         original = getattr(Store, name)
@@ -240,6 +241,29 @@ async def test_a_full_disk_between_two_evaluations_is_waited_for(
     assert full == []
     rows = [row for row in bed.store.trials("s") if row.measurement is not None]
     assert len(rows) == 2 and len(bed.scripted.asked) == 2  # none was measured twice
+
+
+async def test_the_time_of_a_result_that_was_stored_counts_whatever_follows(
+    bed: KeptTestbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result whose time is lost would be an evaluation beyond the budget of hours."""
+    run, faults = bed.start(), [StoreFullError("full")]
+    original = Store.save_measurement
+
+    def then_full(self: Store, *args: Any, **more: Any) -> None:
+        original(self, *args, **more)
+        if faults:
+            raise faults.pop()
+
+    def put_in_order() -> None:
+        bed.recover()
+        run.reconcile()
+
+    monkeypatch.setattr(Store, "save_measurement", then_full)
+    gate = Gate(bed.store, bed.lock, bed.listener.note, StoreTimeouts())
+    await retry_store_faults(gate, run.run, put_in_order)
+    assert len(bed.scripted.asked) == 2
+    assert bed.store.study("s").spent_s == pytest.approx(20.0)
 
 
 def test_nothing_is_launched_on_a_full_disk_and_it_is_said(

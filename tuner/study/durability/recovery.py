@@ -57,7 +57,6 @@ def recover(
             save_trial(name, spec, store, record)
         else:
             save_repeat(name, store, record)
-        store.add_spent_s(name, record.spent_s)
         what = "trial" if record.repeat is None else "repeat"
         note(f"{what} {record.number} was measured but not stored: taken from the measurement log")
     return len(missed)
@@ -88,10 +87,18 @@ def save_trial(name: str, spec: StudySpec, store: Store, record: LoggedResult) -
     if isinstance(result, Measurement):
         warnings = all_warnings(spec, result, raw, record.warnings)
         store.save_measurement(
-            name, record.number, result, raw, warnings=warnings, timing=record.timing
+            name,
+            record.number,
+            result,
+            raw,
+            warnings=warnings,
+            timing=record.timing,
+            spent_s=record.spent_s,
         )
     else:
-        store.save_failure(name, record.number, result, raw, timing=record.timing)
+        store.save_failure(
+            name, record.number, result, raw, timing=record.timing, spent_s=record.spent_s
+        )
 
 
 def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
@@ -106,4 +113,5 @@ def save_repeat(name: str, store: Store, record: LoggedResult) -> None:
         answers=record.answers,
         grades=record.grades,
         pictures=record.pictures,
+        spent_s=record.spent_s,
     )
