@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -67,6 +68,22 @@ async def test_a_bench_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.Monk
                 await carrier.call("prepare")
     finally:
         await carrier.close()
+
+
+async def test_a_process_that_cannot_be_started_is_a_lost_bench_and_leaves_nothing_open(
+    carrier: LocalProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    open_before = psutil.Process().num_fds()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(BenchLostError, match=r"be started .*allocate memory") as lost:
+            await carrier.call("prepare")
+    assert lost.value.__traceback__ is not None  # what its frames hold is not collected yet
+    assert psutil.Process().num_fds() == open_before
+    await carrier.call("prepare")
 
 
 async def test_a_killed_bench_is_told_and_opens_again(carrier: LocalProcess) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -174,21 +175,29 @@ def _variables(order: BenchOrder) -> Mapping[str, str]:
 def _started(
     variables: Mapping[str, str], log_path: Path
 ) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """Start the bench's process; return our end of the pipe to it, and the process.
+
+    Raises `BenchLostError` if this machine cannot start it now.
+    """
     environment = {**own_environment(), **variables}
-    private_folder(log_path.parent)
-    log = open_private(log_path, os.O_WRONLY | os.O_APPEND)
-    ours, theirs = Pipe()
     try:
-        process = subprocess.Popen(
-            [*PYTHON, _MODULE, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # a signal of the terminal is the driver's to handle
-        )
-    finally:
-        theirs.close()
-        os.close(log)
+        private_folder(log_path.parent)
+        with (
+            os.fdopen(open_private(log_path, os.O_WRONLY | os.O_APPEND), "ab") as log,
+            ExitStack() as unused,
+        ):
+            ours, theirs = map(unused.enter_context, Pipe())
+            process = subprocess.Popen(
+                [*PYTHON, _MODULE, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # a signal of the terminal is the driver's to handle
+            )
+            theirs.close()
+            unused.pop_all()
+    except OSError as error:
+        raise BenchLostError(f"its process cannot be started (log {log_path}): {error}") from error
     return ours, process
