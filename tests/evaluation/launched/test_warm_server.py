@@ -224,6 +224,24 @@ async def test_a_launch_that_fails_with_the_largest_limits_only_is_done_without(
     assert "no warm server can start with the largest limits" in note
 
 
+async def test_the_limits_of_a_server_that_was_not_launched_are_not_kept(
+    tmp_path: Path, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    original = LimitsFile.close
+
+    def close(self: LimitsFile) -> None:
+        closed.append(self.path.name)
+        original(self)
+
+    monkeypatch.setattr(LimitsFile, "close", close)
+    async with evaluator(tmp_path, workload, largest=LARGEST) as live:
+        (tmp_path / "vllm").unlink()
+        found = (await live.evaluate(asked(8), 1)).result
+        assert isinstance(found, Failure) and "cannot start" in found.reason
+        assert len(closed) == 1
+
+
 async def test_limits_that_vllm_would_refuse_are_refused_without_a_launch(
     tmp_path: Path, workload: Workload
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -212,8 +212,10 @@ class WarmServers:
         except OSError as error:
             self.distrust_limits(f"their file cannot be written ({error})")
             return None
+        warm = await self._started_with(channel, launch, whole, name)
+        if warm is None:
+            return None
         try:
-            warm = await self._started(launch, whole, name, channel, self._fork_servers())
             problem = channel.problem()
             if problem is None:
                 await make_ready(warm.server, channel, launch.limits)
@@ -222,11 +224,25 @@ class WarmServers:
             self.distrust_limits(problem)
         except NotReusableError as error:
             self._share_no_more(launch, str(error))
-        except LaunchFailedError as error:
-            with closing(channel):
-                self._after_failed_launch(launch, whole, channel, error)
         await self.close()
         return None
+
+    async def _started_with(
+        self, channel: LimitsChannel, launch: Launch, whole: Configuration, name: str
+    ) -> WarmServer | None:
+        """Launch a server that keeps the channel; None if its limits cause a failure.
+
+        The channel is closed where no server keeps it.
+        """
+        with ExitStack() as unused:
+            unused.callback(channel.close)
+            try:
+                warm = await self._started(launch, whole, name, channel, self._fork_servers())
+            except LaunchFailedError as error:
+                self._after_failed_launch(launch, whole, channel, error)
+                return None
+            unused.pop_all()
+        return warm
 
     def _after_failed_launch(
         self, launch: Launch, whole: Configuration, channel: LimitsChannel, error: LaunchFailedError
