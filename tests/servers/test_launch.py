@@ -7,6 +7,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.configuration import Configuration
-from tuner.errors import PreflightError
+from tuner.errors import OperatorNeededError, PreflightError
 from tuner.host.redaction import without_secrets
 from tuner.records import FailureKind
 from tuner.servers.launch import (
@@ -24,7 +25,7 @@ from tuner.servers.launch import (
     read_log,
     usable_port,
 )
-from tuner.servers.processes import tagged_processes, wait_until
+from tuner.servers.processes import stop_tagged, tagged_processes, wait_until
 from tuner.servers.vllm.server import VllmServer
 
 LOGS = Path(__file__).parent / "logs"
@@ -109,6 +110,26 @@ async def test_a_secret_of_the_environment_is_not_in_the_reason(fake, tmp_path) 
         async with launched(plan):
             pass
     assert "cannot use token ***" in caught.value.failure.reason
+    assert plan.log_path.read_text().strip() == "ValueError: cannot use token ***"
+
+
+async def test_a_secret_is_not_in_the_log_of_a_server_that_cannot_be_killed(
+    fake, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def survived(*words: Any, **more: Any) -> int:
+        stop_tagged(*words, **more)
+        raise OperatorNeededError("VLLM::EngineCore (pid 7) cannot be killed")
+
+    monkeypatch.setattr("tuner.servers.launch.stop_tagged", survived)
+    (tmp_path / "said").write_text("ValueError: cannot use token hunter2hunter2")
+    plan = fake.plan(
+        refuse=str(tmp_path / "said"),
+        stop_grace_s=0,
+        environment={"HF_TOKEN": "hunter2hunter2"},
+    )
+    with pytest.raises(OperatorNeededError, match="cannot be killed"):
+        async with launched(plan):
+            pass
     assert plan.log_path.read_text().strip() == "ValueError: cannot use token ***"
 
 

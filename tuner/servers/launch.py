@@ -176,10 +176,13 @@ class _ServerProcess:
         left_s = self._grace_s - (time.monotonic() - started_s)
         wait_until(self._nothing_left, min(_ORPHANS_S, max(left_s, 0.0)))
         os.killpg(self.pid, signal.SIGKILL)
-        stop_tagged(self._run_tag, launch_tag=self._launch_tag, grace_s=0)
-        self._popen.wait()
-        with suppress(OSError):  # it wrote what it liked
-            take_secrets_out_of(self._log_path, self._environment)
+        try:
+            stop_tagged(self._run_tag, launch_tag=self._launch_tag, grace_s=0)
+            self._popen.wait()
+        finally:  # one that cannot be killed writes no more either
+            self._popen.poll()  # it may be a worker
+            with suppress(OSError):  # it wrote what it liked
+                take_secrets_out_of(self._log_path, self._environment)
 
     def _nothing_left(self) -> bool:
         return not tagged_processes(self._run_tag, launch_tag=self._launch_tag)
