@@ -12,7 +12,6 @@ from tuner.catalog.yaml_files import read_mapping
 from tuner.configuration import Configuration, Value
 from tuner.errors import UsageError
 from tuner.evaluation.measure_once import MeasuredOnce, measure_once
-from tuner.host.files.private import group_id
 from tuner.host.signals import run_interruptible
 from tuner.load.workload import load_workload
 from tuner.measurement.listener import NOBODY, LoadListener
@@ -32,7 +31,7 @@ from tuner.study.preview import run_preview
 from tuner.study.preview.run_preview import RunPreview
 from tuner.study.proposals.start_points import asked_like
 from tuner.study.run import check_names, resume_study, start_study, usual_name
-from tuner.study.run_files import log_folder, share_results
+from tuner.study.run_files import log_folder, require_shareable, share_results
 
 __all__ = [
     "aresume",
@@ -89,10 +88,14 @@ def require_targets(notify: Sequence[str]) -> None:
         target(text)
 
 
-def require_group(readable_by: str | None) -> None:
-    """Raise `UsageError` for a group that this machine does not know."""
+def require_group(readable_by: str | None, store: str) -> None:
+    """Check that a group may be given the store's results; changes nothing.
+
+    Raises `UsageError` for one that this machine does not know, `PreflightError` for one that this
+    user is not in.
+    """
     if readable_by is not None:
-        group_id(readable_by)
+        require_shareable(store, readable_by)
 
 
 def require_trackers(mlflow: str | None, wandb: str | None) -> None:

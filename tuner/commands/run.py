@@ -129,7 +129,7 @@ def run(
     if output.is_job:
         print_text(job_text(would, output))
         return
-    require_group(readable_by)
+    require_group(readable_by, store_url)
     if dry_run:
         now = datetime.now(UTC)
         if output is RunFormat.JSON:

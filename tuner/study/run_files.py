@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner.configuration import Value
 from tuner.errors import OperatorNeededError, TunerError
-from tuner.host.files.private import private_folder, share_with_group
+from tuner.host.files.private import group_to_share_with, private_folder, share_with_group
 from tuner.host.files.trusted import require_trusted
 from tuner.host.state_folder import state_folder
 from tuner.store import Store, StudyIdentity, study_lock
@@ -33,6 +33,11 @@ def results_folder(store_url: str) -> Path:
 def log_folder(store_url: str, study: str) -> Path:
     """Return the folder of a study's logs, in `results_folder`."""
     return (results_folder(store_url) / "logs" / study).absolute()
+
+
+def require_shareable(store_url: str, group: str) -> None:
+    """Check that `share_results` will not be refused; changes nothing. Raises as it does."""
+    group_to_share_with(results_folder(store_url), group)
 
 
 def share_results(store_url: str, group: str) -> None:

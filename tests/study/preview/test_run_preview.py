@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -87,6 +88,21 @@ def test_settings_of_real_gpus_are_named_only_where_they_are_changed(tuner: InPr
     assert "no setting of theirs is changed" in " ".join(untouched.stdout.split())
     cards = tuner("run", *real[:4], "--space", "default", "--cards", "2", "--dry-run")
     assert "1 on each of 2 cards; no setting of theirs" in " ".join(cards.stdout.split())
+
+
+def test_a_group_that_the_user_is_not_in_is_refused_before_the_run(
+    tuner: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: 100_000)
+    monkeypatch.setattr(os, "geteuid", lambda: 100_000)
+    words = ("run", *STUDY, *SLO, "--trials", "4", "--readable-by", "nogroup")
+    would, started = tuner(*words, "--dry-run"), tuner(*words)
+    assert would.returncode == started.returncode == 3
+    assert "--readable-by nogroup: cannot give 'results' to that group" in would.stderr
+    assert "be a member of it, or run as root" in would.stderr
+    assert started.stderr == would.stderr
+    assert list(tuner.folder.iterdir()) == []
 
 
 def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:

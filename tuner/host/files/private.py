@@ -72,12 +72,19 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
-def group_id(group: str) -> int:
-    """Return a group's number; raises `UsageError` for one that this machine does not know."""
+def group_to_share_with(folder: Path, group: str) -> int:
+    """Return the number of a group that this user may give the folder to.
+
+    Raises `UsageError` for a group that this machine does not know, `PreflightError` for one that
+    the user is not in: even in a folder of that group, its files would be the user's alone.
+    """
     try:
-        return grp.getgrnam(group).gr_gid
+        gid = grp.getgrnam(group).gr_gid
     except KeyError:
         raise UsageError(f"--readable-by {group}: this machine has no such group") from None
+    if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
+        raise _not_given(folder, group, os.strerror(errno.EPERM))
+    return gid
 
 
 def share_with_group(folder: Path, group: str, known: Path | None = None) -> None:
@@ -88,7 +95,7 @@ def share_with_group(folder: Path, group: str, known: Path | None = None) -> Non
     Raises `UsageError` for a group that this machine does not know, `PreflightError` if the folder
     cannot be used, or given to the group.
     """
-    gid = group_id(group)
+    gid = group_to_share_with(folder, group)
     try:
         private_folder(folder)
         os.chown(folder, -1, gid)
@@ -100,10 +107,7 @@ def share_with_group(folder: Path, group: str, known: Path | None = None) -> Non
             finally:
                 os.close(descriptor)
     except OSError as error:
-        raise PreflightError(
-            f"--readable-by {group}: cannot give '{folder}' to that group ({error.strerror}); be a "
-            "member of it, or run as root"
-        ) from None
+        raise _not_given(folder, group, error.strerror) from None
 
 
 def _is_shared(folder: Path) -> bool:
@@ -111,6 +115,13 @@ def _is_shared(folder: Path) -> bool:
         return folder.stat().st_mode & _GROUP_READS == _GROUP_READS
     except OSError:
         return False
+
+
+def _not_given(folder: Path, group: str, reason: str | None) -> PreflightError:
+    return PreflightError(
+        f"--readable-by {group}: cannot give '{folder}' to that group ({reason}); be a member of "
+        "it, or run as root"
+    )
 
 
 def _refused(path: Path, what: str) -> PreflightError:
