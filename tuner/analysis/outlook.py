@@ -18,7 +18,7 @@ import numpy as np
 
 from tuner.analysis.outcomes import baseline_of, energy_j, measured
 from tuner.measurement.statistics.stretch_effects import Forecast, StretchEffects, Window
-from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS
+from tuner.measurement.statistics.unseen_traffic import LEAST_WINDOWS, MOST_MISSES
 from tuner.metrics import LATENCIES, STRETCH_HEAVINESS
 from tuner.slo import Slo
 from tuner.store import RepeatRow, TrialRow
@@ -94,8 +94,9 @@ class Outlook:
 
     def chance_to_show(self, number: int, windows: int) -> float:
         """Return how likely so many more windows of a trial show that it meets each SLO."""
+        level = 1.0 - MOST_MISSES
         chances = [
-            0.0 if one is None else one.forecast.chance_to_show(-one.searched, windows)
+            0.0 if one is None else one.forecast.chance_to_show(-one.searched, windows, level)
             for one in self._outlooks(number)
         ]
         return min(chances, default=1.0)

@@ -138,8 +138,8 @@ def test_what_cannot_hold_is_not_shown_to_and_what_surely_does_is() -> None:
     rng = np.random.default_rng(4)
     windows, means = drawn(rng, 0.01, 0.08, 0.01, 0.0)
     forecast = StretchEffects(windows, PRIOR).forecast(3)
-    assert forecast.chance_to_show(means[3] + 0.02, 6) < 0.05
-    assert forecast.chance_to_show(means[3] + 0.25, 6) > 0.95
+    assert forecast.chance_to_show(means[3] + 0.02, 6, 0.95) < 0.05
+    assert forecast.chance_to_show(means[3] + 0.25, 6, 0.95) > 0.95
 
 
 def test_what_is_known_well_and_in_doubt_is_less_likely_to_be_shown_than_what_is_new() -> None:
@@ -149,7 +149,7 @@ def test_what_is_known_well_and_in_doubt_is_less_likely_to_be_shown_than_what_is
     windows = [Window(n // 8, n, float(d)) for n, d in enumerate(differences)]
     effects = StretchEffects(windows, PRIOR)
     known, new = (
-        one.chance_to_show(one.quantile(0.93), 6)
+        one.chance_to_show(one.quantile(0.93), 6, 0.95)
         for one in (effects.forecast(0), effects.forecast())
     )
     assert known < new - 0.05 and new < 0.5

@@ -116,26 +116,30 @@ class Forecast:
         width = math.sqrt(float(self.weights @ (unknown + (percentiles - middle) ** 2)))
         return 0.5 * math.erfc((middle - value) / width / math.sqrt(2.0))
 
-    def chance_to_show(self, value: float, windows: int) -> float:
-        """Return how likely `windows` (1 or more) will show that 95 of 100 are below `value`.
+    def chance_to_show(self, value: float, windows: int, level: float) -> float:
+        """Return how likely `windows` (1 or more) will show a share `level` of all below `value`.
 
-        The 95th percentile that is expected then differs from today's by as much as is learned. It
-        has to be below `value` by what is unknown then, of the mean and of the spread. What is
-        known well hardly changes: where it is in doubt, it stays so.
+        They do if the quantile that is expected then is. It differs from today's by as much as is
+        learned, and is nearer to the mean, as less is unknown then, of the mean and of the spread.
+        What is known well hardly changes: where it is in doubt, it stays so.
         """
         variances = self.scales**2 - self.mean_scales**2
         spread2, rest2 = float(self.weights @ variances), float(self.weights @ self.rests**2)
-        percentiles = self.means + _Z * np.sqrt(variances)
-        middle = float(self.weights @ percentiles)
         unknown2 = float(self.weights @ self.mean_scales**2)
         now = float(self.weights @ self.freedoms)
         freedom = now + windows * spread2 / rest2
         unknown2_then = unknown2 * rest2 / (rest2 + windows * unknown2)
         of_spread2 = _Z**2 / 2.0 * spread2 * (1.0 / now - 1.0 / freedom)
         learned = math.sqrt(unknown2 - unknown2_then + of_spread2)
-        quantile = _Z * (1.0 + (_Z**2 + 1.0) / (4.0 * freedom))  # of Student's t, nearly
-        room = quantile * math.sqrt(spread2 + unknown2_then) - _Z * math.sqrt(spread2)
-        return 0.5 * math.erfc((middle + room - value) / learned / math.sqrt(2.0))
+        nearer = _quantile_of_t(now) * math.sqrt(spread2 + unknown2)
+        nearer -= _quantile_of_t(freedom) * math.sqrt(spread2 + unknown2_then)
+        expected = self.quantile(level) - nearer
+        return 0.5 * math.erfc((expected - value) / learned / math.sqrt(2.0))
+
+
+def _quantile_of_t(freedom: float) -> float:
+    """Return the 95th percentile of Student's t, nearly."""
+    return _Z * (1.0 + (_Z**2 + 1.0) / (4.0 * freedom))
 
 
 class StretchEffects:
