@@ -168,12 +168,16 @@ class _Room:
         found = self.known.get(number)
         return max(0, LEAST_REPEATS - (0 if found is None else found.pairs))
 
+    def can_pair(self, number: int) -> bool:
+        """Whether there is room to compare a trial, at least with windows that the default has."""
+        return self.left is None or self.left >= self.pairs(number)
+
     def windows(self, number: int) -> tuple[int, ...]:
         """Return how many more windows may be tried of a trial, the fewest for a verdict first.
 
         Empty if there is no room for that.
         """
-        least = max(1, LEAST_WINDOWS - self.repeats(number))
+        least = max(1, LEAST_WINDOWS - self.repeats(number), self.pairs(number))
         most = _TRIED if self.left is None else self.left - self.pairs(number)
         return tuple(sorted({least, min(max(_TRIED, least), most)})) if most >= least else ()
 
@@ -187,7 +191,7 @@ def _last_chance(
     but cannot be settled any more, ends the night with the default. What meets the SLOs by its own
     windows comes before: it only needs the default's beside them.
     """
-    settled = [t for t in able if room.is_met(t.number) and room.windows(t.number)]
+    settled = [t for t in able if room.is_met(t.number) and room.can_pair(t.number)]
     if settled:
         return min(settled, key=lambda t: energy_j(t) or math.inf)
 

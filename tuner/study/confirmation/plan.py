@@ -76,6 +76,9 @@ def next_step(
     latest = max((number for number, owner in cards.items() if owner == card), default=None)
     ended = [r for r in repeats if r.state is not TrialState.RUNNING]  # other workers' still run
     plan = _Plan(goal, trials, ended, left_out, card if is_one_of_several else None, left)
+    own_rounds = [number for number, owner in cards.items() if owner == card]
+    if (last := plan.last_pair(own_rounds)) is not None:
+        return last
     if latest is None:
         return plan.step(new) or plan.step(new + 1)
     return plan.step(latest) or plan.step(new)
@@ -99,6 +102,7 @@ class _Plan:
         self._outlook = Outlook(goal.slos, trials, repeats)
         self._repeats = repeats
         self._left_out = left_out
+        self._left = left
         default = baseline_of(trials)
         is_measured = default is not None and bool(measured([default]))
         self._default = default if is_measured else None
@@ -108,11 +112,7 @@ class _Plan:
 
     def step(self, number: int) -> Step | None:
         """Return what round `number` still needs, or None."""
-        done = {
-            r.trial
-            for r in self._repeats
-            if r.traffic == number and (r.measurement is not None or _is_own_fault(r))
-        }
+        done = self._done(number)
         waiting = self._waiting(number, done)
         in_round = (done & self._known.keys()) | {t.number for t in waiting[:1]}
         default = self._default
@@ -122,6 +122,33 @@ class _Plan:
             if (wants_pair or self._default_is_alone(waiting)) and (number % 2 == 0 or not waiting):
                 return Step(default, RepeatKind.BASELINE, number)
         return Step(waiting[0], RepeatKind.CONFIRMATION, number) if waiting else None
+
+    def last_pair(self, rounds: Sequence[int]) -> Step | None:
+        """Return a window beside one of the default's that is there, if only that is left.
+
+        What meets the SLOs is recommended once it is compared with the default, and there is no
+        room to measure both. `rounds` are the card's own so far.
+        """
+        leader = next((t for t in self._front if t.number == self._leader), None)
+        found = None if leader is None else self._known.get(leader.number)
+        if leader is None or found is None or self._left is None or self._default is None:
+            return None
+        lacking = LEAST_REPEATS - found.pairs
+        if found.slo is not SloVerdict.MET or not lacking <= self._left < 2 * lacking:
+            return None
+        for number in sorted(rounds, reverse=True):
+            done = self._done(number)
+            if self._default.number in done and leader.number not in done:
+                return Step(leader, RepeatKind.CONFIRMATION, number)
+        return None
+
+    def _done(self, number: int) -> set[int]:
+        """Return what round `number` has measured, or what failed there by its own fault."""
+        return {
+            r.trial
+            for r in self._repeats
+            if r.traffic == number and (r.measurement is not None or _is_own_fault(r))
+        }
 
     def _waiting(self, number: int, done: set[int]) -> list[TrialRow]:
         """Return the members that this round has still to measure."""
