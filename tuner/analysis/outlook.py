@@ -93,12 +93,18 @@ class Outlook:
         return min(chances, default=1.0)
 
     def chance_to_show(self, number: int, windows: int) -> float:
-        """Return how likely so many more windows of a trial show that it meets each SLO."""
-        level = 1.0 - MOST_MISSES
-        chances = [
-            0.0 if one is None else one.forecast.chance_to_show(-one.searched, windows, level)
-            for one in self._outlooks(number)
-        ]
+        """Return how likely so many more windows of a trial show that it meets the SLOs.
+
+        Each SLO may be missed as often as the others leave of what is allowed.
+        """
+        chances = []
+        allowed = MOST_MISSES - self.miss_chance(number)
+        for one in self._outlooks(number):
+            own = 1.0 if one is None else one.forecast.chance_above(-one.searched)
+            if one is None or allowed + own <= 0.0:
+                return 0.0
+            level = 1.0 - (allowed + own)
+            chances.append(one.forecast.chance_to_show(-one.searched, windows, level))
         return min(chances, default=1.0)
 
     def expected(self, number: int) -> dict[str, float]:
