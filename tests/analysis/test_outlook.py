@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.night_rows import repeat, trial_with, values
-from helpers.records import trial_row
+from helpers.records import measured, trial_row
 
-from tuner.analysis.outlook import energy_shift, margins
+from tuner.analysis.outlook import Outlook, energy_shift, margins
 from tuner.configuration import Configuration
+from tuner.measurement.statistics.unseen_traffic import MOST_MISSES
 from tuner.metrics import STRETCH_HEAVINESS
 from tuner.slo import Slo
 from tuner.store import RepeatRow
@@ -73,3 +74,28 @@ def test_that_the_stretches_measured_were_heavy_is_not_taken_for_the_traffic() -
     assert untold.shift == pytest.approx(0.1, abs=0.05)
     assert known.shift == pytest.approx(0.0, abs=0.02)
     assert known.spread == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_one_slo_is_missed_leaves_less_for_the_others() -> None:
+    """Each alone was all but met, and together they were missed too often to be shown."""
+    other = Slo("p99_ttft_ms", 500.0)
+    found = {"energy_per_output_token_j": 0.3, "p99_tpot_ms": 39.6, "p99_ttft_ms": 396.0}
+    trials = [TRIALS[0], trial_with(1, found)]
+    by = np.exp(0.1 * np.random.default_rng(3).standard_normal((12, 2)))
+    rows = [
+        replace(
+            repeat(
+                n,
+                1,
+                measured({**found, "p99_tpot_ms": 39.6 * of[0], "p99_ttft_ms": 396.0 * of[1]}),
+            ),
+            traffic=n,
+        )
+        for n, of in enumerate(by.tolist())
+    ]
+    each = [Outlook([slo], trials, rows) for slo in (SLO, other)]
+    both = Outlook([SLO, other], trials, rows)
+    assert all(one.miss_chance(1) <= MOST_MISSES for one in each)
+    assert all(one.chance_to_show(1, 1) > 0.5 for one in each)
+    assert both.miss_chance(1) > 1.15 * MOST_MISSES
+    assert both.chance_to_show(1, 1) < 0.1

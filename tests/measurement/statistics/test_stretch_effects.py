@@ -153,3 +153,22 @@ def test_what_is_known_well_and_in_doubt_is_less_likely_to_be_shown_than_what_is
         for one in (effects.forecast(0), effects.forecast())
     )
     assert known < new - 0.05 and new < 0.5
+
+
+def test_as_many_are_shown_to_hold_as_were_forecast_to_be() -> None:
+    rng = np.random.default_rng(11)
+    forecast: dict[float, list[float]] = {0.02: [], 0.04: [], 0.05: [], 0.1: []}
+    shown: dict[float, list[bool]] = {missed: [] for missed in forecast}
+    for _ in range(60):
+        own = rng.normal(0.0, 0.03, 3)
+        windows = [Window(n % 3, n, float(own[n % 3] + rng.normal(0.0, 0.11))) for n in range(12)]
+        before = StretchEffects(windows, PRIOR).forecast(0)
+        further = [Window(0, 12 + n, float(own[0] + rng.normal(0.0, 0.11))) for n in range(2)]
+        after = StretchEffects([*windows, *further], PRIOR).forecast(0)
+        for missed in forecast:
+            value = before.quantile(1.0 - missed)
+            forecast[missed].append(before.chance_to_show(value, 2, 0.955))
+            shown[missed].append(after.chance_above(value) <= 0.045)
+    for missed, chances in forecast.items():
+        assert np.mean(chances) == pytest.approx(np.mean(shown[missed]), abs=0.12)
+    assert np.mean(shown[0.02]) > 0.9 and np.mean(shown[0.1]) < 0.1

@@ -15,7 +15,7 @@ from tuner.slo import Slo
 from tuner.spec.objective import Objective
 from tuner.store import RepeatKind, RepeatRow, TrialRow
 from tuner.study.confirmation.members import AIM_FROM, Goal, members
-from tuner.study.confirmation.plan import aim_step
+from tuner.study.confirmation.plan import aim_step, next_step
 
 OBJECTIVES = ("energy_per_output_token_j", "p99_tpot_ms")
 GOAL = Goal((Slo("p99_tpot_ms", 50.0),), tuple(map(Objective.parse, OBJECTIVES)), 4)
@@ -70,6 +70,28 @@ def test_what_meets_the_slos_and_only_lacks_the_default_beside_it_is_finished_fi
     assert known[1].slo is SloVerdict.UNCERTAIN
     assert known[2].slo is SloVerdict.MET and not known[2].is_met
     assert first(trials, rows, 8) == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"), [(2, [(2, 4), (2, 3)]), (3, [(2, 4), (2, 5), (0, 5)])]
+)
+def test_the_last_repeats_pair_what_meets_the_slos_with_windows_that_the_default_has(
+    left: int, expected: list[tuple[int, int]]
+) -> None:
+    """A night ended with the default: there was no room for two windows of both."""
+    trials = [trial(0, 0.40, 30.0), trial(1, 0.24, 43.5), trial(2, 0.36, 36.0)]
+    rows = night(trials, [(n, stretch, HEAVY[stretch]) for stretch in range(5) for n in (0, 1)])
+    own = night(trials, [(2, AIM_FROM + stretch, by) for stretch, by in enumerate(HEAVY[:3])])
+    rows += [replace(row, number=len(rows) + n) for n, row in enumerate(own)]
+    steps = []
+    for still in range(left, 0, -1):
+        step = next_step(GOAL, trials, rows, left=still)
+        assert step is not None
+        steps.append((step.trial.number, step.traffic))
+        found = night(trials, [(*steps[-1], HEAVY[step.traffic])])
+        rows += [replace(row, number=len(rows)) for row in found]
+    assert steps == expected
+    assert GOAL.verdicts(trials, rows)[2].is_met
 
 
 @pytest.mark.parametrize(("left", "expected"), [(None, 2), (9, 2), (5, 2), (4, 1), (0, 1)])

@@ -138,8 +138,10 @@ class _Plan:
             return None
         for number in sorted(rounds, reverse=True):
             done = self._done(number)
-            if self._default.number in done and leader.number not in done:
+            if leader.number not in done and self._default.number in done:
                 return Step(leader, RepeatKind.CONFIRMATION, number)
+            if leader.number in done and self._default.number not in done:
+                return None  # the default follows there
         return None
 
     def _done(self, number: int) -> set[int]:
