@@ -29,6 +29,7 @@ _SPREADS = 1.8
 _PRIOR_SPREAD, _PRIOR_SPREAD_OF_OTHERS = 0.1, 0.01
 _FAR = 1.0  # differences are not taken for larger: a server that is overrun has any latency
 _FAR_WITHIN = -3.0  # a value of 0 has no logarithm
+_HARDLY = 0.01  # so small a share of the misses is left out of account
 _SURELY_WIDER = 0.02  # so unlikely are the own windows with the spread of all
 
 
@@ -95,16 +96,17 @@ class Outlook:
     def chance_to_show(self, number: int, windows: int) -> float:
         """Return how likely so many more windows of a trial show that it meets the SLOs.
 
-        Each SLO may be missed as often as the others leave of what is allowed.
+        Of the misses that are allowed, each SLO has the share that it has of those expected now.
         """
         chances = []
-        allowed = MOST_MISSES - self.miss_chance(number)
+        missed = self.miss_chance(number)
         for one in self._outlooks(number):
-            own = 1.0 if one is None else one.forecast.chance_above(-one.searched)
-            if one is None or allowed + own <= 0.0:
+            if one is None:
                 return 0.0
-            level = 1.0 - (allowed + own)
-            chances.append(one.forecast.chance_to_show(-one.searched, windows, level))
+            share = one.forecast.chance_above(-one.searched) / missed if missed > 0.0 else 0.0
+            if share > _HARDLY:
+                level = 1.0 - MOST_MISSES * share
+                chances.append(one.forecast.chance_to_show(-one.searched, windows, level))
         return min(chances, default=1.0)
 
     def expected(self, number: int) -> dict[str, float]:
