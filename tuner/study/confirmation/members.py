@@ -34,6 +34,7 @@ _LIKELY, _CLEARLY_MORE = 0.6, 1.05
 _TRIED = 6  # windows by which it is to be shown that something better holds
 _MAY_BE_LUCK = 0.3  # chance to miss that windows of its own may still correct
 _IN_DOUBT = 2 * LEAST_WINDOWS  # windows that have not shown it either way
+_SURELY = 0.03  # chance to miss by which what is met will hardly be doubted again
 _LAST = 10  # repeats in which a verdict has to be had, if there is none yet
 _BEGUN = 1.2  # so many times what it promises, for what was begun
 
@@ -121,7 +122,8 @@ def members(
         begun = [r.trial for r in repeats if r.traffic is not None and r.traffic < AIM_FROM]
         room = _Room(known, left)
         default_j = max(defaults_j or [energy_j(t) or 0.0 for t in able], default=0.0)
-        if held:
+        is_sure = any(outlook.miss_chance(t.number) <= _SURELY for t in held)
+        if held and (is_sure or not room.is_little):
             first = _improvement(able, held, hold, outlook, begun, room)
         elif room.is_little:
             first = _last_chance(able, default_j, outlook, room)
@@ -168,9 +170,9 @@ class _Room:
         found = self.known.get(number)
         return max(0, LEAST_REPEATS - (0 if found is None else found.pairs))
 
-    def can_pair(self, number: int) -> bool:
-        """Whether there is room to compare a trial, at least with windows that the default has."""
-        return self.left is None or self.left >= self.pairs(number)
+    def lacks_pairs(self, number: int) -> bool:
+        """Whether a trial is to be compared, and can be: at least with windows of the default."""
+        return self.pairs(number) > 0 and (self.left is None or self.left >= self.pairs(number))
 
     def windows(self, number: int) -> tuple[int, ...]:
         """Return how many more windows may be tried of a trial, the fewest for a verdict first.
@@ -185,13 +187,13 @@ class _Room:
 def _last_chance(
     able: Sequence[TrialRow], default_j: float, outlook: Outlook, room: _Room
 ) -> TrialRow:
-    """Return what to spend the last repeats on where nothing is confirmed yet.
+    """Return what to spend the last repeats on where nothing is surely confirmed yet.
 
-    What counts is the saving, times the chance that they show that it holds: what would save more,
+    One heavy window of another trial may put what is met narrowly in doubt again. What counts is the saving, times the chance that they show that it holds: what would save more,
     but cannot be settled any more, ends the night with the default. What meets the SLOs by its own
     windows comes before: it only needs the default's beside them.
     """
-    settled = [t for t in able if room.is_met(t.number) and room.can_pair(t.number)]
+    settled = [t for t in able if room.is_met(t.number) and room.lacks_pairs(t.number)]
     if settled:
         return min(settled, key=lambda t: energy_j(t) or math.inf)
 
