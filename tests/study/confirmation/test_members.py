@@ -94,6 +94,26 @@ def test_the_last_repeats_pair_what_meets_the_slos_with_windows_that_the_default
     assert GOAL.verdicts(trials, rows)[2].is_met
 
 
+@pytest.mark.parametrize(
+    ("second_ms", "left", "expected"),
+    [(43.5, None, 3), (43.5, 11, 3), (43.5, 10, 2), (43.5, 4, 2), (40.5, 10, 3)],
+)
+def test_the_last_repeats_make_sure_of_an_answer_where_all_that_is_met_is_so_narrowly(
+    second_ms: float, left: int | None, expected: int
+) -> None:
+    """One heavy window of a better one put the only two that were met in doubt again."""
+    trials = [
+        *(trial(0, 0.40, 30.0), trial(1, 0.29, 44.0)),
+        *(trial(2, 0.30, second_ms), trial(3, 0.27, 45.0)),
+    ]
+    rows = night(trials, [(n, stretch, by) for stretch, by in enumerate(HEAVY) for n in (0, 1)])
+    own = night(trials, [(2, stretch, HEAVY[stretch]) for stretch in range(4)])
+    rows += [replace(row, number=len(rows) + n) for n, row in enumerate(own)]
+    known = GOAL.verdicts(trials, rows)
+    assert known[1].is_met and known[2].is_met
+    assert first(trials, rows, left) == expected
+
+
 @pytest.mark.parametrize(("left", "expected"), [(None, 2), (9, 2), (5, 2), (4, 1), (0, 1)])
 def test_what_the_repeats_left_cannot_confirm_is_not_tried(left: int, expected: int) -> None:
     trials = [trial(0, 0.40, 30.0), trial(1, 0.30, 36.0), trial(2, 0.25, 37.0)]

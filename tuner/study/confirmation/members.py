@@ -189,9 +189,10 @@ def _last_chance(
 ) -> TrialRow:
     """Return what to spend the last repeats on where nothing is surely confirmed yet.
 
-    One heavy window of another trial may put what is met narrowly in doubt again. What counts is the saving, times the chance that they show that it holds: what would save more,
-    but cannot be settled any more, ends the night with the default. What meets the SLOs by its own
-    windows comes before: it only needs the default's beside them.
+    What counts is the saving, times the chance that they show that it holds: what would save more,
+    but cannot be settled any more, ends the night with the default; and one heavy window of another
+    trial may put in doubt again what is met narrowly. What meets the SLOs by its own windows comes
+    before: it only needs the default's beside them.
     """
     settled = [t for t in able if room.is_met(t.number) and room.lacks_pairs(t.number)]
     if settled:
