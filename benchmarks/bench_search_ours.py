@@ -22,7 +22,7 @@ from bench_search_scenarios import LAUNCH_KNOBS, OBJECTIVES, REFUSED, WORKS, Sce
 
 from tuner.configuration import Value
 from tuner.search.observation import Observation
-from tuner.search.search import IDLE_GAIN, Search
+from tuner.search.search import IDLE_GAIN, IDLE_GAIN_IN_DOUBT, Search
 from tuner.search.space import Knob, Space
 from tuner.study.confirmation.plan import SHARE_OF_HOURS
 from tuner.study.proposals.stopping import IDLE_PROPOSALS
@@ -60,6 +60,7 @@ def ours(world: World, seed: int) -> Night:
         log.night.proposal_s.append(time.process_time() - began_s)
         point = dict(suggestion.point)
         is_idle = suggestion.gain is not None and suggestion.gain < IDLE_GAIN
+        is_idle &= (suggestion.gain_in_doubt or 0.0) < IDLE_GAIN_IN_DOUBT
         idle = idle + 1 if is_idle else 0
         is_warm = warm is not None and launch_key(warm) == launch_key(point)
         launch_s = None if is_warm else LAUNCH_S

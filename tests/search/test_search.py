@@ -234,4 +234,6 @@ def test_where_nothing_more_is_expected_the_models_are_doubted() -> None:
     doubts = [s for s in suggestions if s.reason == "doubt"]
     assert doubts and {s.reason for s in suggestions} > {"doubt"}
     assert all((s.gain or 0.0) < IDLE_GAIN for s in doubts)
+    assert all((s.gain_in_doubt or 0.0) > 0.0 for s in doubts)
+    assert all(s.gain_in_doubt is None for s in suggestions if s not in doubts)
     assert all(s.gain is None or s.gain >= IDLE_GAIN for s in suggestions if s not in doubts)

@@ -47,12 +47,14 @@ class Suggestion:
     `doubt`: the best point if the models were less certain.
 
     `gain` is the expected added hypervolume, as a share of the hypervolume dominated already; None
-    while no point is likely to be feasible. A search whose gains stay small is done.
+    while no point is likely to be feasible. `gain_in_doubt` is that of a doubt, by the less certain
+    models. A search whose gains stay small, doubted or not, is done.
     """
 
     point: Point
     reason: str
     gain: float | None = None
+    gain_in_doubt: float | None = None
 
 
 def working_points(space: Space, observations: Sequence[Observation]) -> list[Point]:

@@ -21,6 +21,7 @@ from tuner.search.start_design import StartDesign
 # When the best point is expected to gain less than this share, the models are asked again with
 # wider standard deviations: a stationary process is too sure of where the function bends.
 IDLE_GAIN = 5e-4
+IDLE_GAIN_IN_DOUBT = 2e-3  # what those then expect is less than this, once the search is done
 _WIDER_STD_SCALE = 3.0
 
 # Of what a repeat is worth: the rest would be found out as well when the front is confirmed.
@@ -126,7 +127,7 @@ class Search:
         if not _is_idle(share):
             return Suggestion(best[0], "improvement", share)
         doubtful = step.best_new(warm, costs, _WIDER_STD_SCALE) or best
-        return Suggestion(doubtful[0], "doubt", share)
+        return Suggestion(doubtful[0], "doubt", share, step.share(doubtful[1]))
 
     def _plan(self, causes: FailureCauses, observations: Sequence[Observation]) -> list[Suggestion]:
         """Return the default and the start design, without what is known to fail."""

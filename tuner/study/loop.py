@@ -255,7 +255,8 @@ class StudyRun:
     def _is_flat(self, points: list[Point | None]) -> bool:
         if not self._spec.stops_when_flat or self._has_stopped:
             return self._has_stopped
-        reason = stop_reason(points, self._proposals.expected_gains())
+        asked = self._proposals
+        reason = stop_reason(points, asked.expected_gains(), asked.expected_gains_in_doubt())
         if reason is None:
             return False
         self._has_stopped = True

@@ -15,6 +15,7 @@ from tuner.study.proposals.optuna_compat import writable_trial
 from tuner.study.proposals.search_task import BASELINE, SearchTask, random_point
 
 GAIN = "expected_gain"  # expected gain of the proposal, relative to the feasible results so far
+GAIN_IN_DOUBT = "expected_gain_in_doubt"  # the same, by models that are less certain
 SAMPLED_FOR = "reason_to_try"
 
 
@@ -67,6 +68,8 @@ class SearchSampler(BaseSampler):
         running_trial.set_user_attr(SAMPLED_FOR, suggestion.reason)
         if suggestion.gain is not None:
             running_trial.set_user_attr(GAIN, suggestion.gain)
+        if suggestion.gain_in_doubt is not None:
+            running_trial.set_user_attr(GAIN_IN_DOUBT, suggestion.gain_in_doubt)
         return task.space.active(suggestion.point)
 
     def sample_independent(

@@ -24,7 +24,7 @@ from tuner.slo import Slo
 from tuner.spec.objective import Objective, costs
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.study import SamplerName
-from tuner.study.proposals.gp_sampler import GAIN, SearchSampler
+from tuner.study.proposals.gp_sampler import GAIN, GAIN_IN_DOUBT, SearchSampler
 from tuner.study.proposals.knob_returns import RETURNED, KnobReturns
 from tuner.study.proposals.optuna_compat import show_constraints, writable_trial
 from tuner.study.proposals.possible_sampler import PossibleSampler
@@ -187,6 +187,10 @@ class Proposals:
         None if the sampler gives no expected gain or the point was queued.
         """
         return [t.user_attrs.get(GAIN) for t in self._trials(TrialState.COMPLETE)]
+
+    def expected_gains_in_doubt(self) -> list[float | None]:
+        """Return the same by less certain models; None of a point that was not chosen by them."""
+        return [t.user_attrs.get(GAIN_IN_DOUBT) for t in self._trials(TrialState.COMPLETE)]
 
     def running(self) -> list[int]:
         """Return the numbers of trials that were asked for but not told."""

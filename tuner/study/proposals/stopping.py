@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.pareto import hypervolume, reference_point
-from tuner.search.search import IDLE_GAIN
+from tuner.search.search import IDLE_GAIN, IDLE_GAIN_IN_DOUBT
 
 Point = tuple[float, ...]
 
@@ -16,15 +16,23 @@ IDLE_PROPOSALS = 15
 _MARGIN = 0.1  # in log space: the reference is 10 % worse than the worst feasible value
 
 
-def stop_reason(points: Sequence[Point | None], gains: Sequence[float | None]) -> str | None:
+def stop_reason(
+    points: Sequence[Point | None],
+    gains: Sequence[float | None],
+    in_doubt: Sequence[float | None],
+) -> str | None:
     """Return why the search should stop, or None.
 
-    `gains` are the expected gains of the proposals, as shares. If they are known, 15 in a row below
-    `IDLE_GAIN` stop the search. Otherwise a front that has stopped growing does.
+    `gains` are the expected gains of the proposals, as shares, `in_doubt` those by models that are
+    less certain, of the proposals that were chosen by these. If the gains are known, 15 in a row
+    below `IDLE_GAIN`, and below `IDLE_GAIN_IN_DOUBT` in doubt, stop the search. Otherwise a front
+    that has stopped growing does.
     """
     recent = [gain for gain in gains[-IDLE_PROPOSALS:] if gain is not None]
     if len(recent) == IDLE_PROPOSALS:
-        if len(points) < LEAST_EVALUATIONS or max(recent) >= IDLE_GAIN:
+        doubted = [gain for gain in in_doubt[-IDLE_PROPOSALS:] if gain is not None]
+        is_idle = max(recent) < IDLE_GAIN and max(doubted, default=0.0) < IDLE_GAIN_IN_DOUBT
+        if len(points) < LEAST_EVALUATIONS or not is_idle:
             return None
         return (
             f"each of the last {IDLE_PROPOSALS} configurations was expected to add less than "
