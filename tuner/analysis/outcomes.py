@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from tuner.measurement.racing.sentence import lost_in
 from tuner.metrics import OUTPUT_KINDS, Direction, OutputKind, kind_of
 from tuner.pareto import pareto_front
 from tuner.records import Measurement, Source
@@ -76,6 +77,12 @@ def trials_text(trials: Iterable[TrialRow], budget: int | None) -> str:
 def ended_early(trials: Iterable[TrialRow]) -> list[TrialRow]:
     """Return the trials whose window was ended because they clearly missed an SLO of the study."""
     return [t for t in trials if t.measurement and t.measurement.ended_early is not None]
+
+
+def has_lost_a_race(trial: TrialRow) -> bool:
+    """Say whether a trial was ended early because it was no better than another."""
+    found = trial.measurement
+    return found is not None and lost_in(found.ended_early or "") is not None
 
 
 def meets_slo(trial: TrialRow, slos: Iterable[Slo]) -> bool | None:

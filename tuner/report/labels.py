@@ -8,6 +8,8 @@ from tuner.configuration import Value
 from tuner.metrics import METRICS
 
 UNKNOWN = "\u2013"
+EARLY = "*"  # beside the figures of a trial that was ended early
+EARLY_NOTE = f"{EARLY} ended early: of a part of the window, not comparable"
 
 
 def metric_label(name: str) -> str:

@@ -14,7 +14,10 @@ from helpers.stored_study import add_night, repeat
 
 from tuner.analysis.report_data.report_data import ReportData, read_report_data
 from tuner.errors import PreflightError
+from tuner.measurement.racing.sentence import Lost, lost_sentence
 from tuner.records import Failure, FailureKind
+from tuner.report.figures.front import front_figure
+from tuner.report.figures.trial_points import hover_texts
 from tuner.report.html.page import page, write_page
 from tuner.report.html.provenance import events, provenance
 from tuner.report.json_forms import front_json, recommendation_json
@@ -145,6 +148,19 @@ def test_what_was_ended_early_is_one_reason_however_many_requests(store: Store) 
     assert events(report).count("ended early:") == 1
     assert "<td>2</td><td>configuration</td><td>ended early: requests were past" in events(report)
     assert "5 measured (2 ended early), 2 failed" in provenance(report)
+
+
+def test_what_lost_a_race_is_said_to_have_ended_early_wherever_it_is_shown(store: Store) -> None:
+    found = store.trials("night")[1].measurement
+    assert found is not None
+    lost = lost_sentence("is no better than", Lost(2, {"energy_per_output_token_j": 0.1}), 51.0)
+    store.save_measurement("night", 1, replace(found, ended_early=lost), None)
+    report = read_report_data(store, "night")
+    assert hover_texts(report.confirmed)[1].startswith("<b>trial 1</b> · ended early")
+    traces = front_figure(report.confirmed, None)["data"]
+    numbers = {t["name"]: t["customdata"] for t in traces if "name" in t}
+    assert numbers["ended early"] == [1]
+    assert 1 not in (*numbers["SLO met"], *numbers["SLO missed"])
 
 
 def test_nothing_of_the_store_becomes_markup(empty: Store, identity: StudyIdentity) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from helpers.stored_study import FAILURE, configuration, measurement
 from rich.console import Console
 
+from tuner.measurement.racing.sentence import Lost, lost_sentence
 from tuner.records import LoadSnapshot, Measurement, Source
+from tuner.report.labels import EARLY_NOTE
 from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.progress import RunDisplay
 from tuner.slo import Slo
@@ -117,6 +120,19 @@ def test_elsewhere_each_trial_is_one_plain_line() -> None:
     assert lines[1].split()[:2] == ["0", "ok"]
     assert "configuration CUDA out of memory [rank 0]" in lines[2]
     assert "\x1b" not in text(console)
+
+
+def test_what_was_ended_early_is_marked_as_not_comparable() -> None:
+    shown, console = display(terminal=False)
+    lost = lost_sentence("is no better than", Lost(0, {"energy_per_output_token_j": 0.1}), 51.0)
+    missed = "ended early: 9 of 9 requests were past p99_tpot_ms<=50 in the first 5 s"
+    shown.trial_ended(proposal(0), good(0.4, 30.0), spent(1))
+    shown.trial_ended(proposal(1), replace(good(0.3, 30.0), ended_early=lost), spent(2))
+    shown.trial_ended(proposal(2), replace(good(0.2, 61.0), ended_early=missed), spent(3))
+    whole, explained, *early = (line.split() for line in text(console).splitlines())
+    assert whole[:3] == ["0", "ok", "0.4"]
+    assert " ".join(explained) == EARLY_NOTE
+    assert [line[:3] for line in early] == [["1", "early", "0.3*"], ["2", "slo", "0.2*"]]
 
 
 def test_repeats_are_said_to_be_repeats(store: Store) -> None:

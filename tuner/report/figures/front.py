@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.confirmed_front import ConfirmedFront
-from tuner.analysis.outcomes import meets_slo, metric
+from tuner.analysis.outcomes import has_lost_a_race, meets_slo, metric
 from tuner.report.figures.figure import (
     BLUE,
     CARD,
@@ -48,13 +48,11 @@ def front_figure(confirmed: ConfirmedFront, best: int | None) -> Figure:
         "SLO met", [t for t in searched if _met(confirmed, t)], axes, _met_marker(is_behind)
     )
     met["meta"]["has_knob_colours"] = True
+    lost = [t for t in searched if has_lost_a_race(t)]
+    missed = [t for t in searched if not _met(confirmed, t) and not has_lost_a_race(t)]
     traces = [
-        points(
-            "SLO missed",
-            [t for t in searched if not _met(confirmed, t)],
-            axes,
-            _missed(is_behind),
-        ),
+        points("SLO missed", missed, axes, _missed(is_behind)),
+        *([points("ended early", lost, axes, _missed(is_behind))] if lost else []),
         met,
         *_line(confirmed, axes),
         points(stage, others, axes, _marker(13, GOOD, "circle"), has_bars=True),

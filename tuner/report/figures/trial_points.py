@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.confirmed_front import ConfirmedFront
-from tuner.analysis.outcomes import kind_of_study, meets_slo, metric
+from tuner.analysis.outcomes import has_lost_a_race, kind_of_study, meets_slo, metric
 from tuner.metrics import METRICS
 from tuner.report.figures.figure import NO_HOVER_BOX, Figure, Json, Trace, plain, wrapped
 from tuner.report.labels import metric_label, number
@@ -66,6 +66,8 @@ def outcome_of(confirmed: ConfirmedFront, trial: TrialRow) -> str:
         return "running"
     if trial.measurement is None:
         return "failed"
+    if has_lost_a_race(trial):
+        return "ended early"
     return "SLO met" if meets_slo(trial, confirmed.slos) else "SLO missed"
 
 

@@ -15,10 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from tuner.measurement.racing.sentence import lost_in
 from tuner.metrics import LATENCIES, metric_named
 from tuner.pareto import pareto_front
 from tuner.records import Failure, LoadSnapshot, Measurement
-from tuner.report.labels import metric_label, number
+from tuner.report.labels import EARLY, EARLY_NOTE, metric_label, number
 from tuner.report.launch_text import launch_text
 from tuner.report.snapshot_text import snapshot_text
 from tuner.report.terminal.status_table import duration
@@ -65,6 +66,7 @@ class RunDisplay:
         for trial in known:
             if trial.measurement is not None and trial.failure is None:
                 self._keep_if_good(trial.number, trial.measurement)
+        self._has_explained_early = False
         self._faults: deque[str] = deque(maxlen=_MOST_FAULTS)
         self._now: tuple[Proposal, float] | None = None  # what runs, and since when (monotonic)
         self._trial_began_s = 0.0  # since 1970, as the times of files
@@ -184,15 +186,23 @@ class RunDisplay:
         if isinstance(result, Failure):
             self._faults.append(f"trial {trial}: {result.reason}")
             return self._failed(result)
-        met = meets_all(result.metrics, self._slos)
-        verdict = ("ok  ", "green") if met else ("slo ", "yellow")
-        return Text.assemble(verdict, self._values(result))
+        if result.ended_early is not None and not self._has_explained_early:
+            self._has_explained_early = True
+            self.note(EARLY_NOTE)
+        return Text.assemble(self._verdict(result), self._values(result))
+
+    def _verdict(self, result: Measurement) -> tuple[str, str]:
+        if lost_in(result.ended_early or "") is not None:
+            return ("early ", "yellow")  # it was no better than another
+        if result.ended_early is None and meets_all(result.metrics, self._slos):
+            return ("ok    ", "green")
+        return ("slo   ", "yellow")
 
     def _values(self, measurement: Measurement) -> str:
-        values = []
+        values, mark = [], "" if measurement.ended_early is None else EARLY
         for name in dict.fromkeys([*self._shown, "mean_power_w"]):
-            value = measurement.metrics.get(name)
-            values.append(f"{number(value):>6} {metric_named(name).unit}{_label(name)}")
+            value = f"{number(measurement.metrics.get(name))}{mark}"
+            values.append(f"{value:>6} {metric_named(name).unit}{_label(name)}")
         return "  ".join(values)
 
     def _failed(self, failure: Failure) -> Text:

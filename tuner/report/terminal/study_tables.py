@@ -16,6 +16,7 @@ from tuner.analysis.outcomes import (
     ended_early,
     energy_in,
     energy_j,
+    has_lost_a_race,
     kind_of_study,
     measured,
     metric,
@@ -24,15 +25,13 @@ from tuner.analysis.outcomes import (
 )
 from tuner.analysis.trial_summary import TrialSummary
 from tuner.configuration import Configuration, Value
-from tuner.measurement.racing.sentence import lost_in
 from tuner.metrics import METRICS, OutputKind
-from tuner.report.labels import UNKNOWN, emulated_label, number
+from tuner.report.labels import EARLY, EARLY_NOTE, UNKNOWN, emulated_label, number
 from tuner.report.terminal.front_table import column_title, heading
 from tuner.report.terminal.layout.narrow import Parts, fits
 from tuner.store.rows import EventRow, RepeatRow, StudyIdentity, StudySummary, TrialRow
 
 _WIDE = 76  # characters: figures, and the longest setting beside them
-_EARLY = "*"  # beside the figures of a trial that was ended early
 _STYLES = {"measured": "", "failed": "red", "running": "cyan"}
 
 
@@ -107,7 +106,7 @@ def show_study(
         for table in _trials(found, in_one=console.width >= _WIDE):
             console.print(table)
         if any(_is_part(found, trial) for trial in trials):
-            console.print(Text(f"{_EARLY} ended early: of a part of the window, not comparable"))
+            console.print(Text(EARLY_NOTE))
     for warning in _warnings(found.trials):
         console.print(Text.assemble(("warning: ", "yellow"), warning))
     if repeats:
@@ -211,7 +210,7 @@ def _trials(found: ConfirmedFront, *, in_one: bool) -> list[Table]:
     on_front, fixed = {t.number for t in found.front}, _fixed(found.trials)
     for trial in found.trials:
         name = f"{trial.number} default" if trial.baseline else str(trial.number)
-        mark = _EARLY if _is_part(found, trial) else ""
+        mark = EARLY if _is_part(found, trial) else ""
         cells = (
             f"{number(energy_j(trial))}{mark}",
             f"{number(metric(trial, kind.columns[0]))}{mark}",
@@ -235,7 +234,7 @@ def _verdict(shown: TrialSummary, trial: TrialRow, *, is_on_front: bool) -> Text
     """Return `confirmed` or `front` for a member of the front, else how the trial stands."""
     if is_on_front:
         return Text("confirmed" if shown.confirmed else "front", style="bold green")
-    if trial.measurement and lost_in(trial.measurement.ended_early or "") is not None:
+    if has_lost_a_race(trial):
         return Text("ended early", style="yellow")  # it was no better than another, or missed
     if ended_early([trial]) or shown.meets_slo is False:
         return Text("missed", style="yellow")
