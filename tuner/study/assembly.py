@@ -7,15 +7,15 @@ import dataclasses
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from tuner.analysis.outlook import margins
 from tuner.configuration import THINKING, Configuration, Value
 from tuner.errors import TunerError
-from tuner.evaluation.evaluator import MeasurementPlan
+from tuner.evaluation.evaluator import MeasurementPlan, Testbed
 from tuner.evaluation.factory import (
     RunContext,
     baseline_configuration,
@@ -31,7 +31,7 @@ from tuner.spec.device_ranges import gpus_for
 from tuner.spec.search_space import SearchSpace
 from tuner.spec.stored import Capacity
 from tuner.spec.study import StudySpec
-from tuner.store import Store, TrialOwner
+from tuner.store import Store, StudyIdentity, TrialOwner
 from tuner.store.lock.one_writer_storage import OneWriterStorage
 from tuner.store.lock.protocol import StudyLock
 from tuner.study.checks.early_question import EarlyQuestion
@@ -59,7 +59,13 @@ from tuner.study.racing.stored_rivals import StoredRivals
 from tuner.study.run_files import RunFiles
 from tuner.study.study_log import LoggedListener
 from tuner.study.workers.bench import Bench
-from tuner.study.workers.benches import defaults_of, left_over_of, opened_benches, prepared
+from tuner.study.workers.benches import (
+    OpenedBenches,
+    defaults_of,
+    left_over_of,
+    opened_benches,
+    prepared,
+)
 from tuner.study.workers.card_baselines import CardBaselines
 from tuner.study.workers.fleet import Fleet
 from tuner.study.workers.other_cards import default_elsewhere
@@ -110,18 +116,33 @@ class Run:
     async def start(self, older: Sequence[Configuration] = ()) -> None:
         """Run a new study to the end of its budget; `older` configurations are measured first."""
         with self._files.opened(), self._priority():
-            await self._go(new=True, older=older)
+            async with self._opened() as (opened, rivals):
+                testbed, benches = await prepared(opened.benches, self._listener.note)
+                defaults = await defaults_of(benches, self._listener.note)
+                self._store_study(testbed, defaults)
+                self._files.log_identity(self._store.study(self._name), defaults)
+                newcomers = self._newcomers(opened, testbed)
+                await self._loop(benches, defaults, older, newcomers, rivals)
 
     async def resume(self) -> None:
         """Run a stored study on to the end of its budget."""
         with self._files.opened(), self._priority():
-            await self._go(new=False, older=())
+            async with self._opened() as (opened, rivals):
+                left_over = await left_over_of(opened.benches)
+                testbed, benches = await prepared(opened.benches, self._listener.note)
+                self._continue_study(testbed)
+                self._files.log_identity(self._store.study(self._name), {})
+                keep_left_over(self._name, self._store, self._files.log, left_over)
+                newcomers = self._newcomers(opened, testbed)
+                await self._loop(benches, {}, (), newcomers, rivals)
 
     def _priority(self) -> AbstractContextManager[object]:
         is_asked = self._spec.client_priority and self._spec.is_real_time
         return preferred_thread() if is_asked else nullcontext()
 
-    async def _go(self, *, new: bool, older: Sequence[Configuration]) -> None:
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[OpenedBenches, StoredRivals]]:
+        """Open the benches, and what their loads race against."""
         self._gpus = await asyncio.to_thread(gpus_for, self._spec)
         if (share := self._spec.request_rate_share) is not None:
             self._spec, self._capacity = await resolved_rate(
@@ -133,38 +154,43 @@ class Run:
         if self._confirms and self._spec.is_real_time and plan.heaviness is not None:
             await asyncio.to_thread(plan.heaviness.prepare)  # later a load would wait for it
         async with opened_benches(self._name, self._spec, plan, knobs, self._context) as opened:
-            left_over = [] if new else await left_over_of(opened.benches)
-            testbed, benches = await prepared(opened.benches, self._listener.note)
-            defaults = await defaults_of(benches, self._listener.note) if new else {}
-            identity = identity_of(
-                self._name,
-                self._spec,
-                self._space,
-                self._workload,
-                testbed,
-                self._capacity,
-                self._written_out(defaults) if new else None,
-            )
-            self._files.study_log.write("bench", **dataclasses.asdict(testbed))
-            if new:
-                # raises before the study is stored
-                self._space.baseline_parameters(defaults, self._baseline)
-                self._files.put_log_aside(self._listener.note)
-                self._store.create_study(identity, files_to_keep(self._spec, self._space))
-                if self._capacity is not None:
-                    self._store.add_event(self._name, "capacity", str(self._capacity))
-            else:
-                if self._moved_from is not None:
-                    identity = dataclasses.replace(identity, model=self._moved_from)
-                require_same(self._store.study(self._name), identity)
-                spec = self._spec
-                self._store.set_budget(self._name, trials=spec.trials, hours=spec.hours)
-            stored = self._store.study(self._name)
-            self._files.log_identity(stored, defaults)
-            keep_left_over(self._name, self._store, self._files.log, left_over)
-            newcomers = partial(opened.joined, testbed, self._listener.note)
-            growing = newcomers if opened.can_grow else None
-            await self._loop(benches, defaults, older, growing, rivals)
+            yield opened, rivals
+
+    def _store_study(self, testbed: Testbed, defaults: Mapping[str, Value]) -> None:
+        """Store a new study; raises before it if the baseline lies outside the space."""
+        identity = self._identity(testbed, self._written_out(defaults))
+        self._space.baseline_parameters(defaults, self._baseline)
+        self._files.put_log_aside(self._listener.note)
+        self._store.create_study(identity, files_to_keep(self._spec, self._space))
+        if self._capacity is not None:
+            self._store.add_event(self._name, "capacity", str(self._capacity))
+
+    def _continue_study(self, testbed: Testbed) -> None:
+        """Set the stored study's budget; raises if results of then and now would not compare."""
+        identity = self._identity(testbed, None)
+        if self._moved_from is not None:
+            identity = dataclasses.replace(identity, model=self._moved_from)
+        require_same(self._store.study(self._name), identity)
+        self._store.set_budget(self._name, trials=self._spec.trials, hours=self._spec.hours)
+
+    def _identity(self, testbed: Testbed, written_out: Configuration | None) -> StudyIdentity:
+        """Return what the study is on this testbed, which the study's log is told."""
+        identity = identity_of(
+            self._name,
+            self._spec,
+            self._space,
+            self._workload,
+            testbed,
+            self._capacity,
+            written_out,
+        )
+        self._files.study_log.write("bench", **dataclasses.asdict(testbed))
+        return identity
+
+    def _newcomers(
+        self, opened: OpenedBenches, testbed: Testbed
+    ) -> Callable[[], Awaitable[list[Bench]]] | None:
+        return partial(opened.joined, testbed, self._listener.note) if opened.can_grow else None
 
     def _written_out(self, defaults: Mapping[str, Value]) -> Configuration | None:
         if THINKING not in self._space.load:
