@@ -253,6 +253,8 @@ BAD_INPUT = [
     ("run --model m --trials 1 --base-url http://127.0.0.1:9", 2, "--space load"),
     ("run --model m --trials 1 --vllm ./no-vllm", 3, "no-vllm"),
     ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --study eight", 2, "tuner resume eight"),
+    ("run --model Qwen/Qwen3-8B --trials 1 --emulate L4 --study \udcff", 2, "is not UTF-8"),
+    ("show \udcff", 2, "is not UTF-8"),
     ("resume nine", 2, "eight"),
     ("show nine", 2, "unknown study 'nine'"),
     ("recommend none", 2, "Qwen/Qwen3-8B"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
@@ -91,6 +92,7 @@ def main() -> NoReturn:
     collect_rarely()
     skip_last_collection()
     try:
+        _require_text(sys.argv[1:])
         app()
     except ReaderGoneError:
         # not an error; the interpreter must not complain when it flushes stdout
@@ -102,6 +104,16 @@ def main() -> NoReturn:
             raise
         _end(UsageError(f"'{error.filename}' is too long for the name of a file; shorten it"))
     sys.exit(0)
+
+
+def _require_text(words: Iterable[str]) -> None:
+    """Raise `UsageError` for a word that no store, log or JSON could hold."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode(errors="surrogateescape").decode(errors="replace")
+            raise UsageError(f"'{shown}' is not UTF-8; write it, or rename the file, so") from None
 
 
 def _end(error: TunerError | InterruptedBySignalError) -> NoReturn:
