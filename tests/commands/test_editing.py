@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import typer
 from helpers.records import IDENTITY
 from helpers.stored_study import add_night
 from helpers.studies import InProcess
@@ -72,6 +74,25 @@ def test_a_name_that_is_taken_keeps_its_log(tuner: InProcess) -> None:
     assert refused.returncode == 2 and "a study 'other' already" in refused.stderr
     after = {path: path.read_bytes() for path in log_of(tuner, "other").parent.iterdir()}
     assert after == before
+
+
+def test_a_study_is_not_renamed_to_its_own_name(tuner: InProcess) -> None:
+    done = tuner("rename", "night", "night")
+    assert done.returncode == 2
+    assert done.stderr == "tuner: study 'night' has that name already; give another\n"
+
+
+def test_ctrl_c_at_the_question_deletes_nothing(
+    tuner: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> bool:
+        raise typer.Abort
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("typer.confirm", interrupted)
+    done = tuner("delete", "night")
+    assert (done.returncode, done.stderr.strip()) == (130, "nothing was deleted")
+    assert optuna_names(tuner) == ["night"]
 
 
 def test_a_deleted_study_leaves_nothing(tuner: InProcess) -> None:

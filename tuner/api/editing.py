@@ -19,6 +19,8 @@ def rename_study(old: str, new: str, store: str = DEFAULT_STORE) -> None:
         raise UsageError(f"'{new}' cannot be a study's name; use letters, digits, '.', '_' and '-'")
     if len(new.encode()) > LONGEST_STUDY_NAME:
         raise UsageError(f"a study's name has at most {LONGEST_STUDY_NAME} bytes; shorten '{new}'")
+    if new == old:
+        raise UsageError(f"study '{old}' has that name already; give another")
     with Store.open(store, create=False) as opened:
         editing.rename_study(opened, old, new, state_folder())
 

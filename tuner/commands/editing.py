@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from tuner.commands.shared.options import Name, StoreUrl
 from tuner.errors import UsageError
 
 app = typer.Typer()
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 _First = Annotated[
     str,
@@ -63,7 +66,12 @@ def delete(
         if not sys.stdin.isatty():
             raise UsageError("deleting cannot be undone; say --yes where nobody can be asked")
         question = f"delete study {chosen} with its {trials} trials? There is no way back"
-        if not typer.confirm(question, err=True):
+        try:
+            is_sure = typer.confirm(question, err=True)
+        except typer.Abort:  # Ctrl-C, or the terminal is gone
+            _say("\nnothing was deleted")
+            raise typer.Exit(_INTERRUPTED) from None
+        if not is_sure:
             _say("nothing was deleted")
             return
     delete_study(chosen, store_url)
