@@ -39,6 +39,7 @@ def print_nothing_to_deploy(study: str) -> None:
         f"nothing in study '{study}' beats vLLM's default, which meets the SLO: there is nothing "
         "to set, so no file is written (`--trial 0` writes the default's)",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -83,7 +83,9 @@ def rebuild(folder: Path, target: Path, note: Callable[[str], None]) -> list[Reb
         raise UsageError(f"'{target}' exists already; name a file that does not")
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
-        raise UsageError(f"there is no measurement log in {folder}")
+        raise UsageError(
+            f"there is no measurement log in {folder}; name the store of the runs with --store"
+        )
     new_folder = log_folder_of(parse_address(target), target.parent)
     if new_folder.exists():
         raise UsageError(f"'{new_folder}' exists already; name another file for the new store")
