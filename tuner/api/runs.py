@@ -25,12 +25,19 @@ from tuner.report.tracking.wandb import require_wandb, track_in_wandb
 from tuner.spec.settings import configuration_of
 from tuner.spec.study import StudySpec, spec_from
 from tuner.store import Store
+from tuner.store.address import file_of, parse_address
 from tuner.study.inputs.moved import MovedTo
 from tuner.study.listener import Broadcast, Listener
 from tuner.study.preview import run_preview
 from tuner.study.preview.run_preview import RunPreview
 from tuner.study.proposals.start_points import asked_like
-from tuner.study.run import check_names, resume_study, start_study, usual_name
+from tuner.study.run import (
+    check_names,
+    require_free_name,
+    resume_study,
+    start_study,
+    usual_name,
+)
 from tuner.study.run_files import log_folder, require_shareable, share_results
 
 __all__ = [
@@ -42,6 +49,7 @@ __all__ = [
     "preview",
     "publishing",
     "require_group",
+    "require_store",
     "require_targets",
     "require_trackers",
     "resume",
@@ -86,6 +94,18 @@ def require_targets(notify: Sequence[str]) -> None:
     """Raise `UsageError` if one of `notify` can be neither a webhook nor a command here."""
     for text in notify:
         target(text)
+
+
+def require_store(store: str, study: str | None) -> None:
+    """Check that a new study may be stored, of this name if it has one; makes no file.
+
+    Whether a database server can be used is seen by the run. Raises as `run` does.
+    """
+    path = file_of(parse_address(store))
+    if path is not None and path.exists() and (path.is_dir() or path.stat().st_size):
+        with Store.open(store, create=False) as opened:
+            if study is not None:
+                require_free_name(study, opened)
 
 
 def require_group(readable_by: str | None, store: str) -> None:

@@ -108,6 +108,7 @@ def run(
         log_folder,
         publishing,
         require_group,
+        require_store,
         require_targets,
         require_trackers,
         track,
@@ -131,6 +132,7 @@ def run(
         return
     require_group(readable_by, store_url)
     if dry_run:
+        require_store(store_url, spec.study)
         now = datetime.now(UTC)
         if output is RunFormat.JSON:
             print_json(preview_json(would, now))

@@ -81,11 +81,7 @@ async def start_study(
     spec = fitted.spec
     space = load_space(spec.space, partial(ranges_for, spec))
     name = spec.study or _free_name(spec, workload, store)
-    if name in {study.name for study in store.identities()}:
-        raise UsageError(
-            f"there is a study '{name}' already; continue it with `tuner resume {name}`, or choose "
-            "another --study"
-        )
+    require_free_name(name, store)
     first: Sequence[Configuration] = ()
     if from_study is not None:
         store.study(from_study)  # raises for an unknown name
@@ -162,6 +158,15 @@ def _with_more(
         "hours": None if hours is None else max(asked_hours, study.spent_s / 3600.0) + hours,
     }
     return validate("the new budget", {**spec.model_dump(), **more}, StudySpec)
+
+
+def require_free_name(name: str, store: Store) -> None:
+    """Raise `UsageError` if the store has a study of this name."""
+    if name in {study.name for study in store.identities()}:
+        raise UsageError(
+            f"there is a study '{name}' already; continue it with `tuner resume {name}`, or choose "
+            "another --study"
+        )
 
 
 def usual_name(spec: StudySpec, workload: str) -> str:

@@ -105,6 +105,21 @@ def test_a_group_that_the_user_is_not_in_is_refused_before_the_run(
     assert list(tuner.folder.iterdir()) == []
 
 
+def test_a_dry_run_refuses_a_store_or_a_name_as_the_run_does(tuner: InProcess) -> None:
+    words = ("run", *STUDY, *SLO, "--trials", "1", "--no-confirm", "--no-checks", "--study", "one")
+    assert tuner(*words).returncode == 0
+    (tuner.folder / "empty.db").touch()
+    assert tuner(*words, "--dry-run", "--store", "empty.db").returncode == 0
+    for more, code, says in (
+        ([], 2, "there is a study 'one' already"),
+        (["--store", "results"], 3, "the store 'results' is a folder"),
+        (["--store", "mysql://x/y"], 2, "is no store"),
+    ):
+        would, done = tuner(*words, *more, "--dry-run"), tuner(*words, *more)
+        assert would.returncode == done.returncode == code
+        assert says in would.stderr and would.stderr in done.stderr
+
+
 def test_a_dry_run_refuses_what_the_run_would(tuner: InProcess) -> None:
     for words, says in (
         (["--space", "nope"], "unknown search space"),
