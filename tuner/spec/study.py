@@ -222,7 +222,10 @@ class StudySpec(BaseModel):
             raise ValueError(
                 f"window_s is a fixed length and excludes {', '.join(both)}; leave one of them out"
             )
-        return {**others, "min_window_s": data["window_s"], "max_window_s": data["window_s"]}
+        length_s = data["window_s"]
+        if isinstance(length_s, int | float) and not length_s > 0.0:
+            raise ValueError(f"window_s: found {length_s:g}, it has to be greater than 0")
+        return {**others, "min_window_s": length_s, "max_window_s": length_s}
 
     @model_validator(mode="after")
     def _together(self) -> StudySpec:

@@ -124,7 +124,7 @@ async def resume_study(
     if checks is not None:
         spec = spec.model_copy(update={"checks": checks})
     if loads is not None:
-        spec = validate("--loads", {**spec.model_dump(), "loads": loads}, StudySpec)
+        spec = validate(None, {**spec.model_dump(), "loads": loads}, StudySpec, {"loads"})
     folder = log_folder(store.url, name) / "inputs"
     found = InputFinder(stored, store.files.of(name), folder).find(spec)
     for note in found.notes:
