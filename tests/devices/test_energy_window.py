@@ -206,7 +206,7 @@ def test_one_sample_of_slowdown_makes_it_invalid(bit: int, word: str) -> None:
     verdict = judge_window(window(samples))
     assert not verdict.valid
     assert word in verdict.reasons[0]
-    assert "2%" in verdict.reasons[0]
+    assert "2 %" in verdict.reasons[0]
     samples.event_reasons[25, 1] = 0
     samples.event_reasons[58, 1] = bit  # after the window
     assert judge_window(window(samples)).valid

@@ -57,7 +57,7 @@ def test_a_client_is_judged_by_what_it_measured(
 def test_what_is_said_names_the_figures_and_what_to_do() -> None:
     invalid = judge_client(report(61.25, 70.0), 0.93, 10.0).invalid
     assert invalid is not None
-    for part in ("61.2 ms at p99", "70.0 ms late", "93%", "1000 ms", "lower the load", "core"):
+    for part in ("61.2 ms at p99", "70.0 ms late", "93 %", "1000 ms", "lower the load", "core"):
         assert part in invalid
     warning = judge_client(report(61.25), 0.2, 10.0).warning
     assert warning is not None and "61.2 ms" in warning

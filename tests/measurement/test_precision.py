@@ -47,6 +47,6 @@ def test_what_is_too_wide_or_unknown_is_told() -> None:
     found = achieved(PRECISION, MEASURED, known)
     (warning,) = imprecision(found)
     assert warning.startswith("interval wider than the target: ")
-    assert f"{ENERGY} 10.0% (target 2.0%)" in warning
-    assert "p99_ttft_ms unknown (target 5.0%)" in warning
+    assert f"{ENERGY} 10.0 % (target 2.0 %)" in warning
+    assert "p99_ttft_ms unknown (target 5.0 %)" in warning
     assert "p99_tpot_ms" not in warning

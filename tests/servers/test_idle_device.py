@@ -57,7 +57,7 @@ async def test_memory_that_was_taken_before_the_run_is_left_to_its_owner(run_tag
 
 async def test_utilisation_without_a_process_is_told(run_tag: str) -> None:
     await await_idle(run_tag, {}, Gpu(BUSY, IDLE).read)  # an average of the second before
-    with pytest.raises(LaunchFailedError, match=r"100% utilisation.*--gpu-reset"):
+    with pytest.raises(LaunchFailedError, match=r"100 % utilisation.*--gpu-reset"):
         await await_idle(run_tag, {}, Gpu(BUSY).read)
 
 

@@ -183,5 +183,6 @@ def with_errors(study: StudyIdentity, which: Iterable[str]) -> tuple[str, ...]:
     latency = errors.get(f"p50_{kind.latencies[0]}")
     shown = {"energy": errors.get(kind.energy), "latency": latency}
     return tuple(
-        name if (error := shown.get(name)) is None else f"{name} (± {error:.0%})" for name in names
+        name if (error := shown.get(name)) is None else f"{name} (± {100 * error:.0f} %)"
+        for name in names
     )

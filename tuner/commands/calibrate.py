@@ -74,7 +74,7 @@ def _show(console: Console, found: CalibratedGpu) -> None:
     title = f"mean error, {found.measurements} trials"
     errors = Table("metric", "before", "after", "held out", title=title)
     for metric, *shares in found.errors():
-        errors.add_row(metric, *(f"{share:.1%}" for share in shares))
+        errors.add_row(metric, *(f"{100 * share:.1f} %" for share in shares))
     console.print(errors)
     for name, value in asdict(found.result.multipliers).items():
         console.print(f"{name:>14} x {value:.3f}")

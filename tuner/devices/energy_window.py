@@ -173,7 +173,7 @@ def _check_slowdown(part: DeviceTimeline, found: _Findings) -> None:
         found.flags.append(SLOWDOWN_UNKNOWN)
     for bit, meaning in _SLOWDOWNS.items():
         if (share := float(_has(part, bit).any(axis=1).mean())) > 0:
-            found.reasons.append(f"{meaning} in {share:.0%} of the window's samples")
+            found.reasons.append(f"{meaning} in {100 * share:.0f} % of the window's samples")
 
 
 def _has(part: DeviceTimeline, bit: int) -> NDArray[np.bool_]:

@@ -63,7 +63,11 @@ def judge_client(
     what = " and ".join(text for _, text in late)
     is_busy = busy_share is not None and busy_share >= _BUSY_SHARE
     if is_busy or max(ms for ms, _ in late) > _PACE_SHARE * life_ms:
-        used = "" if busy_share is None else f", and it computed for {busy_share:.0%} of the time"
+        used = (
+            ""
+            if busy_share is None
+            else f", and it computed for {100 * busy_share:.0f} % of the time"
+        )
         return ClientVerdict(
             f"the client, not the server, was the bottleneck: {what} (a request takes "
             f"{life_ms:.0f} ms){used}; lower the load, or give the tuner a core of its own "

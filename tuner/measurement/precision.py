@@ -63,8 +63,10 @@ class Achieved:
     reached: bool
 
     def __str__(self) -> str:
-        wide = "unknown" if self.half_width_share is None else f"{self.half_width_share:.1%}"
-        return f"{self.metric} {wide} (target {self.target_share:.1%})"
+        wide = (
+            "unknown" if self.half_width_share is None else f"{100 * self.half_width_share:.1f} %"
+        )
+        return f"{self.metric} {wide} (target {100 * self.target_share:.1f} %)"
 
 
 def achieved(

@@ -53,11 +53,11 @@ def _problem(states: Sequence[DeviceState], before_bytes: Mapping[str, int]) -> 
                 f"run, {DEADLINE_S:g} s after its server ended (processes: {pids}); see who uses "
                 "it with `nvidia-smi`"
             )
-        is_busy = (state.gpu_utilisation or 0.0) > _IDLE_UTILISATION
-        if is_busy and state.pids == ():
+        busy_share = state.gpu_utilisation or 0.0
+        if busy_share > _IDLE_UTILISATION and state.pids == ():
             return (
-                f"GPU {state.uuid} reports {state.gpu_utilisation:.0%} utilisation though no "
-                "process is seen on it: somebody in another container computes, or its telemetry "
-                "is stuck; for the latter reset it with `nvidia-smi --gpu-reset`"
+                f"GPU {state.uuid} reports {100 * busy_share:.0f} % utilisation though "
+                "no process is seen on it: somebody in another container computes, or its "
+                "telemetry is stuck; for the latter reset it with `nvidia-smi --gpu-reset`"
             )
     return None

@@ -77,7 +77,7 @@ def test_power_grows_with_the_load_and_begins_at_idle(rates: list[float]) -> Non
 @pytest.mark.parametrize(
     ("rates", "options", "said"),
     [
-        ([30.0] * 48, {}, "at 00:00 the load needs 34.5 requests/s with a reserve of 15%"),
+        ([30.0] * 48, {}, "at 00:00 the load needs 34.5 requests/s with a reserve of 15 %"),
         ([1.0] * 48, {"gpus": 0}, "give more"),
         ([1.0], {}, "less than two intervals"),
         ([1.0] * 48, {"dwell_s": float("inf")}, "--dwell inf is longer than the load, 86400 s"),

@@ -70,7 +70,7 @@ def test_a_plan_has_no_more_reserve_than_a_better_fleet_that_stays_as_it_is() ->
     assert not found.plan.running[:, 1].any()
     assert found.proof is not None and found.proof.holds
     assert asked.proof is not None and found.proof.energy_j < asked.proof.energy_j
-    assert "with a reserve of -5%" in found.notes[-1]
+    assert "with a reserve of -5 %" in found.notes[-1]
 
 
 def proof(routing: Routing, energy_j: float, good: int) -> Proof:

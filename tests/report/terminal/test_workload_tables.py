@@ -77,4 +77,4 @@ def test_preview_draws_three_histograms() -> None:
 def test_preview_of_a_single_request(text_trace: Path) -> None:
     shown = preview(str(text_trace), 1)
     assert "prompt tokens, estimated" in shown
-    assert "100.0%" in shown
+    assert "100.0 %" in shown

@@ -31,7 +31,7 @@ def test_the_search_stops_when_the_model_expects_nothing_more() -> None:
     small = [None, *[0.2] * 20, *[4e-4] * IDLE_PROPOSALS]
     doubted = [None if gain is None else 1.5e-3 for gain in small]
     found = stop_reason(grown, small, doubted)
-    assert found is not None and "0.05%" in found
+    assert found is not None and "0.05 %" in found
     assert stop_reason(grown, small, [None] * len(small)) == found  # of an older store
     assert stop_reason(grown, small[:-1], doubted[:-1]) is None  # one less
     assert stop_reason(grown[:30], small, doubted) is None  # too early to say

@@ -338,7 +338,7 @@ def _require_capacity(
         gpus = ceil(need / best.capacity) * best.gpus
         raise UsageError(
             f"at {curve.clock(place * demand.step_s)} the load needs {need:.3g} requests/s with a "
-            f"reserve of {options.reserve:.0%}, and {options.gpus} GPUs take {most:.3g} under the "
-            f"SLO: give --gpus {gpus}, a smaller --reserve or --scale, or a --power-budget to "
-            "serve what can be"
+            f"reserve of {100 * options.reserve:.0f} %, and {options.gpus} GPUs take {most:.3g} "
+            f"under the SLO: give --gpus {gpus}, a smaller --reserve or --scale, or a "
+            "--power-budget to serve what can be"
         )

@@ -147,7 +147,7 @@ def _held(pools: Sequence[Pool], request: PlanRequest) -> tuple[ProvedPlan, ...]
             raise _none_held(f"{missed[0]}, and more reserve cannot be had ({error})") from None
         for number, text in zip(failed, missed, strict=True):
             own = more_in[number]
-            added = f"up to {max(own.values()):.0%} more reserve in {len(own)} hours"
+            added = f"up to {100 * max(own.values()):.0f} % more reserve in {len(own)} hours"
             request.note(f"{text}: planned again with {added}")
             said[number].append(f"{text}: it has {added}")
     raise _none_held(missed[0])
@@ -231,9 +231,9 @@ def _missed(proof: Proof | None) -> str:
     if worst.missed and worst.attainment >= wanted:
         return f"{', '.join(worst.missed)}{of_task} was missed in hour {worst.number}"
     return (
-        f"only {worst.attainment:.2%} of the {worst.requests} requests{of_task} met the SLO in "
-        f"hour {worst.number} ({wanted:.2%} of so many are wanted, for {weakest.needed:.0%} on "
-        "other traffic)"
+        f"only {100 * worst.attainment:.2f} % of the {worst.requests} requests{of_task} met the "
+        f"SLO in hour {worst.number} ({100 * wanted:.2f} % of so many are wanted, for "
+        f"{100 * weakest.needed:.0f} % on other traffic)"
     )
 
 
@@ -261,8 +261,8 @@ def _with_less(found: ProvedPlan, pool: Pool, request: PlanRequest) -> ProvedPla
             continue
         if other.proof is not None and other.proof.energy_j < first.energy_j:
             text = (
-                f"begun with a reserve of {reserve:.0%}: a fleet that stays as it is keeps the SLO "
-                f"with {its:.0%}; --reserve decides otherwise"
+                f"begun with a reserve of {100 * reserve:.0f} %: a fleet that stays as it is keeps "
+                f"the SLO with {100 * its:.0f} %; --reserve decides otherwise"
             )
             return replace(other, routings=found.routings, notes=(*other.notes, text))
     return found

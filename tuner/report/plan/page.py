@@ -107,7 +107,7 @@ def _summary(found: ProvedPlan) -> str:
     if proof is not None:
         said.append(
             f"In simulation (emulated): {kwh(proof.energy_j)}, router {proof.routing}; the SLO is "
-            f"met by {proof.worst.attainment:.2%} of the requests in the worst hour."
+            f"met by {100 * proof.worst.attainment:.2f} % of the requests in the worst hour."
         )
     if found.saved is not None:
         beside = plan.static.energy_j if static is None and plan.static else None
@@ -116,7 +116,9 @@ def _summary(found: ProvedPlan) -> str:
         if found.saved <= 0.0:
             said.append(f"A fleet that stays as it is uses no more ({kwh(still_j)}).")
         else:
-            said.append(f"{found.saved:.0%} less than the best fixed fleet ({kwh(still_j)}).")
+            said.append(
+                f"{100 * found.saved:.0f} % less than the best fixed fleet ({kwh(still_j)})."
+            )
     return f"<p>{escape(' '.join(said))}</p>"
 
 
@@ -170,14 +172,14 @@ def _slo_chart(task: TaskProof) -> str:
     bars = []
     for place, hour in enumerate(task.hours):
         height = (_HEIGHT - _BOTTOM) * (hour.attainment - least) / (1.0 - least)
-        title = f"hour {hour.number}: {hour.attainment:.2%} of {hour.requests} requests"
+        title = f"hour {hour.number}: {100 * hour.attainment:.2f} % of {hour.requests} requests"
         fill = _COLOURS[1] if task.is_met(hour) else _BAD
         bars.append(
             f'<rect x="{_LEFT + place * width:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
             f'width="{max(width - 1, 0.5):.1f}" height="{height:.1f}" '
             f'fill="{fill}"><title>{escape(title)}</title></rect>'
         )
-    labels = _label(4, 14, "100 %") + _label(4, _HEIGHT - _BOTTOM, f"{least:.0%}")
+    labels = _label(4, 14, "100 %") + _label(4, _HEIGHT - _BOTTOM, f"{100 * least:.0f} %")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}">{labels}{"".join(bars)}</svg>'
 
 

@@ -78,7 +78,7 @@ def show_measured(console: Console, measured: MeasuredOnce, slos: Sequence[Slo])
             cells = [name, number(m.metrics[name])]
             if measured.emulated_errors:
                 error = measured.emulated_errors.get(name)
-                cells.append(UNKNOWN if error is None else f"{error:.0%}")
+                cells.append(UNKNOWN if error is None else f"{100 * error:.0f} %")
             table.add_row(*cells, shown, METRICS[name].unit, mark)
     console.print(table)
     window_s = m.window_end_s - m.window_start_s

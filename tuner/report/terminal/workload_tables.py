@@ -89,7 +89,9 @@ def _describe(console: Console, workload: Workload, summary: WorkloadSummary) ->
         "sha256": workload.sha256,
     }
     if summary.shared_prompt_share is not None:
-        lines["shared"] = f"{summary.shared_prompt_share:.1%} of the prompt tokens were seen before"
+        lines["shared"] = (
+            f"{100 * summary.shared_prompt_share:.1f} % of the prompt tokens were seen before"
+        )
     if workload.facts is not None:
         lines["trace"] = f"{workload.facts.rows} requests, repeated with fresh prompts"
     grid = Table.grid(padding=(0, 2))
@@ -106,7 +108,7 @@ def _asked_for(workload: Workload) -> dict[str, str]:
     if asked is None:
         return {"longest": f"{workload.max_request_tokens} tokens, prompt and output"}
     total = sum(size.share for size in asked.sizes)
-    sizes = ", ".join(f"{s.width}x{s.height} ({s.share / total:.0%})" for s in asked.sizes)
+    sizes = ", ".join(f"{s.width}x{s.height} ({100 * s.share / total:.0f} %)" for s in asked.sizes)
     clip = "" if asked.fps is None else f", {asked.frames} frames at {asked.fps:g} a second"
     return {"asks for": f"{asked.output}s of {sizes}{clip}, {asked.steps} steps"}
 
@@ -152,7 +154,7 @@ def _draw(console: Console, title: str, bars: list[Bar]) -> None:
     for label, bar in zip(labels, bars, strict=True):
         eighths = round(8 * _BAR_WIDTH * bar.count / most)
         drawn = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
-        line = f"  {label:>{width}}  {drawn:<{_BAR_WIDTH}}  {bar.count / total:6.1%}"
+        line = f"  {label:>{width}}  {drawn:<{_BAR_WIDTH}}  {100 * bar.count / total:5.1f} %"
         console.print(Text(line, no_wrap=True, overflow="ellipsis"))
     console.print()
 

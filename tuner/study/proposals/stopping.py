@@ -36,7 +36,7 @@ def stop_reason(
             return None
         return (
             f"each of the last {IDLE_PROPOSALS} configurations was expected to add less than "
-            f"{IDLE_GAIN:.2%}"
+            f"{100 * IDLE_GAIN:.2f} %"
         )
     last = stagnation(points)
     return None if last is None else f"its front has not grown in the last {last} evaluations"

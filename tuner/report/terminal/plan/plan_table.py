@@ -81,7 +81,7 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
             )
         elif found.saved is not None and fixed is not None:
             saved = (
-                f", {found.saved:.0%} less than the best fleet that stays as it is "
+                f", {100 * found.saved:.0f} % less than the best fleet that stays as it is "
                 f"({kwh(fixed.energy_j)})"
             )
         all_on = found.all_on_proof
@@ -92,13 +92,14 @@ def _summary(found: ProvedPlan) -> Iterator[str]:
         share = proof.simulated_s / proof.day_s
         yield (
             f"simulated: {proof.simulated_s / 3600:.1f} h of {proof.day_s / 3600:.0f} h "
-            f"({share:.1%}: of each hour the stretch that fills the fleet most), "
+            f"({100 * share:.1f} %: of each hour the stretch that fills the fleet most), "
             f"on {found.judged_on}"
         )
         yield f"router: {proof.routing}"
     if plan.options.power_budget_w is not None:
         part = float(plan.served.sum() / plan.demand.rates.sum())
-        yield f"power budget {plan.options.power_budget_w:g} W: {part:.1%} of the load is served"
+        budget_w = plan.options.power_budget_w
+        yield f"power budget {budget_w:g} W: {100 * part:.1f} % of the load is served"
     if not plan.is_exact:
         yield "mixes of more than two configurations were not tried"
 
@@ -107,9 +108,9 @@ def _slo_text(task: TaskProof, of_task: str) -> str:
     worst, late = task.worst, sum(hour.late for hour in task.hours)
     dropped = sum(hour.dropped for hour in task.hours)
     return (
-        f"SLO: met by {worst.attainment:.2%} of the requests{of_task} in the worst hour "
-        f"({worst.number}), {task.needed:.0%} are needed; {late} late and {dropped} dropped of "
-        f"{sum(hour.requests for hour in task.hours)}"
+        f"SLO: met by {100 * worst.attainment:.2f} % of the requests{of_task} in the worst hour "
+        f"({worst.number}), {100 * task.needed:.0f} % are needed; {late} late and {dropped} "
+        f"dropped of {sum(hour.requests for hour in task.hours)}"
     )
 
 
@@ -163,7 +164,7 @@ def _routing_table(routings: Sequence[Proof]) -> Table:
         shown.add_row(
             one.routing,
             kwh(one.energy_j),
-            f"{one.worst.attainment:.2%}",
+            f"{100 * one.worst.attainment:.2f} %",
             *latencies(one.weakest),
         )
     return shown

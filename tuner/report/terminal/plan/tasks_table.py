@@ -48,7 +48,7 @@ def ways_summary(found: TasksPlan) -> Iterator[str]:
         return
     other = found.layouts[1]
     less = 1.0 - best.energy_j / other.energy_j
-    yield f"that is {less:.1%} less than with {other.sharing} ({kwh(other.energy_j)})"
+    yield f"that is {100 * less:.1f} % less than with {other.sharing} ({kwh(other.energy_j)})"
     theirs = {task.task: task for task in other.tasks}
     for task in best.tasks:
         yield f"{task.task}: {_beside(task, theirs[task.task])}"
@@ -62,7 +62,7 @@ def way_rows(found: TasksPlan) -> Iterator[tuple[str, ...]]:
         for place, name in enumerate(names):
             first = (way.sharing, kwh(way.energy_j)) if place == 0 else ("", "")
             if name in known:
-                cells = (f"{known[name].worst.attainment:.2%}", *latencies(known[name]))
+                cells = (f"{100 * known[name].worst.attainment:.2f} %", *latencies(known[name]))
             else:
                 cells = ("",) * 4
             yield (*first, name, *cells)
@@ -82,9 +82,8 @@ def _beside_fixed(found: TasksPlan) -> str:
         return ""
     if found.saved <= 0.0:
         return f"; a fleet that stays as it is uses no more ({kwh(found.fixed_j)})"
-    return (
-        f", {found.saved:.0%} less than the best fleet that stays as it is ({kwh(found.fixed_j)})"
-    )
+    fixed = kwh(found.fixed_j)
+    return f", {100 * found.saved:.0f} % less than the best fleet that stays as it is ({fixed})"
 
 
 def _ways_table(found: TasksPlan) -> Table:
