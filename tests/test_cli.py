@@ -44,7 +44,7 @@ def test_run_prints_the_front_beside_the_default_and_says_emulated(night: InProc
     assert shown.returncode == 0
     assert "Pareto front of eight" in shown.stdout
     assert "0 default" in shown.stdout
-    assert re.search(r"emulated energy \(± \d+%\) and latency \(± \d+%\)", shown.stdout)
+    assert re.search(r"emulated energy \(± \d+ %\) and latency \(± \d+ %\)", shown.stdout)
     data = json.loads(night("resume", "eight", "--format", "json").stdout)
     assert data["emulated"] == ["energy", "latency"]
     assert 0 < data["emulator_error"]["energy_per_output_token_j"] < 1
