@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from tuner.measurement.steady_window import WindowPlan
 from tuner.records import Failure, FailureKind, Load, Measurement, Source
 from tuner.servers.registry import emulated_server
 
-RUN_TAG = "test-device-knobs"
+RUN_TAG = f"test-device-knobs-{os.getpid()}"  # of this worker: a close ends all of the tag
 
 
 @pytest.fixture
