@@ -156,8 +156,8 @@ def _write_a_journal(path: Path) -> None:
         metrics = {**found.result.metrics, **figures(configuration.knobs())}
         return dataclasses.replace(found, result=dataclasses.replace(found.result, metrics=metrics))
 
-    def recorded(self: Any, proposal: Any, evaluation: Evaluation) -> Any:
-        result = record(self, proposal, evaluation)
+    def recorded(self: Any, proposal: Any, evaluation: Evaluation, passed_s: float) -> Any:
+        result = record(self, proposal, evaluation, passed_s)
         if isinstance(result, Measurement):
             note(path, stored=proposal.number, metrics=dict(result.metrics))
         return result
