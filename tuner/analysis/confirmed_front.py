@@ -137,8 +137,9 @@ def _pictures_text(found: Confirmation) -> str:
     """Return how much a trial's pictures resemble the default's of the same prompts and seeds."""
     count, least_db = len(found.pictures), min(one.psnr_db for one in found.pictures)
     what = "video" if any(one.frames > 1 for one in found.pictures) else "picture"
+    what += "" if count == 1 else "s"
     return (
-        f"{count} {what}{'s'[: count - 1]} beside the default's of the same seeds: mean SSIM "
+        f"{count} {what} beside the default's of the same seeds: mean SSIM "
         f"{mean_ssim(found.pictures):.3f} (the default's own on another launch "
         f"{found.own_ssim:.3f}), PSNR from {least_db:.0f} dB"
     )

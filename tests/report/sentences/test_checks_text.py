@@ -11,11 +11,16 @@ from helpers.records import IDENTITY
 from helpers.stored_study import add_night, measurement
 from helpers.testbed import OWNER
 
+from tuner.analysis.deployment.headroom import Headroom
 from tuner.analysis.recommendation.recommend import recommend
 from tuner.analysis.report_data.report_data import read_report_data
 from tuner.records import Load, Source, Timing
 from tuner.report.html.answer import answer
-from tuner.report.sentences.checks_text import has_less_headroom, headroom_sentence
+from tuner.report.sentences.checks_text import (
+    has_less_headroom,
+    headroom_range,
+    headroom_sentence,
+)
 from tuner.slo import Slo
 from tuner.store import ProbeKind, Store
 
@@ -85,3 +90,10 @@ def test_without_an_end_on_one_side(store: Store) -> None:
     said = "holds to at least 40 requests at once, the default misses the SLO even at 32"
     assert sentence(store) == (said, False)
     assert tile(store) == "\u2265 40 default < 32"
+
+
+def test_a_tile_writes_a_load_as_the_sentence_does() -> None:
+    """Thousands of requests/s had an exponent."""
+    assert headroom_range(Headroom(2718.0, 2800.0), whole=False) == "2,720"
+    assert headroom_range(Headroom(2718.0, 4000.0), whole=False) == "2,720 to 4,000"
+    assert headroom_range(Headroom(None, 6.12), whole=False) == "< 6.12"

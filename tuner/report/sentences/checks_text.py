@@ -74,12 +74,12 @@ def headroom_sentence(r: Recommendation) -> str | None:
 def headroom_range(found: Headroom, *, whole: bool) -> str:
     """Return the load that is held, as short as a tile: `6.1`, `≥ 6.1`, `< 6.1` or `6.1 to 8`."""
     if found.holds is None:
-        return f"< {found.misses:.3g}"
+        return f"< {_load(found.misses)}"
     if found.misses is None:
-        return f"\u2265 {found.holds:.3g}"
+        return f"\u2265 {_load(found.holds)}"
     if found.is_closed(whole=whole):
-        return f"{found.holds:.3g}"
-    return f"{found.holds:.3g} to {found.misses:.3g}"
+        return _load(found.holds)
+    return f"{_load(found.holds)} to {_load(found.misses)}"
 
 
 def has_less_headroom(r: Recommendation) -> bool:
